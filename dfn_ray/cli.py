@@ -1,0 +1,235 @@
+"""`dfn-ray VERB`: parse, load the recipe, call one function, map errors to exit codes.
+
+Exit codes: 0 done, 1 failed, 2 wrong input. Verbs load Ray and torch only when they work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dfn_ray import __version__
+from dfn_ray.config import Pool, Recipe, load_recipe, recipe_values
+from dfn_ray.errors import DfnRayError, RecipeError
+from dfn_ray.telemetry import table
+
+Verb = Callable[[argparse.Namespace], None]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.verb(options)
+    except DfnRayError as error:
+        _say(f"dfn-ray {options.name}: {error}", sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        _say(
+            "dfn-ray: stopped; what is committed stays, the same command goes on from there",
+            sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dfn-ray",
+        description="Score an image-text pool with a data filtering network and keep exactly the best.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = parser.add_subparsers(dest="name", required=True, metavar="VERB")
+
+    demo = verbs.add_parser(
+        "demo", help="the whole job on a real embedded pool, minutes on a laptop"
+    )
+    demo.add_argument("--out", default="runs/demo", help="run folder (default: %(default)s)")
+    demo.set_defaults(verb=_demo)
+
+    for name, verb, text in (
+        ("filter", _filter, "pool -> subset: score, select, write; resumes"),
+        ("score", _score, "score the pool, move no images"),
+        ("select", _select, "select from stored scores, without scoring"),
+    ):
+        _with_recipe(verbs.add_parser(name, help=text)).set_defaults(verb=verb)
+
+    materialize = _with_recipe(
+        verbs.add_parser("materialize", help="write the subset of a selection or of a uid list")
+    )
+    materialize.add_argument("--uids", help="a sorted u8,u8 list (.npy) instead of the selection")
+    materialize.add_argument("--out", help="folder for the subset; needed with --uids")
+    materialize.set_defaults(verb=_materialize)
+
+    export = verbs.add_parser("export", help="a finished subset for other trainers")
+    export.add_argument("run_uri")
+    export.add_argument("out_uri", help="a .npy file, or a folder for WebDataset tars")
+    export.add_argument(
+        "--shard-samples", type=int, default=10_000, help="samples per tar (default: %(default)s)"
+    )
+    export.set_defaults(verb=_export)
+
+    verify = verbs.add_parser("verify", help="prove a finished run from storage")
+    verify.add_argument("run_uri")
+    verify.add_argument("--full", action="store_true", help="compare the bytes of all kept samples")
+    verify.set_defaults(verb=_verify)
+
+    inspect = verbs.add_parser("inspect", help="what is in a pool, and what is broken")
+    inspect.add_argument("pool_uri", nargs="+")
+    inspect.add_argument(
+        "--shards", type=int, default=8, help="shards looked into (default: %(default)s)"
+    )
+    inspect.set_defaults(verb=_inspect)
+    return parser
+
+
+def _with_recipe(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("recipe", help="the recipe, a TOML file")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="section.key=value", help="override a setting"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the resolved recipe and plan, start nothing"
+    )
+    return parser
+
+
+def _filter(options: argparse.Namespace) -> None:
+    recipe = _recipe(options)
+    if recipe is not None:
+        from dfn_ray.filtering import filter_pool
+
+        _say(selection_table(recipe.run_uri, filter_pool(recipe)))
+
+
+def _score(options: argparse.Namespace) -> None:
+    recipe = _recipe(options)
+    if recipe is not None:
+        from dfn_ray.filtering import score
+
+        score(recipe)
+
+
+def _select(options: argparse.Namespace) -> None:
+    recipe = _recipe(options)
+    if recipe is not None:
+        from dfn_ray.filtering import select
+
+        _say(selection_table(recipe.run_uri, select(recipe)))
+
+
+def _materialize(options: argparse.Namespace) -> None:
+    recipe = _recipe(options)
+    if recipe is None:
+        return
+    from dfn_ray.filtering import materialize, materialize_listed
+
+    if options.uids is None:
+        value = materialize(recipe, out_uri=options.out)
+    elif options.out is None:
+        raise RecipeError(["--uids: needs --out, the run folder of the subset"])
+    else:
+        value = materialize_listed(recipe.pool, options.uids, options.out, recipe.execution)
+    _say(selection_table(options.out or recipe.run_uri, value))
+
+
+def _export(options: argparse.Namespace) -> None:
+    from dfn_ray.filtering import export_uids, export_webdataset
+
+    if options.out_uri.endswith(".npy"):
+        _say(f"{export_uids(options.run_uri, options.out_uri):,} uids in {options.out_uri}")
+    else:
+        shards = export_webdataset(
+            options.run_uri, options.out_uri, shard_samples=options.shard_samples
+        )
+        _say(f"{shards:,} tars in {options.out_uri}")
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from dfn_ray.filtering import verify_run
+
+    verify_run(options.run_uri, full=options.full, say=_say)
+    _say(f"{options.run_uri}: every promise holds")
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from dfn_ray.pool import inspect_pool
+
+    _say("\n".join(inspect_pool(Pool(uri=tuple(options.pool_uri)), shards=options.shards).lines()))
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from dfn_ray.demo.run import run_demo
+
+    run_demo(Path(options.out), say=_say)
+
+
+def _recipe(options: argparse.Namespace) -> Recipe | None:
+    """The recipe to work on; None after a dry run, which printed it."""
+    recipe = load_recipe(options.recipe, options.set)
+    if not options.dry_run:
+        return recipe
+    from dfn_ray.pool import list_shards
+
+    _say(json.dumps(recipe_values(recipe), indent=1))
+    shards = list_shards(recipe.pool)
+    waves = -(-len(shards) // recipe.execution.wave_shards)
+    _say(
+        table(
+            [
+                ("verb", options.name),
+                ("run", recipe.run_uri),
+                ("shards", len(shards)),
+                ("bytes", sum(shard.size_bytes for shard in shards)),
+                ("waves", waves),
+                (
+                    "scorers",
+                    f"{recipe.scorers.min_size} to {recipe.scorers.max_size} on {recipe.scorers.device}",
+                ),
+            ]
+        )
+    )
+    return None
+
+
+def selection_table(run_uri: str, value: Mapping[str, Any]) -> str:
+    """What became of the pool, as `selection.json` has it: the accounting that must balance."""
+    counts = dict(value["counts"])
+    samples, kept = value["samples"], value["k"]
+    rows: list[tuple[str, int | str]] = [("samples in the pool", samples)]
+    for name in sorted(counts, key=lambda name: (name.split("/")[0] != "rejected", -counts[name])):
+        if "/" in name:
+            rows.append((f"  {name.replace('/', ': ').replace('_', ' ')}", counts[name]))
+    if "scored" in counts:
+        rows += [
+            ("  scored", counts["scored"]),
+            ("    below the threshold", counts["scored"] - kept),
+        ]
+    rows.append(("    kept", kept))
+    lines = [table(rows, total=samples)]
+    if value["threshold"] is not None:
+        ties = f"; {value['at']:,} samples share it" if value["at"] > 1 else ""
+        lines.append(f"threshold {value['threshold']:.6f} on {value['network']}{ties}")
+    if "not_found" in value:
+        lines.append(f"{value['listed']:,} uids listed, {value['not_found']:,} not in the pool")
+    for shard, (fault, detail) in list(value.get("faults", {}).items())[:10]:
+        lines.append(f"bad shard {shard}: {fault}{f' ({detail})' if detail else ''}")
+    if value.get("repeated_uids"):
+        lines.append(f"{value['repeated_uids']:,} kept samples repeat another one's uid")
+    lines.append(
+        f"subset: {run_uri}/subset" if value["state"] == "final" else f"selection: {run_uri}"
+    )
+    return "\n".join(lines)
+
+
+def _say(text: str, stream: Any = None) -> None:
+    (stream or sys.stdout).write(f"{text}\n")

@@ -1,0 +1,399 @@
+"""The recipe: every setting of a run as frozen dataclasses, read from TOML and `--set`.
+
+TOML -> `--set section.key=value` -> one validation that reports every mistake -> the resolved
+recipe, which is stored in `run.json` beside the output. Importing this module loads neither Ray
+nor torch, so `--dry-run` and `--help` answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+
+from dfn_ray.errors import RecipeError
+
+_STRICT = pydantic.ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """`[pool]`: which image-text pairs there are."""
+
+    __pydantic_config__ = _STRICT
+
+    uri: tuple[str, ...]
+    """Shards: URIs, globs (`*`), braces (`{00000..00099}`) or folders; one or several."""
+    format: Literal["auto", "webdataset", "parquet"] = "auto"
+    """`auto` looks into the first bytes of each shard; img2dataset and DataComp pools are one of these two."""
+    image_column: str | None = None
+    """Parquet only: the column with the image bytes; None finds `image`, `jpg`, `png`, `webp`, `jpeg`."""
+    text_column: str | None = None
+    """Parquet only: the column with the caption; None finds `text`, `caption`, `txt`."""
+    uid: Literal["auto", "derive"] = "auto"
+    """`auto`: the sample's own `uid` (32 hex digits) where it has one, else derived from shard and key.
+    `derive`: always derived."""
+    chunk_rows: int = 256
+    """Samples in a chunk, 1 to 65,536. The unit of work, of commit and of decoding isolation; batches never
+    cross it."""
+    chunk_bytes: int = 64 * 2**20
+    """A chunk also ends when its images exceed this many bytes, 1 MiB to 1 GiB."""
+    max_image_bytes: int = 64 * 2**20
+    """Larger members fail with `image_too_large` without being read into memory."""
+    max_caption_bytes: int = 64 * 2**10
+    """Longer captions fail with `caption_too_long`. CLIP reads about 300 bytes of them."""
+
+    def __post_init__(self) -> None:
+        if not self.uri:
+            raise ValueError("uri: need at least one URI, got none")
+        _between("chunk_rows", self.chunk_rows, 1, 65_536)
+        _between("chunk_bytes", self.chunk_bytes, 2**20, 2**30)
+        _between("max_image_bytes", self.max_image_bytes, 2**10, 2**30)
+        _between("max_caption_bytes", self.max_caption_bytes, 1, 2**24)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """`[rules]`: metadata rules, applied before decoding; None turns a rule off.
+
+    DataComp's basic filter without its language rule is `min_caption_words = 3, min_caption_chars = 6,
+    min_image_side = 200, max_aspect_ratio = 3.0` (apply_filter.py: more than 2 words, more than 5 characters,
+    smallest side >= 200, largest / smallest <= 3; on the original sizes).
+    """
+
+    __pydantic_config__ = _STRICT
+
+    min_caption_words: int | None = None
+    """Fewest words, as `str.split` counts them."""
+    min_caption_chars: int | None = None
+    """Fewest characters (Unicode code points)."""
+    min_image_side: int | None = None
+    """Smallest width or height in pixels; `original_width/height` of the metadata where present, else the
+    image's own."""
+    max_aspect_ratio: float | None = None
+    """Largest longer side / shorter side."""
+
+    def __post_init__(self) -> None:
+        _at_least("min_caption_words", self.min_caption_words, 0)
+        _at_least("min_caption_chars", self.min_caption_chars, 0)
+        _at_least("min_image_side", self.min_image_side, 1)
+        _at_least("max_aspect_ratio", self.max_aspect_ratio, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decode:
+    """`[decode]`: from image bytes to pixels at the network's size, in CPU tasks."""
+
+    __pydantic_config__ = _STRICT
+
+    mode: Literal["exact", "fast"] = "exact"
+    """`exact`: Pillow, the pixels that open_clip's own transform sees. `fast`: libjpeg's scaled decode for
+    JPEGs, several times faster, scores drift slightly (docs/experiments.md)."""
+    on_truncated: Literal["score", "fail"] = "score"
+    """A JPEG that ends early: `score` what is there (as DataComp's own scorer does) or `fail` it."""
+    max_pixels: int = 89_478_485
+    """Images with more pixels in their header fail before decoding. Default: Pillow's decompression bomb limit."""
+    timeout_s: float = 60.0
+    """A single image that takes longer fails with `decode_timeout`."""
+    cpus: float = 1.0
+    """CPUs a decode task reserves, > 0."""
+
+    def __post_init__(self) -> None:
+        _at_least("max_pixels", self.max_pixels, 1)
+        _above("timeout_s", self.timeout_s, 0)
+        _above("cpus", self.cpus, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """`[[networks]]`: a filtering network. Everything here but `name` changes scores and is fingerprinted."""
+
+    __pydantic_config__ = _STRICT
+
+    model: str
+    """An open_clip architecture (`ViT-B-32`), `hf-hub:org/repo`, or `local-dir:PATH`."""
+    name: str = "dfn"
+    """Names the score column, `score_<name>`: letters, digits, `_`."""
+    pretrained: str | None = None
+    """open_clip's pretrained tag, or the path or URI of a checkpoint. None with an architecture name means
+    random weights and must be asked for by `random_weights_seed`."""
+    random_weights_seed: int | None = None
+    """Random weights from this seed: for benchmarks and tests."""
+    quick_gelu: bool | None = None
+    """None: what model and tag say. A checkpoint path carries no such flag: DFN and OpenAI weights need `true`."""
+    resize_mode: Literal["shortest", "squash", "longest"] | None = None
+    """None: what model and tag say; `shortest` resizes the shorter side and crops the centre."""
+    interpolation: Literal["bicubic", "bilinear"] | None = None
+    """None: what model and tag say."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of the forward. The cosine itself is always taken in float32."""
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise ValueError(f"name: need letters, digits and _, got {self.name!r}")
+        has_schema = ":" in self.model
+        if has_schema and self.pretrained:
+            raise ValueError(
+                f"pretrained: {self.model!r} brings its own weights, got {self.pretrained!r} as well"
+            )
+        if not has_schema and (self.pretrained is None) == (self.random_weights_seed is None):
+            raise ValueError(
+                "pretrained: need a tag, a path or a URI (or random_weights_seed, for benchmarks), got "
+                + ("neither" if self.pretrained is None else "both")
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scorers:
+    """`[scorers]`: the actor pool that runs the networks."""
+
+    __pydantic_config__ = _STRICT
+
+    min_size: int = 1
+    """Actors at the start, >= 1."""
+    max_size: int = 1
+    """Actors at most; the pool grows with its backlog."""
+    gpus: float = 0.0
+    """GPUs per actor, fractions allowed; 0 runs on the CPU."""
+    cpus: float = 0.0
+    """CPUs per actor reserved in Ray. 0 by default: two actors at 1 CPU starve the readers of a 2-core machine."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the forward runs; stated, never guessed. `cuda` needs `gpus > 0`."""
+    batch_size: int = 256
+    """Samples in one forward, >= 1; a batch never crosses a chunk, so more than `pool.chunk_rows` has no effect."""
+    threads: int | None = None
+    """CPU threads of one actor's forward. None: the CPUs of its node."""
+    compile: bool = False
+    """torch.compile of the towers."""
+    keep_embeddings: bool = False
+    """Also store image and text embeddings, as float16."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_size <= self.max_size:
+            raise ValueError(
+                f"min_size: need 1 <= min_size <= max_size, got {self.min_size} and {self.max_size}"
+            )
+        _at_least("gpus", self.gpus, 0)
+        _at_least("cpus", self.cpus, 0)
+        _at_least("batch_size", self.batch_size, 1)
+        _at_least("threads", self.threads, 1)
+        if self.device == "cuda" and self.gpus == 0:
+            raise ValueError('gpus: device = "cuda" needs gpus > 0, got 0')
+
+
+@dataclass(frozen=True, kw_only=True)
+class Select:
+    """`[select]`: which scored samples are kept. Exactly one of fraction, count and threshold."""
+
+    __pydantic_config__ = _STRICT
+
+    keep_fraction: float | None = None
+    """Keep floor(keep_fraction * N) samples, 0 to 1. The DFN paper keeps 0.15 of the pool."""
+    keep_count: int | None = None
+    """Keep exactly this many, or all scored samples if there are fewer."""
+    threshold: float | None = None
+    """Keep every score >= threshold, -1 to 1."""
+    of: Literal["pool", "readable", "scored"] = "pool"
+    """N of keep_fraction: all samples; those that did not fail; those with a score."""
+    network: str | None = None
+    """Whose score decides; None: the first network."""
+
+    def __post_init__(self) -> None:
+        given = [
+            name
+            for name in ("keep_fraction", "keep_count", "threshold")
+            if getattr(self, name) is not None
+        ]
+        if len(given) != 1:
+            raise ValueError(
+                "keep_fraction: need exactly one of keep_fraction, keep_count and threshold, got "
+                + (" and ".join(given) or "none")
+            )
+        if self.keep_fraction is not None:
+            _between("keep_fraction", self.keep_fraction, 0.0, 1.0)
+        if self.threshold is not None:
+            _between("threshold", self.threshold, -1.0, 1.0)
+        _at_least("keep_count", self.keep_count, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """`[calibration]`: a first look at the scores, so that bytes travel only where they can matter.
+
+    The result does not depend on it; only the bytes moved do.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    shards: int = 256
+    """Shards looked into."""
+    samples: int = 65_536
+    """Samples scored, spread over those shards."""
+    confidence: float = 0.999
+    """Of the bootstrap interval for the threshold, 0.5 to 0.999999."""
+
+    def __post_init__(self) -> None:
+        _at_least("shards", self.shards, 1)
+        _at_least("samples", self.samples, 1)
+        _between("confidence", self.confidence, 0.5, 0.999999)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """`[execution]`: how the work is cut up and when to give up. Changes no score and no selection."""
+
+    __pydantic_config__ = _STRICT
+
+    chunks_per_part: int = 64
+    """Chunks in one output part, >= 1. A crash costs at most the chunks of the parts under way."""
+    wave_shards: int = 4096
+    """Shards planned at a time, >= 1; bounds the driver's and Ray's memory."""
+    attempts: int = 3
+    """Times a shard whose tasks died is tried again before it is given up, >= 1."""
+    max_failed_fraction: float = 0.25
+    """Error budget: the run stops when more than this share of the samples failed."""
+    max_bad_shard_fraction: float = 0.25
+    """Error budget: the run stops when more than this share of the shards is bad."""
+    budget_after_samples: int = 10_000
+    """The error budget is judged once this many samples are read, and at the end."""
+    no_progress_timeout_s: float = 7200.0
+    """Stop when nothing moves for this long. Ray's own default, 30 min, ends jobs that wait for spot GPUs."""
+
+    def __post_init__(self) -> None:
+        for name in ("chunks_per_part", "wave_shards", "attempts"):
+            _at_least(name, getattr(self, name), 1)
+        _between("max_failed_fraction", self.max_failed_fraction, 0.0, 1.0)
+        _between("max_bad_shard_fraction", self.max_bad_shard_fraction, 0.0, 1.0)
+        _above("no_progress_timeout_s", self.no_progress_timeout_s, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A whole filtering run."""
+
+    __pydantic_config__ = _STRICT
+
+    run_uri: str
+    """Where the run lives: a folder or object prefix; created, or resumed when it holds this recipe's run."""
+    pool: Pool
+    networks: tuple[Network, ...]
+    rules: Rules = field(default_factory=Rules)
+    decode: Decode = field(default_factory=Decode)
+    scorers: Scorers = field(default_factory=Scorers)
+    select: Select = field(default_factory=lambda: Select(keep_fraction=0.15))
+    calibration: Calibration = field(default_factory=Calibration)
+    execution: Execution = field(default_factory=Execution)
+
+    def __post_init__(self) -> None:
+        names = [network.name for network in self.networks]
+        if not names:
+            raise ValueError("networks: need at least one [[networks]], got none")
+        if len(set(names)) != len(names):
+            raise ValueError(f"networks: need distinct names, got {', '.join(names)}")
+        if self.select.network is not None and self.select.network not in names:
+            raise ValueError(
+                f"select.network: need one of {', '.join(names)}, got {self.select.network!r}"
+            )
+
+    @property
+    def deciding_network(self) -> str:
+        """Name of the network whose score selects."""
+        return self.select.network or self.networks[0].name
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in the TOML file `source` with `section.key=value` overrides applied.
+
+    Raises RecipeError with every mistake, by dotted name.
+    """
+    path = Path(source)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError([f"{path}: no such file"]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError([f"{path}: not TOML: {error}"]) from None
+    return recipe_from(values, overrides)
+
+
+def recipe_from(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe that plain values (as TOML or JSON give them) describe, with overrides applied."""
+    merged = json.loads(json.dumps(values))
+    for override in overrides:
+        _apply(merged, override)
+    if isinstance(uri := merged.get("pool", {}).get("uri"), str):
+        merged["pool"]["uri"] = [uri]
+    try:
+        return _RECIPE.validate_python(merged)
+    except pydantic.ValidationError as error:
+        raise RecipeError([_problem(e) for e in error.errors()]) from None
+
+
+def recipe_values(recipe: Recipe) -> dict[str, Any]:
+    """The resolved recipe as plain JSON values; `recipe_from` reads it back."""
+    return _RECIPE.dump_python(recipe, mode="json")
+
+
+_RECIPE = pydantic.TypeAdapter(Recipe)
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Set one `section.key=value` (TOML value, bare words are strings; list items by number)."""
+    name, separator, text = override.partition("=")
+    keys = name.strip().split(".")
+    if not separator or not all(keys):
+        raise RecipeError([f"--set {override}: need section.key=value"])
+    target: Any = values
+    for key in keys[:-1]:
+        if isinstance(target, list):
+            if not key.isdigit() or int(key) >= len(target):
+                raise RecipeError(
+                    [f"--set {override}: {key!r} is not one of the {len(target)} items"]
+                )
+            target = target[int(key)]
+        else:
+            target = target.setdefault(key, {})
+        if not isinstance(target, dict | list):
+            raise RecipeError([f"--set {override}: {key!r} is a value, not a section"])
+    if not isinstance(target, dict):
+        raise RecipeError([f"--set {override}: {keys[-1]!r} does not name a setting"])
+    if keys[-1] == "" or text.strip() == "none":
+        target[keys[-1]] = None
+        return
+    try:
+        target[keys[-1]] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        target[keys[-1]] = text
+
+
+def _problem(error: Any) -> str:
+    """One validation error as `dotted.name: need ..., got ...`."""
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "value_error":
+        message = str(error["ctx"]["error"])
+        return f"{where}.{message}" if where else message
+    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"{where}: no such setting"
+    if error["type"] in ("missing", "missing_argument"):
+        return f"{where}: missing"
+    return f"{where}: {error['msg'].lower()}, got {error['input']!r}"
+
+
+def _between(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name}: need {low} <= {name} <= {high}, got {value}")
+
+
+def _at_least(name: str, value: float | None, low: float) -> None:
+    if value is not None and not value >= low:
+        raise ValueError(f"{name}: need {name} >= {low}, got {value}")
+
+
+def _above(name: str, value: float, low: float) -> None:
+    if not value > low:
+        raise ValueError(f"{name}: need {name} > {low}, got {value}")

@@ -1,0 +1,60 @@
+"""The one tree of errors that dfn_ray raises on purpose.
+
+    DfnRayError                 everything below; exit code 1
+    ├── InputError              the recipe, the pool or the arguments are wrong; exit code 2
+    │   ├── RecipeError         a recipe does not validate; lists every mistake
+    │   ├── StorageError        a URI cannot be read, written or listed
+    │   └── FingerprintError    a run on storage was made by a recipe that scores differently
+    ├── RunTakenOver            another driver resumed this run; this one must stop
+    ├── ErrorBudgetExceeded     more samples or shards failed than the recipe allows
+    ├── IncompleteRun           chunks are missing where the step needs all of them
+    └── VerificationError       a promise does not hold on storage
+
+A message says what is wrong, what was got, where, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class DfnRayError(Exception):
+    """Root of all errors that dfn_ray raises on purpose."""
+
+    exit_code = 1
+
+
+class InputError(DfnRayError):
+    """What the user handed over is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class RecipeError(InputError):
+    """A recipe does not validate; `problems` lists every mistake by dotted name."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("the recipe is wrong:\n" + "\n".join(f"  {line}" for line in problems))
+
+
+class StorageError(InputError):
+    """A URI cannot be read, written or listed."""
+
+
+class FingerprintError(InputError):
+    """The run on storage was made by a recipe that gives other scores."""
+
+
+class RunTakenOver(DfnRayError):
+    """Another driver resumed this run after this one; this one stops and commits nothing more."""
+
+
+class ErrorBudgetExceeded(DfnRayError):
+    """More samples or shards failed than the recipe allows: the pool is bad, not a sample."""
+
+
+class IncompleteRun(DfnRayError):
+    """Chunks of the pool are not committed yet, but the step needs all of them."""
+
+
+class VerificationError(DfnRayError):
+    """A promise does not hold on storage; the message names the first breach."""

@@ -1,0 +1,97 @@
+"""A chunk as one row of a Ray Dataset, so that nothing on the way can split or merge it.
+
+Ray Data slices and concatenates blocks and batches between rows, never inside one. A chunk therefore
+travels as a *cell*: its description and its Arrow tables, serialised, in one row. Batches are formed
+inside the cell, so a score cannot depend on scheduling. The price is one copy of the bytes a stage.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from dfn_ray.schema import Chunk
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A chunk on its way through the stages."""
+
+    chunk: Chunk
+    samples: pa.Table
+    """One row per sample of the chunk, in order."""
+    inputs: pa.Table | None = None
+    """One row per sample that the networks must score: `row`, pixels and tokens. None once scored."""
+
+
+Stage = Callable[[Cell], Cell]
+
+
+def pack(cells: list[Cell]) -> pa.Table:
+    """The cells as rows of a block."""
+    return pa.table(
+        {
+            "chunk": pa.array([json.dumps(cell.chunk.to_json()) for cell in cells], pa.string()),
+            "samples": pa.chunked_array([_to_binary(cell.samples) for cell in cells], _BINARY),
+            "inputs": pa.chunked_array([_to_binary(cell.inputs) for cell in cells], _BINARY),
+        }
+    )
+
+
+def unpack(block: pa.Table) -> Iterator[Cell]:
+    """The cells of a block, without copying their bytes."""
+    for index in range(block.num_rows):
+        yield Cell(
+            chunk=Chunk.from_json(json.loads(block["chunk"][index].as_py())),
+            samples=_from_binary(block["samples"][index]) or pa.table({}),
+            inputs=_from_binary(block["inputs"][index]),
+        )
+
+
+def over_cells(block: pa.Table, *, stage: Stage) -> pa.Table:
+    """`stage` applied to every cell of a block."""
+    return pack([stage(cell) for cell in unpack(block)])
+
+
+def array_column(values: np.ndarray) -> pa.Array:
+    """A contiguous array of shape (N, ...) as a column of N fixed-size binary values, without copying."""
+    flat = np.ascontiguousarray(values)
+    width = flat.nbytes // max(len(flat), 1)
+    return pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(width), len(flat), [None, pa.py_buffer(flat)]
+    )
+
+
+def column_array(
+    column: pa.ChunkedArray, dtype: np.dtype | type, shape: tuple[int, ...]
+) -> np.ndarray:
+    """What `array_column` wrote: shape (N, *shape), without copying when the column is in one piece."""
+    array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    width = array.type.byte_width
+    octets = np.frombuffer(array.buffers()[1], dtype=np.uint8)
+    octets = octets[array.offset * width : (array.offset + len(array)) * width]
+    return octets.view(dtype).reshape(len(array), *shape)
+
+
+_BINARY = pa.large_binary()
+
+
+def _to_binary(table: pa.Table | None) -> pa.Array:
+    if table is None:
+        return pa.nulls(1, _BINARY)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    data = sink.getvalue()
+    offsets = pa.py_buffer(np.array([0, data.size], dtype=np.int64))
+    return pa.LargeBinaryArray.from_buffers(_BINARY, 1, [None, offsets, data])
+
+
+def _from_binary(value: pa.LargeBinaryScalar) -> pa.Table | None:
+    if not value.is_valid:
+        return None
+    return pa.ipc.open_stream(value.as_buffer()).read_all()

@@ -1,0 +1,149 @@
+"""Committing a part: subset and borderline bytes first, scores last. See `dfn_ray.manifest`."""
+
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes its compute functions at import, where no type checker sees them)
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dfn_ray.filtering.cells import Cell, unpack
+from dfn_ray.filtering.scorer import BYTE_COLUMNS, Bounds
+from dfn_ray.manifest import (
+    BORDERLINE,
+    SCORES,
+    SUBSET,
+    Part,
+    PartHeader,
+    Run,
+    part_footer,
+    part_name,
+    status_key,
+)
+from dfn_ray.schema import Chunk, Status, score_column
+
+ROW_GROUP_BYTES = 32 * 2**20
+"""Row groups of image Parquet. A reader holds one: Ray's peaked at 884 MB for a group of 200 MB."""
+MAX_ROW_GROUP_ROWS = 65_536
+
+_SHARD = pa.dictionary(pa.int32(), pa.string())
+COPIES = "copies"
+"""How often a uid list asks for the sample, int64; a column of materialised uid lists only."""
+_NOT_IN_SUBSET = ("status", "reason", COPIES)
+
+
+@dataclass(frozen=True)
+class Committer:
+    """Writes parts of a run. Call it with a block of scored cells; get one row per part for the driver."""
+
+    run: Run
+    bounds: Bounds
+    deciding: str | None
+    """Network whose score the bounds are for; None: every listed sample goes to the subset."""
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Commit all cells of the block as one part. Raises RunTakenOver when another driver has the run."""
+        part = self.commit(list(unpack(block)))
+        return pa.table(
+            {
+                "name": [part.name],
+                "chunks": [json.dumps([chunk.to_json() for chunk in part.chunks])],
+                "counts": [json.dumps(dict(part.header.counts))],
+            }
+        )
+
+    def commit(self, cells: Sequence[Cell]) -> Part:
+        """Commit the cells as one part, named by their chunks."""
+        cells = sorted(cells, key=lambda cell: (cell.chunk.shard, cell.chunk.first_row))
+        chunks = [cell.chunk for cell in cells]
+        name = part_name(chunks)
+        samples = pa.concat_tables([_with_shard(cell) for cell in cells], promote_options="default")
+        kept, borderline = self._split(samples)
+        header = PartHeader(
+            fingerprint=self.run.fingerprint,
+            bounds=(self.bounds.lo, self.bounds.hi),
+            subset_rows=kept.num_rows,
+            borderline_rows=borderline.num_rows,
+            counts=_counts(samples),
+        )
+        # A driver that lost the run must not write even files that readers would ignore.
+        self.run.check_attempt()
+        for folder, rows in ((SUBSET, kept), (BORDERLINE, borderline)):
+            if rows.num_rows:
+                self.run.store.write(f"{folder}/{name}.parquet", image_parquet(rows))
+        self.run.store.write(f"{SCORES}/{name}.parquet", _scores_parquet(samples, chunks, header))
+        return Part(name, tuple(chunks), header)
+
+    def _split(self, samples: pa.Table) -> tuple[pa.Table, pa.Table]:
+        """The rows kept for sure and the rows between the bounds, bytes included."""
+        if self.deciding is None:
+            listed = samples.filter(pc.equal(samples["status"], Status.LISTED.value))
+            return subset_rows(_copies(listed)), subset_rows(samples.slice(0, 0))
+        scored = pc.equal(samples["status"], Status.SCORED.value)
+        score = samples[score_column(self.deciding)]
+        sure = pc.and_(scored, pc.fill_null(pc.greater_equal(score, self.bounds.hi), False))
+        reach = pc.and_(scored, pc.fill_null(pc.greater_equal(score, self.bounds.lo), False))
+        between = pc.and_not(reach, sure)
+        return subset_rows(samples.filter(sure)), subset_rows(samples.filter(between))
+
+
+def subset_rows(samples: pa.Table) -> pa.Table:
+    """Rows as the subset has them: without what is the same for all the kept."""
+    return samples.drop_columns([c for c in _NOT_IN_SUBSET if c in samples.column_names])
+
+
+def _copies(listed: pa.Table) -> pa.Table:
+    """Each row as often as its uid is listed."""
+    times = listed[COPIES].to_numpy()
+    return listed.take(pa.array(np.repeat(np.arange(len(times)), times)))
+
+
+def image_parquet(rows: pa.Table, footer: dict[bytes, bytes] | None = None) -> memoryview:
+    """The rows as a Parquet file with row groups of about ROW_GROUP_BYTES; images are stored as they are."""
+    if footer:
+        rows = rows.replace_schema_metadata(footer)
+    row_bytes = max(1, rows.nbytes // max(1, rows.num_rows))
+    group_rows = min(MAX_ROW_GROUP_ROWS, max(1, ROW_GROUP_BYTES // row_bytes))
+    names = rows.column_names
+    return _parquet(
+        rows,
+        row_group_size=group_rows,
+        # Images are compressed already; statistics on bytes and captions would only bloat the footer.
+        compression={name: "NONE" if name == "image" else "ZSTD" for name in names},
+        use_dictionary=["shard"],
+        write_statistics=[name for name in names if name not in BYTE_COLUMNS],
+    )
+
+
+def _scores_parquet(samples: pa.Table, chunks: Sequence[Chunk], header: PartHeader) -> memoryview:
+    rows = samples.drop_columns(list(BYTE_COLUMNS))
+    rows = rows.replace_schema_metadata(part_footer(chunks, header))
+    return _parquet(rows, compression="ZSTD", use_dictionary=["shard", "status", "reason"])
+
+
+def _parquet(rows: pa.Table, **settings: Any) -> memoryview:
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink, **settings)
+    return memoryview(sink.getvalue())
+
+
+def _with_shard(cell: Cell) -> pa.Table:
+    """The cell's samples with their shard as second column."""
+    count = cell.samples.num_rows
+    shard = pa.DictionaryArray.from_arrays(
+        pa.array([0] * count, pa.int32()), pa.array([cell.chunk.shard])
+    )
+    return cell.samples.add_column(1, pa.field("shard", _SHARD), shard)
+
+
+def _counts(samples: pa.Table) -> Counter[str]:
+    grouped = samples.group_by(["status", "reason"]).aggregate([([], "count_all")]).to_pylist()
+    return Counter({status_key(row["status"], row["reason"]): row["count_all"] for row in grouped})

@@ -1,0 +1,151 @@
+"""A finished run's subset in the formats of other trainers: DataComp's uid list and WebDataset tars.
+
+The tars are what DataComp's resharder writes: `{:08d}.tar` with `{uid}-{j}.{jpg|png|webp},txt,json`
+members, `{:08d}_stats.json`, `sizes.json` (which open_clip reads) and `meta.json` (whose
+`output_shard_count` and `output_shard_format` DataComp's train.py reads).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dfn_ray.errors import InputError
+from dfn_ray.filtering import stream
+from dfn_ray.filtering.filter_pool import State
+from dfn_ray.filtering.select_run import SELECTION
+from dfn_ray.filtering.uid_list import UID_LIST
+from dfn_ray.manifest import SUBSET, Run, open_run
+from dfn_ray.storage import Store
+
+SHARD_SAMPLES = 10_000
+"""Samples per tar, as img2dataset and DataComp have it."""
+SHARD_FORMAT = "{:08d}.tar"
+
+_EXTENSIONS = ((b"\xff\xd8", "jpg"), (b"\x89PNG", "png"), (b"RIFF", "webp"), (b"GIF8", "gif"))
+
+
+def export_uids(run_uri: str, out_uri: str) -> int:
+    """Copy the run's sorted uid list to a `.npy` file; returns how many uids it has."""
+    run, kept = _finished(run_uri)
+    folder, _, name = out_uri.rpartition("/")
+    with run.store.open(UID_LIST) as file:
+        Store(folder or ".").write_stream(name, iter(lambda: file.read(1 << 24), b""))
+    return kept
+
+
+def export_webdataset(run_uri: str, out_uri: str, *, shard_samples: int = SHARD_SAMPLES) -> int:
+    """Write the subset as WebDataset tars to a folder; returns how many tars. Resumes: whole tars stay."""
+    run, kept = _finished(run_uri)
+    out = Store(out_uri)
+    files, rows = _subset_files(run)
+    if sum(rows) != kept:
+        raise InputError(
+            f"{run_uri}: the subset has {sum(rows)} samples of {kept}; run dfn-ray verify"
+        )
+    writer = _TarWriter(run, out, tuple(files), tuple(accumulate(rows)), shard_samples)
+    shards = -(-kept // shard_samples)
+    there = {file.uri.rsplit("/", 1)[-1] for file in out.list(suffix="_stats.json")}
+    todo = [n for n in range(shards) if _stats_name(n) not in there]
+    stream.connect()
+    for _ in stream.each(todo, writer.write):
+        pass
+    sizes = {
+        SHARD_FORMAT.format(n): min(shard_samples, kept - n * shard_samples) for n in range(shards)
+    }
+    out.write("sizes.json", json.dumps(sizes).encode())
+    with run.store.open(UID_LIST) as file:
+        out.write_stream("sample_ids.npy", iter(lambda: file.read(1 << 24), b""))
+    meta = {
+        "input_dir": run_uri,
+        "output_dir": out_uri,
+        "processed_count": kept,
+        "output_count": kept,
+        "output_shard_count": shards,
+        "output_shard_format": SHARD_FORMAT,
+        "blur_count": 0,
+        "worker_success": True,
+    }
+    out.write("meta.json", json.dumps(meta, indent=1).encode())
+    return shards
+
+
+@dataclass(frozen=True)
+class _TarWriter:
+    """Writes tar number n: rows [n * size, (n + 1) * size) of all subset files laid end to end."""
+
+    run: Run
+    out: Store
+    files: tuple[str, ...]
+    ends: tuple[int, ...]
+    shard_samples: int
+
+    def write(self, number: int) -> None:
+        buffer, count = io.BytesIO(), 0
+        copies: dict[str, int] = {}
+        with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            for row in self._rows(number * self.shard_samples, (number + 1) * self.shard_samples):
+                # DataComp numbers the copies of a uid; ours lie side by side, so within the tar.
+                copy = copies[row["uid"]] = copies.get(row["uid"], -1) + 1
+                for extension, data in _members(row):
+                    entry = tarfile.TarInfo(f"{row['uid']}-{copy}.{extension}")
+                    entry.size = len(data)
+                    tar.addfile(entry, io.BytesIO(data))
+                count += 1
+        self.out.write(SHARD_FORMAT.format(number), buffer.getbuffer())
+        # Its presence says that the tar is whole.
+        self.out.write(_stats_name(number), json.dumps({"successes": count}).encode())
+
+    def _rows(self, start: int, stop: int) -> Iterator[dict]:
+        index = bisect_right(self.ends, start)
+        while index < len(self.files) and (begin := self._begin(index)) < stop:
+            with self.run.store.open(f"{SUBSET}/{self.files[index]}") as file:
+                position = begin
+                for batch in pq.ParquetFile(file).iter_batches(256):
+                    lo, hi = max(start - position, 0), min(stop - position, batch.num_rows)
+                    if lo < hi:
+                        yield from pa.Table.from_batches([batch.slice(lo, hi - lo)]).to_pylist()
+                    position += batch.num_rows
+            index += 1
+
+    def _begin(self, index: int) -> int:
+        return self.ends[index - 1] if index else 0
+
+
+def _members(row: dict) -> Iterator[tuple[str, bytes]]:
+    image = row["image"]
+    extension = next((e for magic, e in _EXTENSIONS if image.startswith(magic)), "jpg")
+    yield extension, image
+    yield "txt", row["text"].encode()
+    values = json.loads(row["metadata"]) if row["metadata"] else {}
+    own = {k: v for k, v in row.items() if k.startswith("score_") or k in ("uid", "shard", "row")}
+    yield "json", json.dumps(values | own).encode()
+
+
+def _finished(run_uri: str) -> tuple[Run, int]:
+    run = open_run(run_uri)
+    value = run.read_json(SELECTION)
+    if value is None or value["state"] != State.FINAL:
+        raise InputError(f"{run_uri}: has no finished subset to export; run dfn-ray filter first")
+    return run, value["k"]
+
+
+def _subset_files(run: Run) -> tuple[list[str], list[int]]:
+    names = [file.uri.rsplit("/", 1)[-1] for file in run.store.list(SUBSET, suffix=".parquet")]
+    rows = []
+    for name in names:
+        with run.store.open(f"{SUBSET}/{name}") as file:
+            rows.append(pq.read_metadata(file).num_rows)
+    return names, rows
+
+
+def _stats_name(number: int) -> str:
+    return f"{SHARD_FORMAT.format(number).removesuffix('.tar')}_stats.json"

@@ -1,0 +1,84 @@
+"""From samples to the networks' inputs, in CPU tasks: rules, decoding, resizing, tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from dfn_ray.clip.decode import decode_images
+from dfn_ray.clip.text import tokenize
+from dfn_ray.clip.tokenizer import TokenizerSpec
+from dfn_ray.clip.transform import ImageTransform
+from dfn_ray.config import Decode, Rules
+from dfn_ray.filtering.cells import Cell, array_column
+from dfn_ray.filtering.rules import SizeRule, reject_caption
+from dfn_ray.filtering.statuses import mark, open_rows
+from dfn_ray.schema import SIZE_FIELDS
+
+
+@dataclass(frozen=True)
+class NetworkInputs:
+    """What one network reads: which of the distinct transforms and tokenizers are its own."""
+
+    transform: int
+    tokenizer: int
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Everything `prepare` needs. Several networks share a decode and, where equal, pixels and tokens."""
+
+    rules: Rules
+    decode: Decode
+    transforms: tuple[ImageTransform, ...]
+    tokenizers: tuple[TokenizerSpec, ...]
+
+
+def pixels_column(transform: int) -> str:
+    """The inputs column of uint8 pixels (H, W, 3) under a transform."""
+    return f"pixels_{transform}"
+
+
+def tokens_column(tokenizer: int) -> str:
+    """The inputs column of int32 tokens (context_length,) of a tokenizer."""
+    return f"tokens_{tokenizer}"
+
+
+def prepare(cell: Cell, *, preparation: Preparation) -> Cell:
+    """The cell with rejected and failed samples marked, sizes filled in, and inputs for the others."""
+    samples = _reject_captions(cell.samples, preparation.rules)
+    rows = open_rows(samples)
+    taken = samples.take(pa.array(rows))
+    decoded = decode_images(
+        [value.as_buffer() for value in taken["image"]],
+        preparation.transforms,
+        mode=preparation.decode.mode,
+        on_truncated=preparation.decode.on_truncated,
+        max_pixels=preparation.decode.max_pixels,
+        timeout_s=preparation.decode.timeout_s,
+        accept=SizeRule(preparation.rules, taken["metadata"].to_pylist()),
+    )
+    samples = mark(samples, rows, decoded.reason)
+    for field, sizes in zip(SIZE_FIELDS, (decoded.width, decoded.height), strict=True):
+        column = np.zeros(len(samples), dtype=np.int32)
+        column[rows] = sizes
+        samples = samples.append_column(field, pa.array(column, mask=column == 0))
+
+    passed = np.array([reason is None for reason in decoded.reason], dtype=bool)
+    captions = taken["text"].filter(pa.array(passed)).to_pylist()
+    columns = {"row": pa.array(rows[passed])}
+    for index, pixels in enumerate(decoded.pixels):
+        columns[pixels_column(index)] = array_column(pixels if passed.all() else pixels[passed])
+    for index, tokenizer in enumerate(preparation.tokenizers):
+        columns[tokens_column(index)] = array_column(tokenize(tokenizer, captions))
+    return replace(cell, samples=samples, inputs=pa.table(columns))
+
+
+def _reject_captions(samples: pa.Table, rules: Rules) -> pa.Table:
+    if rules.min_caption_words is None and rules.min_caption_chars is None:
+        return samples
+    rows = open_rows(samples)
+    texts = samples["text"].take(pa.array(rows)).to_pylist()
+    return mark(samples, rows, [reject_caption(text, rules) for text in texts])

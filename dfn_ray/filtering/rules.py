@@ -1,0 +1,54 @@
+"""The metadata rules: DataComp's basic filter without its language rule, criterion by criterion."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from dfn_ray.config import Rules
+from dfn_ray.schema import Reason
+
+
+def reject_caption(text: str, rules: Rules) -> Reason | None:
+    """Why the caption is rejected, or None. Words as `str.split` counts them, characters as code points."""
+    if rules.min_caption_words is not None and len(text.split()) < rules.min_caption_words:
+        return Reason.CAPTION_WORDS
+    if rules.min_caption_chars is not None and len(text) < rules.min_caption_chars:
+        return Reason.CAPTION_CHARS
+    return None
+
+
+def reject_size(width: int, height: int, rules: Rules) -> Reason | None:
+    """Why an image of this size in pixels is rejected, or None."""
+    if rules.min_image_side is not None and min(width, height) < rules.min_image_side:
+        return Reason.IMAGE_SIDE
+    if rules.max_aspect_ratio is not None and max(width, height) > rules.max_aspect_ratio * min(
+        width, height
+    ):
+        return Reason.ASPECT_RATIO
+    return None
+
+
+@dataclass(frozen=True)
+class SizeRule:
+    """The size rules for the samples of a chunk: called with (index, width, height) before decoding.
+
+    DataComp judges the size the image had on the web, which its pools keep in the metadata as
+    `original_width` and `original_height`; the file itself is often a smaller copy.
+    """
+
+    rules: Rules
+    metadata: list[str | None]
+
+    def __call__(self, index: int, width: int, height: int) -> Reason | None:
+        return reject_size(*_original_size(self.metadata[index], width, height), self.rules)
+
+
+def _original_size(metadata: str | None, width: int, height: int) -> tuple[int, int]:
+    if metadata is None or "original_width" not in metadata:
+        return width, height
+    values = json.loads(metadata)
+    original = values.get("original_width"), values.get("original_height")
+    if all(isinstance(side, int | float) and side > 0 for side in original):
+        return int(original[0]), int(original[1])  # pyright: ignore[reportArgumentType]
+    return width, height

@@ -1,0 +1,269 @@
+"""Scoring a pool: calibrate, then wave after wave of shards, until every chunk is committed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf
+
+from ray.exceptions import RayError
+
+from dfn_ray.clip.network import FrozenNetwork
+from dfn_ray.config import Recipe, recipe_values
+from dfn_ray.errors import ErrorBudgetExceeded, IncompleteRun, InputError, StorageError
+from dfn_ray.filtering import stream
+from dfn_ray.filtering.calibrate import (
+    EVERYTHING,
+    NOTHING,
+    bounds_from_scores,
+    calibration_work,
+)
+from dfn_ray.filtering.cells import Cell
+from dfn_ray.filtering.commit import Committer
+from dfn_ray.filtering.fingerprint import scoring_fingerprint
+from dfn_ray.filtering.prepare import NetworkInputs, Preparation
+from dfn_ray.filtering.scorer import Bounds
+from dfn_ray.filtering.stream import Committed, Work
+from dfn_ray.filtering.weights import load_networks
+from dfn_ray.manifest import Ledger, Run, scan_ledger, start_run
+from dfn_ray.pool import Shard, list_shards, listing_table
+from dfn_ray.schema import SAMPLE_SCHEMA, Chunk, ShardFault
+from dfn_ray.telemetry import Progress
+
+BOUNDS = "bounds.json"
+MAX_SUSPECTS = 64
+"""Shards examined one by one for killing their reader; more than these is not the shards' doing."""
+
+
+@dataclass(frozen=True)
+class ScoringJob:
+    """A run being scored: what is to be done, what is done, and how."""
+
+    recipe: Recipe
+    run: Run
+    shards: tuple[Shard, ...]
+    networks: tuple[FrozenNetwork, ...]
+    ledger: Ledger
+    progress: Progress = field(repr=False)
+
+
+def score_pool(recipe: Recipe, *, keep_bytes: bool) -> Run:
+    """Score every sample of the recipe's pool, or what is left of it, and return the complete run.
+
+    `keep_bytes` also writes image bytes wherever the score may be kept, so that the pool is read once.
+
+    Raises InputError before anything is started when pool, networks or run_uri are wrong, FingerprintError
+    when the run there is another's, ErrorBudgetExceeded when the pool is bad, IncompleteRun when shards
+    cannot be finished.
+    """
+    job = _open_job(recipe)
+    try:
+        if _todo(job):
+            stream.connect()
+            networks = stream.share(job.networks)
+            bounds = _calibrate(job, networks) if keep_bytes else NOTHING
+            for wave in _waves(_todo(job), recipe.execution.wave_shards):
+                _finish(job, [Work(shard) for shard in wave], bounds, networks)
+        _judge(job, final=True)
+    finally:
+        job.progress.close()
+    return job.run
+
+
+def _todo(job: ScoringJob) -> list[Shard]:
+    return [shard for shard in job.shards if not job.ledger.is_complete(shard.uri)]
+
+
+def plan_inputs(
+    networks: Sequence[FrozenNetwork], recipe: Recipe
+) -> tuple[Preparation, tuple[NetworkInputs, ...]]:
+    """What to prepare for the networks, equal transforms and tokenizers once, and which is whose."""
+    transforms = list(dict.fromkeys(network.transform for network in networks))
+    tokenizers = list(dict.fromkeys(network.tokenizer for network in networks))
+    inputs = tuple(
+        NetworkInputs(transforms.index(network.transform), tokenizers.index(network.tokenizer))
+        for network in networks
+    )
+    return (
+        Preparation(recipe.rules, recipe.decode, tuple(transforms), tuple(tokenizers)),
+        inputs,
+    )
+
+
+def _open_job(recipe: Recipe) -> ScoringJob:
+    shards = tuple(list_shards(recipe.pool))
+    networks = load_networks(recipe)
+    run = start_run(
+        recipe.run_uri,
+        kind="filter",
+        recipe=recipe_values(recipe),
+        fingerprint=scoring_fingerprint(recipe, networks),
+        listing=listing_table(shards),
+    )
+    ledger = scan_ledger(run.store, run.fingerprint)
+    progress = Progress(sum(shard.size_bytes for shard in shards))
+    progress.resume(ledger.samples, ledger.bytes_read, ledger.counts)
+    progress.say(
+        f"{len(shards):,} shards, {ledger.complete_shards:,} of them scored before; run {recipe.run_uri}"
+    )
+    return ScoringJob(recipe, run, shards, networks, ledger, progress)
+
+
+def _calibrate(job: ScoringJob, networks: stream.ray.ObjectRef) -> Bounds:
+    """The bounds of this run: as an earlier attempt stored them, else from a first look at the scores."""
+    stored = job.run.read_json(BOUNDS)
+    if stored is not None:
+        return Bounds(float(stored["lo"]), float(stored["hi"]))
+    seed = job.run.description["pool"]["digest"]
+    if job.recipe.select.threshold is None:
+        work = calibration_work(job.shards, job.recipe.calibration, job.ledger, seed)
+        job.progress.say(f"calibrating on {len(work)} shards")
+        _attempt(job, work, EVERYTHING, networks, tolerant=True)
+    bounds = bounds_from_scores(job.run, job.recipe, job.shards, seed)
+    job.run.write_json(BOUNDS, {"lo": str(bounds.lo), "hi": str(bounds.hi)})
+    if -inf < bounds.lo < bounds.hi < inf:
+        job.progress.say(f"threshold expected between {bounds.lo:.4f} and {bounds.hi:.4f}")
+    return bounds
+
+
+def _waves(shards: Sequence[Shard], size: int) -> Iterator[Sequence[Shard]]:
+    for start in range(0, len(shards), size):
+        yield shards[start : start + size]
+
+
+def _finish(
+    job: ScoringJob, wave: Sequence[Work], bounds: Bounds, networks: stream.ray.ObjectRef
+) -> None:
+    """Score a wave until all its shards are complete, trying again those whose tasks died."""
+    attempts = job.recipe.execution.attempts
+    for attempt in range(1, attempts + 1):
+        work = _left(job, wave)
+        if not work:
+            return
+        last = attempt == attempts
+        if attempt > 1:
+            job.progress.say(f"{len(work)} shards are left over; attempt {attempt} of {attempts}")
+        if last and attempt > 1:
+            _give_up_killers(job, work, bounds)
+            work = _left(job, work)
+        try:
+            _attempt(job, work, bounds, networks, tolerant=not last)
+        except (RayError, StorageError) as error:
+            job.run.check_attempt()
+            if last or _is_final(error):
+                raise
+            job.progress.say(f"attempt {attempt} of {attempts} stopped: {_first_line(error)}")
+    left = _left(job, wave)
+    if left:
+        raise IncompleteRun(
+            f"{len(left)} shards could not be finished in {attempts} attempts, {left[0].shard.uri} among "
+            "them; the rest is committed. Run again to go on, or take them out of the pool"
+        )
+
+
+def _left(job: ScoringJob, wave: Sequence[Work]) -> list[Work]:
+    return [
+        replace(work, skip=frozenset(job.ledger.open_chunks(work.shard.uri)))
+        for work in wave
+        if not job.ledger.is_complete(work.shard.uri)
+    ]
+
+
+def _attempt(
+    job: ScoringJob,
+    work: Sequence[Work],
+    bounds: Bounds,
+    networks: stream.ray.ObjectRef,
+    *,
+    tolerant: bool,
+) -> None:
+    """Run the stream once over the work, counting what it commits."""
+    if not work:
+        return
+    preparation, inputs = plan_inputs(job.networks, job.recipe)
+    committed = stream.score_stream(
+        work,
+        pool=job.recipe.pool,
+        preparation=preparation,
+        networks=networks,
+        inputs=inputs,
+        scorers=job.recipe.scorers,
+        committer=_committer(job, bounds),
+        execution=job.recipe.execution,
+        tolerant=tolerant,
+    )
+    for part in committed:
+        _count(job, part)
+        _judge(job)
+
+
+def _committer(job: ScoringJob, bounds: Bounds) -> Committer:
+    return Committer(job.run, bounds, job.recipe.deciding_network)
+
+
+def _count(job: ScoringJob, part: Committed) -> None:
+    job.ledger.add(part.name, part.chunks, part.counts)
+    job.progress.add(
+        sum(chunk.rows for chunk in part.chunks),
+        sum(chunk.bytes_read for chunk in part.chunks),
+        part.counts,
+    )
+
+
+def _judge(job: ScoringJob, *, final: bool = False) -> None:
+    """Raise ErrorBudgetExceeded when more samples or shards are bad than the recipe allows."""
+    limits, ledger = job.recipe.execution, job.ledger
+    samples = sum(ledger.counts.values())
+    if not final and samples < limits.budget_after_samples:
+        return
+    failed = {k: n for k, n in ledger.counts.items() if k.startswith("failed/") and n}
+    if sum(failed.values()) > limits.max_failed_fraction * samples:
+        worst = max(failed, key=lambda key: failed[key])
+        raise ErrorBudgetExceeded(
+            f"{sum(failed.values()):,} of {samples:,} samples failed, most of them by "
+            f"{worst.partition('/')[2]} ({failed[worst]:,}); execution.max_failed_fraction allows "
+            f"{limits.max_failed_fraction:.0%}. Look with dfn-ray inspect; if the pool is like that, raise it"
+        )
+    if len(ledger.faults) > limits.max_bad_shard_fraction * max(1, ledger.complete_shards):
+        shard, (fault, detail) = next(iter(ledger.faults.items()))
+        raise ErrorBudgetExceeded(
+            f"{len(ledger.faults):,} of {ledger.complete_shards:,} shards are bad, e.g. {shard}: {fault.value}"
+            f"{f' ({detail})' if detail else ''}; execution.max_bad_shard_fraction allows "
+            f"{limits.max_bad_shard_fraction:.0%}"
+        )
+
+
+def _give_up_killers(job: ScoringJob, work: Sequence[Work], bounds: Bounds) -> None:
+    """Close the shards whose mere reading kills the process, so that they cost themselves and no more."""
+    if len(work) > MAX_SUSPECTS:
+        return
+    for item in work:
+        if stream.survives_reading(item.shard, job.recipe.pool):
+            continue
+        first_row = sum(job.ledger.open_chunks(item.shard.uri).values())
+        chunk = Chunk(
+            shard=item.shard.uri,
+            first_row=first_row,
+            rows=0,
+            last=True,
+            fault=ShardFault.CRASHES_READER,
+            detail="reading on from here kills the process",
+        )
+        empty = SAMPLE_SCHEMA.empty_table()
+        part = _committer(job, bounds).commit([Cell(chunk=chunk, samples=empty)])
+        _count(job, Committed(part.name, part.chunks, dict(part.header.counts)))
+        job.progress.say(f"{item.shard.uri}: given up, it kills the process that reads it")
+
+
+def _is_final(error: BaseException) -> bool:
+    """True for what another attempt cannot mend: wrong input anywhere in the chain of causes."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, InputError) and not isinstance(cause, StorageError):
+            return True
+        cause = cause.__cause__
+    return False
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__

@@ -1,0 +1,105 @@
+"""The scorer: the networks on one device, from a cell's inputs to score columns."""
+
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes its compute functions at import, where no type checker sees them)
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dfn_ray.clip.network import FrozenNetwork, build
+from dfn_ray.config import Scorers
+from dfn_ray.filtering.cells import Cell, column_array
+from dfn_ray.filtering.prepare import NetworkInputs, pixels_column, tokens_column
+from dfn_ray.filtering.statuses import mark, replace_column
+from dfn_ray.schema import (
+    Reason,
+    Status,
+    image_embedding_column,
+    score_column,
+    text_embedding_column,
+)
+
+BYTE_COLUMNS = ("image", "text", "metadata")
+"""What travels on only where the score can matter."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """[lo, hi) around the threshold to be: score >= hi is kept for sure, score < lo dropped for sure."""
+
+    lo: float
+    hi: float
+
+
+class Scorer:
+    """Scores cells. Owns the networks on the device; call it with a cell, get the cell scored."""
+
+    def __init__(
+        self,
+        networks: Sequence[FrozenNetwork],
+        inputs: Sequence[NetworkInputs],
+        scorers: Scorers,
+        deciding: str,
+        bounds: Bounds,
+    ) -> None:
+        # Ray gives actors without reserved CPUs a single thread.
+        threads = scorers.threads or os.cpu_count()
+        self._networks = [
+            build(network, device=scorers.device, threads=threads, compile=scorers.compile)
+            for network in networks
+        ]
+        self._frozen, self._inputs = networks, inputs
+        self._scorers, self._deciding, self._bounds = scorers, deciding, bounds
+
+    def __call__(self, cell: Cell) -> Cell:
+        """The cell with a float32 score column per network; bytes kept only for scores >= bounds.lo."""
+        assert cell.inputs is not None, "prepare comes before the scorer"
+        samples, rows = cell.samples, cell.inputs["row"].to_numpy()
+        finite = np.ones(len(rows), dtype=bool)
+        for frozen, network, inputs in zip(self._frozen, self._networks, self._inputs, strict=True):
+            height, width = frozen.transform.size
+            result = network.score(
+                column_array(
+                    cell.inputs[pixels_column(inputs.transform)], np.uint8, (height, width, 3)
+                ),
+                column_array(cell.inputs[tokens_column(inputs.tokenizer)], np.int32, (-1,)),
+                batch_size=self._scorers.batch_size,
+                keep_embeddings=self._scorers.keep_embeddings,
+            )
+            finite &= np.isfinite(result.score_N)
+            columns = {score_column(frozen.name): result.score_N}
+            if result.image_embedding_ND is not None and result.text_embedding_ND is not None:
+                columns[image_embedding_column(frozen.name)] = result.image_embedding_ND
+                columns[text_embedding_column(frozen.name)] = result.text_embedding_ND
+            for name, values in columns.items():
+                samples = samples.append_column(name, _spread(values, rows, len(samples)))
+        reasons = [None if good else Reason.NAN_SCORE for good in finite.tolist()]
+        samples = mark(samples, rows, reasons, otherwise=Status.SCORED)
+        return replace(cell, samples=self._drop_bytes(samples), inputs=None)
+
+    def _drop_bytes(self, samples: pa.Table) -> pa.Table:
+        score = samples[score_column(self._deciding)]
+        scored = pc.equal(samples["status"], Status.SCORED.value)
+        travels = pc.and_(scored, pc.fill_null(pc.greater_equal(score, self._bounds.lo), False))
+        for name in BYTE_COLUMNS:
+            absent = pa.scalar(None, samples[name].type)
+            samples = replace_column(samples, name, pc.if_else(travels, samples[name], absent))
+        return samples
+
+
+def _spread(values: np.ndarray, rows: np.ndarray, count: int) -> pa.Array:
+    """A column of `count` rows with `values` (N,) or (N, D) at `rows` and null elsewhere."""
+    positions = np.full(count, -1, dtype=np.int64)
+    positions[rows] = np.arange(len(rows))
+    array = (
+        pa.array(values, mask=~np.isfinite(values))
+        if values.ndim == 1
+        else pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+    )
+    return array.take(pa.array(positions, mask=positions < 0))

@@ -1,0 +1,134 @@
+"""The scores of a run, read part by part as the selection wants them."""
+
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes its compute functions at import, where no type checker sees them)
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dfn_ray.manifest import SCORES, Run, read_listing
+from dfn_ray.schema import Chunk, Status, score_column
+from dfn_ray.storage import Store
+from dfn_ray.uids import uid_records
+
+READ_THREADS = 8
+"""Parts read ahead side by side; bounds the memory to so many score columns."""
+
+
+class ScoredPart(Mapping[str, np.ndarray]):
+    """The scored rows of a part as `selection.Rows`: `score` at once, `uid`, `shard`, `row` when asked for."""
+
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        network: str,
+        shard_index: Mapping[str, int],
+        disowned: Sequence[Chunk] = (),
+    ) -> None:
+        self.name = name
+        self._store, self._shard_index, self._disowned = store, shard_index, disowned
+        self._columns: dict[str, np.ndarray] = {}
+        status, score = self._read(["status", score_column(network)])
+        mask = pc.equal(status, Status.SCORED.value).to_numpy(zero_copy_only=False)
+        if disowned:
+            mask &= self._owned()
+        self._mask = pa.array(mask)
+        self._columns["score"] = score.filter(self._mask).to_numpy(zero_copy_only=False)
+
+    def __getitem__(self, column: str) -> np.ndarray:
+        if column not in self._columns:
+            self._columns[column] = self._load(column)
+        return self._columns[column]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("score", "uid", "shard", "row"))
+
+    def __len__(self) -> int:
+        return 4
+
+    @property
+    def position(self) -> np.ndarray:
+        """One uint64 per row that names the sample in the run: see `sample_position`."""
+        return sample_position(self["shard"], self["row"])
+
+    def _load(self, column: str) -> np.ndarray:
+        (values,) = self._read([column])
+        values = values.filter(self._mask)
+        if column == "uid":
+            return uid_records(values)
+        if column == "shard":
+            return shard_numbers(values, self._shard_index)
+        return values.to_numpy(zero_copy_only=False)
+
+    def _owned(self) -> np.ndarray:
+        shard, row = self._read(["shard", "row"])
+        numbers = shard_numbers(shard, self._shard_index)
+        rows = row.to_numpy()
+        owned = np.ones(len(rows), dtype=bool)
+        for chunk in self._disowned:
+            inside = (rows >= chunk.first_row) & (rows < chunk.first_row + chunk.rows)
+            owned &= ~((numbers == self._shard_index[chunk.shard]) & inside)
+        return owned
+
+    def _read(self, columns: list[str]) -> list[pa.ChunkedArray]:
+        with self._store.open(f"{SCORES}/{self.name}.parquet") as file:
+            table = pq.read_table(file, columns=columns)
+        for column in columns:
+            # A part of shards without a single sample may never have met a network.
+            if column not in table.column_names and table.num_rows == 0:
+                table = table.append_column(column, pa.array([], pa.float32()))
+        return [table[column] for column in columns]
+
+
+@dataclass(frozen=True)
+class RunScores:
+    """All scored rows of a run as a `selection.Source`. Small enough to send to tasks."""
+
+    run: Run
+    network: str
+    names: tuple[str, ...]
+    disowned: Mapping[str, Sequence[Chunk]]
+
+    def __call__(self) -> Iterator[ScoredPart]:
+        """Every part once, in the order of names, some read ahead."""
+        with ThreadPoolExecutor(READ_THREADS) as threads:
+            names = iter(self.names)
+            ahead = [threads.submit(self.part, name) for name in islice(names, 2 * READ_THREADS)]
+            while ahead:
+                yield ahead.pop(0).result()
+                ahead += [threads.submit(self.part, name) for name in islice(names, 1)]
+
+    def part(self, name: str) -> ScoredPart:
+        """The scored rows of one part."""
+        return ScoredPart(
+            self.run.store, name, self.network, self.shard_index, self.disowned.get(name, ())
+        )
+
+    @cached_property
+    def shard_index(self) -> Mapping[str, int]:
+        """Shard URI -> its number in the pool listing, which is sorted by URI."""
+        return {uri: number for number, uri in enumerate(read_listing(self.run)["uri"].to_pylist())}
+
+
+def shard_numbers(shards: pa.ChunkedArray | pa.Array, index: Mapping[str, int]) -> np.ndarray:
+    """The number of each row's shard, int64."""
+    column = shards.combine_chunks() if isinstance(shards, pa.ChunkedArray) else shards
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    numbers = np.array([index[uri] for uri in column.dictionary.to_pylist()], dtype=np.int64)
+    return numbers[column.indices.to_numpy(zero_copy_only=False)] if len(column) else numbers[:0]
+
+
+def sample_position(shard: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """(shard, row) as one uint64, 2^32 of each: what names a sample inside a run."""
+    return shard.astype(np.uint64) << np.uint64(32) | row.astype(np.uint64)

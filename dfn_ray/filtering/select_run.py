@@ -1,0 +1,116 @@
+"""Selecting from the stored scores of a run: which rule, over how many samples, giving exactly what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from math import floor
+from typing import Any
+
+import numpy as np
+
+from dfn_ray.config import Select
+from dfn_ray.filtering.scores import RunScores
+from dfn_ray.filtering.selection import Selection, select_best, select_threshold
+from dfn_ray.manifest import Ledger, Run, part_names, read_listing, scan_ledger
+from dfn_ray.uids import UID_DTYPE, uid_strings
+
+SELECTION = "selection.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selected:
+    """A selection with what it was made from, as `selection.json` holds it."""
+
+    select: Select
+    network: str
+    counts: Mapping[str, int]
+    """All samples of the pool by `status` or `status/reason`."""
+    faults: Mapping[str, tuple[str, str]]
+    """Bad shards: fault and detail."""
+    shards: int
+    n: int | None
+    """N of keep_fraction; None for the other rules."""
+    selection: Selection
+
+    def to_json(self, run: Run) -> dict[str, Any]:
+        """The selection as JSON, with the tie order spelled out in names."""
+        last = self.selection.last_tie
+        return {
+            "select": asdict(self.select),
+            "network": self.network,
+            "N": self.n,
+            "k": self.selection.k,
+            "threshold": self.selection.threshold,
+            "threshold_key": self.selection.threshold_key,
+            "above": self.selection.above,
+            "at": self.selection.at,
+            "tie_rule": "uid, then shard, then row, ascending; the last one kept is last_tie",
+            "last_tie": last and _tie_name(run, last),
+            "last_tie_words": last,
+            "samples": sum(self.counts.values()),
+            "counts": dict(sorted(self.counts.items())),
+            "shards": self.shards,
+            "faults": {shard: list(fault) for shard, fault in sorted(self.faults.items())},
+            "fingerprint": run.fingerprint,
+        }
+
+
+def select_run(run: Run, select: Select, network: str) -> tuple[Selected, RunScores]:
+    """The exact selection over all scores of a complete run. Raises IncompleteRun when shards are missing."""
+    ledger = scan_ledger(run.store, run.fingerprint)
+    listing = read_listing(run)["uri"].to_pylist()
+    ledger.require_complete(listing)
+    scores = RunScores(run, network, tuple(part_names(run.store)), dict(ledger.disowned))
+    n = denominator(ledger, select)
+    if select.threshold is not None:
+        selection = select_threshold(scores, select.threshold)
+    else:
+        selection = select_best(scores, wanted(select, n))
+    selected = Selected(
+        select=select,
+        network=network,
+        counts={key: count for key, count in ledger.counts.items() if count},
+        faults={shard: (fault.value, detail) for shard, (fault, detail) in ledger.faults.items()},
+        shards=len(listing),
+        n=n if select.keep_fraction is not None else None,
+        selection=selection,
+    )
+    return selected, scores
+
+
+def denominator(ledger: Ledger, select: Select) -> int:
+    """N: the samples that `select.of` counts."""
+    by_status = {"scored": 0, "rejected": 0, "failed": 0}
+    for key, count in ledger.counts.items():
+        by_status[key.partition("/")[0]] += count
+    if select.of == "scored":
+        return by_status["scored"]
+    readable = by_status["scored"] + by_status["rejected"]
+    return readable if select.of == "readable" else readable + by_status["failed"]
+
+
+def wanted(select: Select, n: int) -> int:
+    """How many samples a fraction or a count asks for: floor(f * N) with f as it was written in decimals."""
+    if select.keep_count is not None:
+        return select.keep_count
+    # In binary floating point 0.29 * 100 is 28.999999999999996.
+    return floor(Fraction(repr(select.keep_fraction)) * n)
+
+
+def stored_selection(value: Mapping[str, Any]) -> Selection:
+    """The selection that `Selected.to_json` stored."""
+    last = value["last_tie_words"]
+    return Selection(
+        k=value["k"],
+        threshold_key=value["threshold_key"],
+        last_tie=None if last is None else (last[0], last[1], last[2], last[3]),
+        above=value["above"],
+        at=value["at"],
+    )
+
+
+def _tie_name(run: Run, last: tuple[int, int, int, int]) -> dict[str, Any]:
+    uid = uid_strings(np.array([last[:2]], dtype=UID_DTYPE))[0].as_py()
+    return {"uid": uid, "shard": read_listing(run)["uri"][last[2]].as_py(), "row": last[3]}

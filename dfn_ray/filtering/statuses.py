@@ -1,0 +1,44 @@
+"""Marking samples of a chunk as scored, rejected or failed."""
+
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes its compute functions at import, where no type checker sees them)
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dfn_ray.schema import REJECTIONS, Reason, Status
+
+
+def open_rows(samples: pa.Table) -> np.ndarray:
+    """Positions of the samples that nothing was decided about yet, ascending int64."""
+    return np.flatnonzero(pc.is_null(samples["status"]).to_numpy())
+
+
+def mark(
+    samples: pa.Table,
+    rows: np.ndarray,
+    reasons: Sequence[Reason | None],
+    *,
+    otherwise: Status | None = None,
+) -> pa.Table:
+    """The samples with status and reason set at `rows`: by `reasons`, and `otherwise` where there is none."""
+    status, reason = samples["status"].to_pylist(), samples["reason"].to_pylist()
+    for row, why in zip(rows.tolist(), reasons, strict=True):
+        if why is not None:
+            status[row] = (Status.REJECTED if why in REJECTIONS else Status.FAILED).value
+            reason[row] = why.value
+        elif otherwise is not None:
+            status[row] = otherwise.value
+    for name, values in (("status", status), ("reason", reason)):
+        samples = replace_column(samples, name, pa.array(values, pa.string()))
+    return samples
+
+
+def replace_column(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """The table with other values in the column `name`."""
+    index = table.schema.get_field_index(name)
+    return table.set_column(index, table.schema.field(index), values)

@@ -1,0 +1,32 @@
+"""Fetching the filtering networks of a recipe, once, on the driver."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from dfn_ray.clip.network import FrozenNetwork, load_network
+from dfn_ray.config import Network, Recipe
+from dfn_ray.storage import read_uri
+
+
+def load_networks(recipe: Recipe) -> tuple[FrozenNetwork, ...]:
+    """The networks of the recipe with their weights in memory. Raises InputError when one cannot be had."""
+    return tuple(_load(spec) for spec in recipe.networks)
+
+
+def _load(spec: Network) -> FrozenNetwork:
+    source = spec.pretrained
+    if source is None or not _is_file(source):
+        return load_network(spec)
+    if "://" not in source:
+        return load_network(spec, checkpoint=Path(source))
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / source.rsplit("/", 1)[-1]
+        checkpoint.write_bytes(read_uri(source))
+        return load_network(spec, checkpoint=checkpoint)
+
+
+def _is_file(source: str) -> bool:
+    """True for a path or URI of a checkpoint, False for one of open_clip's tags."""
+    return "/" in source or Path(source).suffix in (".pt", ".pth", ".bin", ".safetensors")

@@ -1,0 +1,421 @@
+"""The run on storage: what is there, what is committed, and how a part is committed.
+
+    RUN_URI/
+      run.json               resolved recipe, fingerprint, versions, digest of the pool listing
+      pool.parquet           the pool listing: uri, name, size_bytes, fault of every shard
+      attempt.json           which driver may commit now
+      bounds.json            [lo, hi] for the threshold, from calibration
+      scores/part-*.parquet  one row per sample; the footer names the chunks it commits
+      subset/part-*.parquet  the kept
+      borderline/part-*.parquet   only while the run is not finalised
+      selection.json         the rule and its exact result
+      subset_uids.npy        sorted u8,u8 records
+
+**Commit.** A part is named by its chunks. Its subset and borderline files are written first, its
+scores file last, each whole or absent: the scores file is the commit. A crash in between leaves
+files that no scores file names; they are overwritten by the retry or ignored. What is committed is
+the union of the footers, nothing else. Where two parts commit the same chunk (a driver that was
+thought dead wrote on), the part that sorts first owns it, and readers skip it in the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dfn_ray.errors import FingerprintError, IncompleteRun, InputError, RunTakenOver
+from dfn_ray.schema import Chunk, ShardFault
+from dfn_ray.storage import Store
+
+FORMAT_VERSION = 1
+SCORES, SUBSET, BORDERLINE = "scores", "subset", "borderline"
+SCAN_THREADS = 32
+"""Footers read side by side; a footer is one or two small range requests, so latency dominates."""
+
+_CHUNKS, _PART = b"dfn_ray.chunks", b"dfn_ray.part"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartHeader:
+    """What the footer of a scores part says about the part beside its chunks."""
+
+    fingerprint: str
+    """Digest of the fingerprint under which the scores were made."""
+    bounds: tuple[float, float]
+    """[lo, hi): rows with score >= hi went to subset/, those between to borderline/."""
+    subset_rows: int
+    borderline_rows: int
+    counts: Mapping[str, int]
+    """Samples by `status` or `status/reason`."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A committed part: its name, chunks and header."""
+
+    name: str
+    chunks: tuple[Chunk, ...]
+    header: PartHeader
+
+
+def part_name(chunks: Iterable[Chunk]) -> str:
+    """The name of the part that commits exactly these chunks, whoever writes it."""
+    digest = hashlib.blake2b(digest_size=16)
+    for chunk in sorted(chunks, key=lambda c: (c.shard, c.first_row)):
+        digest.update(f"{chunk.shard}\0{chunk.first_row}\0".encode())
+    return f"part-{digest.hexdigest()}"
+
+
+def part_footer(chunks: Sequence[Chunk], header: PartHeader) -> dict[bytes, bytes]:
+    """The Parquet key-value metadata that commits `chunks`."""
+    values = {
+        "fingerprint": header.fingerprint,
+        "bounds": [str(bound) for bound in header.bounds],
+        "subset_rows": header.subset_rows,
+        "borderline_rows": header.borderline_rows,
+        "counts": dict(header.counts),
+    }
+    return {
+        _CHUNKS: json.dumps([chunk.to_json() for chunk in chunks]).encode(),
+        _PART: json.dumps(values).encode(),
+    }
+
+
+def read_part(store: Store, name: str) -> Part:
+    """The chunks and header of a committed part, from its footer alone."""
+    with store.open(f"{SCORES}/{name}.parquet") as file:
+        try:
+            metadata = pq.read_metadata(file).metadata or {}
+        except pa.ArrowInvalid as error:
+            raise InputError(
+                f"{store.uri_of(f'{SCORES}/{name}.parquet')}: not a whole Parquet file: {error}; "
+                "delete it and resume, its chunks will be scored again"
+            ) from None
+    if _CHUNKS not in metadata:
+        raise InputError(
+            f"{store.uri_of(f'{SCORES}/{name}.parquet')}: commits no chunks, so dfn_ray did not write it; "
+            "move it out of the run"
+        )
+    values = json.loads(metadata[_PART])
+    lo, hi = (float(bound) for bound in values["bounds"])
+    return Part(
+        name,
+        tuple(Chunk.from_json(value) for value in json.loads(metadata[_CHUNKS])),
+        PartHeader(
+            fingerprint=values["fingerprint"],
+            bounds=(lo, hi),
+            subset_rows=values["subset_rows"],
+            borderline_rows=values["borderline_rows"],
+            counts=values["counts"],
+        ),
+    )
+
+
+def part_names(store: Store) -> list[str]:
+    """Names of all committed parts, sorted."""
+    return [
+        file.uri.rsplit("/", 1)[-1].removesuffix(".parquet")
+        for file in store.list(SCORES, suffix=".parquet")
+    ]
+
+
+def read_parts(store: Store, names: Sequence[str]) -> Iterator[Part]:
+    """The parts of those names in that order, their footers read side by side."""
+    with ThreadPoolExecutor(SCAN_THREADS) as pool:
+        # In slices, so that neither futures nor footers of a million parts pile up.
+        for start in range(0, len(names), 4096):
+            yield from pool.map(lambda name: read_part(store, name), names[start : start + 4096])
+
+
+class Ledger:
+    """Which chunks are committed. A few hundred bytes a shard once the shard is complete.
+
+    `unfinished` shards keep the (first_row, rows) of their chunks; complete ones only their row count.
+    """
+
+    def __init__(self) -> None:
+        self.parts = 0
+        self.counts: Counter[str] = Counter()
+        self.faults: dict[str, tuple[ShardFault, str]] = {}
+        self.bytes_read = 0
+        self.disowned: dict[str, list[Chunk]] = {}
+        """By part: chunks that an earlier part owns; their rows in this part do not count."""
+        self._rows: dict[str, int] = {}
+        self._open: dict[str, dict[int, int]] = {}
+        self._end: dict[str, int] = {}
+
+    def add(self, name: str, chunks: Sequence[Chunk], counts: Mapping[str, int]) -> None:
+        """Take in a committed part. In the order of names the ownership of doubled chunks is the same for all."""
+        self.parts += 1
+        doubled = [chunk for chunk in chunks if not self._own(chunk)]
+        if doubled:
+            self.disowned[name] = doubled
+        self.counts.update(counts)
+
+    def is_complete(self, shard: str) -> bool:
+        """True when the chunks of the shard tile it from row 0 to its end."""
+        return shard in self._rows
+
+    def open_chunks(self, shard: str) -> Mapping[int, int]:
+        """First row -> rows of the committed chunks of a shard that is not complete."""
+        return self._open.get(shard, {})
+
+    @property
+    def complete_shards(self) -> int:
+        """Number of complete shards."""
+        return len(self._rows)
+
+    @property
+    def samples(self) -> int:
+        """Samples in committed chunks."""
+        return sum(self._rows.values()) + sum(
+            sum(chunks.values()) for chunks in self._open.values()
+        )
+
+    def require_complete(self, shards: Iterable[str]) -> None:
+        """Raise IncompleteRun, naming a shard, unless all are complete."""
+        missing = [shard for shard in shards if not self.is_complete(shard)]
+        if missing:
+            raise IncompleteRun(
+                f"{len(missing)} shards are not fully scored, {missing[0]} among them: run the recipe "
+                "again, it goes on where it stopped"
+            )
+
+    def _own(self, chunk: Chunk) -> bool:
+        """Record a chunk; False when it is already committed."""
+        opened = self._open.get(chunk.shard)
+        if chunk.shard in self._rows or (opened and chunk.first_row in opened):
+            return False
+        opened = self._open.setdefault(chunk.shard, {})
+        opened[chunk.first_row] = chunk.rows
+        self.bytes_read += chunk.bytes_read
+        if chunk.fault:
+            self.faults[chunk.shard] = (chunk.fault, chunk.detail)
+        if chunk.last:
+            self._end[chunk.shard] = chunk.first_row + chunk.rows
+        self._close_if_complete(chunk.shard)
+        return True
+
+    def _close_if_complete(self, shard: str) -> None:
+        end = self._end.get(shard)
+        if end is None or sum(self._open[shard].values()) != end:
+            return
+        row = 0
+        for first_row, rows in sorted(self._open[shard].items()):
+            if first_row != row:
+                return
+            row += rows
+        self._rows[shard] = end
+        del self._open[shard], self._end[shard]
+
+
+def scan_ledger(store: Store, fingerprint: str) -> Ledger:
+    """The ledger of everything committed to a run. Raises FingerprintError on a part of other scores."""
+    ledger = Ledger()
+    for part in read_parts(store, part_names(store)):
+        if part.header.fingerprint != fingerprint:
+            raise FingerprintError(
+                f"{store.uri_of(f'{SCORES}/{part.name}.parquet')}: made under fingerprint "
+                f"{part.header.fingerprint[:12]}, the run has {fingerprint[:12]}; it is not of this run"
+            )
+        ledger.add(part.name, part.chunks, part.header.counts)
+    for name, chunks in ledger.disowned.items():
+        ledger.counts.subtract(_counts_of(store, name, chunks))
+    return ledger
+
+
+def _counts_of(store: Store, name: str, chunks: Sequence[Chunk]) -> Counter[str]:
+    """Samples by status of some chunks of a part, from its rows."""
+    counts: Counter[str] = Counter()
+    with store.open(f"{SCORES}/{name}.parquet") as file:
+        table = pq.read_table(file, columns=["shard", "row", "status", "reason"])
+    spans = [(chunk.shard, chunk.first_row, chunk.first_row + chunk.rows) for chunk in chunks]
+    for row in table.to_pylist():
+        if any(shard == row["shard"] and lo <= row["row"] < hi for shard, lo, hi in spans):
+            counts[status_key(row["status"], row["reason"])] += 1
+    return counts
+
+
+def status_key(status: str, reason: str | None) -> str:
+    """How `counts` names a status and reason: `scored`, `failed/not_an_image`."""
+    return f"{status}/{reason}" if reason else status
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run on storage that this process may read, and commit to while it holds the attempt."""
+
+    store: Store
+    description: Mapping[str, Any]
+    """`run.json`: format, kind, recipe, fingerprint, versions, pool."""
+    attempt: str = field(default="", compare=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of everything that changes scores."""
+        return self.description["fingerprint_digest"]
+
+    def check_attempt(self) -> None:
+        """Raise RunTakenOver when another driver has resumed the run since this attempt began."""
+        current = json.loads(self.store.read("attempt.json"))
+        if current["attempt"] != self.attempt:
+            raise RunTakenOver(
+                f"{self.store.uri}: taken over by a driver on {current['host']} at {current['time']}; "
+                "this one stops. Run one driver per run_uri"
+            )
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """The JSON file `name` of the run, or None when it is not there."""
+        return json.loads(self.store.read(name)) if self.store.exists(name) else None
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write the JSON file `name` of the run."""
+        self.store.write(name, json.dumps(value, indent=1).encode())
+
+
+def fingerprint_digest(fingerprint: Mapping[str, Any]) -> str:
+    """SHA-256 of a fingerprint's canonical JSON."""
+    canonical = json.dumps(fingerprint, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def open_run(run_uri: str) -> Run:
+    """The run at a URI, for reading. Raises InputError when there is none."""
+    store = Store(run_uri)
+    if not store.exists("run.json"):
+        raise InputError(f"{run_uri}: holds no run (no run.json); check the URI")
+    description = json.loads(store.read("run.json"))
+    if description.get("format") != FORMAT_VERSION:
+        raise InputError(
+            f"{run_uri}: run format {description.get('format')}, this version reads {FORMAT_VERSION}; "
+            "use the version named in run.json"
+        )
+    return Run(store, description)
+
+
+def start_run(
+    run_uri: str,
+    *,
+    kind: str,
+    recipe: Mapping[str, Any],
+    fingerprint: Mapping[str, Any],
+    listing: pa.Table,
+) -> Run:
+    """The run at a URI, created or resumed, with the right to commit taken over from any other driver.
+
+    Raises FingerprintError, naming every field that differs, when the run there gives other scores or
+    reads another pool.
+    """
+    store = Store(run_uri)
+    pool = {
+        "shards": listing.num_rows,
+        "bytes": sum(listing["size_bytes"].to_pylist()),
+        "digest": _listing_digest(listing),
+    }
+    description = {
+        "format": FORMAT_VERSION,
+        "kind": kind,
+        "created": _now(),
+        "versions": _versions(),
+        "pool": pool,
+        "fingerprint_digest": fingerprint_digest(fingerprint),
+        "fingerprint": fingerprint,
+        "recipe": recipe,
+    }
+    if store.exists("run.json"):
+        existing = open_run(run_uri).description
+        _refuse_other_run(run_uri, existing, description)
+        # The run keeps its birth; what may change between attempts (pool sizes, selection) is the new recipe's.
+        description["created"] = existing["created"]
+    else:
+        _refuse_foreign_folder(store)
+        sink = pa.BufferOutputStream()
+        pq.write_table(listing, sink, compression="zstd")
+        store.write("pool.parquet", sink.getvalue())
+    run = Run(store, description, attempt=uuid.uuid4().hex)
+    run.write_json(
+        "attempt.json", {"attempt": run.attempt, "host": platform.node(), "time": _now()}
+    )
+    run.write_json("run.json", description)
+    for folder in (SCORES, SUBSET, BORDERLINE):
+        store.remove_leftovers(folder)
+    return run
+
+
+def read_listing(run: Run) -> pa.Table:
+    """The pool listing of a run: uri, name, size_bytes, fault."""
+    with run.store.open("pool.parquet") as file:
+        return pq.read_table(file)
+
+
+def differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
+    """Each leaf in which two JSON values differ, as `dotted.name: run has A, recipe has B`."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted({*old, *new}):
+            yield from differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+    elif old != new:
+        yield f"{name}: run has {_short(old)}, recipe has {_short(new)}"
+
+
+def _refuse_other_run(run_uri: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    problems = list(differences(old["fingerprint"], new["fingerprint"], "fingerprint"))
+    if old["kind"] != new["kind"]:
+        problems.insert(0, f"kind: run has {old['kind']}, recipe has {new['kind']}")
+    problems += differences(old["pool"], new["pool"], "pool")
+    if problems:
+        raise FingerprintError(
+            f"{run_uri}: holds a run that this recipe must not add to:\n"
+            + "\n".join(f"  {problem}" for problem in problems)
+            + "\nuse another run_uri, or the recipe stored in its run.json"
+        )
+
+
+def _refuse_foreign_folder(store: Store) -> None:
+    found = [folder for folder in (SCORES, SUBSET, BORDERLINE) if store.list(folder)]
+    if found:
+        raise InputError(
+            f"{store.uri}: has {', '.join(found)}/ but no run.json, so it is not a run; "
+            "use an empty folder"
+        )
+
+
+def _listing_digest(listing: pa.Table) -> str:
+    digest = hashlib.sha256()
+    for batch in listing.to_batches(max_chunksize=4096):
+        for row in batch.to_pylist():
+            digest.update(f"{row['uri']}\0{row['size_bytes']}\0{row['fault']}\0".encode())
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in (
+        "dfn_ray", "ray", "torch", "torchvision", "open_clip_torch", "numpy", "pyarrow", "pillow",
+        "simplejpeg",
+    ):  # fmt: skip
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

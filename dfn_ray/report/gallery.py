@@ -1,0 +1,108 @@
+"""Example pairs of a run: the surely kept, those around the threshold, the surely dropped."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dfn_ray.config import recipe_from
+from dfn_ray.manifest import SCORES, Run, part_names, read_listing
+from dfn_ray.pool import listed_shards, read_rows
+from dfn_ray.schema import Status, score_column
+
+HISTOGRAM_BINS = 2048
+"""Over [-1, 1]; coarse ones are made of these."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A scored pair with its bytes."""
+
+    uid: str
+    score: float
+    image: bytes
+    text: str
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The scores of a run in constant memory, and where its telling samples are."""
+
+    counts: np.ndarray
+    """Histogram over [-1, 1] in HISTOGRAM_BINS bins, int64."""
+    best: list[tuple[str, int, float]] = field(default_factory=list)
+    """(shard, row, score), best first; as are the others below."""
+    above: list[tuple[str, int, float]] = field(default_factory=list)
+    below: list[tuple[str, int, float]] = field(default_factory=list)
+    worst: list[tuple[str, int, float]] = field(default_factory=list)
+
+
+def overview(run: Run, network: str, threshold: float, examples: int) -> Overview:
+    """The histogram of a run's scores and its most telling samples, `examples` of each kind."""
+    counts = np.zeros(HISTOGRAM_BINS, dtype=np.int64)
+    heaps: dict[str, list[tuple[float, str, int, float]]] = {
+        name: [] for name in ("best", "above", "below", "worst")
+    }
+    for table in scored_tables(run, network, ["shard", "row"]):
+        score = table["score"].to_numpy()
+        counts += np.histogram(score, HISTOGRAM_BINS, (-1, 1))[0]
+        # Highest rank first in each kind.
+        ranks = {
+            "best": score,
+            "above": np.where(score >= threshold, -score, -np.inf),
+            "below": np.where(score < threshold, score, -np.inf),
+            "worst": -score,
+        }
+        for name, rank in ranks.items():
+            for index in np.argsort(-rank, kind="stable")[:examples].tolist():
+                if np.isfinite(rank[index]):
+                    shard, row = table["shard"][index].as_py(), table["row"][index].as_py()
+                    heapq.heappush(
+                        heaps[name], (float(rank[index]), shard, row, float(score[index]))
+                    )
+                    if len(heaps[name]) > examples:
+                        heapq.heappop(heaps[name])
+    told = {
+        name: [(shard, row, score) for _, shard, row, score in sorted(heap, key=lambda e: -e[3])]
+        for name, heap in heaps.items()
+    }
+    return Overview(counts, **told)
+
+
+def scored_tables(run: Run, network: str, columns: list[str]) -> Iterator[pa.Table]:
+    """The scored rows of each part with the columns wanted and `score`."""
+    column = score_column(network)
+    for name in part_names(run.store):
+        with run.store.open(f"{SCORES}/{name}.parquet") as file:
+            table = pq.read_table(
+                file,
+                columns=[*columns, column, "status"],
+                filters=[("status", "=", Status.SCORED.value)],
+            )
+        yield table.rename_columns(["score" if c == column else c for c in table.column_names])
+
+
+def pairs(run: Run, places: list[tuple[str, int, float]]) -> list[Pair]:
+    """The pairs at (shard, row, score), read from the pool, in the order given."""
+    pool = recipe_from(run.description["recipe"]).pool
+    shards = {shard.uri: shard for shard in listed_shards(read_listing(run))}
+    rows: dict[tuple[str, int], dict[str, Any]] = {}
+    for uri in {shard for shard, _, _ in places}:
+        wanted = {row for shard, row, _ in places if shard == uri}
+        for table in read_rows(shards[uri], pool, wanted):
+            rows |= {(uri, row["row"]): row for row in table.to_pylist()}
+    return [
+        Pair(
+            uid=rows[shard, row]["uid"],
+            score=score,
+            image=rows[shard, row]["image"],
+            text=rows[shard, row]["text"],
+        )
+        for shard, row, score in places
+    ]

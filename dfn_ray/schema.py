@@ -1,0 +1,149 @@
+"""Arrow schemas and the closed lists of statuses and reasons.
+
+A *chunk* is a run of rows of one shard and the unit of work and of commit. Between stages a chunk
+travels as one Arrow table with `SAMPLE_SCHEMA` (plus what the stage adds).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+import pyarrow as pa
+
+
+class Status(StrEnum):
+    """What became of a sample. Every sample of the pool ends in exactly one of these."""
+
+    SCORED = "scored"
+    LISTED = "listed"  # in the uid list, when a list and not a network selects
+    REJECTED = "rejected"  # by a rule of the recipe
+    FAILED = "failed"  # by a fault of the sample
+
+
+class Reason(StrEnum):
+    """Why a sample was rejected or failed."""
+
+    # rejected: rules of the recipe
+    CAPTION_WORDS = "caption_words"
+    CAPTION_CHARS = "caption_chars"
+    IMAGE_SIDE = "image_side"
+    ASPECT_RATIO = "aspect_ratio"
+    NOT_LISTED = "not_listed"
+    # failed while reading the shard
+    MISSING_CAPTION = "missing_caption"
+    EMPTY_CAPTION = "empty_caption"
+    CAPTION_NOT_UTF8 = "caption_not_utf8"
+    CAPTION_TOO_LONG = "caption_too_long"
+    MISSING_IMAGE = "missing_image"
+    EMPTY_IMAGE = "empty_image"
+    SEVERAL_IMAGES = "several_images"
+    IMAGE_TOO_LARGE = "image_too_large"
+    BROKEN_JSON = "broken_json"
+    BAD_UID = "bad_uid"
+    UNSAFE_NAME = "unsafe_name"
+    NON_CONTIGUOUS = "non_contiguous_key"
+    TRUNCATED_SHARD = "truncated_shard"
+    # failed while decoding
+    NOT_AN_IMAGE = "not_an_image"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    TRUNCATED_IMAGE = "truncated_image"
+    DECODE_ERROR = "decode_error"
+    DECODE_CRASHED = "decode_crashed"
+    DECODE_TIMEOUT = "decode_timeout"
+    # failed in the network
+    NAN_SCORE = "nan_score"
+
+
+REJECTIONS = (
+    Reason.CAPTION_WORDS,
+    Reason.CAPTION_CHARS,
+    Reason.IMAGE_SIDE,
+    Reason.ASPECT_RATIO,
+    Reason.NOT_LISTED,
+)
+
+
+class ShardFault(StrEnum):
+    """Why a shard as a whole gave fewer samples than it should have."""
+
+    MISSING = "missing_shard"
+    UNFINISHED = "unfinished_shard"
+    EMPTY = "empty_shard"
+    TRUNCATED = "truncated_shard"
+    UNREADABLE = "unreadable_shard"
+    MISTYPED_COLUMN = "mistyped_column"
+    MISSING_COLUMN = "missing_column"
+    CRASHES_READER = "crashes_reader"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """A run of rows of one shard; a function of the pool and of `[pool]` in the recipe alone."""
+
+    shard: str
+    """URI of the shard."""
+    first_row: int
+    """Ordinal of the first sample in its shard, from 0."""
+    rows: int
+    """Number of samples; 0 only for the closing chunk of a shard without (further) samples."""
+    last: bool
+    """True for the chunk that ends its shard."""
+    fault: ShardFault | None = None
+    """Set on the last chunk when the shard itself is bad."""
+    detail: str = ""
+    """What exactly is wrong with the shard, for people."""
+    bytes_read: int = 0
+    """Bytes of the shard that this chunk covers; for progress only."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The chunk as plain JSON values, defaults left out."""
+        return {k: v for k, v in asdict(self).items() if v not in (None, "", 0, False)}
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> Chunk:
+        """The chunk that `to_json` wrote."""
+        fault = value.get("fault")
+        return Chunk(
+            shard=value["shard"],
+            first_row=value.get("first_row", 0),
+            rows=value.get("rows", 0),
+            last=value.get("last", False),
+            fault=ShardFault(fault) if fault else None,
+            detail=value.get("detail", ""),
+            bytes_read=value.get("bytes_read", 0),
+        )
+
+
+SAMPLE_SCHEMA = pa.schema(
+    [
+        pa.field("uid", pa.string(), nullable=False),  # 32 lower-case hex digits
+        pa.field("row", pa.int64(), nullable=False),  # ordinal in the shard
+        pa.field("key", pa.string()),  # the sample's name inside the shard
+        pa.field("image", pa.large_binary()),  # original bytes, untouched; null when failed
+        pa.field("text", pa.large_string()),  # the caption; null when failed
+        pa.field("metadata", pa.large_string()),  # JSON object of everything else, or null
+        pa.field("status", pa.string()),  # null while open, else a Status
+        pa.field("reason", pa.string()),  # a Reason when rejected or failed
+    ]
+)
+"""What `pool` yields: one row per sample, in shard order, good and bad alike."""
+
+SIZE_FIELDS = (pa.field("width", pa.int32()), pa.field("height", pa.int32()))
+"""Added by decoding: the image's own size in pixels, from its header."""
+
+
+def score_column(network: str) -> str:
+    """The column that holds the scores of `network`: float32 cosine similarity, null if unscored."""
+    return f"score_{network}"
+
+
+def image_embedding_column(network: str) -> str:
+    """The column of kept image embeddings: fixed-size list of float16, L2-normalised."""
+    return f"image_embedding_{network}"
+
+
+def text_embedding_column(network: str) -> str:
+    """The column of kept text embeddings: fixed-size list of float16, L2-normalised."""
+    return f"text_embedding_{network}"

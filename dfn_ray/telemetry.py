@@ -1,0 +1,133 @@
+"""Progress while a run works and the table at its end.
+
+On a terminal one line that renews itself; elsewhere one line every 30 s, so that logs stay readable.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import TextIO
+
+RATE_WINDOW_S = 60.0
+"""Rates are over this window, so that a slow start does not spoil the time left for hours."""
+LINE_EVERY_S = 30.0
+TERMINAL_EVERY_S = 0.5
+
+
+class Progress:
+    """Counts what was committed and says so: samples, rate, share, time left, drops by reason."""
+
+    def __init__(
+        self,
+        total_bytes: int,
+        *,
+        stage: str = "scoring",
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._terminal = self._stream.isatty()
+        self._clock = clock
+        self._total_bytes = total_bytes
+        self._done_bytes = 0
+        self._samples = 0
+        self._counts: Counter[str] = Counter()
+        self._recent: deque[tuple[float, int, int]] = deque([(clock(), 0, 0)])
+        self._said = clock()
+        self._start = clock()
+        self._stage = stage
+
+    def resume(self, samples: int, done_bytes: int, counts: Mapping[str, int]) -> None:
+        """Start from what an earlier attempt committed; rates count only what is done from here."""
+        self._samples, self._done_bytes = samples, done_bytes
+        self._counts = Counter(counts)
+        self._recent = deque([(self._clock(), samples, done_bytes)])
+
+    def add(self, samples: int, done_bytes: int, counts: Mapping[str, int]) -> None:
+        """Count a committed part, and say so when it is time."""
+        self._samples += samples
+        self._done_bytes += done_bytes
+        self._counts.update(counts)
+        now = self._clock()
+        self._recent.append((now, self._samples, self._done_bytes))
+        while now - self._recent[0][0] > RATE_WINDOW_S and len(self._recent) > 2:
+            self._recent.popleft()
+        if now - self._said >= (TERMINAL_EVERY_S if self._terminal else LINE_EVERY_S):
+            self._said = now
+            self._say(self.line())
+
+    def line(self) -> str:
+        """The state in one line."""
+        then, samples, done_bytes = self._recent[0]
+        seconds = max(self._clock() - then, 1e-9)
+        rate = (self._samples - samples) / seconds
+        byte_rate = (self._done_bytes - done_bytes) / seconds
+        share = min(1.0, self._done_bytes / self._total_bytes) if self._total_bytes else 1.0
+        left = max(0, self._total_bytes - self._done_bytes)
+        left_s = left / byte_rate if byte_rate > 0 else None
+        dropped = sum(count for name, count in self._counts.items() if "/" in name)
+        worst = ", ".join(
+            f"{name.partition('/')[2]} {count:,}"
+            for name, count in self._counts.most_common()
+            if "/" in name
+        )
+        parts = [
+            f"{self._stage} {share:6.1%}",
+            f"{self._samples:,} samples",
+            f"{rate:,.0f}/s",
+            f"{duration(left_s)} left",
+            f"{dropped:,} dropped" + (f" ({worst})" if worst else ""),
+        ]
+        return " | ".join(parts)
+
+    def say(self, text: str) -> None:
+        """Say something that stays: a stage begun, a warning."""
+        self._say(text, stays=True)
+
+    def close(self) -> None:
+        """Leave the last state standing."""
+        self._say(f"{self.line()} | {duration(self._clock() - self._start)} in all", stays=True)
+
+    def _say(self, text: str, *, stays: bool = False) -> None:
+        if self._terminal:
+            self._stream.write(f"\r\x1b[2K{text}" + ("\n" if stays else ""))
+        else:
+            self._stream.write(f"{text}\n")
+        self._stream.flush()
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them: `42 s`, `7 min`, `3 h 20 min`, `unknown`."""
+    if seconds is None:
+        return "unknown time"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours / 24:.1f} days"
+
+
+def table(rows: Sequence[tuple[str, int | str]], *, total: int | None = None) -> str:
+    """Names and values in two aligned columns; whole numbers also as a share of `total`."""
+    shown = [
+        (
+            name,
+            f"{value:,}" if isinstance(value, int) else value,
+            f"{value / total:8.2%}" if isinstance(value, int) and total else "",
+        )
+        for name, value in rows
+    ]
+    wide = max((len(name) for name, _, _ in shown), default=0)
+    # Text values stand left; only numbers are aligned among themselves.
+    far = max(
+        (len(v) for (_, v, _), (_, raw) in zip(shown, rows, strict=True) if isinstance(raw, int)),
+        default=0,
+    )
+    return "\n".join(
+        f"{name:<{wide}}  {value:>{far}}  {share}".rstrip() for name, value, share in shown
+    )

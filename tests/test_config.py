@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from dfn_ray.config import load_recipe, recipe_from, recipe_values
+from dfn_ray.errors import RecipeError
+
+VALUES = {
+    "run_uri": "run",
+    "pool": {"uri": "pool/*.tar"},
+    "networks": [{"model": "ViT-B-32", "pretrained": "openai"}],
+}
+
+
+def test_a_resolved_recipe_reads_back_as_itself():
+    recipe = recipe_from(VALUES, ["networks.0.precision=bf16", "select.keep_fraction=0.3"])
+    assert recipe.networks[0].precision == "bf16"
+    assert recipe.select.keep_fraction == 0.3
+    assert recipe_from(recipe_values(recipe)) == recipe
+
+
+def test_every_mistake_is_told_at_once_by_dotted_name_with_what_it_got():
+    with pytest.raises(RecipeError) as told:
+        recipe_from(
+            VALUES | {"surprise": 1, "scorers": {"min_size": 1, "max_size": 0}},
+            ["decode.mode=fst", "pool.chunk_rows=0", "calibration.sample=9"],
+        )
+    text = str(told.value)
+    assert "surprise: no such setting" in text
+    assert "scorers.min_size: need 1 <= min_size <= max_size, got 1 and 0" in text
+    assert "decode.mode: input should be 'exact' or 'fast', got 'fst'" in text
+    assert "pool.chunk_rows: need 1 <= chunk_rows <= 65536, got 0" in text
+    assert "calibration.sample: no such setting" in text
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("select.keep_count=5", "exactly one of keep_fraction, keep_count and threshold"),
+        ("select.keep_fraction=1.5", "need 0.0 <= keep_fraction <= 1.0, got 1.5"),
+        ("scorers.device=cuda", "needs gpus > 0"),
+        ("networks.0.random_weights_seed=1", "got both"),
+        ("networks.1.name=x", "'1' is not one of the 1 items"),
+        ("networks.0.name=a-b", "need letters, digits and _"),
+        ("select.network=other", "need one of dfn, got 'other'"),
+        ("pool", "need section.key=value"),
+        ("run_uri.x=1", "is a value, not a section"),
+    ],
+)
+def test_wrong_settings_are_refused_with_what_is_needed(override, message):
+    values = VALUES | {"select": {"keep_fraction": 0.1}}
+    with pytest.raises(RecipeError, match=message):
+        recipe_from(values, [override])
+
+
+def test_none_turns_a_setting_off():
+    values = VALUES | {"select": {"keep_fraction": 0.1}}
+    recipe = recipe_from(values, ["select.keep_fraction=none", "select.keep_count=5"])
+    assert recipe.select.keep_count == 5
+
+
+def test_a_missing_or_broken_recipe_file_is_told(tmp_path):
+    with pytest.raises(RecipeError, match="no such file"):
+        load_recipe(tmp_path / "absent.toml")
+    (tmp_path / "broken.toml").write_text("run_uri = ")
+    with pytest.raises(RecipeError, match="not TOML"):
+        load_recipe(tmp_path / "broken.toml")
+
+
+def test_importing_the_recipe_and_the_command_line_loads_neither_ray_nor_torch():
+    code = "import sys, dfn_ray.cli, dfn_ray.config; print({'ray', 'torch'} & set(sys.modules))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "set()"

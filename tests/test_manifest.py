@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dfn_ray.errors import FingerprintError, IncompleteRun, InputError, RunTakenOver
+from dfn_ray.manifest import (
+    Ledger,
+    PartHeader,
+    differences,
+    fingerprint_digest,
+    open_run,
+    part_footer,
+    part_name,
+    read_part,
+    scan_ledger,
+    start_run,
+)
+from dfn_ray.schema import Chunk, ShardFault
+
+LISTING = pa.table(
+    {
+        "uri": ["a.tar"],
+        "name": ["a.tar"],
+        "size_bytes": pa.array([7], pa.int64()),
+        "fault": pa.array([None], pa.string()),
+    }
+)
+
+
+def start(uri, *, fingerprint=None, listing=LISTING, kind="filter"):
+    return start_run(
+        uri,
+        kind=kind,
+        recipe={"run_uri": uri},
+        fingerprint=fingerprint or {"networks": {"dfn": {"weights_sha256": "w"}}},
+        listing=listing,
+    )
+
+
+def chunk(first_row, rows, *, last=False, shard="a.tar", fault=None):
+    return Chunk(shard=shard, first_row=first_row, rows=rows, last=last, fault=fault)
+
+
+def commit(run, chunks, counts=None):
+    rows = sum(c.rows for c in chunks)
+    table = pa.table(
+        {
+            "shard": [c.shard for c in chunks for _ in range(c.rows)],
+            "row": [c.first_row + i for c in chunks for i in range(c.rows)],
+            "status": ["scored"] * rows,
+            "reason": pa.nulls(rows, pa.string()),
+        }
+    )
+    header = PartHeader(
+        fingerprint=run.fingerprint,
+        bounds=(-1.0, float("inf")),
+        subset_rows=0,
+        borderline_rows=0,
+        counts=counts or {"scored": rows},
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata(part_footer(chunks, header)), sink)
+    run.store.write(f"scores/{part_name(chunks)}.parquet", sink.getvalue())
+    return part_name(chunks)
+
+
+@given(st.permutations([chunk(0, 4), chunk(4, 4), chunk(8, 2, last=True)]))
+def test_a_shard_is_complete_when_its_chunks_tile_it_in_whatever_order_they_come(chunks):
+    ledger = Ledger()
+    for index, one in enumerate(chunks):
+        assert not ledger.is_complete("a.tar")
+        ledger.add(f"part-{index}", [one], {"scored": one.rows})
+    assert ledger.is_complete("a.tar")
+    assert ledger.samples == 10
+
+
+def test_a_shard_with_a_hole_is_not_complete_even_when_its_end_is_known():
+    ledger = Ledger()
+    ledger.add("p", [chunk(0, 4), chunk(8, 2, last=True)], {"scored": 6})
+    assert not ledger.is_complete("a.tar")
+    with pytest.raises(IncompleteRun, match=r"a\.tar"):
+        ledger.require_complete(["a.tar"])
+    assert dict(ledger.open_chunks("a.tar")) == {0: 4, 8: 2}
+
+
+def test_a_chunk_that_two_parts_commit_belongs_to_the_part_that_sorts_first(tmp_path):
+    run = start(str(tmp_path / "run"))
+    names = [
+        commit(run, [chunk(0, 4), chunk(4, 4)]),
+        commit(run, [chunk(4, 4), chunk(8, 2, last=True)]),
+    ]
+    ledger = scan_ledger(run.store, run.fingerprint)
+    assert list(ledger.disowned) == [max(names)]
+    assert [c.first_row for c in ledger.disowned[max(names)]] == [4]
+    assert ledger.samples == 10
+    assert ledger.counts["scored"] == 10
+
+
+def test_part_names_depend_on_the_chunks_and_not_on_their_order():
+    assert part_name([chunk(0, 4), chunk(4, 4)]) == part_name([chunk(4, 4), chunk(0, 4)])
+    assert part_name([chunk(0, 4)]) != part_name([chunk(4, 4)])
+    assert part_name([chunk(0, 4)]) != part_name([chunk(0, 4, shard="b.tar")])
+
+
+def test_a_footer_gives_back_the_chunks_and_header_of_its_part(tmp_path):
+    run = start(str(tmp_path / "run"))
+    chunks = [chunk(0, 3), chunk(3, 0, last=True, fault=ShardFault.TRUNCATED)]
+    name = commit(run, chunks, {"scored": 2, "failed/not_an_image": 1})
+    part = read_part(run.store, name)
+    assert list(part.chunks) == chunks
+    assert part.header.bounds == (-1.0, float("inf"))
+    assert part.header.counts == {"scored": 2, "failed/not_an_image": 1}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ({"networks": {"dfn": {"w": 1}}}, {"networks": {"dfn": {"w": 2}}}, "networks.dfn.w"),
+        ({"decode": {"mode": "exact"}}, {"decode": {"mode": "fast"}}, "decode.mode"),
+        ({"networks": {}}, {"networks": {"other": {"w": 1}}}, "networks.other"),
+    ],
+)
+def test_a_resume_with_another_fingerprint_is_refused_and_names_what_differs(
+    tmp_path, old, new, named
+):
+    uri = str(tmp_path / "run")
+    start(uri, fingerprint=old)
+    with pytest.raises(FingerprintError, match=named):
+        start(uri, fingerprint=new)
+    assert open_run(uri).description["fingerprint"] == old
+
+
+def test_a_resume_over_a_changed_pool_is_refused(tmp_path):
+    uri = str(tmp_path / "run")
+    start(uri)
+    grown = LISTING.set_column(2, "size_bytes", pa.array([8], pa.int64()))
+    with pytest.raises(FingerprintError, match=r"pool\.bytes: run has 7, recipe has 8"):
+        start(uri, listing=grown)
+
+
+def test_a_part_of_another_fingerprint_is_refused_when_the_run_is_scanned(tmp_path):
+    run = start(str(tmp_path / "run"))
+    commit(run, [chunk(0, 4, last=True)])
+    with pytest.raises(FingerprintError, match="not of this run"):
+        scan_ledger(run.store, "0" * 64)
+
+
+def test_a_foreign_parquet_file_among_the_scores_is_named(tmp_path):
+    run = start(str(tmp_path / "run"))
+    (tmp_path / "run" / "scores").mkdir()
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "run" / "scores" / "mine.parquet")
+    with pytest.raises(InputError, match=r"mine\.parquet: commits no chunks"):
+        scan_ledger(run.store, run.fingerprint)
+
+
+def test_a_cut_off_part_is_named(tmp_path):
+    run = start(str(tmp_path / "run"))
+    name = commit(run, [chunk(0, 4, last=True)])
+    path = tmp_path / "run" / "scores" / f"{name}.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match="not a whole Parquet file"):
+        scan_ledger(run.store, run.fingerprint)
+
+
+def test_the_driver_that_resumes_a_run_takes_it_over_from_the_other(tmp_path):
+    first = start(str(tmp_path / "run"))
+    first.check_attempt()
+    second = start(str(tmp_path / "run"))
+    second.check_attempt()
+    with pytest.raises(RunTakenOver, match="taken over"):
+        first.check_attempt()
+
+
+def test_a_folder_of_something_else_is_not_made_a_run(tmp_path):
+    (tmp_path / "run" / "subset").mkdir(parents=True)
+    (tmp_path / "run" / "subset" / "x.parquet").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"no run\.json"):
+        start(str(tmp_path / "run"))
+
+
+def test_opening_what_is_not_a_run_says_so(tmp_path):
+    with pytest.raises(InputError, match="holds no run"):
+        open_run(str(tmp_path))
+
+
+def test_the_digest_of_a_fingerprint_ignores_the_order_of_its_keys():
+    assert fingerprint_digest({"a": 1, "b": 2}) == fingerprint_digest({"b": 2, "a": 1})
+    assert fingerprint_digest({"a": 1}) != fingerprint_digest({"a": 2})
+
+
+def test_differences_name_each_leaf():
+    told = list(differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4}))
+    assert told == ["a.c: run has 2, recipe has 3", "d: run has null, recipe has 4"]

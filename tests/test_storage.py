@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from dfn_ray.errors import StorageError
+from dfn_ray.storage import Store, glob, open_uri, read_uri
+
+
+@pytest.fixture(params=["disk", "memory"])
+def store(request, tmp_path):
+    uri = str(tmp_path / "s") if request.param == "disk" else f"memory://{uuid.uuid4().hex}"
+    return Store(uri)
+
+
+def test_what_is_written_is_read_listed_and_deleted(store):
+    store.write("folder/b.bin", b"two")
+    store.write("folder/a.bin", memoryview(b"one"))
+    assert store.read("folder/a.bin") == b"one"
+    assert [(f.uri.rsplit("/")[-1], f.size_bytes) for f in store.list("folder")] == [
+        ("a.bin", 3),
+        ("b.bin", 3),
+    ]
+    store.delete("folder/a.bin")
+    store.delete("folder/a.bin")
+    assert not store.exists("folder/a.bin")
+    assert store.list("absent") == []
+
+
+def test_writing_again_replaces_the_whole_file(store):
+    store.write("x", b"a long first content")
+    store.write("x", b"short")
+    assert store.read("x") == b"short"
+
+
+def test_a_stream_that_breaks_leaves_no_file_and_does_not_harm_the_old_one(tmp_path):
+    store = Store(str(tmp_path))
+
+    def pieces():
+        yield b"half"
+        raise RuntimeError("source died")
+
+    with pytest.raises(RuntimeError, match="source died"):
+        store.write_stream("f/x.npy", pieces())
+    assert not store.exists("f/x.npy")
+    store.write_stream("f/x.npy", [b"ab", b"cd"])
+    with pytest.raises(RuntimeError, match="source died"):
+        store.write_stream("f/x.npy", pieces())
+    assert store.read("f/x.npy") == b"abcd"
+
+
+def test_a_write_that_breaks_leaves_no_file_on_disk(tmp_path, monkeypatch):
+    store = Store(str(tmp_path))
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(StorageError, match="No space left"):
+        store.write("x", b"data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_half_written_files_of_a_killed_writer_are_not_listed_and_can_be_removed(tmp_path):
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / ".writing-123-part.parquet").write_bytes(b"half")
+    store = Store(str(tmp_path))
+    assert store.list("scores") == []
+    store.remove_leftovers("scores")
+    assert list((tmp_path / "scores").iterdir()) == []
+
+
+def test_what_is_missing_or_forbidden_is_said_with_its_uri(tmp_path):
+    with pytest.raises(StorageError, match="nothing-here: not found"):
+        Store(str(tmp_path)).read("nothing-here")
+    with pytest.raises(StorageError, match="not found"):
+        open_uri(str(tmp_path / "absent"))
+    with pytest.raises(StorageError, match="no storage is known for foo://"):
+        read_uri("foo://bucket/x")
+
+
+def test_glob_gives_files_with_sizes_in_order_for_patterns_folders_and_single_files(tmp_path):
+    for name in ("b.tar", "a.tar", "c.txt"):
+        (tmp_path / name).write_bytes(b"12")
+    (tmp_path / "d").mkdir()
+    assert [f.uri.rsplit("/")[-1] for f in glob(f"{tmp_path}/*.tar")] == ["a.tar", "b.tar"]
+    assert [f.uri.rsplit("/")[-1] for f in glob(str(tmp_path))] == ["a.tar", "b.tar", "c.txt"]
+    assert [f.size_bytes for f in glob(f"{tmp_path}/a.tar")] == [2]
