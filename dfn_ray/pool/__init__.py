@@ -1,0 +1,27 @@
+"""Shards of image-text pairs as a stream of chunks. Knows neither Ray nor torch.
+
+    shards = list_shards(pool)                       # one listing per folder, no shard opened
+    for chunk, table in iter_chunks(shards[0], pool):    # one chunk in memory
+        ...                                          # table: SAMPLE_SCHEMA, good and bad samples alike
+
+A bad sample is a row with a reason, a bad shard a fault on its last chunk; only a store that fails raises.
+"""
+
+from dfn_ray.pool.inspect import PoolReport, inspect_pool
+from dfn_ray.pool.listing import list_shards
+from dfn_ray.pool.reading import iter_chunks, read_rows
+from dfn_ray.pool.shard import Shard
+from dfn_ray.pool.stored import listed_shards, listing_table
+from dfn_ray.pool.uid import derive_uid
+
+__all__ = [
+    "PoolReport",
+    "Shard",
+    "derive_uid",
+    "inspect_pool",
+    "iter_chunks",
+    "list_shards",
+    "listed_shards",
+    "listing_table",
+    "read_rows",
+]

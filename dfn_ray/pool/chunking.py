@@ -1,0 +1,95 @@
+"""Where chunks begin and end, and how the samples of one become an Arrow table.
+
+A chunk ends when the next sample begins and it already holds `pool.chunk_rows` samples, or images of
+`pool.chunk_bytes` or more by the sizes that the shard states. So the cut is a function of the shard and of these
+two settings, and the last chunk is known to be the last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from dfn_ray.config import Pool
+from dfn_ray.pool.samples import Draft
+from dfn_ray.pool.shard import Shard, ShardDamage
+from dfn_ray.schema import SAMPLE_SCHEMA, Chunk, ShardFault
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The rows whose bytes are needed; all others are passed by their headers."""
+
+    skip: frozenset[int] = frozenset()
+    """First rows of chunks that are not needed."""
+    rows: frozenset[int] | None = None
+    """Just these rows; None means all."""
+
+    def has(self, first_row: int, row: int) -> bool:
+        """True if `row` of the chunk that begins at `first_row` is needed."""
+        return first_row not in self.skip and (self.rows is None or row in self.rows)
+
+
+@dataclass(slots=True)
+class Group:
+    """A chunk while its shard is being read."""
+
+    first_row: int
+    drafts: list[Draft] = field(default_factory=list)
+    image_bytes: int = 0
+    bytes_read: int = 0
+    last: bool = False
+    fault: ShardFault | None = None
+    detail: str = ""
+
+    @property
+    def next_row(self) -> int:
+        """Ordinal of the sample that would come next."""
+        return self.first_row + len(self.drafts)
+
+    def is_full(self, pool: Pool) -> bool:
+        """True if the next sample belongs to the next chunk."""
+        return len(self.drafts) >= pool.chunk_rows or self.image_bytes >= pool.chunk_bytes
+
+    def end(self, damage: ShardDamage) -> None:
+        """Make this the last chunk of a damaged shard."""
+        self.last = True
+        self.fault = damage.fault
+        self.detail = damage.detail
+
+    def chunk(self, shard: Shard) -> Chunk:
+        """The finished chunk."""
+        return Chunk(
+            shard=shard.uri,
+            first_row=self.first_row,
+            rows=len(self.drafts),
+            last=self.last,
+            fault=self.fault,
+            detail=self.detail,
+            bytes_read=self.bytes_read,
+        )
+
+    def take_table(self, shard: Shard, pool: Pool, wanted: Wanted) -> pa.Table:
+        """The wanted samples as a table with `SAMPLE_SCHEMA`; the group lets go of their bytes."""
+        rows = [
+            draft.finish(pool, shard.name)
+            for draft in self.drafts
+            if wanted.has(self.first_row, draft.row)
+        ]
+        self.drafts = []
+        columns = zip(*rows, strict=True) if rows else ((),) * len(SAMPLE_SCHEMA)
+        return pa.table(
+            [
+                pa.array(column, type=field.type)
+                for column, field in zip(columns, SAMPLE_SCHEMA, strict=True)
+            ],
+            schema=SAMPLE_SCHEMA,
+        )
+
+
+def closing(damage: ShardDamage) -> Group:
+    """The only group of a shard that cannot be read at all."""
+    group = Group(0)
+    group.end(damage)
+    return group

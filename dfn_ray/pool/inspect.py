@@ -1,0 +1,207 @@
+"""A quick look at a pool: what is in it, what is wrong with it, before anything is scored."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+from PIL import Image
+
+from dfn_ray.config import Pool
+from dfn_ray.pool.listing import list_shards
+from dfn_ray.pool.reading import iter_chunks, sniffed
+from dfn_ray.pool.shard import Shard, ShardDamage
+
+_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_QUANTILES = {"min": 0.0, "p5": 0.05, "p50": 0.5, "p95": 0.95, "max": 1.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleRow:
+    """A readable sample, for people to look at."""
+
+    uid: str
+    key: str
+    caption: str
+    width: int
+    """Pixels; 0 when the image's header cannot be read."""
+    height: int
+    image_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolReport:
+    """What a look at a pool found. Counts of samples are of the first chunk of each inspected shard."""
+
+    shards: int
+    """Shards in the listing."""
+    bytes: int
+    """Their size in the store."""
+    listed_faults: dict[str, int]
+    """Shards that the listing alone shows to be bad, by fault."""
+    shards_inspected: int
+    formats: dict[str, int]
+    """Formats of the inspected shards."""
+    shard_faults: dict[str, str]
+    """What is wrong with inspected shards, by name of the shard."""
+    samples_seen: int
+    samples_estimated: int
+    """Samples in the whole pool, by the bytes that the samples seen take."""
+    statuses: dict[str, int]
+    """Samples seen, by reason of their failure, or `readable`."""
+    image_formats: dict[str, int]
+    """Formats of readable samples' images by their headers; `broken` where there is no such header."""
+    quantiles: dict[str, dict[str, float]]
+    """min, p5, p50, p95 and max of `width`, `height` (pixels) and `caption_chars`."""
+    duplicate_uids: int
+    """Samples seen whose uid another sample seen has as well."""
+    examples: tuple[ExampleRow, ...]
+
+    def lines(self) -> list[str]:
+        """The report as plain text."""
+        return [
+            f"shards       {self.shards:,} ({self.bytes / 1e9:,.3f} GB){_counts(self.listed_faults, ', of them ')}",
+            f"inspected    the first chunk of {self.shards_inspected:,} shards{_counts(self.formats, ': ')}",
+            f"samples      {self.samples_seen:,} seen{_counts(self.statuses, ': ')}",
+            f"estimate     about {self.samples_estimated:,} samples in the pool",
+            f"images       {_counts(self.image_formats) or 'none'}",
+            *(
+                f"{name:<12} "
+                + ", ".join(f"{label} {value:,.0f}" for label, value in values.items())
+                for name, values in self.quantiles.items()
+            ),
+            f"uids         {self.duplicate_uids:,} duplicates among the samples seen",
+            *(f"bad shard    {name}: {what}" for name, what in self.shard_faults.items()),
+            *(
+                f"example      {row.uid}  {row.key}  {row.width}x{row.height}  {row.image_bytes:,} B  "
+                f"{' '.join(row.caption.split())[:80]}"
+                for row in self.examples
+            ),
+        ]
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the look has met so far."""
+
+    formats: Counter[str] = field(default_factory=Counter)
+    faults: dict[str, str] = field(default_factory=dict)
+    statuses: Counter[str] = field(default_factory=Counter)
+    image_formats: Counter[str] = field(default_factory=Counter)
+    uids: Counter[str] = field(default_factory=Counter)
+    widths: list[int] = field(default_factory=list)
+    heights: list[int] = field(default_factory=list)
+    caption_chars: list[int] = field(default_factory=list)
+    bytes_read: int = 0
+
+
+def inspect_pool(pool: Pool, *, shards: int = 8, samples: int = 5) -> PoolReport:
+    """A look at the first chunk of `shards` shards spread evenly over the pool, with `samples` examples.
+
+    Reads one chunk of each and decodes no image: sizes come from headers. Raises InputError when there is no pool,
+    StorageError when it cannot be read.
+    """
+    listed = list_shards(pool)
+    readable = [shard for shard in listed if shard.fault is None]
+    chosen = _spread(readable, shards)
+    seen = _Seen()
+    examples: list[ExampleRow] = []
+    for shard in chosen:
+        examples += _look(shard, pool, seen, per_shard=-(-samples // max(len(chosen), 1)))
+    total = sum(shard.size_bytes for shard in readable)
+    count = seen.statuses.total()
+    return PoolReport(
+        shards=len(listed),
+        bytes=sum(shard.size_bytes for shard in listed),
+        listed_faults=dict(
+            Counter(str(shard.fault) for shard in listed if shard.fault is not None)
+        ),
+        shards_inspected=len(chosen),
+        formats=dict(seen.formats),
+        shard_faults=seen.faults,
+        samples_seen=count,
+        samples_estimated=round(count * total / seen.bytes_read) if seen.bytes_read else 0,
+        statuses=dict(seen.statuses),
+        image_formats=dict(seen.image_formats),
+        quantiles={
+            name: _quantiles(values)
+            for name, values in (
+                ("width", seen.widths),
+                ("height", seen.heights),
+                ("caption_chars", seen.caption_chars),
+            )
+            if values
+        },
+        duplicate_uids=count - len(seen.uids),
+        examples=tuple(examples[:samples]),
+    )
+
+
+def _look(shard: Shard, pool: Pool, seen: _Seen, per_shard: int) -> list[ExampleRow]:
+    """Note what the first chunk of a shard holds; its first readable samples."""
+    try:
+        seen.formats[sniffed(shard, pool).value] += 1
+    except ShardDamage:
+        seen.formats["unknown"] += 1
+    examples: list[ExampleRow] = []
+    for chunk, table in islice(iter_chunks(shard, pool), 1):
+        seen.bytes_read += chunk.bytes_read
+        if chunk.fault is not None:
+            seen.faults[shard.name] = f"{chunk.fault}: {chunk.detail}"
+        for row in table.to_pylist():
+            seen.uids[row["uid"]] += 1
+            seen.statuses[row["reason"] or "readable"] += 1
+            if row["status"] is not None:
+                continue
+            form, width, height = _header(row["image"])
+            seen.image_formats[form] += 1
+            seen.caption_chars.append(len(row["text"]))
+            if width:
+                seen.widths.append(width)
+                seen.heights.append(height)
+            if len(examples) < per_shard:
+                examples.append(
+                    ExampleRow(
+                        uid=row["uid"],
+                        key=row["key"],
+                        caption=row["text"],
+                        width=width,
+                        height=height,
+                        image_bytes=len(row["image"]),
+                    )
+                )
+    return examples
+
+
+def _header(data: bytes) -> tuple[str, int, int]:
+    """Format, width and height by the image's header; `broken`, 0, 0 when there is none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # bombs are reported by their size, not decoded
+            with Image.open(io.BytesIO(data), formats=_IMAGE_FORMATS) as image:
+                return (image.format or "broken").lower(), *image.size
+    except Image.DecompressionBombError:
+        return "decompression bomb", 0, 0
+    except (OSError, SyntaxError, ValueError, OverflowError):
+        return "broken", 0, 0
+
+
+def _spread(shards: Sequence[Shard], count: int) -> list[Shard]:
+    """`count` shards at even distances, the first among them."""
+    step = max(1, len(shards) / max(count, 1))
+    return [shards[int(index * step)] for index in range(min(count, len(shards)))]
+
+
+def _quantiles(values: list[int]) -> dict[str, float]:
+    results = np.quantile(np.array(values), list(_QUANTILES.values()))
+    return dict(zip(_QUANTILES, results.tolist(), strict=True))
+
+
+def _counts(counts: dict[str, int], before: str = "") -> str:
+    text = ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items()))
+    return before + text if text else ""

@@ -1,0 +1,33 @@
+"""A shard, and the damage that a shard can have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dfn_ray.schema import ShardFault
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One file of image-text pairs, as the listing saw it. About 300 bytes: a run holds millions."""
+
+    uri: str
+    """Where the file is."""
+    name: str
+    """Path below the fixed prefix of the pattern that found it. Derived uids come from this name, so a pool
+    keeps them when it moves to another bucket."""
+    size_bytes: int
+    """Size in the listing; 0 when the file is absent or the store does not say."""
+    fault: ShardFault | None = None
+    """Set when the listing alone shows that the shard cannot be used."""
+
+
+class ShardDamage(Exception):
+    """A shard cannot be read any further. Never leaves `pool`: it becomes the fault of the last chunk."""
+
+    def __init__(self, fault: ShardFault, detail: str, member: str | None = None) -> None:
+        super().__init__(detail)
+        self.fault = fault
+        self.detail = detail
+        self.member = member
+        """Name of the tar member that the damage cuts off, if any."""

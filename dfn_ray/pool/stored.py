@@ -1,0 +1,36 @@
+"""The pool listing as a table, for keeping beside a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from dfn_ray.pool.shard import Shard
+from dfn_ray.schema import ShardFault
+
+
+def listing_table(shards: Sequence[Shard]) -> pa.Table:
+    """The shards as a table: uri, name, size_bytes, fault (null for none)."""
+    return pa.table(
+        {
+            "uri": pa.array([shard.uri for shard in shards], pa.string()),
+            "name": pa.array([shard.name for shard in shards], pa.string()),
+            "size_bytes": pa.array([shard.size_bytes for shard in shards], pa.int64()),
+            "fault": pa.array([shard.fault for shard in shards], pa.string()),
+        }
+    )
+
+
+def listed_shards(listing: pa.Table) -> tuple[Shard, ...]:
+    """The shards of a table that `listing_table` made."""
+    return tuple(
+        Shard(
+            row["uri"],
+            row["name"],
+            row["size_bytes"],
+            ShardFault(row["fault"]) if row["fault"] else None,
+        )
+        for batch in listing.to_batches()
+        for row in batch.to_pylist()
+    )

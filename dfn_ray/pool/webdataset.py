@@ -1,0 +1,253 @@
+"""Samples of a tar: members grouped by key into chunks.
+
+Members of a sample need not be neighbours as long as they meet in the chunk that is being built. Where they do not
+(all images first, then all captions), the rest of the shard is indexed by its headers and read by position.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from dfn_ray.config import Pool
+from dfn_ray.pool.chunking import Group, Wanted
+from dfn_ray.pool.members import Part, Role, part_of
+from dfn_ray.pool.samples import MAX_METADATA_BYTES, Draft
+from dfn_ray.pool.shard import ShardDamage
+from dfn_ray.pool.tape import Tape
+from dfn_ray.pool.tar import Member, walk
+from dfn_ray.schema import Reason
+
+_LOOSE_BYTES = 4 * 2**20  # thousands of captions that wait for their image; older ones are extras
+
+
+def tar_groups(tape: Tape, pool: Pool, wanted: Wanted) -> Iterator[Group]:
+    """The chunks of a tar, in order; the last one carries the fault of the shard, if it has one.
+
+    Holds one chunk and the names of the samples before it. A shard that must be indexed also holds a
+    few hundred bytes for each of its samples.
+    """
+    return _Reader(tape, pool, wanted).groups()
+
+
+@dataclass(slots=True)
+class _Open:
+    """The chunk that is being built."""
+
+    group: Group
+    at: int
+    """Tape position of its first member."""
+    passed_bytes: int
+    drafts: dict[str, Draft] = field(default_factory=dict)
+
+    def add(self, draft: Draft) -> Draft:
+        """Append a sample."""
+        self.group.drafts.append(draft)
+        self.drafts[draft.key] = draft
+        return draft
+
+    def release(self) -> None:
+        """Let go of the samples: they will be read again."""
+        self.group.drafts.clear()
+        self.drafts.clear()
+
+
+class _Reader:
+    """Walks one tar and hands out its chunks."""
+
+    def __init__(self, tape: Tape, pool: Pool, wanted: Wanted) -> None:
+        self._tape = tape
+        self._pool = pool
+        self._wanted = wanted
+        self._closed: set[str] = set()
+        """Keys of the chunks handed out."""
+        self._loose = _Loose(pool)
+
+    def groups(self) -> Iterator[Group]:
+        """Chunks as the members come."""
+        tape, pool = self._tape, self._pool
+        opened = _Open(Group(0), at=0, passed_bytes=0)
+        latest: Draft | None = None
+        try:
+            for member in walk(tape):
+                part = part_of(member.name)
+                if part is None:
+                    continue
+                draft = opened.drafts.get(part.key)
+                if draft is None:
+                    if part.loose and part.key not in self._closed:
+                        self._loose.keep(part, member, tape)
+                        continue
+                    if opened.group.is_full(pool):
+                        if tape.can_jump and not any(d.is_pair for d in opened.drafts.values()):
+                            break
+                        opened.group.bytes_read = tape.passed_bytes - opened.passed_bytes
+                        self._closed.update(opened.drafts)
+                        yield opened.group
+                        opened = _Open(
+                            Group(opened.group.first_row + len(opened.drafts)),
+                            at=member.at,
+                            passed_bytes=tape.passed_bytes,
+                        )
+                    draft = opened.add(self._draft(part.key, opened.group.next_row))
+                elif tape.can_jump and self._overflows(part, draft, opened.group):
+                    break
+                latest = draft
+                self._take(draft, part, member, opened.group)
+            else:
+                opened.group.last = True
+                yield opened.group
+                return
+        except ShardDamage as damage:
+            _cut(opened.drafts, latest, damage)
+            opened.group.end(damage)
+            yield opened.group
+            return
+        opened.release()
+        yield from self._indexed_groups(opened.group.first_row, opened.at)
+
+    def _overflows(self, part: Part, draft: Draft, group: Group) -> bool:
+        """True if the image belongs to an open sample, but the chunk holds its share of image bytes already."""
+        is_first_image = part.role is Role.IMAGE and draft.images == 0
+        return is_first_image and group.image_bytes >= self._pool.chunk_bytes
+
+    def _draft(self, key: str, row: int) -> Draft:
+        """A new sample, with the captions and metadata that have been waiting for it."""
+        fault = Reason.NON_CONTIGUOUS if key in self._closed else None
+        draft = Draft(row=row, key=key, fault=fault)
+        for role, size, data in self._loose.pop(key):
+            if draft.note(role, size, self._pool) and data is not None:
+                draft.fill(role, data)
+        return draft
+
+    def _take(self, draft: Draft, part: Part, member: Member, group: Group) -> None:
+        """Add a member to its sample; read it if its bytes are wanted."""
+        if part.unsafe:
+            draft.fault = Reason.UNSAFE_NAME
+        if part.role is Role.IMAGE:
+            group.image_bytes += member.size_bytes
+        needed = draft.note(part.role, member.size_bytes, self._pool)
+        if needed and self._wanted.has(group.first_row, draft.row):
+            draft.fill(part.role, self._tape.read(member.size_bytes))
+
+    def _indexed_groups(self, first_row: int, at: int) -> Iterator[Group]:
+        """The chunks from `first_row` on; all members from position `at` on are found by their headers first."""
+        index, damage = self._index(first_row, at)
+        group, placed = Group(first_row), list[_Placed]()
+        for sample in index.values():
+            if group.is_full(self._pool):
+                self._read(group, placed)
+                yield group
+                group, placed = Group(group.first_row + len(placed)), []
+            placed.append(sample)
+            group.drafts.append(sample.draft)
+            group.image_bytes += sample.image_bytes
+            group.bytes_read += sample.bytes
+        self._read(group, placed)
+        group.last = True
+        if damage is not None:
+            group.end(damage)
+        yield group
+
+    def _index(self, first_row: int, at: int) -> tuple[dict[str, _Placed], ShardDamage | None]:
+        """Every sample from position `at` on with the positions of its members, by one walk over the headers."""
+        index: dict[str, _Placed] = {}
+        loose: list[tuple[Part, Member]] = []
+        latest: Draft | None = None
+        damage = None
+        self._tape.jump(at)
+        try:
+            for member in walk(self._tape):
+                part = part_of(member.name)
+                if part is None:
+                    continue
+                if part.loose and part.key not in index and part.key not in self._closed:
+                    loose.append((part, member))
+                    continue
+                if part.key not in index:
+                    index[part.key] = _Placed(self._draft(part.key, first_row + len(index)))
+                latest = index[part.key].draft
+                index[part.key].add(part, member, self._pool)
+        except ShardDamage as error:
+            damage = error
+        for part, member in loose:
+            if part.key in index:
+                index[part.key].add(part, member, self._pool)
+        if damage is not None:
+            _cut({key: sample.draft for key, sample in index.items()}, latest, damage)
+        return index, damage
+
+    def _read(self, group: Group, placed: list[_Placed]) -> None:
+        """Fill the wanted samples of a chunk in the order of the file, so that a store is read forward."""
+        parts = [
+            (start, size, role, sample.draft)
+            for sample in placed
+            if self._wanted.has(group.first_row, sample.draft.row)
+            for start, size, role in sample.parts
+            if role is not Role.IMAGE or sample.draft.images == 1
+        ]
+        for start, size, role, draft in sorted(parts, key=lambda part: part[0]):
+            self._tape.jump(start)
+            draft.fill(role, self._tape.read(size))
+
+
+@dataclass(slots=True)
+class _Placed:
+    """A sample and where its members are."""
+
+    draft: Draft
+    image_bytes: int = 0
+    bytes: int = 0
+    parts: list[tuple[int, int, Role]] = field(default_factory=list)
+
+    def add(self, part: Part, member: Member, pool: Pool) -> None:
+        """Add a member by its header."""
+        if part.unsafe:
+            self.draft.fault = Reason.UNSAFE_NAME
+        if part.role is Role.IMAGE:
+            self.image_bytes += member.size_bytes
+        self.bytes += member.start - member.at + member.size_bytes
+        if self.draft.note(part.role, member.size_bytes, pool):
+            self.parts.append((member.start, member.size_bytes, part.role))
+
+
+class _Loose:
+    """Captions and metadata with dotted names, which belong to a sample only if an image of it shows."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._limits = {
+            Role.CAPTION: pool.max_caption_bytes,
+            Role.METADATA: MAX_METADATA_BYTES,
+        }
+        self._waiting: OrderedDict[str, list[tuple[Role, int, bytes | None]]] = OrderedDict()
+        self._bytes = 0
+
+    def keep(self, part: Part, member: Member, tape: Tape) -> None:
+        """Hold a member for later; the ones that waited longest are let go when there are many."""
+        size = member.size_bytes
+        data = tape.read(size) if size <= self._limits[part.role] else None
+        self._waiting.setdefault(part.key, []).append((part.role, size, data))
+        self._bytes += _weight(data)
+        while self._bytes > _LOOSE_BYTES:
+            self.pop(next(iter(self._waiting)))
+
+    def pop(self, key: str) -> list[tuple[Role, int, bytes | None]]:
+        """What waits for the sample `key`, if anything."""
+        parts = self._waiting.pop(key, [])
+        self._bytes -= sum(_weight(data) for _, _, data in parts)
+        return parts
+
+
+def _weight(data: bytes | None) -> int:
+    return len(data or b"") + 256  # bytes of a small tuple, its key and its slot
+
+
+def _cut(drafts: dict[str, Draft], latest: Draft | None, damage: ShardDamage) -> None:
+    """Mark the samples that the damage cuts off: the one whose member it hits, and the last one."""
+    part = part_of(damage.member) if damage.member is not None else None
+    victim = drafts.get(part.key) if part is not None else None
+    if victim is not None and victim.fault is None:
+        victim.fault = Reason.TRUNCATED_SHARD
+    if latest is not None:
+        latest.cut = True
