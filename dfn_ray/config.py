@@ -339,7 +339,13 @@ def recipe_values(recipe: Recipe) -> dict[str, Any]:
     return _RECIPE.dump_python(recipe, mode="json")
 
 
+def stored_pool(values: Mapping[str, Any]) -> Pool:
+    """`[pool]` of the recipe that a run stored, whatever else that recipe has."""
+    return _POOL.validate_python(values["pool"])
+
+
 _RECIPE = pydantic.TypeAdapter(Recipe)
+_POOL = pydantic.TypeAdapter(Pool)
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -1,4 +1,4 @@
-"""What all tests share: one local Ray for the session, started when the first test asks for it."""
+"""What all tests share: one local Ray and one S3 server for the session, started when first asked for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,23 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 @pytest.fixture(scope="session")
-def local_ray():
+def s3(tmp_path_factory):
+    """A real S3 server over HTTP; this process, and Ray if started later, find it as AWS's tools would."""
+    from dfn_ray.testing.s3 import serve_s3
+
+    with serve_s3(tmp_path_factory.mktemp("s3")) as server:
+        before = {name: os.environ.get(name) for name in server.environment}
+        os.environ.update(server.environment)
+        yield server
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@pytest.fixture(scope="session")
+def local_ray(s3):
     """A Ray on this machine with logical CPUs and GPUs; starting one costs about 8 s."""
     import ray
 

@@ -8,6 +8,7 @@ inside the cell, so a score cannot depend on scheduling. The price is one copy o
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -60,7 +61,7 @@ def over_cells(block: pa.Table, *, stage: Stage) -> pa.Table:
 def array_column(values: np.ndarray) -> pa.Array:
     """A contiguous array of shape (N, ...) as a column of N fixed-size binary values, without copying."""
     flat = np.ascontiguousarray(values)
-    width = flat.nbytes // max(len(flat), 1)
+    width = flat.itemsize * math.prod(flat.shape[1:])
     return pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(width), len(flat), [None, pa.py_buffer(flat)]
     )
@@ -69,11 +70,16 @@ def array_column(values: np.ndarray) -> pa.Array:
 def column_array(
     column: pa.ChunkedArray, dtype: np.dtype | type, shape: tuple[int, ...]
 ) -> np.ndarray:
-    """What `array_column` wrote: shape (N, *shape), without copying when the column is in one piece."""
+    """What `array_column` wrote: shape (N, *shape), without copying when the column is in one piece.
+
+    `shape` may be (-1,) for all there is in a row.
+    """
     array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
     width = array.type.byte_width
     octets = np.frombuffer(array.buffers()[1], dtype=np.uint8)
     octets = octets[array.offset * width : (array.offset + len(array)) * width]
+    if shape == (-1,):
+        shape = (width // np.dtype(dtype).itemsize,)
     return octets.view(dtype).reshape(len(array), *shape)
 
 

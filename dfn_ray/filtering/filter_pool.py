@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from dfn_ray.config import Pool, Recipe, Select, recipe_from
+from dfn_ray.config import Pool, Recipe, Select, stored_pool
 from dfn_ray.errors import InputError
 from dfn_ray.filtering import stream
 from dfn_ray.filtering.score_pool import score_pool
@@ -187,7 +187,7 @@ def _stems(store: Store, folder: str) -> list[str]:
 
 def _pool_of(run: Run) -> Pool:
     """`[pool]` of the recipe that the run was scored by."""
-    return recipe_from(run.description["recipe"]).pool
+    return stored_pool(run.description["recipe"])
 
 
 def _rule(select: Mapping[str, Any]) -> str:

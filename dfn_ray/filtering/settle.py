@@ -46,15 +46,16 @@ class Settler:
         part = read_part(store, name)
         rows = self.scores.part(name)
         kept = np.sort(rows.position[self.selection.keeps(rows)])
-        if part.header.subset_rows and self._may_demote(part):
-            self._rewrite(f"{SUBSET}/{name}.parquet", f"{SUBSET}/{name}.parquet", kept)
+        if self._may_demote(part):
+            for stem in (name, f"{name}{SETTLED}"):
+                self._rewrite(f"{SUBSET}/{stem}.parquet", f"{SUBSET}/{stem}.parquet", kept)
         if part.header.borderline_rows and store.exists(f"{BORDERLINE}/{name}.parquet"):
             self._rewrite(f"{BORDERLINE}/{name}.parquet", f"{SUBSET}/{name}{SETTLED}.parquet", kept)
             store.delete(f"{BORDERLINE}/{name}.parquet")
 
     def needs_settling(self, part: Part, borderline: frozenset[str]) -> bool:
         """True when the part has a borderline file or subset rows that may not be kept."""
-        return part.name in borderline or (part.header.subset_rows > 0 and self._may_demote(part))
+        return part.name in borderline or self._may_demote(part)
 
     def shards_with_missing_bytes(self, part: Part) -> list[str]:
         """Shards of the part with kept samples whose bytes did not travel."""
@@ -98,12 +99,12 @@ class Settler:
         return kept if self.from_pool else kept & (rows["score"] < part.header.bounds[0])
 
     def _may_demote(self, part: Part) -> bool:
+        """True when rows of the part that are in `subset/` may not belong there."""
+        if part.name in self.scores.disowned:
+            return True
         threshold = self.selection.threshold
-        return (
-            threshold is None
-            or part.header.bounds[1] <= threshold
-            or part.name in self.scores.disowned
-        )
+        beyond = threshold is None or part.header.bounds[1] <= threshold
+        return part.header.subset_rows > 0 and beyond
 
     def _rewrite(self, source: str, target: str, kept: np.ndarray) -> None:
         """Make `target` the rows of `source` at the kept positions; no rows, no file."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -62,7 +64,9 @@ class Committed:
 def connect(address: str | None = None) -> None:
     """Connect this process to the cluster at `address` (or of the environment), else start a local Ray."""
     if not ray.is_initialized():
-        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+        # Ray's core reports on every actor pool that its arguments die with the driver. So does the run.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
 
 
 def share(networks: Sequence[FrozenNetwork]) -> ray.ObjectRef:
@@ -89,21 +93,23 @@ def score_stream(
     _configure(execution, tolerant)
     deciding, bounds = committer.deciding, committer.bounds
     assert deciding is not None
-    scored = (
-        _read_pool(work, pool, preparation.decode)
-        .map_batches(**_stage(partial(prepare, preparation=preparation), preparation.decode))
-        .map_batches(
-            ScorerActor,
-            fn_constructor_args=(networks, tuple(inputs), scorers, deciding, bounds),
-            batch_size=1,
-            batch_format="pyarrow",
-            num_gpus=scorers.gpus,
-            num_cpus=scorers.cpus,
-            compute=ActorPoolStrategy(min_size=scorers.min_size, max_size=scorers.max_size),
-            max_task_retries=TASK_RETRIES,
+    with _retry_arguments():
+        parts = (
+            _read_pool(work, pool, preparation.decode)
+            .map_batches(**_stage(partial(prepare, preparation=preparation), preparation.decode))
+            .map_batches(
+                ScorerActor,
+                fn_constructor_args=(networks, tuple(inputs), scorers, deciding, bounds),
+                batch_size=1,
+                batch_format="pyarrow",
+                num_gpus=scorers.gpus,
+                num_cpus=scorers.cpus,
+                compute=ActorPoolStrategy(min_size=scorers.min_size, max_size=scorers.max_size),
+                max_task_retries=TASK_RETRIES,
+            )
+            .map_batches(committer, **_committing(committer, execution))
         )
-    )
-    return _commit(scored, committer, execution)
+    return _committed(parts)
 
 
 def keep_stream(
@@ -118,8 +124,13 @@ def keep_stream(
     """Run `stage` on the work, without networks, and commit it; yields each part once it is on storage."""
     _configure(execution, tolerant)
     decode = Decode()
-    kept = _read_pool(work, pool, decode).map_batches(**_stage(stage, decode))
-    return _commit(kept, committer, execution)
+    with _retry_arguments():
+        parts = (
+            _read_pool(work, pool, decode)
+            .map_batches(**_stage(stage, decode))
+            .map_batches(committer, **_committing(committer, execution))
+        )
+    return _committed(parts)
 
 
 def each(items: Sequence[Any], function: Callable[[Any], None]) -> Iterator[Any]:
@@ -136,9 +147,10 @@ def each(items: Sequence[Any], function: Callable[[Any], None]) -> Iterator[Any]
     context.max_errored_blocks = 0
     _be_quiet(context)
     blocks = min(len(items), 1024)
-    done = ray.data.from_items(
-        [{"item": index} for index in range(len(items))], override_num_blocks=blocks
-    ).map_batches(run, batch_size=1, batch_format="pyarrow", max_retries=TASK_RETRIES)
+    with _retry_arguments():
+        done = ray.data.from_items(
+            [{"item": index} for index in range(len(items))], override_num_blocks=blocks
+        ).map_batches(run, batch_size=1, batch_format="pyarrow", max_retries=TASK_RETRIES)
     for index in _rows(done):
         yield items[index["item"]]
 
@@ -208,9 +220,7 @@ def _read_shard(work: Work, pool: Pool) -> Iterable[pa.Table]:
 
 def _read_pool(work: Sequence[Work], pool: Pool, decode: Decode) -> Dataset:
     """One row per chunk of the work, bytes untouched."""
-    with warnings.catch_warnings():
-        # Deprecated, but reads have no other way to bound their retries, and only equal arguments fuse.
-        warnings.simplefilter("ignore", RayDeprecationWarning)
+    with _retry_arguments():
         return ray.data.read_datasource(
             _PoolSource(work, pool),
             override_num_blocks=len(work),
@@ -229,23 +239,33 @@ def _stage(stage: Stage, decode: Decode) -> dict[str, Any]:
     }
 
 
-def _commit(cells: Dataset, committer: Committer, execution: Execution) -> Iterator[Committed]:
+def _committing(committer: Committer, execution: Execution) -> dict[str, Any]:
+    """The last stage as arguments of map_batches: a part's worth of chunks a call."""
+    narrow = committer.bounds.lo == float("-inf")
     chunks = execution.chunks_per_part
-    if committer.bounds.lo == float("-inf"):
-        chunks = min(chunks, NARROW_PART_CHUNKS)
-    parts = cells.map_batches(
-        committer,
-        batch_size=chunks,
-        batch_format="pyarrow",
-        num_cpus=COMMIT_CPUS,
-        max_retries=TASK_RETRIES,
-    )
+    return {
+        "batch_size": min(chunks, NARROW_PART_CHUNKS) if narrow else chunks,
+        "batch_format": "pyarrow",
+        "num_cpus": COMMIT_CPUS,
+        "max_retries": TASK_RETRIES,
+    }
+
+
+def _committed(parts: Dataset) -> Iterator[Committed]:
     for row in _rows(parts):
         yield Committed(
             row["name"],
             tuple(Chunk.from_json(value) for value in json.loads(row["chunks"])),
             json.loads(row["counts"]),
         )
+
+
+@contextmanager
+def _retry_arguments() -> Iterator[None]:
+    """Without Ray's warning that `max_retries` goes in 2.64: nothing else bounds retries in 2.60."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        yield
 
 
 def _rows(dataset: Dataset) -> Iterator[dict[str, Any]]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dfn_ray.config import Select, recipe_from
+from dfn_ray.config import Select, stored_pool
 from dfn_ray.errors import VerificationError
 from dfn_ray.filtering.filter_pool import State
 from dfn_ray.filtering.scores import RunScores, sample_position, shard_numbers
@@ -227,7 +227,7 @@ def _verify_uid_list(run: Run, value: Mapping[str, Any]) -> None:
 
 def _verify_bytes(run: Run, *, full: bool) -> int:
     """Kept images and captions equal the pool's."""
-    pool = recipe_from(run.description["recipe"]).pool
+    pool = stored_pool(run.description["recipe"])
     shards = {shard.uri: shard for shard in listed_shards(read_listing(run))}
     wanted = set(shards)
     if not full:

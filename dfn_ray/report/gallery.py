@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dfn_ray.config import recipe_from
+from dfn_ray.config import stored_pool
 from dfn_ray.manifest import SCORES, Run, part_names, read_listing
 from dfn_ray.pool import listed_shards, read_rows
 from dfn_ray.schema import Status, score_column
@@ -90,7 +90,7 @@ def scored_tables(run: Run, network: str, columns: list[str]) -> Iterator[pa.Tab
 
 def pairs(run: Run, places: list[tuple[str, int, float]]) -> list[Pair]:
     """The pairs at (shard, row, score), read from the pool, in the order given."""
-    pool = recipe_from(run.description["recipe"]).pool
+    pool = stored_pool(run.description["recipe"])
     shards = {shard.uri: shard for shard in listed_shards(read_listing(run))}
     rows: dict[tuple[str, int], dict[str, Any]] = {}
     for uri in {shard for shard, _, _ in places}:

@@ -104,7 +104,7 @@ def _draw_histogram(
             label=[f"{kind} ({len(by_kind[kind]):,})" for kind in kinds],
             color=(colours * len(kinds))[: len(kinds)],
         )
-        axes.legend(frameon=False, fontsize=11, loc="upper right")
+        axes.legend(frameon=False, fontsize=11, loc="upper left")
     axes.axvline(threshold, color=_INK, linewidth=1.6)
     axes.text(
         threshold, axes.get_ylim()[1], " threshold", va="top", ha="left", fontsize=11, color=_INK

@@ -1,0 +1,213 @@
+"""How much of the machine the pipeline uses: python benchmarks/end_to_end.py
+
+In one run, on the same shards and the same open_clip ViT-B-32 (random weights, bf16):
+
+    forward limit   the network alone, on chunks that are decoded already
+    decode limit    reading, decoding and tokenising alone, one process per CPU
+    dfn_ray         `filter_pool` end to end, from the first commit to the last
+    plain loop      open_clip + webdataset + DataLoader, as a user would write it
+
+The limit of a run is min(forward, decode); the figures that matter are dfn_ray / limit and dfn_ray / plain.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import open_clip
+import pyarrow.parquet as pq
+import torch
+import webdataset
+from PIL import Image
+
+from dfn_ray.config import Pool, Recipe, recipe_from
+from dfn_ray.demo.run import DATA
+from dfn_ray.filtering import filter_pool
+from dfn_ray.filtering.cells import Cell
+from dfn_ray.filtering.prepare import Preparation, prepare
+from dfn_ray.filtering.score_pool import plan_inputs
+from dfn_ray.filtering.scorer import Bounds, Scorer
+from dfn_ray.filtering.weights import load_networks
+from dfn_ray.manifest import read_part
+from dfn_ray.pool import Shard, iter_chunks, list_shards
+from dfn_ray.storage import Store
+from dfn_ray.testing.pools import TarBuilder
+
+PIXELS = 512
+"""Side of the images, as img2dataset stores DataComp's."""
+
+
+def main() -> None:
+    """Print the four rates and the two ratios."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--samples", type=int, default=2048)
+    options.add_argument("--model", default="ViT-B-32")
+    options.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    options.add_argument("--decode", default="exact", choices=["exact", "fast"])
+    options.add_argument("--batch-size", type=int, default=64)
+    given = options.parse_args()
+    logging.disable(logging.WARNING)
+    cpus = os.cpu_count() or 1
+    with tempfile.TemporaryDirectory() as folder:
+        pool = write_pool(Path(folder) / "pool", given.samples)
+        recipe = recipe_from(
+            {
+                "run_uri": f"{folder}/run",
+                "pool": {"uri": [str(pool)], "chunk_rows": given.batch_size},
+                "decode": {"mode": given.decode},
+                "networks": [{"model": given.model, "random_weights_seed": 0, "precision": "bf16"}],
+                "scorers": {
+                    "batch_size": given.batch_size,
+                    "device": given.device,
+                    "gpus": 1.0 if given.device == "cuda" else 0.0,
+                },
+                "execution": {"chunks_per_part": 2},
+            }
+        )
+        print(f"{given.samples} samples of {PIXELS}x{PIXELS}, {given.model} bf16, {cpus} CPUs, "
+              f"device {given.device}, decode {given.decode}, torch {torch.__version__}")  # fmt: skip
+        rates = {
+            "decode limit": decode_limit(recipe, cpus),
+            "forward limit": forward_limit(recipe, cpus),
+            "plain loop": plain_loop(recipe, cpus),
+            "dfn_ray": end_to_end(recipe),
+        }
+    for name, rate in rates.items():
+        print(f"{name:14} {rate:8.1f} samples/s")
+    limit = min(rates["decode limit"], rates["forward limit"])
+    print(f"dfn_ray / min(limits)  {rates['dfn_ray'] / limit:.2f}   (bar: >= 0.80)")
+    print(f"dfn_ray / plain loop   {rates['dfn_ray'] / rates['plain loop']:.2f}   (bar: >= 1.80)")
+
+
+def write_pool(folder: Path, samples: int) -> Path:
+    """The demo pool's images, enlarged to photo size as JPEG, with their own captions."""
+    folder.mkdir(parents=True)
+    pairs = list(demo_pairs())
+    shard_samples = max(1, samples // 8)
+    for shard in range(-(-samples // shard_samples)):
+        tar = TarBuilder()
+        for number in range(shard * shard_samples, min(samples, (shard + 1) * shard_samples)):
+            image, caption = pairs[number % len(pairs)]
+            buffer = io.BytesIO()
+            Image.open(io.BytesIO(image)).convert("RGB").resize((PIXELS, PIXELS)).save(
+                buffer, "JPEG", quality=90
+            )
+            tar.sample(f"{number:09d}", image=buffer.getvalue(), caption=caption)
+        (folder / f"{shard:05d}.tar").write_bytes(tar.getvalue())
+    return folder
+
+
+def demo_pairs() -> Iterator[tuple[bytes, str]]:
+    """The readable pairs of the demo pool."""
+    pool = Pool(uri=(str(DATA / "pool"),))
+    for shard in list_shards(pool):
+        for _, table in iter_chunks(shard, pool):
+            for row in table.to_pylist():
+                if row["status"] is None and not row["image"].startswith(b"<"):
+                    try:
+                        Image.open(io.BytesIO(row["image"])).load()
+                    except OSError:
+                        continue  # one of the demo's damaged images
+                    yield row["image"], row["text"]
+
+
+def decode_limit(recipe: Recipe, cpus: int) -> float:
+    """Samples/s of reading, decoding and tokenising with one process per CPU and nothing else."""
+    preparation, _ = plan_inputs(load_networks(recipe), recipe)
+    shards = list_shards(recipe.pool)
+    work = partial(prepare_shard, pool=recipe.pool, preparation=preparation)
+    with ProcessPoolExecutor(cpus) as processes:
+        list(processes.map(work, shards[:cpus]))  # imports and tokenizer
+        begin = time.perf_counter()
+        samples = sum(processes.map(work, shards))
+        return samples / (time.perf_counter() - begin)
+
+
+def prepare_shard(shard: Shard, pool: Pool, preparation: Preparation) -> int:
+    """Prepare every chunk of a shard; returns its samples."""
+    torch.set_num_threads(1)
+    return sum(
+        prepare(Cell(chunk=chunk, samples=table), preparation=preparation).chunk.rows
+        for chunk, table in iter_chunks(shard, pool)
+    )
+
+
+def forward_limit(recipe: Recipe, cpus: int) -> float:
+    """Samples/s of the scorer on prepared chunks, all CPUs, nothing else running."""
+    networks = load_networks(recipe)
+    preparation, inputs = plan_inputs(networks, recipe)
+    scorer = Scorer(networks, inputs, recipe.scorers, "dfn", Bounds(2.0, 2.0))
+    cells = [
+        prepare(Cell(chunk=chunk, samples=table), preparation=preparation)
+        for shard in list_shards(recipe.pool)[:2]
+        for chunk, table in iter_chunks(shard, recipe.pool)
+    ]
+    scorer(cells[0])
+    return median(_rate(partial(_score_all, scorer, cells)) for _ in range(3))
+
+
+def _score_all(scorer: Scorer, cells: list[Cell]) -> int:
+    return sum(scorer(cell).chunk.rows for cell in cells)
+
+
+def _rate(work: Callable[[], int]) -> float:
+    begin = time.perf_counter()
+    samples = work()
+    return samples / (time.perf_counter() - begin)
+
+
+def end_to_end(recipe: Recipe) -> float:
+    """Samples/s of `filter_pool` between its first and its last commit."""
+    filter_pool(recipe)
+    store = Store(recipe.run_uri)
+    scores = Path(recipe.run_uri) / "scores"
+    parts = sorted(scores.glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns)
+    rows = [sum(chunk.rows for chunk in read_part(store, path.stem).chunks) for path in parts]
+    assert sum(rows) == sum(pq.read_metadata(path).num_rows for path in parts)
+    first, last = (parts[index].stat().st_mtime_ns for index in (0, -1))
+    return sum(rows[1:]) / ((last - first) / 1e9)
+
+
+def plain_loop(recipe: Recipe, cpus: int) -> float:
+    """Samples/s of open_clip with webdataset and a DataLoader, after its first batch."""
+    torch.set_num_threads(cpus)
+    device, spec = recipe.scorers.device, recipe.networks[0]
+    model, _, preprocess = open_clip.create_model_and_transforms(spec.model, device=device)
+    tokenizer = open_clip.get_tokenizer(spec.model)
+    model.eval()
+    shards = [shard.uri for shard in list_shards(recipe.pool)]
+    dataset = (
+        webdataset.WebDataset(shards, shardshuffle=False)
+        .decode("pilrgb")
+        .rename(image="jpg", text="txt")
+        .map_dict(image=preprocess, text=lambda text: tokenizer([text])[0])
+        .to_tuple("image", "text")
+    )
+    loader = torch.utils.data.DataLoader(
+        dataset, batch_size=recipe.scorers.batch_size, num_workers=min(cpus, len(shards))
+    )
+    samples, begin = 0, 0.0
+    for index, (image, text) in enumerate(loader):
+        with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16):
+            image_embedding = model.encode_image(image.to(device), normalize=True)
+            text_embedding = model.encode_text(text.to(device), normalize=True)
+            (image_embedding * text_embedding).sum(-1).float().cpu()
+        if index == 0:
+            begin = time.perf_counter()
+        else:
+            samples += len(image)
+    return samples / (time.perf_counter() - begin)
+
+
+if __name__ == "__main__":
+    main()

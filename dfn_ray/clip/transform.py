@@ -1,0 +1,86 @@
+"""What an image becomes before the network sees it: resized, cropped, 8 bits, RGB.
+
+The pixels are those of open_clip's evaluation transform (open_clip.transform.image_transform_v2 over
+torchvision), without loading torch. Two differences, both where open_clip gives nothing useful:
+
+* `longest` never rounds a side to 0 (open_clip raises);
+* `shortest` on extreme shapes (a 1x5000 image would first become 224x1,120,000) resizes only the part
+  that the crop keeps; the pixels differ by rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+_RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+_MOST_RESIZED_PIXELS = 2**25
+"""A larger intermediate is never made: 128 MiB in Pillow; at 224 pixels an aspect ratio of 668."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTransform:
+    """How an RGB image of any size becomes the network's input."""
+
+    size: tuple[int, int]
+    """Height and width in pixels."""
+    resize_mode: Literal["shortest", "squash", "longest"]
+    """`shortest`: cover the target and crop the centre; `longest`: fit inside and pad; `squash`: stretch."""
+    interpolation: Literal["bicubic", "bilinear"]
+    mean: tuple[float, ...]
+    """Per channel, of pixels scaled to 0..1; applied on the device, not here."""
+    std: tuple[float, ...]
+    fill_color: int = 0
+    """Of the padding, 0 to 255."""
+
+    def resized_size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of an image of `width` x `height` after the resize, before crop or pad."""
+        target_height, target_width = self.size
+        if self.resize_mode == "squash":
+            return target_width, target_height
+        if self.resize_mode == "shortest" and target_height == target_width:
+            # torchvision.transforms.functional._compute_resized_output_size
+            short, long = sorted((width, height))
+            new_long = int(target_width * long / short)
+            return (target_width, new_long) if width <= height else (new_long, target_width)
+        # open_clip.transform.ResizeKeepRatio
+        pick = max if self.resize_mode == "longest" else min
+        ratio = pick(height / target_height, width / target_width)
+        return max(1, round(width / ratio)), max(1, round(height / ratio))
+
+    def pixels_HWC(self, image: Image.Image, original_size: tuple[int, int]) -> np.ndarray:
+        """The uint8 pixels of an RGB image, which may stand for an original of another size.
+
+        A scaled decode hands over a smaller image; the geometry follows `original_size` (width, height).
+        """
+        target_height, target_width = self.size
+        width, height = self.resized_size(*original_size)
+        resampling = _RESAMPLING[self.interpolation]
+        if width * height > _MOST_RESIZED_PIXELS and self.resize_mode == "shortest":
+            left, top = _centre(width, target_width), _centre(height, target_height)
+            across, down = image.width / width, image.height / height
+            box = (
+                left * across,
+                top * down,
+                (left + target_width) * across,
+                (top + target_height) * down,
+            )
+            return np.asarray(image.resize((target_width, target_height), resampling, box))
+        if image.size != (width, height):
+            image = image.resize((width, height), resampling)
+        if width < target_width or height < target_height:
+            canvas_size = max(width, target_width), max(height, target_height)
+            canvas = Image.new("RGB", canvas_size, (self.fill_color,) * 3)
+            canvas.paste(image, ((canvas_size[0] - width) // 2, (canvas_size[1] - height) // 2))
+            image = canvas
+        left, top = _centre(image.width, target_width), _centre(image.height, target_height)
+        return np.asarray(image.crop((left, top, left + target_width, top + target_height)))
+
+
+def _centre(size: int, target: int) -> int:
+    """First pixel of the centre crop, rounded half to even as torchvision's center_crop does."""
+    return round((size - target) / 2.0)

@@ -1,0 +1,140 @@
+"""Weights: read from checkpoints without running code from them, and carried as plain arrays.
+
+A checkpoint is safetensors, or what `torch.load(weights_only=True)` accepts. What the module holds after
+loading, in float32, is the state that is sent, hashed and loaded again: a bf16 or fp16 checkpoint is widened
+once, exactly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from open_clip import convert
+from open_clip import model as open_clip_model
+from torch import nn
+
+from dfn_ray.errors import InputError
+
+State = dict[str, np.ndarray]
+
+
+def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
+    """Names and tensors of a checkpoint file, wrappers of training loops removed.
+
+    Raises InputError if the file is missing or damaged, holds anything but weights, or needs code to load.
+    """
+    try:
+        with path.open("rb") as file:
+            is_safetensors = file.read(9)[8:] == b"{"  # 8 bytes of length, then JSON
+        if is_safetensors:
+            content: Any = safetensors.torch.load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path}: refused, because loading it would run code from the file ({_first_line(error)}). Export its"
+            " state_dict as safetensors and name that file."
+        ) from None
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        EOFError,
+        KeyError,
+        safetensors.SafetensorError,
+    ) as error:
+        raise InputError(
+            f"{path}: not a checkpoint in safetensors or torch format ({_first_line(error)})"
+        ) from None
+    if isinstance(content, Mapping) and "state_dict" in content:
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not content:
+        raise InputError(f"{path}: need a state_dict, got {type(content).__name__}")
+    state = dict(content)
+    for prefix in ("module.", "_orig_mod."):  # DistributedDataParallel, torch.compile
+        if all(str(name).startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    strangers = [str(name) for name, value in state.items() if not isinstance(value, torch.Tensor)]
+    if strangers:
+        raise InputError(f"{path}: need tensors only, got others: {_some(strangers)}")
+    return state
+
+
+def load_into(module: nn.Module, state: dict[str, torch.Tensor], source: Path) -> None:
+    """Load a checkpoint's tensors into `module`, adapted as open_clip's `load_checkpoint` does (factory.py).
+
+    Raises InputError naming some of the keys if any is missing, unexpected or of another shape.
+    """
+    state = dict(convert.convert_state_dict(module, state))  # type: ignore[arg-type]
+    if "positional_embedding" in state and not hasattr(module, "positional_embedding"):
+        state = open_clip_model.convert_to_custom_text_state_dict(state)
+    for name in ("logit_scale", "logit_bias"):
+        parameter = getattr(module, name, None)
+        if name in state and parameter is not None:
+            state[name] = state[name].reshape(parameter.shape)
+    if getattr(module, "logit_bias", None) is not None and "logit_scale" in state:
+        state.setdefault("logit_bias", torch.zeros_like(state["logit_scale"]))
+    state.pop(
+        "text.transformer.embeddings.position_ids", None
+    )  # transformers < 4.31 saved this buffer
+    try:
+        open_clip_model.resize_pos_embed(state, module)
+        if _has_text_positions(module):
+            open_clip_model.resize_text_pos_embed(state, module)
+        missing, unexpected = module.load_state_dict(state, strict=False)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"{source}: weights of another architecture ({_first_line(error)})"
+        ) from None
+    if missing or unexpected:
+        raise InputError(
+            f"{source}: weights of another architecture: {len(missing)} missing ({_some(missing)}),"
+            f" {len(unexpected)} unexpected ({_some(unexpected)})"
+        )
+
+
+def state_of(module: nn.Module) -> State:
+    """The module's weights and buffers as arrays that share its memory."""
+    return {name: tensor.detach().numpy() for name, tensor in module.state_dict().items()}
+
+
+def restore(module: nn.Module, state: State) -> None:
+    """Copy `state` into a module of the same architecture; any difference in names or shapes raises."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "The given NumPy array is not writable"
+        )  # Ray's shared memory
+        tensors = {name: torch.from_numpy(array) for name, array in state.items()}
+    module.load_state_dict(tensors, strict=True)
+
+
+def sha256(state: State) -> str:
+    """Digest of names, types, shapes and values, independent of their order and of the file they came from."""
+    digest = hashlib.sha256()
+    for name, array in sorted(state.items()):
+        digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _has_text_positions(module: nn.Module) -> bool:
+    """Whether the text tower is open_clip's own; Hugging Face's keep their positions elsewhere."""
+    return hasattr(getattr(module, "text", module), "positional_embedding")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(sorted(names)[:3]) or "none"
+    return shown + (", ..." if len(names) > 3 else "")

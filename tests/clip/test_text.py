@@ -1,0 +1,88 @@
+"""Tokens are open_clip's; cropping changes no embedding, and is refused where it would."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+
+from dfn_ray.clip import text, tokenizer
+from dfn_ray.clip.network import load_network
+from dfn_ray.clip.tokenizer import TokenizerSpec
+from tests.clip.conftest import CAPTIONS, KINDS, spec
+
+CLIP = TokenizerSpec(context_length=77)
+
+
+def model_of(folder):
+    return open_clip.create_model(f"local-dir:{folder}").eval()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tokens_are_those_of_open_clips_tokenizer(folders, kind):
+    tokens_NL = text.tokenize(load_network(spec(folders(kind))).tokenizer, CAPTIONS)
+    wanted_NL = open_clip.get_tokenizer(f"local-dir:{folders(kind)}")(CAPTIONS)
+    assert tokens_NL.dtype == np.int32
+    assert np.array_equal(tokens_NL, wanted_NL.numpy())
+
+
+def test_no_captions_give_no_tokens():
+    assert text.tokenize(CLIP, []).shape == (0, 77)
+
+
+def test_a_long_word_costs_no_time_and_keeps_its_tokens():
+    word = "".join(np.random.default_rng(0).choice(list("abcdefghijklmnop"), 65_536))
+    started = time.process_time()
+    tokens_NL = text.tokenize(CLIP, [word])
+    assert time.process_time() - started < 5  # BPE of the whole word takes about 40 s
+    assert np.array_equal(tokens_NL, open_clip.tokenize([word[:6000]]).numpy())
+
+
+def test_the_word_memory_is_bounded_and_forgetting_changes_no_token(monkeypatch):
+    monkeypatch.setattr(tokenizer, "_MOST_CACHED_WORDS", 50)
+    built = tokenizer.build.__wrapped__(CLIP)
+    captions = [f"x{a}y z{a}w <end_of_text>" for a in "abcdefghijklmnopqrstuvwxyzäöüß"] * 3
+    assert torch.equal(built(captions), open_clip.tokenize(captions))
+    assert len(built.cache) <= 52
+
+
+CROPPED = {"vit", "quick_gelu", "non_square", "resnet", "custom_text", "eos_pool", "timm"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_causal_towers_read_at_the_end_token_are_cropped(folders, kind):
+    assert text.can_crop_text(model_of(folders(kind))) == (kind in CROPPED)
+
+
+@pytest.mark.parametrize("pool_type", ["first", "last", "none"])
+def test_towers_read_elsewhere_are_not_cropped(pool_type):
+    cfg = {**KINDS["custom_text"]["text_cfg"], "pool_type": pool_type}
+    arguments = {k: v for k, v in KINDS["custom_text"].items() if k != "custom_text"}
+    assert not text.can_crop_text(open_clip.CustomTextCLIP(**{**arguments, "text_cfg": cfg}))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.inference_mode()
+def test_cropped_embeddings_equal_the_full_ones(folders, kind):
+    model = model_of(folders(kind))
+    tokens_NL = open_clip.get_tokenizer(f"local-dir:{folders(kind)}")(CAPTIONS)
+    full_ND = model.encode_text(tokens_NL, normalize=False)
+    length_N = text.lengths(model, tokens_NL.numpy())
+    assert (length_N.min() < tokens_NL.shape[1]) == (kind in CROPPED)
+    for row, length in enumerate(length_N):
+        cropped_D = text.encode_text(model, tokens_NL[row : row + 1, :length])[0]
+        assert (cropped_D - full_ND[row]).abs().max() < 1e-5
+
+
+@torch.inference_mode()
+def test_cropping_a_two_way_tower_would_change_its_embeddings(folders):
+    """Why `can_crop_text` asks: the same cut that is free for CLIP is wrong for SigLIP."""
+    model = model_of(folders("siglip"))
+    tokens_NL = open_clip.get_tokenizer(f"local-dir:{folders('siglip')}")(
+        ["a dog", "a photo of a house"]
+    )
+    full_ND = model.encode_text(tokens_NL)
+    assert (model.encode_text(tokens_NL[:, :8]) - full_ND).abs().max() > 1e-3
