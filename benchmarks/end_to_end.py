@@ -23,17 +23,18 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import open_clip
 import pyarrow.parquet as pq
 import torch
-import webdataset
 from PIL import Image
+from webdataset.compat import WebDataset
 
 from dfn_ray.config import Pool, Recipe, recipe_from
 from dfn_ray.demo.run import DATA
-from dfn_ray.filtering import filter_pool
 from dfn_ray.filtering.cells import Cell
+from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.filtering.prepare import Preparation, prepare
 from dfn_ray.filtering.score_pool import plan_inputs
 from dfn_ray.filtering.scorer import Bounds, Scorer
@@ -49,7 +50,7 @@ PIXELS = 512
 
 def main() -> None:
     """Print the four rates and the two ratios."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("--samples", type=int, default=2048)
     options.add_argument("--model", default="ViT-B-32")
     options.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
@@ -182,12 +183,14 @@ def plain_loop(recipe: Recipe, cpus: int) -> float:
     """Samples/s of open_clip with webdataset and a DataLoader, after its first batch."""
     torch.set_num_threads(cpus)
     device, spec = recipe.scorers.device, recipe.networks[0]
+    model: Any
+    preprocess: Any
     model, _, preprocess = open_clip.create_model_and_transforms(spec.model, device=device)
     tokenizer = open_clip.get_tokenizer(spec.model)
     model.eval()
     shards = [shard.uri for shard in list_shards(recipe.pool)]
-    dataset = (
-        webdataset.WebDataset(shards, shardshuffle=False)
+    dataset: Any = (
+        WebDataset(shards, shardshuffle=False)
         .decode("pilrgb")
         .rename(image="jpg", text="txt")
         .map_dict(image=preprocess, text=lambda text: tokenizer([text])[0])

@@ -8,14 +8,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from dfn_ray import __version__
 from dfn_ray.config import Pool, Recipe, load_recipe, recipe_values
 from dfn_ray.errors import DfnRayError, RecipeError
-from dfn_ray.telemetry import table
+from dfn_ray.telemetry import selection_table, table
 
 Verb = Callable[[argparse.Namespace], None]
 
@@ -106,7 +106,7 @@ def _with_recipe(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 def _filter(options: argparse.Namespace) -> None:
     recipe = _recipe(options)
     if recipe is not None:
-        from dfn_ray.filtering import filter_pool
+        from dfn_ray.filtering.filter_pool import filter_pool
 
         _say(selection_table(recipe.run_uri, filter_pool(recipe)))
 
@@ -114,7 +114,7 @@ def _filter(options: argparse.Namespace) -> None:
 def _score(options: argparse.Namespace) -> None:
     recipe = _recipe(options)
     if recipe is not None:
-        from dfn_ray.filtering import score
+        from dfn_ray.filtering.filter_pool import score
 
         score(recipe)
 
@@ -122,7 +122,7 @@ def _score(options: argparse.Namespace) -> None:
 def _select(options: argparse.Namespace) -> None:
     recipe = _recipe(options)
     if recipe is not None:
-        from dfn_ray.filtering import select
+        from dfn_ray.filtering.filter_pool import select
 
         _say(selection_table(recipe.run_uri, select(recipe)))
 
@@ -131,7 +131,8 @@ def _materialize(options: argparse.Namespace) -> None:
     recipe = _recipe(options)
     if recipe is None:
         return
-    from dfn_ray.filtering import materialize, materialize_listed
+    from dfn_ray.filtering.filter_pool import materialize
+    from dfn_ray.filtering.listed import materialize_listed
 
     if options.uids is None:
         value = materialize(recipe, out_uri=options.out)
@@ -143,7 +144,7 @@ def _materialize(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from dfn_ray.filtering import export_uids, export_webdataset
+    from dfn_ray.filtering.export import export_uids, export_webdataset
 
     if options.out_uri.endswith(".npy"):
         _say(f"{export_uids(options.run_uri, options.out_uri):,} uids in {options.out_uri}")
@@ -155,7 +156,7 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    from dfn_ray.filtering import verify_run
+    from dfn_ray.filtering.verify import verify_run
 
     verify_run(options.run_uri, full=options.full, say=_say)
     _say(f"{options.run_uri}: every promise holds")
@@ -201,35 +202,9 @@ def _recipe(options: argparse.Namespace) -> Recipe | None:
     return None
 
 
-def selection_table(run_uri: str, value: Mapping[str, Any]) -> str:
-    """What became of the pool, as `selection.json` has it: the accounting that must balance."""
-    counts = dict(value["counts"])
-    samples, kept = value["samples"], value["k"]
-    rows: list[tuple[str, int | str]] = [("samples in the pool", samples)]
-    for name in sorted(counts, key=lambda name: (name.split("/")[0] != "rejected", -counts[name])):
-        if "/" in name:
-            rows.append((f"  {name.replace('/', ': ').replace('_', ' ')}", counts[name]))
-    if "scored" in counts:
-        rows += [
-            ("  scored", counts["scored"]),
-            ("    below the threshold", counts["scored"] - kept),
-        ]
-    rows.append(("    kept", kept))
-    lines = [table(rows, total=samples)]
-    if value["threshold"] is not None:
-        ties = f"; {value['at']:,} samples share it" if value["at"] > 1 else ""
-        lines.append(f"threshold {value['threshold']:.6f} on {value['network']}{ties}")
-    if "not_found" in value:
-        lines.append(f"{value['listed']:,} uids listed, {value['not_found']:,} not in the pool")
-    for shard, (fault, detail) in list(value.get("faults", {}).items())[:10]:
-        lines.append(f"bad shard {shard}: {fault}{f' ({detail})' if detail else ''}")
-    if value.get("repeated_uids"):
-        lines.append(f"{value['repeated_uids']:,} kept samples repeat another one's uid")
-    lines.append(
-        f"subset: {run_uri}/subset" if value["state"] == "final" else f"selection: {run_uri}"
-    )
-    return "\n".join(lines)
-
-
 def _say(text: str, stream: Any = None) -> None:
     (stream or sys.stdout).write(f"{text}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -130,6 +130,9 @@ SAMPLE_SCHEMA = pa.schema(
 )
 """What `pool` yields: one row per sample, in shard order, good and bad alike."""
 
+BYTE_COLUMNS = ("image", "text", "metadata")
+"""What travels on only where the score can matter."""
+
 SIZE_FIELDS = (pa.field("width", pa.int32()), pa.field("height", pa.int32()))
 """Added by decoding: the image's own size in pixels, from its header."""
 

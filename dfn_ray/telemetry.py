@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
 RATE_WINDOW_S = 60.0
 """Rates are over this window, so that a slow start does not spoil the time left for hours."""
@@ -131,3 +131,33 @@ def table(rows: Sequence[tuple[str, int | str]], *, total: int | None = None) ->
     return "\n".join(
         f"{name:<{wide}}  {value:>{far}}  {share}".rstrip() for name, value, share in shown
     )
+
+
+def selection_table(run_uri: str, value: Mapping[str, Any]) -> str:
+    """What became of the pool, as `selection.json` has it: the accounting that must balance."""
+    counts = dict(value["counts"])
+    samples, kept = value["samples"], value["k"]
+    rows: list[tuple[str, int | str]] = [("samples in the pool", samples)]
+    for name in sorted(counts, key=lambda name: (name.split("/")[0] != "rejected", -counts[name])):
+        if "/" in name:
+            rows.append((f"  {name.replace('/', ': ').replace('_', ' ')}", counts[name]))
+    if "scored" in counts:
+        rows += [
+            ("  scored", counts["scored"]),
+            ("    below the threshold", counts["scored"] - kept),
+        ]
+    rows.append(("    kept", kept))
+    lines = [table(rows, total=samples)]
+    if value["threshold"] is not None:
+        ties = f"; {value['at']:,} samples share it" if value["at"] > 1 else ""
+        lines.append(f"threshold {value['threshold']:.6f} on {value['network']}{ties}")
+    if "not_found" in value:
+        lines.append(f"{value['listed']:,} uids listed, {value['not_found']:,} not in the pool")
+    for shard, (fault, detail) in list(value.get("faults", {}).items())[:10]:
+        lines.append(f"bad shard {shard}: {fault}{f' ({detail})' if detail else ''}")
+    if value.get("repeated_uids"):
+        lines.append(f"{value['repeated_uids']:,} kept samples repeat another one's uid")
+    lines.append(
+        f"subset: {run_uri}/subset" if value["state"] == "final" else f"selection: {run_uri}"
+    )
+    return "\n".join(lines)

@@ -14,7 +14,7 @@ def s3(tmp_path_factory):
     """A real S3 server over HTTP; this process, and Ray if started later, find it as AWS's tools would."""
     from dfn_ray.testing.s3 import serve_s3
 
-    with serve_s3(tmp_path_factory.mktemp("s3")) as server:
+    with serve_s3(tmp_path_factory.mktemp("s3"), ["pools", "runs"]) as server:
         before = {name: os.environ.get(name) for name in server.environment}
         os.environ.update(server.environment)
         yield server
@@ -38,6 +38,7 @@ def local_ray(s3):
         object_store_memory=400 * 2**20,
         log_to_driver=False,
         _temp_dir="/tmp/dfn_ray-tests",
+        runtime_env={"worker_process_setup_hook": "dfn_ray.testing.lethal.arm"},
     )
     yield
     ray.shutdown()

@@ -7,7 +7,6 @@
     weights.py      checkpoints, read without running code from them
     tokenizer.py    a tokenizer that travels as data
     network.py      load once on the driver (FrozenNetwork), build anywhere, offline
-    attention.py    one matrix product for q, k and v
     text.py         tokenise; encode without the padding, where that is the same
     scoring.py      FilteringNetwork: pixels and tokens -> cosine similarity
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dfn_ray import config
-from dfn_ray.clip import architecture, attention, tokenizer, weights
+from dfn_ray.clip import architecture, tokenizer, weights
 from dfn_ray.clip.scoring import FilteringNetwork
 from dfn_ray.clip.tokenizer import TokenizerSpec
 from dfn_ray.clip.transform import ImageTransform
@@ -93,7 +93,6 @@ def build(
         torch.set_num_threads(threads)
     module = _module(frozen.model_cfg, frozen.hf_config)
     weights.restore(module, frozen.state)
-    attention.pack_attention(module)
     module.requires_grad_(False).eval().to(device=device, dtype=_DTYPES[frozen.precision])
     _keep_statistics_in_float32(module)
     return FilteringNetwork(module, frozen.transform, torch.device(device), compile=compile)

@@ -1,4 +1,4 @@
-"""Texts to train the demo network on: names of emoji in several forms, and texts that name nothing."""
+"""Texts to train the demo network on: names of emoji, and texts that name nothing."""
 
 import random
 
@@ -27,7 +27,7 @@ PAGE_TEXTS = (
     "posted by admin",
     "open in new window",
 )
-"""What pages say beside any image. None of the pool's own boilerplate, so that its test stays unseen."""
+"""What pages say beside any image; none of the pool's own boilerplate, so its test stays unseen."""
 
 
 def describe(emoji: Emoji, rng: random.Random) -> str:

@@ -18,7 +18,7 @@ SHARE_BY_KIND: dict[Kind, float] = {
     "cut": 0.05,
     "boilerplate": 0.06,
 }
-"""Share of the pool per damaged caption: half in all, most of it the kind only a network can see."""
+"""Share of the pool per kind: half in all, most of it the kind only a network can see."""
 
 FAULTS: tuple[Fault, ...] = (
     "truncated_jpeg",

@@ -2,8 +2,8 @@
 
     python -m dfn_ray.demo.make_pool --packages DIR --out DIR
 
-`--packages` holds the two packages named in ATTRIBUTION.md under "The pool". The output is a function of
-them, of SEED and of Pillow's encoders: pool/*.tar and truth.parquet, byte for byte.
+`--packages` holds the two packages named in ATTRIBUTION.md under "The pool". The output is a
+function of them, of SEED and of Pillow's encoders: pool/*.tar and truth.parquet, byte for byte.
 """
 
 import argparse

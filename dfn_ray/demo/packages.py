@@ -2,7 +2,6 @@
 
 import hashlib
 import tarfile
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ class Package:
     """One published package at one version, as its registry serves it."""
 
     file: str
-    """File name that `npm pack NAME@VERSION` or `pip download NAME==VERSION` writes."""
+    """File name that `npm pack NAME@VERSION` writes."""
     sha256: str
     """Digest of that file in hex, so that the demo data cannot change behind its figures."""
 
@@ -61,13 +60,6 @@ def read_package(packages: Path, package: Package, prefix: str) -> dict[str, byt
     digest = hashlib.sha256(archive).hexdigest()
     if digest != package.sha256:
         raise ValueError(f"{path} has sha256 {digest}, need {package.sha256}")
-    if path.suffix == ".whl":
-        with zipfile.ZipFile(path) as wheel:
-            return {
-                name.removeprefix(prefix): wheel.read(name)
-                for name in wheel.namelist()
-                if name.startswith(prefix)
-            }
     files: dict[str, bytes] = {}
     with tarfile.open(path, "r:gz") as tar:
         for member in tar:

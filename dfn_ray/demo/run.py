@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from dfn_ray.cli import selection_table
 from dfn_ray.config import Recipe, recipe_from
-from dfn_ray.filtering import filter_pool, verify_run
+from dfn_ray.filtering.filter_pool import filter_pool
+from dfn_ray.filtering.verify import verify_run
 from dfn_ray.manifest import open_run
 from dfn_ray.report import draw_run
 from dfn_ray.report.gallery import scored_tables
-from dfn_ray.telemetry import table
+from dfn_ray.telemetry import selection_table, table
 
 DATA = Path(__file__).parent / "data"
 KEEP_FRACTION = 0.5

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dfn_ray.config import Calibration, Recipe, Select
-from dfn_ray.filtering.scorer import Bounds
+from dfn_ray.filtering.bounds import EVERYTHING, NOTHING, Bounds
 from dfn_ray.filtering.stream import Work
 from dfn_ray.manifest import SCORES, Ledger, Run, part_names, read_parts
 from dfn_ray.pool import Shard
@@ -31,11 +31,6 @@ MIN_SHARDS = 16
 
 COUNT_SLACK = 0.1
 """How far the guessed number of samples may be off when a count is to be kept."""
-
-EVERYTHING = Bounds(-inf, inf)
-"""Every sample's bytes travel to borderline/: nothing is known yet."""
-NOTHING = Bounds(inf, inf)
-"""No sample's bytes travel: scores alone."""
 
 
 def calibration_work(

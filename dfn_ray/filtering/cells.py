@@ -48,8 +48,10 @@ def unpack(block: pa.Table) -> Iterator[Cell]:
     for index in range(block.num_rows):
         yield Cell(
             chunk=Chunk.from_json(json.loads(block["chunk"][index].as_py())),
-            samples=_from_binary(block["samples"][index]) or pa.table({}),
-            inputs=_from_binary(block["inputs"][index]),
+            samples=_from_binary(block["samples"][index]),
+            inputs=_from_binary(block["inputs"][index])
+            if block["inputs"][index].is_valid
+            else None,
         )
 
 
@@ -97,7 +99,5 @@ def _to_binary(table: pa.Table | None) -> pa.Array:
     return pa.LargeBinaryArray.from_buffers(_BINARY, 1, [None, offsets, data])
 
 
-def _from_binary(value: pa.LargeBinaryScalar) -> pa.Table | None:
-    if not value.is_valid:
-        return None
+def _from_binary(value: pa.LargeBinaryScalar) -> pa.Table:
     return pa.ipc.open_stream(value.as_buffer()).read_all()

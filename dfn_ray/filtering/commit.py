@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dfn_ray.filtering.bounds import Bounds
 from dfn_ray.filtering.cells import Cell, unpack
-from dfn_ray.filtering.scorer import BYTE_COLUMNS, Bounds
 from dfn_ray.manifest import (
     BORDERLINE,
     SCORES,
@@ -28,7 +28,7 @@ from dfn_ray.manifest import (
     part_name,
     status_key,
 )
-from dfn_ray.schema import Chunk, Status, score_column
+from dfn_ray.schema import BYTE_COLUMNS, Chunk, Status, score_column
 
 ROW_GROUP_BYTES = 32 * 2**20
 """Row groups of image Parquet. A reader holds one: Ray's peaked at 884 MB for a group of 200 MB."""

@@ -20,8 +20,7 @@ import pyarrow.parquet as pq
 
 from dfn_ray.errors import InputError
 from dfn_ray.filtering import stream
-from dfn_ray.filtering.filter_pool import State
-from dfn_ray.filtering.select_run import SELECTION
+from dfn_ray.filtering.select_run import SELECTION, State
 from dfn_ray.filtering.uid_list import UID_LIST
 from dfn_ray.manifest import SUBSET, Run, open_run
 from dfn_ray.storage import Store

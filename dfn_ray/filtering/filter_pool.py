@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from dfn_ray.config import Pool, Recipe, Select, stored_pool
@@ -12,20 +11,12 @@ from dfn_ray.errors import InputError
 from dfn_ray.filtering import stream
 from dfn_ray.filtering.score_pool import score_pool
 from dfn_ray.filtering.scores import RunScores
-from dfn_ray.filtering.select_run import SELECTION, Selected, select_run
-from dfn_ray.filtering.settle import SETTLED, Settler
+from dfn_ray.filtering.select_run import SELECTION, Selected, State, select_run
+from dfn_ray.filtering.settle import SETTLED, Settler, shard_file
 from dfn_ray.filtering.uid_list import write_uid_list
 from dfn_ray.manifest import BORDERLINE, SUBSET, Run, open_run, read_listing, read_parts
 from dfn_ray.pool import listed_shards
 from dfn_ray.storage import Store
-
-
-class State(StrEnum):
-    """How far a selection has become the subset of its run."""
-
-    SELECTED = "selected"
-    SETTLING = "settling"
-    FINAL = "final"
 
 
 def filter_pool(recipe: Recipe) -> dict[str, Any]:
@@ -127,10 +118,7 @@ def _survey(run: Run, settler: Settler) -> _Survey:
     files = {folder: frozenset(_stems(run.store, folder)) for folder in (SUBSET, BORDERLINE)}
     survey = _Survey()
     survey.orphans.update(
-        f"{folder}/{stem}.parquet"
-        for folder, stems in files.items()
-        for stem in stems
-        if stem.startswith("part-") and not stem.endswith(SETTLED)
+        f"{folder}/{stem}.parquet" for folder, stems in files.items() for stem in stems
     )
     for part in read_parts(run.store, settler.scores.names):
         if settler.needs_settling(part, files[BORDERLINE]):
@@ -143,6 +131,8 @@ def _survey(run: Run, settler: Settler) -> _Survey:
         ):
             if rows:
                 survey.orphans.discard(f"{folder}/{part.name}.parquet")
+        survey.orphans.discard(f"{SUBSET}/{part.name}{SETTLED}.parquet")
+    survey.orphans.difference_update(f"{SUBSET}/{shard_file(uri)}" for uri in survey.missing)
     return survey
 
 

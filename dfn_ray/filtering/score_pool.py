@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 
 from ray.exceptions import RayError
@@ -12,17 +13,13 @@ from dfn_ray.clip.network import FrozenNetwork
 from dfn_ray.config import Recipe, recipe_values
 from dfn_ray.errors import ErrorBudgetExceeded, IncompleteRun, InputError, StorageError
 from dfn_ray.filtering import stream
-from dfn_ray.filtering.calibrate import (
-    EVERYTHING,
-    NOTHING,
-    bounds_from_scores,
-    calibration_work,
-)
+from dfn_ray.filtering.bounds import EVERYTHING, NOTHING, Bounds
+from dfn_ray.filtering.calibrate import bounds_from_scores, calibration_work
 from dfn_ray.filtering.cells import Cell
 from dfn_ray.filtering.commit import Committer
 from dfn_ray.filtering.fingerprint import scoring_fingerprint
-from dfn_ray.filtering.prepare import NetworkInputs, Preparation
-from dfn_ray.filtering.scorer import Bounds
+from dfn_ray.filtering.prepare import NetworkInputs, Preparation, prepare
+from dfn_ray.filtering.scorer import ScorerActor
 from dfn_ray.filtering.stream import Committed, Work
 from dfn_ray.filtering.weights import load_networks
 from dfn_ray.manifest import Ledger, Run, scan_ledger, start_run
@@ -184,9 +181,16 @@ def _attempt(
     committed = stream.score_stream(
         work,
         pool=job.recipe.pool,
-        preparation=preparation,
-        networks=networks,
-        inputs=inputs,
+        decode=job.recipe.decode,
+        prepare=partial(prepare, preparation=preparation),
+        scorer=ScorerActor,
+        scorer_arguments=(
+            networks,
+            inputs,
+            job.recipe.scorers,
+            job.recipe.deciding_network,
+            bounds,
+        ),
         scorers=job.recipe.scorers,
         committer=_committer(job, bounds),
         execution=job.recipe.execution,

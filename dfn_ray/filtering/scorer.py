@@ -6,35 +6,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import ray
 
 from dfn_ray.clip.network import FrozenNetwork, build
 from dfn_ray.config import Scorers
-from dfn_ray.filtering.cells import Cell, column_array
+from dfn_ray.filtering.bounds import Bounds
+from dfn_ray.filtering.cells import Cell, column_array, over_cells
 from dfn_ray.filtering.prepare import NetworkInputs, pixels_column, tokens_column
 from dfn_ray.filtering.statuses import mark, replace_column
 from dfn_ray.schema import (
+    BYTE_COLUMNS,
     Reason,
     Status,
     image_embedding_column,
     score_column,
     text_embedding_column,
 )
-
-BYTE_COLUMNS = ("image", "text", "metadata")
-"""What travels on only where the score can matter."""
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """[lo, hi) around the threshold to be: score >= hi is kept for sure, score < lo dropped for sure."""
-
-    lo: float
-    hi: float
 
 
 class Scorer:
@@ -91,6 +83,23 @@ class Scorer:
             absent = pa.scalar(None, samples[name].type)
             samples = replace_column(samples, name, pc.if_else(travels, samples[name], absent))
         return samples
+
+
+class ScorerActor(Scorer):
+    """A Scorer as Ray Data runs it: the networks come from the object store, blocks of cells come and go."""
+
+    def __init__(
+        self,
+        networks: ray.ObjectRef,
+        inputs: Sequence[NetworkInputs],
+        scorers: Scorers,
+        deciding: str,
+        bounds: Bounds,
+    ) -> None:
+        super().__init__(ray.get(networks), inputs, scorers, deciding, bounds)
+
+    def __call__(self, block: pa.Table) -> pa.Table:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return over_cells(block, stage=super().__call__)
 
 
 def _spread(values: np.ndarray, rows: np.ndarray, count: int) -> pa.Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from fractions import Fraction
 from math import floor
 from typing import Any
@@ -17,6 +18,14 @@ from dfn_ray.manifest import Ledger, Run, part_names, read_listing, scan_ledger
 from dfn_ray.uids import UID_DTYPE, uid_strings
 
 SELECTION = "selection.json"
+
+
+class State(StrEnum):
+    """How far a selection has become the subset of its run."""
+
+    SELECTED = "selected"
+    SETTLING = "settling"
+    FINAL = "final"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,12 +24,9 @@ from ray.data.block import BlockMetadata
 from ray.exceptions import WorkerCrashedError
 from ray.util.annotations import RayDeprecationWarning
 
-from dfn_ray.clip.network import FrozenNetwork
 from dfn_ray.config import Decode, Execution, Pool, Scorers
 from dfn_ray.filtering.cells import Cell, Stage, over_cells, pack
 from dfn_ray.filtering.commit import Committer
-from dfn_ray.filtering.prepare import NetworkInputs, Preparation, prepare
-from dfn_ray.filtering.scorer import Bounds, Scorer
 from dfn_ray.pool import Shard, iter_chunks
 from dfn_ray.schema import Chunk
 
@@ -69,7 +66,7 @@ def connect(address: str | None = None) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
 
 
-def share(networks: Sequence[FrozenNetwork]) -> ray.ObjectRef:
+def share(networks: Sequence[Any]) -> ray.ObjectRef:
     """The networks in the object store: loaded once here, fetched once by each node."""
     return ray.put(tuple(networks))
 
@@ -78,28 +75,27 @@ def score_stream(
     work: Sequence[Work],
     *,
     pool: Pool,
-    preparation: Preparation,
-    networks: ray.ObjectRef,
-    inputs: Sequence[NetworkInputs],
+    decode: Decode,
+    prepare: Stage,
+    scorer: type,
+    scorer_arguments: tuple[Any, ...],
     scorers: Scorers,
     committer: Committer,
     execution: Execution,
     tolerant: bool = True,
 ) -> Iterator[Committed]:
-    """Score the work and commit it; yields each part once it is on storage.
+    """Prepare, score and commit the work; yields each part once it is on storage.
 
     `tolerant` leaves out tasks that keep dying instead of stopping; what they held stays uncommitted.
     """
     _configure(execution, tolerant)
-    deciding, bounds = committer.deciding, committer.bounds
-    assert deciding is not None
     with _retry_arguments():
         parts = (
-            _read_pool(work, pool, preparation.decode)
-            .map_batches(**_stage(partial(prepare, preparation=preparation), preparation.decode))
+            _read_pool(work, pool, decode)
+            .map_batches(**_stage(prepare, decode))
             .map_batches(
-                ScorerActor,
-                fn_constructor_args=(networks, tuple(inputs), scorers, deciding, bounds),
+                scorer,
+                fn_constructor_args=scorer_arguments,
                 batch_size=1,
                 batch_format="pyarrow",
                 num_gpus=scorers.gpus,
@@ -168,23 +164,6 @@ def survives_reading(shard: Shard, pool: Pool) -> bool:
     except WorkerCrashedError:
         return False
     return True
-
-
-class ScorerActor(Scorer):
-    """A Scorer as Ray Data runs it: the networks come from the object store, blocks of cells come and go."""
-
-    def __init__(
-        self,
-        networks: ray.ObjectRef,
-        inputs: Sequence[NetworkInputs],
-        scorers: Scorers,
-        deciding: str,
-        bounds: Bounds,
-    ) -> None:
-        super().__init__(ray.get(networks), inputs, scorers, deciding, bounds)
-
-    def __call__(self, block: pa.Table) -> pa.Table:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return over_cells(block, stage=super().__call__)
 
 
 class _PoolSource(Datasource):

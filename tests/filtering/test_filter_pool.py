@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from dfn_ray.errors import ErrorBudgetExceeded, FingerprintError, InputError, VerificationError
-from dfn_ray.filtering import filter_pool, materialize, score, select, verify_run
+from dfn_ray.filtering.filter_pool import filter_pool, materialize, score, select
+from dfn_ray.filtering.verify import verify_run
 from dfn_ray.pool import iter_chunks, list_shards
 from dfn_ray.testing.pools import TarBuilder
 
@@ -204,7 +205,7 @@ def test_select_again_gives_other_fractions_without_touching_the_subset(local_ra
         uids[key] for key, _ in ranked
     )
     assert kept(job.run_uri) == before
-    with pytest.raises(InputError, match="another selection, keep_fraction = 0.3"):
+    with pytest.raises(InputError, match=r"another selection, keep_fraction = 0\.3"):
         filter_pool(recipe(pool, "select.keep_fraction=0.1"))
 
 
@@ -262,7 +263,7 @@ def test_a_pool_that_is_bad_stops_the_run_and_says_why(local_ray, recipe, tmp_pa
         tar.sample(f"{index:03d}", image=b"<html>gone</html>", caption="a cat")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "0.tar").write_bytes(tar.getvalue())
-    with pytest.raises(ErrorBudgetExceeded, match="40 of 40 samples failed.*not_an_image"):
+    with pytest.raises(ErrorBudgetExceeded, match=r"40 of 40 samples failed.*not_an_image"):
         filter_pool(recipe(tmp_path / "bad"))
     value = filter_pool(recipe(tmp_path / "bad", "execution.max_failed_fraction=1.0"))
     assert value["counts"] == {"failed/not_an_image": 40}

@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from dfn_ray.errors import InputError
-from dfn_ray.filtering import export_webdataset, filter_pool, verify_run
+from dfn_ray.filtering.export import export_webdataset
+from dfn_ray.filtering.filter_pool import filter_pool
+from dfn_ray.filtering.verify import verify_run
 from dfn_ray.pool import list_shards
 from dfn_ray.storage import Store
 
@@ -30,8 +32,8 @@ def subset(uri: str) -> list[dict]:
 
 
 def test_a_run_on_s3_equals_the_run_on_disk(local_ray, s3, recipe, pool, tmp_path):
-    shutil.copytree(pool, s3.folder / "pool-bucket" / "pool")
-    there = recipe("s3://pool-bucket/pool/{00000..00005}.tar", f"run_uri={s3.bucket('runs')}/a/run")
+    shutil.copytree(pool, s3.folder / "pools" / "pool")
+    there = recipe("s3://pools/pool/{00000..00005}.tar", "run_uri=s3://runs/a/run")
     here = recipe(pool)
     assert filter_pool(there)["threshold"] == filter_pool(here)["threshold"]
     assert subset(there.run_uri) == subset(here.run_uri)
@@ -48,7 +50,7 @@ def test_a_run_on_s3_equals_the_run_on_disk(local_ray, s3, recipe, pool, tmp_pat
 
 
 def test_a_stream_that_breaks_leaves_no_object(s3):
-    store = Store(f"{s3.bucket('streams')}/x")
+    store = Store("s3://runs/streams")
 
     def pieces():
         yield b"a" * 2**20
@@ -67,7 +69,7 @@ def test_a_missing_bucket_is_told_before_anything_starts(s3, recipe):
 
 
 def test_image_parquet_is_readable_from_s3_by_plain_pyarrow(local_ray, s3, recipe, pool):
-    job = recipe(pool, f"run_uri={s3.bucket('plain')}/run")
+    job = recipe(pool, "run_uri=s3://runs/plain/run")
     filter_pool(job)
     fs, root = fsspec.url_to_fs(f"{job.run_uri}/subset")
     table = pa.concat_tables([pq.read_table(fs.open(path)) for path in fs.ls(root, detail=False)])

@@ -1,0 +1,335 @@
+"""What a shard costs the driver: python benchmarks/scale.py [--shards 10000]
+
+A pool of real tars of a few tiny samples, a tiny open_clip network with random weights, and the whole
+of `filter_pool` on it: listing, calibration, waves, commits, ledger, selection, settling. The samples
+cost next to nothing, so what is left is what every shard costs whoever drives the run:
+
+    planning       list_shards + listing_table + start_run, a new run
+    driver memory  USS of the driver against shards committed, slope by least squares, with waves and,
+                   for comparison, with all shards in a single wave
+    resume scan    list_shards + start_run + scan_ledger on the scored run; also with one part per shard
+    finish         select_run, then settling the subset
+    wide shards    fewer shards of 40 chunks each, as DataComp's: what the chunks cost
+
+Every measurement has a fresh process of its own. docs/scale.md has the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import logging
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import open_clip
+import psutil
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import ray
+import torch
+from safetensors.torch import save_file
+
+from dfn_ray.config import Recipe, recipe_from, recipe_values
+from dfn_ray.filtering.filter_pool import materialize
+from dfn_ray.filtering.fingerprint import scoring_fingerprint
+from dfn_ray.filtering.score_pool import score_pool
+from dfn_ray.filtering.select_run import select_run
+from dfn_ray.filtering.weights import load_networks
+from dfn_ray.manifest import (
+    SCORES,
+    Run,
+    open_run,
+    part_footer,
+    part_name,
+    part_names,
+    read_parts,
+    scan_ledger,
+    start_run,
+)
+from dfn_ray.pool import list_shards, listing_table
+from dfn_ray.storage import Store
+from dfn_ray.testing.pools import TarBuilder, jpeg_bytes
+
+MEMORY_BAR_BYTES = 4 * 2**10
+"""Driver memory that a shard may cost."""
+TIME_BAR_MS = 2.0
+"""Planning, and resume scan, that a shard may cost."""
+WARM_SHARDS = 1000
+"""Shards committed before memory is looked at: imports, Ray's pools and the first wave's plan come before."""
+SAMPLE_EVERY_S = 2.0
+WIDE_CHUNKS = 40
+"""Chunks of a DataComp shard: 10,000 samples at 256 a chunk, rounded up."""
+SCORED_EVERY = 8
+"""In one shard of so many captions pass the rules. The others are not decoded, which would fork a process
+a chunk; they go through every task, the scorer and the commit all the same, and the driver sees no difference."""
+
+TINY = {
+    "embed_dim": 8,
+    "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "patch_size": 16, "head_width": 16},
+    "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 1},
+}
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A scoring run: its wall time and the driver's memory while it ran."""
+
+    wall_s: float
+    start_uss_bytes: int
+    """Before the run: Python, torch, open_clip and Ray imported, nothing listed."""
+    committed: list[int]
+    """Shards committed (chunks, in a pool of wide shards) when memory was sampled."""
+    uss_bytes: list[int]
+    rss_bytes: list[int]
+
+    def slope_bytes(self, warm: int = WARM_SHARDS) -> float:
+        """Least-squares growth of USS per shard, after the first `warm`."""
+        warm = min(warm, self.committed[-1] // 4)
+        known = [i for i, done in enumerate(self.committed) if done >= warm]
+        done, uss = (np.array(values)[known] for values in (self.committed, self.uss_bytes))
+        return float(np.polyfit(done, uss, 1)[0])
+
+    def at(self, done: int) -> int:
+        """USS of the first sample with at least so many committed."""
+        return next(
+            uss
+            for now, uss in zip(self.committed, self.uss_bytes, strict=True)
+            if now >= min(done, self.committed[-1])
+        )
+
+
+def main() -> None:
+    """Measure, and print one table with the bars."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--shards", type=int, default=10_000)
+    options.add_argument("--rows", type=int, default=3, help="samples in a shard")
+    options.add_argument("--wave-shards", type=int, default=4096)
+    options.add_argument("--folder", type=Path, help="put pools and runs here and leave them")
+    given = options.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.folder or Path(temporary)
+        network = save_network(folder / "network")
+        pool = write_pool(folder / "pool", given.shards, given.rows)
+        waves = make_recipe(folder / "waves", pool, network, wave_shards=given.wave_shards)
+        single = make_recipe(folder / "single", pool, network, wave_shards=given.shards)
+        wide_pool = write_pool(folder / "wide-pool", given.shards // 20, WIDE_CHUNKS)
+        wide = make_recipe(folder / "wide", wide_pool, network, chunk_rows=1)
+        report(waves, single, wide, folder / "one-each", given.shards)
+
+
+def report(waves: Recipe, single: Recipe, wide: Recipe, one_each: Path, shards: int) -> None:
+    """Measure each part of the job in a process of its own, and print what it cost per shard."""
+    wide_shards = shards // 20
+    print(f"{shards:,} shards, {os.cpu_count()} CPUs, ray {ray.__version__}")
+    planned = alone(plan, waves)
+    row("planning: list", planned["list_s"] / shards * 1e3, "ms/shard")
+    row("planning: start run", planned["start_s"] / shards * 1e3, "ms/shard")
+    row(
+        "planning", (planned["list_s"] + planned["start_s"]) / shards * 1e3, "ms/shard", TIME_BAR_MS
+    )
+
+    run = alone(score, waves)
+    row("scoring, all of it", run.wall_s / shards * 1e3, "ms/shard")
+    memory("waves", run, shards)
+
+    resumed = alone(plan, waves)
+    row("resume scan, as scored", sum(resumed.values()) / shards * 1e3, "ms/shard", TIME_BAR_MS)
+    worst = split_parts(open_run(waves.run_uri), waves, one_each)
+    resumed = alone(plan, worst)
+    row("resume scan, 1 chunk/part", sum(resumed.values()) / shards * 1e3, "ms/shard", TIME_BAR_MS)
+
+    finished = alone(finish, waves)
+    row("select_run", finished["select_s"] / shards * 1e3, "ms/shard")
+    row("materialize (selects anew)", finished["materialize_s"] / shards * 1e3, "ms/shard")
+
+    run = alone(score, wide)
+    chunks = wide_shards * WIDE_CHUNKS
+    print(f"wide shards: {wide_shards:,} of {WIDE_CHUNKS} chunks")
+    row("scoring, all of it", run.wall_s / chunks * 1e3, "ms/chunk")
+    memory("wide", run, chunks, unit="chunk")
+    resumed = alone(plan, wide)
+    row("resume scan", sum(resumed.values()) / wide_shards * 1e3, "ms/shard", TIME_BAR_MS)
+    parts = len(part_names(Store(wide.run_uri)))
+    row("resume scan", resumed["scan_s"] / parts * 1e3, "ms/part")
+
+    run = alone(score, single)
+    row("single wave: scoring", run.wall_s / shards * 1e3, "ms/shard")
+    memory("single wave", run, shards)
+
+
+def memory(name: str, run: Scored, units: int, *, unit: str = "shard") -> None:
+    """Print the driver's memory over a run, and its growth per shard (or chunk)."""
+    marks = [m for m in (1000, 2500, 5000, 7500, 10_000) if m <= units]
+    print(f"{name}: driver before the run {run.start_uss_bytes / 2**20:.0f} MiB USS; at "
+          + ", ".join(f"{mark:,} {unit}s {run.at(mark) / 2**20:.0f}" for mark in marks)
+          + f"; peak {max(run.uss_bytes) / 2**20:.0f} MiB USS, {max(run.rss_bytes) / 2**20:.0f} RSS")  # fmt: skip
+    bar = MEMORY_BAR_BYTES if unit == "shard" else None
+    row(f"{name}: driver memory", run.slope_bytes(), f"bytes/{unit}", bar)
+
+
+def row(name: str, value: float, unit: str, bar: float | None = None) -> None:
+    """Print a figure, and whether it keeps its bar."""
+    verdict = "" if bar is None else f"bar {bar:g}: {'PASS' if value <= bar else 'MISS'}"
+    print(f"  {name:34} {value:10,.2f} {unit:12} {verdict}".rstrip(), flush=True)
+
+
+def alone(work: Callable[[Recipe], R], recipe: Recipe) -> R:
+    """What `work` returns in a fresh process, so that no measurement inherits another's memory or caches."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(work, recipe).result()
+
+
+def plan(recipe: Recipe) -> dict[str, float]:
+    """Seconds to list the pool, to open the run (new or old), and to scan what it has committed."""
+    fingerprint = scoring_fingerprint(recipe, load_networks(recipe))
+    gc.collect()
+    begin = time.perf_counter()
+    shards = list_shards(recipe.pool)
+    listed = time.perf_counter()
+    run = start_run(
+        recipe.run_uri,
+        kind="filter",
+        recipe=recipe_values(recipe),
+        fingerprint=fingerprint,
+        listing=listing_table(shards),
+    )
+    started = time.perf_counter()
+    ledger = scan_ledger(run.store, run.fingerprint)
+    scanned = time.perf_counter()
+    assert ledger.complete_shards in (0, len(shards))
+    return {"list_s": listed - begin, "start_s": started - listed, "scan_s": scanned - started}
+
+
+def score(recipe: Recipe) -> Scored:
+    """Score the pool while a thread looks at this process's memory."""
+    logging.disable(logging.WARNING)
+    process = psutil.Process()
+    gc.collect()
+    start = process.memory_full_info().uss
+    begin = time.perf_counter()
+    with sampled_memory(process) as samples:
+        run = score_pool(recipe, keep_bytes=True)
+    wall_s = time.perf_counter() - begin
+    ray.shutdown()
+    commits = np.sort([moment for moment, chunks in commit_times(run) for _ in range(chunks)])
+    committed = [int(np.searchsorted(commits, moment, side="right")) for moment, _, _ in samples]
+    return Scored(wall_s, start, committed, [s[1] for s in samples], [s[2] for s in samples])
+
+
+@contextmanager
+def sampled_memory(process: psutil.Process) -> Iterator[list[tuple[float, int, int]]]:
+    """A list that fills with (time, USS, RSS) of a process, garbage collected, until the block ends."""
+    samples: list[tuple[float, int, int]] = []
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(SAMPLE_EVERY_S):
+            gc.collect()
+            memory = process.memory_full_info()
+            samples.append((time.time(), memory.uss, memory.rss))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        done.set()
+        thread.join()
+
+
+def commit_times(run: Run) -> Iterator[tuple[float, int]]:
+    """When each part of a local run was committed, and how many chunks it has."""
+    for part in read_parts(run.store, part_names(run.store)):
+        path = Path(run.store.uri_of(f"{SCORES}/{part.name}.parquet"))
+        yield path.stat().st_mtime, len(part.chunks)
+
+
+def finish(recipe: Recipe) -> dict[str, float]:
+    """Seconds to select from a scored run, and to make its subset the selection."""
+    logging.disable(logging.WARNING)
+    begin = time.perf_counter()
+    select_run(open_run(recipe.run_uri), recipe.select, recipe.deciding_network)
+    selected = time.perf_counter()
+    materialize(recipe)
+    settled = time.perf_counter()
+    ray.shutdown()
+    return {"select_s": selected - begin, "materialize_s": settled - selected}
+
+
+def split_parts(run: Run, recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe of a copy of a run in which every chunk has a part of its own."""
+    store = Store(str(folder))
+    for name in ("run.json", "pool.parquet"):
+        store.write(name, run.store.read(name))
+    for part in read_parts(run.store, part_names(run.store)):
+        rows = pq.read_table(run.store.uri_of(f"{SCORES}/{part.name}.parquet"))
+        for chunk in part.chunks:
+            mine = pc.equal(rows["shard"], chunk.shard)  # pyright: ignore[reportAttributeAccessIssue]
+            footer = part_footer([chunk], replace(part.header, counts={"scored": chunk.rows}))
+            sink = pa.BufferOutputStream()
+            pq.write_table(rows.filter(mine).replace_schema_metadata(footer), sink)
+            path = folder / SCORES / f"{part_name([chunk])}.parquet"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(sink.getvalue())  # without Store's fsync: nothing here need survive
+    return replace(recipe, run_uri=str(folder))
+
+
+def make_recipe(
+    run: Path, pool: Path, network: Path, *, wave_shards: int = 4096, chunk_rows: int = 256
+) -> Recipe:
+    """Everything as it is by default but for the tiny network."""
+    return recipe_from(
+        {
+            "run_uri": str(run),
+            "pool": {"uri": [str(pool)], "chunk_rows": chunk_rows},
+            "networks": [{"name": "dfn", "model": f"local-dir:{network}"}],
+            "rules": {"min_caption_words": 3},
+            "select": {"keep_fraction": 0.15, "of": "scored"},
+            "scorers": {"threads": 1},
+            "execution": {"wave_shards": wave_shards},
+        }
+    )
+
+
+def save_network(folder: Path) -> Path:
+    """A tiny CLIP with random weights, in open_clip's own folder format."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    save_file(open_clip.CLIP(**TINY).state_dict(), folder / "open_clip_model.safetensors")
+    config = {"model_cfg": TINY, "preprocess_cfg": {}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def write_pool(folder: Path, shards: int, rows: int) -> Path:
+    """Tars of `rows` tiny grey JPEGs with captions, in folders of a thousand."""
+    shades = [jpeg_bytes(shade=shade) for shade in range(256)]
+    for shard in range(shards):
+        tar = TarBuilder()
+        for index in range(rows):
+            number = shard * rows + index
+            caption = f"picture {number}" + " of grey" * (shard % SCORED_EVERY == 0)
+            tar.sample(f"{number:09d}", image=shades[number % 256], caption=caption)
+        path = folder / f"{shard // 1000:05d}" / f"{shard:08d}.tar"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(tar.getvalue())
+    return folder
+
+
+if __name__ == "__main__":
+    main()
