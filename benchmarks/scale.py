@@ -24,6 +24,7 @@ import os
 import tempfile
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -35,14 +36,13 @@ from typing import TypeVar
 import numpy as np
 import open_clip
 import psutil
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 import torch
 from safetensors.torch import save_file
 
 from dfn_ray.config import Recipe, recipe_from, recipe_values
+from dfn_ray.filtering import stream
 from dfn_ray.filtering.filter_pool import materialize
 from dfn_ray.filtering.fingerprint import scoring_fingerprint
 from dfn_ray.filtering.score_pool import score_pool
@@ -55,11 +55,13 @@ from dfn_ray.manifest import (
     part_footer,
     part_name,
     part_names,
+    read_listing,
     read_parts,
     scan_ledger,
     start_run,
 )
 from dfn_ray.pool import list_shards, listing_table
+from dfn_ray.schema import Chunk
 from dfn_ray.storage import Store
 from dfn_ray.testing.pools import TarBuilder, jpeg_bytes
 
@@ -70,6 +72,9 @@ TIME_BAR_MS = 2.0
 WARM_SHARDS = 1000
 """Shards committed before memory is looked at: imports, Ray's pools and the first wave's plan come before."""
 SAMPLE_EVERY_S = 2.0
+MARKS = (1000, 2500, 4000, 5000, 7500, 10_000)
+"""Shards (or chunks) committed at which the driver's memory is printed."""
+MIB = 2**20
 WIDE_CHUNKS = 40
 """Chunks of a DataComp shard: 10,000 samples at 256 a chunk, rounded up."""
 SCORED_EVERY = 8
@@ -83,6 +88,20 @@ TINY = {
 }
 
 R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What it took to open a run."""
+
+    list_s: float
+    start_s: float
+    scan_s: float
+    parts: int
+    ledger_bytes: int
+    """Memory of the ledger alone, as Python counts it."""
+    footer_bytes: int
+    """Size of the last part's footer."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +134,7 @@ class Scored:
 
 def main() -> None:
     """Measure, and print one table with the bars."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options = argparse.ArgumentParser(description="What a shard costs the driver.")
     options.add_argument("--shards", type=int, default=10_000)
     options.add_argument("--rows", type=int, default=3, help="samples in a shard")
     options.add_argument("--wave-shards", type=int, default=4096)
@@ -127,59 +146,67 @@ def main() -> None:
         pool = write_pool(folder / "pool", given.shards, given.rows)
         waves = make_recipe(folder / "waves", pool, network, wave_shards=given.wave_shards)
         single = make_recipe(folder / "single", pool, network, wave_shards=given.shards)
-        wide_pool = write_pool(folder / "wide-pool", given.shards // 20, WIDE_CHUNKS)
+        wide_pool = write_pool(folder / "wide-pool", given.shards // 50, WIDE_CHUNKS)
         wide = make_recipe(folder / "wide", wide_pool, network, chunk_rows=1)
-        report(waves, single, wide, folder / "one-each", given.shards)
+        print(f"{given.shards:,} shards, {os.cpu_count()} CPUs, ray {ray.__version__}")
+        report_planning(waves, given.shards)
+        report_scoring("waves", waves, given.shards)
+        report_resuming(waves, folder, given.shards)
+        report_finishing(waves, given.shards)
+        report_scoring("single wave", single, given.shards)
+        report_scoring("wide shards", wide, given.shards // 50 * WIDE_CHUNKS, unit="chunk")
 
 
-def report(waves: Recipe, single: Recipe, wide: Recipe, one_each: Path, shards: int) -> None:
-    """Measure each part of the job in a process of its own, and print what it cost per shard."""
-    wide_shards = shards // 20
-    print(f"{shards:,} shards, {os.cpu_count()} CPUs, ray {ray.__version__}")
-    planned = alone(plan, waves)
-    row("planning: list", planned["list_s"] / shards * 1e3, "ms/shard")
-    row("planning: start run", planned["start_s"] / shards * 1e3, "ms/shard")
-    row(
-        "planning", (planned["list_s"] + planned["start_s"]) / shards * 1e3, "ms/shard", TIME_BAR_MS
+def report_planning(recipe: Recipe, shards: int) -> None:
+    """Print what it costs to begin a run."""
+    planned = alone(plan, recipe)
+    row("planning, listing", planned.list_s / shards * 1e3, "ms/shard")
+    row("planning, run.json and pool.parquet", planned.start_s / shards * 1e3, "ms/shard")
+    row("planning", (planned.list_s + planned.start_s) / shards * 1e3, "ms/shard", TIME_BAR_MS)
+
+
+def report_scoring(name: str, recipe: Recipe, units: int, *, unit: str = "shard") -> None:
+    """Print what a scoring run costs the driver per shard, or per chunk where shards have many."""
+    run = alone(score, recipe)
+    marks = [mark for mark in MARKS if mark <= units]
+    seen = ", ".join(f"{mark:,} {run.at(mark) / MIB:.0f}" for mark in marks)
+    print(
+        f"{name}: driver's USS in MiB before {run.start_uss_bytes / MIB:.0f}; with {unit}s "
+        f"committed: {seen}; peak {max(run.uss_bytes) / MIB:.0f} (RSS {max(run.rss_bytes) / MIB:.0f})"
     )
-
-    run = alone(score, waves)
-    row("scoring, all of it", run.wall_s / shards * 1e3, "ms/shard")
-    memory("waves", run, shards)
-
-    resumed = alone(plan, waves)
-    row("resume scan, as scored", sum(resumed.values()) / shards * 1e3, "ms/shard", TIME_BAR_MS)
-    worst = split_parts(open_run(waves.run_uri), waves, one_each)
-    resumed = alone(plan, worst)
-    row("resume scan, 1 chunk/part", sum(resumed.values()) / shards * 1e3, "ms/shard", TIME_BAR_MS)
-
-    finished = alone(finish, waves)
-    row("select_run", finished["select_s"] / shards * 1e3, "ms/shard")
-    row("materialize (selects anew)", finished["materialize_s"] / shards * 1e3, "ms/shard")
-
-    run = alone(score, wide)
-    chunks = wide_shards * WIDE_CHUNKS
-    print(f"wide shards: {wide_shards:,} of {WIDE_CHUNKS} chunks")
-    row("scoring, all of it", run.wall_s / chunks * 1e3, "ms/chunk")
-    memory("wide", run, chunks, unit="chunk")
-    resumed = alone(plan, wide)
-    row("resume scan", sum(resumed.values()) / wide_shards * 1e3, "ms/shard", TIME_BAR_MS)
-    parts = len(part_names(Store(wide.run_uri)))
-    row("resume scan", resumed["scan_s"] / parts * 1e3, "ms/part")
-
-    run = alone(score, single)
-    row("single wave: scoring", run.wall_s / shards * 1e3, "ms/shard")
-    memory("single wave", run, shards)
-
-
-def memory(name: str, run: Scored, units: int, *, unit: str = "shard") -> None:
-    """Print the driver's memory over a run, and its growth per shard (or chunk)."""
-    marks = [m for m in (1000, 2500, 5000, 7500, 10_000) if m <= units]
-    print(f"{name}: driver before the run {run.start_uss_bytes / 2**20:.0f} MiB USS; at "
-          + ", ".join(f"{mark:,} {unit}s {run.at(mark) / 2**20:.0f}" for mark in marks)
-          + f"; peak {max(run.uss_bytes) / 2**20:.0f} MiB USS, {max(run.rss_bytes) / 2**20:.0f} RSS")  # fmt: skip
     bar = MEMORY_BAR_BYTES if unit == "shard" else None
-    row(f"{name}: driver memory", run.slope_bytes(), f"bytes/{unit}", bar)
+    row(f"{name}, driver memory", run.slope_bytes(), f"bytes/{unit}", bar)
+    row(f"{name}, wall time", run.wall_s / units * 1e3, f"ms/{unit}")
+
+
+def report_resuming(recipe: Recipe, folder: Path, shards: int) -> None:
+    """Print what it costs to take up a run: as it was scored, and as others might look."""
+    for name, shard_chunks, part_chunks in (
+        ("as scored", 0, 0),
+        ("1 chunk a shard, 1 a part", 1, 1),
+        ("40 chunks a shard, 64 a part", WIDE_CHUNKS, 64),
+    ):
+        scored = recipe
+        if shard_chunks:
+            scored = written_run(
+                recipe,
+                folder / f"written-{part_chunks}",
+                shard_chunks=shard_chunks,
+                part_chunks=part_chunks,
+            )
+        resumed = alone(plan, scored)
+        total_s = resumed.list_s + resumed.start_s + resumed.scan_s
+        row(f"resume, {name}", total_s / shards * 1e3, "ms/shard", TIME_BAR_MS)
+        row("  scan_ledger", resumed.scan_s / resumed.parts * 1e3, "ms/part")
+        print(f"    {resumed.parts:,} parts, ledger {resumed.ledger_bytes / shards:.0f} bytes/shard, "
+              f"footer about {resumed.footer_bytes:,} bytes")  # fmt: skip
+
+
+def report_finishing(recipe: Recipe, shards: int) -> None:
+    """Print what it costs to select and to settle."""
+    select_s, materialize_s = alone(finish, recipe)
+    row("select_run", select_s / shards * 1e3, "ms/shard")
+    row("materialize (selects, then settles)", materialize_s / shards * 1e3, "ms/shard")
 
 
 def row(name: str, value: float, unit: str, bar: float | None = None) -> None:
@@ -194,8 +221,8 @@ def alone(work: Callable[[Recipe], R], recipe: Recipe) -> R:
         return process.submit(work, recipe).result()
 
 
-def plan(recipe: Recipe) -> dict[str, float]:
-    """Seconds to list the pool, to open the run (new or old), and to scan what it has committed."""
+def plan(recipe: Recipe) -> Planned:
+    """List the pool, open the run (new or old), and scan what it has committed."""
     fingerprint = scoring_fingerprint(recipe, load_networks(recipe))
     gc.collect()
     begin = time.perf_counter()
@@ -212,7 +239,19 @@ def plan(recipe: Recipe) -> dict[str, float]:
     ledger = scan_ledger(run.store, run.fingerprint)
     scanned = time.perf_counter()
     assert ledger.complete_shards in (0, len(shards))
-    return {"list_s": listed - begin, "start_s": started - listed, "scan_s": scanned - started}
+    tracemalloc.start()
+    again = scan_ledger(run.store, run.fingerprint)
+    gc.collect()
+    ledger_bytes = tracemalloc.get_traced_memory()[0]
+    assert again.samples == ledger.samples
+    names = part_names(run.store)
+    footer_bytes = 0
+    if names:
+        file = f"{recipe.run_uri}/{SCORES}/{names[-1]}.parquet"
+        footer_bytes = pq.read_metadata(file).serialized_size
+    return Planned(
+        listed - begin, started - listed, scanned - started, len(names), ledger_bytes, footer_bytes
+    )
 
 
 def score(recipe: Recipe) -> Scored:
@@ -259,34 +298,42 @@ def commit_times(run: Run) -> Iterator[tuple[float, int]]:
         yield path.stat().st_mtime, len(part.chunks)
 
 
-def finish(recipe: Recipe) -> dict[str, float]:
+def finish(recipe: Recipe) -> tuple[float, float]:
     """Seconds to select from a scored run, and to make its subset the selection."""
     logging.disable(logging.WARNING)
+    stream.connect()
     begin = time.perf_counter()
     select_run(open_run(recipe.run_uri), recipe.select, recipe.deciding_network)
     selected = time.perf_counter()
     materialize(recipe)
     settled = time.perf_counter()
     ray.shutdown()
-    return {"select_s": selected - begin, "materialize_s": settled - selected}
+    return selected - begin, settled - selected
 
 
-def split_parts(run: Run, recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe of a copy of a run in which every chunk has a part of its own."""
-    store = Store(str(folder))
+def written_run(recipe: Recipe, run_uri: Path, *, shard_chunks: int, part_chunks: int) -> Recipe:
+    """A scored run of the recipe's pool as it would be with so many chunks a shard and a part.
+
+    Only footers are read in a scan, so every part has the same few rows, those of a real one.
+    """
+    run = open_run(recipe.run_uri)
+    like = next(read_parts(run.store, part_names(run.store)[:1]))
+    rows = pq.read_table(run.store.uri_of(f"{SCORES}/{like.name}.parquet"))
+    (run_uri / SCORES).mkdir(parents=True)
     for name in ("run.json", "pool.parquet"):
-        store.write(name, run.store.read(name))
-    for part in read_parts(run.store, part_names(run.store)):
-        rows = pq.read_table(run.store.uri_of(f"{SCORES}/{part.name}.parquet"))
-        for chunk in part.chunks:
-            mine = pc.equal(rows["shard"], chunk.shard)  # pyright: ignore[reportAttributeAccessIssue]
-            footer = part_footer([chunk], replace(part.header, counts={"scored": chunk.rows}))
-            sink = pa.BufferOutputStream()
-            pq.write_table(rows.filter(mine).replace_schema_metadata(footer), sink)
-            path = folder / SCORES / f"{part_name([chunk])}.parquet"
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(sink.getvalue())  # without Store's fsync: nothing here need survive
-    return replace(recipe, run_uri=str(folder))
+        Store(str(run_uri)).write(name, run.store.read(name))
+    chunks = [
+        Chunk(shard=uri, first_row=256 * n, rows=256, last=n == shard_chunks - 1, bytes_read=10**7)
+        for uri in read_listing(run)["uri"].to_pylist()
+        for n in range(shard_chunks)
+    ]
+    for start in range(0, len(chunks), part_chunks):
+        mine = chunks[start : start + part_chunks]
+        footer = part_footer(mine, replace(like.header, counts={"scored": 256 * len(mine)}))
+        # Not by Store.write: nothing here has to survive a crash, and fsync takes its time.
+        path = run_uri / SCORES / f"{part_name(mine)}.parquet"
+        pq.write_table(rows.replace_schema_metadata(footer), path)
+    return replace(recipe, run_uri=str(run_uri))
 
 
 def make_recipe(

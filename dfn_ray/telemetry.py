@@ -113,24 +113,18 @@ def duration(seconds: float | None) -> str:
 
 
 def table(rows: Sequence[tuple[str, int | str]], *, total: int | None = None) -> str:
-    """Names and values in two aligned columns; whole numbers also as a share of `total`."""
-    shown = [
-        (
-            name,
-            f"{value:,}" if isinstance(value, int) else value,
-            f"{value / total:8.2%}" if isinstance(value, int) and total else "",
-        )
-        for name, value in rows
-    ]
-    wide = max((len(name) for name, _, _ in shown), default=0)
-    # Text values stand left; only numbers are aligned among themselves.
-    far = max(
-        (len(v) for (_, v, _), (_, raw) in zip(shown, rows, strict=True) if isinstance(raw, int)),
-        default=0,
-    )
-    return "\n".join(
-        f"{name:<{wide}}  {value:>{far}}  {share}".rstrip() for name, value, share in shown
-    )
+    """Names and values in two columns, numbers aligned among themselves and also as a share of `total`."""
+    wide = max((len(name) for name, _ in rows), default=0)
+    far = max((len(f"{value:,}") for _, value in rows if isinstance(value, int)), default=0)
+    lines = []
+    for name, value in rows:
+        if isinstance(value, str):
+            shown = value
+        else:
+            share = f"  {value / total:8.2%}" if total else ""
+            shown = f"{value:>{far},}{share}"
+        lines.append(f"{name:<{wide}}  {shown}")
+    return "\n".join(lines)
 
 
 def selection_table(run_uri: str, value: Mapping[str, Any]) -> str:

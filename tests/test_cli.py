@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dfn_ray.cli import run
+from dfn_ray.testing.pools import jpeg_bytes, write_tar_shard
+
+RECIPE = """
+run_uri = "{folder}/run"
+[pool]
+uri = "{folder}/pool/*.tar"
+[[networks]]
+model = "ViT-B-32"
+random_weights_seed = 0
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Path:
+    samples = [{"key": f"{n}", "image": jpeg_bytes(), "caption": "grey"} for n in range(3)]
+    write_tar_shard(str(tmp_path / "pool" / "0.tar"), samples)
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE.format(folder=tmp_path))
+    return path
+
+
+def test_a_dry_run_prints_the_resolved_recipe_and_the_plan_and_starts_nothing(recipe, capsys):
+    assert run(["filter", str(recipe), "--dry-run", "--set", "select.keep_fraction=0.3"]) == 0
+    said = capsys.readouterr().out
+    resolved, _ = json.JSONDecoder().raw_decode(said)
+    assert resolved["select"]["keep_fraction"] == 0.3
+    assert "shards" in said.rpartition("}")[2]
+    assert not (recipe.parent / "run").exists()
+
+
+def test_a_dry_run_loads_neither_ray_nor_torch(recipe):
+    code = (
+        "import sys; from dfn_ray.cli import run; "
+        f"code = run(['filter', {str(recipe)!r}, '--dry-run']); "
+        "print(code, {'ray', 'torch'} & set(sys.modules))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines()[-1] == "0 set()"
+
+
+def test_wrong_input_exits_2_with_every_mistake(recipe, capsys):
+    assert run(["filter", str(recipe), "--set", "decode.mode=fst", "--set", "pool.x=1"]) == 2
+    said = capsys.readouterr().err
+    assert "decode.mode" in said
+    assert "pool.x: no such setting" in said
+
+
+def test_an_empty_pool_exits_2_before_anything_starts(recipe, capsys, tmp_path):
+    empty = f"pool.uri={tmp_path}/nothing/*.tar"
+    assert run(["filter", str(recipe), "--dry-run", "--set", empty]) == 2
+    assert "no shards at" in capsys.readouterr().err
+
+
+def test_verifying_what_is_no_run_exits_2(tmp_path, capsys):
+    assert run(["verify", str(tmp_path)]) == 2
+    assert "holds no run" in capsys.readouterr().err
+
+
+def test_inspect_shows_format_counts_and_example_rows(recipe, capsys):
+    assert run(["inspect", str(recipe.parent / "pool")]) == 0
+    said = capsys.readouterr().out
+    assert "1 tar" in said
+    assert "3 readable" in said
+    assert "grey" in said
+    assert "8x8" in said
+
+
+def test_the_entry_points_answer_help():
+    for command in ([sys.executable, "-m", "dfn_ray.cli", "--help"],
+                    [sys.executable, "jobs/filter_pool.py", "--help"]):  # fmt: skip
+        root = Path(__file__).parent.parent
+        told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
+        assert "usage: dfn-ray" in told.stdout

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from dfn_ray.telemetry import Progress, duration, selection_table, table
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_says_rate_share_time_left_and_drops_by_reason():
+    clock, stream = Clock(), io.StringIO()
+    progress = Progress(1000, stream=stream, clock=clock)
+    clock.now = 10
+    progress.add(100, 250, {"scored": 90, "failed/not_an_image": 7, "rejected/image_side": 3})
+    line = progress.line()
+    assert " 25.0% | 100 samples | 10/s | 30 s left | 10 dropped" in line
+    assert "(not_an_image 7, image_side 3)" in line
+
+
+def test_rates_count_only_what_this_attempt_did():
+    clock = Clock()
+    progress = Progress(1000, stream=io.StringIO(), clock=clock)
+    progress.resume(500, 500, {"scored": 500})
+    clock.now = 10
+    progress.add(100, 100, {"scored": 100})
+    assert "600 samples | 10/s | 40 s left" in progress.line()
+
+
+def test_a_log_gets_one_line_every_30_seconds_and_a_terminal_one_that_renews_itself():
+    clock, log, terminal = Clock(), io.StringIO(), Terminal()
+    both = [Progress(100, stream=stream, clock=clock) for stream in (log, terminal)]
+    for second in range(61):
+        clock.now = second
+        for progress in both:
+            progress.add(1, 1, {"scored": 1})
+    assert log.getvalue().count("\n") == 2
+    assert terminal.getvalue().count("\n") == 0
+    assert terminal.getvalue().count("\r") == 60
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (None, "unknown time"),
+        (42, "42 s"),
+        (420, "7 min"),
+        (12000, "3 h 20 min"),
+        (2e6, "23.1 days"),
+    ],
+)
+def test_durations_are_said_as_people_say_them(seconds, said):
+    assert duration(seconds) == said
+
+
+def test_a_table_aligns_numbers_and_gives_shares():
+    assert table([("all", 1000), ("  some", 25), ("name", "x")], total=1000).splitlines() == [
+        "all     1,000   100.00%",
+        "  some     25     2.50%",
+        "name    x",
+    ]
+
+
+def test_the_accounting_table_balances_line_by_line():
+    value = {
+        "samples": 10,
+        "k": 3,
+        "counts": {"scored": 7, "rejected/image_side": 1, "failed/not_an_image": 2},
+        "threshold": 0.25,
+        "network": "dfn",
+        "at": 2,
+        "state": "final",
+        "faults": {"a.tar": ["empty_shard", ""]},
+        "repeated_uids": 1,
+    }
+    lines = selection_table("run", value).splitlines()
+    assert next(line.split("  ")[0] for line in lines) == "samples in the pool"
+    assert any("rejected: image side" in line and " 1 " in line for line in lines)
+    assert any("below the threshold" in line and " 4 " in line for line in lines)
+    assert "threshold 0.250000 on dfn; 2 samples share it" in lines
+    assert "bad shard a.tar: empty_shard" in lines
+    assert "1 kept samples repeat another one's uid" in lines
