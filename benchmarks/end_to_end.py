@@ -13,12 +13,11 @@ The limit of a run is min(forward, decode); the figures that matter are dfn_ray 
 from __future__ import annotations
 
 import argparse
-import io
 import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -28,11 +27,10 @@ from typing import Any
 import open_clip
 import pyarrow.parquet as pq
 import torch
-from PIL import Image
+from photos import PIXELS, write_pool
 from webdataset.compat import WebDataset
 
 from dfn_ray.config import Pool, Recipe, recipe_from
-from dfn_ray.demo.run import DATA
 from dfn_ray.filtering.cells import Cell
 from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.filtering.prepare import Preparation, prepare
@@ -42,10 +40,6 @@ from dfn_ray.filtering.weights import load_networks
 from dfn_ray.manifest import read_part
 from dfn_ray.pool import Shard, iter_chunks, list_shards
 from dfn_ray.storage import Store
-from dfn_ray.testing.pools import TarBuilder
-
-PIXELS = 512
-"""Side of the images, as img2dataset stores DataComp's."""
 
 
 def main() -> None:
@@ -88,38 +82,6 @@ def main() -> None:
     limit = min(rates["decode limit"], rates["forward limit"])
     print(f"dfn_ray / min(limits)  {rates['dfn_ray'] / limit:.2f}   (bar: >= 0.80)")
     print(f"dfn_ray / plain loop   {rates['dfn_ray'] / rates['plain loop']:.2f}   (bar: >= 1.80)")
-
-
-def write_pool(folder: Path, samples: int) -> Path:
-    """The demo pool's images, enlarged to photo size as JPEG, with their own captions."""
-    folder.mkdir(parents=True)
-    pairs = list(demo_pairs())
-    shard_samples = max(1, samples // 8)
-    for shard in range(-(-samples // shard_samples)):
-        tar = TarBuilder()
-        for number in range(shard * shard_samples, min(samples, (shard + 1) * shard_samples)):
-            image, caption = pairs[number % len(pairs)]
-            buffer = io.BytesIO()
-            Image.open(io.BytesIO(image)).convert("RGB").resize((PIXELS, PIXELS)).save(
-                buffer, "JPEG", quality=90
-            )
-            tar.sample(f"{number:09d}", image=buffer.getvalue(), caption=caption)
-        (folder / f"{shard:05d}.tar").write_bytes(tar.getvalue())
-    return folder
-
-
-def demo_pairs() -> Iterator[tuple[bytes, str]]:
-    """The readable pairs of the demo pool."""
-    pool = Pool(uri=(str(DATA / "pool"),))
-    for shard in list_shards(pool):
-        for _, table in iter_chunks(shard, pool):
-            for row in table.to_pylist():
-                if row["status"] is None and not row["image"].startswith(b"<"):
-                    try:
-                        Image.open(io.BytesIO(row["image"])).load()
-                    except OSError:
-                        continue  # one of the demo's damaged images
-                    yield row["image"], row["text"]
 
 
 def decode_limit(recipe: Recipe, cpus: int) -> float:

@@ -98,6 +98,8 @@ class Planned:
     start_s: float
     scan_s: float
     parts: int
+    listing_bytes: int
+    """Memory of the list of shards, as Python counts it."""
     ledger_bytes: int
     """Memory of the ledger alone, as Python counts it."""
     footer_bytes: int
@@ -149,24 +151,31 @@ def main() -> None:
         wide_pool = write_pool(folder / "wide-pool", given.shards // 50, WIDE_CHUNKS)
         wide = make_recipe(folder / "wide", wide_pool, network, chunk_rows=1)
         print(f"{given.shards:,} shards, {os.cpu_count()} CPUs, ray {ray.__version__}")
-        report_planning(waves, given.shards)
-        report_scoring("waves", waves, given.shards)
+        listed_bytes = report_planning(waves, given.shards)
+        report_scoring("waves", waves, given.shards, listed_bytes)
         report_resuming(waves, folder, given.shards)
         report_finishing(waves, given.shards)
-        report_scoring("single wave", single, given.shards)
+        report_scoring("single wave", single, given.shards, listed_bytes)
         report_scoring("wide shards", wide, given.shards // 50 * WIDE_CHUNKS, unit="chunk")
 
 
-def report_planning(recipe: Recipe, shards: int) -> None:
-    """Print what it costs to begin a run."""
+def report_planning(recipe: Recipe, shards: int) -> float:
+    """Print what it costs to begin a run; returns the memory that a listed shard takes, in bytes."""
     planned = alone(plan, recipe)
     row("planning, listing", planned.list_s / shards * 1e3, "ms/shard")
     row("planning, run.json and pool.parquet", planned.start_s / shards * 1e3, "ms/shard")
     row("planning", (planned.list_s + planned.start_s) / shards * 1e3, "ms/shard", TIME_BAR_MS)
+    row("planning, list of shards in memory", planned.listing_bytes / shards, "bytes/shard")
+    return planned.listing_bytes / shards
 
 
-def report_scoring(name: str, recipe: Recipe, units: int, *, unit: str = "shard") -> None:
-    """Print what a scoring run costs the driver per shard, or per chunk where shards have many."""
+def report_scoring(
+    name: str, recipe: Recipe, units: int, listed_bytes: float = 0.0, *, unit: str = "shard"
+) -> None:
+    """Print what a scoring run costs the driver per shard, or per chunk where shards have many.
+
+    The list of shards is there before the first commit, so its `listed_bytes` are added to the slope.
+    """
     run = alone(score, recipe)
     marks = [mark for mark in MARKS if mark <= units]
     seen = ", ".join(f"{mark:,} {run.at(mark) / MIB:.0f}" for mark in marks)
@@ -175,7 +184,7 @@ def report_scoring(name: str, recipe: Recipe, units: int, *, unit: str = "shard"
         f"committed: {seen}; peak {max(run.uss_bytes) / MIB:.0f} (RSS {max(run.rss_bytes) / MIB:.0f})"
     )
     bar = MEMORY_BAR_BYTES if unit == "shard" else None
-    row(f"{name}, driver memory", run.slope_bytes(), f"bytes/{unit}", bar)
+    row(f"{name}, driver memory", run.slope_bytes() + listed_bytes, f"bytes/{unit}", bar)
     row(f"{name}, wall time", run.wall_s / units * 1e3, f"ms/{unit}")
 
 
@@ -239,18 +248,29 @@ def plan(recipe: Recipe) -> Planned:
     ledger = scan_ledger(run.store, run.fingerprint)
     scanned = time.perf_counter()
     assert ledger.complete_shards in (0, len(shards))
+    shards = ledger = None
     tracemalloc.start()
-    again = scan_ledger(run.store, run.fingerprint)
+    shards = tuple(list_shards(recipe.pool))
     gc.collect()
-    ledger_bytes = tracemalloc.get_traced_memory()[0]
-    assert again.samples == ledger.samples
+    listing_bytes = tracemalloc.get_traced_memory()[0]
+    ledger = scan_ledger(run.store, run.fingerprint)
+    gc.collect()
+    ledger_bytes = tracemalloc.get_traced_memory()[0] - listing_bytes
+    tracemalloc.stop()
+    assert ledger.complete_shards in (0, len(shards))
     names = part_names(run.store)
     footer_bytes = 0
     if names:
         file = f"{recipe.run_uri}/{SCORES}/{names[-1]}.parquet"
         footer_bytes = pq.read_metadata(file).serialized_size
     return Planned(
-        listed - begin, started - listed, scanned - started, len(names), ledger_bytes, footer_bytes
+        list_s=listed - begin,
+        start_s=started - listed,
+        scan_s=scanned - started,
+        parts=len(names),
+        listing_bytes=listing_bytes,
+        ledger_bytes=ledger_bytes,
+        footer_bytes=footer_bytes,
     )
 
 

@@ -93,7 +93,9 @@ def build(
         torch.set_num_threads(threads)
     module = _module(frozen.model_cfg, frozen.hf_config)
     weights.restore(module, frozen.state)
-    module.requires_grad_(False).eval().to(device=device, dtype=_DTYPES[frozen.precision])
+    # requires_grad stays on (scoring runs in inference mode): without it torch.matmul takes the q, k, v product
+    # of MultiheadAttention's transposed input as a batched one and copies the weights. Captions: 451 -> 143/s.
+    module.eval().to(device=device, dtype=_DTYPES[frozen.precision])
     _keep_statistics_in_float32(module)
     return FilteringNetwork(module, frozen.transform, torch.device(device), compile=compile)
 

@@ -208,10 +208,13 @@ def _read_pool(work: Sequence[Work], pool: Pool, decode: Decode) -> Dataset:
 
 
 def _stage(stage: Stage, decode: Decode) -> dict[str, Any]:
-    """A stage over cells as arguments of map_batches, with the readers' resources so that they fuse."""
+    """A stage over cells as arguments of map_batches, so that it fuses with the reading.
+
+    For that it needs the readers' resources and no batch size: a read never fuses with a stage that has one.
+    """
     return {
         "fn": partial(over_cells, stage=stage),
-        "batch_size": 1,
+        "batch_size": None,
         "batch_format": "pyarrow",
         "num_cpus": decode.cpus,
         "max_retries": TASK_RETRIES,

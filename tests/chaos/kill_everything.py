@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -124,7 +124,7 @@ def cluster(folder: Path) -> Iterator[str]:
         yield f"127.0.0.1:{port}"
     finally:
         for process in [*psutil.Process(head.pid).children(recursive=True), head]:
-            with_no_such_process(process.kill)
+            done(process.kill)
         shutil.rmtree(temp, ignore_errors=True)
 
 
@@ -141,43 +141,34 @@ def drive(recipe: Path, address: str) -> subprocess.Popen[bytes]:
 
 
 def disturb(recipe: Path, address: str, given: argparse.Namespace) -> Counter[str]:
-    """Filter while killing; a run that ends before enough kills is made to lose a third of its parts."""
+    """Filter while killing, the kills spread over the whole run by the rows committed so far."""
     rng = random.Random(given.seed)
     killed: Counter[str] = Counter()
     driver = drive(recipe, address)
-    run = recipe.with_suffix("")
+    run, total = recipe.with_suffix(""), given.shards * given.samples
     while True:
-        time.sleep(rng.uniform(0.2, 2.5))
+        time.sleep(rng.uniform(0.0, 0.5))
         if (code := driver.poll()) is not None:
-            assert code == 0, (
-                f"the driver failed by itself: {recipe.with_suffix('.log').read_text()}"
-            )
-            if sum(killed.values()) >= given.kills:
-                return killed
-            unfinish(run, rng)
-            driver = drive(recipe, address)
+            assert code == 0, f"the driver failed: {recipe.with_suffix('.log').read_text()}"
+            break
+        if committed_rows(run) < total * (sum(killed.values()) + 0.5) / (given.kills + 1):
             continue
-        kind = rng.choices(list(TARGETS), [2, 2, 3, 2])[0]
+        kind = rng.choice(list(TARGETS))
         if kind == "driver":
-            if find(TARGETS["scorer"], rng) is None or rng.random() < 0.5:
-                continue  # a driver that has not begun proves nothing
             driver.kill()
             driver.wait()
             driver = drive(recipe, address)
-        elif (victim := find(TARGETS[kind], rng)) is None or not with_no_such_process(victim.kill):
+        elif (victim := find(TARGETS[kind], rng)) is None or not done(victim.kill):
             continue
         killed[kind] += 1
-        say(f"killed {kind} ({sum(killed.values())})")
+        say(f"killed {kind} ({sum(killed.values())}) at {committed_rows(run):,} of {total:,} rows")
+    assert sum(killed.values()) >= given.kills, f"only {sum(killed.values())} kills: a longer run"
+    return killed
 
 
-def unfinish(run: Path, rng: random.Random) -> None:
-    """Take back the end of a finished run and a third of its parts, so that there is more to disturb."""
-    (run / "selection.json").unlink()
-    for folder in ("scores",):
-        for path in sorted((run / folder).glob("*.parquet")):
-            if rng.random() < 1 / 3:
-                path.unlink()
-    say("finished too early: lost a third of its parts")
+def committed_rows(run: Path) -> int:
+    """Rows in the parts that are committed now."""
+    return sum(pq.read_metadata(path).num_rows for path in run.glob("scores/part-*.parquet"))
 
 
 def find(title: str, rng: random.Random) -> psutil.Process | None:
@@ -192,8 +183,8 @@ def find(title: str, rng: random.Random) -> psutil.Process | None:
     return rng.choice(found) if found else None
 
 
-def with_no_such_process(kill) -> bool:
-    """Do it; False when the process was gone already."""
+def done(kill: Callable[[], None]) -> bool:
+    """Kill; False when the process was gone already."""
     try:
         kill()
     except (psutil.NoSuchProcess, ProcessLookupError):
