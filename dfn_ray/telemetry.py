@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
 RATE_WINDOW_S = 60.0
@@ -36,6 +36,7 @@ class Progress:
         self._samples = 0
         self._counts: Counter[str] = Counter()
         self._recent: deque[tuple[float, int, int]] = deque([(clock(), 0, 0)])
+        self._seen: dict[str, float] = {}
         self._said = clock()
         self._start = clock()
         self._stage = stage
@@ -46,13 +47,21 @@ class Progress:
         self._counts = Counter(counts)
         self._recent = deque([(self._clock(), samples, done_bytes)])
 
-    def add(self, samples: int, done_bytes: int, counts: Mapping[str, int]) -> None:
-        """Count a committed part, and say so when it is time."""
+    def add(
+        self,
+        samples: int,
+        done_bytes: int,
+        counts: Mapping[str, int],
+        *,
+        scorers: Iterable[str] = (),
+    ) -> None:
+        """Count a committed part and who scored it, and say so when it is time."""
         self._samples += samples
         self._done_bytes += done_bytes
         self._counts.update(counts)
         now = self._clock()
         self._recent.append((now, self._samples, self._done_bytes))
+        self._seen.update(dict.fromkeys(scorers, now))
         while now - self._recent[0][0] > RATE_WINDOW_S and len(self._recent) > 2:
             self._recent.popleft()
         if now - self._said >= (TERMINAL_EVERY_S if self._terminal else LINE_EVERY_S):
@@ -68,6 +77,7 @@ class Progress:
         share = min(1.0, self._done_bytes / self._total_bytes) if self._total_bytes else 1.0
         left = max(0, self._total_bytes - self._done_bytes)
         left_s = left / byte_rate if byte_rate > 0 else None
+        alive = sum(self._clock() - seen <= RATE_WINDOW_S for seen in self._seen.values())
         dropped = sum(count for name, count in self._counts.items() if "/" in name)
         worst = ", ".join(
             f"{name.partition('/')[2]} {count:,}"
@@ -79,6 +89,7 @@ class Progress:
             f"{self._samples:,} samples",
             f"{rate:,.0f}/s",
             f"{duration(left_s)} left",
+            *([f"{alive} scorers"] if alive else []),
             f"{dropped:,} dropped" + (f" ({worst})" if worst else ""),
         ]
         return " | ".join(parts)

@@ -30,6 +30,17 @@ def test_progress_says_rate_share_time_left_and_drops_by_reason():
     assert "(not_an_image 7, image_side 3)" in line
 
 
+def test_scorers_count_as_alive_for_as_long_as_rates_look_back():
+    clock = Clock()
+    progress = Progress(100, stream=io.StringIO(), clock=clock)
+    progress.add(1, 1, {"scored": 1}, scorers=["a", "b"])
+    clock.now = 50
+    progress.add(1, 1, {"scored": 1}, scorers=["b"])
+    assert "| 2 scorers |" in progress.line()
+    clock.now = 100
+    assert "| 1 scorers |" in progress.line()
+
+
 def test_rates_count_only_what_this_attempt_did():
     clock = Clock()
     progress = Progress(1000, stream=io.StringIO(), clock=clock)

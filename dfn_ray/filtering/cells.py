@@ -27,6 +27,8 @@ class Cell:
     """One row per sample of the chunk, in order."""
     inputs: pa.Table | None = None
     """One row per sample that the networks must score: `row`, pixels and tokens. None once scored."""
+    scorer: str = ""
+    """Which scorer scored it; for progress only."""
 
 
 Stage = Callable[[Cell], Cell]
@@ -39,6 +41,7 @@ def pack(cells: list[Cell]) -> pa.Table:
             "chunk": pa.array([json.dumps(cell.chunk.to_json()) for cell in cells], pa.string()),
             "samples": pa.chunked_array([_to_binary(cell.samples) for cell in cells], _BINARY),
             "inputs": pa.chunked_array([_to_binary(cell.inputs) for cell in cells], _BINARY),
+            "scorer": pa.array([cell.scorer for cell in cells], pa.string()),
         }
     )
 
@@ -52,6 +55,7 @@ def unpack(block: pa.Table) -> Iterator[Cell]:
             inputs=_from_binary(block["inputs"][index])
             if block["inputs"][index].is_valid
             else None,
+            scorer=block["scorer"][index].as_py(),
         )
 
 

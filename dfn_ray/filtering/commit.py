@@ -51,12 +51,14 @@ class Committer:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Commit all cells of the block as one part. Raises RunTakenOver when another driver has the run."""
-        part = self.commit(list(unpack(block)))
+        cells = list(unpack(block))
+        part = self.commit(cells)
         return pa.table(
             {
                 "name": [part.name],
                 "chunks": [json.dumps([chunk.to_json() for chunk in part.chunks])],
                 "counts": [json.dumps(dict(part.header.counts))],
+                "scorers": [json.dumps(sorted({cell.scorer for cell in cells} - {""}))],
             }
         )
 

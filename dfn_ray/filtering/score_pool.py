@@ -211,6 +211,7 @@ def _count(job: ScoringJob, part: Committed) -> None:
         sum(chunk.rows for chunk in part.chunks),
         sum(chunk.bytes_read for chunk in part.chunks),
         part.counts,
+        scorers=part.scorers,
     )
 
 

@@ -97,9 +97,13 @@ class ScorerActor(Scorer):
         bounds: Bounds,
     ) -> None:
         super().__init__(ray.get(networks), inputs, scorers, deciding, bounds)
+        self._name = ray.get_runtime_context().get_actor_id() or ""
 
     def __call__(self, block: pa.Table) -> pa.Table:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return over_cells(block, stage=super().__call__)
+        return over_cells(block, stage=self._score)
+
+    def _score(self, cell: Cell) -> Cell:
+        return replace(super().__call__(cell), scorer=self._name)
 
 
 def _spread(values: np.ndarray, rows: np.ndarray, count: int) -> pa.Array:

@@ -56,6 +56,8 @@ class Committed:
     name: str
     chunks: tuple[Chunk, ...]
     counts: dict[str, int]
+    scorers: tuple[str, ...] = ()
+    """Which actors scored it."""
 
 
 def connect(address: str | None = None) -> None:
@@ -239,6 +241,7 @@ def _committed(parts: Dataset) -> Iterator[Committed]:
             row["name"],
             tuple(Chunk.from_json(value) for value in json.loads(row["chunks"])),
             json.loads(row["counts"]),
+            tuple(json.loads(row["scorers"])),
         )
 
 
