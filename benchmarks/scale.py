@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import isnan, nan
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
@@ -72,6 +73,8 @@ TIME_BAR_MS = 2.0
 WARM_SHARDS = 1000
 """Shards committed before memory is looked at: imports, Ray's pools and the first wave's plan come before."""
 SAMPLE_EVERY_S = 2.0
+MIN_SAMPLES = 8
+"""Fewer samples at different counts give no slope."""
 MARKS = (1000, 2500, 4000, 5000, 7500, 10_000)
 """Shards (or chunks) committed at which the driver's memory is printed."""
 MIB = 2**20
@@ -118,10 +121,11 @@ class Scored:
     uss_bytes: list[int]
     rss_bytes: list[int]
 
-    def slope_bytes(self, warm: int = WARM_SHARDS) -> float:
-        """Least-squares growth of USS per shard, after the first `warm`."""
-        warm = min(warm, self.committed[-1] // 4)
-        known = [i for i, done in enumerate(self.committed) if done >= warm]
+    def slope_bytes(self) -> float:
+        """Least-squares growth of USS per shard after the first `WARM_SHARDS`; NaN when that is too little to tell."""
+        known = [i for i, done in enumerate(self.committed) if done >= WARM_SHARDS]
+        if len({self.committed[i] for i in known}) < MIN_SAMPLES:
+            return nan
         done, uss = (np.array(values)[known] for values in (self.committed, self.uss_bytes))
         return float(np.polyfit(done, uss, 1)[0])
 
@@ -220,7 +224,11 @@ def report_finishing(recipe: Recipe, shards: int) -> None:
 
 def row(name: str, value: float, unit: str, bar: float | None = None) -> None:
     """Print a figure, and whether it keeps its bar."""
-    verdict = "" if bar is None else f"bar {bar:g}: {'PASS' if value <= bar else 'MISS'}"
+    verdict = ""
+    if bar is not None:
+        verdict = f"bar {bar:g}: " + ("PASS" if value <= bar else "MISS")
+    if isnan(value):
+        verdict = "too few shards to tell"
     print(f"  {name:34} {value:10,.2f} {unit:12} {verdict}".rstrip(), flush=True)
 
 

@@ -131,17 +131,15 @@ def decode_images(
                 ):
                     array[index] = pixels_HWC
             except _DECODER_ERRORS as error:
-                reason = _why(error, data)
+                reason = _why(error)
         if reason is not None:
             code_N[index] = 1 + _CODES.index(reason)
 
     faults = run_isolated(decode, len(given), timeout_s=timeout_s)
     for position, fault in faults.items():
         code_N[given[position]] = 1 + _CODES.index(fault)
-    for array in pixels:
-        array[code_N != 0] = (
-            0  # an image may fail between two transforms, or half way through a row
-        )
+    for array in pixels:  # an image may fail between two transforms, or half way through a row
+        array[code_N != 0] = 0
     return DecodedImages(
         pixels=pixels,
         width=size_N2[:, 0].copy(),
@@ -176,15 +174,14 @@ def _open(data: bytes | memoryview) -> Image.Image:
         raise _Unreadable(Reason.DECODE_ERROR) from error
 
 
-def _why(error: Exception, data: bytes | memoryview) -> Reason:
+def _why(error: Exception) -> Reason:
     """Whether a decoder stopped because the file ends early or because it is damaged."""
-    if "truncated" in str(error).lower() or _is_short_webp(data):
-        return Reason.TRUNCATED_IMAGE
-    return Reason.DECODE_ERROR
+    ends_early = "truncated" in str(error).lower()  # Pillow raises OSError for both
+    return Reason.TRUNCATED_IMAGE if ends_early else Reason.DECODE_ERROR
 
 
 def _is_short_webp(data: bytes | memoryview) -> bool:
-    """Whether a WebP file is shorter than its header says; Pillow decodes none of it then."""
+    """Whether a WebP file is shorter than its header says; Pillow opens none of it then."""
     head = bytes(data[:12])
     size_bytes = int.from_bytes(head[4:8], "little") + 8
     return head[:4] == b"RIFF" and head[8:] == b"WEBP" and len(data) < size_bytes

@@ -83,9 +83,8 @@ class _Progress:
         self.begin(index)
 
     def begin(self, index: int) -> None:
-        self._at[1] = (
-            time.monotonic()
-        )  # first, so that a reader never sees a new item with an old time
+        # The time first, so that a reader never sees a new item with an old time.
+        self._at[1] = time.monotonic()
         self._at[0] = index
 
     @property

@@ -96,15 +96,7 @@ def build(
     # requires_grad stays on (scoring runs in inference mode): without it torch.matmul takes the q, k, v product
     # of MultiheadAttention's transposed input as a batched one and copies the weights. Captions: 451 -> 143/s.
     module.eval().to(device=device, dtype=_DTYPES[frozen.precision])
-    _keep_statistics_in_float32(module)
     return FilteringNetwork(module, frozen.transform, torch.device(device), compile=compile)
-
-
-def _keep_statistics_in_float32(module: nn.Module) -> None:
-    """Batch norm's running mean and variance lose three decimal digits in bf16, and cost nothing in float32."""
-    for part in module.modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm):
-            part.float()
 
 
 def _hf_config(model_cfg: dict[str, Any]) -> dict[str, Any] | None:

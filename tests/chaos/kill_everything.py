@@ -72,10 +72,10 @@ def main() -> int:
     say(f"in {folder}")
     write_pool(folder / "pool", shards=given.shards, samples=given.samples)
     save_network(folder / "network", seed=0)
-    with cluster(folder) as address:
+    with cluster(folder) as (address, head):
         calm = recipe(folder, "calm", given)
         assert drive(calm, address).wait() == 0, "the undisturbed run failed"
-        killed = disturb(recipe(folder, "chaos", given), address, given)
+        killed = disturb(recipe(folder, "chaos", given), address, head, given)
     same = compare(folder / "calm", folder / "chaos")
     counted = verify_run(str(folder / "chaos"), full=True, say=say)
     say(f"killed {sum(killed.values())}: " + ", ".join(f"{n} {k}s" for k, n in killed.items()))
@@ -100,8 +100,8 @@ def recipe(folder: Path, name: str, given: argparse.Namespace) -> Path:
 
 
 @contextmanager
-def cluster(folder: Path) -> Iterator[str]:
-    """A Ray head of our own; gives its address and ends only its own processes."""
+def cluster(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """A Ray head of our own; gives its address and process, and ends only its own processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -121,7 +121,7 @@ def cluster(folder: Path) -> Iterator[str]:
             assert time.monotonic() < deadline, "the cluster did not start"
             time.sleep(0.2)
         time.sleep(5)
-        yield f"127.0.0.1:{port}"
+        yield f"127.0.0.1:{port}", psutil.Process(head.pid)
     finally:
         for process in [*psutil.Process(head.pid).children(recursive=True), head]:
             done(process.kill)
@@ -140,7 +140,9 @@ def drive(recipe: Path, address: str) -> subprocess.Popen[bytes]:
         )
 
 
-def disturb(recipe: Path, address: str, given: argparse.Namespace) -> Counter[str]:
+def disturb(
+    recipe: Path, address: str, head: psutil.Process, given: argparse.Namespace
+) -> Counter[str]:
     """Filter while killing, the kills spread over the whole run by the rows committed so far."""
     rng = random.Random(given.seed)
     killed: Counter[str] = Counter()
@@ -158,7 +160,7 @@ def disturb(recipe: Path, address: str, given: argparse.Namespace) -> Counter[st
             driver.kill()
             driver.wait()
             driver = drive(recipe, address)
-        elif (victim := find(TARGETS[kind], rng)) is None or not done(victim.kill):
+        elif (victim := find(head, TARGETS[kind], rng)) is None or not done(victim.kill):
             continue
         killed[kind] += 1
         say(f"killed {kind} ({sum(killed.values())}) at {committed_rows(run):,} of {total:,} rows")
@@ -171,15 +173,16 @@ def committed_rows(run: Path) -> int:
     return sum(pq.read_metadata(path).num_rows for path in run.glob("scores/part-*.parquet"))
 
 
-def find(title: str, rng: random.Random) -> psutil.Process | None:
+def find(head: psutil.Process, title: str, rng: random.Random) -> psutil.Process | None:
     """One of the cluster's worker processes that runs such a stage now."""
-    found = [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if process.info["cmdline"]
-        and process.info["cmdline"][0].startswith("ray::")
-        and title in process.info["cmdline"][0]
-    ]
+    found = []
+    for process in head.children(recursive=True):
+        try:
+            command = " ".join(process.cmdline())
+        except psutil.NoSuchProcess:
+            continue
+        if command.startswith("ray::") and title in command:
+            found.append(process)
     return rng.choice(found) if found else None
 
 

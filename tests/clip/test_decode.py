@@ -270,10 +270,15 @@ def test_an_image_that_kills_or_hangs_its_decoder_costs_one_sample(lethal_images
 
 def test_a_crash_half_way_leaves_no_pixels_behind():
     class Bomb:
+        """A second transform whose pixels kill the process while they are copied."""
+
         size = (64, 64)
 
         def pixels_HWC(self, image, size):
-            return ctypes.string_at(0)
+            return self
+
+        def __array__(self, *_):
+            ctypes.string_at(0)
 
     result = decoded(JPEG, transforms=[TRANSFORM, Bomb()])
     assert result.reason == [Reason.DECODE_CRASHED]

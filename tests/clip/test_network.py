@@ -7,6 +7,7 @@ import logging
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import open_clip
 import pytest
 
@@ -14,7 +15,7 @@ from dfn_ray import config
 from dfn_ray.clip import architecture
 from dfn_ray.clip.network import build, load_network
 from dfn_ray.errors import InputError
-from tests.clip.conftest import KINDS, network_folder, spec
+from tests.clip.conftest import KINDS, network_folder, photo, spec
 
 
 def edited(folders, tmp_path, edit, kind="vit"):
@@ -92,6 +93,24 @@ def test_the_transform_is_the_one_open_clip_attaches(folders, tmp_path, kind):
     assert got.size == ((size, size) if isinstance(size, int) else tuple(size))
     assert (got.resize_mode, got.interpolation) == (wanted.resize_mode, wanted.interpolation)
     assert (got.mean, got.std) == (tuple(wanted.mean), tuple(wanted.std))
+
+
+def test_interpolation_is_ignored_exactly_where_open_clip_ignores_it(folders, tmp_path):
+    folder = edited(
+        folders,
+        tmp_path,
+        lambda v: v.update(preprocess_cfg={"interpolation": "bilinear"}),
+        "non_square",
+    )
+    _, _, preprocess = open_clip.create_model_and_transforms(
+        f"local-dir:{folder}", image_mean=(0.0,) * 3, image_std=(1.0,) * 3
+    )
+    image = photo(90, 70)
+    wanted_HWC = (preprocess(image) * 255).round().byte().permute(1, 2, 0).numpy()
+    got = load_network(spec(folder)).transform
+    assert np.array_equal(got.pixels_HWC(image, image.size), wanted_HWC)
+    asked = load_network(spec(folder, interpolation="bilinear")).transform
+    assert asked.interpolation == "bilinear"
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import numpy as np
@@ -49,6 +50,20 @@ def test_the_word_memory_is_bounded_and_forgetting_changes_no_token(monkeypatch)
     assert len(built.cache) <= 52
 
 
+def test_the_fingerprint_changes_with_each_part_of_a_tokenizer():
+    files = (("tokenizer.json", b"{}"),)
+    specs = [
+        CLIP,
+        TokenizerSpec(context_length=76),
+        TokenizerSpec(context_length=77, kwargs_json='{"clean": "whitespace"}'),
+        TokenizerSpec(context_length=77, files=files),
+        TokenizerSpec(context_length=77, files=files, mode="clips"),
+        TokenizerSpec(context_length=77, files=(("tokenizer.json", b"[]"),)),
+        TokenizerSpec(context_length=77, files=(("vocab.json", b"{}"),)),
+    ]
+    assert len({json.dumps(spec.fingerprint()) for spec in specs}) == len(specs)
+
+
 CROPPED = {"vit", "quick_gelu", "non_square", "resnet", "custom_text", "eos_pool", "timm"}
 
 
@@ -57,11 +72,20 @@ def test_only_causal_towers_read_at_the_end_token_are_cropped(folders, kind):
     assert text.can_crop_text(model_of(folders(kind))) == (kind in CROPPED)
 
 
-@pytest.mark.parametrize("pool_type", ["first", "last", "none"])
-def test_towers_read_elsewhere_are_not_cropped(pool_type):
-    cfg = {**KINDS["custom_text"]["text_cfg"], "pool_type": pool_type}
-    arguments = {k: v for k, v in KINDS["custom_text"].items() if k != "custom_text"}
-    assert not text.can_crop_text(open_clip.CustomTextCLIP(**{**arguments, "text_cfg": cfg}))
+@pytest.mark.parametrize(
+    "text_cfg",
+    [
+        {"pool_type": "first"},
+        {"pool_type": "last"},
+        {"pool_type": "none"},
+        {"no_causal_mask": True},
+    ],
+    ids=str,
+)
+def test_towers_that_are_read_elsewhere_or_see_ahead_are_not_cropped(text_cfg):
+    cfg = {**KINDS["custom_text"], "text_cfg": {**KINDS["custom_text"]["text_cfg"], **text_cfg}}
+    del cfg["custom_text"]
+    assert not text.can_crop_text(open_clip.CustomTextCLIP(**cfg))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -79,6 +79,13 @@ def test_the_state_survives_the_way_to_an_actor_bit_for_bit(folders, state):
     assert weights.sha256(arrived.state) == frozen.weights_sha256
 
 
+def test_a_state_that_lacks_a_tensor_is_not_built(folders):
+    frozen = load_network(spec(folders("vit")))
+    del frozen.state["ln_final.bias"]
+    with pytest.raises(RuntimeError, match=r"ln_final\.bias"):
+        build(frozen)
+
+
 def test_a_half_precision_checkpoint_is_widened_exactly(tiny, state, tmp_path):
     half = {name: tensor.bfloat16() for name, tensor in state.items()}
     safetensors.torch.save_file(half, tmp_path / "half.safetensors")
