@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -58,15 +59,22 @@ def main() -> None:
         recipe = recipe_from(
             {
                 "run_uri": f"{folder}/run",
-                "pool": {"uri": [str(pool)], "chunk_rows": given.batch_size},
+                "pool": {"uri": [str(pool)]},
                 "decode": {"mode": given.decode},
                 "networks": [{"model": given.model, "random_weights_seed": 0, "precision": "bf16"}],
                 "scorers": {
                     "batch_size": given.batch_size,
                     "device": given.device,
                     "gpus": 1.0 if given.device == "cuda" else 0.0,
+                    # One thread each: a forward of several threads waits for the slowest, which
+                    # shares its core with a decoder.
+                    **(
+                        {"min_size": cpus, "max_size": cpus, "threads": 1}
+                        if given.device == "cpu"
+                        else {}
+                    ),
                 },
-                "execution": {"chunks_per_part": 2},
+                "execution": {"chunks_per_part": 1},
             }
         )
         print(f"{given.samples} samples of {PIXELS}x{PIXELS}, {given.model} bf16, {cpus} CPUs, "
@@ -109,7 +117,8 @@ def forward_limit(recipe: Recipe, cpus: int) -> float:
     """Samples/s of the scorer on prepared chunks, all CPUs, nothing else running."""
     networks = load_networks(recipe)
     preparation, inputs = plan_inputs(networks, recipe)
-    scorer = Scorer(networks, inputs, recipe.scorers, "dfn", Bounds(2.0, 2.0))
+    scorers = replace(recipe.scorers, threads=cpus)
+    scorer = Scorer(networks, inputs, scorers, "dfn", Bounds(2.0, 2.0))
     cells = [
         prepare(Cell(chunk=chunk, samples=table), preparation=preparation)
         for shard in list_shards(recipe.pool)[:2]

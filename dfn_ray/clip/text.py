@@ -61,9 +61,8 @@ def encode_text(model: nn.Module, tokens_BL: torch.Tensor) -> torch.Tensor:
     tower: Any = getattr(model, "text", model)
     length = tokens_BL.shape[1]
     dtype = tower.transformer.get_cast_dtype()
-    x_BLW = tower.token_embedding(tokens_BL).to(dtype) + tower.positional_embedding[:length].to(
-        dtype
-    )
+    position_LW = tower.positional_embedding[:length].to(dtype)
+    x_BLW = tower.token_embedding(tokens_BL).to(dtype) + position_LW
     x_BLW = tower.transformer(x_BLW, attn_mask=tower.attn_mask[:length, :length])
     pool_type, end_id = _pool(tower)
     x_BW = text_global_pool(tower.ln_final(x_BLW), tokens_BL, pool_type, eos_token_id=end_id)
