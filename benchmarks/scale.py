@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import logging
 import os
 import tempfile
@@ -35,12 +34,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import open_clip
 import psutil
 import pyarrow.parquet as pq
 import ray
-import torch
-from safetensors.torch import save_file
 
 from dfn_ray.config import Recipe, recipe_from, recipe_values
 from dfn_ray.filtering import stream
@@ -64,6 +60,7 @@ from dfn_ray.manifest import (
 from dfn_ray.pool import list_shards, listing_table
 from dfn_ray.schema import Chunk
 from dfn_ray.storage import Store
+from dfn_ray.testing.networks import save_random_network
 from dfn_ray.testing.pools import TarBuilder, jpeg_bytes
 
 MEMORY_BAR_BYTES = 4 * 2**10
@@ -148,7 +145,7 @@ def main() -> None:
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
-        network = save_network(folder / "network")
+        network = save_random_network(folder / "network", TINY, seed=0)
         pool = write_pool(folder / "pool", given.shards, given.rows)
         waves = make_recipe(folder / "waves", pool, network, wave_shards=given.wave_shards)
         single = make_recipe(folder / "single", pool, network, wave_shards=given.shards)
@@ -379,16 +376,6 @@ def make_recipe(
             "execution": {"wave_shards": wave_shards},
         }
     )
-
-
-def save_network(folder: Path) -> Path:
-    """A tiny CLIP with random weights, in open_clip's own folder format."""
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(0)
-    save_file(open_clip.CLIP(**TINY).state_dict(), folder / "open_clip_model.safetensors")
-    config = {"model_cfg": TINY, "preprocess_cfg": {}}
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    return folder
 
 
 def write_pool(folder: Path, shards: int, rows: int) -> Path:

@@ -37,7 +37,7 @@ import pyarrow.parquet as pq
 
 from dfn_ray.errors import FingerprintError, IncompleteRun, InputError, RunTakenOver
 from dfn_ray.schema import Chunk, ShardFault
-from dfn_ray.storage import Store
+from dfn_ray.storage import File, Store
 
 FORMAT_VERSION = 1
 SCORES, SUBSET, BORDERLINE = "scores", "subset", "borderline"
@@ -125,10 +125,12 @@ def read_part(store: Store, name: str) -> Part:
 
 def part_names(store: Store) -> list[str]:
     """Names of all committed parts, sorted."""
-    return [
-        file.uri.rsplit("/", 1)[-1].removesuffix(".parquet")
-        for file in store.list(SCORES, suffix=".parquet")
-    ]
+    return parquet_stems(store, SCORES)
+
+
+def parquet_stems(store: Store, folder: str) -> list[str]:
+    """Names, without their ending, of the Parquet files in a folder of a run, sorted."""
+    return [file.name.removesuffix(".parquet") for file in store.list(folder, suffix=".parquet")]
 
 
 def read_parts(store: Store, names: Sequence[str]) -> Iterator[Part]:
@@ -358,6 +360,13 @@ def read_listing(run: Run) -> pa.Table:
     """The pool listing of a run: uri, name, size_bytes, fault."""
     with run.store.open("pool.parquet") as file:
         return pq.read_table(file)
+
+
+def subset_tables(run: Run, columns: Sequence[str]) -> Iterator[tuple[File, pa.Table]]:
+    """The subset files of a run with those columns of their rows, one file in memory."""
+    for file in run.store.list(SUBSET, suffix=".parquet"):
+        with run.store.open(f"{SUBSET}/{file.name}") as opened:
+            yield file, pq.read_table(opened, columns=list(columns))
 
 
 def differences(old: Any, new: Any, name: str = "") -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import posixpath
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import IO, Any
@@ -33,6 +33,11 @@ class File:
 
     uri: str
     size_bytes: int
+
+    @property
+    def name(self) -> str:
+        """The last part of the URI."""
+        return self.uri.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
@@ -186,23 +191,6 @@ def read_uri(uri: str) -> bytes:
     """All bytes of the file at a URI."""
     with _told(uri, "read"):
         return filesystem(uri).cat_file(uri)
-
-
-def glob(pattern: str) -> Iterator[File]:
-    """The files that a URI, a glob or a folder (all files below it) stands for, by name."""
-    fs = filesystem(pattern)
-    protocol = "" if _is_local(pattern) else f"{get_protocol(pattern)}://"
-    with _told(pattern, "list"):
-        if any(character in pattern for character in "*?["):
-            found = fs.glob(pattern, detail=True)
-        elif fs.isdir(pattern):
-            found = fs.find(pattern, detail=True)
-        else:
-            info = fs.info(pattern)
-            found = {info["name"]: info}
-    for name in sorted(found):
-        if found[name]["type"] == "file":
-            yield File(f"{protocol}{name}", int(found[name]["size"] or 0))
 
 
 def files_below(folder: str) -> list[File]:

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dfn_ray.demo.run import auc, demo_truth, run_demo
+from dfn_ray.demo.judge import area_under_curve
+from dfn_ray.demo.run import demo_truth, run_demo
 
 
 def test_auc_is_the_share_of_pairs_in_order_with_ties_counted_half():
     positive, negative = np.array([0.9, 0.5, 0.5]), np.array([0.1, 0.5])
     pairs = [(p > n) + 0.5 * (p == n) for p in positive for n in negative]
-    assert auc(positive, negative) == pytest.approx(np.mean(pairs))
+    assert area_under_curve(positive, negative) == pytest.approx(np.mean(pairs))
 
 
 @pytest.mark.ray

@@ -5,7 +5,7 @@ import uuid
 import pytest
 
 from dfn_ray.errors import StorageError
-from dfn_ray.storage import Store, glob, open_uri, read_uri
+from dfn_ray.storage import Store, open_uri, read_uri
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -78,12 +78,3 @@ def test_what_is_missing_or_forbidden_is_said_with_its_uri(tmp_path):
         open_uri(str(tmp_path / "absent"))
     with pytest.raises(StorageError, match="no storage is known for foo://"):
         read_uri("foo://bucket/x")
-
-
-def test_glob_gives_files_with_sizes_in_order_for_patterns_folders_and_single_files(tmp_path):
-    for name in ("b.tar", "a.tar", "c.txt"):
-        (tmp_path / name).write_bytes(b"12")
-    (tmp_path / "d").mkdir()
-    assert [f.uri.rsplit("/")[-1] for f in glob(f"{tmp_path}/*.tar")] == ["a.tar", "b.tar"]
-    assert [f.uri.rsplit("/")[-1] for f in glob(str(tmp_path))] == ["a.tar", "b.tar", "c.txt"]
-    assert [f.size_bytes for f in glob(f"{tmp_path}/a.tar")] == [2]

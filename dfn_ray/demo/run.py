@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from dfn_ray.config import Recipe, recipe_from
+from dfn_ray.demo.judge import area_under_curve
 from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.filtering.verify import verify_run
 from dfn_ray.manifest import open_run
@@ -69,18 +70,10 @@ def judgement(recipe: Recipe, threshold: float, truth: Mapping[str, str]) -> str
         rows.append(
             (
                 f"AUC, clean against {kind}",
-                f"{auc(clean, values):.3f}   {share:.0%} of {len(values):,} dropped",
+                f"{area_under_curve(clean, values):.3f}   {share:.0%} of {len(values):,} dropped",
             )
         )
     return table(rows)
-
-
-def auc(positive: np.ndarray, negative: np.ndarray) -> float:
-    """Probability that a positive scores above a negative, ties counted half (Mann-Whitney U)."""
-    ordered = np.sort(negative)
-    below = np.searchsorted(ordered, positive, side="left")
-    up_to = np.searchsorted(ordered, positive, side="right")
-    return float((below + up_to).mean() / 2 / len(negative))
 
 
 def _scores_by_kind(recipe: Recipe, truth: Mapping[str, str]) -> dict[str, np.ndarray]:

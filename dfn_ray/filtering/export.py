@@ -52,11 +52,10 @@ def export_webdataset(run_uri: str, out_uri: str, *, shard_samples: int = SHARD_
         )
     writer = _TarWriter(run, out, tuple(files), tuple(accumulate(rows)), shard_samples)
     shards = -(-kept // shard_samples)
-    there = {file.uri.rsplit("/", 1)[-1] for file in out.list(suffix="_stats.json")}
+    there = {file.name for file in out.list(suffix="_stats.json")}
     todo = [n for n in range(shards) if _stats_name(n) not in there]
     stream.connect()
-    for _ in stream.each(todo, writer.write):
-        pass
+    stream.each(todo, writer.write)
     sizes = {
         SHARD_FORMAT.format(n): min(shard_samples, kept - n * shard_samples) for n in range(shards)
     }
@@ -138,7 +137,7 @@ def _finished(run_uri: str) -> tuple[Run, int]:
 
 
 def _subset_files(run: Run) -> tuple[list[str], list[int]]:
-    names = [file.uri.rsplit("/", 1)[-1] for file in run.store.list(SUBSET, suffix=".parquet")]
+    names = [file.name for file in run.store.list(SUBSET, suffix=".parquet")]
     rows = []
     for name in names:
         with run.store.open(f"{SUBSET}/{name}") as file:

@@ -14,7 +14,15 @@ from dfn_ray.filtering.scores import RunScores
 from dfn_ray.filtering.select_run import SELECTION, Selected, State, select_run
 from dfn_ray.filtering.settle import SETTLED, Settler, shard_file
 from dfn_ray.filtering.uid_list import write_uid_list
-from dfn_ray.manifest import BORDERLINE, SUBSET, Run, open_run, read_listing, read_parts
+from dfn_ray.manifest import (
+    BORDERLINE,
+    SUBSET,
+    Run,
+    open_run,
+    parquet_stems,
+    read_listing,
+    read_parts,
+)
 from dfn_ray.pool import listed_shards
 from dfn_ray.storage import Store
 
@@ -94,8 +102,7 @@ def _finalise(run: Run, recipe: Recipe) -> dict[str, Any]:
     settler = Settler(scores, selected.selection, _pool_of(run), run.store)
     survey = _survey(run, settler)
     stream.connect()
-    for _ in stream.each(survey.unsettled, settler.settle_part):
-        pass
+    stream.each(survey.unsettled, settler.settle_part)
     _read_back(run, settler, survey.missing)
     for name in survey.orphans:
         run.store.delete(name)
@@ -115,7 +122,7 @@ class _Survey:
 
 
 def _survey(run: Run, settler: Settler) -> _Survey:
-    files = {folder: frozenset(_stems(run.store, folder)) for folder in (SUBSET, BORDERLINE)}
+    files = {folder: frozenset(parquet_stems(run.store, folder)) for folder in (SUBSET, BORDERLINE)}
     survey = _Survey()
     survey.orphans.update(
         f"{folder}/{stem}.parquet" for folder, stems in files.items() for stem in stems
@@ -151,8 +158,7 @@ def _read_back(run: Run, settler: Settler, missing: Mapping[str, Sequence[str]])
     if missing:
         shards = [shard for shard in listed_shards(read_listing(run)) if shard.uri in missing]
         items = [(shard, tuple(missing[shard.uri])) for shard in shards]
-        for _ in stream.each(items, settler.read_back):
-            pass
+        stream.each(items, settler.read_back)
 
 
 def _write_selection(
@@ -166,13 +172,6 @@ def _write_selection(
     value = selected.to_json(run) | {"repeated_uids": repeated, "state": state}
     Run(store, run.description).write_json(SELECTION, value)
     return value
-
-
-def _stems(store: Store, folder: str) -> list[str]:
-    return [
-        file.uri.rsplit("/", 1)[-1].removesuffix(".parquet")
-        for file in store.list(folder, suffix=".parquet")
-    ]
 
 
 def _pool_of(run: Run) -> Pool:

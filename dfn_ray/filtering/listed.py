@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from dfn_ray.config import Execution, Pool
 from dfn_ray.errors import IncompleteRun
@@ -23,9 +22,8 @@ from dfn_ray.filtering.commit import Committer
 from dfn_ray.filtering.fingerprint import pool_fingerprint
 from dfn_ray.filtering.keep_listed import UidList, keep_listed, open_uid_list
 from dfn_ray.filtering.select_run import SELECTION, State
-from dfn_ray.filtering.stream import Work
 from dfn_ray.filtering.uid_list import write_uid_list
-from dfn_ray.manifest import SUBSET, Run, scan_ledger, start_run
+from dfn_ray.manifest import Run, scan_ledger, start_run, subset_tables
 from dfn_ray.pool import list_shards, listing_table
 from dfn_ray.telemetry import Progress
 from dfn_ray.uids import uid_records
@@ -53,11 +51,7 @@ def materialize_listed(
     progress.resume(ledger.samples, ledger.bytes_read, ledger.counts)
     stream.connect()
     for attempt in range(execution.attempts):
-        work = [
-            Work(shard, skip=frozenset(ledger.open_chunks(shard.uri)))
-            for shard in shards
-            if not ledger.is_complete(shard.uri)
-        ]
+        work = stream.work_left(shards, ledger)
         if not work:
             break
         for part in stream.keep_stream(
@@ -68,17 +62,12 @@ def materialize_listed(
             execution=execution,
             tolerant=attempt + 1 < execution.attempts,
         ):
-            ledger.add(part.name, part.chunks, part.counts)
-            progress.add(
-                sum(chunk.rows for chunk in part.chunks),
-                sum(chunk.bytes_read for chunk in part.chunks),
-                part.counts,
-            )
+            part.enter(ledger, progress)
     progress.close()
-    left = [shard.uri for shard in shards if not ledger.is_complete(shard.uri)]
+    left = stream.work_left(shards, ledger)
     if left:
         raise IncompleteRun(
-            f"{len(left)} shards could not be read, {left[0]} among them; run again"
+            f"{len(left)} shards could not be read, {left[0].shard.uri} among them; run again"
         )
     return _conclude(run, uids, scan_ledger(run.store, run.fingerprint).counts)
 
@@ -102,6 +91,5 @@ def _conclude(run: Run, uids: UidList, counts: Counter[str]) -> dict[str, Any]:
 
 
 def _subset_uids(run: Run) -> Iterator[np.ndarray]:
-    for file in run.store.list(SUBSET, suffix=".parquet"):
-        with run.store.open(f"{SUBSET}/{file.uri.rsplit('/', 1)[-1]}") as opened:
-            yield uid_records(pq.read_table(opened, columns=["uid"])["uid"])
+    for _, table in subset_tables(run, ["uid"]):
+        yield uid_records(table["uid"])

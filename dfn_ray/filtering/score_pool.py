@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 
@@ -55,20 +55,17 @@ def score_pool(recipe: Recipe, *, keep_bytes: bool) -> Run:
     """
     job = _open_job(recipe)
     try:
-        if _todo(job):
+        if stream.work_left(job.shards, job.ledger):
             stream.connect()
             networks = stream.share(job.networks)
             bounds = _calibrate(job, networks) if keep_bytes else NOTHING
-            for wave in _waves(_todo(job), recipe.execution.wave_shards):
-                _finish(job, [Work(shard) for shard in wave], bounds, networks)
+            todo = [work.shard for work in stream.work_left(job.shards, job.ledger)]
+            for wave in _waves(todo, recipe.execution.wave_shards):
+                _finish(job, wave, bounds, networks)
         _judge(job, final=True)
     finally:
         job.progress.close()
     return job.run
-
-
-def _todo(job: ScoringJob) -> list[Shard]:
-    return [shard for shard in job.shards if not job.ledger.is_complete(shard.uri)]
 
 
 def plan_inputs(
@@ -129,12 +126,12 @@ def _waves(shards: Sequence[Shard], size: int) -> Iterator[Sequence[Shard]]:
 
 
 def _finish(
-    job: ScoringJob, wave: Sequence[Work], bounds: Bounds, networks: stream.ray.ObjectRef
+    job: ScoringJob, wave: Sequence[Shard], bounds: Bounds, networks: stream.ray.ObjectRef
 ) -> None:
     """Score a wave until all its shards are complete, trying again those whose tasks died."""
     attempts = job.recipe.execution.attempts
     for attempt in range(1, attempts + 1):
-        work = _left(job, wave)
+        work = stream.work_left(wave, job.ledger)
         if not work:
             return
         last = attempt == attempts
@@ -142,7 +139,7 @@ def _finish(
             job.progress.say(f"{len(work)} shards are left over; attempt {attempt} of {attempts}")
         if last and attempt > 1:
             _give_up_killers(job, work, bounds)
-            work = _left(job, work)
+            work = stream.work_left(wave, job.ledger)
         try:
             _attempt(job, work, bounds, networks, tolerant=not last)
         except (RayError, StorageError) as error:
@@ -150,20 +147,12 @@ def _finish(
             if last or _is_final(error):
                 raise
             job.progress.say(f"attempt {attempt} of {attempts} stopped: {_first_line(error)}")
-    left = _left(job, wave)
+    left = stream.work_left(wave, job.ledger)
     if left:
         raise IncompleteRun(
             f"{len(left)} shards could not be finished in {attempts} attempts, {left[0].shard.uri} among "
             "them; the rest is committed. Run again to go on, or take them out of the pool"
         )
-
-
-def _left(job: ScoringJob, wave: Sequence[Work]) -> list[Work]:
-    return [
-        replace(work, skip=frozenset(job.ledger.open_chunks(work.shard.uri)))
-        for work in wave
-        if not job.ledger.is_complete(work.shard.uri)
-    ]
 
 
 def _attempt(
@@ -197,22 +186,12 @@ def _attempt(
         tolerant=tolerant,
     )
     for part in committed:
-        _count(job, part)
+        part.enter(job.ledger, job.progress)
         _judge(job)
 
 
 def _committer(job: ScoringJob, bounds: Bounds) -> Committer:
     return Committer(job.run, bounds, job.recipe.deciding_network)
-
-
-def _count(job: ScoringJob, part: Committed) -> None:
-    job.ledger.add(part.name, part.chunks, part.counts)
-    job.progress.add(
-        sum(chunk.rows for chunk in part.chunks),
-        sum(chunk.bytes_read for chunk in part.chunks),
-        part.counts,
-        scorers=part.scorers,
-    )
 
 
 def _judge(job: ScoringJob, *, final: bool = False) -> None:
@@ -256,7 +235,8 @@ def _give_up_killers(job: ScoringJob, work: Sequence[Work], bounds: Bounds) -> N
         )
         empty = SAMPLE_SCHEMA.empty_table()
         part = _committer(job, bounds).commit([Cell(chunk=chunk, samples=empty)])
-        _count(job, Committed(part.name, part.chunks, dict(part.header.counts)))
+        closed = Committed(part.name, part.chunks, dict(part.header.counts))
+        closed.enter(job.ledger, job.progress)
         job.progress.say(f"{item.shard.uri}: given up, it kills the process that reads it")
 
 

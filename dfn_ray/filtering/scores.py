@@ -115,9 +115,20 @@ class RunScores:
         )
 
     @cached_property
+    def shard_uris(self) -> list[str]:
+        """The shards by number: as the pool listing has them, sorted by URI."""
+        return read_listing(self.run)["uri"].to_pylist()
+
+    @cached_property
     def shard_index(self) -> Mapping[str, int]:
-        """Shard URI -> its number in the pool listing, which is sorted by URI."""
-        return {uri: number for number, uri in enumerate(read_listing(self.run)["uri"].to_pylist())}
+        """Shard URI -> its number."""
+        return {uri: number for number, uri in enumerate(self.shard_uris)}
+
+    def positions(self, table: pa.Table) -> np.ndarray:
+        """The `sample_position` of each row of a table with `shard` and `row`."""
+        return sample_position(
+            shard_numbers(table["shard"], self.shard_index), table["row"].to_numpy()
+        )
 
 
 def shard_numbers(shards: pa.ChunkedArray | pa.Array, index: Mapping[str, int]) -> np.ndarray:

@@ -8,7 +8,6 @@ repaired by doing it again.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +17,7 @@ import pyarrow.parquet as pq
 from dfn_ray.config import Pool
 from dfn_ray.errors import InputError
 from dfn_ray.filtering.commit import image_parquet, subset_rows
-from dfn_ray.filtering.scores import RunScores, ScoredPart, sample_position, shard_numbers
+from dfn_ray.filtering.scores import RunScores, ScoredPart
 from dfn_ray.filtering.selection import Selection
 from dfn_ray.manifest import BORDERLINE, SCORES, SUBSET, Part, read_part
 from dfn_ray.pool import Shard, read_rows
@@ -63,7 +62,7 @@ class Settler:
         if threshold is None or not (self.from_pool or part.header.bounds[0] > threshold):
             return []
         rows = self.scores.part(part.name)
-        uris = list(self.scores.shard_index)
+        uris = self.scores.shard_uris
         return [uris[n] for n in np.unique(rows["shard"][self._absent(rows, part)]).tolist()]
 
     def read_back(self, missing: tuple[Shard, tuple[str, ...]]) -> None:
@@ -89,9 +88,8 @@ class Settler:
         absent &= rows["shard"] == self.scores.shard_index[shard.uri]
         with self.scores.run.store.open(f"{SCORES}/{name}.parquet") as file:
             table = pq.read_table(file)
-        return subset_rows(
-            _at_positions(table, np.sort(rows.position[absent]), self.scores.shard_index)
-        ).replace_schema_metadata(None)
+        kept = self._at_positions(table, np.sort(rows.position[absent]))
+        return subset_rows(kept).replace_schema_metadata(None)
 
     def _absent(self, rows: ScoredPart, part: Part) -> np.ndarray:
         """Which scored rows are kept but have no bytes where they are wanted."""
@@ -113,7 +111,7 @@ class Settler:
             return
         with store.open(source) as file:
             table = pq.read_table(file)
-        rows = _at_positions(table, kept, self.scores.shard_index)
+        rows = self._at_positions(table, kept)
         if rows.num_rows == table.num_rows and source == target:
             return
         if rows.num_rows:
@@ -121,16 +119,14 @@ class Settler:
         else:
             store.delete(target)
 
+    def _at_positions(self, table: pa.Table, kept: np.ndarray) -> pa.Table:
+        """The rows of a table with `shard` and `row` whose position is in `kept`, which is sorted."""
+        return table.filter(pa.array(np.isin(self.scores.positions(table), kept)))
+
 
 def shard_file(shard: str) -> str:
     """Name of the subset file with the samples read back from a shard."""
     return f"shard-{hashlib.blake2b(shard.encode(), digest_size=16).hexdigest()}.parquet"
-
-
-def _at_positions(table: pa.Table, kept: np.ndarray, shard_index: Mapping[str, int]) -> pa.Table:
-    """The rows of a table with `shard` and `row` whose position is in `kept`, which is sorted."""
-    position = sample_position(shard_numbers(table["shard"], shard_index), table["row"].to_numpy())
-    return table.filter(pa.array(np.isin(position, kept)))
 
 
 def _ordered(rows: pa.Table) -> pa.Table:

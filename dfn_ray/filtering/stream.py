@@ -27,8 +27,10 @@ from ray.util.annotations import RayDeprecationWarning
 from dfn_ray.config import Decode, Execution, Pool, Scorers
 from dfn_ray.filtering.cells import Cell, Stage, over_cells, pack
 from dfn_ray.filtering.commit import Committer
+from dfn_ray.manifest import Ledger
 from dfn_ray.pool import Shard, iter_chunks
 from dfn_ray.schema import Chunk
+from dfn_ray.telemetry import Progress
 
 TASK_RETRIES = 3
 """Times Ray runs a task again whose process died. A shard that still fails is taken up again by the wave loop."""
@@ -59,13 +61,32 @@ class Committed:
     scorers: tuple[str, ...] = ()
     """Which actors scored it."""
 
+    def enter(self, ledger: Ledger, progress: Progress) -> None:
+        """Count the part in the ledger and in the progress."""
+        ledger.add(self.name, self.chunks, self.counts)
+        progress.add(
+            sum(chunk.rows for chunk in self.chunks),
+            sum(chunk.bytes_read for chunk in self.chunks),
+            self.counts,
+            scorers=self.scorers,
+        )
 
-def connect(address: str | None = None) -> None:
-    """Connect this process to the cluster at `address` (or of the environment), else start a local Ray."""
+
+def work_left(shards: Sequence[Shard], ledger: Ledger) -> list[Work]:
+    """What is left to do of the shards: those that are not complete, without their committed chunks."""
+    return [
+        Work(shard, skip=frozenset(ledger.open_chunks(shard.uri)))
+        for shard in shards
+        if not ledger.is_complete(shard.uri)
+    ]
+
+
+def connect() -> None:
+    """Connect this process to the cluster that the environment names, else start a local Ray."""
     if not ray.is_initialized():
         # Ray's core reports on every actor pool that its arguments die with the driver. So does the run.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
 
 
 def share(networks: Sequence[Any]) -> ray.ObjectRef:
@@ -131,8 +152,8 @@ def keep_stream(
     return _committed(parts)
 
 
-def each(items: Sequence[Any], function: Callable[[Any], None]) -> Iterator[Any]:
-    """Run an idempotent function on every item in tasks; yields each item once it is done."""
+def each(items: Sequence[Any], function: Callable[[Any], None]) -> None:
+    """Run an idempotent function on every item, in tasks."""
     if not items:
         return
 
@@ -149,8 +170,8 @@ def each(items: Sequence[Any], function: Callable[[Any], None]) -> Iterator[Any]
         done = ray.data.from_items(
             [{"item": index} for index in range(len(items))], override_num_blocks=blocks
         ).map_batches(run, batch_size=1, batch_format="pyarrow", max_retries=TASK_RETRIES)
-    for index in _rows(done):
-        yield items[index["item"]]
+    for _ in _rows(done):
+        pass
 
 
 def survives_reading(shard: Shard, pool: Pool) -> bool:

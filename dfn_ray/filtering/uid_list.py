@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from dfn_ray.filtering.selection import BINS
 from dfn_ray.storage import Store
 from dfn_ray.uids import UID_DTYPE, npy_header
 
 UID_LIST = "subset_uids.npy"
 BUCKET_UIDS = 1 << 25
 """Uids sorted in memory at a time: 512 MiB."""
-BINS = 1 << 16
 
 Uids = Callable[[], Iterable[np.ndarray]]
 """Gives all uids, as UID_DTYPE arrays in any order and grouping; called once per bucket."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from dfn_ray.config import Select, stored_pool
 from dfn_ray.errors import VerificationError
-from dfn_ray.filtering.scores import RunScores, sample_position, shard_numbers
+from dfn_ray.filtering.scores import RunScores
 from dfn_ray.filtering.select_run import SELECTION, State, select_run, stored_selection
 from dfn_ray.filtering.uid_list import UID_LIST
 from dfn_ray.manifest import (
@@ -32,10 +32,10 @@ from dfn_ray.manifest import (
     read_listing,
     read_parts,
     status_key,
+    subset_tables,
 )
 from dfn_ray.pool import listed_shards, read_rows
 from dfn_ray.schema import score_column
-from dfn_ray.storage import File
 from dfn_ray.uids import UID_DTYPE, first_unsorted, uid_records
 
 SAMPLE_SHARDS = 8
@@ -167,8 +167,8 @@ def _verify_subset(run: Run, scores: RunScores, value: Mapping[str, Any]) -> Non
         if kept.any():
             expected = expected.plus(rows.position[kept], rows["uid"][kept], rows["score"][kept])
     found = Multiset()
-    for _, table in _subset_tables(run, ["uid", "shard", "row", column]):
-        position = _positions(table, scores)
+    for _, table in subset_tables(run, ["uid", "shard", "row", column]):
+        position = scores.positions(table)
         score = table[column].to_numpy(zero_copy_only=False)
         found = found.plus(position, uid_records(table["uid"]), score)
     if found != expected:
@@ -184,10 +184,10 @@ def _name_breach(run: Run, scores: RunScores, value: Mapping[str, Any]) -> None:
     selection = stored_selection(value)
     kept = [rows.position[selection.keeps(rows)] for rows in scores()]
     expected = np.concatenate([np.empty(0, np.uint64), *kept])
-    shards = list(scores.shard_index)
+    shards = scores.shard_uris
     seen: set[int] = set()
-    for file, table in _subset_tables(run, ["shard", "row"]):
-        for position in _positions(table, scores).tolist():
+    for file, table in subset_tables(run, ["shard", "row"]):
+        for position in scores.positions(table).tolist():
             where = f"{shards[position >> 32]} row {position & 0xFFFFFFFF}"
             _require(position not in seen, f"{file.uri}: {where} is in the subset twice")
             _require(
@@ -219,7 +219,7 @@ def _verify_uid_list(run: Run, value: Mapping[str, Any]) -> None:
             last = uids[-1:]
             listed = _plus_uids(listed, uids)
     expected = Multiset()
-    for _, table in _subset_tables(run, ["uid"]):
+    for _, table in subset_tables(run, ["uid"]):
         expected = _plus_uids(expected, uid_records(table["uid"]))
     _require(listed == expected, f"{uri}: its uids are not those of the subset")
 
@@ -232,7 +232,7 @@ def _verify_bytes(run: Run, *, full: bool) -> int:
     if not full:
         wanted = set(random.Random(0).sample(sorted(shards), min(SAMPLE_SHARDS, len(shards))))
     compared = 0
-    for file, table in _subset_tables(run, ["uid", "shard", "row", "image", "text"]):
+    for file, table in subset_tables(run, ["uid", "shard", "row", "image", "text"]):
         names = table["shard"].cast(pa.string())
         for shard in sorted(wanted & set(names.unique().to_pylist())):
             here = table.filter(pc.equal(names, shard)).sort_by("row")
@@ -248,22 +248,6 @@ def _verify_bytes(run: Run, *, full: bool) -> int:
                 )
             compared += here.num_rows
     return compared
-
-
-def _subset_files(run: Run) -> list[File]:
-    return run.store.list(SUBSET, suffix=".parquet")
-
-
-def _subset_tables(run: Run, columns: list[str]) -> Iterator[tuple[File, pa.Table]]:
-    for file in _subset_files(run):
-        with run.store.open(f"{SUBSET}/{file.uri.rsplit('/', 1)[-1]}") as opened:
-            yield file, pq.read_table(opened, columns=columns)
-
-
-def _positions(table: pa.Table, scores: RunScores) -> np.ndarray:
-    return sample_position(
-        shard_numbers(table["shard"], scores.shard_index), table["row"].to_numpy()
-    )
 
 
 def _plus_uids(multiset: Multiset, uids: np.ndarray) -> Multiset:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from dfn_ray.config import recipe_from
+from dfn_ray.testing.networks import save_random_network
 from dfn_ray.testing.pools import TarBuilder
 
 TINY = {
@@ -26,12 +23,7 @@ TINY = {
 
 def save_network(folder: Path, seed: int) -> Path:
     """A tiny CLIP with random weights as open_clip's own folder format."""
-    folder.mkdir(parents=True)
-    torch.manual_seed(seed)
-    save_file(open_clip.CLIP(**TINY).state_dict(), folder / "open_clip_model.safetensors")
-    config = {"model_cfg": TINY, "preprocess_cfg": {}}
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    return folder
+    return save_random_network(folder, TINY, seed=seed)
 
 
 @pytest.fixture(scope="session")
