@@ -32,12 +32,12 @@ from photos import PIXELS, write_pool
 from webdataset.compat import WebDataset
 
 from dfn_ray.config import Pool, Recipe, recipe_from
-from dfn_ray.filtering.cells import Cell
 from dfn_ray.filtering.filter_pool import filter_pool
-from dfn_ray.filtering.prepare import Preparation, prepare
 from dfn_ray.filtering.score_pool import plan_inputs
 from dfn_ray.filtering.scorer import Bounds, Scorer
-from dfn_ray.filtering.weights import load_networks
+from dfn_ray.flow.cells import Cell
+from dfn_ray.flow.prepare import Preparation, prepare
+from dfn_ray.flow.weights import load_networks
 from dfn_ray.manifest import read_part
 from dfn_ray.pool import Shard, iter_chunks, list_shards
 from dfn_ray.storage import Store

@@ -39,12 +39,12 @@ import pyarrow.parquet as pq
 import ray
 
 from dfn_ray.config import Recipe, recipe_from, recipe_values
-from dfn_ray.filtering import stream
 from dfn_ray.filtering.filter_pool import materialize
 from dfn_ray.filtering.fingerprint import scoring_fingerprint
 from dfn_ray.filtering.score_pool import score_pool
 from dfn_ray.filtering.select_run import select_run
-from dfn_ray.filtering.weights import load_networks
+from dfn_ray.flow.datasets import connect
+from dfn_ray.flow.weights import load_networks
 from dfn_ray.manifest import (
     SCORES,
     Run,
@@ -326,7 +326,7 @@ def commit_times(run: Run) -> Iterator[tuple[float, int]]:
 def finish(recipe: Recipe) -> tuple[float, float]:
     """Seconds to select from a scored run, and to make its subset the selection."""
     logging.disable(logging.WARNING)
-    stream.connect()
+    connect()
     begin = time.perf_counter()
     select_run(open_run(recipe.run_uri), recipe.select, recipe.deciding_network)
     selected = time.perf_counter()

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dfn_ray.filtering.bounds import Bounds
-from dfn_ray.filtering.cells import Cell, unpack
+from dfn_ray.flow.cells import Cell, unpack
 from dfn_ray.manifest import (
     BORDERLINE,
     SCORES,

@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dfn_ray.errors import InputError
-from dfn_ray.filtering import stream
 from dfn_ray.filtering.select_run import SELECTION, State
 from dfn_ray.filtering.uid_list import UID_LIST
+from dfn_ray.flow.datasets import connect, each
 from dfn_ray.manifest import SUBSET, Run, open_run
 from dfn_ray.storage import Store
 
@@ -54,8 +54,8 @@ def export_webdataset(run_uri: str, out_uri: str, *, shard_samples: int = SHARD_
     shards = -(-kept // shard_samples)
     there = {file.name for file in out.list(suffix="_stats.json")}
     todo = [n for n in range(shards) if _stats_name(n) not in there]
-    stream.connect()
-    stream.each(todo, writer.write)
+    connect()
+    each(todo, writer.write)
     sizes = {
         SHARD_FORMAT.format(n): min(shard_samples, kept - n * shard_samples) for n in range(shards)
     }

@@ -8,12 +8,12 @@ from typing import Any
 
 from dfn_ray.config import Pool, Recipe, Select, stored_pool
 from dfn_ray.errors import InputError
-from dfn_ray.filtering import stream
 from dfn_ray.filtering.score_pool import score_pool
 from dfn_ray.filtering.scores import RunScores
 from dfn_ray.filtering.select_run import SELECTION, Selected, State, select_run
 from dfn_ray.filtering.settle import SETTLED, Settler, shard_file
 from dfn_ray.filtering.uid_list import write_uid_list
+from dfn_ray.flow.datasets import connect, each
 from dfn_ray.manifest import (
     BORDERLINE,
     SUBSET,
@@ -74,7 +74,7 @@ def materialize(recipe: Recipe, *, out_uri: str | None = None) -> dict[str, Any]
     selected, scores = select_run(run, recipe.select, recipe.deciding_network)
     out = Store(out_uri)
     settler = Settler(scores, selected.selection, _pool_of(run), out, from_pool=True)
-    stream.connect()
+    connect()
     _read_back(run, settler, _survey(run, settler).missing)
     return _write_selection(run, out, scores, selected, State.FINAL)
 
@@ -101,8 +101,8 @@ def _finalise(run: Run, recipe: Recipe) -> dict[str, Any]:
     run.write_json(SELECTION, selected.to_json(run) | {"state": State.SETTLING})
     settler = Settler(scores, selected.selection, _pool_of(run), run.store)
     survey = _survey(run, settler)
-    stream.connect()
-    stream.each(survey.unsettled, settler.settle_part)
+    connect()
+    each(survey.unsettled, settler.settle_part)
     _read_back(run, settler, survey.missing)
     for name in survey.orphans:
         run.store.delete(name)
@@ -158,7 +158,7 @@ def _read_back(run: Run, settler: Settler, missing: Mapping[str, Sequence[str]])
     if missing:
         shards = [shard for shard in listed_shards(read_listing(run)) if shard.uri in missing]
         items = [(shard, tuple(missing[shard.uri])) for shard in shards]
-        stream.each(items, settler.read_back)
+        each(items, settler.read_back)
 
 
 def _write_selection(

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from dfn_ray.errors import InputError
-from dfn_ray.filtering.cells import Cell
 from dfn_ray.filtering.commit import COPIES
-from dfn_ray.filtering.statuses import mark, open_rows
+from dfn_ray.flow.cells import Cell
+from dfn_ray.flow.statuses import mark, open_rows
 from dfn_ray.schema import Reason, Status
 from dfn_ray.storage import filesystem, read_uri
 from dfn_ray.uids import UID_DTYPE, first_unsorted, uid_records

@@ -23,6 +23,7 @@ from dfn_ray.filtering.fingerprint import pool_fingerprint
 from dfn_ray.filtering.keep_listed import UidList, keep_listed, open_uid_list
 from dfn_ray.filtering.select_run import SELECTION, State
 from dfn_ray.filtering.uid_list import write_uid_list
+from dfn_ray.flow.datasets import connect
 from dfn_ray.manifest import Run, scan_ledger, start_run, subset_tables
 from dfn_ray.pool import list_shards, listing_table
 from dfn_ray.telemetry import Progress
@@ -49,7 +50,7 @@ def materialize_listed(
     ledger = scan_ledger(run.store, run.fingerprint)
     progress = Progress(sum(shard.size_bytes for shard in shards), stage="reading")
     progress.resume(ledger.samples, ledger.bytes_read, ledger.counts)
-    stream.connect()
+    connect()
     for attempt in range(execution.attempts):
         work = stream.work_left(shards, ledger)
         if not work:

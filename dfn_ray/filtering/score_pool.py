@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 
+from ray import ObjectRef
 from ray.exceptions import RayError
 
 from dfn_ray.clip.network import FrozenNetwork
@@ -15,13 +16,14 @@ from dfn_ray.errors import ErrorBudgetExceeded, IncompleteRun, InputError, Stora
 from dfn_ray.filtering import stream
 from dfn_ray.filtering.bounds import EVERYTHING, NOTHING, Bounds
 from dfn_ray.filtering.calibrate import bounds_from_scores, calibration_work
-from dfn_ray.filtering.cells import Cell
 from dfn_ray.filtering.commit import Committer
 from dfn_ray.filtering.fingerprint import scoring_fingerprint
-from dfn_ray.filtering.prepare import NetworkInputs, Preparation, prepare
 from dfn_ray.filtering.scorer import ScorerActor
-from dfn_ray.filtering.stream import Committed, Work
-from dfn_ray.filtering.weights import load_networks
+from dfn_ray.filtering.stream import Committed
+from dfn_ray.flow.cells import Cell
+from dfn_ray.flow.datasets import Work, connect, share
+from dfn_ray.flow.prepare import NetworkInputs, Preparation, prepare
+from dfn_ray.flow.weights import load_networks
 from dfn_ray.manifest import Ledger, Run, scan_ledger, start_run
 from dfn_ray.pool import Shard, list_shards, listing_table
 from dfn_ray.schema import SAMPLE_SCHEMA, Chunk, ShardFault
@@ -56,8 +58,8 @@ def score_pool(recipe: Recipe, *, keep_bytes: bool) -> Run:
     job = _open_job(recipe)
     try:
         if stream.work_left(job.shards, job.ledger):
-            stream.connect()
-            networks = stream.share(job.networks)
+            connect()
+            networks = share(job.networks)
             bounds = _calibrate(job, networks) if keep_bytes else NOTHING
             todo = [work.shard for work in stream.work_left(job.shards, job.ledger)]
             for wave in _waves(todo, recipe.execution.wave_shards):
@@ -103,7 +105,7 @@ def _open_job(recipe: Recipe) -> ScoringJob:
     return ScoringJob(recipe, run, shards, networks, ledger, progress)
 
 
-def _calibrate(job: ScoringJob, networks: stream.ray.ObjectRef) -> Bounds:
+def _calibrate(job: ScoringJob, networks: ObjectRef) -> Bounds:
     """The bounds of this run: as an earlier attempt stored them, else from a first look at the scores."""
     stored = job.run.read_json(BOUNDS)
     if stored is not None:
@@ -125,9 +127,7 @@ def _waves(shards: Sequence[Shard], size: int) -> Iterator[Sequence[Shard]]:
         yield shards[start : start + size]
 
 
-def _finish(
-    job: ScoringJob, wave: Sequence[Shard], bounds: Bounds, networks: stream.ray.ObjectRef
-) -> None:
+def _finish(job: ScoringJob, wave: Sequence[Shard], bounds: Bounds, networks: ObjectRef) -> None:
     """Score a wave until all its shards are complete, trying again those whose tasks died."""
     attempts = job.recipe.execution.attempts
     for attempt in range(1, attempts + 1):
@@ -159,7 +159,7 @@ def _attempt(
     job: ScoringJob,
     work: Sequence[Work],
     bounds: Bounds,
-    networks: stream.ray.ObjectRef,
+    networks: ObjectRef,
     *,
     tolerant: bool,
 ) -> None:

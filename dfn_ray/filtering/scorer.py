@@ -16,9 +16,9 @@ import ray
 from dfn_ray.clip.network import FrozenNetwork, build
 from dfn_ray.config import Scorers
 from dfn_ray.filtering.bounds import Bounds
-from dfn_ray.filtering.cells import Cell, column_array, over_cells
-from dfn_ray.filtering.prepare import NetworkInputs, pixels_column, tokens_column
-from dfn_ray.filtering.statuses import mark, replace_column
+from dfn_ray.flow.cells import Cell, column_array, over_cells
+from dfn_ray.flow.prepare import NetworkInputs, pixels_column, tokens_column
+from dfn_ray.flow.statuses import mark, replace_column
 from dfn_ray.schema import (
     BYTE_COLUMNS,
     Reason,

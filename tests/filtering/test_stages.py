@@ -13,11 +13,11 @@ from dfn_ray.config import Network, Rules, Scorers, Select
 from dfn_ray.filtering import scorer as scorer_module
 from dfn_ray.filtering.bounds import EVERYTHING, NOTHING, Bounds
 from dfn_ray.filtering.calibrate import bootstrap_bounds
-from dfn_ray.filtering.cells import Cell, array_column, column_array, pack, unpack
-from dfn_ray.filtering.prepare import NetworkInputs
-from dfn_ray.filtering.rules import SizeRule, reject_caption, reject_size
 from dfn_ray.filtering.scorer import Scorer
 from dfn_ray.filtering.select_run import wanted
+from dfn_ray.flow.cells import Cell, array_column, column_array, pack, unpack
+from dfn_ray.flow.prepare import NetworkInputs
+from dfn_ray.flow.rules import SizeRule, reject_caption, reject_size
 from dfn_ray.schema import SAMPLE_SCHEMA, Chunk, Reason
 
 BASIC = Rules(min_caption_words=3, min_caption_chars=6, min_image_side=200, max_aspect_ratio=3.0)

@@ -12,9 +12,9 @@ from dfn_ray.clip.text import tokenize
 from dfn_ray.clip.tokenizer import TokenizerSpec
 from dfn_ray.clip.transform import ImageTransform
 from dfn_ray.config import Decode, Rules
-from dfn_ray.filtering.cells import Cell, array_column
-from dfn_ray.filtering.rules import SizeRule, reject_caption
-from dfn_ray.filtering.statuses import mark, open_rows
+from dfn_ray.flow.cells import Cell, array_column
+from dfn_ray.flow.rules import SizeRule, reject_caption
+from dfn_ray.flow.statuses import mark, open_rows
 from dfn_ray.schema import SIZE_FIELDS
 
 

@@ -1,33 +1,20 @@
-"""The recipe: every setting of a run as frozen dataclasses, read from TOML and `--set`.
-
-TOML -> `--set section.key=value` -> one validation that reports every mistake -> the resolved
-recipe, which is stored in `run.json` beside the output. Importing this module loads neither Ray
-nor torch, so `--dry-run` and `--help` answer at once.
-"""
+"""The recipe of a filtering run: pool, networks, rules, selection, scorers."""
 
 from __future__ import annotations
 
-import json
-import tomllib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import pydantic
-
-from dfn_ray.errors import RecipeError
-
-_STRICT = pydantic.ConfigDict(extra="forbid")
+from dfn_ray.config.checks import STRICT, Texts, above, at_least, between
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
     """`[pool]`: which image-text pairs there are."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
-    uri: tuple[str, ...]
+    uri: Texts
     """Shards: URIs, globs (`*`), braces (`{00000..00099}`) or folders; one or several."""
     format: Literal["auto", "webdataset", "parquet"] = "auto"
     """`auto` looks into the first bytes of each shard; img2dataset and DataComp pools are one of these two."""
@@ -51,10 +38,10 @@ class Pool:
     def __post_init__(self) -> None:
         if not self.uri:
             raise ValueError("uri: need at least one URI, got none")
-        _between("chunk_rows", self.chunk_rows, 1, 65_536)
-        _between("chunk_bytes", self.chunk_bytes, 2**20, 2**30)
-        _between("max_image_bytes", self.max_image_bytes, 2**10, 2**30)
-        _between("max_caption_bytes", self.max_caption_bytes, 1, 2**24)
+        between("chunk_rows", self.chunk_rows, 1, 65_536)
+        between("chunk_bytes", self.chunk_bytes, 2**20, 2**30)
+        between("max_image_bytes", self.max_image_bytes, 2**10, 2**30)
+        between("max_caption_bytes", self.max_caption_bytes, 1, 2**24)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +53,7 @@ class Rules:
     smallest side >= 200, largest / smallest <= 3; on the original sizes).
     """
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     min_caption_words: int | None = None
     """Fewest words, as `str.split` counts them."""
@@ -79,17 +66,17 @@ class Rules:
     """Largest longer side / shorter side."""
 
     def __post_init__(self) -> None:
-        _at_least("min_caption_words", self.min_caption_words, 0)
-        _at_least("min_caption_chars", self.min_caption_chars, 0)
-        _at_least("min_image_side", self.min_image_side, 1)
-        _at_least("max_aspect_ratio", self.max_aspect_ratio, 1.0)
+        at_least("min_caption_words", self.min_caption_words, 0)
+        at_least("min_caption_chars", self.min_caption_chars, 0)
+        at_least("min_image_side", self.min_image_side, 1)
+        at_least("max_aspect_ratio", self.max_aspect_ratio, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decode:
     """`[decode]`: from image bytes to pixels at the network's size, in CPU tasks."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     mode: Literal["exact", "fast"] = "exact"
     """`exact`: Pillow, the pixels that open_clip's own transform sees. `fast`: libjpeg's scaled decode for
@@ -104,16 +91,16 @@ class Decode:
     """CPUs a decode task reserves, > 0."""
 
     def __post_init__(self) -> None:
-        _at_least("max_pixels", self.max_pixels, 1)
-        _above("timeout_s", self.timeout_s, 0)
-        _above("cpus", self.cpus, 0)
+        at_least("max_pixels", self.max_pixels, 1)
+        above("timeout_s", self.timeout_s, 0)
+        above("cpus", self.cpus, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
     """`[[networks]]`: a filtering network. Everything here but `name` changes scores and is fingerprinted."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     model: str
     """An open_clip architecture (`ViT-B-32`), `hf-hub:org/repo`, or `local-dir:PATH`."""
@@ -152,7 +139,7 @@ class Network:
 class Scorers:
     """`[scorers]`: the actor pool that runs the networks."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     min_size: int = 1
     """Actors at the start, >= 1."""
@@ -178,10 +165,10 @@ class Scorers:
             raise ValueError(
                 f"min_size: need 1 <= min_size <= max_size, got {self.min_size} and {self.max_size}"
             )
-        _at_least("gpus", self.gpus, 0)
-        _at_least("cpus", self.cpus, 0)
-        _at_least("batch_size", self.batch_size, 1)
-        _at_least("threads", self.threads, 1)
+        at_least("gpus", self.gpus, 0)
+        at_least("cpus", self.cpus, 0)
+        at_least("batch_size", self.batch_size, 1)
+        at_least("threads", self.threads, 1)
         if self.device == "cuda" and self.gpus == 0:
             raise ValueError('gpus: device = "cuda" needs gpus > 0, got 0')
 
@@ -190,7 +177,7 @@ class Scorers:
 class Select:
     """`[select]`: which scored samples are kept. Exactly one of fraction, count and threshold."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     keep_fraction: float | None = None
     """Keep floor(keep_fraction * N) samples, 0 to 1. The DFN paper keeps 0.15 of the pool."""
@@ -215,10 +202,10 @@ class Select:
                 + (" and ".join(given) or "none")
             )
         if self.keep_fraction is not None:
-            _between("keep_fraction", self.keep_fraction, 0.0, 1.0)
+            between("keep_fraction", self.keep_fraction, 0.0, 1.0)
         if self.threshold is not None:
-            _between("threshold", self.threshold, -1.0, 1.0)
-        _at_least("keep_count", self.keep_count, 0)
+            between("threshold", self.threshold, -1.0, 1.0)
+        at_least("keep_count", self.keep_count, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +215,7 @@ class Calibration:
     The result does not depend on it; only the bytes moved do.
     """
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     shards: int = 256
     """Shards looked into."""
@@ -238,16 +225,16 @@ class Calibration:
     """Of the bootstrap interval for the threshold, 0.5 to 0.999999."""
 
     def __post_init__(self) -> None:
-        _at_least("shards", self.shards, 1)
-        _at_least("samples", self.samples, 1)
-        _between("confidence", self.confidence, 0.5, 0.999999)
+        at_least("shards", self.shards, 1)
+        at_least("samples", self.samples, 1)
+        between("confidence", self.confidence, 0.5, 0.999999)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
     """`[execution]`: how the work is cut up and when to give up. Changes no score and no selection."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     chunks_per_part: int = 64
     """Chunks in one output part, >= 1. A crash costs at most the chunks of the parts under way."""
@@ -266,17 +253,17 @@ class Execution:
 
     def __post_init__(self) -> None:
         for name in ("chunks_per_part", "wave_shards", "attempts"):
-            _at_least(name, getattr(self, name), 1)
-        _between("max_failed_fraction", self.max_failed_fraction, 0.0, 1.0)
-        _between("max_bad_shard_fraction", self.max_bad_shard_fraction, 0.0, 1.0)
-        _above("no_progress_timeout_s", self.no_progress_timeout_s, 0)
+            at_least(name, getattr(self, name), 1)
+        between("max_failed_fraction", self.max_failed_fraction, 0.0, 1.0)
+        between("max_bad_shard_fraction", self.max_bad_shard_fraction, 0.0, 1.0)
+        above("no_progress_timeout_s", self.no_progress_timeout_s, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A whole filtering run."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     run_uri: str
     """Where the run lives: a folder or object prefix; created, or resumed when it holds this recipe's run."""
@@ -304,102 +291,3 @@ class Recipe:
     def deciding_network(self) -> str:
         """Name of the network whose score selects."""
         return self.select.network or self.networks[0].name
-
-
-def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in the TOML file `source` with `section.key=value` overrides applied.
-
-    Raises RecipeError with every mistake, by dotted name.
-    """
-    path = Path(source)
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecipeError([f"{path}: no such file"]) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError([f"{path}: not TOML: {error}"]) from None
-    return recipe_from(values, overrides)
-
-
-def recipe_from(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe that plain values (as TOML or JSON give them) describe, with overrides applied."""
-    merged = json.loads(json.dumps(values))
-    for override in overrides:
-        _apply(merged, override)
-    if isinstance(uri := merged.get("pool", {}).get("uri"), str):
-        merged["pool"]["uri"] = [uri]
-    try:
-        return _RECIPE.validate_python(merged)
-    except pydantic.ValidationError as error:
-        raise RecipeError([_problem(e) for e in error.errors()]) from None
-
-
-def recipe_values(recipe: Recipe) -> dict[str, Any]:
-    """The resolved recipe as plain JSON values; `recipe_from` reads it back."""
-    return _RECIPE.dump_python(recipe, mode="json")
-
-
-def stored_pool(values: Mapping[str, Any]) -> Pool:
-    """`[pool]` of the recipe that a run stored, whatever else that recipe has."""
-    return _POOL.validate_python(values["pool"])
-
-
-_RECIPE = pydantic.TypeAdapter(Recipe)
-_POOL = pydantic.TypeAdapter(Pool)
-
-
-def _apply(values: dict[str, Any], override: str) -> None:
-    """Set one `section.key=value` (TOML value, bare words are strings; list items by number)."""
-    name, separator, text = override.partition("=")
-    keys = name.strip().split(".")
-    if not separator or not all(keys):
-        raise RecipeError([f"--set {override}: need section.key=value"])
-    target: Any = values
-    for key in keys[:-1]:
-        if isinstance(target, list):
-            if not key.isdigit() or int(key) >= len(target):
-                raise RecipeError(
-                    [f"--set {override}: {key!r} is not one of the {len(target)} items"]
-                )
-            target = target[int(key)]
-        else:
-            target = target.setdefault(key, {})
-        if not isinstance(target, dict | list):
-            raise RecipeError([f"--set {override}: {key!r} is a value, not a section"])
-    if not isinstance(target, dict):
-        raise RecipeError([f"--set {override}: {keys[-1]!r} does not name a setting"])
-    if keys[-1] == "" or text.strip() == "none":
-        target[keys[-1]] = None
-        return
-    try:
-        target[keys[-1]] = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        target[keys[-1]] = text
-
-
-def _problem(error: Any) -> str:
-    """One validation error as `dotted.name: need ..., got ...`."""
-    where = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "value_error":
-        message = str(error["ctx"]["error"])
-        return f"{where}.{message}" if where else message
-    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"{where}: no such setting"
-    if error["type"] in ("missing", "missing_argument"):
-        return f"{where}: missing"
-    return f"{where}: {error['msg'].lower()}, got {error['input']!r}"
-
-
-def _between(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name}: need {low} <= {name} <= {high}, got {value}")
-
-
-def _at_least(name: str, value: float | None, low: float) -> None:
-    if value is not None and not value >= low:
-        raise ValueError(f"{name}: need {name} >= {low}, got {value}")
-
-
-def _above(name: str, value: float, low: float) -> None:
-    if not value > low:
-        raise ValueError(f"{name}: need {name} > {low}, got {value}")

@@ -1,0 +1,62 @@
+"""The recipes: every setting of a run as frozen dataclasses, read from TOML and `--set`.
+
+TOML -> `--set section.key=value` -> one validation that reports every mistake -> the resolved
+recipe, which is stored in `run.json` beside the output. Importing this package loads neither Ray
+nor torch, so `--dry-run` and `--help` answer at once.
+
+    filtering.py    Recipe: dfn-ray filter, score, select, materialize
+    training.py     TrainRecipe: dfn-ray train
+    reading.py      from TOML to a recipe
+    checks.py       what settings are checked for
+"""
+
+from dfn_ray.config.filtering import (
+    Calibration,
+    Decode,
+    Execution,
+    Network,
+    Pool,
+    Recipe,
+    Rules,
+    Scorers,
+    Select,
+)
+from dfn_ray.config.reading import load_recipe, recipe_from, recipe_values, stored_pool
+from dfn_ray.config.training import (
+    SCALES,
+    Augmentation,
+    Checkpoints,
+    Feed,
+    Labels,
+    Logs,
+    Optimizer,
+    Source,
+    TrainRecipe,
+    Workers,
+)
+
+__all__ = [
+    "SCALES",
+    "Augmentation",
+    "Calibration",
+    "Checkpoints",
+    "Decode",
+    "Execution",
+    "Feed",
+    "Labels",
+    "Logs",
+    "Network",
+    "Optimizer",
+    "Pool",
+    "Recipe",
+    "Rules",
+    "Scorers",
+    "Select",
+    "Source",
+    "TrainRecipe",
+    "Workers",
+    "load_recipe",
+    "recipe_from",
+    "recipe_values",
+    "stored_pool",
+]

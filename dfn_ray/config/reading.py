@@ -1,0 +1,102 @@
+"""From TOML and `--set` to a validated recipe, and from a recipe to plain values and back."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pydantic
+
+from dfn_ray.config.filtering import Pool, Recipe
+from dfn_ray.errors import RecipeError
+
+R = TypeVar("R")
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = (), kind: type[R] = Recipe) -> R:
+    """The recipe in the TOML file `source` with `section.key=value` overrides applied.
+
+    Raises RecipeError with every mistake, by dotted name.
+    """
+    path = Path(source)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError([f"{path}: no such file"]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError([f"{path}: not TOML: {error}"]) from None
+    return recipe_from(values, overrides, kind)
+
+
+def recipe_from(
+    values: Mapping[str, Any], overrides: Sequence[str] = (), kind: type[R] = Recipe
+) -> R:
+    """The recipe that plain values (as TOML or JSON give them) describe, with overrides applied."""
+    merged = json.loads(json.dumps(values))
+    for override in overrides:
+        _apply(merged, override)
+    try:
+        return _adapter(kind).validate_python(merged)
+    except pydantic.ValidationError as error:
+        raise RecipeError([_problem(e) for e in error.errors()]) from None
+
+
+def recipe_values(recipe: Any) -> dict[str, Any]:
+    """The resolved recipe as plain JSON values; `recipe_from` reads it back."""
+    return _adapter(type(recipe)).dump_python(recipe, mode="json")
+
+
+def stored_pool(values: Mapping[str, Any]) -> Pool:
+    """`[pool]` of the recipe that a run stored, whatever else that recipe has."""
+    return _adapter(Pool).validate_python(values["pool"])
+
+
+@cache
+def _adapter(kind: type[R]) -> pydantic.TypeAdapter[R]:
+    return pydantic.TypeAdapter(kind)
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Set one `section.key=value` (TOML value, bare words are strings; list items by number)."""
+    name, separator, text = override.partition("=")
+    keys = name.strip().split(".")
+    if not separator or not all(keys):
+        raise RecipeError([f"--set {override}: need section.key=value"])
+    target: Any = values
+    for key in keys[:-1]:
+        if isinstance(target, list):
+            if not key.isdigit() or int(key) >= len(target):
+                raise RecipeError(
+                    [f"--set {override}: {key!r} is not one of the {len(target)} items"]
+                )
+            target = target[int(key)]
+        else:
+            target = target.setdefault(key, {})
+        if not isinstance(target, dict | list):
+            raise RecipeError([f"--set {override}: {key!r} is a value, not a section"])
+    if not isinstance(target, dict):
+        raise RecipeError([f"--set {override}: {keys[-1]!r} does not name a setting"])
+    if keys[-1] == "" or text.strip() == "none":
+        target[keys[-1]] = None
+        return
+    try:
+        target[keys[-1]] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        target[keys[-1]] = text
+
+
+def _problem(error: Any) -> str:
+    """One validation error as `dotted.name: need ..., got ...`."""
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "value_error":
+        message = str(error["ctx"]["error"])
+        return f"{where}.{message}" if where else message
+    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"{where}: no such setting"
+    if error["type"] in ("missing", "missing_argument"):
+        return f"{where}: missing"
+    return f"{where}: {error['msg'].lower()}, got {error['input']!r}"

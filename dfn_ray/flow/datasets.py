@@ -1,0 +1,150 @@
+"""A pool as a Ray Dataset of cells, and what every chain over it needs.
+
+Facts that this rests on (Ray 2.60): read and decode fuse into one task; a task yields blocks while it
+runs; `batch_size=1` never splits a row, and a row is a whole chunk here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import pyarrow as pa
+import ray
+from ray.data import DataContext, Dataset, Datasource, ReadTask
+from ray.data.block import BlockMetadata
+from ray.util.annotations import RayDeprecationWarning
+
+from dfn_ray.config import Decode, Pool
+from dfn_ray.flow.cells import Cell, Stage, over_cells, pack
+from dfn_ray.pool import Shard, iter_chunks
+
+TASK_RETRIES = 3
+"""Times Ray runs a task again whose process died. A shard that still fails is taken up again by the wave loop."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What to read of a shard: everything but the chunks at `skip`, or only the first rows."""
+
+    shard: Shard
+    skip: frozenset[int] = frozenset()
+    first_rows: int | None = None
+
+
+def connect() -> None:
+    """Connect this process to the cluster that the environment names, else start a local Ray."""
+    if not ray.is_initialized():
+        # Ray's core reports on every actor pool that its arguments die with the driver. So does the run.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+
+
+def share(networks: Sequence[Any]) -> ray.ObjectRef:
+    """The networks in the object store: loaded once here, fetched once by each node."""
+    return ray.put(tuple(networks))
+
+
+class _PoolSource(Datasource):
+    """One read task per shard, one row per chunk."""
+
+    def __init__(self, work: Sequence[Work], pool: Pool) -> None:
+        self._work, self._pool = work, pool
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return None
+
+    def get_read_tasks(
+        self,
+        parallelism: int,
+        per_task_row_limit: int | None = None,
+        data_context: DataContext | None = None,
+    ) -> list[ReadTask]:
+        return [
+            ReadTask(
+                partial(_read_shard, work, self._pool),
+                BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None),
+            )
+            for work in self._work
+        ]
+
+
+def _read_shard(work: Work, pool: Pool) -> Iterable[pa.Table]:
+    for chunk, samples in iter_chunks(work.shard, pool, skip=work.skip):
+        yield pack([Cell(chunk=chunk, samples=samples)])
+        if work.first_rows is not None and chunk.first_row + chunk.rows >= work.first_rows:
+            return
+
+
+def read_pool(work: Sequence[Work], pool: Pool, decode: Decode) -> Dataset:
+    """One row per chunk of the work, bytes untouched."""
+    with retry_arguments():
+        return ray.data.read_datasource(
+            _PoolSource(work, pool),
+            override_num_blocks=len(work),
+            ray_remote_args={"num_cpus": decode.cpus, "max_retries": TASK_RETRIES},
+        )
+
+
+def stage_arguments(stage: Stage, decode: Decode) -> dict[str, Any]:
+    """A stage over cells as arguments of map_batches, so that it fuses with the reading.
+
+    For that it needs the readers' resources and no batch size: a read never fuses with a stage that has one.
+    """
+    return {
+        "fn": partial(over_cells, stage=stage),
+        "batch_size": None,
+        "batch_format": "pyarrow",
+        "num_cpus": decode.cpus,
+        "max_retries": TASK_RETRIES,
+    }
+
+
+def each(items: Sequence[Any], function: Callable[[Any], None]) -> None:
+    """Run an idempotent function on every item, in tasks."""
+    if not items:
+        return
+
+    def run(batch: pa.Table) -> pa.Table:
+        for index in batch["item"].to_pylist():
+            function(items[index])
+        return batch
+
+    context = DataContext.get_current()
+    context.max_errored_blocks = 0
+    be_quiet(context)
+    blocks = min(len(items), 1024)
+    with retry_arguments():
+        done = ray.data.from_items(
+            [{"item": index} for index in range(len(items))], override_num_blocks=blocks
+        ).map_batches(run, batch_size=1, batch_format="pyarrow", max_retries=TASK_RETRIES)
+    for _ in rows_of(done):
+        pass
+
+
+@contextmanager
+def retry_arguments() -> Iterator[None]:
+    """Without Ray's warning that `max_retries` goes in 2.64: nothing else bounds retries in 2.60."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        yield
+
+
+def rows_of(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    """The rows of a small result, each as soon as it is there."""
+    blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    for block in cast("Iterator[pa.Table]", blocks):
+        yield from block.to_pylist()
+
+
+def be_quiet(context: DataContext) -> None:
+    """Leave progress to dfn_ray's own line: Ray Data's bars count blocks, not samples."""
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
