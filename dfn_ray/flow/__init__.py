@@ -4,6 +4,7 @@
     cells.py        a chunk as one row, which Ray cannot split
     prepare.py      rules.py, decoding, tokens: from samples to the networks' inputs, in CPU tasks
     statuses.py     marking samples
+    uid_lists.py    a sorted uid list that every process can search
     weights.py      fetch networks once, on the driver
 
 The package itself imports nothing, and cells and datasets no torch: a worker process that only moves bytes
