@@ -13,10 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from dfn_ray import __version__
-from dfn_ray.config import Pool, Recipe, load_recipe, recipe_values
+from dfn_ray.config import (
+    PipelineRecipe,
+    Pool,
+    Recipe,
+    TrainRecipe,
+    load_recipe,
+    recipe_from,
+    recipe_values,
+)
 from dfn_ray.errors import DfnRayError, RecipeError
 from dfn_ray.telemetry import selection_table, table
 
+DEMO = "demo"
+"""In the place of a recipe: the one that ships with the package."""
 Verb = Callable[[argparse.Namespace], None]
 
 
@@ -69,6 +79,20 @@ def _parser() -> argparse.ArgumentParser:
     materialize.add_argument("--uids", help="a sorted u8,u8 list (.npy) instead of the selection")
     materialize.add_argument("--out", help="folder for the subset; needed with --uids")
     materialize.set_defaults(verb=_materialize)
+
+    train = _with_recipe(
+        verbs.add_parser(
+            "train", help="CLIP, or a filtering network, on subsets and pools; resumes"
+        )
+    )
+    train.set_defaults(verb=_train)
+
+    story = _with_recipe(
+        verbs.add_parser(
+            "run", help="the whole story: DFN, filter, train, evaluate, compare; resumes"
+        )
+    )
+    story.set_defaults(verb=_run)
 
     export = verbs.add_parser("export", help="a finished subset for other trainers")
     export.add_argument("run_uri")
@@ -143,6 +167,35 @@ def _materialize(options: argparse.Namespace) -> None:
     _say(selection_table(options.out or recipe.run_uri, value))
 
 
+def _train(options: argparse.Namespace) -> None:
+    recipe = load_recipe(options.recipe, options.set, TrainRecipe)
+    if options.dry_run:
+        _say_plan(options, recipe, _training_rows(recipe))
+        return
+    from dfn_ray.training.train_clip import train
+
+    _say(table(list(train(recipe).items())))
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.recipe == DEMO and not Path(DEMO).exists():
+        from dfn_ray.demo.story import story_values
+
+        recipe = recipe_from(story_values(), options.set, PipelineRecipe)
+    else:
+        recipe = load_recipe(options.recipe, options.set, PipelineRecipe)
+    if options.dry_run:
+        rows: list[tuple[str, int | str]] = [
+            ("arms", ", ".join(recipe.arms)),
+            ("seeds", ", ".join(map(str, recipe.seeds))),
+        ]
+        _say_plan(options, recipe, rows)
+        return
+    from dfn_ray.pipeline.pipeline import run_pipeline
+
+    run_pipeline(recipe, say=_say)
+
+
 def _export(options: argparse.Namespace) -> None:
     from dfn_ray.filtering.export import export_uids, export_webdataset
 
@@ -179,27 +232,43 @@ def _recipe(options: argparse.Namespace) -> Recipe | None:
     recipe = load_recipe(options.recipe, options.set)
     if not options.dry_run:
         return recipe
+    _say_plan(options, recipe, _filtering_rows(recipe))
+    return None
+
+
+def _say_plan(options: argparse.Namespace, recipe: Any, rows: list[tuple[str, int | str]]) -> None:
+    """Print the resolved recipe and what would be done."""
+    _say(json.dumps(recipe_values(recipe), indent=1))
+    _say(table([("verb", options.name), ("run", recipe.run_uri), *rows]))
+
+
+def _filtering_rows(recipe: Recipe) -> list[tuple[str, int | str]]:
     from dfn_ray.pool import list_shards
 
-    _say(json.dumps(recipe_values(recipe), indent=1))
-    shards = list_shards(recipe.pool)
-    waves = -(-len(shards) // recipe.execution.wave_shards)
-    _say(
-        table(
-            [
-                ("verb", options.name),
-                ("run", recipe.run_uri),
-                ("shards", len(shards)),
-                ("bytes", sum(shard.size_bytes for shard in shards)),
-                ("waves", waves),
-                (
-                    "scorers",
-                    f"{recipe.scorers.min_size} to {recipe.scorers.max_size} on {recipe.scorers.device}",
-                ),
-            ]
-        )
-    )
-    return None
+    shards, scorers = list_shards(recipe.pool), recipe.scorers
+    return [
+        ("shards", len(shards)),
+        ("bytes", sum(shard.size_bytes for shard in shards)),
+        ("waves", -(-len(shards) // recipe.execution.wave_shards)),
+        ("scorers", f"{scorers.min_size} to {scorers.max_size} on {scorers.device}"),
+    ]
+
+
+def _training_rows(recipe: TrainRecipe) -> list[tuple[str, int | str]]:
+    from dfn_ray.pool import list_shards
+
+    rows: list[tuple[str, int | str]] = []
+    for source in recipe.sources:
+        shards = list_shards(source.pool)
+        size = sum(shard.size_bytes for shard in shards)
+        rows.append((f"source {source.name}", f"{len(shards):,} shards, {size:,} bytes"))
+    workers = recipe.workers
+    return [
+        *rows,
+        ("samples seen", recipe.samples_seen),
+        ("steps", recipe.samples_seen // recipe.batch_size),
+        ("workers", f"{workers.min_size} to {workers.max_size} on {workers.device}"),
+    ]
 
 
 def _say(text: str, stream: Any = None) -> None:

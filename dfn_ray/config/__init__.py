@@ -6,10 +6,13 @@ nor torch, so `--dry-run` and `--help` answer at once.
 
     filtering.py    Recipe: dfn-ray filter, score, select, materialize
     training.py     TrainRecipe: dfn-ray train
+    evaluation.py   EvaluateRecipe: dfn-ray evaluate
+    pipeline.py     PipelineRecipe: dfn-ray run
     reading.py      from TOML to a recipe
     checks.py       what settings are checked for
 """
 
+from dfn_ray.config.evaluation import EvaluateRecipe, EvaluationSet
 from dfn_ray.config.filtering import (
     Calibration,
     Decode,
@@ -21,6 +24,7 @@ from dfn_ray.config.filtering import (
     Scorers,
     Select,
 )
+from dfn_ray.config.pipeline import PipelineRecipe
 from dfn_ray.config.reading import load_recipe, recipe_from, recipe_values, stored_pool
 from dfn_ray.config.training import (
     SCALES,
@@ -41,12 +45,15 @@ __all__ = [
     "Calibration",
     "Checkpoints",
     "Decode",
+    "EvaluateRecipe",
+    "EvaluationSet",
     "Execution",
     "Feed",
     "Labels",
     "Logs",
     "Network",
     "Optimizer",
+    "PipelineRecipe",
     "Pool",
     "Recipe",
     "Rules",
