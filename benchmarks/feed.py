@@ -28,8 +28,8 @@ from dfn_ray.config import TrainRecipe, recipe_from
 from dfn_ray.flow.weights import fetch_network
 from dfn_ray.manifest import open_run
 from dfn_ray.testing.networks import save_random_network
-from dfn_ray.training.checkpoint import log_lines
 from dfn_ray.training.optimizer import make_optimizer
+from dfn_ray.training.position import log_lines
 from dfn_ray.training.train_clip import train
 
 WARM_UP_STEPS = 20
@@ -54,7 +54,11 @@ def main() -> None:
             {
                 "run_uri": f"{folder}/run",
                 "sources": [{"pool": {"uri": _demo_pool(), "chunk_rows": 64}}],
-                "model": {"model": f"local-dir:{network}", "random_weights_seed": 0, "precision": "bf16"},
+                "model": {
+                    "model": f"local-dir:{network}",
+                    "random_weights_seed": 0,
+                    "precision": "bf16",
+                },
                 "samples_seen": given.steps * given.batch_size,
                 "batch_size": given.batch_size,
                 "optimizer": {"warmup_steps": 10},

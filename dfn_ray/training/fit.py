@@ -18,10 +18,11 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from dfn_ray.errors import DfnRayError, InputError, TrainingFailed
 from dfn_ray.manifest import Run
 from dfn_ray.telemetry import TrainingProgress
-from dfn_ray.training.checkpoint import GENERATION
+from dfn_ray.training.job import Job
 from dfn_ray.training.next_samples import NextSamples
+from dfn_ray.training.position import GENERATION
 from dfn_ray.training.stream import DATASET, in_order
-from dfn_ray.training.worker import Job, train_worker
+from dfn_ray.training.worker import train_worker
 
 
 def fit(

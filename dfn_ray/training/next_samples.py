@@ -10,9 +10,9 @@ from ray.data import Dataset
 
 from dfn_ray.config import TrainRecipe
 from dfn_ray.manifest import Run
-from dfn_ray.training.checkpoint import begin_generation
 from dfn_ray.training.index import ChunkIndex, drawn_counts
 from dfn_ray.training.plan import Group, plan_groups
+from dfn_ray.training.position import begin_generation
 from dfn_ray.training.samples import GroupInputs
 from dfn_ray.training.seen import Seen
 from dfn_ray.training.stream import Reading, input_dataset

@@ -23,13 +23,13 @@ from dfn_ray.manifest import Run, start_run
 from dfn_ray.pool import Shard, list_shards, listing_table
 from dfn_ray.storage import read_uri
 from dfn_ray.telemetry import TrainingProgress
-from dfn_ray.training.checkpoint import latest_position
 from dfn_ray.training.feed import Captions, Feeding
 from dfn_ray.training.fit import fit
 from dfn_ray.training.index import split_index
+from dfn_ray.training.job import network_folder
 from dfn_ray.training.next_samples import NextSamples
+from dfn_ray.training.position import latest_position
 from dfn_ray.training.stream import index_sources
-from dfn_ray.training.worker import network_folder
 
 INDEX = "index.parquet"
 Shards = tuple[tuple[Shard, ...], ...]

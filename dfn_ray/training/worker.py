@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,9 @@ from dfn_ray.clip.network import FrozenNetwork, network_files, trainable
 from dfn_ray.clip.towers import Towers, backward, contrastive_loss
 from dfn_ray.config import TrainRecipe, recipe_values
 from dfn_ray.errors import TrainingFailed
-from dfn_ray.manifest import Run
-from dfn_ray.training.checkpoint import (
-    check_generation,
-    commit,
-    current_generation,
-    read_tensors,
-)
+from dfn_ray.training.checkpoint import commit, read_tensors
 from dfn_ray.training.feed import FAILURES
+from dfn_ray.training.job import Job, network_folder
 from dfn_ray.training.logs import open_sinks
 from dfn_ray.training.meter import Meter
 from dfn_ray.training.optimizer import learning_rate, make_optimizer
@@ -39,36 +34,13 @@ from dfn_ray.training.parallel import (
     whole_model,
     whole_optimizer,
 )
+from dfn_ray.training.position import check_generation, current_generation
 from dfn_ray.training.stream import DATASET, Batch, batches
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What all workers of a run are told."""
-
-    run: Run
-    recipe: TrainRecipe
-    network: ray.ObjectRef
-    """The FrozenNetwork to start from."""
-    until_samples: int
-    """Stop once no whole batch fits below this; a checkpoint is committed then."""
-    reports: Any = None
-    """Actor that takes the figures of a log step, for whoever watches."""
 
 
 def train_worker(config: Mapping[str, Job]) -> None:
     """Train until the job's last sample; what Ray Train runs on every worker."""
     _Worker(config["job"]).train()
-
-
-def network_folder(samples_seen: int | None = None) -> str:
-    """Where the trained network stands in a run: the result, or as it was after some samples."""
-    return "network" if samples_seen is None else f"networks/samples-{samples_seen:012d}"
-
-
-def stops_of(recipe: TrainRecipe) -> int:
-    """Samples between two checkpoints."""
-    return recipe.checkpoints.every_samples or max(1, recipe.samples_seen // 20)
 
 
 class _Worker:
@@ -112,7 +84,10 @@ class _Worker:
     def train(self) -> None:
         """Step until the last sample, checkpointing on the way."""
         step_samples = self._batch_size * self._world
-        every, exports = stops_of(self._recipe), self._recipe.checkpoints.export_at_samples
+        every, exports = (
+            self._recipe.samples_between_checkpoints,
+            self._recipe.checkpoints.export_at_samples,
+        )
         samples = ray.train.get_dataset_shard(DATASET)
         assert samples is not None, "the driver passes the dataset under this name"
         stream = batches(
