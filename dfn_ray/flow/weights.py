@@ -12,10 +12,11 @@ from dfn_ray.storage import read_uri
 
 def load_networks(recipe: Recipe) -> tuple[FrozenNetwork, ...]:
     """The networks of the recipe with their weights in memory. Raises InputError when one cannot be had."""
-    return tuple(_load(spec) for spec in recipe.networks)
+    return tuple(fetch_network(spec) for spec in recipe.networks)
 
 
-def _load(spec: Network) -> FrozenNetwork:
+def fetch_network(spec: Network) -> FrozenNetwork:
+    """One network with its weights in memory, wherever they are. Raises InputError when it cannot be had."""
     source = spec.pretrained
     if source is None or not _is_file(source):
         return load_network(spec)
