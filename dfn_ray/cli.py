@@ -10,14 +10,15 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dfn_ray import __version__
-from dfn_ray.config import Pool, Recipe, load_recipe, recipe_values
+from dfn_ray.config import EvaluateRecipe, Pool, Recipe, Scorers, load_recipe, recipe_values
 from dfn_ray.errors import DfnRayError, RecipeError
-from dfn_ray.telemetry import selection_table, table
+from dfn_ray.telemetry import grid, selection_table, table
 
 Verb = Callable[[argparse.Namespace], None]
+R = TypeVar("R")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -70,6 +71,12 @@ def _parser() -> argparse.ArgumentParser:
     materialize.add_argument("--out", help="folder for the subset; needed with --uids")
     materialize.set_defaults(verb=_materialize)
 
+    _with_recipe(
+        verbs.add_parser(
+            "evaluate", help="zero-shot classification and retrieval; skips what is done"
+        )
+    ).set_defaults(verb=_evaluate)
+
     export = verbs.add_parser("export", help="a finished subset for other trainers")
     export.add_argument("run_uri")
     export.add_argument("out_uri", help="a .npy file, or a folder for WebDataset tars")
@@ -104,7 +111,7 @@ def _with_recipe(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def _filter(options: argparse.Namespace) -> None:
-    recipe = _recipe(options)
+    recipe = _recipe(options, Recipe, _plan_filtering)
     if recipe is not None:
         from dfn_ray.filtering.filter_pool import filter_pool
 
@@ -112,7 +119,7 @@ def _filter(options: argparse.Namespace) -> None:
 
 
 def _score(options: argparse.Namespace) -> None:
-    recipe = _recipe(options)
+    recipe = _recipe(options, Recipe, _plan_filtering)
     if recipe is not None:
         from dfn_ray.filtering.filter_pool import score
 
@@ -120,7 +127,7 @@ def _score(options: argparse.Namespace) -> None:
 
 
 def _select(options: argparse.Namespace) -> None:
-    recipe = _recipe(options)
+    recipe = _recipe(options, Recipe, _plan_filtering)
     if recipe is not None:
         from dfn_ray.filtering.filter_pool import select
 
@@ -128,7 +135,7 @@ def _select(options: argparse.Namespace) -> None:
 
 
 def _materialize(options: argparse.Namespace) -> None:
-    recipe = _recipe(options)
+    recipe = _recipe(options, Recipe, _plan_filtering)
     if recipe is None:
         return
     from dfn_ray.filtering.filter_pool import materialize
@@ -141,6 +148,16 @@ def _materialize(options: argparse.Namespace) -> None:
     else:
         value = materialize_listed(recipe.pool, options.uids, options.out, recipe.execution)
     _say(selection_table(options.out or recipe.run_uri, value))
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    recipe = _recipe(options, EvaluateRecipe, _plan_evaluation)
+    if recipe is not None:
+        from dfn_ray.evaluation.evaluate import evaluate_sets
+        from dfn_ray.evaluation.results import results_table
+
+        evaluation = evaluate_sets(recipe)
+        _say(results_table(evaluation.results, evaluation.groups))
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -174,32 +191,48 @@ def _demo(options: argparse.Namespace) -> None:
     run_demo(Path(options.out), say=_say)
 
 
-def _recipe(options: argparse.Namespace) -> Recipe | None:
-    """The recipe to work on; None after a dry run, which printed it."""
-    recipe = load_recipe(options.recipe, options.set)
+def _recipe(options: argparse.Namespace, kind: type[R], plan: Callable[[R], str]) -> R | None:
+    """The recipe to work on; None after a dry run, which printed it and the plan."""
+    recipe = load_recipe(options.recipe, options.set, kind)
     if not options.dry_run:
         return recipe
+    _say(json.dumps(recipe_values(recipe), indent=1))
+    _say(plan(recipe))
+    return None
+
+
+def _plan_filtering(recipe: Recipe) -> str:
     from dfn_ray.pool import list_shards
 
-    _say(json.dumps(recipe_values(recipe), indent=1))
     shards = list_shards(recipe.pool)
-    waves = -(-len(shards) // recipe.execution.wave_shards)
-    _say(
-        table(
-            [
-                ("verb", options.name),
-                ("run", recipe.run_uri),
-                ("shards", len(shards)),
-                ("bytes", sum(shard.size_bytes for shard in shards)),
-                ("waves", waves),
-                (
-                    "scorers",
-                    f"{recipe.scorers.min_size} to {recipe.scorers.max_size} on {recipe.scorers.device}",
-                ),
-            ]
-        )
+    return table(
+        [
+            ("run", recipe.run_uri),
+            ("shards", len(shards)),
+            ("bytes", sum(shard.size_bytes for shard in shards)),
+            ("waves", -(-len(shards) // recipe.execution.wave_shards)),
+            ("scorers", _pool_size(recipe.scorers)),
+        ]
     )
-    return None
+
+
+def _plan_evaluation(recipe: EvaluateRecipe) -> str:
+    from dfn_ray.evaluation.sets import locate
+
+    located = [locate(item) for item in recipe.sets]
+    rows = [
+        (item.spec.name, item.spec.task, f"{len(item.shards):,}", f"{item.size_bytes:,}")
+        for item in located
+    ]
+    return (
+        table([("run", recipe.run_uri), ("scorers", _pool_size(recipe.scorers))])
+        + "\n"
+        + grid(("set", "task", "shards", "bytes"), rows, numbers=2)
+    )
+
+
+def _pool_size(scorers: Scorers) -> str:
+    return f"{scorers.min_size} to {scorers.max_size} on {scorers.device}"
 
 
 def _say(text: str, stream: Any = None) -> None:

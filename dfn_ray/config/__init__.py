@@ -6,10 +6,12 @@ nor torch, so `--dry-run` and `--help` answer at once.
 
     filtering.py    Recipe: dfn-ray filter, score, select, materialize
     training.py     TrainRecipe: dfn-ray train
+    evaluation.py   EvaluateRecipe: dfn-ray evaluate
     reading.py      from TOML to a recipe
     checks.py       what settings are checked for
 """
 
+from dfn_ray.config.evaluation import EvaluateRecipe, EvaluationSet
 from dfn_ray.config.filtering import (
     Calibration,
     Decode,
@@ -41,6 +43,8 @@ __all__ = [
     "Calibration",
     "Checkpoints",
     "Decode",
+    "EvaluateRecipe",
+    "EvaluationSet",
     "Execution",
     "Feed",
     "Labels",
