@@ -8,6 +8,7 @@
     ├── RunTakenOver            another driver resumed this run; this one must stop
     ├── ErrorBudgetExceeded     more samples or shards failed than the recipe allows
     ├── IncompleteRun           chunks are missing where the step needs all of them
+    ├── TrainingFailed          workers keep dying, or the loss is not a number
     └── VerificationError       a promise does not hold on storage
 
 A message says what is wrong, what was got, where, and what to do.
@@ -54,6 +55,10 @@ class ErrorBudgetExceeded(DfnRayError):
 
 class IncompleteRun(DfnRayError):
     """Chunks of the pool are not committed yet, but the step needs all of them."""
+
+
+class TrainingFailed(DfnRayError):
+    """Training cannot go on: its workers die without getting any further, or the loss is not a number."""
 
 
 class VerificationError(DfnRayError):

@@ -6,7 +6,7 @@ travels as one Arrow table with `SAMPLE_SCHEMA` (plus what the stage adds).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -97,10 +97,14 @@ class Chunk:
     """What exactly is wrong with the shard, for people."""
     bytes_read: int = 0
     """Bytes of the shard that this chunk covers; for progress only."""
+    at: int | None = field(default=None, compare=False)
+    """Byte of a tar at which the chunk can be entered; None where it cannot be read without what stands before."""
 
     def to_json(self) -> dict[str, Any]:
-        """The chunk as plain JSON values, defaults left out."""
-        return {k: v for k, v in asdict(self).items() if v not in (None, "", 0, False)}
+        """The chunk as plain JSON values, defaults and the entry point left out."""
+        values = asdict(self)
+        del values["at"]
+        return {k: v for k, v in values.items() if v not in (None, "", 0, False)}
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> Chunk:

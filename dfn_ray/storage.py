@@ -131,6 +131,14 @@ class Store:
             except FileNotFoundError:
                 return
 
+    def delete_folder(self, name: str) -> None:
+        """Remove the folder `name` and all below it; nothing happens when it is not there."""
+        with _told(self.uri_of(name), "delete"):
+            try:
+                self._fs.rm(self._path(name), recursive=True)
+            except FileNotFoundError:
+                return
+
     def list(self, folder: str = "", suffix: str = "") -> list[File]:
         """All files directly in `folder`, by name; an absent folder has none. Half-written files are not shown."""
         path = self._path(folder) if folder else self._root

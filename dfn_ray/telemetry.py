@@ -17,6 +17,33 @@ LINE_EVERY_S = 30.0
 TERMINAL_EVERY_S = 0.5
 
 
+class StatusLine:
+    """Says how things stand: on a terminal one line that renews itself, elsewhere a line every 30 s."""
+
+    def __init__(
+        self, *, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._terminal = self._stream.isatty()
+        self._clock = clock
+        self._said = clock()
+
+    def offer(self, line: Callable[[], str]) -> None:
+        """Say the line when it is time for one."""
+        now = self._clock()
+        if now - self._said >= (TERMINAL_EVERY_S if self._terminal else LINE_EVERY_S):
+            self._said = now
+            self.say(line())
+
+    def say(self, text: str, *, stays: bool = False) -> None:
+        """Say something now; on a terminal the next line replaces it unless it stays."""
+        if self._terminal:
+            self._stream.write(f"\r\x1b[2K{text}" + ("\n" if stays else ""))
+        else:
+            self._stream.write(f"{text}\n")
+        self._stream.flush()
+
+
 class Progress:
     """Counts what was committed and says so: samples, rate, share, time left, drops by reason."""
 
@@ -28,8 +55,7 @@ class Progress:
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._stream = stream if stream is not None else sys.stderr
-        self._terminal = self._stream.isatty()
+        self._status = StatusLine(stream=stream, clock=clock)
         self._clock = clock
         self._total_bytes = total_bytes
         self._done_bytes = 0
@@ -37,7 +63,6 @@ class Progress:
         self._counts: Counter[str] = Counter()
         self._recent: deque[tuple[float, int, int]] = deque([(clock(), 0, 0)])
         self._seen: dict[str, float] = {}
-        self._said = clock()
         self._start = clock()
         self._stage = stage
 
@@ -64,9 +89,7 @@ class Progress:
         self._seen.update(dict.fromkeys(scorers, now))
         while now - self._recent[0][0] > RATE_WINDOW_S and len(self._recent) > 2:
             self._recent.popleft()
-        if now - self._said >= (TERMINAL_EVERY_S if self._terminal else LINE_EVERY_S):
-            self._said = now
-            self._say(self.line())
+        self._status.offer(self.line)
 
     def line(self) -> str:
         """The state in one line."""
@@ -96,18 +119,59 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Say something that stays: a stage begun, a warning."""
-        self._say(text, stays=True)
+        self._status.say(text, stays=True)
 
     def close(self) -> None:
         """Leave the last state standing."""
-        self._say(f"{self.line()} | {duration(self._clock() - self._start)} in all", stays=True)
+        self.say(f"{self.line()} | {duration(self._clock() - self._start)} in all")
 
-    def _say(self, text: str, *, stays: bool = False) -> None:
-        if self._terminal:
-            self._stream.write(f"\r\x1b[2K{text}" + ("\n" if stays else ""))
-        else:
-            self._stream.write(f"{text}\n")
-        self._stream.flush()
+
+class TrainingProgress:
+    """Says how far a training run is, from the figures its workers report."""
+
+    def __init__(
+        self,
+        total_samples: int,
+        *,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._status = StatusLine(stream=stream, clock=clock)
+        self._clock, self._start = clock, clock()
+        self._total = total_samples
+        self._figures: Mapping[str, float] = {}
+
+    def show(self, figures: Mapping[str, float]) -> None:
+        """Take the latest figures (`training.worker`), and say so when it is time."""
+        self._figures = figures
+        self._status.offer(self.line)
+
+    def line(self) -> str:
+        """The state in one line."""
+        figures = self._figures
+        if not figures:
+            return "training | no step yet"
+        seen, rate = figures["samples_seen"], figures["samples_per_s"]
+        left_s = (self._total - seen) / rate if rate > 0 else None
+        return " | ".join(
+            [
+                f"training {seen / self._total:6.1%}",
+                f"{seen:,.0f} samples seen",
+                f"{rate:,.0f}/s",
+                f"{duration(left_s)} left",
+                f"loss {figures['loss']:.3f}",
+                f"{figures['data_wait']:.0%} waiting for data",
+                f"{figures['workers']:.0f} workers",
+            ]
+        )
+
+    def say(self, text: str) -> None:
+        """Say something that stays: a restart, a warning."""
+        self._status.say(text, stays=True)
+
+    def close(self) -> None:
+        """Leave the last state standing."""
+        self.say(f"{self.line()} | {duration(self._clock() - self._start)} in all")
 
 
 def duration(seconds: float | None) -> str:

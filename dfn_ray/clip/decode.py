@@ -24,14 +24,13 @@ import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageFile
 
 from dfn_ray.clip.isolation import run_isolated, shared_array
-from dfn_ray.clip.transform import ImageTransform
 from dfn_ray.schema import Reason
 
 Image.init()  # here, not in every forked child
@@ -84,6 +83,31 @@ class DecodedImages:
     """Why an image has no pixels; None if it has, or if none was given."""
 
 
+class SampleTransform(Protocol):
+    """How one image becomes pixels."""
+
+    def resized_size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of the whole image where its crop has the network's size."""
+        ...
+
+    def pixels_HWC(self, image: Image.Image, original_size: tuple[int, int]) -> np.ndarray:
+        """Uint8 pixels at the network's size."""
+        ...
+
+
+class Transform(Protocol):
+    """How images become pixels of one size; hashable."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        ...
+
+    def of_sample(self, index: int) -> SampleTransform:
+        """The transform of the image at `index`."""
+        ...
+
+
 def accept_all(index: int, width: int, height: int) -> Reason | None:
     """Reject nothing."""
     del index, width, height
@@ -91,7 +115,7 @@ def accept_all(index: int, width: int, height: int) -> Reason | None:
 
 def decode_images(
     images: Sequence[bytes | memoryview | None],
-    transforms: Sequence[ImageTransform],
+    transforms: Sequence[Transform],
     *,
     mode: Literal["exact", "fast"],
     on_truncated: Literal["score", "fail"],
@@ -126,9 +150,8 @@ def decode_images(
             reason = Reason.TOO_MANY_PIXELS
         if reason is None:
             try:
-                for array, pixels_HWC in zip(
-                    pixels, _pixels(image, data, distinct, mode), strict=True
-                ):
+                own = [transform.of_sample(index) for transform in distinct]
+                for array, pixels_HWC in zip(pixels, _pixels(image, data, own, mode), strict=True):
                     array[index] = pixels_HWC
             except _DECODER_ERRORS as error:
                 reason = _why(error)
@@ -188,7 +211,7 @@ def _is_short_webp(data: bytes | memoryview) -> bool:
 
 
 def _pixels(
-    image: Image.Image, data: bytes | memoryview, transforms: Sequence[ImageTransform], mode: str
+    image: Image.Image, data: bytes | memoryview, transforms: Sequence[SampleTransform], mode: str
 ) -> list[np.ndarray]:
     """The image under each transform, uint8 (H, W, 3)."""
     size = image.size
@@ -206,7 +229,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _scaled_jpeg(
-    image: Image.Image, data: bytes | memoryview, transforms: Sequence[ImageTransform]
+    image: Image.Image, data: bytes | memoryview, transforms: Sequence[SampleTransform]
 ) -> Image.Image | None:
     """A JPEG decoded at the smallest eighth of its size that no transform enlarges again, or None."""
     if image.format not in ("JPEG", "MPO") or image.mode != "RGB":

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -97,6 +99,36 @@ def build(
     # of MultiheadAttention's transposed input as a batched one and copies the weights. Captions: 451 -> 143/s.
     module.eval().to(device=device, dtype=_DTYPES[frozen.precision])
     return FilteringNetwork(module, frozen.transform, torch.device(device), compile=compile)
+
+
+def trainable(frozen: FrozenNetwork) -> nn.Module:
+    """The open_clip module of the network in float32, in training mode, on the CPU."""
+    module = _module(frozen.model_cfg, frozen.hf_config)
+    weights.restore(module, frozen.state)
+    return module.train()
+
+
+def network_files(frozen: FrozenNetwork, state: Mapping[str, torch.Tensor]) -> dict[str, bytes]:
+    """The files of a `local-dir:` network with other weights, as open_clip's `create_model` and dfn_ray load it."""
+    transform = frozen.transform
+    config_json = {
+        "model_cfg": frozen.model_cfg,
+        "preprocess_cfg": {
+            "size": list(transform.size),
+            "mode": "RGB",
+            "mean": list(transform.mean),
+            "std": list(transform.std),
+            "interpolation": transform.interpolation,
+            "resize_mode": transform.resize_mode,
+            "fill_color": transform.fill_color,
+        },
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    return {
+        **dict(frozen.tokenizer.files),
+        "open_clip_config.json": json.dumps(config_json, indent=2).encode(),
+        "open_clip_model.safetensors": safetensors.torch.save(tensors),
+    }
 
 
 def _hf_config(model_cfg: dict[str, Any]) -> dict[str, Any] | None:

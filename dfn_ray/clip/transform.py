@@ -16,7 +16,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-_RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+"""Pillow's names."""
 
 _MOST_RESIZED_PIXELS = 2**25
 """A larger intermediate is never made: 128 MiB in Pillow; at 224 pixels an aspect ratio of 668."""
@@ -36,6 +37,11 @@ class ImageTransform:
     std: tuple[float, ...]
     fill_color: int = 0
     """Of the padding, 0 to 255."""
+
+    def of_sample(self, index: int) -> ImageTransform:
+        """The transform of one image of several: the same for all."""
+        del index
+        return self
 
     def resized_size(self, width: int, height: int) -> tuple[int, int]:
         """Width and height of an image of `width` x `height` after the resize, before crop or pad."""
@@ -59,7 +65,7 @@ class ImageTransform:
         """
         target_height, target_width = self.size
         width, height = self.resized_size(*original_size)
-        resampling = _RESAMPLING[self.interpolation]
+        resampling = RESAMPLING[self.interpolation]
         if width * height > _MOST_RESIZED_PIXELS and self.resize_mode == "shortest":
             left, top = _centre(width, target_width), _centre(height, target_height)
             across, down = image.width / width, image.height / height

@@ -126,6 +126,18 @@ def sha256(state: State) -> str:
     return digest.hexdigest()
 
 
+def interpolate(
+    start: Mapping[str, torch.Tensor], end: Mapping[str, torch.Tensor], alpha: float
+) -> dict[str, torch.Tensor]:
+    """(1 - alpha) * start + alpha * end of every float tensor, others from `end` (WiSE-FT, Wortsman et al. 2022)."""
+    return {
+        name: torch.lerp(start[name].float(), tensor.float(), alpha).to(tensor.dtype)
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in end.items()
+    }
+
+
 def _has_text_positions(module: nn.Module) -> bool:
     """Whether the text tower is open_clip's own; Hugging Face's keep their positions elsewhere."""
     return hasattr(getattr(module, "text", module), "positional_embedding")

@@ -25,7 +25,7 @@ from dfn_ray.flow.classnames import class_names, prompt_templates
 from dfn_ray.flow.datasets import connect, share
 from dfn_ray.flow.fingerprint import decode_fingerprint, forward_fingerprint, pool_fingerprint
 from dfn_ray.flow.prepare import Preparation
-from dfn_ray.flow.weights import fetch_network
+from dfn_ray.flow.weights import load_network_of
 from dfn_ray.manifest import fingerprint_digest, listing_digest
 from dfn_ray.pool import listing_table
 from dfn_ray.schema import ShardFault
@@ -65,7 +65,7 @@ def evaluate_sets(recipe: EvaluateRecipe) -> Evaluation:
     shard or more failed images than the recipe allows. Sets before it are stored by then.
     """
     located = [locate(item) for item in recipe.sets]
-    network = fetch_network(recipe.network)
+    network = load_network_of(recipe.network)
     jobs = [_job(item, network, recipe) for item in located]
     results = Results(
         run_uri=recipe.run_uri,

@@ -4,6 +4,7 @@
     cells.py        a chunk as one row, which Ray cannot split
     prepare.py      rules.py, decoding, tokens: from samples to the networks' inputs, in CPU tasks
     statuses.py     marking and counting samples
+    uid_lists.py    a sorted uid list that every process can search
     weights.py      fetch networks once, on the driver
     classnames.py   class names and templates, by name, file or list
     fingerprint.py  what of a recipe changes embeddings

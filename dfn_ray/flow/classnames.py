@@ -25,23 +25,27 @@ def class_names(given: Sequence[str]) -> tuple[str, ...]:
 
 
 def prompt_templates(given: Sequence[str]) -> tuple[str, ...]:
-    """The templates: `openai` (80) or `simple` (7) of open_clip, the lines of a file, or the texts themselves.
+    """The templates: the lines of a file, or texts, of which `openai` and `simple` stand for open_clip's 80 and 7.
 
     Raises InputError when a template has no place for a class name.
     """
-    if list(given) in (["openai"], ["simple"]):
-        import open_clip  # noqa: PLC0415  takes torch along
+    import open_clip  # noqa: PLC0415  takes torch along
 
-        functions = {
-            "openai": open_clip.OPENAI_IMAGENET_TEMPLATES,
-            "simple": open_clip.SIMPLE_IMAGENET_TEMPLATES,
-        }
-        return tuple(template("{}") for template in functions[given[0]])
-    templates = _lines(given, "templates")
-    without = next((template for template in templates if not _PLACE.search(template)), None)
-    if without is not None:
-        raise InputError(f"templates: need {{}} or {{c}} for the class name, got {without!r}")
-    return templates
+    named = {
+        "openai": open_clip.OPENAI_IMAGENET_TEMPLATES,
+        "simple": open_clip.SIMPLE_IMAGENET_TEMPLATES,
+    }
+    templates: list[str] = []
+    for text in _lines(given, "templates"):
+        if text in named:
+            templates += [template("{}") for template in named[text]]
+        elif _PLACE.search(text):
+            templates.append(text)
+        else:
+            raise InputError(
+                f"templates: need {{}} or {{c}} for the class name, or one of {', '.join(named)}, got {text!r}"
+            )
+    return tuple(templates)
 
 
 def prompt(template: str, name: str) -> str:
@@ -63,5 +67,5 @@ def _lines(given: Sequence[str], what: str) -> tuple[str, ...]:
 
 
 def _is_file(text: str) -> bool:
-    """True for a path or URI of a text file; class names and templates may hold slashes, but end otherwise."""
-    return text.endswith(".txt") and not _PLACE.search(text)
+    """True for a path or URI. A class alone is no classification, and a template has a place for the name."""
+    return ("/" in text or text.endswith(".txt")) and not _PLACE.search(text)

@@ -51,11 +51,11 @@ def share(networks: Sequence[Any]) -> ray.ObjectRef:
     return ray.put(tuple(networks))
 
 
-class _PoolSource(Datasource):
-    """One read task per shard, one row per chunk."""
+class _ItemSource(Datasource):
+    """One read task per item."""
 
-    def __init__(self, work: Sequence[Work], pool: Pool) -> None:
-        self._work, self._pool = work, pool
+    def __init__(self, items: Sequence[Any], read: Callable[[Any], Iterable[pa.Table]]) -> None:
+        self._items, self._read = items, read
 
     def estimate_inmemory_data_size(self) -> int | None:
         return None
@@ -68,14 +68,26 @@ class _PoolSource(Datasource):
     ) -> list[ReadTask]:
         return [
             ReadTask(
-                partial(_read_shard, work, self._pool),
+                partial(self._read, item),
                 BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None),
             )
-            for work in self._work
+            for item in self._items
         ]
 
 
-def _read_shard(work: Work, pool: Pool) -> Iterable[pa.Table]:
+def read_items(
+    items: Sequence[Any], read: Callable[[Any], Iterable[pa.Table]], *, cpus: float
+) -> Dataset:
+    """The tables that `read` yields for each item, one task per item."""
+    with retry_arguments():
+        return ray.data.read_datasource(
+            _ItemSource(items, read),
+            override_num_blocks=len(items),
+            ray_remote_args={"num_cpus": cpus, "max_retries": TASK_RETRIES},
+        )
+
+
+def _read_shard(work: Work, *, pool: Pool) -> Iterable[pa.Table]:
     for chunk, samples in iter_chunks(work.shard, pool, skip=work.skip):
         yield pack([Cell(chunk=chunk, samples=samples)])
         if work.first_rows is not None and chunk.first_row + chunk.rows >= work.first_rows:
@@ -89,12 +101,7 @@ def from_cells(cells: Sequence[Cell]) -> Dataset:
 
 def read_pool(work: Sequence[Work], pool: Pool, decode: Decode) -> Dataset:
     """One row per chunk of the work, bytes untouched."""
-    with retry_arguments():
-        return ray.data.read_datasource(
-            _PoolSource(work, pool),
-            override_num_blocks=len(work),
-            ray_remote_args={"num_cpus": decode.cpus, "max_retries": TASK_RETRIES},
-        )
+    return read_items(work, partial(_read_shard, pool=pool), cpus=decode.cpus)
 
 
 def stage_arguments(stage: Stage, decode: Decode) -> dict[str, Any]:
@@ -141,21 +148,22 @@ def retry_arguments() -> Iterator[None]:
         yield
 
 
+def tables_of(dataset: Dataset) -> Iterator[pa.Table]:
+    """The blocks of a small result, each as soon as it is there."""
+    blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    return cast("Iterator[pa.Table]", blocks)
+
+
 def rows_of(dataset: Dataset) -> Iterator[dict[str, Any]]:
     """The rows of a small result, each as soon as it is there."""
-    for block in _blocks_of(dataset):
+    for block in tables_of(dataset):
         yield from block.to_pylist()
 
 
 def cells_of(dataset: Dataset) -> Iterator[Cell]:
     """The cells that a chain ends in, each as soon as it is there."""
-    for block in _blocks_of(dataset):
+    for block in tables_of(dataset):
         yield from unpack(block)
-
-
-def _blocks_of(dataset: Dataset) -> Iterator[pa.Table]:
-    blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-    return cast("Iterator[pa.Table]", blocks)
 
 
 def configure(*, errored_blocks: int, no_progress_timeout_s: float) -> None:

@@ -12,11 +12,11 @@ from dfn_ray.storage import read_uri
 
 def load_networks(recipe: Recipe) -> tuple[FrozenNetwork, ...]:
     """The networks of the recipe with their weights in memory. Raises InputError when one cannot be had."""
-    return tuple(fetch_network(spec) for spec in recipe.networks)
+    return tuple(load_network_of(spec) for spec in recipe.networks)
 
 
-def fetch_network(spec: Network) -> FrozenNetwork:
-    """One network with its weights in memory, wherever they are. Raises InputError when it cannot be had."""
+def load_network_of(spec: Network) -> FrozenNetwork:
+    """One network with its weights in memory. Raises InputError when it cannot be had."""
     source = spec.pretrained
     if source is None or not _is_file(source):
         return load_network(spec)

@@ -9,7 +9,7 @@ A bad sample is a row with a reason, a bad shard a fault on its last chunk; only
 
 from dfn_ray.pool.inspect import PoolReport, inspect_pool
 from dfn_ray.pool.listing import list_shards
-from dfn_ray.pool.reading import iter_chunks, read_rows
+from dfn_ray.pool.reading import iter_chunks, read_chunk, read_rows
 from dfn_ray.pool.shard import Shard
 from dfn_ray.pool.stored import listed_shards, listing_table
 from dfn_ray.pool.uid import derive_uid
@@ -23,5 +23,6 @@ __all__ = [
     "list_shards",
     "listed_shards",
     "listing_table",
+    "read_chunk",
     "read_rows",
 ]

@@ -36,6 +36,8 @@ class Group:
     """A chunk while its shard is being read."""
 
     first_row: int
+    at: int | None = None
+    """Byte at which a reader can enter; see `Chunk.at`."""
     drafts: list[Draft] = field(default_factory=list)
     image_bytes: int = 0
     bytes_read: int = 0
@@ -68,6 +70,7 @@ class Group:
             fault=self.fault,
             detail=self.detail,
             bytes_read=self.bytes_read,
+            at=self.at,
         )
 
     def take_table(self, shard: Shard, pool: Pool, wanted: Wanted) -> pa.Table:

@@ -64,10 +64,30 @@ def read_rows(shard: Shard, pool: Pool, rows: Collection[int]) -> Iterator[pa.Ta
             yield table
         if not missing:
             return
-    raise InputError(
-        f"{shard.uri}: {len(missing)} of the rows asked for are not there, the first is {min(missing)}{fault}; "
-        "the shard changed since it was scored"
+    raise _changed(
+        shard,
+        f"{len(missing)} of the rows asked for are not there, the first is {min(missing)}{fault}",
     )
+
+
+def read_chunk(shard: Shard, pool: Pool, chunk: Chunk) -> pa.Table:
+    """The samples of a chunk that `iter_chunks` once gave: columns of `SAMPLE_SCHEMA`, `Chunk.rows` rows.
+
+    Only its own bytes are read where it has an entry point (tars) and its own row groups in Parquet; else the headers
+    before it as well. Raises InputError when the shard no longer holds it, StorageError when the store fails.
+    """
+    wanted = range(chunk.first_row, chunk.first_row + chunk.rows)
+    if chunk.at is None:
+        return pa.concat_tables(read_rows(shard, pool, wanted))
+    with _opened(shard, in_order=True) as file:
+        groups = tar_groups(Tape(file), pool, Wanted(), first_row=chunk.first_row, at=chunk.at)
+        try:
+            group = next(groups)
+        except ShardDamage as damage:
+            raise _changed(shard, f"{damage.fault}: {damage.detail}") from damage
+        if len(group.drafts) != chunk.rows:
+            raise _changed(shard, f"{len(group.drafts)} samples where {chunk.rows} were")
+        return group.take_table(shard, pool, Wanted())
 
 
 def sniffed(shard: Shard, pool: Pool) -> Format:
@@ -76,6 +96,10 @@ def sniffed(shard: Shard, pool: Pool) -> Format:
         return Format.FOLDER
     with _opened(shard, in_order=False) as file:
         return sniff(file, pool.format)
+
+
+def _changed(shard: Shard, how: str) -> InputError:
+    return InputError(f"{shard.uri}: {how}; the shard changed since it was read first")
 
 
 def _groups(shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[Group]:

@@ -22,13 +22,17 @@ from dfn_ray.schema import Reason
 _LOOSE_BYTES = 4 * 2**20  # thousands of captions that wait for their image; older ones are extras
 
 
-def tar_groups(tape: Tape, pool: Pool, wanted: Wanted) -> Iterator[Group]:
+def tar_groups(
+    tape: Tape, pool: Pool, wanted: Wanted, *, first_row: int = 0, at: int = 0
+) -> Iterator[Group]:
     """The chunks of a tar, in order; the last one carries the fault of the shard, if it has one.
+
+    Walks from byte `at` on, where the chunk begins whose first sample is `first_row`.
 
     Holds one chunk and the names of the samples before it. A shard that must be indexed also holds a
     few hundred bytes for each of its samples.
     """
-    return _Reader(tape, pool, wanted).groups()
+    return _Reader(tape, pool, wanted).groups(first_row, at)
 
 
 @dataclass(slots=True)
@@ -65,10 +69,11 @@ class _Reader:
         """Keys of the chunks handed out."""
         self._loose = _Loose(pool)
 
-    def groups(self) -> Iterator[Group]:
+    def groups(self, first_row: int, at: int) -> Iterator[Group]:
         """Chunks as the members come."""
         tape, pool = self._tape, self._pool
-        opened = _Open(Group(0), at=0, passed_bytes=0)
+        tape.jump(at)
+        opened = _Open(self._group(first_row, at), at=at, passed_bytes=tape.passed_bytes)
         latest: Draft | None = None
         try:
             for member in walk(tape):
@@ -87,11 +92,13 @@ class _Reader:
                         self._closed.update(opened.drafts)
                         yield opened.group
                         opened = _Open(
-                            Group(opened.group.first_row + len(opened.drafts)),
+                            self._group(opened.group.first_row + len(opened.drafts), member.at),
                             at=member.at,
                             passed_bytes=tape.passed_bytes,
                         )
                     draft = opened.add(self._draft(part.key, opened.group.next_row))
+                    if draft.fault or draft.caption_size is not None or draft.json_size is not None:
+                        opened.group.at = None  # known only from what stood before the chunk
                 elif tape.can_jump and self._overflows(part, draft, opened.group):
                     break
                 latest = draft
@@ -107,6 +114,9 @@ class _Reader:
             return
         opened.release()
         yield from self._indexed_groups(opened.group.first_row, opened.at)
+
+    def _group(self, first_row: int, at: int) -> Group:
+        return Group(first_row, at=at if self._tape.can_jump else None)
 
     def _overflows(self, part: Part, draft: Draft, group: Group) -> bool:
         """True if the image belongs to an open sample, but the chunk holds its share of image bytes already."""

@@ -8,7 +8,7 @@ import fsspec
 import pytest
 
 from dfn_ray.config import Pool
-from dfn_ray.pool import Shard, iter_chunks
+from dfn_ray.pool import Shard, iter_chunks, read_chunk
 from dfn_ray.schema import SAMPLE_SCHEMA, Chunk
 
 MIB = 2**20
@@ -61,6 +61,8 @@ def read(put):
                 range(chunk.first_row, chunk.first_row + chunk.rows)
             )
             assert chunk.shard == shard.uri
+            if chunk.rows and not skip:
+                assert read_chunk(shard, pool, chunk).equals(table), "read by itself"
             chunks.append(chunk)
             rows += table.to_pylist()
         for row in rows:

@@ -1,0 +1,97 @@
+"""Where the curves of a run go: lines kept with the checkpoints, TensorBoard, Weights & Biases, MLflow."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from tensorboardX import SummaryWriter
+
+from dfn_ray.config import Logs
+from dfn_ray.errors import InputError
+from dfn_ray.manifest import Run
+
+TENSORBOARD = "tensorboard"
+_WHEN = "samples_seen"
+
+
+class Sink(Protocol):
+    """Takes the figures of a step."""
+
+    def write(self, figures: Mapping[str, float], step: int) -> None:
+        """Take the figures of a step."""
+        ...
+
+    def save(self, run: Run) -> None:
+        """Make what was taken so far safe."""
+        ...
+
+
+def open_sinks(logs: Logs, run: Run, recipe: Mapping[str, Any], generation: int) -> list[Sink]:
+    """The sinks that a recipe asks for. Raises InputError naming the package that one of them needs."""
+    sinks: list[Sink] = []
+    if logs.tensorboard:
+        sinks.append(_TensorBoard(generation))
+    if logs.wandb_project is not None:
+        sinks.append(_Wandb(logs.wandb_project, run, recipe))
+    if logs.mlflow_uri is not None:
+        sinks.append(_Mlflow(logs.mlflow_uri, run))
+    return sinks
+
+
+class _TensorBoard:
+    """Event files, one per generation, copied to the run's storage with each checkpoint."""
+
+    def __init__(self, generation: int) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="dfn_ray-events-")
+        self._writer = SummaryWriter(
+            self._folder.name, filename_suffix=f".{generation:04d}", flush_secs=3600
+        )
+
+    def write(self, figures: Mapping[str, float], step: int) -> None:
+        for name, value in figures.items():
+            self._writer.add_scalar(name, value, step)
+
+    def save(self, run: Run) -> None:
+        self._writer.flush()
+        for path in Path(self._folder.name).iterdir():
+            run.store.write(f"{TENSORBOARD}/{path.name}", path.read_bytes())
+
+
+class _Wandb:
+    """One W&B run per dfn_ray run, resumed with it."""
+
+    def __init__(self, project: str, run: Run, recipe: Mapping[str, Any]) -> None:
+        try:
+            import wandb  # noqa: PLC0415  # pyright: ignore[reportMissingImports]  optional
+        except ImportError:
+            raise InputError("logs.wandb_project: needs the wandb package") from None
+        identity = run.description["fingerprint_digest"][:16]
+        self._run = wandb.init(project=project, id=identity, resume="allow", config=dict(recipe))
+
+    def write(self, figures: Mapping[str, float], step: int) -> None:
+        self._run.log(dict(figures), step=step)
+
+    def save(self, run: Run) -> None:
+        del run  # W&B keeps its own
+
+
+class _Mlflow:
+    """One MLflow run, named after the run's URI."""
+
+    def __init__(self, uri: str, run: Run) -> None:
+        try:
+            import mlflow  # noqa: PLC0415  # pyright: ignore[reportMissingImports]  optional
+        except ImportError:
+            raise InputError("logs.mlflow_uri: needs the mlflow package") from None
+        mlflow.set_tracking_uri(uri)
+        mlflow.start_run(run_name=run.store.uri)
+        self._mlflow = mlflow
+
+    def write(self, figures: Mapping[str, float], step: int) -> None:
+        self._mlflow.log_metrics(dict(figures), step=step)
+
+    def save(self, run: Run) -> None:
+        del run  # MLflow keeps its own

@@ -1,0 +1,92 @@
+"""The order of samples: a pure function of the index, the weights and the seed.
+
+Samples come in *groups*: chunks from all over the sources, read together and shuffled together. Each source is
+passed over again and again, in a new order of its chunks each time. The group that a pass ends in ends with it, so
+no sample comes twice in a group; over the groups, sources keep their weights to within a chunk each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A chunk in a group."""
+
+    source: int
+    number: int
+    """Of the chunk in its source's index."""
+    turn: int
+    """Which pass over the source, from 0."""
+    samples: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Chunks that are read and shuffled together."""
+
+    number: int
+    pieces: tuple[Piece, ...]
+
+    @property
+    def samples(self) -> int:
+        """Samples in it, those that turn out broken included."""
+        return sum(piece.samples for piece in self.pieces)
+
+
+def plan_groups(
+    samples: Sequence[np.ndarray],
+    weights: Sequence[float] | None,
+    *,
+    group_samples: int,
+    seed: int,
+) -> Iterator[Group]:
+    """All groups, without end. `samples[s][n]`: samples that chunk n of source s gives; chunks with none are left out.
+
+    `weights` are the sources' shares of the samples seen; None: in proportion to their sizes.
+    """
+    totals = [int(counts.sum()) for counts in samples]
+    shares = np.array(totals if weights is None else weights, dtype=np.float64)
+    shares /= shares.sum()
+    sources = [_Endless(counts, source, seed) for source, counts in enumerate(samples)]
+    taken = np.zeros(len(samples), dtype=np.int64)
+    number = 0
+    while True:
+        pieces: list[Piece] = []
+        held = 0
+        while held < group_samples:
+            # The source that is furthest behind its share: what the next sample of each would make of it.
+            behind = int(np.argmin((taken + 1) / shares))
+            piece, ends_pass = sources[behind].take()
+            pieces.append(piece)
+            taken[behind] += piece.samples
+            held += piece.samples
+            if ends_pass:
+                break
+        yield Group(number, tuple(pieces))
+        number += 1
+
+
+class _Endless:
+    """Pass after pass over the chunks of one source."""
+
+    def __init__(self, samples: np.ndarray, source: int, seed: int) -> None:
+        self._samples, self._source, self._seed = samples, source, seed
+        self._used = np.flatnonzero(samples)
+        self._turn, self._next = -1, 0
+        self._order = np.empty(0, dtype=np.int64)
+
+    def take(self) -> tuple[Piece, bool]:
+        """The next chunk, and whether it is the last of its pass."""
+        if self._next == len(self._order):
+            self._turn, self._next = self._turn + 1, 0
+            rng = np.random.default_rng((self._seed, self._source, self._turn))
+            self._order = rng.permutation(self._used)
+        number = int(self._order[self._next])
+        self._next += 1
+        piece = Piece(self._source, number, self._turn, int(self._samples[number]))
+        return piece, self._next == len(self._order)

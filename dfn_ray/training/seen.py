@@ -1,0 +1,80 @@
+"""Which samples a run has seen, so that it goes on in the middle of a pass without seeing one twice.
+
+A sample's place is (group, position in the group's order). Workers note the places of what they trained on as
+spans; a checkpoint keeps their union. However Ray Data splits the stream over workers, and however many there are
+after a restart, what is in the union is passed over and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Spans = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The places seen so far."""
+
+    groups: int = 0
+    """All groups with a lower number are seen whole."""
+    spans: Mapping[int, Spans] = field(default_factory=dict)
+    """Of groups from there on: disjoint [first, end), ascending."""
+
+    def of_group(self, number: int) -> Spans | None:
+        """The spans of a group; None when all of it is seen."""
+        return None if number < self.groups else self.spans.get(number, ())
+
+    def with_spans(self, span_N3: np.ndarray, *, closed: int) -> Seen:
+        """Also with spans (group, first, end), in any order, and all groups below `closed`."""
+        groups = max(self.groups, closed)
+        spans = {number: list(known) for number, known in self.spans.items() if number >= groups}
+        for number, first, end in span_N3.tolist():
+            if number >= groups:
+                spans.setdefault(number, []).append((first, end))
+        return Seen(groups, {number: _union(known) for number, known in spans.items()})
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"groups": self.groups, "spans": {str(k): v for k, v in sorted(self.spans.items())}}
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> Seen:
+        """What `to_json` wrote."""
+        spans = {int(k): tuple((int(a), int(b)) for a, b in v) for k, v in value["spans"].items()}
+        return Seen(value["groups"], spans)
+
+
+def unseen(size: int, spans: Spans) -> np.ndarray:
+    """Bool (size,): the places of a group that no span covers."""
+    left = np.ones(size, dtype=bool)
+    for first, end in spans:
+        left[first:end] = False
+    return left
+
+
+def merge_spans(span_N3: np.ndarray) -> np.ndarray:
+    """Spans (group, first, end), sorted, with those that touch made one."""
+    if not len(span_N3):
+        return span_N3
+    spans = span_N3[np.lexsort((span_N3[:, 1], span_N3[:, 0]))]
+    begins = np.ones(len(spans), dtype=bool)
+    begins[1:] = (spans[1:, 0] != spans[:-1, 0]) | (spans[1:, 1] != spans[:-1, 2])
+    starts = np.flatnonzero(begins)
+    merged = spans[starts].copy()
+    merged[:, 2] = spans[np.append(starts[1:], len(spans)) - 1, 2]
+    return merged
+
+
+def _union(spans: Iterable[tuple[int, int]]) -> Spans:
+    merged: list[tuple[int, int]] = []
+    for first, end in sorted(spans):
+        if merged and first <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((first, end))
+    return tuple(merged)

@@ -1,0 +1,347 @@
+"""One Ray Train worker: the step loop, on one device, between the stream of batches and the checkpoints."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import ray
+import ray.train
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from dfn_ray.clip import text, weights
+from dfn_ray.clip.network import FrozenNetwork, network_files, trainable
+from dfn_ray.clip.towers import Towers, backward, contrastive_loss
+from dfn_ray.config import Optimizer, TrainRecipe, recipe_values
+from dfn_ray.errors import TrainingFailed
+from dfn_ray.manifest import Run
+from dfn_ray.training.checkpoint import (
+    check_generation,
+    commit,
+    current_generation,
+    read_tensors,
+)
+from dfn_ray.training.feed import FAILURES
+from dfn_ray.training.logs import open_sinks
+from dfn_ray.training.parallel import (
+    load_whole_model,
+    load_whole_optimizer,
+    parallelize,
+    parameters_by_name,
+    reduce_unsharded,
+    whole_model,
+    whole_optimizer,
+)
+from dfn_ray.training.schedule import learning_rate
+from dfn_ray.training.seen import merge_spans
+from dfn_ray.training.stream import DATASET, Batch, batches
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What all workers of a run are told."""
+
+    run: Run
+    recipe: TrainRecipe
+    network: ray.ObjectRef
+    """The FrozenNetwork to start from."""
+    until_samples: int
+    """Stop once no whole batch fits below this; a checkpoint is committed then."""
+    reports: Any = None
+    """Actor that takes the figures of a log step, for whoever watches."""
+
+
+def train_worker(config: Mapping[str, Job]) -> None:
+    """Train until the job's last sample; what Ray Train runs on every worker."""
+    _Worker(config["job"]).train()
+
+
+def network_folder(samples_seen: int | None = None) -> str:
+    """Where the trained network stands in a run: the result, or as it was after some samples."""
+    return "network" if samples_seen is None else f"networks/samples-{samples_seen:012d}"
+
+
+def stops_of(recipe: TrainRecipe) -> int:
+    """Samples between two checkpoints."""
+    return recipe.checkpoints.every_samples or max(1, recipe.samples_seen // 20)
+
+
+class _Worker:
+    def __init__(self, job: Job) -> None:
+        self._job, self._recipe, self._run = job, job.recipe, job.run
+        context = ray.train.get_context()
+        self._rank, self._world = context.get_world_rank(), context.get_world_size()
+        self._device = _device(self._recipe)
+        torch.set_num_threads(self._recipe.workers.threads or math.ceil(self._recipe.workers.cpus))
+        self._generation = current_generation(self._run)
+        self._position = self._generation.position
+        self._frozen: FrozenNetwork = ray.get(job.network)
+        self._module: Any = trainable(self._frozen)
+        self._model = parallelize(
+            Towers(self._module, precision="bf16" if self._frozen.precision == "bf16" else "fp32"),
+            self._recipe.workers,
+            self._device,
+        )
+        self._optimizer = make_optimizer(parameters_by_name(self._model), self._recipe.optimizer)
+        if self._position.name is not None:
+            load_whole_model(self._model, read_tensors(self._run, self._position, "model"))
+            load_whole_optimizer(
+                self._model, self._optimizer, read_tensors(self._run, self._position, "optimizer")
+            )
+        self._loss = contrastive_loss(self._recipe.loss, rank=self._rank, world_size=self._world)
+        self._mean, self._std = (
+            torch.tensor(values, device=self._device).view(1, 3, 1, 1)
+            for values in (self._frozen.transform.mean, self._frozen.transform.std)
+        )
+        micro = self._recipe.batch_size // self._world // self._recipe.accumulate
+        self._batch_size = micro * self._recipe.accumulate
+        self._meter = _Meter(self._rank, self._world, self._device)
+        self._sinks = (
+            open_sinks(
+                self._recipe.logs, self._run, recipe_values(self._recipe), self._generation.number
+            )
+            if self._rank == 0
+            else []
+        )
+
+    def train(self) -> None:
+        """Step until the last sample, checkpointing on the way."""
+        step_samples = self._batch_size * self._world
+        every, exports = stops_of(self._recipe), self._recipe.checkpoints.export_at_samples
+        samples = ray.train.get_dataset_shard(DATASET)
+        assert samples is not None, "the driver passes the dataset under this name"
+        stream = batches(
+            samples,
+            batch_size=self._batch_size,
+            prefetch=self._recipe.feed.prefetch_batches,
+        )
+        while self._job.until_samples - self._position.samples_seen >= step_samples:
+            before = self._position.samples_seen
+            self._meter.wait()
+            batch = next(stream, None)
+            if batch is None:
+                break  # the planned groups are used up; the driver plans the next ones
+            self._meter.go(batch)
+            figures = self._step(batch, before)
+            self._position = replace(
+                self._position, samples_seen=before + step_samples, steps=self._position.steps + 1
+            )
+            if self._position.steps % self._recipe.logs.every_steps == 0:
+                self._log(figures)
+            seen = self._position.samples_seen
+            for point in exports:
+                if before < point <= seen:
+                    self._export(network_folder(point))
+            if before // every != seen // every:
+                self._commit()
+        if self._meter.has_uncommitted:
+            self._commit()
+        if self._recipe.samples_seen - self._position.samples_seen < step_samples:
+            self._export(network_folder())
+
+    def _step(self, batch: Batch, samples_seen: int) -> dict[str, Tensor | float]:
+        recipe = self._recipe
+        image_BCHW = batch["image"].to(self._device, non_blocking=True).permute(0, 3, 1, 2)
+        image_BCHW = image_BCHW.float().div_(255).sub_(self._mean).div_(self._std)
+        length = int(text.lengths(self._module, batch["text"].numpy()).max())
+        text_BL = batch["text"][:, :length].to(self._device, non_blocking=True)
+        rate = learning_rate(
+            recipe.optimizer,
+            samples_seen=samples_seen,
+            total_samples=recipe.samples_seen,
+            batch_size=recipe.batch_size,
+        )
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = backward(
+            self._model, self._loss, image_BCHW, text_BL, micro_batches=recipe.accumulate
+        )
+        reduce_unsharded(self._model)
+        norm = None
+        if recipe.optimizer.clip_norm is not None:
+            norm = torch.nn.utils.clip_grad_norm_(
+                self._model.parameters(), recipe.optimizer.clip_norm
+            )
+        self._optimizer.step()
+        with torch.no_grad():
+            self._module.logit_scale.clamp_(0, math.log(recipe.optimizer.max_logit_scale))
+        self._meter.done(loss)
+        return {"learning_rate": rate} | ({} if norm is None else {"gradient_norm": norm})
+
+    def _log(self, figures: Mapping[str, Tensor | float]) -> None:
+        """Report the steps since the last report. Raises TrainingFailed when the loss is no number."""
+        line = self._meter.line(
+            samples_seen=self._position.samples_seen,
+            steps=self._position.steps,
+            logit_scale=self._module.logit_scale.detach().exp().item(),
+            **{name: float(value) for name, value in figures.items()},
+        )
+        if not math.isfinite(line["loss"]):
+            raise TrainingFailed(
+                f"{self._run.store.uri}: the loss is {line['loss']} at step {self._position.steps:,}; lower "
+                "optimizer.learning_rate, set optimizer.clip_norm or lengthen optimizer.warmup_steps"
+            )
+        if self._rank == 0:
+            check_generation(self._run, self._generation)
+            for sink in self._sinks:
+                sink.write({k: v for k, v in line.items() if k != "steps"}, line["steps"])
+            if self._job.reports is not None:
+                self._job.reports.add.remote(line)
+
+    def _commit(self) -> None:
+        """Commit a checkpoint of all workers."""
+        model = whole_model(self._model)
+        optimizer = whole_optimizer(self._model, self._optimizer)
+        mine = self._meter.take_places(self._position.seen.groups)
+        gathered: list[Any] = [mine]
+        if self._world > 1:
+            gathered = [None] * self._world
+            dist.all_gather_object(gathered, mine)
+        # Each worker gets its rows in the order of groups: what all have left behind is seen whole.
+        seen = self._position.seen.with_spans(
+            np.concatenate([spans for spans, _, _ in gathered]),
+            closed=min(latest for _, latest, _ in gathered),
+        )
+        self._position = replace(self._position, seen=seen)
+        lines = self._meter.take_lines()
+        if self._rank == 0:
+            counts = np.sum([failed for _, _, failed in gathered], axis=0)
+            lines.append(
+                {
+                    "checkpoint": self._position.samples_seen,
+                    "failed": {r.value: int(n) for r, n in zip(FAILURES, counts, strict=True) if n},
+                    "generation": self._generation.number,
+                }
+            )
+            self._position = commit(
+                self._run,
+                self._generation,
+                self._position,
+                model=model,
+                optimizer=optimizer,
+                lines=lines,
+                keep=self._recipe.checkpoints.keep,
+            )
+            for sink in self._sinks:
+                sink.save(self._run)
+        if self._world > 1:
+            dist.barrier()
+        ray.train.report({"samples_seen": self._position.samples_seen})
+
+    def _export(self, folder: str) -> None:
+        """Write the network, averaged with its start where the recipe says so, as open_clip loads it."""
+        state = whole_model(self._model)
+        if self._rank == 0:
+            if self._recipe.ensemble_alpha is not None:
+                start = {
+                    name: torch.from_numpy(np.array(a)) for name, a in self._frozen.state.items()
+                }
+                state = weights.interpolate(start, state, self._recipe.ensemble_alpha)
+            for name, content in network_files(self._frozen, state).items():
+                self._run.store.write(f"{folder}/{name}", content)
+
+
+class _Meter:
+    """Times steps and remembers what has not been committed yet."""
+
+    def __init__(self, rank: int, world: int, device: torch.device) -> None:
+        self._rank, self._world, self._device = rank, world, device
+        self._losses: list[Tensor] = []
+        self._samples = 0
+        self._waited_s = 0.0
+        self._since = self._waiting_since = time.monotonic()
+        self._places: list[np.ndarray] = []
+        self._failed = np.zeros(len(FAILURES), dtype=np.int64)
+        self._lines: list[dict[str, Any]] = []
+
+    @property
+    def has_uncommitted(self) -> bool:
+        """True when a step was taken since the last checkpoint."""
+        return bool(self._places)
+
+    def wait(self) -> None:
+        """Begin to wait for data."""
+        self._waiting_since = time.monotonic()
+
+    def go(self, batch: Batch) -> None:
+        """Data are there."""
+        self._waited_s += time.monotonic() - self._waiting_since
+        self._samples += len(batch["text"])
+        self._places.append(merge_spans(batch["place"].numpy()))
+        self._failed += batch["failed"].numpy().sum(axis=0)
+
+    def done(self, loss: Tensor) -> None:
+        """A step is done."""
+        self._losses.append(loss)
+
+    def line(self, **figures: Any) -> dict[str, Any]:
+        """The figures since the last line, over all workers; every worker must call it."""
+        mean = torch.stack(self._losses).float().mean()
+        if self._world > 1:
+            dist.all_reduce(mean)
+            mean /= self._world
+        loss = float(mean)  # waits for the device: what comes before it is timed
+        now = time.monotonic()
+        seconds = max(now - self._since, 1e-9)
+        rate = self._samples / seconds
+        line = {
+            "samples_seen": figures.pop("samples_seen"),
+            "steps": figures.pop("steps"),
+            "loss": loss,
+            **figures,
+            "samples_per_s": rate * self._world,
+            "samples_per_s_per_worker": rate,
+            "data_wait": self._waited_s / seconds,
+            "workers": self._world,
+        }
+        self._lines.append(line)
+        self._losses, self._samples, self._waited_s, self._since = [], 0, 0.0, now
+        return line
+
+    def take_lines(self) -> list[dict[str, Any]]:
+        """The lines since the last checkpoint."""
+        lines, self._lines = self._lines, []
+        return lines
+
+    def take_places(self, closed: int) -> tuple[np.ndarray, int, np.ndarray]:
+        """Spans (N, 3) seen since the last checkpoint, the group read last (`closed` if none), failures by reason."""
+        spans = merge_spans(np.concatenate([np.empty((0, 3), np.int64), *self._places]))
+        failed, self._places = self._failed, []
+        self._failed = np.zeros_like(failed)
+        return spans, int(spans[-1, 0]) if len(spans) else closed, failed
+
+
+def make_optimizer(
+    parameters: Mapping[str, torch.nn.Parameter], optimizer: Optimizer
+) -> torch.optim.AdamW:
+    """AdamW with open_clip's two groups (open_clip_train/main.py): no decay for gains, biases and logit_scale."""
+    free = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.ndim < 2 or any(part in name for part in ("bn", "ln", "bias", "logit_scale"))
+    ]
+    return torch.optim.AdamW(
+        [
+            {"params": [parameters[name] for name in free], "weight_decay": 0.0},
+            {
+                "params": [p for name, p in parameters.items() if name not in set(free)],
+                "weight_decay": optimizer.weight_decay,
+            },
+        ],
+        lr=optimizer.learning_rate,
+        betas=(optimizer.beta1, optimizer.beta2),
+        eps=optimizer.eps,
+    )
+
+
+def _device(recipe: TrainRecipe) -> torch.device:
+    if recipe.workers.device == "cpu":
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())

@@ -1,0 +1,107 @@
+"""Checkpoints: whole or absent, and one decision about where workers go on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from dfn_ray.errors import RunTakenOver
+from dfn_ray.manifest import start_run
+from dfn_ray.pool import listing_table
+from dfn_ray.training.checkpoint import (
+    Position,
+    begin_generation,
+    commit,
+    current_generation,
+    latest_position,
+    log_lines,
+    read_tensors,
+)
+from dfn_ray.training.seen import Seen
+
+
+@pytest.fixture
+def run(tmp_path):
+    return open_again(tmp_path)
+
+
+def open_again(tmp_path):
+    return start_run(
+        str(tmp_path / "run"), kind="train", recipe={}, fingerprint={}, listing=listing_table([])
+    )
+
+
+def write(run, generation, samples, keep=2):
+    return commit(
+        run,
+        generation,
+        Position(samples_seen=samples, steps=samples // 10, seen=Seen(1, {1: ((0, samples),)})),
+        model={"w": torch.full((2,), float(samples))},
+        optimizer={"w/step": torch.tensor(1.0)},
+        lines=[{"loss": samples}],
+        keep=keep,
+    )
+
+
+def test_a_checkpoint_is_read_back_as_it_was_written(run):
+    position = write(run, begin_generation(run), 20)
+    assert latest_position(run) == position
+    assert position.seen == Seen(1, {1: ((0, 20),)})
+    assert torch.equal(read_tensors(run, position, "model")["w"], torch.full((2,), 20.0))
+
+
+def test_only_the_latest_checkpoints_are_kept(run):
+    generation = begin_generation(run)
+    for samples in (10, 20, 30):
+        write(run, generation, samples)
+    names = sorted(path.name for path in Path(run.store.uri, "checkpoints").iterdir())
+    assert names == [
+        "samples-000000000020",
+        "samples-000000000020.json",
+        "samples-000000000030",
+        "samples-000000000030.json",
+    ]
+
+
+def test_a_checkpoint_without_its_marker_does_not_count_and_its_steps_are_not_in_the_log(run):
+    generation = begin_generation(run)
+    write(run, generation, 10)
+    write(run, generation, 20)
+    run.store.delete("checkpoints/samples-000000000020.json")
+    assert latest_position(run).samples_seen == 10
+    assert [line["loss"] for line in log_lines(run)] == [10]
+    write(run, begin_generation(run), 20)
+    assert [line["loss"] for line in log_lines(run)] == [10, 20]
+
+
+def test_workers_of_an_earlier_generation_cannot_commit(run):
+    before = begin_generation(run)
+    write(run, before, 10)
+    now = begin_generation(run)
+    assert current_generation(run) == now
+    assert now.position.samples_seen == 10
+    with pytest.raises(RunTakenOver):
+        write(run, before, 20)
+    assert latest_position(run).samples_seen == 10
+
+
+def test_a_driver_that_was_replaced_starts_no_workers(run, tmp_path):
+    open_again(tmp_path)
+    with pytest.raises(RunTakenOver):
+        begin_generation(run)
+
+
+def test_the_marker_is_written_last(run, monkeypatch):
+    generation = begin_generation(run)
+    written = []
+    store = type(run.store)
+    plain = store.write
+    monkeypatch.setattr(
+        store, "write", lambda self, name, data: (written.append(name), plain(self, name, data))
+    )
+    write(run, generation, 10)
+    assert written[-1] == "checkpoints/samples-000000000010.json"
+    assert json.loads(run.store.read(written[-1]))["samples_seen"] == 10

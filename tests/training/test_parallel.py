@@ -1,0 +1,73 @@
+"""DDP and FSDP2 give the steps of one process, and what they save goes into one process and back."""
+
+from __future__ import annotations
+
+import open_clip
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from dfn_ray.clip.towers import Towers, backward, contrastive_loss
+from dfn_ray.config import Optimizer, Workers
+from dfn_ray.training.parallel import (
+    load_whole_model,
+    load_whole_optimizer,
+    parallelize,
+    parameters_by_name,
+    reduce_unsharded,
+    whole_model,
+    whole_optimizer,
+)
+from dfn_ray.training.worker import make_optimizer
+from tests.filtering.conftest import TINY
+
+STEPS = 3
+
+
+def steps(rank: int, world: int, parallel: str, count: int, state=None):
+    """The model and optimizer after some steps on one batch that the workers share."""
+    torch.manual_seed(0)
+    workers = Workers(parallel=parallel, max_size=world)
+    model = parallelize(
+        Towers(open_clip.CLIP(**TINY).train(), precision="fp32"), workers, torch.device("cpu")
+    )
+    optimizer = make_optimizer(parameters_by_name(model), Optimizer(learning_rate=1e-2))
+    if state is not None:
+        load_whole_model(model, state["model"])
+        load_whole_optimizer(model, optimizer, state["optimizer"])
+    loss = contrastive_loss("clip", rank=rank, world_size=world)
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(8, 3, 32, 32, generator=generator)
+    tokens = open_clip.SimpleTokenizer(context_length=16)([f"thing {n}" for n in range(8)])
+    mine = slice(rank * 8 // world, (rank + 1) * 8 // world)
+    for _ in range(count):
+        optimizer.zero_grad()
+        backward(model, loss, images[mine], tokens[mine])
+        reduce_unsharded(model)
+        optimizer.step()
+    return {"model": whole_model(model), "optimizer": whole_optimizer(model, optimizer)}
+
+
+def _worker(rank: int, path: str, parallel: str, state, out: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
+    found = steps(rank, 2, parallel, STEPS, state)
+    if rank == 0:
+        torch.save(found, out)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
+def test_two_workers_go_on_from_one_and_end_where_one_would(tmp_path, parallel):
+    start = steps(0, 1, "ddp", STEPS)
+    out = str(tmp_path / "out.pt")
+    mp.spawn(_worker, (str(tmp_path / "rendezvous"), parallel, start, out), nprocs=2)
+    found = torch.load(out, weights_only=True)
+    expected = steps(0, 1, "ddp", STEPS, start)
+    assert expected["optimizer"]["visual.proj/step"].item() == 2 * STEPS
+    for part in ("model", "optimizer"):
+        assert found[part].keys() == expected[part].keys()
+        for name, tensor in expected[part].items():
+            torch.testing.assert_close(found[part][name], tensor, atol=2e-4, rtol=1e-2, msg=name)

@@ -1,0 +1,194 @@
+"""Training for real: Ray Train workers, gloo, checkpoints, and being killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import open_clip
+import psutil
+import pytest
+import torch
+
+from dfn_ray.config import Network, recipe_values
+from dfn_ray.errors import FingerprintError, InputError, TrainingFailed
+from dfn_ray.manifest import open_run
+from dfn_ray.training import train_clip as module
+from dfn_ray.training.checkpoint import latest_position, log_lines
+from dfn_ray.training.train_clip import NextSamples, train
+
+pytestmark = pytest.mark.ray
+
+
+def steps_of(recipe) -> list[dict]:
+    return [line for line in log_lines(open_run(recipe.run_uri)) if "loss" in line]
+
+
+def places_seen(recipe) -> int:
+    """How many places of the plan the run has seen: one less than samples_seen for each that came twice."""
+    import pyarrow.parquet as pq
+
+    from dfn_ray.pool import list_shards
+    from dfn_ray.training.index import split_index
+
+    run = open_run(recipe.run_uri)
+    with run.store.open("index.parquet") as file:
+        table = pq.read_table(file)
+    shards = [list_shards(source.pool) for source in recipe.sources]
+    plan = NextSamples(
+        run=run,
+        recipe=recipe,
+        indexes=split_index(table, recipe.sources, shards),
+        feeding=None,  # type: ignore[arg-type]
+        row_bytes=1,
+    )
+    seen = latest_position(run).seen
+    whole = sum(group.samples for group in islice(plan.groups(), seen.groups))
+    return whole + sum(end - first for spans in seen.spans.values() for first, end in spans)
+
+
+def test_a_run_sees_each_sample_once_a_pass_and_leaves_a_network_that_open_clip_loads(
+    local_ray, train_recipe
+):
+    recipe = train_recipe()
+    result = train(recipe)
+    assert result["samples_seen"] == places_seen(recipe) == 640
+    lines = steps_of(recipe)
+    assert [line["samples_seen"] for line in lines] == list(range(32, 641, 32))
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{result['network']}")
+    start = open_clip.create_model(f"local-dir:{recipe.model.model.partition(':')[2]}")
+    assert not torch.equal(model.text_projection, start.text_projection)
+    run = open_run(recipe.run_uri)
+    assert run.store.list("tensorboard")
+    # Nothing is left to do, and nothing is done.
+    before = run.store.read("generation.json")
+    assert train(recipe) == result
+    assert run.store.read("generation.json") == before
+
+
+def test_one_seed_gives_one_curve_and_another_seed_another(local_ray, train_recipe):
+    curves = []
+    for run, seed in (("a", 0), ("b", 0), ("c", 1)):
+        recipe = train_recipe(f"seed={seed}", "samples_seen=160", run=run)
+        train(recipe)
+        curves.append([line["loss"] for line in steps_of(recipe)])
+    assert curves[0] == curves[1]
+    assert curves[0] != curves[2]
+
+
+def test_two_workers_stopped_in_the_middle_of_a_pass_see_no_sample_twice(local_ray, train_recipe):
+    workers = {"min_size": 2, "max_size": 2, "threads": 1}
+    recipe = train_recipe(workers=workers)
+    train(recipe, until_samples=224)
+    assert latest_position(open_run(recipe.run_uri)).samples_seen == 224
+    assert places_seen(recipe) == 224
+    train(recipe)
+    assert places_seen(recipe) == 640
+    assert [line["samples_seen"] for line in steps_of(recipe)] == list(range(32, 641, 32))
+    assert all(line["workers"] == 2 for line in steps_of(recipe))
+
+
+def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint(local_ray, train_recipe):
+    recipe = train_recipe("samples_seen=1600")
+    killed = threading.Thread(target=kill_a_worker, args=(recipe.run_uri, 320))
+    killed.start()
+    result = train(recipe)
+    killed.join()
+    assert result["samples_seen"] == places_seen(recipe) == 1600
+    assert [line["samples_seen"] for line in steps_of(recipe)] == list(range(32, 1601, 32))
+    generations = {
+        line["generation"] for line in log_lines(open_run(recipe.run_uri)) if "generation" in line
+    }
+    assert len(generations) == 2
+
+
+def kill_a_worker(run_uri: str, after_samples: int) -> None:
+    """Kill the training worker once the run has committed that much."""
+    while True:
+        time.sleep(0.1)
+        if not os.path.exists(f"{run_uri}/generation.json"):
+            continue
+        if latest_position(open_run(run_uri)).samples_seen < after_samples:
+            continue
+        for process in psutil.process_iter(["cmdline"]):
+            if "RayTrainWorker" in " ".join(process.info["cmdline"] or ()):
+                os.kill(process.pid, signal.SIGKILL)
+                return
+
+
+def test_a_recipe_that_gives_other_weights_is_refused_by_name(local_ray, train_recipe):
+    recipe = train_recipe("samples_seen=32", "checkpoints.every_samples=32")
+    train(recipe)
+    for change in ("seed=1", "optimizer.learning_rate=2e-3", "feed.group_samples=65"):
+        with pytest.raises(FingerprintError, match=change.partition("=")[0].rpartition(".")[2]):
+            train(train_recipe("samples_seen=32", "checkpoints.every_samples=32", change))
+    # What only says where and how fast it runs is free.
+    train(train_recipe("samples_seen=32", "workers.max_failures=2", "logs.every_steps=3"))
+
+
+def test_a_loss_that_is_no_number_ends_the_run_at_once(local_ray, train_recipe):
+    with pytest.raises(TrainingFailed, match=r"the loss is nan.*learning_rate"):
+        train(train_recipe("optimizer.learning_rate=1e30", "optimizer.warmup_steps=0"))
+
+
+def test_a_source_without_usable_samples_is_wrong_input(local_ray, train_recipe, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/0.tar").write_bytes(bytes(10240))
+    with pytest.raises(InputError, match=r"sources\.0 \(pairs\): no usable sample"):
+        train(train_recipe(sources=[{"pool": {"uri": str(tmp_path / "empty")}}]))
+
+
+def test_weights_are_averaged_with_their_start(local_ray, train_recipe, network):
+    values = recipe_values(train_recipe("samples_seen=64"))["model"] | {"random_weights_seed": None}
+    trained = train(train_recipe("samples_seen=64", model=values, run="plain"))
+    half = train(train_recipe("samples_seen=64", "ensemble_alpha=0.25", model=values, run="half"))
+    start, end, between = (
+        open_clip.create_model(f"local-dir:{folder}").state_dict()
+        for folder in (network, trained["network"], half["network"])
+    )
+    for name, tensor in between.items():
+        expected = 0.75 * start[name] + 0.25 * end[name]
+        torch.testing.assert_close(tensor, expected, atol=1e-6, rtol=0)
+    assert not torch.equal(start["text_projection"], end["text_projection"])
+
+
+def test_the_trained_network_scores_alike_in_dfn_ray_and_in_open_clip_alone(
+    local_ray, train_recipe
+):
+    from dfn_ray.clip.network import build, load_network
+
+    result = train(train_recipe("samples_seen=64"))
+    source = f"local-dir:{result['network']}"
+    model, _, transform = open_clip.create_model_and_transforms(source)
+    tokenizer = open_clip.get_tokenizer(source)
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)) for _ in range(5)]
+    texts = [f"picture number {n}" for n in range(5)]
+    model.eval()
+    with torch.inference_mode():
+        image = model.encode_image(torch.stack([transform(i) for i in images]), normalize=True)
+        expected = (image * model.encode_text(tokenizer(texts), normalize=True)).sum(dim=1)
+    frozen = load_network(Network(model=source))
+    from dfn_ray.clip.text import tokenize
+
+    pixels = np.stack([frozen.transform.pixels_HWC(i, i.size) for i in images])
+    found = build(frozen).score(pixels, tokenize(frozen.tokenizer, texts), batch_size=8).score_N
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+
+
+def test_workers_that_keep_dying_end_the_run_with_the_reason(local_ray, train_recipe, monkeypatch):
+    def broken(config):
+        raise RuntimeError("no such device")
+
+    monkeypatch.setattr(module, "train_worker", broken)
+    recipe = train_recipe("samples_seen=64", "workers.max_failures=1")
+    with pytest.raises(TrainingFailed, match="2 times without getting further"):
+        train(replace(recipe))
