@@ -25,7 +25,7 @@ from dfn_ray.clip.network import trainable
 from dfn_ray.clip.text import lengths
 from dfn_ray.clip.towers import Towers, backward, contrastive_loss
 from dfn_ray.config import TrainRecipe, recipe_from
-from dfn_ray.flow.weights import fetch_network
+from dfn_ray.flow.weights import load_network_of
 from dfn_ray.manifest import open_run
 from dfn_ray.testing.networks import save_random_network
 from dfn_ray.training.optimizer import make_optimizer
@@ -90,7 +90,7 @@ def _demo_pool() -> str:
 def _from_memory(recipe: TrainRecipe, steps: int) -> float:
     """Samples per second of a worker's step on batches in memory."""
     torch.set_num_threads(1)
-    frozen = fetch_network(recipe.model)
+    frozen = load_network_of(recipe.model)
     module = trainable(frozen)
     towers = Towers(module, precision="bf16")
     optimizer = make_optimizer(dict(module.named_parameters()), recipe.optimizer)

@@ -324,7 +324,7 @@ def start_run(
     pool = {
         "shards": listing.num_rows,
         "bytes": sum(listing["size_bytes"].to_pylist()),
-        "digest": _listing_digest(listing),
+        "digest": listing_digest(listing),
     }
     description = {
         "format": FORMAT_VERSION,
@@ -400,7 +400,8 @@ def _refuse_foreign_folder(store: Store) -> None:
         )
 
 
-def _listing_digest(listing: pa.Table) -> str:
+def listing_digest(listing: pa.Table) -> str:
+    """Digest of the shards, sizes and faults of a listing."""
     digest = hashlib.sha256()
     for batch in listing.to_batches(max_chunksize=4096):
         for row in batch.to_pylist():

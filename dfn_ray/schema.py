@@ -36,6 +36,7 @@ class Reason(StrEnum):
     EMPTY_CAPTION = "empty_caption"
     CAPTION_NOT_UTF8 = "caption_not_utf8"
     CAPTION_TOO_LONG = "caption_too_long"
+    BAD_LABEL = "bad_label"
     MISSING_IMAGE = "missing_image"
     EMPTY_IMAGE = "empty_image"
     SEVERAL_IMAGES = "several_images"

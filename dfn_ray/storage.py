@@ -215,6 +215,23 @@ def files_below(folder: str) -> list[File]:
     ]
 
 
+def folders_in(folder: str) -> list[str]:
+    """Names of the folders directly in a folder, sorted, without hidden ones; an absent folder has none."""
+    fs = filesystem(folder)
+    with _told(folder, "list"):
+        fs.invalidate_cache(fs._strip_protocol(folder).rstrip("/"))
+        try:
+            entries = fs.ls(folder, detail=True)
+        except FileNotFoundError:
+            return []
+    names = (
+        posixpath.basename(entry["name"].rstrip("/"))
+        for entry in entries
+        if entry["type"] == "directory"
+    )
+    return sorted(name for name in names if not name.startswith("."))
+
+
 def stat(uri: str) -> File | None:
     """The file at a URI, None when a folder is there. Raises StorageError when nothing is."""
     with _told(uri, "look up"):

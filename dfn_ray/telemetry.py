@@ -202,6 +202,19 @@ def table(rows: Sequence[tuple[str, int | str]], *, total: int | None = None) ->
     return "\n".join(lines)
 
 
+def grid(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int) -> str:
+    """Columns under a header; those from `numbers` on are aligned to the right."""
+    lines = [list(header), *(list(row) for row in rows)]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if at < numbers else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
 def selection_table(run_uri: str, value: Mapping[str, Any]) -> str:
     """What became of the pool, as `selection.json` has it: the accounting that must balance."""
     counts = dict(value["counts"])

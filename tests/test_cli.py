@@ -77,7 +77,52 @@ def test_inspect_shows_format_counts_and_example_rows(recipe, capsys):
 
 def test_the_entry_points_answer_help():
     for command in ([sys.executable, "-m", "dfn_ray.cli", "--help"],
-                    [sys.executable, "jobs/filter_pool.py", "--help"]):  # fmt: skip
+                    [sys.executable, "jobs/filter_pool.py", "--help"],
+                    [sys.executable, "jobs/evaluate_clip.py", "--help"]):  # fmt: skip
         root = Path(__file__).parent.parent
         told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
         assert "usage: dfn-ray" in told.stdout
+
+
+EVALUATION = """
+run_uri = "{folder}/run"
+[network]
+model = "ViT-B-32"
+random_weights_seed = 0
+[[sets]]
+name = "pets"
+pool = {{uri = "{folder}/images", format = "folder"}}
+"""
+
+
+@pytest.fixture
+def evaluation(tmp_path) -> Path:
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        (tmp_path / "images" / name / "0.jpg").write_bytes(jpeg_bytes())
+    path = tmp_path / "evaluation.toml"
+    path.write_text(EVALUATION.format(folder=tmp_path))
+    return path
+
+
+def test_a_dry_run_of_evaluate_shows_its_sets_without_ray_or_torch(evaluation):
+    code = (
+        "import sys; from dfn_ray.cli import run; "
+        f"code = run(['evaluate', {str(evaluation)!r}, '--dry-run', '--set', 'sets.0.name=own']); "
+        "print(code, {'ray', 'torch'} & set(sys.modules))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *_, header, row, last = told.stdout.splitlines()
+    assert header.split() == ["set", "task", "shards", "bytes"]
+    size = 2 * len(jpeg_bytes())
+    assert row.split() == ["own", "zeroshot_classification", "2", f"{size:,}"]
+    assert last == "0 set()"
+    assert not (evaluation.parent / "run").exists()
+
+
+def test_an_evaluation_recipe_with_mistakes_exits_2_with_all_of_them(evaluation, capsys):
+    wrong = ["--set", "sets.0.task=linear", "--set", "select.keep_fraction=1"]
+    assert run(["evaluate", str(evaluation), *wrong]) == 2
+    said = capsys.readouterr().err
+    assert "sets.0.task" in said
+    assert "select: no such setting" in said

@@ -100,11 +100,8 @@ class FilteringNetwork:
             return ChunkScores(
                 score_N=np.zeros(0, np.float32), image_embedding_ND=none, text_embedding_ND=none
             )
-        if self.device.type == "cpu":
-            batch_size = min(batch_size, _CPU_BATCH_MAX)
-        batches = (slice(i, i + batch_size) for i in range(0, count, batch_size))
-        image_ND = torch.cat(self._ahead(self.embed_images(pixels_NHWC[b]) for b in batches))
-        text_ND = self._embed_distinct(tokens_NL, batch_size)
+        image_ND = self.embed_all_images(pixels_NHWC, batch_size=batch_size)
+        text_ND = self.embed_all_texts(tokens_NL, batch_size=batch_size)
         score_N = (image_ND * text_ND).sum(dim=-1).clamp(-1, 1)
         return ChunkScores(
             score_N=score_N.cpu().numpy(),
@@ -112,8 +109,17 @@ class FilteringNetwork:
             text_embedding_ND=text_ND.half().cpu().numpy() if keep_embeddings else None,
         )
 
-    def _embed_distinct(self, tokens_NL: np.ndarray, batch_size: int) -> torch.Tensor:
-        """Text embeddings (N, D), each distinct row of tokens encoded once."""
+    @torch.inference_mode()
+    def embed_all_images(self, pixels_NHWC: np.ndarray, *, batch_size: int) -> torch.Tensor:
+        """Image embeddings (N, D), N >= 1, in batches of at most `batch_size`; on a CPU they are smaller."""
+        batch_size = self._batch_size(batch_size)
+        batches = (slice(i, i + batch_size) for i in range(0, len(pixels_NHWC), batch_size))
+        return torch.cat(self._ahead(self.embed_images(pixels_NHWC[b]) for b in batches))
+
+    @torch.inference_mode()
+    def embed_all_texts(self, tokens_NL: np.ndarray, *, batch_size: int) -> torch.Tensor:
+        """Text embeddings (N, D), N >= 1, each distinct row of tokens encoded once, texts of like length together."""
+        batch_size = self._batch_size(batch_size)
         distinct_ML, row_N = np.unique(tokens_NL, axis=0, return_inverse=True)
         length_M = text.lengths(self._model, distinct_ML)
         order_M = np.argsort(length_M, kind="stable")
@@ -123,6 +129,9 @@ class FilteringNetwork:
         )
         place_M = np.argsort(order_M, kind="stable")
         return sorted_MD[torch.from_numpy(place_M[row_N.reshape(-1)]).to(self.device)]
+
+    def _batch_size(self, most: int) -> int:
+        return min(most, _CPU_BATCH_MAX) if self.device.type == "cpu" else most
 
     def _to_device(self, array: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))

@@ -26,10 +26,10 @@ class EvaluationSet:
     split: str = "test"
     """Of a root in CLIP_benchmark's layout: the folder whose tars are read."""
     classnames: Texts | None = None
-    """One name per class, in label order; or a single path or URI of a `.txt` with one a line; or `imagenet`. None:
+    """One name per class, in label order; or a single path or URI of a file with one a line; or `imagenet`. None:
     what CLIP_benchmark's layout says, or the names of the class folders."""
     templates: Texts | None = None
-    """Texts with `{}` or `{c}`; or a single path or URI of a `.txt`; or `openai` (80) or `simple` (7). None: what
+    """Texts with `{}` or `{c}`; or a single path or URI of a file; or `openai` (80) or `simple` (7). None: what
     CLIP_benchmark's layout says, else `openai`."""
     language: str = "en"
     """Only in results and file names."""

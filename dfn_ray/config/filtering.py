@@ -16,12 +16,16 @@ class Pool:
 
     uri: Texts
     """Shards: URIs, globs (`*`), braces (`{00000..00099}`) or folders; one or several."""
-    format: Literal["auto", "webdataset", "parquet"] = "auto"
-    """`auto` looks into the first bytes of each shard; img2dataset and DataComp pools are one of these two."""
+    format: Literal["auto", "webdataset", "parquet", "folder"] = "auto"
+    """`auto` looks into the first bytes of each shard; img2dataset and DataComp pools are one of these two.
+    `folder`: `uri` is one or several folders of class folders of image files; a class folder is a shard."""
+    caption: Literal["text", "lines", "label"] = "text"
+    """`text`: the caption. `lines`: several captions, one a line of the text, or a list column of Parquet.
+    `label`: a class number, 0 or more: a `cls` member, a `cls` or `label` column, a class folder's place."""
     image_column: str | None = None
     """Parquet only: the column with the image bytes; None finds `image`, `jpg`, `png`, `webp`, `jpeg`."""
     text_column: str | None = None
-    """Parquet only: the column with the caption; None finds `text`, `caption`, `txt`."""
+    """Parquet only: the column with the caption; None finds `text`, `caption`, `txt`, or for labels `cls`, `label`."""
     uid: Literal["auto", "derive"] = "auto"
     """`auto`: the sample's own `uid` (32 hex digits) where it has one, else derived from shard and key.
     `derive`: always derived."""

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 
 from dfn_ray.filtering.bounds import Bounds
 from dfn_ray.flow.cells import Cell, unpack
+from dfn_ray.flow.statuses import status_counts
 from dfn_ray.manifest import (
     BORDERLINE,
     SCORES,
@@ -26,7 +26,6 @@ from dfn_ray.manifest import (
     Run,
     part_footer,
     part_name,
-    status_key,
 )
 from dfn_ray.schema import BYTE_COLUMNS, Chunk, Status, score_column
 
@@ -74,7 +73,7 @@ class Committer:
             bounds=(self.bounds.lo, self.bounds.hi),
             subset_rows=kept.num_rows,
             borderline_rows=borderline.num_rows,
-            counts=_counts(samples),
+            counts=status_counts(samples),
         )
         # A driver that lost the run must not write even files that readers would ignore.
         self.run.check_attempt()
@@ -144,8 +143,3 @@ def _with_shard(cell: Cell) -> pa.Table:
         pa.array([0] * count, pa.int32()), pa.array([cell.chunk.shard])
     )
     return cell.samples.add_column(1, pa.field("shard", _SHARD), shard)
-
-
-def _counts(samples: pa.Table) -> Counter[str]:
-    grouped = samples.group_by(["status", "reason"]).aggregate([([], "count_all")]).to_pylist()
-    return Counter({status_key(row["status"], row["reason"]): row["count_all"] for row in grouped})

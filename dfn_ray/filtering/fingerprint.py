@@ -7,30 +7,23 @@ from dataclasses import asdict
 from typing import Any
 
 from dfn_ray.clip.network import FrozenNetwork
-from dfn_ray.config import Pool, Recipe
-
-_NOT_SCORE_CHANGING_POOL = ("uri",)  # which shards there are is in the listing digest
-_NOT_SCORE_CHANGING_DECODE = ("timeout_s", "cpus")
-
-
-def pool_fingerprint(pool: Pool) -> dict[str, Any]:
-    """What of `[pool]` decides which samples and chunks there are."""
-    return {k: v for k, v in asdict(pool).items() if k not in _NOT_SCORE_CHANGING_POOL}
+from dfn_ray.config import Recipe
+from dfn_ray.flow.fingerprint import (
+    decode_fingerprint,
+    forward_fingerprint,
+    pool_fingerprint,
+)
 
 
 def scoring_fingerprint(recipe: Recipe, networks: Sequence[FrozenNetwork]) -> dict[str, Any]:
     """What of a recipe decides every row of `scores/`."""
-    decode = asdict(recipe.decode)
     return {
         "pool": pool_fingerprint(recipe.pool),
         "rules": asdict(recipe.rules),
-        "decode": {k: v for k, v in decode.items() if k not in _NOT_SCORE_CHANGING_DECODE},
+        "decode": decode_fingerprint(recipe.decode),
         "networks": {network.name: network.fingerprint() for network in networks},
         "scorers": {
-            "device": recipe.scorers.device,
-            # Batches and compiled kernels round differently in the last bits.
-            "batch_size": recipe.scorers.batch_size,
-            "compile": recipe.scorers.compile,
+            **forward_fingerprint(recipe.scorers),
             "keep_embeddings": recipe.scorers.keep_embeddings,
         },
     }

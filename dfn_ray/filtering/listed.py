@@ -19,11 +19,11 @@ from dfn_ray.errors import IncompleteRun
 from dfn_ray.filtering import stream
 from dfn_ray.filtering.bounds import EVERYTHING
 from dfn_ray.filtering.commit import Committer
-from dfn_ray.filtering.fingerprint import pool_fingerprint
 from dfn_ray.filtering.keep_listed import keep_listed
 from dfn_ray.filtering.select_run import SELECTION, State
 from dfn_ray.filtering.uid_list import write_uid_list
 from dfn_ray.flow.datasets import connect
+from dfn_ray.flow.fingerprint import pool_fingerprint
 from dfn_ray.flow.uid_lists import UidList, open_uid_list
 from dfn_ray.manifest import Run, scan_ledger, start_run, subset_tables
 from dfn_ray.pool import list_shards, listing_table

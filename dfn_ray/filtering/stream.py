@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data import ActorPoolStrategy, Dataset
 from ray.exceptions import WorkerCrashedError
 
 from dfn_ray.config import Decode, Execution, Pool, Scorers
@@ -20,7 +20,7 @@ from dfn_ray.flow.cells import Stage
 from dfn_ray.flow.datasets import (
     TASK_RETRIES,
     Work,
-    be_quiet,
+    configure,
     read_pool,
     retry_arguments,
     rows_of,
@@ -165,8 +165,7 @@ def _committed(parts: Dataset) -> Iterator[Committed]:
 
 
 def _configure(execution: Execution, tolerant: bool) -> None:
-    context = DataContext.get_current()
-    context.max_errored_blocks = ERRORED_BLOCKS if tolerant else 0
-    context.execution_no_progress_timeout_s = execution.no_progress_timeout_s
-    context.raise_original_map_exception = True
-    be_quiet(context)
+    configure(
+        errored_blocks=ERRORED_BLOCKS if tolerant else 0,
+        no_progress_timeout_s=execution.no_progress_timeout_s,
+    )

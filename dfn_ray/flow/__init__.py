@@ -3,9 +3,11 @@
     datasets.py     read a pool as a Ray Dataset of cells; run a function on items in tasks
     cells.py        a chunk as one row, which Ray cannot split
     prepare.py      rules.py, decoding, tokens: from samples to the networks' inputs, in CPU tasks
-    statuses.py     marking samples
+    statuses.py     marking and counting samples
     uid_lists.py    a sorted uid list that every process can search
     weights.py      fetch networks once, on the driver
+    classnames.py   class names and templates, by name, file or list
+    fingerprint.py  what of a recipe changes embeddings
 
 The package itself imports nothing, and cells and datasets no torch: a worker process that only moves bytes
 starts in 1 s instead of 6 and takes 150 MB instead of 950.

@@ -22,7 +22,7 @@ from ray.data.block import BlockMetadata
 from ray.util.annotations import RayDeprecationWarning
 
 from dfn_ray.config import Decode, Pool
-from dfn_ray.flow.cells import Cell, Stage, over_cells, pack
+from dfn_ray.flow.cells import Cell, Stage, over_cells, pack, unpack
 from dfn_ray.pool import Shard, iter_chunks
 
 TASK_RETRIES = 3
@@ -94,6 +94,11 @@ def _read_shard(work: Work, *, pool: Pool) -> Iterable[pa.Table]:
             return
 
 
+def from_cells(cells: Sequence[Cell]) -> Dataset:
+    """Cells that are on the driver already as a Ray Dataset, a block each."""
+    return ray.data.from_arrow([pack([cell]) for cell in cells])
+
+
 def read_pool(work: Sequence[Work], pool: Pool, decode: Decode) -> Dataset:
     """One row per chunk of the work, bytes untouched."""
     return read_items(work, partial(_read_shard, pool=pool), cpus=decode.cpus)
@@ -153,6 +158,21 @@ def rows_of(dataset: Dataset) -> Iterator[dict[str, Any]]:
     """The rows of a small result, each as soon as it is there."""
     for block in tables_of(dataset):
         yield from block.to_pylist()
+
+
+def cells_of(dataset: Dataset) -> Iterator[Cell]:
+    """The cells that a chain ends in, each as soon as it is there."""
+    for block in tables_of(dataset):
+        yield from unpack(block)
+
+
+def configure(*, errored_blocks: int, no_progress_timeout_s: float) -> None:
+    """Settings of the chains made from here on: how many tasks may be given up, and how long nothing may move."""
+    context = DataContext.get_current()
+    context.max_errored_blocks = errored_blocks
+    context.execution_no_progress_timeout_s = no_progress_timeout_s
+    context.raise_original_map_exception = True
+    be_quiet(context)
 
 
 def be_quiet(context: DataContext) -> None:

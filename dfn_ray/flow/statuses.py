@@ -1,15 +1,17 @@
-"""Marking samples of a chunk as scored, rejected or failed."""
+"""Marking samples of a chunk as scored, rejected or failed, and counting them."""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dfn_ray.manifest import status_key
 from dfn_ray.schema import REJECTIONS, Reason, Status
 
 
@@ -36,6 +38,12 @@ def mark(
     for name, values in (("status", status), ("reason", reason)):
         samples = replace_column(samples, name, pa.array(values, pa.string()))
     return samples
+
+
+def status_counts(samples: pa.Table) -> Counter[str]:
+    """How many samples have which status and reason, by `status_key`."""
+    grouped = samples.group_by(["status", "reason"]).aggregate([([], "count_all")]).to_pylist()
+    return Counter({status_key(row["status"], row["reason"]): row["count_all"] for row in grouped})
 
 
 def replace_column(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from dfn_ray.clip.network import FrozenNetwork, load_network
 from dfn_ray.config import Network, Recipe
-from dfn_ray.storage import read_uri
+from dfn_ray.errors import InputError
+from dfn_ray.storage import Store, read_uri
 
 
 def load_networks(recipe: Recipe) -> tuple[FrozenNetwork, ...]:
@@ -17,6 +19,9 @@ def load_networks(recipe: Recipe) -> tuple[FrozenNetwork, ...]:
 
 def load_network_of(spec: Network) -> FrozenNetwork:
     """One network with its weights in memory. Raises InputError when it cannot be had."""
+    schema, _, folder = spec.model.partition(":")
+    if schema == "local-dir" and "://" in folder:
+        return _load_fetched(spec, folder)
     source = spec.pretrained
     if source is None or not _is_file(source):
         return load_network(spec)
@@ -26,6 +31,17 @@ def load_network_of(spec: Network) -> FrozenNetwork:
         checkpoint = Path(folder) / source.rsplit("/", 1)[-1]
         checkpoint.write_bytes(read_uri(source))
         return load_network(spec, checkpoint=checkpoint)
+
+
+def _load_fetched(spec: Network, folder_uri: str) -> FrozenNetwork:
+    """The network in a folder on an object store, as `dfn-ray train` leaves it."""
+    files = Store(folder_uri).list()
+    if not files:
+        raise InputError(f"networks.{spec.name}.model: {folder_uri} has no files")
+    with tempfile.TemporaryDirectory() as folder:
+        for file in files:
+            (Path(folder) / file.name).write_bytes(read_uri(file.uri))
+        return load_network(replace(spec, model=f"local-dir:{folder}"))
 
 
 def _is_file(source: str) -> bool:

@@ -18,7 +18,7 @@ from dfn_ray.errors import InputError, StorageError
 from dfn_ray.pool.patterns import expand_braces, fixed_prefix, has_wildcard
 from dfn_ray.pool.shard import Shard
 from dfn_ray.schema import ShardFault
-from dfn_ray.storage import File, Store, files_below, filesystem, stat
+from dfn_ray.storage import File, Store, files_below, filesystem, folders_in, stat
 
 _TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 _PARQUET = ".parquet"
@@ -36,7 +36,8 @@ def list_shards(pool: Pool) -> list[Shard]:
     Folders (at any depth) and globs give the `.tar`, `.tar.gz`, `.tgz` and `.parquet` files in them. Left out are
     Parquet files that only describe a tar of the same stem (img2dataset) or features in an `.npz` of the same stem
     (DataComp metadata). Where shards have img2dataset's `STEM_stats.json` beside them, one without it is
-    `unfinished_shard`. A member of a brace range that is absent is `missing_shard`.
+    `unfinished_shard`. A member of a brace range that is absent is `missing_shard`. With `format = "folder"` the
+    shards are the class folders in each folder.
 
     Lists every folder once and asks for no shard by itself, except for single files named in full. Raises InputError
     when a pattern stands for nothing, a file named in full is absent, or a shard is named twice.
@@ -46,6 +47,9 @@ def list_shards(pool: Pool) -> list[Shard]:
     named_in = Counter(dirname(pattern) for pattern in patterns)
     shards: list[Shard] = []
     for pattern in patterns:
+        if pool.format == "folder":
+            shards += _class_folders(pattern)
+            continue
         found = _shards_of(pattern, listing, list_parent=named_in[dirname(pattern)] > 1)
         if all(shard.fault is ShardFault.MISSING for shard in found):
             raise InputError(_nothing_found(pattern))
@@ -55,6 +59,20 @@ def list_shards(pool: Pool) -> list[Shard]:
         if shard.uri == following.uri:
             raise InputError(f"pool.uri: {shard.uri} is named twice; let the patterns not overlap")
     return shards
+
+
+def _class_folders(root: str) -> list[Shard]:
+    """The folders in a folder as shards, with the bytes of the files below them."""
+    sizes: Counter[str] = Counter()
+    for file in files_below(root):
+        sizes[file.uri[len(root) + 1 :].partition("/")[0]] += file.size_bytes
+    names = folders_in(root)
+    if not names:
+        raise InputError(
+            f"pool.uri: no class folders in {root}: looked for folders of images; "
+            f"{', '.join(_names_in(root)[:5]) or 'nothing'} is there"
+        )
+    return [Shard(f"{root}/{name}", name, sizes[name]) for name in names]
 
 
 def _shards_of(pattern: str, listing: _Listing, *, list_parent: bool) -> list[Shard]:

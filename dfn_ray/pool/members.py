@@ -4,7 +4,8 @@ WebDataset's rule: members of one sample share their path up to the first dot of
 things are added. An image with more dots names its sample by everything before its last extension
 (`img.v2.jpg` is the image of `img.v2`, as is `img.v2.txt` its caption). And a caption or metadata
 with more dots whose image never shows is an extra of another sample (RayGen's `x.syn.json` beside
-`x.jpg`), as is every other extension (`x.npz`, `x.cls`): neither makes a sample.
+`x.jpg`), as is every other extension (`x.npz`, `x.cls`): neither makes a sample. In a labelled pool
+`cls` takes the place of `txt`.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ class Part(NamedTuple):
     """The name would leave the folder it is unpacked in."""
 
 
-def part_of(name: str) -> Part | None:
-    """The part that a member plays, or None when it plays none.
+def part_of(name: str, caption_extension: str) -> Part | None:
+    """The part that a member plays, or None when it plays none. Captions have `caption_extension`.
 
     Folders of operating systems (`__MACOSX`, `PaxHeaders`) and hidden files (`._x.jpg`) play none.
     """
@@ -46,7 +47,7 @@ def part_of(name: str) -> Part | None:
     extension = extension.lower()
     if extension in IMAGE_EXTENSIONS:
         role = Role.IMAGE
-    elif extension == "txt":
+    elif extension == caption_extension:
         role = Role.CAPTION
     elif extension == "json":
         role = Role.METADATA

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from dfn_ray.config import Pool
 from dfn_ray.errors import StorageError
 from dfn_ray.pool.chunking import Group, Wanted
-from dfn_ray.pool.samples import Draft
+from dfn_ray.pool.samples import LABEL_KEYS, Draft
 from dfn_ray.pool.shard import Shard, ShardDamage
 from dfn_ray.schema import ShardFault
 
@@ -74,7 +74,8 @@ class _Columns:
 def columns_of(schema: pa.Schema, pool: Pool) -> _Columns:
     """The parts that the columns of a file play. Raises ShardDamage when image, caption or uid cannot be had."""
     image = _find(schema, "image", pool.image_column, IMAGE_COLUMNS, _holds_images)
-    text = _find(schema, "text", pool.text_column, TEXT_COLUMNS, _holds_strings)
+    usual = LABEL_KEYS if pool.caption == "label" else TEXT_COLUMNS
+    text = _find(schema, "text", pool.text_column, usual, _HOLDS[pool.caption])
     if (
         "uid" in schema.names
         and pool.uid == "auto"
@@ -267,6 +268,24 @@ def _holds_strings(kind: pa.DataType) -> bool:
     )
 
 
+def _holds_lines(kind: pa.DataType) -> bool:
+    return _holds_strings(kind) or (_is_list(kind) and _holds_strings(kind.value_type))
+
+
+def _holds_labels(kind: pa.DataType) -> bool:
+    return _holds_strings(kind) or pa.types.is_integer(kind)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return (
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
+
+
+_HOLDS = {"text": _holds_strings, "lines": _holds_lines, "label": _holds_labels}
+"""What may hold the caption, by `pool.caption`."""
+
+
 def _image_bytes(column: pa.Array) -> list[bytes | None]:
     if _is_image_struct(column.type):
         column = column.field("bytes")
@@ -274,12 +293,26 @@ def _image_bytes(column: pa.Array) -> list[bytes | None]:
 
 
 def _string_bytes(column: pa.Array) -> list[bytes | None]:
-    """Strings as bytes: Arrow does not check that strings in a file are UTF-8."""
+    """Strings as bytes: Arrow does not check that strings in a file are UTF-8. A list's strings are its lines."""
+    if _is_list(column.type):
+        return _joined_lines(column)
+    if pa.types.is_integer(column.type):
+        column = column.cast(pa.string())
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_null(column.type):
         return column.to_pylist()
     return column.cast(pa.large_binary()).to_pylist()
+
+
+def _joined_lines(column: pa.Array) -> list[bytes | None]:
+    """Each list of strings as one text, a line each; white space inside a string, line ends too, becomes a space."""
+    return [
+        None
+        if not value.is_valid
+        else b"\n".join(b" ".join(line.split()) for line in _string_bytes(value.values) if line)
+        for value in column
+    ]
 
 
 def _values(column: pa.Array) -> list[Any]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from dfn_ray.config import Pool
 from dfn_ray.errors import InputError, StorageError
 from dfn_ray.pool.chunking import Group, Wanted, closing
+from dfn_ray.pool.folder import folder_groups
 from dfn_ray.pool.parquet import parquet_groups
 from dfn_ray.pool.shard import Shard, ShardDamage
 from dfn_ray.pool.sniff import Format, sniff
@@ -91,6 +92,8 @@ def read_chunk(shard: Shard, pool: Pool, chunk: Chunk) -> pa.Table:
 
 def sniffed(shard: Shard, pool: Pool) -> Format:
     """The format of a shard. Raises ShardDamage when it has none or is not there."""
+    if pool.format == "folder":
+        return Format.FOLDER
     with _opened(shard, in_order=False) as file:
         return sniff(file, pool.format)
 
@@ -101,6 +104,9 @@ def _changed(shard: Shard, how: str) -> InputError:
 
 def _groups(shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[Group]:
     """The chunks of a shard of whatever format; `bytes_read` of all adds up to its size."""
+    if pool.format == "folder":
+        yield from folder_groups(shard, pool, wanted)
+        return
     given = 0
     try:
         with _opened(shard, in_order=not _looks_like_parquet(shard, pool)) as file:

@@ -18,6 +18,11 @@ MAX_METADATA_BYTES = 2**20
 CAPTION_KEYS = ("caption", "text")
 """Where JSON holds the caption of a sample without a caption of its own; the first one present counts."""
 
+LABEL_KEYS = ("cls", "label")
+"""The same where captions are class numbers; also the columns of Parquet that hold them."""
+
+_MOST_DIGITS = 9  # of a class number: fits int32
+
 Row = tuple[str, int, str, bytes | None, str | None, str | None, str | None, str | None]
 """Values of one row, in the order of `SAMPLE_SCHEMA`."""
 
@@ -83,7 +88,7 @@ class Draft:
 
         a fault of the sample as a whole (unsafe_name, non_contiguous_key, truncated_shard),
         several_images, missing_image, empty_image, image_too_large, broken_json, bad_uid, missing_caption,
-        caption_too_long, caption_not_utf8, empty_caption. What is missing where the shard is cut off is
+        caption_too_long, caption_not_utf8, empty_caption, bad_label. What is missing where the shard is cut off is
         truncated_shard as well. A failed row keeps its metadata if readable.
         """
         if self.json is not None:
@@ -122,7 +127,10 @@ class Draft:
         caption, size = self.caption, self.caption_size
         if size is None:
             metadata = (self.json is not None and self.metadata) or {}
-            value = next((metadata[key] for key in CAPTION_KEYS if key in metadata), None)
+            keys = LABEL_KEYS if pool.caption == "label" else CAPTION_KEYS
+            value = next((metadata[key] for key in keys if key in metadata), None)
+            if pool.caption == "label" and type(value) is int:
+                value = str(value)
             if not isinstance(value, str):
                 return None, Reason.MISSING_CAPTION
             caption = value.encode("utf-8", "surrogatepass")
@@ -133,7 +141,17 @@ class Draft:
             text = (caption or b"").decode("utf-8-sig")
         except UnicodeDecodeError:
             return None, Reason.CAPTION_NOT_UTF8
-        return text, None if text.strip() else Reason.EMPTY_CAPTION
+        if not text.strip():
+            return text, Reason.EMPTY_CAPTION
+        return _class_number(text) if pool.caption == "label" else (text, None)
+
+
+def _class_number(text: str) -> tuple[str, Reason | None]:
+    """The digits of a class number as everybody writes them (`7`, not ` 07`), and what is wrong with it."""
+    digits = text.strip()
+    if not (digits.isascii() and digits.isdecimal() and len(digits) <= _MOST_DIGITS):
+        return text, Reason.BAD_LABEL
+    return str(int(digits)), None
 
 
 def _json_object(data: bytes) -> dict[str, Any] | None:

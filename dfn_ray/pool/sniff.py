@@ -21,9 +21,12 @@ class Format(Enum):
     TAR = "tar"
     TAR_GZIP = "tar.gz"
     PARQUET = "parquet"
+    FOLDER = "folder"
 
 
-def sniff(file: IO[bytes], forced: Literal["auto", "webdataset", "parquet"] = "auto") -> Format:
+def sniff(
+    file: IO[bytes], forced: Literal["auto", "webdataset", "parquet", "folder"] = "auto"
+) -> Format:
     """The format of an open file, which is left at its first byte.
 
     Raises ShardDamage for a file without a byte, and for one that is neither a tar (also in gzip) nor

@@ -64,6 +64,7 @@ class _Reader:
         self._tape = tape
         self._pool = pool
         self._wanted = wanted
+        self._captions = "cls" if pool.caption == "label" else "txt"
         self._closed: set[str] = set()
         """Keys of the chunks handed out."""
         self._loose = _Loose(pool)
@@ -76,7 +77,7 @@ class _Reader:
         latest: Draft | None = None
         try:
             for member in walk(tape):
-                part = part_of(member.name)
+                part = part_of(member.name, self._captions)
                 if part is None:
                     continue
                 draft = opened.drafts.get(part.key)
@@ -107,7 +108,7 @@ class _Reader:
                 yield opened.group
                 return
         except ShardDamage as damage:
-            _cut(opened.drafts, latest, damage)
+            _cut(opened.drafts, latest, damage, self._captions)
             opened.group.end(damage)
             yield opened.group
             return
@@ -169,7 +170,7 @@ class _Reader:
         self._tape.jump(at)
         try:
             for member in walk(self._tape):
-                part = part_of(member.name)
+                part = part_of(member.name, self._captions)
                 if part is None:
                     continue
                 if part.loose and part.key not in index and part.key not in self._closed:
@@ -185,7 +186,8 @@ class _Reader:
             if part.key in index:
                 index[part.key].add(part, member, self._pool)
         if damage is not None:
-            _cut({key: sample.draft for key, sample in index.items()}, latest, damage)
+            drafts = {key: sample.draft for key, sample in index.items()}
+            _cut(drafts, latest, damage, self._captions)
         return index, damage
 
     def _read(self, group: Group, placed: list[_Placed]) -> None:
@@ -253,9 +255,11 @@ def _weight(data: bytes | None) -> int:
     return len(data or b"") + 256  # bytes of a small tuple, its key and its slot
 
 
-def _cut(drafts: dict[str, Draft], latest: Draft | None, damage: ShardDamage) -> None:
+def _cut(
+    drafts: dict[str, Draft], latest: Draft | None, damage: ShardDamage, caption_extension: str
+) -> None:
     """Mark the samples that the damage cuts off: the one whose member it hits, and the last one."""
-    part = part_of(damage.member) if damage.member is not None else None
+    part = part_of(damage.member, caption_extension) if damage.member is not None else None
     victim = drafts.get(part.key) if part is not None else None
     if victim is not None and victim.fault is None:
         victim.fault = Reason.TRUNCATED_SHARD

@@ -14,6 +14,7 @@ from dfn_ray.clip.tokenizer import TokenizerSpec
 from dfn_ray.clip.transform import ImageTransform
 from dfn_ray.config import Augmentation, Decode, Source
 from dfn_ray.errors import InputError
+from dfn_ray.flow.classnames import prompt
 from dfn_ray.schema import Reason
 from dfn_ray.training.samples import GroupInputs, RawSamples, read_group
 from dfn_ray.training.seen import Spans, unseen
@@ -60,7 +61,7 @@ class Captions:
                 f"label {text[:40]!r}: need a number below {len(self.classnames)}, the number of classnames"
             )
         template = self.templates[rng.integers(len(self.templates))]
-        return template.replace("{}", self.classnames[int(text)])
+        return prompt(template, self.classnames[int(text)])
 
 
 Inputs = dict[str, np.ndarray]

@@ -13,15 +13,14 @@ import pyarrow.parquet as pq
 import ray
 
 from dfn_ray.clip.network import FrozenNetwork
-from dfn_ray.clip.prompts import class_names, prompt_templates
 from dfn_ray.config import Source, TrainRecipe, recipe_values
 from dfn_ray.errors import TrainingFailed
+from dfn_ray.flow.classnames import class_names, prompt_templates
 from dfn_ray.flow.datasets import connect
 from dfn_ray.flow.uid_lists import open_uid_list
 from dfn_ray.flow.weights import load_network_of
 from dfn_ray.manifest import Run, start_run
 from dfn_ray.pool import Shard, list_shards, listing_table
-from dfn_ray.storage import read_uri
 from dfn_ray.telemetry import TrainingProgress
 from dfn_ray.training.feed import Captions, Feeding
 from dfn_ray.training.fit import fit
@@ -133,10 +132,9 @@ def _index(run: Run, recipe: TrainRecipe, shards: Shards) -> pa.Table:
 def _captions(source: Source) -> Captions | None:
     if source.labels is None:
         return None
-    names = source.labels.classnames
-    is_file = len(names) == 1 and ("/" in names[0] or names[0].endswith(".txt"))
-    lines = read_uri(names[0]).decode().splitlines() if is_file else None
-    return Captions(class_names(names, lines), prompt_templates(source.labels.templates))
+    return Captions(
+        class_names(source.labels.classnames), prompt_templates(source.labels.templates)
+    )
 
 
 def _fit_until(

@@ -144,7 +144,7 @@ def test_scores_never_leave_minus_one_to_one(folders, monkeypatch):
     )
     assert (unit_ND * unit_ND).sum(-1).max() > 1  # rounding does that
     monkeypatch.setattr(network, "embed_images", lambda pixels: unit_ND[pixels])
-    monkeypatch.setattr(network, "_embed_distinct", lambda tokens, batch_size: unit_ND)
+    monkeypatch.setattr(network, "embed_all_texts", lambda tokens, *, batch_size: unit_ND)
     score_N = network.score(np.arange(1000), np.zeros((1000, 1)), batch_size=100).score_N
     assert score_N.min() > 1 - 1e-6
     assert score_N.max() == 1

@@ -1,0 +1,227 @@
+"""Evaluating a network: the sets of a recipe one after the other, each read once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from ray import ObjectRef
+
+from dfn_ray.clip.network import FrozenNetwork
+from dfn_ray.config import EvaluateRecipe, Rules
+from dfn_ray.errors import ErrorBudgetExceeded, InputError
+from dfn_ray.evaluation import stream
+from dfn_ray.evaluation.datacomp import GroupAverage, group_averages
+from dfn_ray.evaluation.embed import with_captions, with_labels
+from dfn_ray.evaluation.gather import Gathered, gather
+from dfn_ray.evaluation.metrics import Metrics, classification_metrics, retrieval_metrics
+from dfn_ray.evaluation.results import Results, SetResult
+from dfn_ray.evaluation.sets import LocatedSet, locate
+from dfn_ray.evaluation.zero_shot import Classes, classifier_cells, classifiers
+from dfn_ray.flow.classnames import class_names, prompt_templates
+from dfn_ray.flow.datasets import connect, share
+from dfn_ray.flow.fingerprint import decode_fingerprint, forward_fingerprint, pool_fingerprint
+from dfn_ray.flow.prepare import Preparation
+from dfn_ray.flow.weights import load_network_of
+from dfn_ray.manifest import fingerprint_digest, listing_digest
+from dfn_ray.pool import listing_table
+from dfn_ray.schema import ShardFault
+from dfn_ray.telemetry import Progress
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A set to be evaluated, and what would make its result another one."""
+
+    located: LocatedSet
+    classes: Classes
+    """Names and templates; both empty for retrieval."""
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation gives."""
+
+    results: tuple[SetResult, ...]
+    """Of the recipe's sets, in its order."""
+    groups: Mapping[str, GroupAverage]
+    """DataComp's groups over all of the network's results in the run."""
+
+
+def evaluate(recipe: EvaluateRecipe) -> dict[str, dict[str, float]]:
+    """The metrics of each set of the recipe, by its name; see `evaluate_sets`."""
+    return {result.dataset: dict(result.metrics) for result in evaluate_sets(recipe).results}
+
+
+def evaluate_sets(recipe: EvaluateRecipe) -> Evaluation:
+    """Evaluate the recipe's sets that have no result of this network yet, and store the results.
+
+    Images that fail count neither as right nor as wrong; how many there are stands in the result. Raises InputError
+    before anything is started when network, sets or class names are wrong; ErrorBudgetExceeded when a set has a bad
+    shard or more failed images than the recipe allows. Sets before it are stored by then.
+    """
+    located = [locate(item) for item in recipe.sets]
+    network = load_network_of(recipe.network)
+    jobs = [_job(item, network, recipe) for item in located]
+    results = Results(
+        run_uri=recipe.run_uri,
+        spec=recipe.network,
+        network=fingerprint_digest(network.fingerprint()),
+    )
+    done = {job.fingerprint: found for job in jobs if (found := _stored(results, job, recipe))}
+    todo = [job for job in jobs if job.fingerprint not in done]
+    progress = Progress(sum(job.located.size_bytes for job in todo), stage="evaluating")
+    try:
+        progress.say(f"{len(jobs)} sets, {len(done)} of them evaluated before; {recipe.run_uri}")
+        if todo:
+            connect()
+            shared = share([network])
+            of_classes = _classifiers(todo, recipe, shared, progress)
+            for job in todo:
+                if results.read(job.located.spec) is not None:
+                    progress.say(
+                        f"{job.located.spec.name}: replacing the result of another network or recipe"
+                    )
+                gathered = _embed(job, recipe, network, shared, progress)
+                judge(job.located, gathered, recipe, progress)
+                result = _result(job, gathered, of_classes.get(job.classes), results.network)
+                results.write(job.located.spec, result)
+                done[job.fingerprint] = result
+    finally:
+        stored = results.write_lines() if done else ()
+        progress.close()
+    groups = group_averages({result.key: result.main_metric[1] for result in stored})
+    return Evaluation(tuple(done[job.fingerprint] for job in jobs), groups)
+
+
+def _job(located: LocatedSet, network: FrozenNetwork, recipe: EvaluateRecipe) -> _Job:
+    """The set with its class names read, and its fingerprint."""
+    classes: Classes = ((), ())
+    if located.spec.task == "zeroshot_classification":
+        classes = (class_names(located.classnames), prompt_templates(located.templates))
+        if located.class_folders not in (None, len(classes[0])):
+            raise InputError(
+                f"sets.{located.spec.name}.classnames: need a name for each of {located.class_folders} class "
+                f"folders, in their sorted order, got {len(classes[0])}"
+            )
+    fingerprint: dict[str, Any] = {
+        "network": network.fingerprint(),
+        "set": [located.spec.name, located.spec.task, located.spec.language],
+        "classes": [list(part) for part in classes],
+        "pool": pool_fingerprint(located.pool),
+        "listing": listing_digest(listing_table(located.shards)),
+        "decode": decode_fingerprint(recipe.decode),
+        "scorers": forward_fingerprint(recipe.scorers),
+    }
+    return _Job(located, classes, fingerprint_digest(fingerprint))
+
+
+def _stored(results: Results, job: _Job, recipe: EvaluateRecipe) -> SetResult | None:
+    """The result that an earlier evaluation of just this left, if it is good enough for this recipe."""
+    found = results.read(job.located.spec)
+    if found is None or found.fingerprint != job.fingerprint:
+        return None
+    return None if _exceeds(found.failed, found.images, recipe) else found
+
+
+def _classifiers(
+    jobs: list[_Job], recipe: EvaluateRecipe, network: ObjectRef, progress: Progress
+) -> dict[Classes, np.ndarray]:
+    """The class embeddings of all sets, in one go; sets that share names and templates share them."""
+    classes = list(dict.fromkeys(job.classes for job in jobs if job.classes[0]))
+    if not classes:
+        return {}
+    prompts = sum(len(names) * len(templates) for names, templates in classes)
+    progress.say(f"embedding {prompts:,} prompts")
+    embedded = stream.embed_cells(classifier_cells(classes), network=network, recipe=recipe)
+    return classifiers(classes, embedded)
+
+
+def _embed(
+    job: _Job,
+    recipe: EvaluateRecipe,
+    network: FrozenNetwork,
+    shared: ObjectRef,
+    progress: Progress,
+) -> Gathered:
+    """The embeddings of a set's images and captions, on the driver."""
+    preparation = Preparation(Rules(), recipe.decode, (network.transform,), ())
+    labelled = job.located.spec.task == "zeroshot_classification"
+    cells = stream.embed_set(
+        job.located,
+        prepare=partial(with_labels if labelled else with_captions, preparation=preparation),
+        network=shared,
+        recipe=recipe,
+    )
+    return gather(cells, progress)
+
+
+def judge(
+    located: LocatedSet, gathered: Gathered, recipe: EvaluateRecipe, progress: Progress
+) -> None:
+    """Say what failed; raise ErrorBudgetExceeded when what is left is another set."""
+    name = located.spec.name
+    # A class folder without images is a class that the set does not have; an empty tar is a broken one.
+    allowed = ShardFault.EMPTY if located.pool.format == "folder" else None
+    bad = {shard: why for shard, why in gathered.faults.items() if why[0] is not allowed}
+    if bad:
+        shard, (fault, detail) = next(iter(bad.items()))
+        raise ErrorBudgetExceeded(
+            f"sets.{name}: {len(bad)} of {len(located.shards)} shards are bad, e.g. {shard}: {fault}: {detail}"
+        )
+    failed, images = _failed(gathered), sum(gathered.counts.values())
+    if not failed:
+        return
+    why = ", ".join(f"{reason} {count:,}" for reason, count in failed.items())
+    if _exceeds(failed, len(gathered.image_ND), recipe):
+        raise ErrorBudgetExceeded(
+            f"sets.{name}: {sum(failed.values()):,} of {images:,} images failed ({why}); max_failed_fraction allows "
+            f"{recipe.max_failed_fraction:.1%}. If the set is like that, raise it"
+        )
+    progress.say(
+        f"warning: {name}: {sum(failed.values()):,} of {images:,} images failed and are not counted ({why})"
+    )
+
+
+def _result(job: _Job, gathered: Gathered, class_CD: np.ndarray | None, network: str) -> SetResult:
+    spec = job.located.spec
+    return SetResult(
+        dataset=spec.name,
+        task=spec.task,
+        language=spec.language,
+        metrics=_metrics(spec.name, gathered, class_CD),
+        images=len(gathered.image_ND),
+        failed=_failed(gathered),
+        fingerprint=job.fingerprint,
+        network=network,
+    )
+
+
+def _metrics(name: str, gathered: Gathered, class_CD: np.ndarray | None) -> Metrics:
+    if len(gathered.image_ND) == 0:
+        raise InputError(f"sets.{name}: there is no image in it")
+    if gathered.text_MD is not None and gathered.image_of_text_M is not None:
+        return retrieval_metrics(gathered.image_ND, gathered.text_MD, gathered.image_of_text_M)
+    assert gathered.label_N is not None
+    assert class_CD is not None
+    try:
+        return classification_metrics(gathered.image_ND, class_CD, gathered.label_N)
+    except InputError as error:
+        raise InputError(f"sets.{name}: {error}") from None
+
+
+def _exceeds(failed: Mapping[str, int], images: int, recipe: EvaluateRecipe) -> bool:
+    """True if more failed, beside so many images that did not, than the recipe allows."""
+    count = sum(failed.values())
+    return images == 0 or count > recipe.max_failed_fraction * (images + count)
+
+
+def _failed(gathered: Gathered) -> dict[str, int]:
+    """Failed images by reason."""
+    return {
+        key.partition("/")[2]: count for key, count in gathered.counts.most_common() if "/" in key
+    }

@@ -1,0 +1,190 @@
+"""Results on storage: a file a set as CLIP_benchmark writes it, and DataComp's lines for all sets of a network.
+
+    RUN_URI/eval/{dataset}_{pretrained}_{model}_{language}_{task}.json
+    RUN_URI/eval_results.jsonl
+
+The JSON is CLIP_benchmark's with one key more, `dfn_ray`, which its own tools carry along: how many images there were and failed, and
+the fingerprint of everything that decides the metrics, by which a result is found again. A metric that does not exist
+(acc5 of four classes) is null, where CLIP_benchmark's own files have NaN, which is no JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dfn_ray.config import EvaluationSet, Network
+from dfn_ray.evaluation.datacomp import MEAN_RECALL, TASKS, GroupAverage, key_of
+from dfn_ray.storage import Store
+from dfn_ray.telemetry import grid
+
+FOLDER = "eval"
+LINES = "eval_results.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetResult:
+    """What a network achieves on a set."""
+
+    dataset: str
+    task: str
+    language: str
+    metrics: Mapping[str, float]
+    """0 to 1; NaN where there is none."""
+    images: int
+    """Images that the metrics are over."""
+    failed: Mapping[str, int]
+    """Images that failed, by reason; they count neither as right nor as wrong."""
+    fingerprint: str
+    """Digest of network, pool listing, classes, decoding and device."""
+    network: str
+    """Digest of the network alone."""
+
+    @property
+    def key(self) -> str:
+        """DataComp's key, or the name of a set that is not DataComp's."""
+        return key_of(self.dataset)
+
+    @property
+    def main_metric(self) -> tuple[str, float | None]:
+        """Name and value of the one metric that stands for the set; None where it is not computed."""
+        usual = "acc1" if self.task == "zeroshot_classification" else MEAN_RECALL
+        name = TASKS[self.key].main_metric if self.key in TASKS else usual
+        return name, _finite(self.datacomp_metrics).get(name)
+
+    @property
+    def datacomp_metrics(self) -> dict[str, float]:
+        """The metrics with DataComp's mean of the recalls at 1, where there are any."""
+        both = [self.metrics.get(f"{side}_retrieval_recall@1") for side in ("text", "image")]
+        if both[0] is None or both[1] is None:
+            return dict(self.metrics)
+        return {**self.metrics, MEAN_RECALL: 0.5 * (both[0] + both[1])}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """The results of one network in a run."""
+
+    run_uri: str
+    spec: Network
+    network: str
+    """Digest of the network."""
+
+    @property
+    def store(self) -> Store:
+        """The run's files."""
+        return Store(self.run_uri)
+
+    def read(self, item: EvaluationSet) -> SetResult | None:
+        """The stored result of a set, whoever made it; None when there is none."""
+        name = self._file(item)
+        if not self.store.exists(name):
+            return None
+        return _from_json(json.loads(self.store.read(name)))
+
+    def write(self, item: EvaluationSet, result: SetResult) -> None:
+        """Store the result of a set, replacing an earlier one."""
+        value = {
+            "dataset": result.dataset,
+            "model": self.spec.model,
+            "pretrained": _pretrained(self.spec),
+            "task": result.task,
+            "metrics": _finite(result.metrics),
+            "language": result.language,
+            "dfn_ray": {
+                "images": result.images,
+                "failed": dict(result.failed),
+                "fingerprint": result.fingerprint,
+                "network": result.network,
+            },
+        }
+        self.store.write(self._file(item), json.dumps(value).encode())
+
+    def write_lines(self) -> tuple[SetResult, ...]:
+        """Write DataComp's `eval_results.jsonl` anew, from all stored results of this network; returns them."""
+        stored = [
+            _from_json(json.loads(self.store.read(f"{FOLDER}/{file.name}")))
+            for file in self.store.list(FOLDER, suffix=".json")
+        ]
+        results = tuple(result for result in stored if result and result.network == self.network)
+        lines = [json.dumps(_line(result)) + "\n" for result in results]
+        self.store.write(LINES, "".join(lines).encode())
+        return results
+
+    def _file(self, item: EvaluationSet) -> str:
+        parts = (item.name, _pretrained(self.spec), _model(self.spec), item.language, item.task)
+        return f"{FOLDER}/{'_'.join(_slug(part) for part in parts)}.json"
+
+
+def results_table(results: tuple[SetResult, ...], groups: Mapping[str, GroupAverage]) -> str:
+    """The results and the averages of DataComp's groups, for people."""
+    rows = [
+        (
+            result.dataset,
+            result.task,
+            name,
+            "none" if value is None else f"{value:.4f}",
+            f"{result.images:,}",
+            f"{sum(result.failed.values()):,}",
+        )
+        for result in results
+        for name, value in (result.main_metric,)
+    ]
+    shown = grid(("set", "task", "main metric", "", "images", "failed"), rows, numbers=3)
+    averages = [
+        (name, f"{group.mean:.4f}", f"{group.there} of {group.tasks} sets")
+        for name, group in groups.items()
+    ]
+    return shown + (
+        "\n\n" + grid(("DataComp", "mean", "over"), averages, numbers=1) if averages else ""
+    )
+
+
+def _line(result: SetResult) -> dict[str, Any]:
+    task = TASKS.get(result.key)
+    metrics = _finite(result.datacomp_metrics) | {"main_metric": result.main_metric[1]}
+    return {
+        "key": result.key,
+        "dataset": task.name if task else result.dataset,
+        "metrics": metrics,
+    }
+
+
+def _from_json(value: Mapping[str, Any]) -> SetResult | None:
+    """The result in a file; None for one that CLIP_benchmark itself wrote."""
+    ours = value.get("dfn_ray")
+    if not ours:
+        return None
+    metrics = {k: math.nan if v is None else v for k, v in value["metrics"].items()}
+    return SetResult(
+        dataset=value["dataset"],
+        task=value["task"],
+        language=value["language"],
+        metrics=metrics,
+        **ours,
+    )
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+
+
+def _pretrained(spec: Network) -> str:
+    """CLIP_benchmark's `pretrained`: a tag, or the name of a checkpoint's file; empty where the model brings weights."""
+    if spec.random_weights_seed is not None:
+        return f"random{spec.random_weights_seed}"
+    return (spec.pretrained or "").rsplit("/", 1)[-1]
+
+
+def _model(spec: Network) -> str:
+    """The model in file names: of a folder its last two parts (`RUN/network`)."""
+    schema, _, identifier = spec.model.rpartition(":")
+    return "_".join(identifier.rstrip("/").split("/")[-2:]) if schema == "local-dir" else spec.model
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^\w.@+-]+", "_", text)

@@ -1,0 +1,139 @@
+"""Where an evaluation set is, and where its class names and templates come from.
+
+CLIP_benchmark's WebDataset layout (clip_benchmark 1.6, build_wds_dataset):
+
+    ROOT/classnames.txt, zeroshot_classification_templates.txt, dataset_type.txt
+    ROOT/SPLIT/nshards.txt, 0.tar, 1.tar, ...     a sample: an image and `cls`, or for retrieval `txt`
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from dfn_ray.config import EvaluationSet, Pool
+from dfn_ray.errors import InputError
+from dfn_ray.pool import Shard, list_shards
+from dfn_ray.storage import Store, read_uri
+
+_SHARD_COUNT = "nshards.txt"
+_CLASSNAMES = "classnames.txt"
+_TEMPLATES = "zeroshot_classification_templates.txt"
+_TYPE = "dataset_type.txt"
+
+_CAPTIONS = {"zeroshot_classification": "label", "zeroshot_retrieval": "lines"}
+_TYPES = {"zeroshot_classification": "classification", "zeroshot_retrieval": "retrieval"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocatedSet:
+    """An evaluation set that was found."""
+
+    spec: EvaluationSet
+    pool: Pool
+    """As it is read: the layout resolved, `caption` as the task needs it."""
+    shards: tuple[Shard, ...]
+    classnames: tuple[str, ...]
+    """What `class_names` takes; empty for retrieval."""
+    templates: tuple[str, ...]
+    """What `prompt_templates` takes; empty for retrieval."""
+    class_folders: int | None = None
+    """Of a set of image folders: how many there are, so that there must be as many class names."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of its shards, by the listing."""
+        return sum(shard.size_bytes for shard in self.shards)
+
+
+def locate(spec: EvaluationSet) -> LocatedSet:
+    """The shards of a set and the sources of its class names; opens no shard.
+
+    Raises InputError when nothing is there, a shard is missing, the layout is that of another task, or nothing
+    says what the classes are called.
+    """
+    pool = replace(spec.pool, caption=_CAPTIONS[spec.task])
+    root = _layout_root(spec)
+    if root is not None:
+        pool = replace(pool, uri=(_tars(root, spec),))
+    shards = tuple(list_shards(pool))
+    bad = next((shard for shard in shards if shard.fault is not None), None)
+    if bad is not None:
+        raise InputError(f"sets.{spec.name}: {bad.uri}: {bad.fault}; the set is not whole")
+    located = LocatedSet(spec=spec, pool=pool, shards=shards, classnames=(), templates=())
+    if spec.task == "zeroshot_retrieval":
+        return located
+    folders = _class_folders(spec, shards) if pool.format == "folder" else None
+    return replace(
+        located,
+        classnames=spec.classnames or _beside(root, _CLASSNAMES) or folders or _unnamed(spec),
+        templates=spec.templates or _beside(root, _TEMPLATES) or ("openai",),
+        class_folders=None if folders is None else len(folders),
+    )
+
+
+def _layout_root(spec: EvaluationSet) -> str | None:
+    """The root of CLIP_benchmark's layout when the pool's URI is one, or one of its splits."""
+    uri = spec.pool.uri[0].rstrip("/")
+    if spec.pool.format not in ("auto", "webdataset") or len(spec.pool.uri) > 1:
+        return None
+    if any(character in uri for character in "*?[{"):
+        return None
+    store = Store(uri)
+    if store.exists(_SHARD_COUNT):
+        return uri.rpartition("/")[0] or "."
+    if store.exists(f"{spec.split}/{_SHARD_COUNT}"):
+        return uri
+    if store.exists(_CLASSNAMES) or store.exists(_TYPE):
+        raise InputError(
+            f"sets.{spec.name}.split: {uri} looks like CLIP_benchmark's layout, but has no "
+            f"{spec.split}/{_SHARD_COUNT}; name a split that is there, or the tars themselves"
+        )
+    return None
+
+
+def _tars(root: str, spec: EvaluationSet) -> str:
+    """The pattern of the tars of a split, as many as its `nshards.txt` says."""
+    uri = spec.pool.uri[0].rstrip("/")
+    folder = uri if uri != root and Store(uri).exists(_SHARD_COUNT) else f"{root}/{spec.split}"
+    declared = _text(f"{root}/{_TYPE}") if Store(root).exists(_TYPE) else "classification"
+    if declared != _TYPES[spec.task]:
+        raise InputError(
+            f"sets.{spec.name}.task: {root}/{_TYPE} says {declared!r}, which {spec.task} cannot read"
+        )
+    count = _text(f"{folder}/{_SHARD_COUNT}")
+    if not count.isdecimal() or int(count) == 0:
+        raise InputError(f"{folder}/{_SHARD_COUNT}: need the number of tars, got {count!r}")
+    return f"{folder}/{{0..{int(count) - 1}}}.tar"
+
+
+def _class_folders(spec: EvaluationSet, shards: tuple[Shard, ...]) -> tuple[str, ...]:
+    """The names of the class folders; several roots must have the same ones, or numbers would not mean the same."""
+    roots = {
+        root: tuple(shard.name for shard in group)
+        for root, group in groupby(shards, lambda shard: shard.uri.rpartition("/")[0])
+    }
+    (first, names), *others = roots.items()
+    for root, there in others:
+        if there != names:
+            raise InputError(
+                f"sets.{spec.name}.pool: {first} and {root} have other class folders: "
+                f"{len(names)} and {len(there)}; evaluate them as two sets"
+            )
+    return names
+
+
+def _beside(root: str | None, name: str) -> tuple[str, ...] | None:
+    """The file of the layout, as `class_names` and `prompt_templates` take files; None where there is none."""
+    return (f"{root}/{name}",) if root is not None and Store(root).exists(name) else None
+
+
+def _unnamed(spec: EvaluationSet) -> tuple[str, ...]:
+    raise InputError(
+        f"sets.{spec.name}.classnames: need names (`imagenet`, a .txt file, or a list): neither class folders nor "
+        f"a {_CLASSNAMES} of CLIP_benchmark's layout say what the classes are called"
+    )
+
+
+def _text(uri: str) -> str:
+    return read_uri(uri).decode("utf-8", "replace").strip().lower()
