@@ -54,6 +54,12 @@ class Source:
     def __post_init__(self) -> None:
         if self.weight is not None:
             above("weight", self.weight, 0)
+        if (self.labels is not None) != (self.pool.caption == "label"):
+            raise ValueError(
+                'labels: go with pool.caption = "label", and it with them, got only one of the two'
+            )
+        if self.pool.caption == "lines":
+            raise ValueError('pool.caption: need "text" or "label" to train on, got \'lines\'')
         at_least("sample_count", self.sample_count, 1)
 
 

@@ -15,7 +15,7 @@ from dfn_ray.errors import RunTakenOver
 from dfn_ray.manifest import Run
 from dfn_ray.training.seen import Seen
 
-FOLDER, LOG, GENERATION = "checkpoints", "log", "generation.json"
+FOLDER, LOG, GENERATION, REACHED = "checkpoints", "log", "generation.json", "reached.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,9 @@ class Generation:
     identity: str
     number: int
     position: Position
+    """Where it goes on."""
+    repeats: int = 0
+    """Samples that workers before it had trained on beyond that, as far as they told: they are trained on again."""
 
 
 def begin_generation(run: Run) -> Generation:
@@ -45,15 +48,21 @@ def begin_generation(run: Run) -> Generation:
     """
     run.check_attempt()
     before = run.read_json(GENERATION) or {"number": 0}
+    reached = run.read_json(REACHED) or {"samples_seen": 0}
+    position = latest_position(run)
     generation = Generation(
-        identity=uuid.uuid4().hex, number=before["number"] + 1, position=latest_position(run)
+        identity=uuid.uuid4().hex,
+        number=before["number"] + 1,
+        position=position,
+        repeats=max(0, reached["samples_seen"] - position.samples_seen),
     )
     run.write_json(
         GENERATION,
         {
             "generation": generation.identity,
             "number": generation.number,
-            "checkpoint": generation.position.name,
+            "checkpoint": position.name,
+            "repeats": generation.repeats,
         },
     )
     return generation
@@ -68,6 +77,7 @@ def current_generation(run: Run) -> Generation:
         identity=value["generation"],
         number=value["number"],
         position=Position() if name is None else _read_position(run, name),
+        repeats=value["repeats"],
     )
 
 

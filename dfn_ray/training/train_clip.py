@@ -27,7 +27,7 @@ from dfn_ray.training.fit import fit
 from dfn_ray.training.index import split_index
 from dfn_ray.training.job import network_folder
 from dfn_ray.training.next_samples import NextSamples
-from dfn_ray.training.position import latest_position
+from dfn_ray.training.position import REACHED, latest_position
 from dfn_ray.training.stream import index_sources
 
 INDEX = "index.parquet"
@@ -145,6 +145,7 @@ def _fit_until(
     strikes = 0
     while not _is_done(run, recipe, target):
         before = latest_position(run).samples_seen
+        _say_repeats(run, progress, before)
         error = fit(target, plan, network, progress)
         after = latest_position(run).samples_seen
         if error is None and (after > before or _is_done(run, recipe, target)):
@@ -156,16 +157,21 @@ def _fit_until(
             raise TrainingFailed(
                 f"{run.store.uri}: workers stopped at {after:,} samples, {strikes} times without getting further: {why}"
             ) from error
-        progress.say(f"workers died ({why}); going on from {after:,} samples")
+        progress.say(f"workers died ({why})")
 
 
 def _say_start(progress: TrainingProgress, plan: NextSamples) -> None:
     for source, index in zip(plan.recipe.sources, plan.indexes, strict=True):
         count = source.sample_count or index.total
         progress.say(f"source {source.name}: {count:,} samples in {len(index):,} chunks")
-    position = latest_position(plan.run)
-    if position.samples_seen:
-        progress.say(f"going on from {position.samples_seen:,} samples")
+
+
+def _say_repeats(run: Run, progress: TrainingProgress, samples_seen: int) -> None:
+    """Say from where a run goes on and what it does again."""
+    reached = (run.read_json(REACHED) or {"samples_seen": 0})["samples_seen"]
+    if reached:
+        again = max(0, reached - samples_seen)
+        progress.say(f"going on from {samples_seen:,} samples; {again:,} are trained on again")
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -34,8 +35,11 @@ from dfn_ray.training.parallel import (
     whole_model,
     whole_optimizer,
 )
-from dfn_ray.training.position import check_generation, current_generation
+from dfn_ray.training.position import REACHED, check_generation, current_generation
 from dfn_ray.training.stream import DATASET, Batch, batches
+
+TOLD_EVERY_S = 5.0
+"""Seconds between notes of how far a run is: small writes to its storage."""
 
 
 def train_worker(config: Mapping[str, Job]) -> None:
@@ -72,6 +76,7 @@ class _Worker:
         )
         micro = self._recipe.batch_size // self._world // self._recipe.accumulate
         self._batch_size = micro * self._recipe.accumulate
+        self._told = -math.inf
         self._meter = Meter(self._world)
         self._sinks = (
             open_sinks(
@@ -106,9 +111,10 @@ class _Worker:
             self._position = replace(
                 self._position, samples_seen=before + step_samples, steps=self._position.steps + 1
             )
-            if self._position.steps % self._recipe.logs.every_steps == 0:
-                self._log(figures)
             seen = self._position.samples_seen
+            is_last = self._job.until_samples - seen < step_samples
+            if is_last or self._position.steps % self._recipe.logs.every_steps == 0:
+                self._log(figures)
             for point in exports:
                 if before < point <= seen:
                     self._export(network_folder(point))
@@ -163,11 +169,20 @@ class _Worker:
                 "optimizer.learning_rate, set optimizer.clip_norm or lengthen optimizer.warmup_steps"
             )
         if self._rank == 0:
-            check_generation(self._run, self._generation)
+            self._tell_reached()
             for sink in self._sinks:
                 sink.write({k: v for k, v in line.items() if k != "steps"}, line["steps"])
             if self._job.reports is not None:
                 self._job.reports.add.remote(line)
+
+    def _tell_reached(self) -> None:
+        """Leave a note of how far these workers are, for whoever must say what a restart repeats."""
+        now = time.monotonic()
+        if now - self._told < TOLD_EVERY_S:
+            return
+        self._told = now
+        check_generation(self._run, self._generation)
+        self._run.write_json(REACHED, {"samples_seen": self._position.samples_seen})
 
     def _commit(self) -> None:
         """Commit a checkpoint of all workers."""
@@ -192,6 +207,8 @@ class _Worker:
                     "checkpoint": self._position.samples_seen,
                     "failed": {r.value: int(n) for r, n in zip(FAILURES, counts, strict=True) if n},
                     "generation": self._generation.number,
+                    "began_at": self._generation.position.samples_seen,
+                    "repeats": self._generation.repeats,
                 }
             )
             self._position = commit(
