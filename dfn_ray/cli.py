@@ -10,15 +10,25 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from dfn_ray import __version__
-from dfn_ray.config import EvaluateRecipe, Pool, Recipe, Scorers, load_recipe, recipe_values
+from dfn_ray.config import (
+    EvaluateRecipe,
+    PipelineRecipe,
+    Pool,
+    Recipe,
+    TrainRecipe,
+    load_recipe,
+    recipe_from,
+    recipe_values,
+)
 from dfn_ray.errors import DfnRayError, RecipeError
-from dfn_ray.telemetry import grid, selection_table, table
+from dfn_ray.telemetry import selection_table, table
 
+DEMO = "demo"
+"""In the place of a recipe: the one that ships with the package."""
 Verb = Callable[[argparse.Namespace], None]
-R = TypeVar("R")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -71,11 +81,25 @@ def _parser() -> argparse.ArgumentParser:
     materialize.add_argument("--out", help="folder for the subset; needed with --uids")
     materialize.set_defaults(verb=_materialize)
 
+    train = _with_recipe(
+        verbs.add_parser(
+            "train", help="CLIP, or a filtering network, on subsets and pools; resumes"
+        )
+    )
+    train.set_defaults(verb=_train)
+
     _with_recipe(
         verbs.add_parser(
             "evaluate", help="zero-shot classification and retrieval; skips what is done"
         )
     ).set_defaults(verb=_evaluate)
+
+    story = _with_recipe(
+        verbs.add_parser(
+            "run", help="the whole story: DFN, filter, train, evaluate, compare; resumes"
+        )
+    )
+    story.set_defaults(verb=_run)
 
     export = verbs.add_parser("export", help="a finished subset for other trainers")
     export.add_argument("run_uri")
@@ -111,7 +135,7 @@ def _with_recipe(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def _filter(options: argparse.Namespace) -> None:
-    recipe = _recipe(options, Recipe, _plan_filtering)
+    recipe = _recipe(options)
     if recipe is not None:
         from dfn_ray.filtering.filter_pool import filter_pool
 
@@ -119,7 +143,7 @@ def _filter(options: argparse.Namespace) -> None:
 
 
 def _score(options: argparse.Namespace) -> None:
-    recipe = _recipe(options, Recipe, _plan_filtering)
+    recipe = _recipe(options)
     if recipe is not None:
         from dfn_ray.filtering.filter_pool import score
 
@@ -127,7 +151,7 @@ def _score(options: argparse.Namespace) -> None:
 
 
 def _select(options: argparse.Namespace) -> None:
-    recipe = _recipe(options, Recipe, _plan_filtering)
+    recipe = _recipe(options)
     if recipe is not None:
         from dfn_ray.filtering.filter_pool import select
 
@@ -135,7 +159,7 @@ def _select(options: argparse.Namespace) -> None:
 
 
 def _materialize(options: argparse.Namespace) -> None:
-    recipe = _recipe(options, Recipe, _plan_filtering)
+    recipe = _recipe(options)
     if recipe is None:
         return
     from dfn_ray.filtering.filter_pool import materialize
@@ -150,14 +174,45 @@ def _materialize(options: argparse.Namespace) -> None:
     _say(selection_table(options.out or recipe.run_uri, value))
 
 
-def _evaluate(options: argparse.Namespace) -> None:
-    recipe = _recipe(options, EvaluateRecipe, _plan_evaluation)
-    if recipe is not None:
-        from dfn_ray.evaluation.evaluate import evaluate_sets
-        from dfn_ray.evaluation.results import results_table
+def _train(options: argparse.Namespace) -> None:
+    recipe = load_recipe(options.recipe, options.set, TrainRecipe)
+    if options.dry_run:
+        _say_plan(options, recipe, _training_rows(recipe))
+        return
+    from dfn_ray.training.train_clip import train
 
-        evaluation = evaluate_sets(recipe)
-        _say(results_table(evaluation.results, evaluation.groups))
+    _say(table(list(train(recipe).items())))
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    recipe = load_recipe(options.recipe, options.set, EvaluateRecipe)
+    if options.dry_run:
+        _say_plan(options, recipe, _evaluation_rows(recipe))
+        return
+    from dfn_ray.evaluation.evaluate import evaluate_sets
+    from dfn_ray.evaluation.results import results_table
+
+    evaluation = evaluate_sets(recipe)
+    _say(results_table(evaluation.results, evaluation.groups))
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.recipe == DEMO and not Path(DEMO).exists():
+        from dfn_ray.demo.story import story_values
+
+        recipe = recipe_from(story_values(), options.set, PipelineRecipe)
+    else:
+        recipe = load_recipe(options.recipe, options.set, PipelineRecipe)
+    if options.dry_run:
+        rows: list[tuple[str, int | str]] = [
+            ("arms", ", ".join(recipe.arms)),
+            ("seeds", ", ".join(map(str, recipe.seeds))),
+        ]
+        _say_plan(options, recipe, rows)
+        return
+    from dfn_ray.pipeline.pipeline import run_pipeline
+
+    run_pipeline(recipe, say=_say)
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -191,48 +246,64 @@ def _demo(options: argparse.Namespace) -> None:
     run_demo(Path(options.out), say=_say)
 
 
-def _recipe(options: argparse.Namespace, kind: type[R], plan: Callable[[R], str]) -> R | None:
-    """The recipe to work on; None after a dry run, which printed it and the plan."""
-    recipe = load_recipe(options.recipe, options.set, kind)
+def _recipe(options: argparse.Namespace) -> Recipe | None:
+    """The recipe to work on; None after a dry run, which printed it."""
+    recipe = load_recipe(options.recipe, options.set)
     if not options.dry_run:
         return recipe
-    _say(json.dumps(recipe_values(recipe), indent=1))
-    _say(plan(recipe))
+    _say_plan(options, recipe, _filtering_rows(recipe))
     return None
 
 
-def _plan_filtering(recipe: Recipe) -> str:
+def _say_plan(options: argparse.Namespace, recipe: Any, rows: list[tuple[str, int | str]]) -> None:
+    """Print the resolved recipe and what would be done."""
+    _say(json.dumps(recipe_values(recipe), indent=1))
+    _say(table([("verb", options.name), ("run", recipe.run_uri), *rows]))
+
+
+def _filtering_rows(recipe: Recipe) -> list[tuple[str, int | str]]:
     from dfn_ray.pool import list_shards
 
-    shards = list_shards(recipe.pool)
-    return table(
-        [
-            ("run", recipe.run_uri),
-            ("shards", len(shards)),
-            ("bytes", sum(shard.size_bytes for shard in shards)),
-            ("waves", -(-len(shards) // recipe.execution.wave_shards)),
-            ("scorers", _pool_size(recipe.scorers)),
-        ]
-    )
+    shards, scorers = list_shards(recipe.pool), recipe.scorers
+    return [
+        ("shards", len(shards)),
+        ("bytes", sum(shard.size_bytes for shard in shards)),
+        ("waves", -(-len(shards) // recipe.execution.wave_shards)),
+        ("scorers", f"{scorers.min_size} to {scorers.max_size} on {scorers.device}"),
+    ]
 
 
-def _plan_evaluation(recipe: EvaluateRecipe) -> str:
+def _training_rows(recipe: TrainRecipe) -> list[tuple[str, int | str]]:
+    from dfn_ray.pool import list_shards
+
+    rows: list[tuple[str, int | str]] = []
+    for source in recipe.sources:
+        shards = list_shards(source.pool)
+        size = sum(shard.size_bytes for shard in shards)
+        rows.append((f"source {source.name}", f"{len(shards):,} shards, {size:,} bytes"))
+    workers = recipe.workers
+    return [
+        *rows,
+        ("samples seen", recipe.samples_seen),
+        ("steps", recipe.samples_seen // recipe.batch_size),
+        ("workers", f"{workers.min_size} to {workers.max_size} on {workers.device}"),
+    ]
+
+
+def _evaluation_rows(recipe: EvaluateRecipe) -> list[tuple[str, int | str]]:
     from dfn_ray.evaluation.sets import locate
 
-    located = [locate(item) for item in recipe.sets]
-    rows = [
-        (item.spec.name, item.spec.task, f"{len(item.shards):,}", f"{item.size_bytes:,}")
-        for item in located
+    located, scorers = [locate(item) for item in recipe.sets], recipe.scorers
+    return [
+        *(
+            (
+                f"set {item.spec.name}",
+                f"{item.spec.task}, {len(item.shards):,} shards, {item.size_bytes:,} bytes",
+            )
+            for item in located
+        ),
+        ("scorers", f"{scorers.min_size} to {scorers.max_size} on {scorers.device}"),
     ]
-    return (
-        table([("run", recipe.run_uri), ("scorers", _pool_size(recipe.scorers))])
-        + "\n"
-        + grid(("set", "task", "shards", "bytes"), rows, numbers=2)
-    )
-
-
-def _pool_size(scorers: Scorers) -> str:
-    return f"{scorers.min_size} to {scorers.max_size} on {scorers.device}"
 
 
 def _say(text: str, stream: Any = None) -> None:

@@ -69,6 +69,8 @@ class _OneVariation:
         if how.jitter:
             for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
                 image = enhance(image).enhance(rng.uniform(1 - how.jitter, 1 + how.jitter))
+        if how.hue_jitter:
+            image = _turn_hue(image, rng.uniform(-how.hue_jitter, how.hue_jitter))
         if rng.random() < how.grayscale_probability:
             image = ImageOps.grayscale(image).convert("RGB")
         return np.asarray(image)
@@ -90,3 +92,10 @@ class _OneVariation:
         down = min(height, max(1, round(width / ratio)))
         left, top = (width - across) // 2, (height - down) // 2
         return left, top, left + across, top + down
+
+
+def _turn_hue(image: Image.Image, turn: float) -> Image.Image:
+    """The image with its hues moved by that share of the colour circle, as torchvision's adjust_hue does."""
+    hue, saturation, value = image.convert("HSV").split()
+    moved = np.asarray(hue) + np.int32(turn * 255).astype(np.uint8)  # wraps round, as hues do
+    return Image.merge("HSV", (Image.fromarray(moved), saturation, value)).convert("RGB")

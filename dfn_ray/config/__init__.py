@@ -7,6 +7,7 @@ nor torch, so `--dry-run` and `--help` answer at once.
     filtering.py    Recipe: dfn-ray filter, score, select, materialize
     training.py     TrainRecipe: dfn-ray train
     evaluation.py   EvaluateRecipe: dfn-ray evaluate
+    pipeline.py     PipelineRecipe: dfn-ray run
     reading.py      from TOML to a recipe
     checks.py       what settings are checked for
 """
@@ -23,6 +24,7 @@ from dfn_ray.config.filtering import (
     Scorers,
     Select,
 )
+from dfn_ray.config.pipeline import PipelineRecipe
 from dfn_ray.config.reading import load_recipe, recipe_from, recipe_values, stored_pool
 from dfn_ray.config.training import (
     SCALES,
@@ -51,6 +53,7 @@ __all__ = [
     "Logs",
     "Network",
     "Optimizer",
+    "PipelineRecipe",
     "Pool",
     "Recipe",
     "Rules",

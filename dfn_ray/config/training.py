@@ -73,6 +73,8 @@ class Augmentation:
     """Of mirroring. open_clip never mirrors: text and left/right would be wrong."""
     jitter: float = 0.0
     """Brightness, contrast and saturation are scaled by 1 - jitter to 1 + jitter, 0 to 1."""
+    hue_jitter: float = 0.0
+    """Hues are moved by up to this share of the colour circle, 0 to 0.5."""
     grayscale_probability: float = 0.0
 
     def __post_init__(self) -> None:
@@ -81,6 +83,7 @@ class Augmentation:
         between("min_ratio", self.min_ratio, 0.01, self.max_ratio)
         for name in ("flip_probability", "jitter", "grayscale_probability"):
             between(name, getattr(self, name), 0.0, 1.0)
+        between("hue_jitter", self.hue_jitter, 0.0, 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,6 +271,11 @@ class TrainRecipe:
                 raise ValueError(
                     "ensemble_alpha: needs weights to start from, got random_weights_seed"
                 )
+
+    @property
+    def samples_between_checkpoints(self) -> int:
+        """As `[checkpoints]` says, or a twentieth of the run."""
+        return self.checkpoints.every_samples or max(1, self.samples_seen // 20)
 
     @pydantic.model_validator(mode="before")
     @classmethod

@@ -12,7 +12,6 @@ import io
 import json
 import logging
 import random
-import tarfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from PIL import Image
 from dfn_ray.demo.damage import FAULTS, Fault, Kind, break_image, draw_kinds, show_captions
 from dfn_ray.demo.emoji import Emoji, is_near_copy, open_flat, read_emoji
 from dfn_ray.demo.packages import GOOGLE, read_package
+from dfn_ray.demo.tars import write_tar
 
 logger = logging.getLogger(__name__)
 
@@ -141,30 +141,26 @@ def members(sample: Sample, key: str, artwork: bytes) -> dict[str, bytes]:
 
 def write_pool(samples: list[Sample], artwork_by_name: dict[str, bytes], out: Path) -> None:
     """Writes pool/*.tar and truth.parquet, the same bytes every time."""
-    (out / "pool").mkdir(parents=True, exist_ok=True)
     truth: list[dict[str, str | None]] = []
     for number in range(SHARDS):
         shard = f"{number:05}.tar"
-        with tarfile.open(out / "pool" / shard, "w", format=tarfile.USTAR_FORMAT) as tar:
-            for position, sample in enumerate(samples[number::SHARDS]):
-                key = f"{number * 1000 + position:08}"  # img2dataset's form for shards of < 1000
-                files = members(sample, key, artwork_by_name[sample.emoji.image])
-                for extension, content in files.items():
-                    entry = tarfile.TarInfo(f"{key}.{extension}")
-                    entry.size = len(content)
-                    entry.mode = 0o644
-                    tar.addfile(entry, io.BytesIO(content))
-                truth.append(
-                    {
-                        "uid": sample.uid,
-                        "shard": shard,
-                        "key": key,
-                        "kind": sample.kind,
-                        "fault": sample.fault,
-                        "original_caption": sample.emoji.name,
-                        "shown_caption": files["txt"].decode() if "txt" in files else None,
-                    }
-                )
+        contents: list[tuple[str, bytes]] = []
+        for position, sample in enumerate(samples[number::SHARDS]):
+            key = f"{number * 1000 + position:08}"  # img2dataset's form for shards of < 1000
+            files = members(sample, key, artwork_by_name[sample.emoji.image])
+            contents += [(f"{key}.{extension}", content) for extension, content in files.items()]
+            truth.append(
+                {
+                    "uid": sample.uid,
+                    "shard": shard,
+                    "key": key,
+                    "kind": sample.kind,
+                    "fault": sample.fault,
+                    "original_caption": sample.emoji.name,
+                    "shown_caption": files["txt"].decode() if "txt" in files else None,
+                }
+            )
+        write_tar(out / "pool" / shard, contents)
     table = pa.Table.from_pylist(truth, schema=TRUTH_SCHEMA)
     pq.write_table(table, out / "truth.parquet", compression="zstd")
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import ray
-import torch
 from ray.data import DataContext, DataIterator, Dataset, ExecutionOptions
 from ray.data.extensions import ArrowTensorArray
 from ray.train import DataConfig
@@ -20,14 +20,16 @@ from ray.train import DataConfig
 from dfn_ray.config import Feed, Source
 from dfn_ray.flow.datasets import be_quiet, read_items, tables_of
 from dfn_ray.pool import Shard
-from dfn_ray.training.feed import Feeding, feed_group
 from dfn_ray.training.index import INDEX_SCHEMA, index_shard
 from dfn_ray.training.samples import GroupInputs
 from dfn_ray.training.seen import Spans
 
+if TYPE_CHECKING:
+    import torch
+
 DATASET = "samples"
 """Its name at Ray Train."""
-Batch = dict[str, torch.Tensor]
+Batch = dict[str, "torch.Tensor"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ def _index(item: tuple[Source, int, Shard, int]) -> Iterable[pa.Table]:
 
 
 def _feed(reading: Reading, *, feeding: ray.ObjectRef) -> Iterable[pa.Table]:
-    known: Feeding = ray.get(feeding)
+    from dfn_ray.training.feed import feed_group  # noqa: PLC0415  open_clip, which planning has no use for
+
+    known = ray.get(feeding)
     for inputs in feed_group(reading.inputs, reading.spans, feeding=known):
         yield pa.table({name: ArrowTensorArray.from_numpy(array) for name, array in inputs.items()})
 

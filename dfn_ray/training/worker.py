@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,17 +17,14 @@ from torch import Tensor
 from dfn_ray.clip import text, weights
 from dfn_ray.clip.network import FrozenNetwork, network_files, trainable
 from dfn_ray.clip.towers import Towers, backward, contrastive_loss
-from dfn_ray.config import Optimizer, TrainRecipe, recipe_values
+from dfn_ray.config import TrainRecipe, recipe_values
 from dfn_ray.errors import TrainingFailed
-from dfn_ray.manifest import Run
-from dfn_ray.training.checkpoint import (
-    check_generation,
-    commit,
-    current_generation,
-    read_tensors,
-)
+from dfn_ray.training.checkpoint import commit, read_tensors
 from dfn_ray.training.feed import FAILURES
+from dfn_ray.training.job import Job, network_folder
 from dfn_ray.training.logs import open_sinks
+from dfn_ray.training.meter import Meter
+from dfn_ray.training.optimizer import learning_rate, make_optimizer
 from dfn_ray.training.parallel import (
     load_whole_model,
     load_whole_optimizer,
@@ -38,38 +34,13 @@ from dfn_ray.training.parallel import (
     whole_model,
     whole_optimizer,
 )
-from dfn_ray.training.schedule import learning_rate
-from dfn_ray.training.seen import merge_spans
+from dfn_ray.training.position import check_generation, current_generation
 from dfn_ray.training.stream import DATASET, Batch, batches
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What all workers of a run are told."""
-
-    run: Run
-    recipe: TrainRecipe
-    network: ray.ObjectRef
-    """The FrozenNetwork to start from."""
-    until_samples: int
-    """Stop once no whole batch fits below this; a checkpoint is committed then."""
-    reports: Any = None
-    """Actor that takes the figures of a log step, for whoever watches."""
 
 
 def train_worker(config: Mapping[str, Job]) -> None:
     """Train until the job's last sample; what Ray Train runs on every worker."""
     _Worker(config["job"]).train()
-
-
-def network_folder(samples_seen: int | None = None) -> str:
-    """Where the trained network stands in a run: the result, or as it was after some samples."""
-    return "network" if samples_seen is None else f"networks/samples-{samples_seen:012d}"
-
-
-def stops_of(recipe: TrainRecipe) -> int:
-    """Samples between two checkpoints."""
-    return recipe.checkpoints.every_samples or max(1, recipe.samples_seen // 20)
 
 
 class _Worker:
@@ -101,7 +72,7 @@ class _Worker:
         )
         micro = self._recipe.batch_size // self._world // self._recipe.accumulate
         self._batch_size = micro * self._recipe.accumulate
-        self._meter = _Meter(self._rank, self._world, self._device)
+        self._meter = Meter(self._world)
         self._sinks = (
             open_sinks(
                 self._recipe.logs, self._run, recipe_values(self._recipe), self._generation.number
@@ -113,7 +84,10 @@ class _Worker:
     def train(self) -> None:
         """Step until the last sample, checkpointing on the way."""
         step_samples = self._batch_size * self._world
-        every, exports = stops_of(self._recipe), self._recipe.checkpoints.export_at_samples
+        every, exports = (
+            self._recipe.samples_between_checkpoints,
+            self._recipe.checkpoints.export_at_samples,
+        )
         samples = ray.train.get_dataset_shard(DATASET)
         assert samples is not None, "the driver passes the dataset under this name"
         stream = batches(
@@ -246,99 +220,6 @@ class _Worker:
                 state = weights.interpolate(start, state, self._recipe.ensemble_alpha)
             for name, content in network_files(self._frozen, state).items():
                 self._run.store.write(f"{folder}/{name}", content)
-
-
-class _Meter:
-    """Times steps and remembers what has not been committed yet."""
-
-    def __init__(self, rank: int, world: int, device: torch.device) -> None:
-        self._rank, self._world, self._device = rank, world, device
-        self._losses: list[Tensor] = []
-        self._samples = 0
-        self._waited_s = 0.0
-        self._since = self._waiting_since = time.monotonic()
-        self._places: list[np.ndarray] = []
-        self._failed = np.zeros(len(FAILURES), dtype=np.int64)
-        self._lines: list[dict[str, Any]] = []
-
-    @property
-    def has_uncommitted(self) -> bool:
-        """True when a step was taken since the last checkpoint."""
-        return bool(self._places)
-
-    def wait(self) -> None:
-        """Begin to wait for data."""
-        self._waiting_since = time.monotonic()
-
-    def go(self, batch: Batch) -> None:
-        """Data are there."""
-        self._waited_s += time.monotonic() - self._waiting_since
-        self._samples += len(batch["text"])
-        self._places.append(merge_spans(batch["place"].numpy()))
-        self._failed += batch["failed"].numpy().sum(axis=0)
-
-    def done(self, loss: Tensor) -> None:
-        """A step is done."""
-        self._losses.append(loss)
-
-    def line(self, **figures: Any) -> dict[str, Any]:
-        """The figures since the last line, over all workers; every worker must call it."""
-        mean = torch.stack(self._losses).float().mean()
-        if self._world > 1:
-            dist.all_reduce(mean)
-            mean /= self._world
-        loss = float(mean)  # waits for the device: what comes before it is timed
-        now = time.monotonic()
-        seconds = max(now - self._since, 1e-9)
-        rate = self._samples / seconds
-        line = {
-            "samples_seen": figures.pop("samples_seen"),
-            "steps": figures.pop("steps"),
-            "loss": loss,
-            **figures,
-            "samples_per_s": rate * self._world,
-            "samples_per_s_per_worker": rate,
-            "data_wait": self._waited_s / seconds,
-            "workers": self._world,
-        }
-        self._lines.append(line)
-        self._losses, self._samples, self._waited_s, self._since = [], 0, 0.0, now
-        return line
-
-    def take_lines(self) -> list[dict[str, Any]]:
-        """The lines since the last checkpoint."""
-        lines, self._lines = self._lines, []
-        return lines
-
-    def take_places(self, closed: int) -> tuple[np.ndarray, int, np.ndarray]:
-        """Spans (N, 3) seen since the last checkpoint, the group read last (`closed` if none), failures by reason."""
-        spans = merge_spans(np.concatenate([np.empty((0, 3), np.int64), *self._places]))
-        failed, self._places = self._failed, []
-        self._failed = np.zeros_like(failed)
-        return spans, int(spans[-1, 0]) if len(spans) else closed, failed
-
-
-def make_optimizer(
-    parameters: Mapping[str, torch.nn.Parameter], optimizer: Optimizer
-) -> torch.optim.AdamW:
-    """AdamW with open_clip's two groups (open_clip_train/main.py): no decay for gains, biases and logit_scale."""
-    free = [
-        name
-        for name, parameter in parameters.items()
-        if parameter.ndim < 2 or any(part in name for part in ("bn", "ln", "bias", "logit_scale"))
-    ]
-    return torch.optim.AdamW(
-        [
-            {"params": [parameters[name] for name in free], "weight_decay": 0.0},
-            {
-                "params": [p for name, p in parameters.items() if name not in set(free)],
-                "weight_decay": optimizer.weight_decay,
-            },
-        ],
-        lr=optimizer.learning_rate,
-        betas=(optimizer.beta1, optimizer.beta2),
-        eps=optimizer.eps,
-    )
 
 
 def _device(recipe: TrainRecipe) -> torch.device:

@@ -8,7 +8,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as F
 
-from dfn_ray.clip.augment import VariedTransform
+from dfn_ray.clip.augment import VariedTransform, _turn_hue
 from dfn_ray.clip.transform import ImageTransform
 from dfn_ray.config import Augmentation
 
@@ -91,3 +91,9 @@ def test_mirroring_and_grey_are_what_they_say():
     grey = varied([1], grayscale_probability=1.0, **always).of_sample(0)
     assert np.array_equal(mirrored.pixels_HWC(image, image.size), plain[:, ::-1])
     assert np.ptp(grey.pixels_HWC(image, image.size).astype(int), axis=2).max() == 0
+
+
+@pytest.mark.parametrize("turn", [-0.3, 0.1, 0.45])
+def test_hues_turn_as_torchvisions(turn):
+    image = picture()
+    assert np.array_equal(_turn_hue(image, turn), F.adjust_hue(image, turn))

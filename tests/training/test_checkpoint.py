@@ -11,14 +11,13 @@ import torch
 from dfn_ray.errors import RunTakenOver
 from dfn_ray.manifest import start_run
 from dfn_ray.pool import listing_table
-from dfn_ray.training.checkpoint import (
+from dfn_ray.training.checkpoint import commit, read_tensors
+from dfn_ray.training.position import (
     Position,
     begin_generation,
-    commit,
     current_generation,
     latest_position,
     log_lines,
-    read_tensors,
 )
 from dfn_ray.training.seen import Seen
 

@@ -10,6 +10,7 @@ import torch.multiprocessing as mp
 
 from dfn_ray.clip.towers import Towers, backward, contrastive_loss
 from dfn_ray.config import Optimizer, Workers
+from dfn_ray.training.optimizer import make_optimizer
 from dfn_ray.training.parallel import (
     load_whole_model,
     load_whole_optimizer,
@@ -19,7 +20,6 @@ from dfn_ray.training.parallel import (
     whole_model,
     whole_optimizer,
 )
-from dfn_ray.training.worker import make_optimizer
 from tests.filtering.conftest import TINY
 
 STEPS = 3

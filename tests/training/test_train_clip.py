@@ -18,9 +18,10 @@ import torch
 from dfn_ray.config import Network, recipe_values
 from dfn_ray.errors import FingerprintError, InputError, TrainingFailed
 from dfn_ray.manifest import open_run
-from dfn_ray.training import train_clip as module
-from dfn_ray.training.checkpoint import latest_position, log_lines
-from dfn_ray.training.train_clip import NextSamples, train
+from dfn_ray.training import fit as module
+from dfn_ray.training.next_samples import NextSamples
+from dfn_ray.training.position import latest_position, log_lines
+from dfn_ray.training.train_clip import train
 
 pytestmark = pytest.mark.ray
 

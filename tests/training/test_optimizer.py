@@ -8,8 +8,7 @@ import torch
 from open_clip_train.scheduler import cosine_lr
 
 from dfn_ray.config import Optimizer
-from dfn_ray.training.schedule import learning_rate
-from dfn_ray.training.worker import make_optimizer
+from dfn_ray.training.optimizer import learning_rate, make_optimizer
 from tests.filtering.conftest import TINY
 
 

@@ -1,0 +1,116 @@
+"""Whether training waits for its data: python benchmarks/feed.py
+
+In one run, the same network, batch and step:
+
+    from memory   the step loop of a worker on batches that are there already
+    dfn_ray       `dfn-ray train` from WebDataset tars: read, decoded, varied and tokenised in tasks
+
+The figure is dfn_ray / memory, beside the share of step time that dfn_ray's workers waited for data. One worker of one
+thread; what decodes takes the other cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from dfn_ray.clip.network import trainable
+from dfn_ray.clip.text import lengths
+from dfn_ray.clip.towers import Towers, backward, contrastive_loss
+from dfn_ray.config import TrainRecipe, recipe_from
+from dfn_ray.flow.weights import load_network_of
+from dfn_ray.manifest import open_run
+from dfn_ray.testing.networks import save_random_network
+from dfn_ray.training.optimizer import make_optimizer
+from dfn_ray.training.position import log_lines
+from dfn_ray.training.train_clip import train
+
+WARM_UP_STEPS = 20
+SMALL = {
+    "embed_dim": 256,
+    "vision_cfg": {"image_size": 64, "layers": 6, "width": 256, "patch_size": 8},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 256, "heads": 4, "layers": 4},
+}
+"""A small ViT: 8 M parameters beside the vocabulary."""
+
+
+def main() -> None:
+    """Print both rates and their ratio."""
+    options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    options.add_argument("--steps", type=int, default=100)
+    options.add_argument("--batch-size", type=int, default=128)
+    given = options.parse_args()
+    logging.disable(logging.WARNING)
+    with tempfile.TemporaryDirectory() as folder:
+        network = save_random_network(Path(folder) / "network", SMALL, seed=0)
+        recipe = recipe_from(
+            {
+                "run_uri": f"{folder}/run",
+                "sources": [{"pool": {"uri": _demo_pool(), "chunk_rows": 64}}],
+                "model": {
+                    "model": f"local-dir:{network}",
+                    "random_weights_seed": 0,
+                    "precision": "bf16",
+                },
+                "samples_seen": given.steps * given.batch_size,
+                "batch_size": given.batch_size,
+                "optimizer": {"warmup_steps": 10},
+                "checkpoints": {"every_samples": given.steps * given.batch_size},
+                "logs": {"every_steps": 10, "tensorboard": False},
+                "workers": {"threads": 1},
+            },
+            kind=TrainRecipe,
+        )
+        memory = _from_memory(recipe, given.steps // 2)
+        train(recipe)
+        lines = [line for line in log_lines(open_run(recipe.run_uri)) if "loss" in line]
+        steady = [line for line in lines if line["steps"] > WARM_UP_STEPS]
+        fed = median(line["samples_per_s"] for line in steady)
+        again = _from_memory(recipe, given.steps // 2)
+    limit = median([memory, again])
+    print(f"from memory   {limit:8.1f} samples/s")
+    print(f"dfn_ray       {fed:8.1f} samples/s")
+    print(f"waiting for data {median(line['data_wait'] for line in steady):6.1%}")
+    print(f"dfn_ray / memory {fed / limit:6.2f}   (bar: >= 0.90)")
+
+
+def _demo_pool() -> str:
+    import dfn_ray.demo  # noqa: PLC0415  the package's own data
+
+    return str(Path(dfn_ray.demo.__file__).parent / "data" / "pool")
+
+
+def _from_memory(recipe: TrainRecipe, steps: int) -> float:
+    """Samples per second of a worker's step on batches in memory."""
+    torch.set_num_threads(1)
+    frozen = load_network_of(recipe.model)
+    module = trainable(frozen)
+    towers = Towers(module, precision="bf16")
+    optimizer = make_optimizer(dict(module.named_parameters()), recipe.optimizer)
+    loss = contrastive_loss("clip", rank=0, world_size=1)
+    size, rng = recipe.batch_size, np.random.default_rng(0)
+    image_BHWC = torch.from_numpy(rng.integers(0, 255, (size, *frozen.transform.size, 3), np.uint8))
+    text_BL = torch.zeros((size, 77), dtype=torch.int32)
+    text_BL[:, 0], text_BL[:, 1:7], text_BL[:, 7] = 49406, 1000, 49407
+    text_BL[:, 1] = torch.arange(size)
+    took: list[float] = []
+    for _ in range(steps):
+        began = time.perf_counter()
+        image_BCHW = image_BHWC.permute(0, 3, 1, 2).float().div_(255).sub_(0.5).div_(0.5)
+        captions = text_BL[:, : int(lengths(module, text_BL.numpy()).max())]
+        optimizer.zero_grad(set_to_none=True)
+        backward(towers, loss, image_BCHW, captions)
+        optimizer.step()
+        took.append(time.perf_counter() - began)
+    return size / median(took)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""`dfn-ray run`: the stages in order. Each knows by itself what it has done, so the run as a whole resumes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from dfn_ray.config import EvaluateRecipe, Network, PipelineRecipe, recipe_values
+from dfn_ray.evaluation.evaluate import evaluate_sets
+from dfn_ray.filtering.filter_pool import filter_pool
+from dfn_ray.pipeline.comparison import Scores, compare_arms, comparison_table
+from dfn_ray.report.arms import draw_arms
+from dfn_ray.storage import Store
+from dfn_ray.telemetry import selection_table
+from dfn_ray.training.train_clip import train
+
+COMPARISON, PICTURE = "comparison.json", "comparison.png"
+
+
+def run_pipeline(recipe: PipelineRecipe, *, say: Callable[[str], None]) -> dict[str, Any]:
+    """Run what is left of the story; returns, and stores, the comparison of the arms.
+
+    Raises what the stages raise; what they finished stays finished.
+    """
+    network = _filtering_network(recipe, say)
+    sources = {arm: _source(recipe, arm, network, say) for arm in recipe.arms}
+    scores: Scores = {}
+    for seed in recipe.seeds:  # seed by seed, so that all arms can be compared early
+        for arm in recipe.arms:
+            say(f"\n== train on {arm}, seed {seed}")
+            trained = train(recipe.train_recipe(arm, seed, sources[arm]))
+            model = Network(model=f"local-dir:{trained['network']}", name="induced")
+            scores.setdefault(arm, {})[seed] = _main_metrics(
+                recipe.evaluate_recipe(arm, seed, model)
+            )
+    own = None if network is None else _main_metrics(recipe.evaluate_recipe("network", 0, network))
+    value = compare_arms(scores, network=own)
+    store = Store(recipe.run_uri)
+    store.write(COMPARISON, json.dumps(value, indent=1).encode())
+    store.write(PICTURE, draw_arms(value))
+    say("\n" + comparison_table(value) + f"\n\npicture: {recipe.uri(PICTURE)}")
+    return value
+
+
+def _filtering_network(recipe: PipelineRecipe, say: Callable[[str], None]) -> Network | None:
+    """The network that [dfn] trains; None where [filter] names one."""
+    if recipe.dfn is None:
+        return None
+    say("== train the filtering network")
+    trained = train(recipe.dfn_recipe())
+    return Network(model=f"local-dir:{trained['network']}")
+
+
+def _source(
+    recipe: PipelineRecipe, arm: str, network: Network | None, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """What a model of an arm is trained on, as `[[sources]]` has it."""
+    pool = recipe_values(recipe.pool)
+    if arm == "pool":
+        return {"name": arm, "pool": pool}
+    filtering = recipe.rules_recipe(network) if arm == "rules" else recipe.filter_recipe(network)
+    say(f"\n== filter the pool ({arm})")
+    value = filter_pool(filtering)
+    if arm == "random":
+        return {"name": arm, "pool": pool, "sample_count": value["k"]}
+    say(selection_table(filtering.run_uri, value))
+    subset = {"uri": f"{filtering.run_uri}/subset", "chunk_rows": recipe.pool.chunk_rows}
+    return {"name": arm, "pool": subset}
+
+
+def _main_metrics(recipe: EvaluateRecipe) -> dict[str, float]:
+    """The main metric of each set, by `set, metric`."""
+    return {
+        f"{result.dataset}, {name}": value
+        for result in evaluate_sets(recipe).results
+        for name, value in [result.main_metric]
+        if value is not None
+    }

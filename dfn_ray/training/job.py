@@ -1,0 +1,30 @@
+"""What the workers of a run are told. Loads no torch: Ray Train's own processes pass it on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from dfn_ray.config import TrainRecipe
+from dfn_ray.manifest import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What all workers of a run are told."""
+
+    run: Run
+    recipe: TrainRecipe
+    network: ray.ObjectRef
+    """The FrozenNetwork to start from."""
+    until_samples: int
+    """Stop once no whole batch fits below this; a checkpoint is committed then."""
+    reports: Any = None
+    """Actor that takes the figures of a log step, for whoever watches."""
+
+
+def network_folder(samples_seen: int | None = None) -> str:
+    """Where the trained network stands in a run: the result, or as it was after some samples."""
+    return "network" if samples_seen is None else f"networks/samples-{samples_seen:012d}"
