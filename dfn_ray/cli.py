@@ -98,6 +98,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.set_defaults(verb=_export)
 
+    compare = verbs.add_parser("compare", help="filters of one pool side by side")
+    compare.add_argument("run_uri", nargs="+", help="filtering runs, or runs of dfn-ray run")
+    compare.add_argument(
+        "--keep-fraction", type=float, help="at which to compare (default: the first run's)"
+    )
+    compare.add_argument("--groups", help="Parquet file: uid and subgroup, for keep rates")
+    compare.add_argument("--picture", help="PNG file to draw")
+    compare.set_defaults(verb=_compare)
+
     verify = verbs.add_parser("verify", help="prove a finished run from storage")
     verify.add_argument("run_uri")
     verify.add_argument("--full", action="store_true", help="compare the bytes of all kept samples")
@@ -199,6 +208,17 @@ def _export(options: argparse.Namespace) -> None:
             options.run_uri, options.out_uri, shard_samples=options.shard_samples
         )
         _say(f"{shards:,} tars in {options.out_uri}")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from dfn_ray.report.compare import compare_runs, comparison_lines, draw_comparison
+
+    found = compare_runs(
+        options.run_uri, keep_fraction=options.keep_fraction, groups_uri=options.groups
+    )
+    _say(comparison_lines(found))
+    if options.picture is not None:
+        Path(options.picture).write_bytes(draw_comparison(found))
 
 
 def _verify(options: argparse.Namespace) -> None:
