@@ -85,8 +85,8 @@ def points(out: Path) -> dict[str, dict[str, Any]]:
 
 
 def _with_dfn(out: Path, **changes: Any) -> dict[str, Any]:
-    story = story_values(str(out)) | {"arms": ["dfn"]}
-    return story | {"dfn": {**story["dfn"], **changes}}
+    story = story_values(str(out))
+    return story | {"arms": ["dfn"], "dfn": story["dfn"] | changes}
 
 
 def _clean_share(recipe: PipelineRecipe) -> float:

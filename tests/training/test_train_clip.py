@@ -193,3 +193,41 @@ def test_workers_that_keep_dying_end_the_run_with_the_reason(local_ray, train_re
     recipe = train_recipe("samples_seen=64", "workers.max_failures=1")
     with pytest.raises(TrainingFailed, match="2 times without getting further"):
         train(replace(recipe))
+
+
+def test_a_killed_driver_goes_on_from_its_last_checkpoint(local_ray, train_recipe, tmp_path):
+    import json
+    import subprocess
+    import sys
+
+    recipe = train_recipe("samples_seen=3200", "logs.tensorboard=false")
+    script = "import json, sys; from dfn_ray.config import TrainRecipe, recipe_from; " + (
+        "from dfn_ray.training.train_clip import train; "
+        "train(recipe_from(json.loads(sys.argv[1]), kind=TrainRecipe))"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_ADDRESS")}
+    driver = subprocess.Popen(
+        [sys.executable, "-c", script, json.dumps(recipe_values(recipe))],
+        env=environment,
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+    )
+    while latest(recipe) < 480:
+        assert driver.poll() is None, "it was to be killed before its end"
+        time.sleep(0.05)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    result = train(recipe)
+    assert result["samples_seen"] == places_seen(recipe) == 3200
+    assert [line["samples_seen"] for line in steps_of(recipe)] == list(range(32, 3201, 32))
+    told = [line for line in log_lines(open_run(recipe.run_uri)) if "generation" in line]
+    assert {line["generation"] for line in told} == {1, 2}
+    assert told[-1]["began_at"] >= 480
+    assert told[-1]["repeats"] >= 0
+
+
+def latest(recipe) -> int:
+    """Samples that the run has committed, if it is there yet."""
+    if not os.path.exists(f"{recipe.run_uri}/generation.json"):
+        return 0
+    return latest_position(open_run(recipe.run_uri)).samples_seen

@@ -1,0 +1,117 @@
+"""The whole story on small pools: every arm, once, and nothing again."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dfn_ray.config import Network, PipelineRecipe, recipe_from
+from dfn_ray.errors import RecipeError
+from dfn_ray.manifest import open_run
+from dfn_ray.pipeline.comparison import compare_arms, comparison_table
+from dfn_ray.pipeline.pipeline import run_pipeline
+from dfn_ray.testing.pools import TarBuilder
+from tests.filtering.conftest import network, photo, pool  # noqa: F401
+
+LABELS = 4
+
+
+@pytest.fixture
+def values(tmp_path, network, pool):  # noqa: F811
+    """A story on 300 samples, evaluated on 12 labelled images."""
+    tar = TarBuilder()
+    for number in range(12):
+        tar.member(f"{number:04d}.jpg", photo(number)).member(
+            f"{number:04d}.cls", str(number % LABELS)
+        )
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/0.tar").write_bytes(tar.getvalue())
+    model = {"model": f"local-dir:{network}", "random_weights_seed": 0}
+    training = {
+        "model": model,
+        "samples_seen": 64,
+        "batch_size": 32,
+        "optimizer": {"warmup_steps": 1},
+        "workers": {"threads": 1},
+    }
+    return {
+        "run_uri": str(tmp_path / "story"),
+        "pool": {"uri": [str(pool)], "chunk_rows": 16},
+        "arms": ["dfn", "pool", "random", "rules"],
+        "rules": {"min_caption_words": 6},
+        "dfn": {**training, "sources": [{"pool": {"uri": [str(pool)], "chunk_rows": 16}}]},
+        "filter": {"select": {"keep_fraction": 0.25}, "scorers": {"threads": 1}},
+        "train": training,
+        "evaluate": {
+            "sets": [
+                {
+                    "name": "small",
+                    "pool": {"uri": [str(tmp_path / "set")]},
+                    "classnames": [f"class {n}" for n in range(LABELS)],
+                    "templates": ["{}"],
+                }
+            ],
+            "scorers": {"threads": 1},
+        },
+    }
+
+
+def test_the_story_trains_on_each_arm_compares_them_and_repeats_nothing(
+    local_ray, values, tmp_path
+):
+    said: list[str] = []
+    recipe = recipe_from(values, kind=PipelineRecipe)
+    value = run_pipeline(recipe, say=said.append)
+    story = tmp_path / "story"
+    assert json.loads((story / "comparison.json").read_text()) == value
+    assert (story / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    arms = value["metrics"]["small, acc1"]["arms"]
+    assert set(arms) == {"dfn", "pool", "random", "rules"}
+    kept = open_run(f"{story}/filter").read_json("selection.json")
+    assert kept is not None
+    assert kept["k"] == 75
+    random = open_run(f"{story}/train/random/seed-0").description["recipe"]
+    assert random["sources"][0]["sample_count"] == 75
+    rules = open_run(f"{story}/rules").read_json("selection.json")
+    assert rules is not None
+    assert rules["counts"]["scored"] == rules["k"] < 300
+    assert "trained on rules" in said[-1]
+
+    written = {path: path.stat().st_mtime_ns for path in story.rglob("*.safetensors")}
+    again = run_pipeline(recipe, say=said.append)
+    assert again == value
+    assert {path: path.stat().st_mtime_ns for path in story.rglob("*.safetensors")} == written
+
+
+def test_mistakes_of_all_stages_are_named_by_stage(values):
+    values["train"] = {**values["train"], "batch_sise": 3}
+    with pytest.raises(RecipeError, match=r"train\.batch_sise: no such setting"):
+        recipe_from(values, kind=PipelineRecipe)
+    values["train"] = {**values["dfn"]}
+    with pytest.raises(RecipeError, match=r"train\.sources: is filled in by the pipeline"):
+        recipe_from(values, kind=PipelineRecipe)
+
+
+def test_seeds_start_from_weights_of_their_own(values):
+    recipe = recipe_from(values, kind=PipelineRecipe)
+    source = {"pool": {"uri": "x"}}
+    recipes = [recipe.train_recipe("dfn", seed, source) for seed in (1, 2)]
+    assert [r.model.random_weights_seed for r in recipes] == [1, 2]
+    assert [r.seed for r in recipes] == [1, 2]
+    assert recipe.filter_recipe(Network(model="local-dir:n")).networks[0].model == "local-dir:n"
+
+
+def test_the_comparison_counts_in_how_many_seeds_the_subset_is_ahead():
+    scores = {
+        "dfn": {0: {"set, acc1": 0.5}, 1: {"set, acc1": 0.3}},
+        "pool": {0: {"set, acc1": 0.2}, 1: {"set, acc1": 0.4}},
+    }
+    value = compare_arms(scores, network={"set, acc1": 0.9})
+    found = value["metrics"]["set, acc1"]
+    assert found["arms"]["dfn"]["mean"] == pytest.approx(0.4)
+    assert found["arms"]["pool"]["dfn_ahead_in"] == 1
+    assert found["arms"]["pool"]["spread"] == pytest.approx(0.1414, abs=1e-4)
+    table = comparison_table(value)
+    assert "dfn ahead in 1 of 2" in table
+    assert "the filtering network itself 0.9000" in table
