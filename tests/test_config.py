@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from dfn_ray.config import load_recipe, recipe_from, recipe_values
+from dfn_ray.config import TrainRecipe, load_recipe, recipe_from, recipe_values
 from dfn_ray.errors import RecipeError
 
 VALUES = {
@@ -74,3 +74,55 @@ def test_importing_the_recipe_and_the_command_line_loads_neither_ray_nor_torch()
     code = "import sys, dfn_ray.cli, dfn_ray.config; print({'ray', 'torch'} & set(sys.modules))"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("scale", "model", "samples_seen", "batch_size", "learning_rate", "warmup_steps", "beta2"),
+    [
+        # DataComp, table 14, and DFN, table 7
+        ("small", "ViT-B-32", 12_800_000, 4096, 5e-4, 500, 0.98),
+        ("medium", "ViT-B-32", 128_000_000, 4096, 5e-4, 500, 0.98),
+        ("large", "ViT-B-16", 1_280_000_000, 8192, 5e-4, 500, 0.98),
+        ("xlarge", "ViT-L-14", 12_800_000_000, 90_112, 1e-3, 10_000, 0.95),
+        ("dfn5b", "ViT-H-14", 39_000_000_000, 79_872, 2e-3, 10_000, 0.95),
+    ],
+)
+def test_a_scale_fills_in_what_the_paper_says(
+    scale, model, samples_seen, batch_size, learning_rate, warmup_steps, beta2
+):
+    values = {"run_uri": "r", "scale": scale, "sources": [{"pool": {"uri": "p"}}]}
+    recipe = recipe_from(values, kind=TrainRecipe)
+    found = recipe.optimizer
+    assert (recipe.model.model, recipe.samples_seen) == (model, samples_seen)
+    assert (recipe.batch_size, found.learning_rate) == (batch_size, learning_rate)
+    assert (found.warmup_steps, found.beta2) == (warmup_steps, beta2)
+    assert found.weight_decay == (0.1 if scale == "dfn5b" else 0.2)
+
+
+def test_what_a_recipe_says_itself_wins_over_its_scale():
+    values = {"run_uri": "r", "scale": "small", "sources": [{"pool": {"uri": "p"}}]}
+    overrides = ["optimizer.learning_rate=1e-3", "samples_seen=99999", "model.pretrained=openai"]
+    recipe = recipe_from(values, overrides, TrainRecipe)
+    assert recipe.optimizer.learning_rate == 1e-3
+    assert recipe.optimizer.warmup_steps == 500
+    assert recipe.samples_seen == 99_999
+    assert recipe.model.model == "ViT-B-32"
+    assert recipe.model.random_weights_seed is None
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("samples_seen=10", "samples_seen: need at least one batch"),
+        ("model.precision=fp16", "model.precision: need fp32 or bf16"),
+        ("ensemble_alpha=0.5", "ensemble_alpha: needs weights to start from"),
+        ("workers.max_size=0", "workers.min_size: need 1 <= min_size <= max_size"),
+        ("sources.0.pool.caption=label", "labels: go with pool.caption"),
+        ("accumulate=99999", "batch_size: need a sample for each"),
+    ],
+)
+def test_wrong_training_settings_are_named(override, problem):
+    values = {"run_uri": "r", "scale": "small", "sources": [{"pool": {"uri": "p"}}]}
+    with pytest.raises(RecipeError) as error:
+        recipe_from(values, [override], TrainRecipe)
+    assert problem in str(error.value)

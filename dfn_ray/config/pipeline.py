@@ -43,6 +43,8 @@ class PipelineRecipe:
     """[rules] of the arm "rules": the samples that pass are its subset."""
     arms: tuple[Arm, ...] = ("dfn", "pool")
     """What to train on and compare, at equal samples seen."""
+    evaluate_at_samples: tuple[int, ...] = ()
+    """Models are also evaluated as they are after these many samples seen, while they are trained."""
     seeds: tuple[int, ...] = (0,)
     """Models trained on each arm; the mean over seeds is compared, and the spread shown."""
 
@@ -82,14 +84,22 @@ class PipelineRecipe:
     def train_recipe(self, arm: str, seed: int, source: Section) -> TrainRecipe:
         """How a model is trained on an arm's samples."""
         filled = {"run_uri": self.uri("train", arm, f"seed-{seed}"), "seed": seed}
-        instead: dict[str, Any] = {}
+        checkpoints = {
+            **self.train.get("checkpoints", {}),
+            "export_at_samples": self.evaluate_at_samples,
+        }
+        instead: dict[str, Any] = {"checkpoints": checkpoints}
         if "random_weights_seed" in (model := self.train.get("model", {})):
             instead["model"] = {**model, "random_weights_seed": seed}
         return self._stage("train", TrainRecipe, {**filled, "sources": [source]}, instead=instead)
 
-    def evaluate_recipe(self, arm: str, seed: int, network: Network) -> EvaluateRecipe:
+    def evaluate_recipe(
+        self, arm: str, seed: int, network: Network, *, at_samples: int | None = None
+    ) -> EvaluateRecipe:
         """How that model is evaluated; arm "network" is the filtering network itself."""
         run_uri = self.uri("train", arm, f"seed-{seed}") if arm != "network" else self.uri("dfn")
+        if at_samples is not None:
+            run_uri += f"/at-{at_samples:012d}"
         model = {"model": network.model, "name": network.name}
         return self._stage("evaluate", EvaluateRecipe, {"run_uri": run_uri, "network": model})
 

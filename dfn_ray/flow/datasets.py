@@ -43,7 +43,8 @@ def connect() -> None:
     if not ray.is_initialized():
         # Ray's core reports on every actor pool that its arguments die with the driver. So does the run.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        # A local Ray's dashboard is ten processes that nobody looks at; a cluster's head has its own.
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
 
 
 def share(networks: Sequence[Any]) -> ray.ObjectRef:

@@ -13,6 +13,7 @@ from dfn_ray.pipeline.comparison import Scores, compare_arms, comparison_table
 from dfn_ray.report.arms import draw_arms
 from dfn_ray.storage import Store
 from dfn_ray.telemetry import selection_table
+from dfn_ray.training.job import network_folder
 from dfn_ray.training.train_clip import train
 
 COMPARISON, PICTURE = "comparison.json", "comparison.png"
@@ -29,11 +30,7 @@ def run_pipeline(recipe: PipelineRecipe, *, say: Callable[[str], None]) -> dict[
     for seed in recipe.seeds:  # seed by seed, so that all arms can be compared early
         for arm in recipe.arms:
             say(f"\n== train on {arm}, seed {seed}")
-            trained = train(recipe.train_recipe(arm, seed, sources[arm]))
-            model = Network(model=f"local-dir:{trained['network']}", name="induced")
-            scores.setdefault(arm, {})[seed] = _main_metrics(
-                recipe.evaluate_recipe(arm, seed, model)
-            )
+            scores.setdefault(arm, {})[seed] = _train(recipe, arm, seed, sources[arm])
     own = None if network is None else _main_metrics(recipe.evaluate_recipe("network", 0, network))
     value = compare_arms(scores, network=own)
     store = Store(recipe.run_uri)
@@ -67,6 +64,20 @@ def _source(
     say(selection_table(filtering.run_uri, value))
     subset = {"uri": f"{filtering.run_uri}/subset", "chunk_rows": recipe.pool.chunk_rows}
     return {"name": arm, "pool": subset}
+
+
+def _train(recipe: PipelineRecipe, arm: str, seed: int, source: dict[str, Any]) -> dict[str, float]:
+    """Train a model of an arm, evaluating it on the way and at the end; returns its main metrics."""
+    training = recipe.train_recipe(arm, seed, source)
+    for point in sorted(recipe.evaluate_at_samples):
+        train(training, until_samples=point + training.batch_size - 1)
+        model = _model(f"{training.run_uri}/{network_folder(point)}")
+        _main_metrics(recipe.evaluate_recipe(arm, seed, model, at_samples=point))
+    return _main_metrics(recipe.evaluate_recipe(arm, seed, _model(train(training)["network"])))
+
+
+def _model(folder_uri: str) -> Network:
+    return Network(model=f"local-dir:{folder_uri}", name="induced")
 
 
 def _main_metrics(recipe: EvaluateRecipe) -> dict[str, float]:

@@ -10,7 +10,7 @@ from dfn_ray.config import Network, PipelineRecipe, recipe_from
 from dfn_ray.errors import RecipeError
 from dfn_ray.manifest import open_run
 from dfn_ray.pipeline.comparison import compare_arms, comparison_table
-from dfn_ray.pipeline.pipeline import run_pipeline
+from dfn_ray.pipeline.pipeline import _source, run_pipeline
 from dfn_ray.testing.pools import TarBuilder
 from tests.filtering.conftest import network, photo, pool  # noqa: F401
 
@@ -38,8 +38,8 @@ def values(tmp_path, network, pool):  # noqa: F811
     return {
         "run_uri": str(tmp_path / "story"),
         "pool": {"uri": [str(pool)], "chunk_rows": 16},
-        "arms": ["dfn", "pool", "random", "rules"],
-        "rules": {"min_caption_words": 6},
+        "arms": ["dfn", "random"],
+        "evaluate_at_samples": [32],
         "dfn": {**training, "sources": [{"pool": {"uri": [str(pool)], "chunk_rows": 16}}]},
         "filter": {"select": {"keep_fraction": 0.25}, "scorers": {"threads": 1}},
         "train": training,
@@ -67,21 +67,32 @@ def test_the_story_trains_on_each_arm_compares_them_and_repeats_nothing(
     assert json.loads((story / "comparison.json").read_text()) == value
     assert (story / "comparison.png").read_bytes().startswith(b"\x89PNG")
     arms = value["metrics"]["small, acc1"]["arms"]
-    assert set(arms) == {"dfn", "pool", "random", "rules"}
+    assert set(arms) == {"dfn", "random"}
+    for arm in arms:
+        assert list((story / "train" / arm / "seed-0/at-000000000032/eval").iterdir())
     kept = open_run(f"{story}/filter").read_json("selection.json")
     assert kept is not None
     assert kept["k"] == 75
     random = open_run(f"{story}/train/random/seed-0").description["recipe"]
     assert random["sources"][0]["sample_count"] == 75
-    rules = open_run(f"{story}/rules").read_json("selection.json")
-    assert rules is not None
-    assert rules["counts"]["scored"] == rules["k"] < 300
-    assert "trained on rules" in said[-1]
+    assert "trained on random" in said[-1]
 
     written = {path: path.stat().st_mtime_ns for path in story.rglob("*.safetensors")}
     again = run_pipeline(recipe, say=said.append)
     assert again == value
     assert {path: path.stat().st_mtime_ns for path in story.rglob("*.safetensors")} == written
+
+
+def test_the_arm_of_rules_keeps_what_passes_them(local_ray, values, network):  # noqa: F811
+    values |= {"arms": ["dfn", "rules"], "dfn": None, "rules": {"min_caption_words": 6}}
+    values["filter"] = {**values["filter"], "networks": [{"model": f"local-dir:{network}"}]}
+    recipe = recipe_from(values, kind=PipelineRecipe)
+    source = _source(recipe, "rules", None, lambda _: None)
+    kept = open_run(recipe.uri("rules")).read_json("selection.json")
+    assert kept is not None
+    assert 0 < kept["counts"]["scored"] == kept["k"] < 300
+    assert kept["counts"]["rejected/caption_words"] == 300 - kept["k"]
+    assert source["pool"]["uri"] == recipe.uri("rules", "subset")
 
 
 def test_mistakes_of_all_stages_are_named_by_stage(values):

@@ -159,13 +159,20 @@ def test_weights_are_averaged_with_their_start(local_ray, train_recipe, network)
     assert not torch.equal(start["text_projection"], end["text_projection"])
 
 
-def test_the_trained_network_scores_alike_in_dfn_ray_and_in_open_clip_alone(
-    local_ray, train_recipe
+def test_a_network_trained_onto_object_storage_scores_alike_in_dfn_ray_and_in_open_clip_alone(
+    local_ray, train_recipe, tmp_path
 ):
-    from dfn_ray.clip.network import build, load_network
+    from dfn_ray.clip.network import build
+    from dfn_ray.flow.weights import load_network_of
 
-    result = train(train_recipe("samples_seen=64"))
-    source = f"local-dir:{result['network']}"
+    recipe = train_recipe("samples_seen=64", "run_uri=s3://runs/trained")
+    result = train(recipe)
+    assert result["network"] == "s3://runs/trained/network"
+    assert places_seen(recipe) == 64
+    store = open_run(recipe.run_uri).store
+    for file in store.list("network"):
+        (tmp_path / file.name).write_bytes(store.read(f"network/{file.name}"))
+    source = f"local-dir:{tmp_path}"
     model, _, transform = open_clip.create_model_and_transforms(source)
     tokenizer = open_clip.get_tokenizer(source)
     from PIL import Image
@@ -177,7 +184,7 @@ def test_the_trained_network_scores_alike_in_dfn_ray_and_in_open_clip_alone(
     with torch.inference_mode():
         image = model.encode_image(torch.stack([transform(i) for i in images]), normalize=True)
         expected = (image * model.encode_text(tokenizer(texts), normalize=True)).sum(dim=1)
-    frozen = load_network(Network(model=source))
+    frozen = load_network_of(Network(model=f"local-dir:{result['network']}"))
     from dfn_ray.clip.text import tokenize
 
     pixels = np.stack([frozen.transform.pixels_HWC(i, i.size) for i in images])
