@@ -369,13 +369,22 @@ def subset_tables(run: Run, columns: Sequence[str]) -> Iterator[tuple[File, pa.T
             yield file, pq.read_table(opened, columns=list(columns))
 
 
-def differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
+def differences(
+    old: Any, new: Any, name: str = "", *, sides: tuple[str, str] = ("run", "recipe")
+) -> Iterator[str]:
     """Each leaf in which two JSON values differ, as `dotted.name: run has A, recipe has B`."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in sorted({*old, *new}):
-            yield from differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+            inner = f"{name}.{key}" if name else key
+            yield from differences(old.get(key), new.get(key), inner, sides=sides)
     elif old != new:
-        yield f"{name}: run has {_short(old)}, recipe has {_short(new)}"
+        yield f"{name}: {sides[0]} has {_short(old)}, {sides[1]} has {_short(new)}"
+
+
+def naming(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
 
 
 def _refuse_other_run(run_uri: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

@@ -99,6 +99,52 @@ def test_an_export_goes_on_with_the_tars_that_are_missing(finished, tmp_path):
     assert (out / "00000000.tar").stat().st_mtime_ns == kept
 
 
+def test_a_folder_that_holds_another_export_is_refused_and_left_as_it_is(
+    finished, recipe, pool, tmp_path
+):
+    out = tmp_path / "tars"
+    export_webdataset(finished.run_uri, str(out), shard_samples=40)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    other = recipe(pool, "select.keep_fraction=0.2", run="other")
+    filter_pool(other)
+    for run, samples, named in (
+        (finished.run_uri, 50, "shard_samples: that has 40, this export has 50"),
+        (other.run_uri, 40, "select.keep_fraction: that has 0.3, this export has 0.2"),
+    ):
+        with pytest.raises(InputError, match=f"holds another export:(.|\n)*{named}"):
+            export_webdataset(run, str(out), shard_samples=samples)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "name", ["00000000.tar", "00000003.tar", "00000001_stats.json", "mine.txt"]
+)
+def test_a_folder_with_files_of_another_hand_is_refused(finished, tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(InputError, match=f"holds {name}"):
+        export_webdataset(finished.run_uri, str(tmp_path), shard_samples=40)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_what_came_into_the_folder_of_an_export_is_refused_when_it_goes_on(finished, tmp_path):
+    export_webdataset(finished.run_uri, str(tmp_path), shard_samples=40)
+    (tmp_path / "00000003.tar").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"holds 00000003\.tar, which this export did not write"):
+        export_webdataset(finished.run_uri, str(tmp_path), shard_samples=40)
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(finished, tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(InputError, match="file: is a file, need a folder"):
+        export_webdataset(finished.run_uri, str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize("samples", [0, -5])
+def test_tars_without_samples_are_refused(finished, tmp_path, samples):
+    with pytest.raises(InputError, match=f"--shard-samples: need >= 1, got {samples}"):
+        export_webdataset(finished.run_uri, str(tmp_path), shard_samples=samples)
+
+
 def test_exporting_an_unfinished_run_is_refused(local_ray, recipe, pool):
     from dfn_ray.filtering.filter_pool import score
 
