@@ -177,7 +177,7 @@ class Store:
             except FileNotFoundError:
                 return []
         if any(e["name"] == self._root and e["type"] == "file" and e["size"] for e in entries):
-            raise InputError(f"{self.uri}: is a file, need a folder or a name that is free")
+            raise InputError(f"{self.uri}: is a file; run_uri or output must be a folder, or free")
         names = (
             posixpath.basename(e["name"].rstrip("/")) + ("/" if e["type"] == "directory" else "")
             for e in entries

@@ -18,6 +18,7 @@ from dfn_ray.filtering.bounds import EVERYTHING, NOTHING, Bounds
 from dfn_ray.filtering.calibrate import bounds_from_scores, calibration_work
 from dfn_ray.filtering.commit import Committer
 from dfn_ray.filtering.fingerprint import scoring_fingerprint
+from dfn_ray.filtering.preflight import SCORED
 from dfn_ray.filtering.scorer import ScorerActor
 from dfn_ray.filtering.stream import Committed
 from dfn_ray.flow.cells import Cell
@@ -91,7 +92,7 @@ def _open_job(recipe: Recipe) -> ScoringJob:
     networks = load_networks(recipe)
     run = start_run(
         recipe.run_uri,
-        kind="filter",
+        kind=SCORED,
         recipe=recipe_values(recipe),
         fingerprint=scoring_fingerprint(recipe, networks),
         listing=listing_table(shards),

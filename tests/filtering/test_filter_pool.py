@@ -226,6 +226,51 @@ def test_materialize_into_another_folder_takes_a_wider_selection_from_the_pool(
     assert kept(job.run_uri) == before
 
 
+def test_a_materialized_folder_is_verified_exported_and_resumed_like_any_run(
+    local_ray, recipe, pool, tmp_path
+):
+    from dfn_ray.filtering.export import export_webdataset
+
+    job = recipe(pool)
+    score(job)
+    out = tmp_path / "out"
+    value = materialize(job, out_uri=str(out))
+    assert verify_run(str(out), full=True)["compared"] == 90
+    assert export_webdataset(str(out), str(tmp_path / "tars"), shard_samples=40) == 3
+    with pytest.raises(InputError, match=f"run_uri must be a scored run, as file://{job.run_uri}"):
+        select(recipe(pool, f"run_uri={out}"))
+    whole = kept(str(out))
+    # A crash leaves the folder without its selection and with some of the files.
+    (out / "selection.json").unlink()
+    sorted((out / "subset").glob("*.parquet"))[0].unlink()
+    assert materialize(job, out_uri=str(out)) == value
+    assert kept(str(out)) == whole
+    _rewrite(sorted((out / "subset").glob("*.parquet"))[0], lambda t: t.slice(1))
+    with pytest.raises(VerificationError, match="kept by the selection but not in the subset"):
+        verify_run(str(out))
+
+
+def test_materialize_into_a_folder_of_something_else_is_refused_and_leaves_it_as_it_is(
+    local_ray, recipe, pool, tmp_path
+):
+    job = recipe(pool)
+    filter_pool(job)
+    wider, out = recipe(pool, "select.keep_fraction=0.5"), tmp_path / "out"
+    materialize(wider, out_uri=str(out))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "photo.jpg").write_bytes(b"x")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for folder, named in (
+        (job.run_uri, "holds another run(.|\n)*kind: run has filter"),
+        (out, r"holds another run(.|\n)*select.keep_fraction: run has 0\.5, recipe has 0\.3"),
+        (tmp_path / "mine", r"holds photo\.jpg but no run\.json"),
+        (tmp_path / "mine" / "photo.jpg", "is a file"),
+    ):
+        with pytest.raises(InputError, match=named):
+            materialize(job, out_uri=str(folder))
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
 def test_two_networks_score_in_one_pass_and_either_may_decide(
     local_ray, recipe, pool, other_network
 ):
