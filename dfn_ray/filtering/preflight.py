@@ -5,14 +5,16 @@ No Ray, no torch, no weights: the verbs ask here first, and so does `--dry-run`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from dfn_ray.config import Select
+from dfn_ray.config import Recipe, Select
 from dfn_ray.errors import InputError
+from dfn_ray.filtering.fingerprint import settings_fingerprint, settings_of
 from dfn_ray.filtering.select_run import SELECTION, State
-from dfn_ray.manifest import Run, open_run
+from dfn_ray.manifest import Run, open_run, resumable
+from dfn_ray.pool import Shard, listing_table
 
 SCORED, MATERIALIZED = "filter", "materialized"
 """Kinds of run: one that scores its pool; a subset written elsewhere from the scores of such a run."""
@@ -34,6 +36,17 @@ def scores_of(run: Run) -> Run:
     if run.description["kind"] != MATERIALIZED:
         return run
     return open_scored(run.description["recipe"]["scores"])
+
+
+def refuse_other_scoring(recipe: Recipe, shards: Sequence[Shard]) -> None:
+    """Raise what `start_run` will raise, as far as that is known before the networks are loaded."""
+    resumable(
+        recipe.run_uri,
+        kind=SCORED,
+        fingerprint=settings_fingerprint(recipe),
+        listing=listing_table(shards),
+        judged=settings_of,
+    )
 
 
 def refuse_other_rule(run: Run, select: Select) -> None:

@@ -17,8 +17,8 @@ from dfn_ray.filtering import stream
 from dfn_ray.filtering.bounds import EVERYTHING, NOTHING, Bounds
 from dfn_ray.filtering.calibrate import bounds_from_scores, calibration_work
 from dfn_ray.filtering.commit import Committer
-from dfn_ray.filtering.fingerprint import scoring_fingerprint
-from dfn_ray.filtering.preflight import SCORED
+from dfn_ray.filtering.fingerprint import scoring_fingerprint, with_threads
+from dfn_ray.filtering.preflight import SCORED, refuse_other_scoring
 from dfn_ray.filtering.scorer import ScorerActor
 from dfn_ray.filtering.stream import Committed
 from dfn_ray.flow.cells import Cell
@@ -88,13 +88,17 @@ def plan_inputs(
 
 
 def _open_job(recipe: Recipe) -> ScoringJob:
+    recipe = with_threads(recipe)
     shards = tuple(list_shards(recipe.pool))
+    refuse_other_scoring(recipe, shards)
     networks = load_networks(recipe)
     run = start_run(
         recipe.run_uri,
         kind=SCORED,
         recipe=recipe_values(recipe),
-        fingerprint=scoring_fingerprint(recipe, networks),
+        fingerprint=scoring_fingerprint(
+            recipe, {network.name: network.fingerprint() for network in networks}
+        ),
         listing=listing_table(shards),
     )
     ledger = scan_ledger(run.store, run.fingerprint)

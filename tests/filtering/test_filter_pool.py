@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -376,6 +377,7 @@ CHANGES = [
     "networks.0.precision=bf16",
     "networks.0.name=renamed",
     "scorers.batch_size=8",
+    "scorers.threads=97",
     "scorers.compile=true",
     "scorers.keep_embeddings=true",
 ]
@@ -412,6 +414,7 @@ def test_a_recipe_that_changes_scores_is_refused_on_the_run(scored_run, other_ne
         "execution.chunks_per_part=2",
         "execution.wave_shards=1",
         "scorers.max_size=2",
+        f"scorers.threads={os.cpu_count()}",
         "decode.cpus=0.5",
         "decode.timeout_s=5.0",
         "calibration.samples=5",
@@ -421,6 +424,24 @@ def test_a_recipe_that_changes_no_score_goes_on_with_the_run(scored_run, change)
     from dfn_ray.config import recipe_from
 
     assert filter_pool(recipe_from(scored_run, [change]))["state"] == "final"
+
+
+def test_threads_are_settled_on_the_driver_where_they_change_scores_and_nowhere_else(scored_run):
+    from dfn_ray.config import recipe_from
+    from dfn_ray.filtering.fingerprint import settings_fingerprint
+
+    stored = json.loads((Path(scored_run["run_uri"]) / "run.json").read_text())
+    assert stored["recipe"]["scorers"]["threads"] == os.cpu_count()
+    assert stored["fingerprint"]["scorers"]["threads"] == os.cpu_count()
+    with pytest.raises(FingerprintError, match=r"scorers\.threads: run has \d+, recipe has 77"):
+        filter_pool(recipe_from(scored_run, ["scorers.threads=77"]))
+    gpu = [
+        settings_fingerprint(
+            recipe_from(scored_run, ["scorers.device=cuda", "scorers.gpus=1", *more])
+        )
+        for more in ([], ["scorers.threads=5"])
+    ]
+    assert gpu[0] == gpu[1]
 
 
 def _rewrite(path: Path, change) -> None:
