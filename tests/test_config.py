@@ -65,9 +65,21 @@ def test_none_turns_a_setting_off():
 def test_a_missing_or_broken_recipe_file_is_told(tmp_path):
     with pytest.raises(RecipeError, match="no such file"):
         load_recipe(tmp_path / "absent.toml")
+    with pytest.raises(RecipeError, match="cannot be read: Is a directory"):
+        load_recipe(tmp_path)
     (tmp_path / "broken.toml").write_text("run_uri = ")
     with pytest.raises(RecipeError, match="not TOML"):
         load_recipe(tmp_path / "broken.toml")
+
+
+def test_a_recipe_that_may_not_be_read_is_told(tmp_path, monkeypatch):
+    def denied(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    # Root may read everything, so no mode of a real file does it here.
+    monkeypatch.setattr("pathlib.Path.read_text", denied)
+    with pytest.raises(RecipeError, match="cannot be read: Permission denied"):
+        load_recipe(tmp_path / "recipe.toml")
 
 
 def test_importing_the_recipe_and_the_command_line_loads_neither_ray_nor_torch():

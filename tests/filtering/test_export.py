@@ -13,7 +13,7 @@ import webdataset
 from PIL import Image
 
 from dfn_ray.config import Execution
-from dfn_ray.errors import InputError
+from dfn_ray.errors import InputError, StorageError
 from dfn_ray.filtering.export import export_uids, export_webdataset
 from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.filtering.listed import materialize_listed
@@ -143,6 +143,18 @@ def test_a_file_in_the_place_of_the_folder_is_refused(finished, tmp_path):
 def test_tars_without_samples_are_refused(finished, tmp_path, samples):
     with pytest.raises(InputError, match=f"--shard-samples: need >= 1, got {samples}"):
         export_webdataset(finished.run_uri, str(tmp_path), shard_samples=samples)
+
+
+def test_an_error_raised_in_a_task_comes_out_as_itself(local_ray):
+    from dfn_ray.flow.datasets import each
+
+    def refuse(item: int) -> None:
+        raise StorageError(f"{item}: cannot write it")
+
+    with pytest.raises(StorageError) as told:
+        each([7], refuse)
+    assert str(told.value) == "7: cannot write it"
+    assert type(told.value) is StorageError
 
 
 def test_exporting_an_unfinished_run_is_refused(local_ray, recipe, pool):
