@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dfn_ray import __version__
 from dfn_ray.config import (
@@ -27,6 +27,9 @@ from dfn_ray.telemetry import selection_table, table
 
 DEMO = "demo"
 """In the place of a recipe: the one that ships with the package."""
+if TYPE_CHECKING:
+    from dfn_ray.pool import Shard
+
 Verb = Callable[[argparse.Namespace], None]
 
 
@@ -232,7 +235,15 @@ def _recipe(options: argparse.Namespace) -> Recipe | None:
     recipe = load_recipe(options.recipe, options.set)
     if not options.dry_run:
         return recipe
-    _say_plan(options, recipe, _filtering_rows(recipe))
+    from dfn_ray.pool import list_shards
+
+    shards = list_shards(recipe.pool)
+    # A uid list has no recipe's run: what it is written to is checked once the list is read.
+    if getattr(options, "uids", None) is None:
+        from dfn_ray.filtering.preflight import refuse_before
+
+        refuse_before(options.name, recipe, shards, getattr(options, "out", None))
+    _say_plan(options, recipe, _filtering_rows(recipe, shards))
     return None
 
 
@@ -242,10 +253,8 @@ def _say_plan(options: argparse.Namespace, recipe: Any, rows: list[tuple[str, in
     _say(table([("verb", options.name), ("run", recipe.run_uri), *rows]))
 
 
-def _filtering_rows(recipe: Recipe) -> list[tuple[str, int | str]]:
-    from dfn_ray.pool import list_shards
-
-    shards, scorers = list_shards(recipe.pool), recipe.scorers
+def _filtering_rows(recipe: Recipe, shards: Sequence[Shard]) -> list[tuple[str, int | str]]:
+    scorers = recipe.scorers
     return [
         ("shards", len(shards)),
         ("bytes", sum(shard.size_bytes for shard in shards)),

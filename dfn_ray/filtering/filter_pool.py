@@ -7,7 +7,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dfn_ray.config import Pool, Recipe, Select, stored_pool
-from dfn_ray.filtering.preflight import MATERIALIZED, open_scored, refuse_other_rule
+from dfn_ray.filtering.preflight import (
+    MATERIALIZED,
+    materialized_fingerprint,
+    open_scored_by,
+    refuse_other_rule,
+)
 from dfn_ray.filtering.score_pool import score_pool
 from dfn_ray.filtering.scores import RunScores
 from dfn_ray.filtering.select_run import SELECTION, Selected, State, select_run
@@ -51,7 +56,7 @@ def select(recipe: Recipe) -> dict[str, Any]:
     Written to `selection.json` and `subset_uids.npy` of the run, or, where the run's subset is already
     that of another selection, to `selections/<rule>/`.
     """
-    run = open_scored(recipe.run_uri)
+    run = open_scored_by(recipe)
     selected, scores = select_run(run, recipe.select, recipe.deciding_network)
     stored = run.read_json(SELECTION)
     if stored and stored["state"] != State.SELECTED:
@@ -70,7 +75,7 @@ def materialize(recipe: Recipe, *, out_uri: str | None = None) -> dict[str, Any]
     and takes all bytes from the pool; resumes. Returns the selection as JSON. Raises InputError when
     `out_uri` holds anything else.
     """
-    run = open_scored(recipe.run_uri)
+    run = open_scored_by(recipe)
     if out_uri is None:
         return _finalise(run, recipe)
     selected, scores = select_run(run, recipe.select, recipe.deciding_network)
@@ -86,13 +91,12 @@ def materialize(recipe: Recipe, *, out_uri: str | None = None) -> dict[str, Any]
 
 def _start_materialized(run: Run, recipe: Recipe, out_uri: str) -> Run:
     """The run of a subset that is written elsewhere: it is one with its scored run and its selection."""
-    rule = asdict(recipe.select) | {"network": recipe.deciding_network}
     stored = run.description["recipe"]
     return start_run(
         out_uri,
         kind=MATERIALIZED,
         recipe={"run_uri": out_uri, "scores": run.store.address, "pool": stored["pool"]},
-        fingerprint={"scores": run.description["fingerprint"], "select": rule},
+        fingerprint=materialized_fingerprint(run, recipe),
         listing=read_listing(run),
     )
 

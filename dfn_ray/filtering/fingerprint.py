@@ -29,13 +29,18 @@ def pool_fingerprint(pool: Pool) -> dict[str, Any]:
     return {k: v for k, v in asdict(pool).items() if k not in _NOT_SCORE_CHANGING_POOL}
 
 
+def score_changing_decode(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What of `[decode]` changes pixels or which images fail."""
+    return {k: v for k, v in values.items() if k not in _NOT_SCORE_CHANGING_DECODE}
+
+
 def settings_fingerprint(recipe: Recipe) -> dict[str, Any]:
     """What of a recipe changes scores, as far as it is known without loading the networks."""
-    decode, scorers = asdict(recipe.decode), recipe.scorers
+    scorers = recipe.scorers
     return {
         "pool": pool_fingerprint(recipe.pool),
         "rules": asdict(recipe.rules),
-        "decode": {k: v for k, v in decode.items() if k not in _NOT_SCORE_CHANGING_DECODE},
+        "decode": score_changing_decode(asdict(recipe.decode)),
         "networks": {network.name: {"precision": network.precision} for network in recipe.networks},
         "scorers": {
             "device": scorers.device,

@@ -9,15 +9,49 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from dfn_ray.config import Recipe, Select
-from dfn_ray.errors import InputError
-from dfn_ray.filtering.fingerprint import settings_fingerprint, settings_of
+from dfn_ray.config import Recipe, Select, recipe_values
+from dfn_ray.errors import FingerprintError, InputError
+from dfn_ray.filtering.fingerprint import (
+    score_changing_decode,
+    settings_fingerprint,
+    settings_of,
+)
 from dfn_ray.filtering.select_run import SELECTION, State
-from dfn_ray.manifest import Run, open_run, resumable
+from dfn_ray.manifest import Run, differences, open_run, read_listing, resumable
 from dfn_ray.pool import Shard, listing_table
+from dfn_ray.storage import Store
 
 SCORED, MATERIALIZED = "filter", "materialized"
 """Kinds of run: one that scores its pool; a subset written elsewhere from the scores of such a run."""
+
+
+def open_scored_by(recipe: Recipe) -> Run:
+    """The run of a recipe, for reading its scores. Raises FingerprintError, naming what differs, when other settings made them.
+
+    Networks are compared as the recipes name them: their weights are not loaded.
+    """
+    run = open_scored(recipe.run_uri)
+    problems = list(
+        differences(
+            _scoring_sections(run.description["recipe"]), _scoring_sections(recipe_values(recipe))
+        )
+    )
+    if problems:
+        raise FingerprintError(
+            f"{recipe.run_uri}: its scores were made by other settings than this recipe's:\n"
+            + "\n".join(f"  {problem}" for problem in problems)
+            + "\nuse the recipe stored in its run.json, or score into another run_uri"
+        )
+    return run
+
+
+def _scoring_sections(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "pool": values["pool"],
+        "rules": values["rules"],
+        "decode": score_changing_decode(values["decode"]),
+        "networks": {network["name"]: network for network in values["networks"]},
+    }
 
 
 def open_scored(run_uri: str) -> Run:
@@ -29,6 +63,36 @@ def open_scored(run_uri: str) -> Run:
             f"run_uri must be a scored run{_source(run)}"
         )
     return run
+
+
+def refuse_before(verb: str, recipe: Recipe, shards: Sequence[Shard], out_uri: str | None) -> None:
+    """Raise what a verb over a recipe will refuse, as far as that is known without Ray and the networks."""
+    if verb in ("filter", "score"):
+        refuse_other_scoring(recipe, shards)
+    else:
+        run = open_scored_by(recipe)
+        if out_uri is not None:
+            refuse_other_materialized(run, recipe, out_uri)
+    if Store(recipe.run_uri).exists("run.json") and (
+        verb == "filter" or (verb == "materialize" and out_uri is None)
+    ):
+        refuse_other_rule(open_run(recipe.run_uri), recipe.select)
+
+
+def materialized_fingerprint(run: Run, recipe: Recipe) -> dict[str, Any]:
+    """What makes a subset that is written elsewhere: the scores it is from and the rule."""
+    rule = asdict(recipe.select) | {"network": recipe.deciding_network}
+    return {"scores": run.description["fingerprint"], "select": rule}
+
+
+def refuse_other_materialized(run: Run, recipe: Recipe, out_uri: str) -> None:
+    """Raise InputError unless `out_uri` is free or holds this very subset."""
+    resumable(
+        out_uri,
+        kind=MATERIALIZED,
+        fingerprint=materialized_fingerprint(run, recipe),
+        listing=read_listing(run),
+    )
 
 
 def scores_of(run: Run) -> Run:

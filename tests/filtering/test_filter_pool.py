@@ -411,6 +411,26 @@ def test_a_recipe_that_changes_scores_is_refused_on_the_run(scored_run, other_ne
 @pytest.mark.parametrize(
     "change",
     [
+        "decode.max_pixels=1000",
+        "rules.min_image_side=9",
+        "networks.0.precision=bf16",
+        "pool.chunk_rows=8",
+    ],
+)
+def test_selecting_by_other_scoring_settings_is_refused_by_name(scored_run, tmp_path, change):
+    from dfn_ray.config import recipe_from
+
+    changed = recipe_from(scored_run, [change, "select.keep_fraction=0.01"])
+    name = change.partition("=")[0].split(".")[-1]
+    for verb in (select, lambda recipe: materialize(recipe, out_uri=str(tmp_path / "out"))):
+        with pytest.raises(FingerprintError, match=f"{name}: run has"):
+            verb(changed)
+    select(recipe_from(scored_run, ["decode.cpus=0.5", "scorers.threads=97"]))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
         "execution.chunks_per_part=2",
         "execution.wave_shards=1",
         "scorers.max_size=2",
