@@ -163,10 +163,11 @@ def _verify_selection(run: Run, value: Mapping[str, Any]) -> RunScores:
     selected, scores = select_run(run, Select(**value["select"]), value["network"])
     for name, again in selected.to_json(run).items():
         # JSON has lists where Python has tuples.
-        stored = tuple(value[name]) if isinstance(again, tuple) else value[name]
+        stored = value.get(name)
+        stored = tuple(stored) if isinstance(again, tuple) and stored else stored
         _require(
             stored == again,
-            f"{run.store.uri_of(SELECTION)}: {name} is {value[name]}, the scores give {again}",
+            f"{run.store.uri_of(SELECTION)}: {name} is {stored}, the scores give {again}",
         )
     return scores
 

@@ -295,6 +295,17 @@ def test_two_networks_score_in_one_pass_and_either_may_decide(
     verify_run(both.run_uri, full=True)
 
 
+def test_fewer_scores_than_were_asked_for_are_all_kept_and_it_is_said(local_ray, recipe, pool):
+    from dfn_ray.telemetry import selection_table
+
+    job = recipe(pool, "select.keep_fraction=none", "select.keep_count=1000")
+    value = filter_pool(job)
+    assert (value["asked"], value["k"]) == (1000, 300)
+    said = selection_table(job.run_uri, value)
+    assert "warning: 1,000 were asked for, only 300 have a score" in said
+    verify_run(job.run_uri)
+
+
 def test_embeddings_are_kept_on_request_and_give_the_score(local_ray, recipe, pool):
     job = recipe(pool, "scorers.keep_embeddings=true")
     filter_pool(job)
