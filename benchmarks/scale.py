@@ -237,7 +237,9 @@ def alone(work: Callable[[Recipe], R], recipe: Recipe) -> R:
 
 def plan(recipe: Recipe) -> Planned:
     """List the pool, open the run (new or old), and scan what it has committed."""
-    fingerprint = scoring_fingerprint(recipe, load_networks(recipe))
+    fingerprint = scoring_fingerprint(
+        recipe, {network.name: network.fingerprint() for network in load_networks(recipe)}
+    )
     gc.collect()
     begin = time.perf_counter()
     shards = list_shards(recipe.pool)

@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +26,7 @@ from dfn_ray.config import (
     recipe_values,
 )
 from dfn_ray.errors import DfnRayError, RecipeError
-from dfn_ray.telemetry import grid, selection_table, table
+from dfn_ray.telemetry import selection_table, table
 
 DEMO = "demo"
 """In the place of a recipe: the one that ships with the package."""
@@ -133,7 +134,7 @@ def _with_recipe(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def _filter(options: argparse.Namespace) -> None:
-    recipe = _recipe(options, Recipe, _plan_filtering)
+    recipe = _recipe(options, Recipe, partial(_plan_filtering, options))
     if recipe is not None:
         from dfn_ray.filtering.filter_pool import filter_pool
 
@@ -141,7 +142,7 @@ def _filter(options: argparse.Namespace) -> None:
 
 
 def _score(options: argparse.Namespace) -> None:
-    recipe = _recipe(options, Recipe, _plan_filtering)
+    recipe = _recipe(options, Recipe, partial(_plan_filtering, options))
     if recipe is not None:
         from dfn_ray.filtering.filter_pool import score
 
@@ -149,7 +150,7 @@ def _score(options: argparse.Namespace) -> None:
 
 
 def _select(options: argparse.Namespace) -> None:
-    recipe = _recipe(options, Recipe, _plan_filtering)
+    recipe = _recipe(options, Recipe, partial(_plan_filtering, options))
     if recipe is not None:
         from dfn_ray.filtering.filter_pool import select
 
@@ -157,7 +158,7 @@ def _select(options: argparse.Namespace) -> None:
 
 
 def _materialize(options: argparse.Namespace) -> None:
-    recipe = _recipe(options, Recipe, _plan_filtering)
+    recipe = _recipe(options, Recipe, partial(_plan_filtering, options))
     if recipe is None:
         return
     from dfn_ray.filtering.filter_pool import materialize
@@ -255,10 +256,14 @@ def _recipe(options: argparse.Namespace, kind: type[R], plan: Callable[[R], str]
     return None
 
 
-def _plan_filtering(recipe: Recipe) -> str:
+def _plan_filtering(options: argparse.Namespace, recipe: Recipe) -> str:
+    from dfn_ray.filtering.preflight import refuse_before
     from dfn_ray.pool import list_shards
 
     shards = list_shards(recipe.pool)
+    # A uid list has no recipe's run: what it is written to is checked once the list is read.
+    if getattr(options, "uids", None) is None:
+        refuse_before(options.name, recipe, shards, getattr(options, "out", None))
     return table(
         [
             ("run", recipe.run_uri),
@@ -273,16 +278,11 @@ def _plan_filtering(recipe: Recipe) -> str:
 def _plan_evaluation(recipe: EvaluateRecipe) -> str:
     from dfn_ray.evaluation.sets import locate
 
-    located = [locate(item) for item in recipe.sets]
-    rows = [
-        (item.spec.name, item.spec.task, f"{len(item.shards):,}", f"{item.size_bytes:,}")
-        for item in located
-    ]
-    return (
-        table([("run", recipe.run_uri), ("scorers", _pool_size(recipe.scorers))])
-        + "\n"
-        + grid(("set", "task", "shards", "bytes"), rows, numbers=2)
-    )
+    rows: list[tuple[str, int | str]] = [("run", recipe.run_uri)]
+    for item in map(locate, recipe.sets):
+        size = f"{len(item.shards):,} shards, {item.size_bytes:,} bytes"
+        rows.append((f"set {item.spec.name}", f"{item.spec.task}, {size}"))
+    return table([*rows, ("scorers", _pool_size(recipe.scorers))])
 
 
 def _plan_training(recipe: TrainRecipe) -> str:

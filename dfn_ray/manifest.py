@@ -1,7 +1,7 @@
 """The run on storage: what is there, what is committed, and how a part is committed.
 
     RUN_URI/
-      run.json               resolved recipe, fingerprint, versions, digest of the pool listing
+      run.json               kind, resolved recipe, fingerprint, versions, digest of the pool listing
       pool.parquet           the pool listing: uri, name, size_bytes, fault of every shard
       attempt.json           which driver may commit now
       bounds.json            [lo, hi] for the threshold, from calibration
@@ -26,7 +26,7 @@ import platform
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -44,6 +44,7 @@ SCORES, SUBSET, BORDERLINE = "scores", "subset", "borderline"
 SCAN_THREADS = 32
 """Footers read side by side; a footer is one or two small range requests, so latency dominates."""
 
+_LISTING, _ATTEMPT = "pool.parquet", "attempt.json"
 _CHUNKS, _PART = b"dfn_ray.chunks", b"dfn_ray.part"
 
 
@@ -271,7 +272,7 @@ class Run:
 
     def check_attempt(self) -> None:
         """Raise RunTakenOver when another driver has resumed the run since this attempt began."""
-        current = json.loads(self.store.read("attempt.json"))
+        current = json.loads(self.store.read(_ATTEMPT))
         if current["attempt"] != self.attempt:
             raise RunTakenOver(
                 f"{self.store.uri}: taken over by a driver on {current['host']} at {current['time']}; "
@@ -297,7 +298,7 @@ def open_run(run_uri: str) -> Run:
     """The run at a URI, for reading. Raises InputError when there is none."""
     store = Store(run_uri)
     if not store.exists("run.json"):
-        raise InputError(f"{run_uri}: holds no run (no run.json); check the URI")
+        raise InputError(f"{run_uri}: holds no run (no run.json); check run_uri")
     description = json.loads(store.read("run.json"))
     if description.get("format") != FORMAT_VERSION:
         raise InputError(
@@ -317,48 +318,73 @@ def start_run(
 ) -> Run:
     """The run at a URI, created or resumed, with the right to commit taken over from any other driver.
 
-    Raises FingerprintError, naming every field that differs, when the run there gives other scores or
-    reads another pool.
+    Raises what `resumable` raises.
     """
     store = Store(run_uri)
-    pool = {
-        "shards": listing.num_rows,
-        "bytes": sum(listing["size_bytes"].to_pylist()),
-        "digest": listing_digest(listing),
-    }
+    existing = resumable(run_uri, kind=kind, fingerprint=fingerprint, listing=listing)
     description = {
         "format": FORMAT_VERSION,
         "kind": kind,
-        "created": _now(),
+        # The run keeps its birth; what may change between attempts (pool sizes, selection) is the new recipe's.
+        "created": existing["created"] if existing else _now(),
         "versions": _versions(),
-        "pool": pool,
+        "pool": _pool_digest(listing),
         "fingerprint_digest": fingerprint_digest(fingerprint),
         "fingerprint": fingerprint,
         "recipe": recipe,
     }
-    if store.exists("run.json"):
-        existing = open_run(run_uri).description
-        _refuse_other_run(run_uri, existing, description)
-        # The run keeps its birth; what may change between attempts (pool sizes, selection) is the new recipe's.
-        description["created"] = existing["created"]
-    else:
-        _refuse_foreign_folder(store)
+    if existing is None:
         sink = pa.BufferOutputStream()
         pq.write_table(listing, sink, compression="zstd")
-        store.write("pool.parquet", sink.getvalue())
+        store.write(_LISTING, sink.getvalue())
     run = Run(store, description, attempt=uuid.uuid4().hex)
-    run.write_json(
-        "attempt.json", {"attempt": run.attempt, "host": platform.node(), "time": _now()}
-    )
+    run.write_json(_ATTEMPT, {"attempt": run.attempt, "host": platform.node(), "time": _now()})
     run.write_json("run.json", description)
     for folder in (SCORES, SUBSET, BORDERLINE):
         store.remove_leftovers(folder)
     return run
 
 
+def resumable(
+    run_uri: str,
+    *,
+    kind: str,
+    fingerprint: Mapping[str, Any],
+    listing: pa.Table,
+    judged: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+) -> Mapping[str, Any] | None:
+    """The description of the run that `start_run` would resume at a URI, None where it would create one.
+
+    `judged` reduces the stored fingerprint to what of it `fingerprint` has. Raises FingerprintError, naming
+    every field that differs, when the run there gives other scores or reads another pool, InputError when
+    something else is there.
+    """
+    store = Store(run_uri)
+    if not store.exists("run.json"):
+        # An attempt that died before it wrote run.json left these two.
+        if foreign := [name for name in store.names() if name not in (_LISTING, _ATTEMPT)]:
+            raise InputError(
+                f"{run_uri}: holds {naming(foreign)} but no run.json, so it is not a run; "
+                "use an empty folder"
+            )
+        return None
+    old = open_run(run_uri).description
+    problems = list(differences(judged(old["fingerprint"]), fingerprint, "fingerprint"))
+    if old["kind"] != kind:
+        problems = [f"kind: run has {old['kind']}, recipe has {kind}"]
+    problems += differences(old["pool"], _pool_digest(listing), "pool")
+    if problems:
+        raise FingerprintError(
+            f"{run_uri}: holds another run, which this recipe must not add to:\n"
+            + "\n".join(f"  {problem}" for problem in problems)
+            + "\nuse another folder, or the recipe stored in its run.json"
+        )
+    return old
+
+
 def read_listing(run: Run) -> pa.Table:
     """The pool listing of a run: uri, name, size_bytes, fault."""
-    with run.store.open("pool.parquet") as file:
+    with run.store.open(_LISTING) as file:
         return pq.read_table(file)
 
 
@@ -369,35 +395,30 @@ def subset_tables(run: Run, columns: Sequence[str]) -> Iterator[tuple[File, pa.T
             yield file, pq.read_table(opened, columns=list(columns))
 
 
-def differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
+def differences(
+    old: Any, new: Any, name: str = "", *, sides: tuple[str, str] = ("run", "recipe")
+) -> Iterator[str]:
     """Each leaf in which two JSON values differ, as `dotted.name: run has A, recipe has B`."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in sorted({*old, *new}):
-            yield from differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+            inner = f"{name}.{key}" if name else key
+            yield from differences(old.get(key), new.get(key), inner, sides=sides)
     elif old != new:
-        yield f"{name}: run has {_short(old)}, recipe has {_short(new)}"
+        yield f"{name}: {sides[0]} has {_short(old)}, {sides[1]} has {_short(new)}"
 
 
-def _refuse_other_run(run_uri: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    problems = list(differences(old["fingerprint"], new["fingerprint"], "fingerprint"))
-    if old["kind"] != new["kind"]:
-        problems.insert(0, f"kind: run has {old['kind']}, recipe has {new['kind']}")
-    problems += differences(old["pool"], new["pool"], "pool")
-    if problems:
-        raise FingerprintError(
-            f"{run_uri}: holds a run that this recipe must not add to:\n"
-            + "\n".join(f"  {problem}" for problem in problems)
-            + "\nuse another run_uri, or the recipe stored in its run.json"
-        )
+def naming(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
 
 
-def _refuse_foreign_folder(store: Store) -> None:
-    found = [folder for folder in (SCORES, SUBSET, BORDERLINE) if store.list(folder)]
-    if found:
-        raise InputError(
-            f"{store.uri}: has {', '.join(found)}/ but no run.json, so it is not a run; "
-            "use an empty folder"
-        )
+def _pool_digest(listing: pa.Table) -> dict[str, Any]:
+    return {
+        "shards": listing.num_rows,
+        "bytes": sum(listing["size_bytes"].to_pylist()),
+        "digest": listing_digest(listing),
+    }
 
 
 def listing_digest(listing: pa.Table) -> str:

@@ -18,7 +18,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import get_protocol
 
-from dfn_ray.errors import StorageError
+from dfn_ray.errors import InputError, StorageError
 
 READ_AHEAD_BYTES = 8 * 2**20
 """Bytes fetched per range request when a file is walked front to back. One such buffer is held per reader."""
@@ -53,6 +53,11 @@ class Store:
     @cached_property
     def _root(self) -> str:
         return self._fs._strip_protocol(self.uri).rstrip("/")
+
+    @property
+    def address(self) -> str:
+        """The URI spelled in one way: with its scheme, local paths from the root."""
+        return self._fs.unstrip_protocol(self._root)
 
     @property
     def is_local(self) -> bool:
@@ -159,6 +164,26 @@ class Store:
             for name, entry in sorted(names, key=lambda pair: pair[0])
             if name.endswith(suffix) and not name.startswith(_TEMPORARY)
         ]
+
+    def names(self) -> list[str]:
+        """What is directly in this store, files and folders (`name/`), sorted; nothing hidden, nothing if it is absent.
+
+        Raises InputError when the URI is that of a file.
+        """
+        with _told(self.uri, "list"):
+            self._fs.invalidate_cache(self._root)
+            try:
+                entries = self._fs.ls(self._root, detail=True)
+            except FileNotFoundError:
+                return []
+        if any(e["name"] == self._root and e["type"] == "file" and e["size"] for e in entries):
+            raise InputError(f"{self.uri}: is a file; run_uri or output must be a folder, or free")
+        names = (
+            posixpath.basename(e["name"].rstrip("/")) + ("/" if e["type"] == "directory" else "")
+            for e in entries
+            if e["name"].rstrip("/") != self._root
+        )
+        return sorted(name for name in names if not name.startswith("."))
 
     def remove_leftovers(self, folder: str) -> None:
         """Remove files of `folder` that a killed writer left half-written on a local disk."""

@@ -233,6 +233,10 @@ def selection_table(run_uri: str, value: Mapping[str, Any]) -> str:
     if value["threshold"] is not None:
         ties = f"; {value['at']:,} samples share it" if value["at"] > 1 else ""
         lines.append(f"threshold {value['threshold']:.6f} on {value['network']}{ties}")
+    if (asked := value.get("asked") or 0) > kept:
+        lines.append(
+            f"warning: {asked:,} were asked for, only {kept:,} have a score: all of them are kept"
+        )
     if "not_found" in value:
         lines.append(f"{value['listed']:,} uids listed, {value['not_found']:,} not in the pool")
     for shard, (fault, detail) in list(value.get("faults", {}).items())[:10]:

@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 
 from dfn_ray.cli import run
+from dfn_ray.config import load_recipe, recipe_values
+from dfn_ray.filtering.fingerprint import settings_fingerprint
+from dfn_ray.manifest import start_run
+from dfn_ray.pool import list_shards, listing_table
 from dfn_ray.testing.pools import jpeg_bytes, write_tar_shard
 
 RECIPE = """
@@ -46,6 +50,30 @@ def test_a_dry_run_loads_neither_ray_nor_torch(recipe):
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.splitlines()[-1] == "0 set()"
+
+
+def test_a_dry_run_refuses_what_the_run_would_refuse_at_once(recipe, capsys, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_bytes(b"x")
+    stored = tmp_path / "stored"
+    loaded = load_recipe(recipe)
+    start_run(
+        str(stored),
+        kind="filter",
+        recipe=recipe_values(loaded),
+        fingerprint=settings_fingerprint(loaded),
+        listing=listing_table(list_shards(loaded.pool)),
+    )
+    assert run(["filter", str(recipe), "--dry-run", "--set", f"run_uri={stored}"]) == 0
+    for changes, named in (
+        (["run_uri=foo://bucket/run"], "no storage is known for foo://"),
+        ([f"run_uri={tmp_path}/mine"], "holds notes.txt but no run.json"),
+        ([f"run_uri={tmp_path}/mine/notes.txt"], "is a file; run_uri"),
+        ([f"run_uri={stored}", "decode.max_pixels=9"], "decode.max_pixels: run has 89478485"),
+    ):
+        sets = [word for change in changes for word in ("--set", change)]
+        assert run(["filter", str(recipe), "--dry-run", *sets]) == 2
+        assert named in capsys.readouterr().err
 
 
 def test_wrong_input_exits_2_with_every_mistake(recipe, capsys):

@@ -65,9 +65,21 @@ def test_none_turns_a_setting_off():
 def test_a_missing_or_broken_recipe_file_is_told(tmp_path):
     with pytest.raises(RecipeError, match="no such file"):
         load_recipe(tmp_path / "absent.toml")
+    with pytest.raises(RecipeError, match="cannot be read: Is a directory"):
+        load_recipe(tmp_path)
     (tmp_path / "broken.toml").write_text("run_uri = ")
     with pytest.raises(RecipeError, match="not TOML"):
         load_recipe(tmp_path / "broken.toml")
+
+
+def test_a_recipe_that_may_not_be_read_is_told(tmp_path, monkeypatch):
+    def denied(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    # Root may read everything, so no mode of a real file does it here.
+    monkeypatch.setattr("pathlib.Path.read_text", denied)
+    with pytest.raises(RecipeError, match="cannot be read: Permission denied"):
+        load_recipe(tmp_path / "recipe.toml")
 
 
 def test_importing_the_recipe_and_the_command_line_loads_neither_ray_nor_torch():
@@ -77,26 +89,29 @@ def test_importing_the_recipe_and_the_command_line_loads_neither_ray_nor_torch()
 
 
 @pytest.mark.parametrize(
-    ("scale", "model", "samples_seen", "batch_size", "learning_rate", "warmup_steps", "beta2"),
+    ("scale", "expected"),
     [
         # DataComp, table 14, and DFN, table 7
-        ("small", "ViT-B-32", 12_800_000, 4096, 5e-4, 500, 0.98),
-        ("medium", "ViT-B-32", 128_000_000, 4096, 5e-4, 500, 0.98),
-        ("large", "ViT-B-16", 1_280_000_000, 8192, 5e-4, 500, 0.98),
-        ("xlarge", "ViT-L-14", 12_800_000_000, 90_112, 1e-3, 10_000, 0.95),
-        ("dfn5b", "ViT-H-14", 39_000_000_000, 79_872, 2e-3, 10_000, 0.95),
+        ("small", ("ViT-B-32", 12_800_000, 4096, 5e-4, 500, 0.98, 0.2)),
+        ("medium", ("ViT-B-32", 128_000_000, 4096, 5e-4, 500, 0.98, 0.2)),
+        ("large", ("ViT-B-16", 1_280_000_000, 8192, 5e-4, 500, 0.98, 0.2)),
+        ("xlarge", ("ViT-L-14", 12_800_000_000, 90_112, 1e-3, 10_000, 0.95, 0.2)),
+        ("dfn5b", ("ViT-H-14", 39_000_000_000, 79_872, 2e-3, 10_000, 0.95, 0.1)),
     ],
 )
-def test_a_scale_fills_in_what_the_paper_says(
-    scale, model, samples_seen, batch_size, learning_rate, warmup_steps, beta2
-):
+def test_a_scale_fills_in_what_the_papers_say(scale, expected):
     values = {"run_uri": "r", "scale": scale, "sources": [{"pool": {"uri": "p"}}]}
     recipe = recipe_from(values, kind=TrainRecipe)
     found = recipe.optimizer
-    assert (recipe.model.model, recipe.samples_seen) == (model, samples_seen)
-    assert (recipe.batch_size, found.learning_rate) == (batch_size, learning_rate)
-    assert (found.warmup_steps, found.beta2) == (warmup_steps, beta2)
-    assert found.weight_decay == (0.1 if scale == "dfn5b" else 0.2)
+    assert expected == (
+        recipe.model.model,
+        recipe.samples_seen,
+        recipe.batch_size,
+        found.learning_rate,
+        found.warmup_steps,
+        found.beta2,
+        found.weight_decay,
+    )
 
 
 def test_what_a_recipe_says_itself_wins_over_its_scale():

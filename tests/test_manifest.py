@@ -182,6 +182,12 @@ def test_a_folder_of_something_else_is_not_made_a_run(tmp_path):
         start(str(tmp_path / "run"))
 
 
+def test_a_start_that_died_before_the_run_was_described_is_started_again(tmp_path):
+    start(str(tmp_path / "run"))
+    (tmp_path / "run" / "run.json").unlink()
+    assert start(str(tmp_path / "run")).fingerprint == open_run(str(tmp_path / "run")).fingerprint
+
+
 def test_opening_what_is_not_a_run_says_so(tmp_path):
     with pytest.raises(InputError, match="holds no run"):
         open_run(str(tmp_path))

@@ -158,7 +158,8 @@ class Scorers:
     batch_size: int = 256
     """Samples in one forward, >= 1; a batch never crosses a chunk, so more than `pool.chunk_rows` has no effect."""
     threads: int | None = None
-    """CPU threads of one actor's forward. None: the CPUs of its node."""
+    """CPU threads of one actor's forward. None: the CPUs of the driver's machine; with `cuda`, of the actor's node.
+    On the CPU it changes scores in the last bits, so there the number is fingerprinted."""
     compile: bool = False
     """torch.compile of the towers."""
     keep_embeddings: bool = False

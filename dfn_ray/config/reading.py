@@ -27,6 +27,9 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), kind: type[R]
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RecipeError([f"{path}: no such file"]) from None
+    except OSError as error:
+        problem = f"{path}: cannot be read: {error.strerror}; need a TOML file that you may read"
+        raise RecipeError([problem]) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError([f"{path}: not TOML: {error}"]) from None
     return recipe_from(values, overrides, kind)

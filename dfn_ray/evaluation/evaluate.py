@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,12 @@ from dfn_ray.evaluation.sets import LocatedSet, locate
 from dfn_ray.evaluation.zero_shot import Classes, classifier_cells, classifiers
 from dfn_ray.flow.classnames import class_names, prompt_templates
 from dfn_ray.flow.datasets import connect, share
-from dfn_ray.flow.fingerprint import decode_fingerprint, forward_fingerprint, pool_fingerprint
+from dfn_ray.flow.fingerprint import (
+    decode_fingerprint,
+    forward_fingerprint,
+    pool_fingerprint,
+    with_threads,
+)
 from dfn_ray.flow.prepare import Preparation
 from dfn_ray.flow.weights import load_network_of
 from dfn_ray.manifest import fingerprint_digest, listing_digest
@@ -64,6 +69,7 @@ def evaluate_sets(recipe: EvaluateRecipe) -> Evaluation:
     before anything is started when network, sets or class names are wrong; ErrorBudgetExceeded when a set has a bad
     shard or more failed images than the recipe allows. Sets before it are stored by then.
     """
+    recipe = replace(recipe, scorers=with_threads(recipe.scorers))
     located = [locate(item) for item in recipe.sets]
     network = load_network_of(recipe.network)
     jobs = [_job(item, network, recipe) for item in located]

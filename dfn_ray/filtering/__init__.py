@@ -1,6 +1,7 @@
 """Filtering on Ray Data: score a pool, select exactly, write the subset, prove it.
 
     filter_pool.py      the verbs: filter_pool = score + select + materialize, and each apart
+    preflight.py        what is refused before anything starts; --dry-run asks here too
     score_pool.py       calibrate, then wave after wave of shards until every chunk is committed
       stream.py           the Ray Data chains, on dfn_ray.flow; nothing else here names Ray's operators
       scorer.py           the networks on a device: actors

@@ -2,7 +2,8 @@
 
 The tars are what DataComp's resharder writes: `{:08d}.tar` with `{uid}-{j}.{jpg|png|webp},txt,json`
 members, `{:08d}_stats.json`, `sizes.json` (which open_clip reads) and `meta.json` (whose
-`output_shard_count` and `output_shard_format` DataComp's train.py reads).
+`output_shard_count` and `output_shard_format` DataComp's train.py reads). `export.json` is ours: it is written
+first and says what the folder is an export of, so that two exports never mix.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import io
 import json
 import tarfile
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,12 +24,21 @@ from dfn_ray.errors import InputError
 from dfn_ray.filtering.select_run import SELECTION, State
 from dfn_ray.filtering.uid_list import UID_LIST
 from dfn_ray.flow.datasets import connect, each
-from dfn_ray.manifest import SUBSET, Run, open_run
+from dfn_ray.manifest import (
+    SUBSET,
+    Run,
+    differences,
+    fingerprint_digest,
+    naming,
+    open_run,
+)
 from dfn_ray.storage import Store
 
 SHARD_SAMPLES = 10_000
 """Samples per tar, as img2dataset and DataComp have it."""
 SHARD_FORMAT = "{:08d}.tar"
+EXPORT = "export.json"
+_SIZES, _META, _UIDS = "sizes.json", "meta.json", "sample_ids.npy"
 
 _EXTENSIONS = ((b"\xff\xd8", "jpg"), (b"\x89PNG", "png"), (b"RIFF", "webp"), (b"GIF8", "gif"))
 
@@ -42,7 +53,12 @@ def export_uids(run_uri: str, out_uri: str) -> int:
 
 
 def export_webdataset(run_uri: str, out_uri: str, *, shard_samples: int = SHARD_SAMPLES) -> int:
-    """Write the subset as WebDataset tars to a folder; returns how many tars. Resumes: whole tars stay."""
+    """Write the subset as WebDataset tars to a folder; returns how many tars. Resumes: whole tars stay.
+
+    Raises InputError when the folder holds anything but this very export.
+    """
+    if shard_samples < 1:
+        raise InputError(f"--shard-samples: need >= 1, got {shard_samples}")
     run, kept = _finished(run_uri)
     out = Store(out_uri)
     files, rows = _subset_files(run)
@@ -52,16 +68,16 @@ def export_webdataset(run_uri: str, out_uri: str, *, shard_samples: int = SHARD_
         )
     writer = _TarWriter(run, out, tuple(files), tuple(accumulate(rows)), shard_samples)
     shards = -(-kept // shard_samples)
-    there = {file.name for file in out.list(suffix="_stats.json")}
+    there = _claim(out, _identity(run, files, rows, shard_samples), shards)
     todo = [n for n in range(shards) if _stats_name(n) not in there]
     connect()
     each(todo, writer.write)
     sizes = {
         SHARD_FORMAT.format(n): min(shard_samples, kept - n * shard_samples) for n in range(shards)
     }
-    out.write("sizes.json", json.dumps(sizes).encode())
+    out.write(_SIZES, json.dumps(sizes).encode())
     with run.store.open(UID_LIST) as file:
-        out.write_stream("sample_ids.npy", iter(lambda: file.read(1 << 24), b""))
+        out.write_stream(_UIDS, iter(lambda: file.read(1 << 24), b""))
     meta = {
         "input_dir": run_uri,
         "output_dir": out_uri,
@@ -72,8 +88,48 @@ def export_webdataset(run_uri: str, out_uri: str, *, shard_samples: int = SHARD_
         "blur_count": 0,
         "worker_success": True,
     }
-    out.write("meta.json", json.dumps(meta, indent=1).encode())
+    out.write(_META, json.dumps(meta, indent=1).encode())
     return shards
+
+
+def _identity(
+    run: Run, files: Sequence[str], rows: Sequence[int], shard_samples: int
+) -> dict[str, Any]:
+    """What decides every tar of an export: the subset, in the order of its files, and where it is cut."""
+    selection = run.read_json(SELECTION) or {}
+    subset = {"selection": selection, "files": list(zip(files, rows, strict=True))}
+    return {
+        "run": run.store.address,
+        "select": selection.get("select"),
+        "subset_digest": fingerprint_digest(subset),
+        "shard_samples": shard_samples,
+    }
+
+
+def _claim(out: Store, identity: Mapping[str, Any], shards: int) -> set[str]:
+    """Make a folder that of an export, before anything else is in it; the names of what is there already."""
+    there = set(out.names())
+    if EXPORT in there:
+        problems = list(
+            differences(json.loads(out.read(EXPORT)), identity, sides=("that", "this export"))
+        )
+        if problems:
+            raise InputError(
+                f"{out.uri}: holds another export:\n"
+                + "\n".join(f"  {problem}" for problem in problems)
+                + "\nuse another folder"
+            )
+    ours = {EXPORT, _SIZES, _META, _UIDS, *map(SHARD_FORMAT.format, range(shards))}
+    if foreign := sorted(there - ours - set(map(_stats_name, range(shards)))):
+        raise InputError(
+            f"{out.uri}: holds {naming(foreign)}, which this export did not write; use an empty folder"
+        )
+    if EXPORT not in there and there:
+        raise InputError(
+            f"{out.uri}: holds {naming(sorted(there))} but no {EXPORT} that says of what; use an empty folder"
+        )
+    out.write(EXPORT, json.dumps(identity, indent=1).encode())
+    return there
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dfn_ray.config import Pool, Recipe, Select, stored_pool
-from dfn_ray.errors import InputError
+from dfn_ray.filtering.preflight import (
+    MATERIALIZED,
+    materialized_fingerprint,
+    open_scored_by,
+    refuse_other_rule,
+)
 from dfn_ray.filtering.score_pool import score_pool
 from dfn_ray.filtering.scores import RunScores
 from dfn_ray.filtering.select_run import SELECTION, Selected, State, select_run
@@ -22,6 +27,7 @@ from dfn_ray.manifest import (
     parquet_stems,
     read_listing,
     read_parts,
+    start_run,
 )
 from dfn_ray.pool import listed_shards
 from dfn_ray.storage import Store
@@ -35,7 +41,7 @@ def filter_pool(recipe: Recipe) -> dict[str, Any]:
     """
     store = Store(recipe.run_uri)
     if store.exists("run.json"):
-        _refuse_other_rule(open_run(recipe.run_uri), recipe.select)
+        refuse_other_rule(open_run(recipe.run_uri), recipe.select)
     return _finalise(score_pool(recipe, keep_bytes=True), recipe)
 
 
@@ -50,7 +56,7 @@ def select(recipe: Recipe) -> dict[str, Any]:
     Written to `selection.json` and `subset_uids.npy` of the run, or, where the run's subset is already
     that of another selection, to `selections/<rule>/`.
     """
-    run = open_run(recipe.run_uri)
+    run = open_scored_by(recipe)
     selected, scores = select_run(run, recipe.select, recipe.deciding_network)
     stored = run.read_json(SELECTION)
     if stored and stored["state"] != State.SELECTED:
@@ -65,18 +71,34 @@ def select(recipe: Recipe) -> dict[str, Any]:
 def materialize(recipe: Recipe, *, out_uri: str | None = None) -> dict[str, Any]:
     """Write the subset that the recipe's selection keeps, from a scored run and its pool.
 
-    Into the run itself, or into another folder `out_uri`, which leaves the run as it is and takes all
-    bytes from the pool. Returns the selection as JSON.
+    Into the run itself, or as a run of its own to the folder `out_uri`, which leaves the scored run as it is
+    and takes all bytes from the pool; resumes. Returns the selection as JSON. Raises InputError when
+    `out_uri` holds anything else.
     """
-    run = open_run(recipe.run_uri)
+    run = open_scored_by(recipe)
     if out_uri is None:
         return _finalise(run, recipe)
     selected, scores = select_run(run, recipe.select, recipe.deciding_network)
-    out = Store(out_uri)
-    settler = Settler(scores, selected.selection, _pool_of(run), out, from_pool=True)
+    out = _start_materialized(run, recipe, out_uri)
+    stored = out.read_json(SELECTION)
+    if stored and stored["state"] == State.FINAL:
+        return stored
+    settler = Settler(scores, selected.selection, _pool_of(run), out.store, from_pool=True)
     connect()
     _read_back(run, settler, _survey(run, settler).missing)
-    return _write_selection(run, out, scores, selected, State.FINAL)
+    return _write_selection(run, out.store, scores, selected, State.FINAL)
+
+
+def _start_materialized(run: Run, recipe: Recipe, out_uri: str) -> Run:
+    """The run of a subset that is written elsewhere: it is one with its scored run and its selection."""
+    stored = run.description["recipe"]
+    return start_run(
+        out_uri,
+        kind=MATERIALIZED,
+        recipe={"run_uri": out_uri, "scores": run.store.address, "pool": stored["pool"]},
+        fingerprint=materialized_fingerprint(run, recipe),
+        listing=read_listing(run),
+    )
 
 
 def selection_folder(select: Select) -> str:
@@ -92,7 +114,7 @@ def selection_folder(select: Select) -> str:
 
 def _finalise(run: Run, recipe: Recipe) -> dict[str, Any]:
     """Select, and make `subset/` hold exactly the selection; nothing is left to do when it already does."""
-    _refuse_other_rule(run, recipe.select)
+    refuse_other_rule(run, recipe.select)
     stored = run.read_json(SELECTION)
     if stored and stored["state"] == State.FINAL:
         return stored
@@ -143,16 +165,6 @@ def _survey(run: Run, settler: Settler) -> _Survey:
     return survey
 
 
-def _refuse_other_rule(run: Run, select: Select) -> None:
-    """Raise InputError when the run's subset is, or is being made, that of another rule."""
-    stored = run.read_json(SELECTION)
-    if stored and stored["state"] != State.SELECTED and stored["select"] != asdict(select):
-        raise InputError(
-            f"{run.store.uri}: its subset is that of another selection, {_rule(stored['select'])}; "
-            "dfn-ray select gives the uids of this one, dfn-ray materialize --out its bytes"
-        )
-
-
 def _read_back(run: Run, settler: Settler, missing: Mapping[str, Sequence[str]]) -> None:
     """Fetch kept samples whose bytes did not travel from the pool, shard by shard."""
     if missing:
@@ -177,7 +189,3 @@ def _write_selection(
 def _pool_of(run: Run) -> Pool:
     """`[pool]` of the recipe that the run was scored by."""
     return stored_pool(run.description["recipe"])
-
-
-def _rule(select: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} = {value}" for key, value in select.items() if value is not None)

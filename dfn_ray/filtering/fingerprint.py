@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from dfn_ray.clip.network import FrozenNetwork
 from dfn_ray.config import Recipe
 from dfn_ray.flow.fingerprint import (
     decode_fingerprint,
@@ -15,15 +14,29 @@ from dfn_ray.flow.fingerprint import (
 )
 
 
-def scoring_fingerprint(recipe: Recipe, networks: Sequence[FrozenNetwork]) -> dict[str, Any]:
-    """What of a recipe decides every row of `scores/`."""
+def settings_fingerprint(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe changes scores, as far as it is known without loading the networks."""
     return {
         "pool": pool_fingerprint(recipe.pool),
         "rules": asdict(recipe.rules),
         "decode": decode_fingerprint(recipe.decode),
-        "networks": {network.name: network.fingerprint() for network in networks},
+        "networks": {network.name: {"precision": network.precision} for network in recipe.networks},
         "scorers": {
             **forward_fingerprint(recipe.scorers),
             "keep_embeddings": recipe.scorers.keep_embeddings,
         },
     }
+
+
+def scoring_fingerprint(
+    recipe: Recipe, networks: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What of a recipe decides every row of `scores/`; `networks` are the fingerprints of the loaded ones, by name."""
+    return settings_fingerprint(recipe) | {"networks": dict(networks)}
+
+
+def settings_of(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a run's `scoring_fingerprint` the `settings_fingerprint` of its recipe has."""
+    networks = fingerprint.get("networks", {})
+    names = {name: {"precision": of.get("precision")} for name, of in networks.items()}
+    return {**fingerprint, "networks": names}

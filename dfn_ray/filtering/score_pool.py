@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 
@@ -12,16 +12,18 @@ from ray.exceptions import RayError
 
 from dfn_ray.clip.network import FrozenNetwork
 from dfn_ray.config import Recipe, recipe_values
-from dfn_ray.errors import ErrorBudgetExceeded, IncompleteRun, InputError, StorageError
+from dfn_ray.errors import ErrorBudgetExceeded, IncompleteRun, StorageError
 from dfn_ray.filtering import stream
 from dfn_ray.filtering.bounds import EVERYTHING, NOTHING, Bounds
 from dfn_ray.filtering.calibrate import bounds_from_scores, calibration_work
 from dfn_ray.filtering.commit import Committer
 from dfn_ray.filtering.fingerprint import scoring_fingerprint
+from dfn_ray.filtering.preflight import SCORED, refuse_other_scoring
 from dfn_ray.filtering.scorer import ScorerActor
 from dfn_ray.filtering.stream import Committed
 from dfn_ray.flow.cells import Cell
 from dfn_ray.flow.datasets import Work, connect, share
+from dfn_ray.flow.fingerprint import with_threads
 from dfn_ray.flow.prepare import NetworkInputs, Preparation, prepare
 from dfn_ray.flow.weights import load_networks
 from dfn_ray.manifest import Ledger, Run, scan_ledger, start_run
@@ -87,13 +89,17 @@ def plan_inputs(
 
 
 def _open_job(recipe: Recipe) -> ScoringJob:
+    recipe = replace(recipe, scorers=with_threads(recipe.scorers))
     shards = tuple(list_shards(recipe.pool))
+    refuse_other_scoring(recipe, shards)
     networks = load_networks(recipe)
     run = start_run(
         recipe.run_uri,
-        kind="filter",
+        kind=SCORED,
         recipe=recipe_values(recipe),
-        fingerprint=scoring_fingerprint(recipe, networks),
+        fingerprint=scoring_fingerprint(
+            recipe, {network.name: network.fingerprint() for network in networks}
+        ),
         listing=listing_table(shards),
     )
     ledger = scan_ledger(run.store, run.fingerprint)
@@ -140,13 +146,7 @@ def _finish(job: ScoringJob, wave: Sequence[Shard], bounds: Bounds, networks: Ob
         if last and attempt > 1:
             _give_up_killers(job, work, bounds)
             work = stream.work_left(wave, job.ledger)
-        try:
-            _attempt(job, work, bounds, networks, tolerant=not last)
-        except (RayError, StorageError) as error:
-            job.run.check_attempt()
-            if last or _is_final(error):
-                raise
-            job.progress.say(f"attempt {attempt} of {attempts} stopped: {_first_line(error)}")
+        _attempt(job, work, bounds, networks, tolerant=not last)
     left = stream.work_left(wave, job.ledger)
     if left:
         raise IncompleteRun(
@@ -163,7 +163,11 @@ def _attempt(
     *,
     tolerant: bool,
 ) -> None:
-    """Run the stream once over the work, counting what it commits."""
+    """Run the stream once over the work, counting what it commits.
+
+    `tolerant` takes what workers and storage break for the end of this attempt only: what is left over is
+    tried again.
+    """
     if not work:
         return
     preparation, inputs = plan_inputs(job.networks, job.recipe)
@@ -185,9 +189,15 @@ def _attempt(
         execution=job.recipe.execution,
         tolerant=tolerant,
     )
-    for part in committed:
-        part.enter(job.ledger, job.progress)
-        _judge(job)
+    try:
+        for part in committed:
+            part.enter(job.ledger, job.progress)
+            _judge(job)
+    except (RayError, StorageError) as error:
+        job.run.check_attempt()
+        if not tolerant:
+            raise
+        job.progress.say(f"an attempt stopped: {_first_line(error)}")
 
 
 def _committer(job: ScoringJob, bounds: Bounds) -> Committer:
@@ -238,16 +248,6 @@ def _give_up_killers(job: ScoringJob, work: Sequence[Work], bounds: Bounds) -> N
         closed = Committed(part.name, part.chunks, dict(part.header.counts))
         closed.enter(job.ledger, job.progress)
         job.progress.say(f"{item.shard.uri}: given up, it kills the process that reads it")
-
-
-def _is_final(error: BaseException) -> bool:
-    """True for what another attempt cannot mend: wrong input anywhere in the chain of causes."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, InputError) and not isinstance(cause, StorageError):
-            return True
-        cause = cause.__cause__
-    return False
 
 
 def _first_line(error: BaseException) -> str:

@@ -40,7 +40,7 @@ class Scorer:
         deciding: str,
         bounds: Bounds,
     ) -> None:
-        # Ray gives actors without reserved CPUs a single thread.
+        # Ray gives actors without reserved CPUs a single thread. On the CPU the driver has settled the number.
         threads = scorers.threads or os.cpu_count()
         self._networks = [
             build(network, device=scorers.device, threads=threads, compile=scorers.compile)

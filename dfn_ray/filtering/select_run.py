@@ -41,6 +41,8 @@ class Selected:
     shards: int
     n: int | None
     """N of keep_fraction; None for the other rules."""
+    asked: int | None
+    """Samples that the rule asks for, of which k are kept: all that were scored when they are fewer; None for a threshold."""
     selection: Selection
 
     def to_json(self, run: Run) -> dict[str, Any]:
@@ -50,6 +52,7 @@ class Selected:
             "select": asdict(self.select),
             "network": self.network,
             "N": self.n,
+            "asked": self.asked,
             "k": self.selection.k,
             "threshold": self.selection.threshold,
             "threshold_key": self.selection.threshold_key,
@@ -73,6 +76,7 @@ def select_run(run: Run, select: Select, network: str) -> tuple[Selected, RunSco
     ledger.require_complete(listing)
     scores = RunScores(run, network, tuple(part_names(run.store)), dict(ledger.disowned))
     n = denominator(ledger, select)
+    asked = None if select.threshold is not None else wanted(select, n)
     if select.threshold is not None:
         selection = select_threshold(scores, select.threshold)
     else:
@@ -84,6 +88,7 @@ def select_run(run: Run, select: Select, network: str) -> tuple[Selected, RunSco
         faults={shard: (fault.value, detail) for shard, (fault, detail) in ledger.faults.items()},
         shards=len(listing),
         n=n if select.keep_fraction is not None else None,
+        asked=asked,
         selection=selection,
     )
     return selected, scores

@@ -21,6 +21,7 @@ from dfn_ray.flow.datasets import (
     TASK_RETRIES,
     Work,
     configure,
+    own_errors,
     read_pool,
     retry_arguments,
     rows_of,
@@ -136,7 +137,8 @@ def survives_reading(shard: Shard, pool: Pool) -> bool:
             pass
 
     try:
-        ray.get(walk.remote())
+        with own_errors():
+            ray.get(walk.remote())
     except WorkerCrashedError:
         return False
     return True

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from dfn_ray.config import Select, stored_pool
 from dfn_ray.errors import VerificationError
+from dfn_ray.filtering.preflight import MATERIALIZED, SCORED, scores_of
 from dfn_ray.filtering.scores import RunScores
 from dfn_ray.filtering.select_run import SELECTION, State, select_run, stored_selection
 from dfn_ray.filtering.uid_list import UID_LIST
@@ -81,11 +82,13 @@ def verify_run(
         value["state"] == State.FINAL,
         f"{run_uri}: its subset is not finished ({value['state']}); run it again",
     )
-    ledger = _verify_parts(run)
+    scored = scores_of(run)
+    ledger = _verify_parts(scored)
     say(f"chunks complete and disjoint: {ledger.complete_shards:,} shards, {ledger.parts:,} parts")
     say(f"counts balance: {ledger.samples:,} samples")
-    if run.description["kind"] == "filter":
-        scores = _verify_selection(run, value)
+    if scored.description["kind"] == SCORED:
+        _verify_source(run, scored)
+        scores = _verify_selection(scored, value)
         say(f"selection = f(scores): {value['k']:,} kept, threshold {value['threshold']}")
         _verify_subset(run, scores, value)
     _verify_uid_list(run, value)
@@ -145,15 +148,26 @@ def _verify_rows(run: Run, part: Part, uri: str) -> None:
     _require("None" not in counts, f"{uri}: has samples without a status")
 
 
+def _verify_source(run: Run, scored: Run) -> None:
+    """A subset written elsewhere is still that of the scores and of the pool that it was made from."""
+    if run.description["kind"] == MATERIALIZED:
+        made_from = run.description["fingerprint"]["scores"], run.description["pool"]
+        _require(
+            made_from == (scored.description["fingerprint"], scored.description["pool"]),
+            f"{run.store.uri}: {scored.store.uri} holds other scores than it was made from",
+        )
+
+
 def _verify_selection(run: Run, value: Mapping[str, Any]) -> RunScores:
     """The stored selection is what its rule gives on the stored scores."""
     selected, scores = select_run(run, Select(**value["select"]), value["network"])
     for name, again in selected.to_json(run).items():
         # JSON has lists where Python has tuples.
-        stored = tuple(value[name]) if isinstance(again, tuple) else value[name]
+        stored = value.get(name)
+        stored = tuple(stored) if isinstance(again, tuple) and stored else stored
         _require(
             stored == again,
-            f"{run.store.uri_of(SELECTION)}: {name} is {value[name]}, the scores give {again}",
+            f"{run.store.uri_of(SELECTION)}: {name} is {stored}, the scores give {again}",
         )
     return scores
 

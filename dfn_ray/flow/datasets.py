@@ -19,9 +19,11 @@ import pyarrow as pa
 import ray
 from ray.data import DataContext, Dataset, Datasource, ReadTask
 from ray.data.block import BlockMetadata
+from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
 
 from dfn_ray.config import Decode, Pool
+from dfn_ray.errors import DfnRayError
 from dfn_ray.flow.cells import Cell, Stage, over_cells, pack, unpack
 from dfn_ray.pool import Shard, iter_chunks
 
@@ -131,6 +133,7 @@ def each(items: Sequence[Any], function: Callable[[Any], None]) -> None:
 
     context = DataContext.get_current()
     context.max_errored_blocks = 0
+    context.raise_original_map_exception = True
     be_quiet(context)
     blocks = min(len(items), 1024)
     with retry_arguments():
@@ -151,8 +154,32 @@ def retry_arguments() -> Iterator[None]:
 
 def tables_of(dataset: Dataset) -> Iterator[pa.Table]:
     """The blocks of a small result, each as soon as it is there."""
-    blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-    return cast("Iterator[pa.Table]", blocks)
+    with own_errors():
+        blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        yield from cast("Iterator[pa.Table]", blocks)
+
+
+@contextmanager
+def own_errors() -> Iterator[None]:
+    """A DfnRayError that a task raised comes out as itself, without Ray's wrapping and the worker's traceback."""
+    try:
+        yield
+    except Exception as error:
+        own = _own(error)
+        if own is None:
+            raise
+        raise own from error
+
+
+def _own(error: BaseException | None) -> DfnRayError | None:
+    """The first DfnRayError in a chain of causes that is not one of Ray's copies."""
+    while error is not None:
+        if isinstance(error, DfnRayError) and not isinstance(error, RayError):
+            # Ray Data appends advice on its retries to the message of what a task raises.
+            error.args = (str(error).partition("\nFailed to apply UDF transform")[0],)
+            return error
+        error = getattr(error, "cause", None) or error.__cause__
+    return None
 
 
 def rows_of(dataset: Dataset) -> Iterator[dict[str, Any]]:

@@ -12,11 +12,14 @@ from itertools import islice
 import numpy as np
 from PIL import Image
 
-from dfn_ray.config import Pool
+from dfn_ray.config import Decode, Pool
 from dfn_ray.pool.listing import list_shards
 from dfn_ray.pool.reading import iter_chunks, sniffed
 from dfn_ray.pool.shard import Shard, ShardDamage
+from dfn_ray.schema import Reason
 
+MAX_PIXELS = Decode().max_pixels
+"""Images with more are `too_many_pixels`, as filtering has it by default."""
 _IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _QUANTILES = {"min": 0.0, "p5": 0.05, "p50": 0.5, "p95": 0.95, "max": 1.0}
 
@@ -155,10 +158,15 @@ def _look(shard: Shard, pool: Pool, seen: _Seen, per_shard: int) -> list[Example
             seen.faults[shard.name] = f"{chunk.fault}: {chunk.detail}"
         for row in table.to_pylist():
             seen.uids[row["uid"]] += 1
-            seen.statuses[row["reason"] or "readable"] += 1
             if row["status"] is not None:
+                seen.statuses[row["reason"]] += 1
                 continue
-            form, width, height = _header(row["image"])
+            header = _header(row["image"])
+            if header is None:
+                seen.statuses[Reason.TOO_MANY_PIXELS.value] += 1
+                continue
+            seen.statuses["readable"] += 1
+            form, width, height = header
             seen.image_formats[form] += 1
             seen.caption_chars.append(len(row["text"]))
             if width:
@@ -178,15 +186,17 @@ def _look(shard: Shard, pool: Pool, seen: _Seen, per_shard: int) -> list[Example
     return examples
 
 
-def _header(data: bytes) -> tuple[str, int, int]:
-    """Format, width and height by the image's header; `broken`, 0, 0 when there is none."""
+def _header(data: bytes) -> tuple[str, int, int] | None:
+    """Format, width and height by the image's header; `broken`, 0, 0 when there is none; None over MAX_PIXELS."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # bombs are reported by their size, not decoded
             with Image.open(io.BytesIO(data), formats=_IMAGE_FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    return None
                 return (image.format or "broken").lower(), *image.size
-    except Image.DecompressionBombError:
-        return "decompression bomb", 0, 0
+    except Image.DecompressionBombError:  # Pillow's own limit is twice ours
+        return None
     except (OSError, SyntaxError, ValueError, OverflowError):
         return "broken", 0, 0
 

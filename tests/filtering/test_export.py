@@ -13,7 +13,7 @@ import webdataset
 from PIL import Image
 
 from dfn_ray.config import Execution
-from dfn_ray.errors import InputError
+from dfn_ray.errors import InputError, StorageError
 from dfn_ray.filtering.export import export_uids, export_webdataset
 from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.filtering.listed import materialize_listed
@@ -97,6 +97,64 @@ def test_an_export_goes_on_with_the_tars_that_are_missing(finished, tmp_path):
     after = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in out.glob("*.tar")}
     assert after == before
     assert (out / "00000000.tar").stat().st_mtime_ns == kept
+
+
+def test_a_folder_that_holds_another_export_is_refused_and_left_as_it_is(
+    finished, recipe, pool, tmp_path
+):
+    out = tmp_path / "tars"
+    export_webdataset(finished.run_uri, str(out), shard_samples=40)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    other = recipe(pool, "select.keep_fraction=0.2", run="other")
+    filter_pool(other)
+    for run, samples, named in (
+        (finished.run_uri, 50, "shard_samples: that has 40, this export has 50"),
+        (other.run_uri, 40, "select.keep_fraction: that has 0.3, this export has 0.2"),
+    ):
+        with pytest.raises(InputError, match=f"holds another export:(.|\n)*{named}"):
+            export_webdataset(run, str(out), shard_samples=samples)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "name", ["00000000.tar", "00000003.tar", "00000001_stats.json", "mine.txt"]
+)
+def test_a_folder_with_files_of_another_hand_is_refused(finished, tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(InputError, match=f"holds {name}"):
+        export_webdataset(finished.run_uri, str(tmp_path), shard_samples=40)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_what_came_into_the_folder_of_an_export_is_refused_when_it_goes_on(finished, tmp_path):
+    export_webdataset(finished.run_uri, str(tmp_path), shard_samples=40)
+    (tmp_path / "00000003.tar").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"holds 00000003\.tar, which this export did not write"):
+        export_webdataset(finished.run_uri, str(tmp_path), shard_samples=40)
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(finished, tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(InputError, match="file: is a file; run_uri or output must be a folder"):
+        export_webdataset(finished.run_uri, str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize("samples", [0, -5])
+def test_tars_without_samples_are_refused(finished, tmp_path, samples):
+    with pytest.raises(InputError, match=f"--shard-samples: need >= 1, got {samples}"):
+        export_webdataset(finished.run_uri, str(tmp_path), shard_samples=samples)
+
+
+def test_an_error_raised_in_a_task_comes_out_as_itself(local_ray):
+    from dfn_ray.flow.datasets import each
+
+    def refuse(item: int) -> None:
+        raise StorageError(f"{item}: cannot write it")
+
+    with pytest.raises(StorageError) as told:
+        each([7], refuse)
+    assert str(told.value) == "7: cannot write it"
+    assert type(told.value) is StorageError
 
 
 def test_exporting_an_unfinished_run_is_refused(local_ray, recipe, pool):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -226,6 +227,51 @@ def test_materialize_into_another_folder_takes_a_wider_selection_from_the_pool(
     assert kept(job.run_uri) == before
 
 
+def test_a_materialized_folder_is_verified_exported_and_resumed_like_any_run(
+    local_ray, recipe, pool, tmp_path
+):
+    from dfn_ray.filtering.export import export_webdataset
+
+    job = recipe(pool)
+    score(job)
+    out = tmp_path / "out"
+    value = materialize(job, out_uri=str(out))
+    assert verify_run(str(out), full=True)["compared"] == 90
+    assert export_webdataset(str(out), str(tmp_path / "tars"), shard_samples=40) == 3
+    with pytest.raises(InputError, match=f"run_uri must be a scored run, as file://{job.run_uri}"):
+        select(recipe(pool, f"run_uri={out}"))
+    whole = kept(str(out))
+    # A crash leaves the folder without its selection and with some of the files.
+    (out / "selection.json").unlink()
+    sorted((out / "subset").glob("*.parquet"))[0].unlink()
+    assert materialize(job, out_uri=str(out)) == value
+    assert kept(str(out)) == whole
+    _rewrite(sorted((out / "subset").glob("*.parquet"))[0], lambda t: t.slice(1))
+    with pytest.raises(VerificationError, match="kept by the selection but not in the subset"):
+        verify_run(str(out))
+
+
+def test_materialize_into_a_folder_of_something_else_is_refused_and_leaves_it_as_it_is(
+    local_ray, recipe, pool, tmp_path
+):
+    job = recipe(pool)
+    filter_pool(job)
+    wider, out = recipe(pool, "select.keep_fraction=0.5"), tmp_path / "out"
+    materialize(wider, out_uri=str(out))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "photo.jpg").write_bytes(b"x")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for folder, named in (
+        (job.run_uri, "holds another run(.|\n)*kind: run has filter"),
+        (out, r"holds another run(.|\n)*select.keep_fraction: run has 0\.5, recipe has 0\.3"),
+        (tmp_path / "mine", r"holds photo\.jpg but no run\.json"),
+        (tmp_path / "mine" / "photo.jpg", "is a file"),
+    ):
+        with pytest.raises(InputError, match=named):
+            materialize(job, out_uri=str(folder))
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
 def test_two_networks_score_in_one_pass_and_either_may_decide(
     local_ray, recipe, pool, other_network
 ):
@@ -247,6 +293,17 @@ def test_two_networks_score_in_one_pass_and_either_may_decide(
     assert {row["uid"] for row in kept(both.run_uri).values()} == set(best)
     assert table["score_dfn"].null_count == 0
     verify_run(both.run_uri, full=True)
+
+
+def test_fewer_scores_than_were_asked_for_are_all_kept_and_it_is_said(local_ray, recipe, pool):
+    from dfn_ray.telemetry import selection_table
+
+    job = recipe(pool, "select.keep_fraction=none", "select.keep_count=1000")
+    value = filter_pool(job)
+    assert (value["asked"], value["k"]) == (1000, 300)
+    said = selection_table(job.run_uri, value)
+    assert "warning: 1,000 were asked for, only 300 have a score" in said
+    verify_run(job.run_uri)
 
 
 def test_embeddings_are_kept_on_request_and_give_the_score(local_ray, recipe, pool):
@@ -331,6 +388,7 @@ CHANGES = [
     "networks.0.precision=bf16",
     "networks.0.name=renamed",
     "scorers.batch_size=8",
+    "scorers.threads=97",
     "scorers.compile=true",
     "scorers.keep_embeddings=true",
 ]
@@ -364,9 +422,30 @@ def test_a_recipe_that_changes_scores_is_refused_on_the_run(scored_run, other_ne
 @pytest.mark.parametrize(
     "change",
     [
+        "decode.max_pixels=1000",
+        "rules.min_image_side=9",
+        "networks.0.precision=bf16",
+        "pool.chunk_rows=8",
+    ],
+)
+def test_selecting_by_other_scoring_settings_is_refused_by_name(scored_run, tmp_path, change):
+    from dfn_ray.config import recipe_from
+
+    changed = recipe_from(scored_run, [change, "select.keep_fraction=0.01"])
+    name = change.partition("=")[0].split(".")[-1]
+    for verb in (select, lambda recipe: materialize(recipe, out_uri=str(tmp_path / "out"))):
+        with pytest.raises(FingerprintError, match=f"{name}: run has"):
+            verb(changed)
+    select(recipe_from(scored_run, ["decode.cpus=0.5", "scorers.threads=97"]))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
         "execution.chunks_per_part=2",
         "execution.wave_shards=1",
         "scorers.max_size=2",
+        f"scorers.threads={os.cpu_count()}",
         "decode.cpus=0.5",
         "decode.timeout_s=5.0",
         "calibration.samples=5",
@@ -376,6 +455,24 @@ def test_a_recipe_that_changes_no_score_goes_on_with_the_run(scored_run, change)
     from dfn_ray.config import recipe_from
 
     assert filter_pool(recipe_from(scored_run, [change]))["state"] == "final"
+
+
+def test_threads_are_settled_on_the_driver_where_they_change_scores_and_nowhere_else(scored_run):
+    from dfn_ray.config import recipe_from
+    from dfn_ray.filtering.fingerprint import settings_fingerprint
+
+    stored = json.loads((Path(scored_run["run_uri"]) / "run.json").read_text())
+    assert stored["recipe"]["scorers"]["threads"] == os.cpu_count()
+    assert stored["fingerprint"]["scorers"]["threads"] == os.cpu_count()
+    with pytest.raises(FingerprintError, match=r"scorers\.threads: run has \d+, recipe has 77"):
+        filter_pool(recipe_from(scored_run, ["scorers.threads=77"]))
+    gpu = [
+        settings_fingerprint(
+            recipe_from(scored_run, ["scorers.device=cuda", "scorers.gpus=1", *more])
+        )
+        for more in ([], ["scorers.threads=5"])
+    ]
+    assert gpu[0] == gpu[1]
 
 
 def _rewrite(path: Path, change) -> None:

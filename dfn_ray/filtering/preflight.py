@@ -1,0 +1,129 @@
+"""What a verb refuses before it starts anything, judged from storage and the recipe alone.
+
+No Ray, no torch, no weights: the verbs ask here first, and so does `--dry-run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from dfn_ray.config import Decode, Recipe, Select, recipe_values
+from dfn_ray.errors import FingerprintError, InputError
+from dfn_ray.filtering.fingerprint import settings_fingerprint, settings_of
+from dfn_ray.filtering.select_run import SELECTION, State
+from dfn_ray.flow.fingerprint import decode_fingerprint
+from dfn_ray.manifest import Run, differences, open_run, read_listing, resumable
+from dfn_ray.pool import Shard, listing_table
+from dfn_ray.storage import Store
+
+SCORED, MATERIALIZED = "filter", "materialized"
+"""Kinds of run: one that scores its pool; a subset written elsewhere from the scores of such a run."""
+
+
+def open_scored_by(recipe: Recipe) -> Run:
+    """The run of a recipe, for reading its scores. Raises FingerprintError, naming what differs, when other settings made them.
+
+    Networks are compared as the recipes name them: their weights are not loaded.
+    """
+    run = open_scored(recipe.run_uri)
+    problems = list(
+        differences(
+            _scoring_sections(run.description["recipe"]), _scoring_sections(recipe_values(recipe))
+        )
+    )
+    if problems:
+        raise FingerprintError(
+            f"{recipe.run_uri}: its scores were made by other settings than this recipe's:\n"
+            + "\n".join(f"  {problem}" for problem in problems)
+            + "\nuse the recipe stored in its run.json, or score into another run_uri"
+        )
+    return run
+
+
+def _scoring_sections(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "pool": values["pool"],
+        "rules": values["rules"],
+        "decode": decode_fingerprint(Decode(**values["decode"])),
+        "networks": {network["name"]: network for network in values["networks"]},
+    }
+
+
+def open_scored(run_uri: str) -> Run:
+    """The run at a URI, which must have scores of its own. Raises InputError when it has none."""
+    run = open_run(run_uri)
+    if run.description["kind"] != SCORED:
+        raise InputError(
+            f"{run_uri}: holds a subset without scores ({run.description['kind']}); "
+            f"run_uri must be a scored run{_source(run)}"
+        )
+    return run
+
+
+def refuse_before(verb: str, recipe: Recipe, shards: Sequence[Shard], out_uri: str | None) -> None:
+    """Raise what a verb over a recipe will refuse, as far as that is known without Ray and the networks."""
+    if verb in ("filter", "score"):
+        refuse_other_scoring(recipe, shards)
+    else:
+        run = open_scored_by(recipe)
+        if out_uri is not None:
+            refuse_other_materialized(run, recipe, out_uri)
+    if Store(recipe.run_uri).exists("run.json") and (
+        verb == "filter" or (verb == "materialize" and out_uri is None)
+    ):
+        refuse_other_rule(open_run(recipe.run_uri), recipe.select)
+
+
+def materialized_fingerprint(run: Run, recipe: Recipe) -> dict[str, Any]:
+    """What makes a subset that is written elsewhere: the scores it is from and the rule."""
+    rule = asdict(recipe.select) | {"network": recipe.deciding_network}
+    return {"scores": run.description["fingerprint"], "select": rule}
+
+
+def refuse_other_materialized(run: Run, recipe: Recipe, out_uri: str) -> None:
+    """Raise InputError unless `out_uri` is free or holds this very subset."""
+    resumable(
+        out_uri,
+        kind=MATERIALIZED,
+        fingerprint=materialized_fingerprint(run, recipe),
+        listing=read_listing(run),
+    )
+
+
+def scores_of(run: Run) -> Run:
+    """The run that holds the scores of a run: its own, or those that its subset was materialized from."""
+    if run.description["kind"] != MATERIALIZED:
+        return run
+    return open_scored(run.description["recipe"]["scores"])
+
+
+def refuse_other_scoring(recipe: Recipe, shards: Sequence[Shard]) -> None:
+    """Raise what `start_run` will raise, as far as that is known before the networks are loaded."""
+    resumable(
+        recipe.run_uri,
+        kind=SCORED,
+        fingerprint=settings_fingerprint(recipe),
+        listing=listing_table(shards),
+        judged=settings_of,
+    )
+
+
+def refuse_other_rule(run: Run, select: Select) -> None:
+    """Raise InputError when the run's subset is, or is being made, that of another rule."""
+    stored = run.read_json(SELECTION)
+    if stored and stored["state"] != State.SELECTED and stored["select"] != asdict(select):
+        raise InputError(
+            f"{run.store.uri}: its subset is that of another selection, {_rule(stored['select'])}; "
+            "dfn-ray select gives the uids of this one, dfn-ray materialize --out its bytes"
+        )
+
+
+def _rule(select: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} = {value}" for key, value in select.items() if value is not None)
+
+
+def _source(run: Run) -> str:
+    source = run.description["recipe"].get("scores")
+    return f", as {source} is, which it was made from" if source else ""
