@@ -141,3 +141,10 @@ def test_wrong_training_settings_are_named(override, problem):
     with pytest.raises(RecipeError) as error:
         recipe_from(values, [override], TrainRecipe)
     assert problem in str(error.value)
+
+
+def test_a_misspelt_setting_is_told_what_it_may_stand_for():
+    with pytest.raises(
+        RecipeError, match=r"select\.keep_fracton: no such setting; did you mean keep_fraction\?"
+    ):
+        recipe_from(VALUES, ["select.keep_fracton=0.1"])

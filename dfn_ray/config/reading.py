@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,7 +46,7 @@ def recipe_from(
     try:
         return _adapter(kind).validate_python(merged)
     except pydantic.ValidationError as error:
-        raise RecipeError([_problem(e) for e in error.errors()]) from None
+        raise RecipeError([_problem(e, kind) for e in error.errors()]) from None
 
 
 def recipe_values(recipe: Any) -> dict[str, Any]:
@@ -92,14 +93,28 @@ def _apply(values: dict[str, Any], override: str) -> None:
         target[keys[-1]] = text
 
 
-def _problem(error: Any) -> str:
+def _problem(error: Any, kind: type) -> str:
     """One validation error as `dotted.name: need ..., got ...`."""
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "value_error":
         message = str(error["ctx"]["error"])
         return f"{where}.{message}" if where else message
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"{where}: no such setting"
+        return f"{where}: no such setting{_alike(str(error['loc'][-1]), kind)}"
     if error["type"] in ("missing", "missing_argument"):
         return f"{where}: missing"
     return f"{where}: {error['msg'].lower()}, got {error['input']!r}"
+
+
+def _alike(name: str, kind: type) -> str:
+    """The setting that a misspelt one may stand for."""
+    close = difflib.get_close_matches(name, set(_names(_adapter(kind).json_schema())), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _names(schema: Any) -> Iterator[str]:
+    """The names of all settings in a JSON schema."""
+    if isinstance(schema, dict):
+        yield from schema.get("properties", ())
+        for part in schema.values():
+            yield from _names(part)

@@ -207,6 +207,14 @@ def _committer(job: ScoringJob, bounds: Bounds) -> Committer:
 def _judge(job: ScoringJob, *, final: bool = False) -> None:
     """Raise ErrorBudgetExceeded when more samples or shards are bad than the recipe allows."""
     limits, ledger = job.recipe.execution, job.ledger
+    # Of all shards, not of those read so far: missing ones are done at once, and would look like all there is.
+    if len(ledger.faults) > limits.max_bad_shard_fraction * len(job.shards):
+        shard, (fault, detail) = next(iter(ledger.faults.items()))
+        raise ErrorBudgetExceeded(
+            f"{len(ledger.faults):,} of {len(job.shards):,} shards are bad, e.g. {shard}: {fault.value}"
+            f"{f' ({detail})' if detail else ''}; execution.max_bad_shard_fraction allows "
+            f"{limits.max_bad_shard_fraction:.0%}"
+        )
     samples = sum(ledger.counts.values())
     if not final and samples < limits.budget_after_samples:
         return
@@ -217,13 +225,6 @@ def _judge(job: ScoringJob, *, final: bool = False) -> None:
             f"{sum(failed.values()):,} of {samples:,} samples failed, most of them by "
             f"{worst.partition('/')[2]} ({failed[worst]:,}); execution.max_failed_fraction allows "
             f"{limits.max_failed_fraction:.0%}. Look with dfn-ray inspect; if the pool is like that, raise it"
-        )
-    if len(ledger.faults) > limits.max_bad_shard_fraction * max(1, ledger.complete_shards):
-        shard, (fault, detail) = next(iter(ledger.faults.items()))
-        raise ErrorBudgetExceeded(
-            f"{len(ledger.faults):,} of {ledger.complete_shards:,} shards are bad, e.g. {shard}: {fault.value}"
-            f"{f' ({detail})' if detail else ''}; execution.max_bad_shard_fraction allows "
-            f"{limits.max_bad_shard_fraction:.0%}"
         )
 
 

@@ -1,6 +1,6 @@
-"""Images that kill or stall the process that decodes them, as a bug in a decoder would.
+"""Images and shards that kill or stall the process that decodes or reads them, as a bug in a library would.
 
-`arm` teaches this process's Pillow to really die on them; production code knows nothing of it. For Ray:
+`arm` teaches this process to really die on them; production code knows nothing of it. For Ray:
 `ray.init(runtime_env={"worker_process_setup_hook": "dfn_ray.testing.lethal.arm"})`.
 """
 
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import time
+from typing import Any
 
+from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 
 KILLER = b"\xff\xd8\xff dfn_ray kills"
@@ -17,8 +19,20 @@ STALLER = b"\xff\xd8\xff dfn_ray stalls"
 """Opening it takes an hour."""
 
 
+READER_KILLER = "kills-its-reader"
+"""Opening a local file with this in its name is a segmentation fault."""
+
+
 def arm() -> None:
-    """Make Pillow's JPEG plugin of this process and its children fall for KILLER and STALLER."""
+    """Make Pillow's JPEG plugin and fsspec of this process and its children fall for what is lethal."""
+    plain_open = LocalFileSystem._open
+
+    def armed_open(self: Any, path: str, *arguments: Any, **options: Any) -> Any:
+        if READER_KILLER in path:
+            ctypes.string_at(0)
+        return plain_open(self, path, *arguments, **options)
+
+    LocalFileSystem._open = armed_open
     Image.init()
     opener, accept = Image.OPEN["JPEG"]
     assert accept is not None

@@ -20,6 +20,7 @@ from dfn_ray.filtering.filter_pool import filter_pool, materialize, score, selec
 from dfn_ray.filtering.verify import verify_run
 from dfn_ray.pool import iter_chunks, list_shards
 from dfn_ray.testing.pools import TarBuilder
+from tests.filtering.conftest import write_pool
 
 pytestmark = pytest.mark.ray
 
@@ -549,3 +550,24 @@ def test_verify_names_missing_chunks_and_a_wrong_uid_list(scored_run, tmp_path):
     sorted((run / "scores").glob("*.parquet"))[0].unlink()
     with pytest.raises(VerificationError, match="shards are not complete"):
         verify_run(str(run))
+
+
+@pytest.mark.ray
+def test_a_shard_that_kills_its_reader_costs_itself_and_no_more(local_ray, recipe, tmp_path):
+    from dfn_ray.testing.lethal import READER_KILLER
+
+    folder = write_pool(tmp_path / "pool", shards=3, samples=10)
+    (folder / "00001.tar").rename(folder / f"00001-{READER_KILLER}.tar")
+    value = filter_pool(recipe(folder, "execution.max_bad_shard_fraction=0.5"))
+    assert value["counts"] == {"scored": 20}
+    faults = {Path(shard).name: fault for shard, (fault, _) in value["faults"].items()}
+    assert faults == {f"00001-{READER_KILLER}.tar": "crashes_reader"}
+
+
+@pytest.mark.ray
+def test_too_many_bad_shards_stop_the_run_as_soon_as_that_is_certain(local_ray, recipe, tmp_path):
+    folder = write_pool(tmp_path / "pool", shards=4, samples=10)
+    for name in ("00000.tar", "00001.tar"):
+        (folder / name).write_bytes(b"<html>not found</html>")
+    with pytest.raises(ErrorBudgetExceeded, match=r"2 of 4 shards are bad.*allows 25%"):
+        filter_pool(recipe(folder, "execution.budget_after_samples=1000000"))
