@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 
+import pyarrow as pa
 from ray import ObjectRef
 from ray.exceptions import RayError
 
@@ -28,7 +29,7 @@ from dfn_ray.flow.prepare import NetworkInputs, Preparation, prepare
 from dfn_ray.flow.weights import load_networks
 from dfn_ray.manifest import Ledger, Run, scan_ledger, start_run
 from dfn_ray.pool import Shard, list_shards, listing_table
-from dfn_ray.schema import SAMPLE_SCHEMA, Chunk, ShardFault
+from dfn_ray.schema import SAMPLE_SCHEMA, SIZE_FIELDS, Chunk, ShardFault, score_column
 from dfn_ray.telemetry import Progress
 
 BOUNDS = "bounds.json"
@@ -244,7 +245,8 @@ def _give_up_killers(job: ScoringJob, work: Sequence[Work], bounds: Bounds) -> N
             fault=ShardFault.CRASHES_READER,
             detail="reading on from here kills the process",
         )
-        empty = SAMPLE_SCHEMA.empty_table()
+        scores = [pa.field(score_column(network.name), pa.float32()) for network in job.networks]
+        empty = pa.schema([*SAMPLE_SCHEMA, *SIZE_FIELDS, *scores]).empty_table()
         part = _committer(job, bounds).commit([Cell(chunk=chunk, samples=empty)])
         closed = Committed(part.name, part.chunks, dict(part.header.counts))
         closed.enter(job.ledger, job.progress)
