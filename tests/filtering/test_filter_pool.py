@@ -558,7 +558,8 @@ def test_a_shard_that_kills_its_reader_costs_itself_and_no_more(local_ray, recip
 
     folder = write_pool(tmp_path / "pool", shards=3, samples=10)
     (folder / "00001.tar").rename(folder / f"00001-{READER_KILLER}.tar")
-    value = filter_pool(recipe(folder, "execution.max_bad_shard_fraction=0.5"))
+    settings = ("execution.max_bad_shard_fraction=0.5", "execution.attempts=2")
+    value = filter_pool(recipe(folder, *settings))
     assert value["counts"] == {"scored": 20}
     faults = {Path(shard).name: fault for shard, (fault, _) in value["faults"].items()}
     assert faults == {f"00001-{READER_KILLER}.tar": "crashes_reader"}
