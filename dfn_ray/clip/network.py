@@ -20,6 +20,8 @@ from dfn_ray.clip.tokenizer import TokenizerSpec
 from dfn_ray.clip.transform import ImageTransform
 from dfn_ray.errors import InputError
 
+WEIGHTS_FILE = "open_clip_model.safetensors"
+"""Of a network in a folder: the last file that `network_files` names."""
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -127,7 +129,7 @@ def network_files(frozen: FrozenNetwork, state: Mapping[str, torch.Tensor]) -> d
     return {
         **dict(frozen.tokenizer.files),
         "open_clip_config.json": json.dumps(config_json, indent=2).encode(),
-        "open_clip_model.safetensors": safetensors.torch.save(tensors),
+        WEIGHTS_FILE: safetensors.torch.save(tensors),
     }
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
-from dfn_ray.clip.network import FrozenNetwork
+from dfn_ray.clip.network import WEIGHTS_FILE, FrozenNetwork
 from dfn_ray.config import Source, TrainRecipe, recipe_values
 from dfn_ray.errors import TrainingFailed
 from dfn_ray.flow.classnames import class_names, prompt_templates
@@ -87,7 +87,9 @@ def _fingerprint(recipe: TrainRecipe, network: FrozenNetwork) -> dict[str, Any]:
 
 def _is_done(run: Run, recipe: TrainRecipe, target: int) -> bool:
     left = target - latest_position(run).samples_seen
-    finished = target < recipe.samples_seen or bool(run.store.list(network_folder()))
+    finished = target < recipe.samples_seen or run.store.exists(
+        f"{network_folder()}/{WEIGHTS_FILE}"
+    )
     return left < recipe.batch_size and finished
 
 

@@ -71,6 +71,11 @@ def test_a_run_sees_each_sample_once_a_pass_and_leaves_a_network_that_open_clip_
     before = run.store.read("generation.json")
     assert train(recipe) == result
     assert run.store.read("generation.json") == before
+    # Stopped between the last checkpoint and the last file of the network: only that is made up for.
+    run.store.delete("network/open_clip_model.safetensors")
+    assert train(recipe) == result
+    assert run.store.exists("network/open_clip_model.safetensors")
+    assert len(steps_of(recipe)) == 20
 
 
 def test_one_seed_gives_one_curve_and_another_seed_another(local_ray, train_recipe):
@@ -83,16 +88,21 @@ def test_one_seed_gives_one_curve_and_another_seed_another(local_ray, train_reci
     assert curves[0] != curves[2]
 
 
-def test_two_workers_stopped_in_the_middle_of_a_pass_see_no_sample_twice(local_ray, train_recipe):
+def test_no_sample_comes_twice_in_a_pass_however_many_workers_go_on_with_it(
+    local_ray, train_recipe
+):
     workers = {"min_size": 2, "max_size": 2, "threads": 1}
     recipe = train_recipe(workers=workers)
     train(recipe, until_samples=224)
     assert latest_position(open_run(recipe.run_uri)).samples_seen == 224
     assert places_seen(recipe) == 224
-    train(recipe)
+    assert all(line["workers"] == 2 for line in steps_of(recipe))
+    train(train_recipe(workers={**workers, "min_size": 1}), until_samples=416)  # elastic
+    assert places_seen(recipe) == 416
+    train(train_recipe(workers={"threads": 1}))
     assert places_seen(recipe) == 640
     assert [line["samples_seen"] for line in steps_of(recipe)] == list(range(32, 641, 32))
-    assert all(line["workers"] == 2 for line in steps_of(recipe))
+    assert steps_of(recipe)[-1]["workers"] == 1
 
 
 def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint(local_ray, train_recipe):
@@ -227,6 +237,10 @@ def test_a_killed_driver_goes_on_from_its_last_checkpoint(local_ray, train_recip
     result = train(recipe)
     assert result["samples_seen"] == places_seen(recipe) == 3200
     assert [line["samples_seen"] for line in steps_of(recipe)] == list(range(32, 3201, 32))
+    undisturbed = train_recipe("samples_seen=3200", "logs.tensorboard=false", run="undisturbed")
+    train(undisturbed)
+    curves = [[line["loss"] for line in steps_of(one)] for one in (recipe, undisturbed)]
+    assert curves[0] == curves[1]  # of one worker: to the last bit
     told = [line for line in log_lines(open_run(recipe.run_uri)) if "generation" in line]
     assert {line["generation"] for line in told} == {1, 2}
     assert told[-1]["began_at"] >= 480
