@@ -15,7 +15,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
-from dfn_ray.errors import DfnRayError, InputError, TrainingFailed
+from dfn_ray.errors import DfnRayError, InputError, StorageError, TrainingFailed
 from dfn_ray.manifest import Run
 from dfn_ray.telemetry import TrainingProgress
 from dfn_ray.training.job import Job
@@ -57,9 +57,8 @@ def fit(
             name=f"start-{generations['number'] + 1:04d}",
             storage_path=_ray_path(plan.run),
             storage_filesystem=_ray_filesystem(plan.run),
-            failure_config=FailureConfig(
-                max_failures=0
-            ),  # `_fit_until` knows which failures are final
+            # Whether another start can help is for `train_clip` to judge.
+            failure_config=FailureConfig(max_failures=0),
         ),
         datasets={DATASET: plan},
         dataset_config=in_order(),
@@ -80,7 +79,9 @@ def _final(error: Exception) -> DfnRayError | None:
     for failure in (*failures.values(), error):
         cause: BaseException | None = failure
         while cause is not None:
-            if isinstance(cause, InputError | TrainingFailed):
+            if isinstance(cause, InputError | TrainingFailed) and not isinstance(
+                cause, StorageError
+            ):
                 return cause
             cause = getattr(cause, "cause", None) or cause.__cause__
     return None

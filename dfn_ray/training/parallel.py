@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
@@ -56,6 +57,23 @@ def reduce_unsharded(model: nn.Module) -> None:
             if parameter.grad is not None:
                 dist.all_reduce(parameter.grad)
                 parameter.grad /= dist.get_world_size()
+
+
+def clip_gradients(model: nn.Module, limit: float) -> Tensor:
+    """Scale all gradients so that their norm over all workers is at most `limit`; returns the norm before."""
+    given = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    # torch takes the norm of sharded or of whole tensors, not of both at once.
+    parts = [
+        torch.nn.utils.get_total_norm(some)
+        for sharded in (False, True)
+        if (some := [gradient for gradient in given if isinstance(gradient, DTensor) == sharded])
+    ]
+    whole = [part.full_tensor() if isinstance(part, DTensor) else part for part in parts]
+    norm = torch.linalg.vector_norm(torch.stack(whole))
+    scale = torch.clamp(limit / (norm + 1e-6), max=1.0)  # as torch.nn.utils.clip_grad_norm_
+    for gradient in given:
+        gradient.mul_(scale)
+    return norm
 
 
 def _unsharded(model: nn.Module) -> list[nn.Parameter]:

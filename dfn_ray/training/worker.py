@@ -27,6 +27,7 @@ from dfn_ray.training.logs import open_sinks
 from dfn_ray.training.meter import Meter
 from dfn_ray.training.optimizer import learning_rate, make_optimizer
 from dfn_ray.training.parallel import (
+    clip_gradients,
     load_whole_model,
     load_whole_optimizer,
     parallelize,
@@ -146,9 +147,7 @@ class _Worker:
         reduce_unsharded(self._model)
         norm = None
         if recipe.optimizer.clip_norm is not None:
-            norm = torch.nn.utils.clip_grad_norm_(
-                self._model.parameters(), recipe.optimizer.clip_norm
-            )
+            norm = clip_gradients(self._model, recipe.optimizer.clip_norm)
         self._optimizer.step()
         with torch.no_grad():
             self._module.logit_scale.clamp_(0, math.log(recipe.optimizer.max_logit_scale))

@@ -12,6 +12,7 @@ from dfn_ray.clip.towers import Towers, backward, contrastive_loss
 from dfn_ray.config import Optimizer, Workers
 from dfn_ray.training.optimizer import make_optimizer
 from dfn_ray.training.parallel import (
+    clip_gradients,
     load_whole_model,
     load_whole_optimizer,
     parallelize,
@@ -28,7 +29,7 @@ STEPS = 3
 def steps(rank: int, world: int, parallel: str, count: int, state=None):
     """The model and optimizer after some steps on one batch that the workers share."""
     torch.manual_seed(0)
-    workers = Workers(parallel=parallel, max_size=world)
+    workers = Workers(parallel=parallel, max_size=world, grad_checkpointing=world > 1)
     model = parallelize(
         Towers(open_clip.CLIP(**TINY).train(), precision="fp32"), workers, torch.device("cpu")
     )
@@ -45,6 +46,7 @@ def steps(rank: int, world: int, parallel: str, count: int, state=None):
         optimizer.zero_grad()
         backward(model, loss, images[mine], tokens[mine])
         reduce_unsharded(model)
+        clip_gradients(model, 0.5)
         optimizer.step()
     return {"model": whole_model(model), "optimizer": whole_optimizer(model, optimizer)}
 
@@ -71,3 +73,15 @@ def test_two_workers_go_on_from_one_and_end_where_one_would(tmp_path, parallel):
         assert found[part].keys() == expected[part].keys()
         for name, tensor in expected[part].items():
             torch.testing.assert_close(found[part][name], tensor, atol=2e-4, rtol=1e-2, msg=name)
+
+
+def test_gradients_are_clipped_as_torch_clips_them():
+    torch.manual_seed(0)
+    ours, theirs = (torch.nn.Linear(5, 3) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    for model in (ours, theirs):
+        model(torch.ones(4, 5)).pow(2).sum().backward()
+    norm = clip_gradients(ours, 0.1)
+    torch.testing.assert_close(norm, torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.1))
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
+    assert ours.weight.grad.norm() < 0.11
