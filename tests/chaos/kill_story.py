@@ -1,0 +1,91 @@
+"""kill -9 the driver in every stage of the whole story: python -m tests.chaos.kill_story UNDISTURBED OUT
+
+UNDISTURBED is a finished `dfn-ray run demo --set run_uri=UNDISTURBED`. The same story with its first seed alone is run
+into OUT and killed while the filtering network trains, while the pool is scored, while a model trains and while it is
+evaluated, each time started again with the same command. In the end the figures must equal the undisturbed ones to
+the last bit, and no finished stage may have been done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from dfn_ray.telemetry import duration
+
+
+def main() -> None:
+    """Kill, resume, compare; exits 1 where something differs."""
+    options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    options.add_argument("undisturbed", type=Path)
+    options.add_argument("out", type=Path)
+    given = options.parse_args()
+    shutil.rmtree(given.out, ignore_errors=True)
+    story = given.out
+    model = story / "train" / "dfn" / "seed-0"
+    moments: dict[str, Callable[[], bool]] = {
+        "the filtering network trains": lambda: _has(story / "dfn/checkpoints", "*.json"),
+        "the pool is scored": lambda: (story / "filter/run.json").exists(),
+        "a model trains": lambda: _has(model / "checkpoints", "*.json"),
+        "a model is evaluated": lambda: _has(model / "network", "*.safetensors"),
+    }
+    began = time.monotonic()
+    finished: dict[Path, int] = {}
+    for name, reached in moments.items():
+        driver = _start(story)
+        while not reached():
+            if driver.poll() is not None:
+                sys.exit(f"ended with {driver.returncode} before this could be killed: {name}")
+            time.sleep(0.02)
+        time.sleep(0.5)
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
+        _say(f"killed while {name}, {duration(time.monotonic() - began)} after the start")
+        _unchanged(finished)
+        finished = {path: path.stat().st_mtime_ns for path in story.rglob("network/*.safetensors")}
+    if code := _start(story).wait():
+        sys.exit(f"ended with {code}")
+    _unchanged(finished)
+    for arm in ("dfn", "pool"):
+        ours, theirs = (_figures(folder, arm) for folder in (given.out, given.undisturbed))
+        if ours != theirs:
+            sys.exit(f"trained on {arm}: {ours} after the kills, {theirs} undisturbed")
+        _say(f"trained on {arm}: {ours}, as undisturbed")
+    _say(f"killed {len(moments)} times, nothing shows it; {duration(time.monotonic() - began)}")
+
+
+def _start(story: Path) -> subprocess.Popen[bytes]:
+    command = ["run", "demo", "--set", f"run_uri={story}", "--set", "seeds=[0]"]
+    return subprocess.Popen([sys.executable, "-m", "dfn_ray.cli", *command], start_new_session=True)
+
+
+def _has(folder: Path, pattern: str) -> bool:
+    return folder.is_dir() and any(folder.glob(pattern))
+
+
+def _unchanged(finished: dict[Path, int]) -> None:
+    """Exit when a network that was finished has been written again."""
+    for path, written in finished.items():
+        if path.stat().st_mtime_ns != written:
+            sys.exit(f"{path}: was finished, and done again")
+
+
+def _figures(story: Path, arm: str) -> dict[str, float]:
+    metrics = json.loads((story / "comparison.json").read_text())["metrics"]
+    return {name: metric["arms"][arm]["by_seed"]["0"] for name, metric in metrics.items()}
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"\n#### {text}\n")
+
+
+if __name__ == "__main__":
+    main()
