@@ -19,20 +19,26 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+import pyarrow as pa
 import torch
 
-from dfn_ray.clip.network import trainable
+from dfn_ray.clip.network import FrozenNetwork, trainable
 from dfn_ray.clip.text import lengths
 from dfn_ray.clip.towers import Towers, backward, contrastive_loss
 from dfn_ray.config import TrainRecipe, recipe_from
 from dfn_ray.flow.weights import load_network_of
 from dfn_ray.manifest import open_run
+from dfn_ray.pool import list_shards
 from dfn_ray.testing.networks import save_random_network
+from dfn_ray.training.feed import Feeding, feed_group
+from dfn_ray.training.index import index_shard, split_index
 from dfn_ray.training.optimizer import make_optimizer
+from dfn_ray.training.plan import plan_groups
 from dfn_ray.training.position import log_lines
+from dfn_ray.training.samples import GroupInputs
 from dfn_ray.training.train_clip import train
 
-WARM_UP_STEPS = 20
+WARM_UP_STEPS = 10
 SMALL = {
     "embed_dim": 256,
     "vision_cfg": {"image_size": 64, "layers": 6, "width": 256, "patch_size": 8},
@@ -44,7 +50,7 @@ SMALL = {
 def main() -> None:
     """Print both rates and their ratio."""
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    options.add_argument("--steps", type=int, default=100)
+    options.add_argument("--steps", type=int, default=60)
     options.add_argument("--batch-size", type=int, default=128)
     given = options.parse_args()
     logging.disable(logging.WARNING)
@@ -63,7 +69,7 @@ def main() -> None:
                 "batch_size": given.batch_size,
                 "optimizer": {"warmup_steps": 10},
                 "checkpoints": {"every_samples": given.steps * given.batch_size},
-                "logs": {"every_steps": 10, "tensorboard": False},
+                "logs": {"every_steps": 5, "tensorboard": False},
                 "workers": {"threads": 1},
             },
             kind=TrainRecipe,
@@ -88,20 +94,17 @@ def _demo_pool() -> str:
 
 
 def _from_memory(recipe: TrainRecipe, steps: int) -> float:
-    """Samples per second of a worker's step on batches in memory."""
+    """Samples per second of a worker's step on the first batches of the run, in memory."""
     torch.set_num_threads(1)
     frozen = load_network_of(recipe.model)
     module = trainable(frozen)
     towers = Towers(module, precision="bf16")
     optimizer = make_optimizer(dict(module.named_parameters()), recipe.optimizer)
     loss = contrastive_loss("clip", rank=0, world_size=1)
-    size, rng = recipe.batch_size, np.random.default_rng(0)
-    image_BHWC = torch.from_numpy(rng.integers(0, 255, (size, *frozen.transform.size, 3), np.uint8))
-    text_BL = torch.zeros((size, 77), dtype=torch.int32)
-    text_BL[:, 0], text_BL[:, 1:7], text_BL[:, 7] = 49406, 1000, 49407
-    text_BL[:, 1] = torch.arange(size)
+    batches = _first_batches(recipe, frozen)
     took: list[float] = []
-    for _ in range(steps):
+    for step in range(steps):
+        image_BHWC, text_BL = batches[step % len(batches)]
         began = time.perf_counter()
         image_BCHW = image_BHWC.permute(0, 3, 1, 2).float().div_(255).sub_(0.5).div_(0.5)
         captions = text_BL[:, : int(lengths(module, text_BL.numpy()).max())]
@@ -109,7 +112,34 @@ def _from_memory(recipe: TrainRecipe, steps: int) -> float:
         backward(towers, loss, image_BCHW, captions)
         optimizer.step()
         took.append(time.perf_counter() - began)
-    return size / median(took)
+    return recipe.batch_size / median(took)
+
+
+def _first_batches(
+    recipe: TrainRecipe, frozen: FrozenNetwork
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The images and tokens of the first group of the run, in batches."""
+    (source,) = recipe.sources
+    shards = list_shards(source.pool)
+    table = pa.concat_tables([index_shard(source, 0, s, at) for at, s in enumerate(shards)])
+    (index,) = split_index(table, [source], [shards])
+    feeding = Feeding(
+        sources=(source,),
+        captions=(None,),
+        decode=recipe.decode,
+        transform=frozen.transform,
+        augmentation=recipe.augmentation,
+        tokenizer=frozen.tokenizer,
+        seed=recipe.seed,
+    )
+    group = next(plan_groups([index.samples], None, group_samples=1024, seed=recipe.seed))
+    inputs = GroupInputs(group, tuple(index.chunk(piece.number) for piece in group.pieces))
+    blocks = list(feed_group(inputs, (), feeding=feeding))
+    image, text = (
+        torch.from_numpy(np.concatenate([b[k] for b in blocks])) for k in ("image", "text")
+    )
+    size = recipe.batch_size
+    return [(image[n : n + size], text[n : n + size]) for n in range(0, len(text) - size + 1, size)]
 
 
 if __name__ == "__main__":
