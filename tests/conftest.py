@@ -9,6 +9,11 @@ import pytest
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
+def pytest_collection_modifyitems(items):
+    """Tests that need Ray come last: some others fork, and a Ray driver that forks may wait for ever for its cluster."""
+    items.sort(key=lambda item: "local_ray" in item.fixturenames)
+
+
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory):
     """A real S3 server over HTTP; this process, and Ray if started later, find it as AWS's tools would."""
