@@ -48,7 +48,7 @@ def main() -> None:
         f"{given.model} on {device}; {given.samples} samples of {PIXELS}x{PIXELS}; torch {torch.__version__}"
     )
     with tempfile.TemporaryDirectory() as folder:
-        pool = Pool(uri=(str(write_pool(Path(folder), given.samples)),))
+        pool = Pool(uri=(str(write_pool(Path(folder) / "pool", given.samples)),))
         print(f"read                 {rate(lambda: len(read(pool)[0])):9.0f} samples/s")
         images, captions = read(pool)
     frozen = load_network(Network(model=given.model, random_weights_seed=0))
