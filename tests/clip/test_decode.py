@@ -274,6 +274,9 @@ def test_a_crash_half_way_leaves_no_pixels_behind():
 
         size = (64, 64)
 
+        def of_sample(self, index):
+            return self
+
         def pixels_HWC(self, image, size):
             return self
 
