@@ -63,3 +63,9 @@ class TrainingFailed(DfnRayError):
 
 class VerificationError(DfnRayError):
     """A promise does not hold on storage; the message names the first breach."""
+
+
+def last_line(error: BaseException) -> str:
+    """The line of an error that says what it is: the last one, below whatever traceback Ray put before it."""
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__

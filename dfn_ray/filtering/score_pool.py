@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 
 from dfn_ray.clip.network import FrozenNetwork
 from dfn_ray.config import Recipe, recipe_values
-from dfn_ray.errors import ErrorBudgetExceeded, IncompleteRun, StorageError
+from dfn_ray.errors import ErrorBudgetExceeded, IncompleteRun, StorageError, last_line
 from dfn_ray.filtering import stream
 from dfn_ray.filtering.bounds import EVERYTHING, NOTHING, Bounds
 from dfn_ray.filtering.calibrate import bounds_from_scores, calibration_work
@@ -198,7 +198,7 @@ def _attempt(
         job.run.check_attempt()
         if not tolerant:
             raise
-        job.progress.say(f"an attempt stopped: {_first_line(error)}")
+        job.progress.say(f"an attempt stopped: {last_line(error)}")
 
 
 def _committer(job: ScoringJob, bounds: Bounds) -> Committer:
@@ -251,7 +251,3 @@ def _give_up_killers(job: ScoringJob, work: Sequence[Work], bounds: Bounds) -> N
         closed = Committed(part.name, part.chunks, dict(part.header.counts))
         closed.enter(job.ledger, job.progress)
         job.progress.say(f"{item.shard.uri}: given up, it kills the process that reads it")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__

@@ -14,7 +14,7 @@ import ray
 
 from dfn_ray.clip.network import WEIGHTS_FILE, FrozenNetwork
 from dfn_ray.config import Source, TrainRecipe, recipe_values
-from dfn_ray.errors import TrainingFailed
+from dfn_ray.errors import TrainingFailed, last_line
 from dfn_ray.flow.classnames import class_names, prompt_templates
 from dfn_ray.flow.datasets import connect
 from dfn_ray.flow.uid_lists import open_uid_list
@@ -154,7 +154,7 @@ def _fit_until(
             strikes = 0
             continue
         strikes = 1 if after > before else strikes + 1
-        why = "the data gave no batch" if error is None else _first_line(error)
+        why = "the data gave no batch" if error is None else last_line(error)
         if strikes > recipe.workers.max_failures or error is None:
             raise TrainingFailed(
                 f"{run.store.uri}: workers stopped at {after:,} samples, {strikes} times without getting further: {why}"
@@ -174,7 +174,3 @@ def _say_repeats(run: Run, progress: TrainingProgress, samples_seen: int) -> Non
     if reached:
         again = max(0, reached - samples_seen)
         progress.say(f"going on from {samples_seen:,} samples; {again:,} are trained on again")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
