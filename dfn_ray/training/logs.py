@@ -14,6 +14,8 @@ from dfn_ray.errors import InputError
 from dfn_ray.manifest import Run
 
 TENSORBOARD = "tensorboard"
+MLFLOW = "mlflow.json"
+"""MLflow's identity of this run, by tracking server."""
 _WHEN = "samples_seen"
 
 
@@ -79,7 +81,7 @@ class _Wandb:
 
 
 class _Mlflow:
-    """One MLflow run, named after the run's URI."""
+    """One MLflow run per dfn_ray run, named after its URI and resumed with it."""
 
     def __init__(self, uri: str, run: Run) -> None:
         try:
@@ -87,7 +89,10 @@ class _Mlflow:
         except ImportError:
             raise InputError("logs.mlflow_uri: needs the mlflow package") from None
         mlflow.set_tracking_uri(uri)
-        mlflow.start_run(run_name=run.store.uri)
+        # MLflow gives out the identity, so the run has to remember it.
+        known = run.read_json(MLFLOW) or {}
+        started = mlflow.start_run(run_id=known.get(uri), run_name=run.store.uri)
+        run.write_json(MLFLOW, known | {uri: started.info.run_id})
         self._mlflow = mlflow
 
     def write(self, figures: Mapping[str, float], step: int) -> None:
