@@ -9,7 +9,7 @@ embedded clean pairs (four other artists), what is measured is the embedded held
     apt-get download openclipart-png openclipart-svg && for deb in openclipart-*.deb; do dpkg-deb -x $deb .; done
 
 Writes OUT/pool/*.tar and OUT/truth.parquet (uid, source, kind) unless they are there, then runs `dfn-ray run`, which goes
-on where it was stopped. About three quarters of an hour on two cores. Needs `pip install resvg-py`.
+on where it was stopped. About half an hour on two cores. Needs `pip install resvg-py`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ LARGEST_SIDE = 128
 """Images are reduced to this, as img2dataset does while downloading; those that Pillow refuses stay as they are."""
 KEEP_FRACTION = 0.3
 """About half of the emoji are undamaged, and half of the pool is emoji."""
-SAMPLES_SEEN = 102_400
+SAMPLES_SEEN = 61_440
 
 DATASOURCES = {
     "google": GOOGLE,

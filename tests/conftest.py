@@ -1,8 +1,9 @@
-"""What all tests share: one local Ray and one S3 server for the session, started when first asked for."""
+"""What all tests share, made when first asked for: one local Ray, one S3 server, a tiny network, a small pool."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -47,3 +48,47 @@ def local_ray(s3):
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory) -> Path:
+    from dfn_ray.testing.networks import save_tiny_network
+
+    return save_tiny_network(tmp_path_factory.mktemp("network") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def other_network(tmp_path_factory) -> Path:
+    from dfn_ray.testing.networks import save_tiny_network
+
+    return save_tiny_network(tmp_path_factory.mktemp("network") / "other", seed=1)
+
+
+@pytest.fixture(scope="session")
+def pool(tmp_path_factory) -> Path:
+    """6 shards of 50 good samples."""
+    from dfn_ray.testing.pools import write_pool
+
+    return write_pool(tmp_path_factory.mktemp("pool"), shards=6, samples=50)
+
+
+@pytest.fixture
+def recipe(tmp_path, network):
+    """Makes recipes over a pool: `recipe(pool, "select.keep_fraction=0.3")`."""
+
+    from dfn_ray.config import recipe_from
+
+    def make(pool: Path | str, *overrides: str, run: str = "run"):
+        return recipe_from(
+            {
+                "run_uri": str(tmp_path / run),
+                "pool": {"uri": [str(pool)], "chunk_rows": 16},
+                "networks": [{"name": "dfn", "model": f"local-dir:{network}"}],
+                "select": {"keep_fraction": 0.3},
+                "scorers": {"threads": 1},
+                "execution": {"chunks_per_part": 3},
+            },
+            overrides,
+        )
+
+    return make

@@ -5,12 +5,15 @@ Headers come from the standard library's `tarfile`, so that readers are tested a
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
 from PIL import Image
 
 from dfn_ray.storage import Store
@@ -96,3 +99,33 @@ def jpeg_bytes(width: int = 8, height: int = 8, *, shade: int = 128) -> bytes:
     file = io.BytesIO()
     Image.new("L", (width, height), shade).save(file, "JPEG")
     return file.getvalue()
+
+
+def photo(number: int, size: tuple[int, int] = (40, 36)) -> bytes:
+    """A small JPEG of smooth colours, another one for each number."""
+    rng = np.random.default_rng(number)
+    coarse = rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(file, "JPEG")
+    return file.getvalue()
+
+
+def uid_of(number: int) -> str:
+    """The uid of sample `number` of `write_pool`."""
+    return hashlib.md5(str(number).encode(), usedforsecurity=False).hexdigest()
+
+
+def write_pool(folder: Path, *, shards: int, samples: int) -> Path:
+    """A pool of good samples only, `samples` a shard: JPEG, caption and uid; returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for shard in range(shards):
+        tar = TarBuilder()
+        for number in range(shard * samples, (shard + 1) * samples):
+            tar.sample(
+                f"{number:06d}",
+                image=photo(number),
+                caption=f"picture number {number} of {'very ' * (number % 5)}many",
+                metadata={"uid": uid_of(number), "source": "test"},
+            )
+        (folder / f"{shard:05d}.tar").write_bytes(tar.getvalue())
+    return folder

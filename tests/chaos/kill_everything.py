@@ -31,7 +31,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dfn_ray.filtering.verify import verify_run
-from tests.filtering.conftest import save_network, write_pool
+from dfn_ray.testing.networks import save_tiny_network
+from dfn_ray.testing.pools import write_pool
 
 TARGETS = {
     "scorer": "ScorerActor",
@@ -71,7 +72,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="chaos-", dir="/tmp"))
     say(f"in {folder}")
     write_pool(folder / "pool", shards=given.shards, samples=given.samples)
-    save_network(folder / "network", seed=0)
+    save_tiny_network(folder / "network", seed=0)
     with cluster(folder) as (address, head):
         calm = recipe(folder, "calm", given)
         assert drive(calm, address).wait() == 0, "the undisturbed run failed"

@@ -14,9 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dfn_ray.testing.networks import save_random_network
-from dfn_ray.testing.pools import TarBuilder
-from tests.filtering.conftest import TINY, photo
+from dfn_ray.testing.networks import TINY, save_random_network
+from dfn_ray.testing.pools import TarBuilder, photo
 
 NAMES = ("cat", "dog", "fire truck", "mushroom", "steam train", "umbrella")
 TEMPLATES = ("a photo of a {c}.", "the {c}, drawn", "{c}")

@@ -21,8 +21,8 @@ from dfn_ray.flow.cells import Cell, column_array
 from dfn_ray.flow.prepare import Preparation
 from dfn_ray.schema import SAMPLE_SCHEMA, Chunk
 from dfn_ray.telemetry import Progress
+from dfn_ray.testing.pools import photo
 from tests.evaluation.conftest import captions_of, label_of
-from tests.filtering.conftest import photo
 
 
 @pytest.fixture

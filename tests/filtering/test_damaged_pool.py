@@ -11,8 +11,7 @@ import pytest
 
 from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.filtering.verify import verify_run
-from dfn_ray.testing.pools import TarBuilder
-from tests.filtering.conftest import photo
+from dfn_ray.testing.pools import TarBuilder, photo
 from tests.filtering.damaged import KINDS, write_damaged_pool
 from tests.filtering.test_filter_pool import read
 

@@ -18,7 +18,7 @@ from dfn_ray.filtering.export import export_uids, export_webdataset
 from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.filtering.listed import materialize_listed
 from dfn_ray.filtering.verify import verify_run
-from tests.filtering.conftest import uid_of
+from dfn_ray.testing.pools import uid_of
 from tests.filtering.test_filter_pool import read
 
 pytestmark = pytest.mark.ray

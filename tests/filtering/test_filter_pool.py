@@ -19,8 +19,7 @@ from dfn_ray.errors import ErrorBudgetExceeded, FingerprintError, InputError, Ve
 from dfn_ray.filtering.filter_pool import filter_pool, materialize, score, select
 from dfn_ray.filtering.verify import verify_run
 from dfn_ray.pool import iter_chunks, list_shards
-from dfn_ray.testing.pools import TarBuilder
-from tests.filtering.conftest import write_pool
+from dfn_ray.testing.pools import TarBuilder, write_pool
 
 pytestmark = pytest.mark.ray
 
@@ -132,7 +131,7 @@ def _with_bounds(job, lo: float, hi: float) -> None:
 
 
 def test_calibrated_bounds_keep_most_bytes_from_travelling(local_ray, recipe, tmp_path):
-    from tests.filtering.conftest import write_pool
+    from dfn_ray.testing.pools import write_pool
 
     many = write_pool(tmp_path / "many", shards=20, samples=40)
     job = recipe(
@@ -330,7 +329,7 @@ def test_a_pool_that_is_bad_stops_the_run_and_says_why(local_ray, recipe, tmp_pa
 
 
 def test_rules_reject_before_decoding_and_are_counted(local_ray, recipe, tmp_path):
-    from tests.filtering.conftest import photo
+    from dfn_ray.testing.pools import photo
 
     tar = TarBuilder()
     tar.sample("0", image=photo(0, (300, 250)), caption="three whole words")

@@ -11,14 +11,13 @@ from dfn_ray.errors import RecipeError
 from dfn_ray.manifest import open_run
 from dfn_ray.pipeline.comparison import compare_arms, comparison_table
 from dfn_ray.pipeline.pipeline import _source, run_pipeline
-from dfn_ray.testing.pools import TarBuilder
-from tests.filtering.conftest import network, photo, pool  # noqa: F401
+from dfn_ray.testing.pools import TarBuilder, photo
 
 LABELS = 4
 
 
 @pytest.fixture
-def values(tmp_path, network, pool):  # noqa: F811
+def values(tmp_path, network, pool):
     """A story on 300 samples, evaluated on 12 labelled images."""
     tar = TarBuilder()
     for number in range(12):
@@ -83,7 +82,7 @@ def test_the_story_trains_on_each_arm_compares_them_and_repeats_nothing(
     assert {path: path.stat().st_mtime_ns for path in story.rglob("*.safetensors")} == written
 
 
-def test_the_arm_of_rules_keeps_what_passes_them(local_ray, values, network):  # noqa: F811
+def test_the_arm_of_rules_keeps_what_passes_them(local_ray, values, network):
     values |= {"arms": ["dfn", "rules"], "dfn": None, "rules": {"min_caption_words": 6}}
     values["filter"] = {**values["filter"], "networks": [{"model": f"local-dir:{network}"}]}
     recipe = recipe_from(values, kind=PipelineRecipe)

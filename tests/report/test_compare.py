@@ -13,13 +13,13 @@ from dfn_ray.cli import run
 from dfn_ray.errors import InputError
 from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.report.compare import compare_runs, draw_comparison
-from tests.filtering.conftest import network, other_network, pool, recipe, write_pool  # noqa: F401
+from dfn_ray.testing.pools import write_pool
 
 pytestmark = pytest.mark.ray
 
 
 @pytest.fixture
-def runs(local_ray, recipe, pool, other_network) -> list[str]:  # noqa: F811
+def runs(local_ray, recipe, pool, other_network) -> list[str]:
     """Two filters of 300 samples."""
     first = recipe(pool, run="first")
     second = recipe(pool, f'networks.0.model="local-dir:{other_network}"', run="second")
@@ -57,7 +57,7 @@ def test_overlap_rank_correlation_and_keep_rates_are_numpys(runs, tmp_path, caps
     assert picture.exists()
 
 
-def test_runs_of_two_pools_are_refused(runs, recipe, tmp_path):  # noqa: F811
+def test_runs_of_two_pools_are_refused(runs, recipe, tmp_path):
     other = recipe(write_pool(tmp_path / "other", shards=1, samples=5), run="third")
     filter_pool(other)
     with pytest.raises(InputError, match="has another pool"):

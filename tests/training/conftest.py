@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 
 from dfn_ray.config import TrainRecipe, recipe_from
-from tests.filtering.conftest import network, pool  # noqa: F401
 
 
 @pytest.fixture
-def train_recipe(tmp_path, network, pool):  # noqa: F811
+def train_recipe(tmp_path, network, pool):
     """Makes recipes on 300 samples: `train_recipe("samples_seen=640", run="a")`."""
 
     def make(*overrides: str, run: str = "train", **values):

@@ -12,13 +12,12 @@ from dfn_ray.clip.transform import ImageTransform
 from dfn_ray.config import Augmentation, Decode, Pool, Source
 from dfn_ray.errors import InputError
 from dfn_ray.pool import list_shards
-from dfn_ray.testing.pools import TarBuilder
+from dfn_ray.testing.pools import TarBuilder, photo, uid_of
 from dfn_ray.training import feed as module
 from dfn_ray.training.feed import Captions, Feeding, feed_group
 from dfn_ray.training.index import drawn_counts, index_shard, split_index
 from dfn_ray.training.plan import plan_groups
 from dfn_ray.training.samples import GroupInputs
-from tests.filtering.conftest import photo, uid_of
 
 TRANSFORM = ImageTransform(
     size=(32, 32), resize_mode="shortest", interpolation="bicubic", mean=(0, 0, 0), std=(1, 1, 1)

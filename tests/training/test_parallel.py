@@ -10,6 +10,7 @@ import torch.multiprocessing as mp
 
 from dfn_ray.clip.towers import Towers, backward, contrastive_loss
 from dfn_ray.config import Optimizer, Workers
+from dfn_ray.testing.networks import TINY
 from dfn_ray.training.optimizer import make_optimizer
 from dfn_ray.training.parallel import (
     clip_gradients,
@@ -21,7 +22,6 @@ from dfn_ray.training.parallel import (
     whole_model,
     whole_optimizer,
 )
-from tests.filtering.conftest import TINY
 
 STEPS = 3
 

@@ -127,8 +127,9 @@ def kill_a_worker(run_uri: str, after_samples: int) -> None:
             continue
         if latest_position(open_run(run_uri)).samples_seen < after_samples:
             continue
-        for process in psutil.process_iter(["cmdline"]):
-            if "RayTrainWorker" in " ".join(process.info["cmdline"] or ()):
+        # Of this process's own Ray: the machine may train something else.
+        for process in psutil.Process().children(recursive=True):
+            if "RayTrainWorker" in " ".join(process.cmdline()):
                 os.kill(process.pid, signal.SIGKILL)
                 return
 
