@@ -138,7 +138,9 @@ NAMES: Schema = {
     "type": "object",
     "required": ["name"],
     # The operator appends to a RayJob's name, and a label value ends at 63 characters.
-    "properties": {"name": {"type": "string", "maxLength": 47, "pattern": "^[a-z][a-z0-9-]*[a-z0-9]$"}},
+    "properties": {
+        "name": {"type": "string", "maxLength": 47, "pattern": "^[a-z][a-z0-9-]*[a-z0-9]$"}
+    },
 }
 
 
