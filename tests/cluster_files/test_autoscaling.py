@@ -15,27 +15,24 @@ from tests.cluster_files.files import (
 
 ALL = [*RAY_UP, *KUBERAY]
 
-SPOT = {name: "score_spot" if name in RAY_UP else "score-spot" for name in ALL}
-ON_DEMAND = {
-    name: spot.replace("spot", "on_demand") for name, spot in SPOT.items()
-} | dict.fromkeys(KUBERAY, "score-on-demand")
+SPOT, ON_DEMAND = "score-spot", "score-on-demand"
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_scorers_get_spot_gpus_and_decoding_gets_cpu_machines(name):
-    assert launched(name, {"GPU": 1}, "score", 3) == {SPOT[name]: 3}
+    assert launched(name, {"GPU": 1}, "score", 3) == {SPOT: 3}
     assert launched(name, {"CPU": 1}, "decode", 20) == {"decode": 2}
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_scorers_get_the_twin_while_spot_is_known_to_be_out(name):
-    assert launched(name, {"GPU": 1}, "score", 3, down=(SPOT[name],)) == {ON_DEMAND[name]: 3}
+    assert launched(name, {"GPU": 1}, "score", 3, down=(SPOT,)) == {ON_DEMAND: 3}
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_no_more_nodes_than_the_file_allows(name):
     types = autoscaling_config(name)["available_node_types"]
-    most = {t: types[t]["max_workers"] for t in (SPOT[name], ON_DEMAND[name])}
+    most = {t: types[t]["max_workers"] for t in (SPOT, ON_DEMAND)}
     assert launched(name, {"GPU": 1}, "score", 1000) == most
 
 
@@ -48,13 +45,13 @@ def test_ray_up_keeps_one_gpu_for_sure_because_a_refused_spot_machine_does_not_c
 
     def known_out_after(status: int) -> bool:
         monitor = CloudResourceMonitor()
-        event = InstanceUpdateEvent(instance_type="score_spot", new_instance_status=status)
+        event = InstanceUpdateEvent(instance_type="score-spot", new_instance_status=status)
         monitor.notify([event])
-        return monitor.get_recoverable_resource_availabilities() == {"score_spot": 0.0}
+        return monitor.get_recoverable_resource_availabilities() == {"score-spot": 0.0}
 
     assert not known_out_after(Instance.ALLOCATION_FAILED)
     for name in RAY_UP:
-        assert loaded(name)["available_node_types"]["score_on_demand"]["min_workers"] == 1
+        assert loaded(name)["available_node_types"]["score-on-demand"]["min_workers"] == 1
 
     assert known_out_after(Instance.ALLOCATION_TIMEOUT)
     for name in KUBERAY:

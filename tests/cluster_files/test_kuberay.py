@@ -32,7 +32,15 @@ def test_kubernetes_takes_every_pod(name):
     for group_name, group in groups_of(name).items():
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": group_name}}
         pod["spec"] = group["template"]["spec"]
+        if group_name == "head":
+            pod["spec"]["containers"].append(_autoscaler(name))
         kubernetes_validate.validate(pod, "1.33", strict=True)
+
+
+def _autoscaler(name: str) -> dict[str, Any]:
+    """The container that KubeRay adds to the head: its options are a container's fields."""
+    options = cluster_spec(name)["autoscalerOptions"]
+    return {"name": "autoscaler", **{key: options[key] for key in ("env", "resources")}}
 
 
 @pytest.mark.parametrize("name", KUBERAY)

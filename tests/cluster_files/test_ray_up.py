@@ -142,7 +142,7 @@ def _disk_gb(settings: dict[str, Any]) -> int:
 @pytest.mark.parametrize("name", RAY_UP)
 def test_spot_is_spot_and_its_twin_is_the_same_machine(name):
     types = loaded(name)["available_node_types"]
-    spot, twin = types["score_spot"], types["score_on_demand"]
+    spot, twin = types["score-spot"], types["score-on-demand"]
     assert (spot["resources"], spot["labels"]) == (twin["resources"], twin["labels"])
     if name == "aws":
         assert spot["node_config"].pop("InstanceMarketOptions") == {"MarketType": "spot"}
@@ -157,7 +157,7 @@ def test_spot_is_spot_and_its_twin_is_the_same_machine(name):
 def test_the_readme_asks_for_the_quota_that_aws_yaml_can_use():
     types = loaded("aws")["available_node_types"]
     vcpus = {name: _machine(t)[0] * (t["max_workers"] or 1) for name, t in types.items()}
-    spot, on_demand = vcpus["score_spot"], vcpus["score_on_demand"]
+    spot, on_demand = vcpus["score-spot"], vcpus["score-on-demand"]
     others = vcpus["decode"] + vcpus["head"]
     wanted = (
         f"{spot} spot and {on_demand} on demand for G machines, {others} on demand for the others"
