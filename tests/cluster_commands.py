@@ -38,7 +38,9 @@ def job_commands() -> list[JobCommand]:
 
 def _commands_in(file: Path) -> list[JobCommand]:
     found = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(
+        file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1
+    ):
         for text in _COMMAND.findall(line):
             _, script, *arguments = shlex.split(text)
             job = script.removeprefix(IMAGE_FOLDER)

@@ -50,7 +50,9 @@ def test_the_image_has_a_python_and_packages_that_the_project_takes():
     versions = pinned()
     for text in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["gcs"]):
         wanted = Requirement(text)
-        assert versions[canonicalize_name(wanted.name)] in wanted.specifier, text
+        version_ = versions.get(canonicalize_name(wanted.name))
+        assert version_, f"{wanted.name} is missing: make requirements.txt again, as it says"
+        assert version_ in wanted.specifier, text
 
 
 def test_the_image_has_the_torch_that_its_torchvision_was_built_against():
