@@ -74,6 +74,7 @@ def test_every_file_names_the_image_of_the_pinned_ray():
     assert {image.rsplit("/", 1)[1] for image in images} == {f"dfn_ray:ray{ray}"}
     for text in ((CLUSTER / "README.md").read_text(), (CLUSTER / "Dockerfile").read_text()):
         assert set(re.findall(r"dfn_ray:(\S+)", text)) == {f"ray{ray}"}
+        assert set(re.findall(r"ray==(\S+)", text)) <= {ray}
 
 
 def test_the_image_runs_as_nobody_special_and_asks_for_a_token():
