@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import Any
 
 import yaml
@@ -47,6 +48,33 @@ def autoscaling_config(name: str) -> dict[str, Any]:
     return _derive_autoscaling_config_from_ray_cr(
         {"metadata": metadata, "spec": cluster_spec(name)}
     )
+
+
+def ray_parses(line: str) -> None:
+    """Raise click's error unless every `ray ...` in this shell line is a command, with options, that Ray has."""
+    import click
+    from ray.scripts.scripts import cli
+
+    calls = [call for call in _calls(line) if call[0] == "ray"]
+    assert calls, line
+    for _, verb, *words in calls:
+        command = cli.commands[verb]
+        if isinstance(command, click.Group):
+            command = command.commands[words.pop(0)]
+        command.make_context(verb, words)
+
+
+def _calls(line: str) -> list[list[str]]:
+    """The simple commands of a shell line, comments and redirections left out."""
+    words = shlex.shlex(line, posix=True, punctuation_chars=True)
+    words.whitespace_split = True
+    calls: list[list[str]] = [[]]
+    for word in words:
+        if word in (";", "&", "&&", ">"):
+            calls.append([])
+        else:
+            calls[-1].append(word)
+    return [call for call in calls if call]
 
 
 def gigabytes(size: str) -> float:

@@ -15,6 +15,7 @@ from tests.cluster_files.files import (
     gigabytes,
     groups_of,
     loaded,
+    ray_parses,
 )
 from tests.cluster_files.kuberay_crd import custom_resource
 
@@ -78,6 +79,17 @@ def test_pods_find_their_machines_and_say_goodbye(name):
         assert "ray drain-node" in goodbye
         asleep_s = int(re.search(r"sleep (\d+)", goodbye)[1])
         assert pod["terminationGracePeriodSeconds"] >= asleep_s + 10, "ray's commands take seconds"
+
+
+@pytest.mark.parametrize("name", KUBERAY)
+def test_ray_knows_every_option_that_it_is_started_and_drained_with(name):
+    for group in groups_of(name).values():
+        ray_parses(
+            " ".join(["ray start", *(f"--{k}={v}" for k, v in group["rayStartParams"].items())])
+        )
+        (container,) = group["template"]["spec"]["containers"]
+        if "lifecycle" in container:
+            ray_parses(container["lifecycle"]["preStop"]["exec"]["command"][-1])
 
 
 def _tolerates(pod: dict[str, Any], key: str, value: str) -> bool:

@@ -9,7 +9,14 @@ from typing import Any
 import jsonschema
 import pytest
 
-from tests.cluster_files.files import CLUSTER, OBJECT_STORE_FRACTION, RAY_UP, gigabytes, loaded
+from tests.cluster_files.files import (
+    CLUSTER,
+    OBJECT_STORE_FRACTION,
+    RAY_UP,
+    gigabytes,
+    loaded,
+    ray_parses,
+)
 
 AMI_GB, IMAGE_GB = 75, 20
 """What Deep Learning images of both clouds and ours, unpacked, take of a disk."""
@@ -77,6 +84,13 @@ def test_no_work_runs_on_the_head_and_nothing_listens_to_the_world(name):
     start = config["head_start_ray_commands"][-1]
     assert {"--num-cpus=0", "--dashboard-host=127.0.0.1", "--head"} <= set(start.split())
     assert "0.0.0.0" not in (CLUSTER / f"{name}.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", RAY_UP)
+def test_ray_knows_every_option_that_it_is_started_with(name):
+    config = loaded(name)
+    for command in (*config["head_start_ray_commands"], *config["worker_start_ray_commands"]):
+        ray_parses(command)
 
 
 @pytest.mark.parametrize("name", RAY_UP)

@@ -10,7 +10,14 @@ import pytest
 from dfn_ray.cli import run
 from dfn_ray.config import Recipe, TrainRecipe, load_recipe
 from tests.cluster_commands import ROOT, JobCommand, job_commands
-from tests.cluster_files.files import CLUSTER, KUBERAY, autoscaling_config, groups_of, loaded
+from tests.cluster_files.files import (
+    CLUSTER,
+    KUBERAY,
+    autoscaling_config,
+    groups_of,
+    loaded,
+    ray_parses,
+)
 
 RECIPES = {"recipe.toml": Recipe, "train.toml": TrainRecipe}
 VERBS = {
@@ -86,6 +93,13 @@ def test_the_readmes_example_adds_up():
     assert sum(float(row[2]) for row in rows) == pytest.approx(float(an_hour), abs=0.005)
     hours = round(128e6 / (16 * 1000) / 3600 + 0.3, 1)
     assert f"= {hours} hours, so {round(hours * float(an_hour))} dollars" in readme
+
+
+def test_ray_has_every_command_that_the_readme_tells_to_run():
+    lines = re.findall(r"^ray .*$", (CLUSTER / "README.md").read_text(), flags=re.MULTILINE)
+    assert len(lines) > 10
+    for line in lines:
+        ray_parses(line)
 
 
 def test_no_file_has_anything_that_looks_like_a_secret():
