@@ -61,6 +61,19 @@ def test_compute_engine_takes_every_machine():
         jsonschema.validate(node_type["node_config"], instance)
 
 
+def test_google_disks_are_in_the_machines_zone_and_of_a_kind_that_gpu_machines_take():
+    config = loaded("gcp")
+    zone = config["provider"]["availability_zone"]
+    assert zone.startswith(config["provider"]["region"])
+    for node_type in config["available_node_types"].values():
+        (disk,) = node_type["node_config"]["disks"]
+        assert disk["initializeParams"]["diskType"] == f"zones/{zone}/diskTypes/pd-balanced"
+    disks_gb = sum(
+        _disk_gb(t) * (t["max_workers"] or 1) for t in config["available_node_types"].values()
+    )
+    assert f"{disks_gb} GB of SSD disks" in (CLUSTER / "README.md").read_text()
+
+
 def _strict(schemas: Any) -> Any:
     """Google's discovery schemas as JSON schemas: references are paths, unknown fields errors."""
     if isinstance(schemas, list):
