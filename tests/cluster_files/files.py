@@ -16,6 +16,14 @@ KUBERAY = ("raycluster", "rayjob-filter", "rayjob-train")
 
 OBJECT_STORE_FRACTION = 0.3
 """Of a machine's memory: Ray's DEFAULT_OBJECT_STORE_MEMORY_PROPORTION, compared in test_ray_up."""
+MACHINES = {  # vCPU, GiB, GPUs: the clouds' own tables
+    "m7i.xlarge": (4, 16, 0),
+    "m7i.4xlarge": (16, 64, 0),
+    "g6.2xlarge": (8, 32, 1),
+    "e2-standard-4": (4, 16, 0),
+    "n2-standard-16": (16, 64, 0),
+    "g2-standard-8": (8, 32, 1),
+}
 
 
 def loaded(name: str) -> Any:

@@ -9,7 +9,9 @@ import jsonschema
 import pytest
 
 from tests.cluster_files.files import (
+    CLUSTER,
     KUBERAY,
+    MACHINES,
     OBJECT_STORE_FRACTION,
     cluster_spec,
     gigabytes,
@@ -90,6 +92,28 @@ def test_ray_knows_every_option_that_it_is_started_and_drained_with(name):
         (container,) = group["template"]["spec"]["containers"]
         if "lifecycle" in container:
             ray_parses(container["lifecycle"]["preStop"]["exec"]["command"][-1])
+
+
+def test_the_readmes_pools_of_machines_are_those_that_the_pods_look_for():
+    readme = (CLUSTER / "README.md").read_text().replace("\\\n", "")
+    pools = {}
+    for name, flags in re.findall(r"^pool (\S+) (.*)$", readme, flags=re.MULTILINE):
+        pools[name] = dict(re.findall(r"--([a-z-]+) (\S+)", flags))
+    groups = groups_of("raycluster")
+    assert set(pools) == set(groups) - {"head"}
+    for name, pool in pools.items():
+        pod = groups[name]["template"]["spec"]
+        labels = dict(pair.split("=") for pair in pool["node-labels"].split(","))
+        assert pod["nodeSelector"] == labels
+        assert int(pool["max-nodes"]) == groups[name]["maxReplicas"]
+        for key, value in re.findall(r"([^=,]+)=([^:]+):NoSchedule", pool.get("node-taints", "")):
+            assert _tolerates(pod, key, value)
+        cpus, memory_gb, gpus = MACHINES[pool["machine-type"]]
+        limits = pod["containers"][0]["resources"]["limits"]
+        # What GKE leaves to pods of 16 vCPU, 64 GB and of 8 vCPU, 32 GB: about 57 and 28 GiB.
+        assert cpus - 3 < float(limits["cpu"]) < cpus - 0.5
+        assert gigabytes(limits["memory"]) < 0.85 * memory_gb
+        assert limits.get("nvidia.com/gpu") == (str(gpus) if gpus else None)
 
 
 def _tolerates(pod: dict[str, Any], key: str, value: str) -> bool:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.cluster_files.files import (
     CLUSTER,
+    MACHINES,
     OBJECT_STORE_FRACTION,
     RAY_UP,
     gigabytes,
@@ -20,14 +21,6 @@ from tests.cluster_files.files import (
 
 AMI_GB, IMAGE_GB = 75, 20
 """What Deep Learning images of both clouds and ours, unpacked, take of a disk."""
-MACHINES = {  # vCPU, GiB, GPUs: the clouds' own tables
-    "m7i.xlarge": (4, 16, 0),
-    "m7i.4xlarge": (16, 64, 0),
-    "g6.2xlarge": (8, 32, 1),
-    "e2-standard-4": (4, 16, 0),
-    "n2-standard-16": (16, 64, 0),
-    "g2-standard-8": (8, 32, 1),
-}
 
 
 @pytest.mark.parametrize("name", RAY_UP)
