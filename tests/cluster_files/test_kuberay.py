@@ -98,7 +98,7 @@ def test_the_readmes_pools_of_machines_are_those_that_the_pods_look_for():
     readme = (CLUSTER / "README.md").read_text().replace("\\\n", "")
     pools = {}
     for name, flags in re.findall(r"^pool (\S+) (.*)$", readme, flags=re.MULTILINE):
-        pools[name] = dict(re.findall(r"--([a-z-]+) (\S+)", flags))
+        pools[name] = dict(re.findall(r"--([a-z-]+) ([^-]\S*)", flags))
     groups = groups_of("raycluster")
     assert set(pools) == set(groups) - {"head"}
     for name, pool in pools.items():
