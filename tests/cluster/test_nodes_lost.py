@@ -23,7 +23,7 @@ from dfn_ray.testing.timeline import timeline_table, watching
 from tests.chaos.kill_everything import compare
 from tests.cluster.conftest import connected, meanwhile, parts_of, say, until
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.cluster]
 NODES = {"decode": DECODE_NODE, "score": SCORE_NODE}
 UNDER_WAY_S = 5.0
 """What a node had begun, or had in its queue, when it was told to go, may last that long."""
@@ -87,7 +87,6 @@ def test_a_killed_gpu_node_leaves_no_trace(cluster, trial):
     cluster.add_nodes({"score-1": SCORE_NODE})
 
 
-@pytest.mark.cluster
 @pytest.mark.parametrize("role", NODES)
 def test_three_nodes_killed_in_one_run_leave_no_trace(cluster, trial, role):
     victims = [f"{role}-1", f"{role}-2", f"{role}-3"]
@@ -107,7 +106,6 @@ def test_three_nodes_killed_in_one_run_leave_no_trace(cluster, trial, role):
     cluster.add_nodes({f"{role}-{n}": NODES[role] for n in (1, 2)})
 
 
-@pytest.mark.cluster
 @pytest.mark.parametrize("role", NODES)
 def test_a_node_that_is_to_go_gets_no_new_work(cluster, trial, role):
     leaving, told = node_id(f"{role}-1"), []
@@ -127,7 +125,6 @@ def test_a_node_that_is_to_go_gets_no_new_work(cluster, trial, role):
     cluster.add_nodes({f"{role}-1": NODES[role]})
 
 
-@pytest.mark.cluster
 def test_a_gpu_that_comes_late_is_waited_for_and_the_user_told(cluster, trial, capsys, monkeypatch):
     for number in (1, 2):
         cluster.kill_node(f"score-{number}")
@@ -153,7 +150,6 @@ def killed():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.cluster
 @pytest.mark.parametrize("fail", [out_of_memory, killed])
 def test_a_node_on_which_no_scorer_starts_is_avoided(cluster, trial, monkeypatch, fail):
     bad = node_id("score-1")
