@@ -8,6 +8,7 @@
     ├── RunTakenOver            another driver resumed this run; this one must stop
     ├── ErrorBudgetExceeded     more samples or shards failed than the recipe allows
     ├── IncompleteRun           chunks are missing where the step needs all of them
+    ├── ScorersFailed           actors that run networks cannot start anywhere
     ├── TrainingFailed          workers keep dying, or the loss is not a number
     └── VerificationError       a promise does not hold on storage
 
@@ -57,6 +58,10 @@ class IncompleteRun(DfnRayError):
     """Chunks of the pool are not committed yet, but the step needs all of them."""
 
 
+class ScorersFailed(DfnRayError):
+    """The actors that run networks cannot start: on no node, or not on the one that this comes from."""
+
+
 class TrainingFailed(DfnRayError):
     """Training cannot go on: its workers die without getting any further, or the loss is not a number."""
 
@@ -66,6 +71,9 @@ class VerificationError(DfnRayError):
 
 
 def last_line(error: BaseException) -> str:
-    """The line of an error that says what it is: the last one, below whatever traceback Ray put before it."""
-    lines = str(error).strip().splitlines()
+    """The line of an error that says what it is: the last one, below whatever traceback Ray put before it.
+
+    Ray Data appends advice on its retries to what a task raises: that is left out.
+    """
+    lines = str(error).partition("\nFailed to apply UDF transform")[0].strip().splitlines()
     return lines[-1] if lines else type(error).__name__

@@ -11,8 +11,16 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def pytest_collection_modifyitems(items):
-    """Tests that need Ray come last: some others fork, and a Ray driver that forks may wait for ever for its cluster."""
-    items.sort(key=lambda item: "local_ray" in item.fixturenames)
+    """Tests that need Ray come last: some others fork, and a Ray driver that forks may wait for ever for its cluster.
+
+    Those with a cluster of their own come before those that share the session's: a process has one Ray at a time.
+    """
+    items.sort(
+        key=lambda item: (
+            "local_ray" in item.fixturenames,
+            item.get_closest_marker("ray") is not None,
+        )
+    )
 
 
 @pytest.fixture(scope="session")

@@ -148,3 +148,25 @@ def test_a_misspelt_setting_is_told_what_it_may_stand_for():
         RecipeError, match=r"select\.keep_fracton: no such setting; did you mean keep_fraction\?"
     ):
         recipe_from(VALUES, ["select.keep_fracton=0.1"])
+
+
+def test_labels_and_resources_of_nodes_are_tables_of_the_recipe():
+    recipe = recipe_from(
+        VALUES, ['decode.labels={dfn-role = "decode"}', "scorers.resources.slot=0.5"]
+    )
+    assert recipe.decode.labels == {"dfn-role": "decode"}
+    assert recipe.scorers.resources == {"slot": 0.5}
+    assert recipe_from(recipe_values(recipe)) == recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("scorers.resources.GPU=1", "scorers.resources: need custom resources; cpus and gpus"),
+        ("decode.resources.slot=0", "decode.resources.slot: need resources.slot > 0, got 0"),
+        ('decode.labels.zone="!a"', "decode.labels: need keys and values of letters"),
+    ],
+)
+def test_a_placement_that_no_node_can_have_is_named(override, problem):
+    with pytest.raises(RecipeError, match=problem):
+        recipe_from(VALUES, [override])

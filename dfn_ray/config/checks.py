@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import pydantic
@@ -34,3 +36,23 @@ def above(name: str, value: float, low: float) -> None:
     """Raise ValueError unless value > low."""
     if not value > low:
         raise ValueError(f"{name}: need {name} > {low}, got {value}")
+
+
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?")
+"""What Ray takes for keys and values of labels, but for its operators (`!a`, `in(a, b)`): nodes are counted by them."""
+_OWN_SETTINGS = ("CPU", "GPU", "memory", "object_store_memory")
+
+
+def placement(labels: Mapping[str, str], resources: Mapping[str, float]) -> None:
+    """Raise ValueError unless nodes can be chosen by these labels and custom resources."""
+    for name, value in labels.items():
+        if not _LABEL.fullmatch(name) or not _LABEL.fullmatch(value):
+            raise ValueError(
+                f"labels: need keys and values of letters, digits and . _ - /, got {name!r} = {value!r}"
+            )
+    for name, amount in resources.items():
+        if name in _OWN_SETTINGS:
+            raise ValueError(
+                f"resources: need custom resources; cpus and gpus are settings of their own, got {name}"
+            )
+        above(f"resources.{name}", amount, 0)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dfn_ray.config.checks import STRICT, Texts, above, at_least, between
+from dfn_ray.config.checks import STRICT, Texts, above, at_least, between, placement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,11 +94,17 @@ class Decode:
     """A single image that takes longer fails with `decode_timeout`."""
     cpus: float = 1.0
     """CPUs a decode task reserves, > 0."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Only nodes with these Ray labels read, decode and commit, e.g. `{dfn-role = "decode"}`: a node of scorers then
+    scores and does nothing else."""
+    resources: Mapping[str, float] = field(default_factory=dict)
+    """Custom Ray resources that such a task reserves, by name."""
 
     def __post_init__(self) -> None:
         at_least("max_pixels", self.max_pixels, 1)
         above("timeout_s", self.timeout_s, 0)
         above("cpus", self.cpus, 0)
+        placement(self.labels, self.resources)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +160,10 @@ class Scorers:
     """GPUs per actor, fractions allowed; 0 runs on the CPU."""
     cpus: float = 0.0
     """CPUs per actor reserved in Ray. 0 by default: two actors at 1 CPU starve the readers of a 2-core machine."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Only nodes with these Ray labels score, e.g. `{dfn-role = "score"}`."""
+    resources: Mapping[str, float] = field(default_factory=dict)
+    """Custom Ray resources that an actor reserves, by name."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where the forward runs; stated, never guessed. `cuda` needs `gpus > 0`."""
     batch_size: int = 256
@@ -174,6 +185,7 @@ class Scorers:
         at_least("cpus", self.cpus, 0)
         at_least("batch_size", self.batch_size, 1)
         at_least("threads", self.threads, 1)
+        placement(self.labels, self.resources)
         if self.device == "cuda" and self.gpus == 0:
             raise ValueError('gpus: device = "cuda" needs gpus > 0, got 0')
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pydantic
 from pydantic_core import ArgsKwargs
 
-from dfn_ray.config.checks import STRICT, Texts, above, at_least, between
+from dfn_ray.config.checks import STRICT, Texts, above, at_least, between, placement
 from dfn_ray.config.filtering import Decode, Network, Pool
 
 
@@ -138,7 +138,12 @@ class Workers:
     device: Literal["cpu", "cuda"] = "cpu"
     """Where the model is; stated, never guessed. `cuda` reserves one GPU per worker."""
     cpus: float = 1.0
-    """CPUs that a worker reserves. Decoding runs in tasks that reserve their own."""
+    """CPUs that a worker reserves. Decoding runs in tasks that reserve their own (`[decode]`)."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Only nodes with these Ray labels train. `[decode]` says which decode."""
+    resources: Mapping[str, float] = field(default_factory=dict)
+    """Custom Ray resources that a worker reserves, by name. Ray Train decides how many workers there can be by resources
+    and not by labels: where min_size < max_size on the CPU, give the nodes that train one of their own."""
     threads: int | None = None
     """CPU threads of a worker's torch. None: its CPUs, rounded up."""
     parallel: Literal["ddp", "fsdp2"] = "ddp"
@@ -161,6 +166,7 @@ class Workers:
         at_least("threads", self.threads, 1)
         at_least("max_failures", self.max_failures, 0)
         above("resize_interval_s", self.resize_interval_s, 0)
+        placement(self.labels, self.resources)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,16 +179,16 @@ class Feed:
     """Samples that are read and shuffled together, from chunks all over the sources; webdataset's buffer has 5,000."""
     prefetch_batches: int = 4
     """Batches that wait at each worker."""
-    cpus: float = 1.0
-    """CPUs that a decode task reserves."""
     groups_per_attempt: int = 20_000
     """Read tasks planned at a time; bounds the driver's and Ray's memory. More are planned when they are used up."""
+    no_progress_timeout_s: float = 7200.0
+    """Stop when no data move for this long. Ray's own default, 30 min, ends jobs that wait for spot machines."""
 
     def __post_init__(self) -> None:
         between("group_samples", self.group_samples, 1, 1_000_000)
         at_least("prefetch_batches", self.prefetch_batches, 0)
-        above("cpus", self.cpus, 0)
         at_least("groups_per_attempt", self.groups_per_attempt, 1)
+        above("no_progress_timeout_s", self.no_progress_timeout_s, 0)
 
 
 @dataclass(frozen=True, kw_only=True)

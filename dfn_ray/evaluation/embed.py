@@ -22,6 +22,7 @@ from dfn_ray.clip.text import tokenize
 from dfn_ray.config import Scorers
 from dfn_ray.flow.cells import Cell, array_column, column_array, over_cells
 from dfn_ray.flow.classnames import prompt
+from dfn_ray.flow.pools import Starts
 from dfn_ray.flow.prepare import Preparation, pixels_column, prepare
 from dfn_ray.flow.statuses import mark
 from dfn_ray.schema import Chunk, Reason, Status
@@ -132,9 +133,10 @@ class Embedder:
 class EmbedderActor(Embedder):
     """An Embedder as Ray Data runs it: the network comes from the object store, blocks of cells come and go."""
 
-    def __init__(self, network: ray.ObjectRef, scorers: Scorers) -> None:
-        (frozen,) = ray.get(network)
-        super().__init__(frozen, scorers)
+    def __init__(self, network: ray.ObjectRef, scorers: Scorers, starts: Starts) -> None:
+        with starts.watched():
+            (frozen,) = ray.get(network)
+            super().__init__(frozen, scorers)
         self._name = ray.get_runtime_context().get_actor_id() or ""
 
     def __call__(self, block: pa.Table) -> pa.Table:  # pyright: ignore[reportIncompatibleMethodOverride]

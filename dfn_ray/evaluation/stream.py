@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import ray
-from ray.data import ActorPoolStrategy, Dataset
+from ray.data import Dataset
 
 from dfn_ray.config import EvaluateRecipe, Scorers
 from dfn_ray.evaluation.embed import EmbedderActor
 from dfn_ray.evaluation.sets import LocatedSet
 from dfn_ray.flow.cells import Cell, Stage
 from dfn_ray.flow.datasets import (
-    TASK_RETRIES,
     Work,
     cells_of,
     configure,
@@ -21,6 +20,7 @@ from dfn_ray.flow.datasets import (
     retry_arguments,
     stage_arguments,
 )
+from dfn_ray.flow.pools import Starts, pool_arguments
 
 
 def embed_set(
@@ -44,16 +44,12 @@ def embed_cells(
 
 
 def _embedded(prepared: Dataset, network: ray.ObjectRef, scorers: Scorers) -> Iterator[Cell]:
+    starts = Starts()
     with retry_arguments():
         embedded = prepared.map_batches(
             EmbedderActor,
-            fn_constructor_args=(network, scorers),
-            batch_size=1,
-            batch_format="pyarrow",
-            num_gpus=scorers.gpus,
-            num_cpus=scorers.cpus,
-            compute=ActorPoolStrategy(min_size=scorers.min_size, max_size=scorers.max_size),
-            max_task_retries=TASK_RETRIES,
+            fn_constructor_args=(network, scorers, starts),
+            **pool_arguments(scorers, starts),
         )
     return cells_of(embedded)
 

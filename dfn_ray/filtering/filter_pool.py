@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from dfn_ray.config import Pool, Recipe, Select, stored_pool
+from dfn_ray.config import Decode, Pool, Recipe, Select, stored_pool
 from dfn_ray.filtering.preflight import (
     MATERIALIZED,
     materialized_fingerprint,
@@ -85,7 +85,7 @@ def materialize(recipe: Recipe, *, out_uri: str | None = None) -> dict[str, Any]
         return stored
     settler = Settler(scores, selected.selection, _pool_of(run), out.store, from_pool=True)
     connect()
-    _read_back(run, settler, _survey(run, settler).missing)
+    _read_back(run, settler, _survey(run, settler).missing, recipe.decode)
     return _write_selection(run, out.store, scores, selected, State.FINAL)
 
 
@@ -124,8 +124,8 @@ def _finalise(run: Run, recipe: Recipe) -> dict[str, Any]:
     settler = Settler(scores, selected.selection, _pool_of(run), run.store)
     survey = _survey(run, settler)
     connect()
-    each(survey.unsettled, settler.settle_part)
-    _read_back(run, settler, survey.missing)
+    each(survey.unsettled, settler.settle_part, recipe.decode)
+    _read_back(run, settler, survey.missing, recipe.decode)
     for name in survey.orphans:
         run.store.delete(name)
     return _write_selection(run, run.store, scores, selected, State.FINAL)
@@ -165,12 +165,14 @@ def _survey(run: Run, settler: Settler) -> _Survey:
     return survey
 
 
-def _read_back(run: Run, settler: Settler, missing: Mapping[str, Sequence[str]]) -> None:
+def _read_back(
+    run: Run, settler: Settler, missing: Mapping[str, Sequence[str]], decode: Decode
+) -> None:
     """Fetch kept samples whose bytes did not travel from the pool, shard by shard."""
     if missing:
         shards = [shard for shard in listed_shards(read_listing(run)) if shard.uri in missing]
         items = [(shard, tuple(missing[shard.uri])) for shard in shards]
-        each(items, settler.read_back)
+        each(items, settler.read_back, decode)
 
 
 def _write_selection(

@@ -22,6 +22,7 @@ from dfn_ray.filtering.fingerprint import scoring_fingerprint
 from dfn_ray.filtering.preflight import SCORED, refuse_other_scoring
 from dfn_ray.filtering.scorer import ScorerActor
 from dfn_ray.filtering.stream import Committed
+from dfn_ray.flow.capacity import scorers_needed, telling_lacks
 from dfn_ray.flow.cells import Cell
 from dfn_ray.flow.datasets import Work, connect, share
 from dfn_ray.flow.fingerprint import with_threads
@@ -178,22 +179,23 @@ def _attempt(
         decode=job.recipe.decode,
         prepare=partial(prepare, preparation=preparation),
         scorer=ScorerActor,
-        scorer_arguments=(
-            networks,
-            inputs,
-            job.recipe.scorers,
-            job.recipe.deciding_network,
-            bounds,
-        ),
+        scorer_arguments={
+            "networks": networks,
+            "inputs": inputs,
+            "scorers": job.recipe.scorers,
+            "deciding": job.recipe.deciding_network,
+            "bounds": bounds,
+        },
         scorers=job.recipe.scorers,
         committer=_committer(job, bounds),
         execution=job.recipe.execution,
         tolerant=tolerant,
     )
     try:
-        for part in committed:
-            part.enter(job.ledger, job.progress)
-            _judge(job)
+        with telling_lacks(scorers_needed(job.recipe.scorers), job.progress.say):
+            for part in committed:
+                part.enter(job.ledger, job.progress)
+                _judge(job)
     except (RayError, StorageError) as error:
         job.run.check_attempt()
         if not tolerant:
@@ -234,7 +236,7 @@ def _give_up_killers(job: ScoringJob, work: Sequence[Work], bounds: Bounds) -> N
     if len(work) > MAX_SUSPECTS:
         return
     for item in work:
-        if stream.survives_reading(item.shard, job.recipe.pool):
+        if stream.survives_reading(item.shard, job.recipe.pool, job.recipe.decode):
             continue
         first_row = sum(job.ledger.open_chunks(item.shard.uri).values())
         chunk = Chunk(

@@ -17,6 +17,7 @@ from dfn_ray.clip.network import FrozenNetwork, build
 from dfn_ray.config import Scorers
 from dfn_ray.filtering.bounds import Bounds
 from dfn_ray.flow.cells import Cell, column_array, over_cells
+from dfn_ray.flow.pools import Starts
 from dfn_ray.flow.prepare import NetworkInputs, pixels_column, tokens_column
 from dfn_ray.flow.statuses import mark, replace_column
 from dfn_ray.schema import (
@@ -90,13 +91,16 @@ class ScorerActor(Scorer):
 
     def __init__(
         self,
+        *,
         networks: ray.ObjectRef,
         inputs: Sequence[NetworkInputs],
         scorers: Scorers,
         deciding: str,
         bounds: Bounds,
+        starts: Starts,
     ) -> None:
-        super().__init__(ray.get(networks), inputs, scorers, deciding, bounds)
+        with starts.watched():
+            super().__init__(ray.get(networks), inputs, scorers, deciding, bounds)
         self._name = ray.get_runtime_context().get_actor_id() or ""
 
     def __call__(self, block: pa.Table) -> pa.Table:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
-from ray.data import ActorPoolStrategy, Dataset
+from ray.data import Dataset
 from ray.exceptions import WorkerCrashedError
 
 from dfn_ray.config import Decode, Execution, Pool, Scorers
@@ -23,10 +23,12 @@ from dfn_ray.flow.datasets import (
     configure,
     own_errors,
     read_pool,
+    reserved,
     retry_arguments,
     rows_of,
     stage_arguments,
 )
+from dfn_ray.flow.pools import Starts, pool_arguments
 from dfn_ray.manifest import Ledger
 from dfn_ray.pool import Shard, iter_chunks
 from dfn_ray.schema import Chunk
@@ -77,7 +79,7 @@ def score_stream(
     decode: Decode,
     prepare: Stage,
     scorer: type,
-    scorer_arguments: tuple[Any, ...],
+    scorer_arguments: Mapping[str, Any],
     scorers: Scorers,
     committer: Committer,
     execution: Execution,
@@ -88,21 +90,17 @@ def score_stream(
     `tolerant` leaves out tasks that keep dying instead of stopping; what they held stays uncommitted.
     """
     _configure(execution, tolerant)
+    starts = Starts()
     with retry_arguments():
         parts = (
             read_pool(work, pool, decode)
             .map_batches(**stage_arguments(prepare, decode))
             .map_batches(
                 scorer,
-                fn_constructor_args=scorer_arguments,
-                batch_size=1,
-                batch_format="pyarrow",
-                num_gpus=scorers.gpus,
-                num_cpus=scorers.cpus,
-                compute=ActorPoolStrategy(min_size=scorers.min_size, max_size=scorers.max_size),
-                max_task_retries=TASK_RETRIES,
+                fn_constructor_kwargs={**scorer_arguments, "starts": starts},
+                **pool_arguments(scorers, starts),
             )
-            .map_batches(committer, **_committing(committer, execution))
+            .map_batches(committer, **_committing(committer, execution, decode))
         )
     return _committed(parts)
 
@@ -123,12 +121,12 @@ def keep_stream(
         parts = (
             read_pool(work, pool, decode)
             .map_batches(**stage_arguments(stage, decode))
-            .map_batches(committer, **_committing(committer, execution))
+            .map_batches(committer, **_committing(committer, execution, decode))
         )
     return _committed(parts)
 
 
-def survives_reading(shard: Shard, pool: Pool) -> bool:
+def survives_reading(shard: Shard, pool: Pool, decode: Decode) -> bool:
     """False when walking the shard kills the process that does it, three times out of three."""
 
     @ray.remote(max_retries=2)
@@ -138,21 +136,21 @@ def survives_reading(shard: Shard, pool: Pool) -> bool:
 
     try:
         with own_errors():
-            ray.get(walk.remote())
+            ray.get(walk.options(**reserved(decode)).remote())
     except WorkerCrashedError:
         return False
     return True
 
 
-def _committing(committer: Committer, execution: Execution) -> dict[str, Any]:
+def _committing(committer: Committer, execution: Execution, decode: Decode) -> dict[str, Any]:
     """The last stage as arguments of map_batches: a part's worth of chunks a call."""
     narrow = committer.bounds.lo == float("-inf")
     chunks = execution.chunks_per_part
     return {
         "batch_size": min(chunks, NARROW_PART_CHUNKS) if narrow else chunks,
         "batch_format": "pyarrow",
-        "num_cpus": COMMIT_CPUS,
         "max_retries": TASK_RETRIES,
+        **reserved(replace(decode, cpus=COMMIT_CPUS)),
     }
 
 

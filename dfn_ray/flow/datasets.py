@@ -22,13 +22,18 @@ from ray.data.block import BlockMetadata
 from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
 
-from dfn_ray.config import Decode, Pool
+from dfn_ray.config import Decode, Pool, Scorers
 from dfn_ray.errors import DfnRayError
 from dfn_ray.flow.cells import Cell, Stage, over_cells, pack, unpack
 from dfn_ray.pool import Shard, iter_chunks
 
 TASK_RETRIES = 3
 """Times Ray runs a task again whose process died. A shard that still fails is taken up again by the wave loop."""
+ACTOR_DEATHS = 32
+"""Actors in a row that may die before they have started. `flow.pools` judges earlier and says more, but for actors
+that do not get as far as that: on nodes that lack a package, say."""
+NODE_ID = "ray.io/node-id"
+"""The label that Ray gives to every node."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,11 @@ def connect() -> None:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         # A local Ray's dashboard is ten processes that nobody looks at; a cluster's head has its own.
         ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+
+
+def drivers_node() -> dict[str, str]:
+    """The label selector of the node that this runs on: for actors that must not go with another node."""
+    return {NODE_ID: ray.get_runtime_context().get_node_id()}
 
 
 def share(networks: Sequence[Any]) -> ray.ObjectRef:
@@ -78,15 +88,26 @@ class _ItemSource(Datasource):
         ]
 
 
+def reserved(section: Decode | Scorers) -> dict[str, Any]:
+    """What a task or an actor of a section asks of its node, as arguments of Ray and of Ray Data."""
+    asked: dict[str, Any] = {"num_cpus": section.cpus}
+    if section.labels:
+        asked["label_selector"] = dict(section.labels)
+    if section.resources:
+        asked["resources"] = dict(section.resources)
+    return asked
+
+
 def read_items(
-    items: Sequence[Any], read: Callable[[Any], Iterable[pa.Table]], *, cpus: float
+    items: Sequence[Any], read: Callable[[Any], Iterable[pa.Table]], decode: Decode
 ) -> Dataset:
-    """The tables that `read` yields for each item, one task per item."""
+    """The tables that `read` yields for each item, one task per item, where and with what `decode` says."""
     with retry_arguments():
         return ray.data.read_datasource(
             _ItemSource(items, read),
             override_num_blocks=len(items),
-            ray_remote_args={"num_cpus": cpus, "max_retries": TASK_RETRIES},
+            ray_remote_args={"max_retries": TASK_RETRIES},
+            **reserved(decode),
         )
 
 
@@ -104,7 +125,7 @@ def from_cells(cells: Sequence[Cell]) -> Dataset:
 
 def read_pool(work: Sequence[Work], pool: Pool, decode: Decode) -> Dataset:
     """One row per chunk of the work, bytes untouched."""
-    return read_items(work, partial(_read_shard, pool=pool), cpus=decode.cpus)
+    return read_items(work, partial(_read_shard, pool=pool), decode)
 
 
 def stage_arguments(stage: Stage, decode: Decode) -> dict[str, Any]:
@@ -116,13 +137,15 @@ def stage_arguments(stage: Stage, decode: Decode) -> dict[str, Any]:
         "fn": partial(over_cells, stage=stage),
         "batch_size": None,
         "batch_format": "pyarrow",
-        "num_cpus": decode.cpus,
         "max_retries": TASK_RETRIES,
+        **reserved(decode),
     }
 
 
-def each(items: Sequence[Any], function: Callable[[Any], None]) -> None:
-    """Run an idempotent function on every item, in tasks."""
+def each(
+    items: Sequence[Any], function: Callable[[Any], None], decode: Decode | None = None
+) -> None:
+    """Run an idempotent function on every item, in tasks, where `decode` says."""
     if not items:
         return
 
@@ -131,15 +154,18 @@ def each(items: Sequence[Any], function: Callable[[Any], None]) -> None:
             function(items[index])
         return batch
 
-    context = DataContext.get_current()
-    context.max_errored_blocks = 0
-    context.raise_original_map_exception = True
-    be_quiet(context)
+    configure(errored_blocks=0)
     blocks = min(len(items), 1024)
     with retry_arguments():
         done = ray.data.from_items(
             [{"item": index} for index in range(len(items))], override_num_blocks=blocks
-        ).map_batches(run, batch_size=1, batch_format="pyarrow", max_retries=TASK_RETRIES)
+        ).map_batches(
+            run,
+            batch_size=1,
+            batch_format="pyarrow",
+            max_retries=TASK_RETRIES,
+            **reserved(decode or Decode()),
+        )
     for _ in rows_of(done):
         pass
 
@@ -194,17 +220,19 @@ def cells_of(dataset: Dataset) -> Iterator[Cell]:
         yield from unpack(block)
 
 
-def configure(*, errored_blocks: int, no_progress_timeout_s: float) -> None:
-    """Settings of the chains made from here on: how many tasks may be given up, and how long nothing may move."""
+def configure(*, errored_blocks: int, no_progress_timeout_s: float | None = None) -> DataContext:
+    """Settings of the chains made from here on: how many tasks may be given up, and how long nothing may move.
+
+    None leaves that as it is.
+    """
     context = DataContext.get_current()
     context.max_errored_blocks = errored_blocks
-    context.execution_no_progress_timeout_s = no_progress_timeout_s
+    if no_progress_timeout_s is not None:
+        context.execution_no_progress_timeout_s = no_progress_timeout_s
     context.raise_original_map_exception = True
-    be_quiet(context)
-
-
-def be_quiet(context: DataContext) -> None:
-    """Leave progress to dfn_ray's own line: Ray Data's bars count blocks, not samples."""
+    context.max_consecutive_actor_init_deaths = ACTOR_DEATHS
+    # Progress is dfn_ray's own line: Ray Data's bars count blocks, not samples.
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    return context

@@ -9,7 +9,7 @@ from typing import Any
 from dfn_ray.config import Decode, Pool, Scorers
 
 _NOT_SCORE_CHANGING_POOL = ("uri",)  # which shards there are is in the listing digest
-_NOT_SCORE_CHANGING_DECODE = ("timeout_s", "cpus")
+_NOT_SCORE_CHANGING_DECODE = ("timeout_s", "cpus", "labels", "resources")
 
 
 def pool_fingerprint(pool: Pool) -> dict[str, Any]:

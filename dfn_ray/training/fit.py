@@ -16,6 +16,8 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from dfn_ray.errors import DfnRayError, InputError, StorageError, TrainingFailed
+from dfn_ray.flow.capacity import telling_lacks, workers_needed
+from dfn_ray.flow.datasets import drivers_node
 from dfn_ray.manifest import Run
 from dfn_ray.telemetry import TrainingProgress
 from dfn_ray.training.job import Job
@@ -33,7 +35,7 @@ def fit(
     Raises the DfnRayError of a worker that no other start can mend.
     """
     recipe, workers = plan.recipe, plan.recipe.workers
-    reports = _Reports.remote()  # pyright: ignore[reportAttributeAccessIssue]
+    reports = _Reports.options(label_selector=drivers_node()).remote()  # pyright: ignore[reportAttributeAccessIssue]
     job = Job(run=plan.run, recipe=recipe, network=network, until_samples=target, reports=reports)
     generations = plan.run.read_json(GENERATION) or {"number": 0}
     size = (
@@ -49,7 +51,9 @@ def fit(
             num_workers=size,
             use_gpu=workers.device == "cuda",
             resources_per_worker={"CPU": workers.cpus}
-            | ({"GPU": 1} if workers.device == "cuda" else {}),
+            | ({"GPU": 1} if workers.device == "cuda" else {})
+            | dict(workers.resources),
+            label_selector=dict(workers.labels) or None,
             elastic_resize_monitor_interval_s=workers.resize_interval_s,
         ),
         run_config=RunConfig(
@@ -63,7 +67,7 @@ def fit(
         datasets={DATASET: plan},
         dataset_config=in_order(),
     )
-    with _watching(reports, progress):
+    with _watching(reports, progress), telling_lacks(workers_needed(workers), progress.say):
         try:
             trainer.fit()
         except (TrainingFailedError, RayError) as error:

@@ -38,7 +38,7 @@ class NextSamples:
         readings = list(self.readings(generation.position.seen, generation.position.samples_seen))
         rows = self.recipe.batch_size // self.recipe.workers.max_size
         block_bytes = min(max(rows * self.row_bytes, _MIN_BLOCK_BYTES), _MAX_BLOCK_BYTES)
-        return input_dataset(readings, self.feeding, self.recipe.feed, block_bytes=block_bytes)
+        return input_dataset(readings, self.feeding, self.recipe, block_bytes=block_bytes)
 
     def readings(self, seen: Seen, samples_seen: int) -> Iterator[Reading]:
         """The groups from there on, as many as are needed or may be planned at a time."""

@@ -17,8 +17,8 @@ from ray.data import DataContext, DataIterator, Dataset, ExecutionOptions
 from ray.data.extensions import ArrowTensorArray
 from ray.train import DataConfig
 
-from dfn_ray.config import Feed, Source
-from dfn_ray.flow.datasets import be_quiet, read_items, tables_of
+from dfn_ray.config import Source, TrainRecipe
+from dfn_ray.flow.datasets import configure, read_items, tables_of
 from dfn_ray.pool import Shard
 from dfn_ray.training.index import INDEX_SCHEMA, index_shard
 from dfn_ray.training.samples import GroupInputs
@@ -41,14 +41,18 @@ class Reading:
 
 
 def input_dataset(
-    readings: Sequence[Reading], feeding: ray.ObjectRef, feed: Feed, *, block_bytes: int
+    readings: Sequence[Reading],
+    feeding: ray.ObjectRef,
+    recipe: TrainRecipe,
+    *,
+    block_bytes: int,
 ) -> Dataset:
     """The inputs of the groups, in order: `image`, `text`, `place`, `failed` (see `feed.Inputs`).
 
     Blocks of about `block_bytes`, a worker's batch or so: the split over workers hands out whole blocks.
     """
-    _configure().target_max_block_size = block_bytes
-    return read_items(readings, partial(_feed, feeding=feeding), cpus=feed.cpus)
+    _configure(recipe).target_max_block_size = block_bytes
+    return read_items(readings, partial(_feed, feeding=feeding), recipe.decode)
 
 
 def in_order() -> DataConfig:
@@ -64,17 +68,15 @@ def batches(samples: DataIterator, *, batch_size: int, prefetch: int) -> Iterato
     )
 
 
-def index_sources(
-    sources: Sequence[Source], shards: Sequence[Sequence[Shard]], feed: Feed
-) -> pa.Table:
+def index_sources(recipe: TrainRecipe, shards: Sequence[Sequence[Shard]]) -> pa.Table:
     """The chunks of all sources, in any order: columns of `INDEX_SCHEMA`."""
-    _configure()
+    _configure(recipe)
     items = [
         (source, number, shard, place)
-        for number, source in enumerate(sources)
+        for number, source in enumerate(recipe.sources)
         for place, shard in enumerate(shards[number])
     ]
-    tables = list(tables_of(read_items(items, _index, cpus=feed.cpus)))
+    tables = list(tables_of(read_items(items, _index, recipe.decode)))
     return pa.concat_tables(tables) if tables else INDEX_SCHEMA.empty_table()
 
 
@@ -90,9 +92,5 @@ def _feed(reading: Reading, *, feeding: ray.ObjectRef) -> Iterable[pa.Table]:
         yield pa.table({name: ArrowTensorArray.from_numpy(array) for name, array in inputs.items()})
 
 
-def _configure() -> DataContext:
-    context = DataContext.get_current()
-    context.max_errored_blocks = 0
-    context.raise_original_map_exception = True
-    be_quiet(context)
-    return context
+def _configure(recipe: TrainRecipe) -> DataContext:
+    return configure(errored_blocks=0, no_progress_timeout_s=recipe.feed.no_progress_timeout_s)

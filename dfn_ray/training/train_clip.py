@@ -79,9 +79,10 @@ def _fingerprint(recipe: TrainRecipe, network: FrozenNetwork) -> dict[str, Any]:
     values = recipe_values(recipe)
     for free in ("run_uri", "model", "workers", "checkpoints", "logs", "scale"):
         del values[free]
-    for free in ("prefetch_batches", "cpus", "groups_per_attempt"):
+    for free in ("prefetch_batches", "groups_per_attempt", "no_progress_timeout_s"):
         del values["feed"][free]
-    del values["decode"]["cpus"]
+    for free in ("cpus", "labels", "resources"):
+        del values["decode"][free]
     return {"training": values, "start": network.fingerprint()}
 
 
@@ -124,7 +125,7 @@ def _index(run: Run, recipe: TrainRecipe, shards: Shards) -> pa.Table:
     for source in recipe.sources:
         if source.uid_list is not None:
             open_uid_list(source.uid_list)  # refuses an unsorted one
-    table = index_sources(recipe.sources, shards, recipe.feed)
+    table = index_sources(recipe, shards)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     run.store.write(INDEX, sink.getvalue())

@@ -448,6 +448,8 @@ def test_selecting_by_other_scoring_settings_is_refused_by_name(scored_run, tmp_
         f"scorers.threads={os.cpu_count()}",
         "decode.cpus=0.5",
         "decode.timeout_s=5.0",
+        "decode.labels.dfn-role=decode",
+        "scorers.resources.slot=1",
         "calibration.samples=5",
     ],
 )

@@ -141,7 +141,10 @@ def test_a_recipe_that_gives_other_weights_is_refused_by_name(local_ray, train_r
         with pytest.raises(FingerprintError, match=change.partition("=")[0].rpartition(".")[2]):
             train(train_recipe("samples_seen=32", "checkpoints.every_samples=32", change))
     # What only says where and how fast it runs is free.
-    train(train_recipe("samples_seen=32", "workers.max_failures=2", "logs.every_steps=3"))
+    free = ["workers.max_failures=2", "logs.every_steps=3", "feed.no_progress_timeout_s=60"]
+    placed = ["decode.labels.dfn-role=decode", "workers.labels.dfn-role=train"]
+    every = "checkpoints.every_samples=32"
+    train(train_recipe("samples_seen=32", every, *free, *placed))
 
 
 def test_a_loss_that_is_no_number_ends_the_run_at_once(local_ray, train_recipe):

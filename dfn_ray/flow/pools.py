@@ -1,0 +1,119 @@
+"""Pools of actors that run networks: what is asked of Ray for them, and what becomes of actors that cannot start.
+
+Facts that this rests on (Ray 2.60). An actor whose constructor raises is dead; Ray Data replaces it, by default not
+even once, and wherever a GPU is free: again on the node that cannot. One whose process dies while it starts is started
+again by Ray's core, for ever. So dfn_ray judges by itself: a node that fails while others do not is avoided, and when no
+actor can start anywhere, the run ends and says why.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray.data import ActorPoolStrategy
+
+from dfn_ray.config import Scorers
+from dfn_ray.errors import ScorersFailed, last_line
+from dfn_ray.flow.datasets import NODE_ID, TASK_RETRIES, drivers_node, reserved
+
+NODE_TRIES = 2
+"""Starts in a row that a node may fail, once an actor has started elsewhere, before it is avoided."""
+TRIES = 6
+"""Failed starts of a pool of which no actor has ever started, before it is given up."""
+
+
+class Starts:
+    """How the actors of a pool start, and where the next ones may. Travels to the actors."""
+
+    def __init__(self) -> None:
+        self._record: Any = _Record.options(label_selector=drivers_node()).remote()  # pyright: ignore[reportAttributeAccessIssue]
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """The start of the actor that this runs in. Raises ScorersFailed at once where that is known to be in vain."""
+        context = ray.get_runtime_context()
+        actor, node = context.get_actor_id(), context.get_node_id()
+        if (refusal := ray.get(self._record.begin.remote(actor, node))) is not None:
+            raise ScorersFailed(refusal)
+        try:
+            yield
+        except Exception as error:
+            ray.get(self._record.fail.remote(actor, f"{type(error).__name__}: {last_line(error)}"))
+            raise
+        ray.get(self._record.succeed.remote(actor))
+
+    def next_arguments(self, scorers: Scorers) -> dict[str, Any]:
+        """What the next actor of the pool must have beside what all have. Raises ScorersFailed when none can start."""
+        verdict, avoided = ray.get(self._record.judge.remote())
+        if verdict is not None:
+            raise ScorersFailed(verdict)
+        if not avoided:
+            return {}
+        return {"label_selector": {**scorers.labels, NODE_ID: f"!in({','.join(avoided)})"}}
+
+
+def pool_arguments(scorers: Scorers, starts: Starts) -> dict[str, Any]:
+    """The pool as arguments of map_batches: from min_size on it grows with its backlog, as far as there are nodes.
+
+    It also asks the cluster's autoscaler for those.
+    """
+    return {
+        "batch_size": 1,
+        "batch_format": "pyarrow",
+        "num_gpus": scorers.gpus,
+        "compute": ActorPoolStrategy(min_size=scorers.min_size, max_size=scorers.max_size),
+        "max_task_retries": TASK_RETRIES,
+        "ray_remote_args_fn": lambda: starts.next_arguments(scorers),
+        **reserved(scorers),
+    }
+
+
+@ray.remote(num_cpus=0)
+class _Record:
+    """The starts of one pool."""
+
+    def __init__(self) -> None:
+        self._starting: dict[str, str] = {}
+        self._succeeded = False
+        self._failed = 0
+        self._in_a_row: Counter[str] = Counter()
+        self._nodes: dict[str, None] = {}
+        self._last = ""
+
+    def begin(self, actor: str, node: str) -> str | None:
+        """Note that an actor begins to start; why it should not, if so."""
+        if actor in self._starting:
+            self.fail(actor, "its process died while it started")
+        verdict, avoided = self.judge()
+        if node in avoided:
+            verdict = f"node {node} could not start scorers {self._in_a_row[node]} times in a row: {self._last}"
+        if verdict is None:
+            self._starting[actor] = node
+        return verdict
+
+    def fail(self, actor: str, why: str) -> None:
+        """Note that an actor could not start."""
+        node = self._starting.pop(actor)
+        self._failed += 1
+        self._in_a_row[node] += 1
+        self._nodes[node] = None
+        self._last = why
+
+    def succeed(self, actor: str) -> None:
+        """Note that an actor has started."""
+        self._succeeded = True
+        self._in_a_row[self._starting.pop(actor)] = 0
+
+    def judge(self) -> tuple[str | None, list[str]]:
+        """Why the pool is to be given up, if so, and the nodes to avoid."""
+        if self._succeeded:
+            return None, [node for node, n in self._in_a_row.items() if n >= NODE_TRIES]
+        if self._failed < TRIES:
+            return None, []
+        return (
+            f"no scorer could start, in {self._failed} tries on {len(self._nodes)} nodes; the last one: {self._last}"
+        ), []

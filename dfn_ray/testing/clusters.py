@@ -1,0 +1,279 @@
+"""Ray clusters of several nodes on this machine: one whose nodes can be killed and drained, and one that scales itself.
+
+Every node is a `ray start --block` of its own, so that it dies as a machine does, all its processes at once. Heads
+offer no CPUs: like those of `cluster/`, they run the driver and nothing else. Needs psutil, of the dev extra.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]
+from ray.core.generated import autoscaler_pb2
+
+START_S = 120.0
+"""A node that is not there by then will not be."""
+OBJECT_STORE_BYTES = 100 * 2**20
+"""Of each node; Ray's least is 75 MiB."""
+ROLE = "dfn-role"
+"""The label that says what a node is for: `decode` or `score`, as in the files of `cluster/`."""
+
+_ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    # A dead node is noticed after 5 s instead of 15 s or more.
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_failure_threshold": "5",
+    "RAY_health_check_timeout_ms": "10000",
+}
+_COMMANDS = (
+    "initialization_commands",
+    "setup_commands",
+    "head_setup_commands",
+    "worker_setup_commands",
+    "head_start_ray_commands",
+    "worker_start_ray_commands",
+    "cluster_synced_files",
+)
+"""Of an autoscaling configuration: Ray's loader wants them, a provider of processes has no use for them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeType:
+    """What a node offers to Ray; nothing of it need be there."""
+
+    cpus: int = 0
+    gpus: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    resources: Mapping[str, float] = field(default_factory=dict)
+    """Custom ones."""
+    max_nodes: int = 1
+    """Of an autoscaling cluster."""
+
+
+DECODE_NODE = NodeType(cpus=2, labels={ROLE: "decode"})
+SCORE_NODE = NodeType(gpus=1, labels={ROLE: "score"})
+
+
+class LocalCluster:
+    """A head and nodes that come and go as they are told to."""
+
+    def __init__(self, address: str, head: psutil.Process) -> None:
+        self.address = address
+        """For `ray.init` and RAY_ADDRESS."""
+        self._head = head
+        self._nodes: dict[str, psutil.Process] = {}
+
+    def add_nodes(self, nodes: Mapping[str, NodeType]) -> None:
+        """Start nodes and wait until the cluster, to which this process must be connected, has them."""
+        # One after the other: nodes of one machine that start at once may choose the same ports.
+        for name, node in nodes.items():
+            self._nodes[name] = _start(self._joining(name, node), {})
+            _wait(lambda name=name: name in alive_nodes(), f"node {name} did not start")
+
+    def kill_node(self, name: str) -> None:
+        """SIGKILL to all processes of a node, as when its machine is taken away."""
+        _kill(self._nodes.pop(name))
+
+    def drain_node(self, name: str, *, deadline_s: float) -> None:
+        """Tell the cluster, as clouds do before they take a spot machine, that a node goes in `deadline_s`."""
+        reasons: Any = autoscaler_pb2
+        accepted, why = GcsClient(address=self.address).drain_node(
+            node_id(name),
+            reasons.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION"),
+            "spot machine is taken away",
+            int((time.time() + deadline_s) * 1000),
+        )
+        if not accepted:
+            raise RuntimeError(f"the cluster does not drain {name}: {why}")
+
+    def close(self) -> None:
+        """End what is left of it."""
+        for process in [*self._nodes.values(), self._head]:
+            _kill(process)
+
+    def _joining(self, name: str, node: NodeType) -> list[str]:
+        command = [
+            "ray", "start", f"--address={self.address}", "--block", f"--node-name={name}",
+            f"--num-cpus={node.cpus}", f"--num-gpus={node.gpus}",
+            f"--object-store-memory={OBJECT_STORE_BYTES}", "--include-log-monitor=false",
+        ]  # fmt: skip
+        if node.resources:
+            command.append(f"--resources={json.dumps(dict(node.resources))}")
+        if node.labels:
+            command.append("--labels=" + ",".join(f"{k}={v}" for k, v in node.labels.items()))
+        return command
+
+
+@contextmanager
+def local_cluster() -> Iterator[LocalCluster]:
+    """A cluster of a head alone, as long as the context lasts."""
+    with _temp_dir() as temp:
+        port = _free_port()
+        cluster = LocalCluster(f"127.0.0.1:{port}", _start(_head(port, temp), {}))
+        try:
+            _wait(lambda: _listens(port), "the head did not start")
+            yield cluster
+        finally:
+            cluster.close()
+
+
+@contextmanager
+def autoscaling_cluster(
+    node_types: Mapping[str, NodeType], *, idle_timeout_s: float
+) -> Iterator[str]:
+    """The address of a cluster whose autoscaler (v2) starts and ends nodes of these types as work asks for them.
+
+    It really is Ray's autoscaler; its nodes are processes of this machine (Ray's fake provider). Ray's own
+    `AutoscalingCluster` lacks a file in the wheel, and ends every Ray on the machine.
+    """
+    # The head's node id is given: the provider must know it before the head is there.
+    head_id = "f" * 51 + "00000"
+    port = _free_port()
+    config = {
+        "cluster_name": "local",
+        "max_workers": sum(node.max_nodes for node in node_types.values()),
+        "idle_timeout_minutes": idle_timeout_s / 60,
+        "provider": {
+            "type": "external",
+            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+            "launch_multiple": True,
+            "head_node_id": head_id,
+            "gcs_address": f"127.0.0.1:{port}",
+            "use_node_id_as_ip": True,
+            "disable_node_updaters": True,
+            "disable_launch_config_check": True,
+        },
+        "auth": {},
+        **{name: [] for name in _COMMANDS},
+        "file_mounts": {},
+        "docker": {},
+        "head_node_type": "ray.head.default",
+        "available_node_types": {
+            "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            **{name: _node_type(node) for name, node in node_types.items()},
+        },
+    }
+    environment = {
+        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        "RAY_FAKE_CLUSTER": "1",
+        "RAY_enable_autoscaler_v2": "1",
+        "RAY_CLOUD_INSTANCE_ID": head_id,
+        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": head_id,
+    }
+    with _temp_dir() as temp:
+        path = temp / "autoscaling.json"
+        path.write_text(json.dumps(config))
+        head = _start([*_head(port, temp), f"--autoscaling-config={path}"], environment)
+        try:
+            _wait(lambda: _listens(port), "the head did not start")
+            yield f"127.0.0.1:{port}"
+        finally:
+            _kill(head)
+
+
+def alive_nodes() -> dict[str, Mapping[str, Any]]:
+    """The nodes of the cluster that this process is connected to, by name, as `ray.nodes` has them."""
+    return {node["NodeName"]: node for node in ray.nodes() if node["Alive"]}
+
+
+def node_id(name: str) -> str:
+    """Ray's id of a node that is alive."""
+    return alive_nodes()[name]["NodeID"]
+
+
+def roles() -> Counter[str]:
+    """How many nodes of each role are alive."""
+    # Nodes that an autoscaler started have no names of their own.
+    labels = [node["Labels"] or {} for node in ray.nodes() if node["Alive"]]
+    return Counter(of_node[ROLE] for of_node in labels if ROLE in of_node)
+
+
+def _node_type(node: NodeType) -> dict[str, Any]:
+    return {
+        "resources": {
+            "CPU": node.cpus,
+            "GPU": node.gpus,
+            "object_store_memory": OBJECT_STORE_BYTES,
+            **node.resources,
+        },
+        "labels": dict(node.labels),
+        "node_config": {},
+        "min_workers": 0,
+        "max_workers": node.max_nodes,
+    }
+
+
+def _head(port: int, temp: Path) -> list[str]:
+    return [
+        "ray", "start", "--head", "--block", f"--port={port}", "--node-name=head", "--num-cpus=0",
+        "--num-gpus=0", f"--object-store-memory={OBJECT_STORE_BYTES}", f"--temp-dir={temp}",
+        "--include-dashboard=false", "--include-log-monitor=false",
+    ]  # fmt: skip
+
+
+def _start(command: list[str], environment: Mapping[str, str]) -> psutil.Process:
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **_ENVIRONMENT, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    return psutil.Process(process.pid)
+
+
+def _kill(process: psutil.Process) -> None:
+    try:
+        family = [*process.children(recursive=True), process]
+    except psutil.NoSuchProcess:
+        return
+    for one in family:
+        try:
+            one.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(family, timeout=START_S)
+
+
+@contextmanager
+def _temp_dir() -> Iterator[Path]:
+    """A folder for Ray with a short path: its sockets' names may have 107 bytes."""
+    temp = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
+    try:
+        yield temp
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _wait(there: Callable[[], bool], otherwise: str) -> None:
+    deadline = time.monotonic() + START_S
+    while not there():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{otherwise} within {START_S:.0f} s")
+        time.sleep(0.2)

@@ -1,0 +1,62 @@
+"""Work at the pace of large networks, for tests that need a run to last, which notes where and when it is done.
+
+It computes what any other does. Notes go to the file that NOTES names in the workers' environment:
+`ray.init(runtime_env={"env_vars": {NOTES: path}})`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+
+from dfn_ray.filtering.scorer import ScorerActor
+from dfn_ray.flow.cells import Cell
+from dfn_ray.flow.prepare import Preparation, prepare
+
+NOTES = "DFN_RAY_WORK_NOTES"
+
+
+@dataclass(frozen=True)
+class Note:
+    """A chunk was begun."""
+
+    at_s: float
+    """Of the epoch."""
+    stage: str
+    node: str
+    """Ray's id of it."""
+
+
+class SlowScorer(ScorerActor):
+    """Scores like its parent, but sleeps over every chunk."""
+
+    seconds = 0.7
+    """That a chunk takes at least."""
+
+    def _score(self, cell: Cell) -> Cell:
+        _note("score")
+        time.sleep(self.seconds)
+        return super()._score(cell)
+
+
+def noted_prepare(cell: Cell, *, preparation: Preparation) -> Cell:
+    """Decodes like `prepare`."""
+    _note("decode")
+    return prepare(cell, preparation=preparation)
+
+
+def read_notes(path: Path) -> list[Note]:
+    """All notes so far."""
+    lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+    return [Note(float(at_s), stage, node) for at_s, stage, node in lines]
+
+
+def _note(stage: str) -> None:
+    path = os.environ.get(NOTES)
+    if path is not None:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(f"{time.time()} {stage} {ray.get_runtime_context().get_node_id()}\n")

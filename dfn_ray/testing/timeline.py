@@ -1,0 +1,85 @@
+"""What a cluster had at each moment of a run: nodes by role, scorers alive and waited for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ray._private.state import actors
+
+from dfn_ray.telemetry import grid
+from dfn_ray.testing.clusters import roles
+
+EVERY_S = 0.5
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What was there from `at_s` on."""
+
+    at_s: float
+    decode_nodes: int
+    score_nodes: int
+    scorers: int
+    """Actors of the pool that have started."""
+    pending: int
+    """Actors that wait for a node, or start."""
+
+    def differs(self, other: Moment) -> bool:
+        """Whether more than the time is another."""
+        return _counts(self) != _counts(other)
+
+
+@contextmanager
+def watching() -> Iterator[list[Moment]]:
+    """The moments at which something changed, while the block runs; this process must be connected to the cluster."""
+    moments: list[Moment] = []
+    stop, start = threading.Event(), time.monotonic()
+
+    def note() -> None:
+        moment = _now(time.monotonic() - start)
+        if not moments or moment.differs(moments[-1]):
+            moments.append(moment)
+
+    def watch() -> None:
+        while not stop.wait(EVERY_S):
+            note()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield moments
+    finally:
+        stop.set()
+        thread.join()
+    note()
+
+
+def timeline_table(moments: Sequence[Moment]) -> str:
+    """The moments, one a line."""
+    header = ["second", "decode nodes", "score nodes", "scorers", "pending"]
+    rows = [[f"{moment.at_s:.0f}", *(str(n) for n in _counts(moment))] for moment in moments]
+    return grid(header, rows, numbers=0)
+
+
+def _now(at_s: float) -> Moment:
+    nodes = roles()
+    # Not ray.util.state: that asks the dashboard, which these clusters do without.
+    states = [
+        actor["State"] for actor in actors().values() if "MapWorker" in actor["ActorClassName"]
+    ]
+    alive = states.count("ALIVE")
+    return Moment(
+        at_s,
+        nodes["decode"],
+        nodes["score"],
+        alive,
+        len(states) - alive - states.count("DEAD"),
+    )
+
+
+def _counts(moment: Moment) -> tuple[int, int, int, int]:
+    return moment.decode_nodes, moment.score_nodes, moment.scorers, moment.pending

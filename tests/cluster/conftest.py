@@ -1,0 +1,108 @@
+"""Recipes and watching for tests on clusters of several nodes, which take minutes: pytest -m cluster tests/cluster
+
+Without `-m` only those without the marker run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import ray
+
+from dfn_ray.config import recipe_from
+from dfn_ray.testing.clusters import ROLE
+from dfn_ray.testing.pools import write_pool
+from dfn_ray.testing.slow_work import NOTES
+
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.option.markexpr:
+        long = [item for item in items if item.get_closest_marker("cluster")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
+
+
+@contextmanager
+def connected(address: str, notes: Path):
+    """This process as a driver of the cluster, whose workers may leave notes."""
+    environment = {"env_vars": {NOTES: str(notes)}}
+    ray.init(address=address, log_to_driver=False, runtime_env=environment)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def pool(tmp_path_factory) -> Path:
+    """768 good samples in 48 chunks."""
+    return write_pool(tmp_path_factory.mktemp("pool"), shards=12, samples=64)
+
+
+@pytest.fixture(scope="session")
+def recipe(network, pool):
+    """Makes recipes that decode on nodes of one role and score, a GPU each, on those of another."""
+
+    def make(run: Path, *overrides: str):
+        return recipe_from(
+            {
+                "run_uri": str(run),
+                "pool": {"uri": [str(pool)], "chunk_rows": 16},
+                "networks": [{"model": f"local-dir:{network}"}],
+                "select": {"keep_fraction": 0.3},
+                "decode": {"labels": {ROLE: "decode"}},
+                "scorers": {"threads": 1, "gpus": 1, "max_size": 2, "labels": {ROLE: "score"}},
+                "calibration": {"shards": 2, "samples": 64},
+                "execution": {"chunks_per_part": 2},
+            },
+            overrides,
+        )
+
+    return make
+
+
+def parts_of(recipe) -> int:
+    """How many parts a run has committed."""
+    return len(list(Path(recipe.run_uri).glob("scores/part-*.parquet")))
+
+
+@contextmanager
+def meanwhile(work: Callable[[], None]):
+    """Do something in a thread while the block runs; what fails there fails here."""
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  raised below
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    yield
+    thread.join(timeout=240)
+    assert not failed, failed[0]
+    assert not thread.is_alive(), "what was to be done during the run was not"
+
+
+def until(there: Callable[[], bool], *, within_s: float = 240.0) -> None:
+    """Wait for something."""
+    deadline = time.monotonic() + within_s
+    while not there():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.1)
+
+
+def say(text: str) -> None:
+    """Say a line, with the time of day, to who runs with -s."""
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+    sys.stdout.flush()

@@ -1,0 +1,170 @@
+"""Nodes that are taken away, are about to be, or do not work, in mid-run: nothing of it shows in the result."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import ray
+from ray.data import DataContext
+
+from dfn_ray.config import Recipe
+from dfn_ray.filtering import score_pool
+from dfn_ray.filtering.filter_pool import filter_pool
+from dfn_ray.filtering.scorer import Scorer
+from dfn_ray.filtering.verify import verify_run
+from dfn_ray.testing.clusters import DECODE_NODE, SCORE_NODE, local_cluster, node_id, roles
+from dfn_ray.testing.slow_work import Note, SlowScorer, noted_prepare, read_notes
+from dfn_ray.testing.timeline import timeline_table, watching
+from tests.chaos.kill_everything import compare
+from tests.cluster.conftest import connected, meanwhile, parts_of, say, until
+
+pytestmark = [pytest.mark.ray, pytest.mark.cluster]
+NODES = {"decode": DECODE_NODE, "score": SCORE_NODE}
+UNDER_WAY_S = 5.0
+"""What a node had begun, or had in its queue, when it was told to go, may last that long."""
+
+
+@pytest.fixture(scope="module")
+def notes(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("notes") / "notes"
+
+
+@pytest.fixture(scope="module")
+def cluster(notes):
+    """Two nodes that decode and two that score."""
+    with local_cluster() as cluster, connected(cluster.address, notes):
+        cluster.add_nodes({f"{role}-{n}": node for role, node in NODES.items() for n in (1, 2)})
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster, recipe, tmp_path_factory) -> Path:
+    calm = recipe(tmp_path_factory.mktemp("runs") / "calm")
+    filter_pool(calm)
+    return Path(calm.run_uri)
+
+
+@dataclass
+class Trial:
+    """A run that takes its time, and what it must equal."""
+
+    recipe: Recipe
+    undisturbed: Path
+    notes: Path
+    began_s: float
+
+    def filter(self) -> None:
+        """Run; scores, threshold, subset and uids equal the undisturbed run's bit for bit, and all verifies."""
+        filter_pool(self.recipe)
+        run = Path(self.recipe.run_uri)
+        assert compare(self.undisturbed, run) > 0
+        verify_run(str(run), full=True)
+
+    def worked(self, stage: str, *, after_s: float) -> list[Note]:
+        """The chunks that a stage began after that."""
+        return [n for n in read_notes(self.notes) if n.stage == stage and n.at_s > after_s]
+
+
+@pytest.fixture
+def trial(recipe, undisturbed, notes, monkeypatch, tmp_path) -> Trial:
+    monkeypatch.setattr(score_pool, "ScorerActor", SlowScorer)
+    monkeypatch.setattr(score_pool, "prepare", noted_prepare)
+    return Trial(recipe(tmp_path / "disturbed"), undisturbed, notes, time.time())
+
+
+def test_a_killed_gpu_node_leaves_no_trace(cluster, trial):
+    def kill() -> None:
+        until(lambda: parts_of(trial.recipe) >= 3)
+        cluster.kill_node("score-1")
+
+    with meanwhile(kill):
+        trial.filter()
+    cluster.add_nodes({"score-1": SCORE_NODE})
+
+
+@pytest.mark.parametrize("role", NODES)
+def test_three_nodes_killed_in_one_run_leave_no_trace(cluster, trial, role):
+    victims = [f"{role}-1", f"{role}-2", f"{role}-3"]
+
+    def kill() -> None:
+        for number, victim in enumerate(victims):
+            until(lambda parts=3 + 5 * number: parts_of(trial.recipe) >= parts)
+            cluster.kill_node(victim)
+            say(f"killed {victim} at {parts_of(trial.recipe)} parts")
+            cluster.add_nodes({f"{role}-{number + 3}": NODES[role]})
+
+    with watching() as moments, meanwhile(kill):
+        trial.filter()
+    say("\n" + timeline_table(moments))
+    for number in (4, 5):
+        cluster.kill_node(f"{role}-{number}")
+    cluster.add_nodes({f"{role}-{n}": NODES[role] for n in (1, 2)})
+
+
+@pytest.mark.parametrize("role", NODES)
+def test_a_node_that_is_to_go_gets_no_new_work(cluster, trial, role):
+    leaving, told = node_id(f"{role}-1"), []
+
+    def drain() -> None:
+        until(lambda: parts_of(trial.recipe) >= 3)
+        cluster.drain_node(f"{role}-1", deadline_s=600)
+        told.append(time.time())
+
+    with meanwhile(drain):
+        trial.filter()
+    later = [note.node == leaving for note in trial.worked(role, after_s=told[0] + UNDER_WAY_S)]
+    say(f"{UNDER_WAY_S:.0f} s after the notice: {len(later)} chunks, {sum(later)} of them there")
+    assert len(later) > 0
+    assert not any(later)
+    cluster.kill_node(f"{role}-1")
+    cluster.add_nodes({f"{role}-1": NODES[role]})
+
+
+def test_a_gpu_that_comes_late_is_waited_for_and_the_user_told(cluster, trial, capsys, monkeypatch):
+    for number in (1, 2):
+        cluster.kill_node(f"score-{number}")
+    until(lambda: "score" not in roles())
+    # Ray's own limit, 30 min, would end the run. Here it is shorter.
+    monkeypatch.setattr(DataContext.get_current(), "execution_no_progress_timeout_s", 8.0)
+
+    def come() -> None:
+        time.sleep(4 * 8.0)
+        cluster.add_nodes({f"score-{number}": SCORE_NODE for number in (1, 2)})
+
+    with meanwhile(come):
+        trial.filter()
+    told = "waiting for nodes: 3 alive, with room for 0 of scorers.min_size = 1 (each takes 1 GPU"
+    assert told in capsys.readouterr().err
+
+
+def out_of_memory():
+    raise RuntimeError("CUDA out of memory")
+
+
+def killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("fail", [out_of_memory, killed])
+def test_a_node_on_which_no_scorer_starts_is_avoided(cluster, trial, monkeypatch, fail):
+    bad = node_id("score-1")
+
+    class Failing(Scorer):
+        def __init__(self, *arguments):
+            if ray.get_runtime_context().get_node_id() == bad:
+                fail()
+            super().__init__(*arguments)
+
+    class FailingScorer(SlowScorer, Failing):
+        pass
+
+    monkeypatch.setattr(score_pool, "ScorerActor", FailingScorer)
+    trial.recipe = replace(trial.recipe, scorers=replace(trial.recipe.scorers, min_size=2))
+    trial.filter()
+    scored = {note.node for note in trial.worked("score", after_s=trial.began_s)}
+    assert scored == {node_id("score-2")}

@@ -1,0 +1,68 @@
+"""Pools whose actors cannot start, on a real Ray."""
+
+from __future__ import annotations
+
+import os
+import signal
+from functools import partial
+
+import pytest
+import ray
+
+from dfn_ray.config import Scorers
+from dfn_ray.errors import ScorersFailed
+from dfn_ray.flow.datasets import configure, retry_arguments, rows_of
+from dfn_ray.flow.pools import TRIES, Starts, pool_arguments
+
+pytestmark = pytest.mark.ray
+
+
+class Actor:
+    """Hands on what it gets, if `start` lets it start."""
+
+    def __init__(self, start, starts):
+        with starts.watched():
+            start()
+
+    def __call__(self, batch):
+        return batch
+
+
+def run(start, *, rows: int = 3) -> int:
+    configure(errored_blocks=0, no_progress_timeout_s=300)
+    starts = Starts()
+    with retry_arguments():
+        done = ray.data.range(rows, override_num_blocks=rows).map_batches(
+            Actor,
+            fn_constructor_kwargs={"start": start, "starts": starts},
+            **pool_arguments(Scorers(gpus=1, max_size=2), starts),
+        )
+    return len(list(rows_of(done)))
+
+
+def out_of_memory():
+    raise RuntimeError("CUDA out of memory")
+
+
+def killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("start", "why"),
+    [(out_of_memory, "RuntimeError: CUDA out of memory"), (killed, "its process died")],
+)
+def test_a_fault_of_every_start_ends_the_run_and_says_so(local_ray, start, why):
+    with pytest.raises(ScorersFailed, match=f"no scorer could start.*: .*{why}"):
+        run(start)
+
+
+def fails_some_times(times: int, folder, start):
+    """Fail by `start`, so many times over all processes."""
+    if len(list(folder.iterdir())) < times:
+        (folder / str(os.getpid())).touch()
+        start()
+
+
+def test_some_failed_starts_cost_nothing_but_time(local_ray, tmp_path):
+    assert run(partial(fails_some_times, TRIES // 2, tmp_path, out_of_memory)) == 3
