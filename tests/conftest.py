@@ -53,6 +53,9 @@ def local_ray(s3):
         log_to_driver=False,
         _temp_dir="/tmp/dfn_ray-tests",
         runtime_env={"worker_process_setup_hook": "dfn_ray.testing.lethal.arm"},
+        _system_config={
+            "metrics_report_interval_ms": 1000
+        },  # 10 s is long for tests that read them
     )
     yield
     ray.shutdown()

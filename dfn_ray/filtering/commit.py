@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from dfn_ray.filtering.bounds import Bounds
 from dfn_ray.flow.cells import Cell, unpack
+from dfn_ray.flow.metrics import score_buckets
 from dfn_ray.flow.statuses import status_counts
 from dfn_ray.manifest import (
     BORDERLINE,
@@ -58,6 +59,7 @@ class Committer:
                 "chunks": [json.dumps([chunk.to_json() for chunk in part.chunks])],
                 "counts": [json.dumps(dict(part.header.counts))],
                 "scorers": [json.dumps(sorted({cell.scorer for cell in cells} - {""}))],
+                "score_buckets": [json.dumps(self._score_buckets(cells))],
             }
         )
 
@@ -82,6 +84,15 @@ class Committer:
                 self.run.store.write(f"{folder}/{name}.parquet", image_parquet(rows))
         self.run.store.write(f"{SCORES}/{name}.parquet", _scores_parquet(samples, chunks, header))
         return Part(name, tuple(chunks), header)
+
+    def _score_buckets(self, cells: Sequence[Cell]) -> list[int]:
+        """The deciding network's scores, for the metrics; none where no network decides."""
+        if self.deciding is None:
+            return []
+        column = score_column(self.deciding)
+        scores = [cell.samples[column] for cell in cells if column in cell.samples.column_names]
+        found = [score.drop_null().to_numpy() for score in scores]
+        return score_buckets(np.concatenate(found)) if found else []
 
     def _split(self, samples: pa.Table) -> tuple[pa.Table, pa.Table]:
         """The rows kept for sure and the rows between the bounds, bytes included."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -24,6 +25,7 @@ from dfn_ray.filtering.select_run import SELECTION, State
 from dfn_ray.filtering.uid_list import write_uid_list
 from dfn_ray.flow.datasets import connect
 from dfn_ray.flow.fingerprint import pool_fingerprint
+from dfn_ray.flow.metrics import PoolMetrics
 from dfn_ray.flow.uid_lists import UidList, open_uid_list
 from dfn_ray.manifest import Run, scan_ledger, start_run, subset_tables
 from dfn_ray.pool import list_shards, listing_table
@@ -49,23 +51,26 @@ def materialize_listed(
         listing=listing_table(shards),
     )
     ledger = scan_ledger(run.store, run.fingerprint)
-    progress = Progress(sum(shard.size_bytes for shard in shards), stage="reading")
+    total_bytes = sum(shard.size_bytes for shard in shards)
+    progress = Progress(total_bytes, stage="reading")
     progress.resume(ledger.samples, ledger.bytes_read, ledger.counts)
+    metrics = PoolMetrics(run_uri, shards=len(shards), total_bytes=total_bytes)
+    metrics.resume(ledger)
     connect()
-    for attempt in range(execution.attempts):
-        work = stream.work_left(shards, ledger)
-        if not work:
-            break
-        for part in stream.keep_stream(
-            work,
-            pool=pool,
-            stage=partial(keep_listed, uids=uids),
-            committer=Committer(run, EVERYTHING, None),
-            execution=execution,
-            tolerant=attempt + 1 < execution.attempts,
-        ):
-            part.enter(ledger, progress)
-    progress.close()
+    with closing(progress), closing(metrics):
+        for attempt in range(execution.attempts):
+            work = stream.work_left(shards, ledger)
+            if not work:
+                break
+            for part in stream.keep_stream(
+                work,
+                pool=pool,
+                stage=partial(keep_listed, uids=uids),
+                committer=Committer(run, EVERYTHING, None),
+                execution=execution,
+                tolerant=attempt + 1 < execution.attempts,
+            ):
+                part.enter(ledger, progress, metrics)
     left = stream.work_left(shards, ledger)
     if left:
         raise IncompleteRun(

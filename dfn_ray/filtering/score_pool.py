@@ -26,6 +26,7 @@ from dfn_ray.flow.capacity import scorers_needed, telling_lacks
 from dfn_ray.flow.cells import Cell
 from dfn_ray.flow.datasets import Work, connect, share
 from dfn_ray.flow.fingerprint import with_threads
+from dfn_ray.flow.metrics import PoolMetrics, run_label
 from dfn_ray.flow.prepare import NetworkInputs, Preparation, prepare
 from dfn_ray.flow.weights import load_networks
 from dfn_ray.manifest import Ledger, Run, scan_ledger, start_run
@@ -48,6 +49,7 @@ class ScoringJob:
     networks: tuple[FrozenNetwork, ...]
     ledger: Ledger
     progress: Progress = field(repr=False)
+    metrics: PoolMetrics = field(repr=False)
 
 
 def score_pool(recipe: Recipe, *, keep_bytes: bool) -> Run:
@@ -71,6 +73,7 @@ def score_pool(recipe: Recipe, *, keep_bytes: bool) -> Run:
         _judge(job, final=True)
     finally:
         job.progress.close()
+        job.metrics.close()
     return job.run
 
 
@@ -105,12 +108,20 @@ def _open_job(recipe: Recipe) -> ScoringJob:
         listing=listing_table(shards),
     )
     ledger = scan_ledger(run.store, run.fingerprint)
-    progress = Progress(sum(shard.size_bytes for shard in shards))
+    total_bytes = sum(shard.size_bytes for shard in shards)
+    progress = Progress(total_bytes)
     progress.resume(ledger.samples, ledger.bytes_read, ledger.counts)
+    metrics = PoolMetrics(
+        recipe.run_uri,
+        shards=len(shards),
+        total_bytes=total_bytes,
+        network=recipe.deciding_network,
+    )
+    metrics.resume(ledger)
     progress.say(
         f"{len(shards):,} shards, {ledger.complete_shards:,} of them scored before; run {recipe.run_uri}"
     )
-    return ScoringJob(recipe, run, shards, networks, ledger, progress)
+    return ScoringJob(recipe, run, shards, networks, ledger, progress, metrics)
 
 
 def _calibrate(job: ScoringJob, networks: ObjectRef) -> Bounds:
@@ -185,6 +196,7 @@ def _attempt(
             "scorers": job.recipe.scorers,
             "deciding": job.recipe.deciding_network,
             "bounds": bounds,
+            "run_label": run_label(job.recipe.run_uri),
         },
         scorers=job.recipe.scorers,
         committer=_committer(job, bounds),
@@ -194,7 +206,7 @@ def _attempt(
     try:
         with telling_lacks(scorers_needed(job.recipe.scorers), job.progress.say):
             for part in committed:
-                part.enter(job.ledger, job.progress)
+                part.enter(job.ledger, job.progress, job.metrics)
                 _judge(job)
     except (RayError, StorageError) as error:
         job.run.check_attempt()
@@ -251,5 +263,5 @@ def _give_up_killers(job: ScoringJob, work: Sequence[Work], bounds: Bounds) -> N
         empty = pa.schema([*SAMPLE_SCHEMA, *SIZE_FIELDS, *scores]).empty_table()
         part = _committer(job, bounds).commit([Cell(chunk=chunk, samples=empty)])
         closed = Committed(part.name, part.chunks, dict(part.header.counts))
-        closed.enter(job.ledger, job.progress)
+        closed.enter(job.ledger, job.progress, job.metrics)
         job.progress.say(f"{item.shard.uri}: given up, it kills the process that reads it")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from dfn_ray.clip.network import FrozenNetwork, build
 from dfn_ray.config import Scorers
 from dfn_ray.filtering.bounds import Bounds
 from dfn_ray.flow.cells import Cell, column_array, over_cells
+from dfn_ray.flow.metrics import ScorerMetrics
 from dfn_ray.flow.pools import Starts
 from dfn_ray.flow.prepare import NetworkInputs, pixels_column, tokens_column
 from dfn_ray.flow.statuses import mark, replace_column
@@ -57,14 +59,15 @@ class Scorer:
         finite = np.ones(len(rows), dtype=bool)
         for frozen, network, inputs in zip(self._frozen, self._networks, self._inputs, strict=True):
             height, width = frozen.transform.size
-            result = network.score(
-                column_array(
-                    cell.inputs[pixels_column(inputs.transform)], np.uint8, (height, width, 3)
-                ),
-                column_array(cell.inputs[tokens_column(inputs.tokenizer)], np.int32, (-1,)),
-                batch_size=self._scorers.batch_size,
-                keep_embeddings=self._scorers.keep_embeddings,
-            )
+            pixels = cell.inputs[pixels_column(inputs.transform)]
+            tokens = cell.inputs[tokens_column(inputs.tokenizer)]
+            with self._timed(frozen.name, len(rows)):
+                result = network.score(
+                    column_array(pixels, np.uint8, (height, width, 3)),
+                    column_array(tokens, np.int32, (-1,)),
+                    batch_size=self._scorers.batch_size,
+                    keep_embeddings=self._scorers.keep_embeddings,
+                )
             finite &= np.isfinite(result.score_N)
             columns = {score_column(frozen.name): result.score_N}
             if result.image_embedding_ND is not None and result.text_embedding_ND is not None:
@@ -75,6 +78,11 @@ class Scorer:
         reasons = [None if good else Reason.NAN_SCORE for good in finite.tolist()]
         samples = mark(samples, rows, reasons, otherwise=Status.SCORED)
         return replace(cell, samples=self._drop_bytes(samples), inputs=None)
+
+    def _timed(self, network: str, samples: int) -> AbstractContextManager[None]:
+        """What a forward of so many samples runs in."""
+        del network, samples  # an actor counts them
+        return nullcontext()
 
     def _drop_bytes(self, samples: pa.Table) -> pa.Table:
         score = samples[score_column(self._deciding)]
@@ -97,17 +105,22 @@ class ScorerActor(Scorer):
         scorers: Scorers,
         deciding: str,
         bounds: Bounds,
+        run_label: str,
         starts: Starts,
     ) -> None:
         with starts.watched():
             super().__init__(ray.get(networks), inputs, scorers, deciding, bounds)
         self._name = ray.get_runtime_context().get_actor_id() or ""
+        self._metrics = ScorerMetrics(run_label)
 
     def __call__(self, block: pa.Table) -> pa.Table:  # pyright: ignore[reportIncompatibleMethodOverride]
         return over_cells(block, stage=self._score)
 
     def _score(self, cell: Cell) -> Cell:
         return replace(super().__call__(cell), scorer=self._name)
+
+    def _timed(self, network: str, samples: int) -> AbstractContextManager[None]:
+        return self._metrics.forward(network, samples)
 
 
 def _spread(values: np.ndarray, rows: np.ndarray, count: int) -> pa.Array:

@@ -28,6 +28,7 @@ from dfn_ray.flow.datasets import (
     rows_of,
     stage_arguments,
 )
+from dfn_ray.flow.metrics import PoolMetrics
 from dfn_ray.flow.pools import Starts, pool_arguments
 from dfn_ray.manifest import Ledger
 from dfn_ray.pool import Shard, iter_chunks
@@ -51,9 +52,11 @@ class Committed:
     counts: dict[str, int]
     scorers: tuple[str, ...] = ()
     """Which actors scored it."""
+    score_buckets: tuple[int, ...] = ()
+    """Its scores, as `flow.metrics.score_buckets` counts them."""
 
-    def enter(self, ledger: Ledger, progress: Progress) -> None:
-        """Count the part in the ledger and in the progress."""
+    def enter(self, ledger: Ledger, progress: Progress, metrics: PoolMetrics) -> None:
+        """Count the part in the ledger, the progress and the metrics."""
         ledger.add(self.name, self.chunks, self.counts)
         progress.add(
             sum(chunk.rows for chunk in self.chunks),
@@ -61,6 +64,7 @@ class Committed:
             self.counts,
             scorers=self.scorers,
         )
+        metrics.add(self.chunks, self.counts, self.score_buckets, ledger)
 
 
 def work_left(shards: Sequence[Shard], ledger: Ledger) -> list[Work]:
@@ -161,6 +165,7 @@ def _committed(parts: Dataset) -> Iterator[Committed]:
             tuple(Chunk.from_json(value) for value in json.loads(row["chunks"])),
             json.loads(row["counts"]),
             tuple(json.loads(row["scorers"])),
+            tuple(json.loads(row["score_buckets"])),
         )
 
 

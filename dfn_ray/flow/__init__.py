@@ -6,6 +6,7 @@
     statuses.py     marking and counting samples
     uid_lists.py    a sorted uid list that every process can search
     weights.py      fetch networks once, on the driver
+    metrics.py      what Prometheus is told of a run
     classnames.py   class names and templates, by name, file or list
     fingerprint.py  what of a recipe changes embeddings
 

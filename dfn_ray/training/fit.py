@@ -18,6 +18,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from dfn_ray.errors import DfnRayError, InputError, StorageError, TrainingFailed
 from dfn_ray.flow.capacity import telling_lacks, workers_needed
 from dfn_ray.flow.datasets import drivers_node
+from dfn_ray.flow.metrics import TrainingMetrics
 from dfn_ray.manifest import Run
 from dfn_ray.telemetry import TrainingProgress
 from dfn_ray.training.job import Job
@@ -28,7 +29,11 @@ from dfn_ray.training.worker import train_worker
 
 
 def fit(
-    target: int, plan: NextSamples, network: ray.ObjectRef, progress: TrainingProgress
+    target: int,
+    plan: NextSamples,
+    network: ray.ObjectRef,
+    progress: TrainingProgress,
+    metrics: TrainingMetrics,
 ) -> Exception | None:
     """Run workers once: until the target, the end of the planned data, or a failure, which is returned.
 
@@ -67,7 +72,10 @@ def fit(
         datasets={DATASET: plan},
         dataset_config=in_order(),
     )
-    with _watching(reports, progress), telling_lacks(workers_needed(workers), progress.say):
+    with (
+        _watching(reports, progress, metrics),
+        telling_lacks(workers_needed(workers), progress.say),
+    ):
         try:
             trainer.fit()
         except (TrainingFailedError, RayError) as error:
@@ -107,14 +115,18 @@ class _Reports:
 
 
 @contextmanager
-def _watching(reports: Any, progress: TrainingProgress) -> Iterator[None]:
+def _watching(reports: Any, progress: TrainingProgress, metrics: TrainingMetrics) -> Iterator[None]:
     """Show what workers report while the block runs."""
     stop = threading.Event()
 
+    def show() -> None:
+        for line in ray.get(reports.take.remote()):
+            progress.show(line)
+            metrics.show(line)
+
     def watch() -> None:
         while not stop.wait(1.0):
-            for line in ray.get(reports.take.remote()):
-                progress.show(line)
+            show()
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -123,8 +135,7 @@ def _watching(reports: Any, progress: TrainingProgress) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        for line in ray.get(reports.take.remote()):
-            progress.show(line)
+        show()
 
 
 def _ray_path(run: Run) -> str:

@@ -17,6 +17,7 @@ from dfn_ray.config import Source, TrainRecipe, recipe_values
 from dfn_ray.errors import TrainingFailed, last_line
 from dfn_ray.flow.classnames import class_names, prompt_templates
 from dfn_ray.flow.datasets import connect
+from dfn_ray.flow.metrics import TrainingMetrics
 from dfn_ray.flow.uid_lists import open_uid_list
 from dfn_ray.flow.weights import load_network_of
 from dfn_ray.manifest import Run, start_run
@@ -45,14 +46,16 @@ def train(recipe: TrainRecipe, *, until_samples: int | None = None) -> dict[str,
     target = min(recipe.samples_seen, until_samples or recipe.samples_seen)
     run, shards, network = _open(recipe)
     progress = TrainingProgress(recipe.samples_seen)
+    metrics = TrainingMetrics(recipe.run_uri, total_samples=recipe.samples_seen)
     try:
         if not _is_done(run, recipe, target):
             connect()
             plan = _plan(run, recipe, shards, network)
             _say_start(progress, plan)
-            _fit_until(target, plan, ray.put(network), progress)
+            _fit_until(target, plan, ray.put(network), progress, metrics)
     finally:
         progress.close()
+        metrics.close()
     position = latest_position(run)
     return {
         "samples_seen": position.samples_seen,
@@ -141,7 +144,11 @@ def _captions(source: Source) -> Captions | None:
 
 
 def _fit_until(
-    target: int, plan: NextSamples, network: ray.ObjectRef, progress: TrainingProgress
+    target: int,
+    plan: NextSamples,
+    network: ray.ObjectRef,
+    progress: TrainingProgress,
+    metrics: TrainingMetrics,
 ) -> None:
     """Run workers until the target is reached. Raises TrainingFailed after too many starts without progress."""
     run, recipe = plan.run, plan.recipe
@@ -149,7 +156,7 @@ def _fit_until(
     while not _is_done(run, recipe, target):
         before = latest_position(run).samples_seen
         _say_repeats(run, progress, before)
-        error = fit(target, plan, network, progress)
+        error = fit(target, plan, network, progress, metrics)
         after = latest_position(run).samples_seen
         if error is None and (after > before or _is_done(run, recipe, target)):
             strikes = 0

@@ -22,6 +22,7 @@ from dfn_ray.training import fit as module
 from dfn_ray.training.next_samples import NextSamples
 from dfn_ray.training.position import latest_position, log_lines
 from dfn_ray.training.train_clip import train
+from tests.flow.scrape import of_run, once, scrape
 
 pytestmark = pytest.mark.ray
 
@@ -53,6 +54,23 @@ def places_seen(recipe) -> int:
     return whole + sum(end - first for spans in seen.spans.values() for first, end in spans)
 
 
+def _exports(recipe, line: dict) -> None:
+    """Prometheus is told what the run's own log has."""
+    exported = of_run(recipe.run_uri, scrape())
+    assert "train_workers" in exported
+    assert exported["train_total_samples"] == {"": recipe.samples_seen}
+    for name in (
+        "samples_seen",
+        "samples_per_s",
+        "loss",
+        "logit_scale",
+        "learning_rate",
+        "workers",
+    ):
+        assert exported[f"train_{name}"] == {"": pytest.approx(line[name])}, name
+    assert exported["train_data_wait_fraction"] == {"": pytest.approx(line["data_wait"])}
+
+
 def test_a_run_sees_each_sample_once_a_pass_and_leaves_a_network_that_open_clip_loads(
     local_ray, train_recipe
 ):
@@ -62,6 +80,7 @@ def test_a_run_sees_each_sample_once_a_pass_and_leaves_a_network_that_open_clip_
     lines = steps_of(recipe)
     assert [line["samples_seen"] for line in lines] == list(range(32, 641, 32))
     assert lines[-1]["loss"] < lines[0]["loss"]
+    once(lambda: _exports(recipe, lines[-1]))
     model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{result['network']}")
     start = open_clip.create_model(f"local-dir:{recipe.model.model.partition(':')[2]}")
     assert not torch.equal(model.text_projection, start.text_projection)
