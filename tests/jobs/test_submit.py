@@ -7,9 +7,11 @@ import os
 import signal
 import socket
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
+from ray._private.runtime_env.packaging import create_package
 
 from dfn_ray.cli import run
 from dfn_ray.errors import RecipeError
@@ -28,7 +30,6 @@ def recipe_file(folder: Path, *, run: str | None = None) -> Path:
 
 @pytest.mark.ray
 def test_the_exit_code_is_the_jobs_and_the_printed_command_does_the_same(cluster, tmp_path):
-    (tmp_path / "huge.bin").write_bytes(b"stays here")
     told = cluster.run(
         "dfn-ray", "submit", "filter", str(recipe_file(tmp_path)), "--set", "select.keep_fraction=0.5",
         "--address", cluster.head.address, AWS_SECRET_ACCESS_KEY="do-not-tell",
@@ -67,7 +68,7 @@ def test_ctrl_c_leaves_the_job_and_a_second_submit_of_its_run_is_refused(cluster
     job_id = next(line for line in lines if line.startswith("submitted ")).split()[1]
     next(line for line in lines if "Running entrypoint" in line)
 
-    refused = cluster.run(*command)
+    refused = cluster.run(*command, "--no-wait")
     assert refused.returncode == 2
     assert f"job {job_id} is at work on it" in refused.stderr
 
@@ -149,6 +150,18 @@ def test_a_dry_run_prints_the_command_and_asks_nobody(tmp_path, capsys):
     resolved, end = json.JSONDecoder().raw_decode(said)
     assert resolved["run_uri"] == f"{tmp_path}/run"
     assert said[end:].strip().startswith("ray job submit --address http://127.0.0.1:9 ")
+
+
+def test_the_recipe_alone_travels(tmp_path):
+    path = recipe_file(tmp_path)
+    for other in ("my recipe 1.toml", "huge.bin", "sub/my recipe [1].toml"):
+        (tmp_path / other).parent.mkdir(exist_ok=True)
+        (tmp_path / other).write_bytes(b"stays here")
+    job = Job(verb="filter", recipe=str(path), run_uri="s3://b/run")
+    package = tmp_path.with_suffix(".zip")
+    create_package(str(job.folder), package, include_gitignore=True, excludes=job.excludes)
+    with zipfile.ZipFile(package) as sent:
+        assert sent.namelist() == [path.name]
 
 
 def test_a_named_folder_travels_whole_and_must_hold_the_recipe(tmp_path):
