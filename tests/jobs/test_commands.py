@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from pathlib import Path
 
 import pytest
@@ -18,28 +19,30 @@ STAND_INS = {
     "jobs/evaluate_clip.py": "evaluate",
     "jobs/pipeline.py": "pipeline",
 }
+POOLS = {"jobs/filter_pool.py": "pool.uri", "jobs/train_clip.py": "sources.0.pool.uri"}
 
 
-def offline(command: JobCommand, story: Story) -> str:
-    """The command as a dry run: with all its arguments, its recipe a local one or its recipe's data local ones."""
+def offline(command: JobCommand, story: Story) -> list[str]:
+    """The command as a dry run on local data: its recipe where the repository has it, else a small one of its kind."""
     named, *arguments = command.arguments
-    own = story.file(STAND_INS[command.job])
     recipe = Path("cluster") / Path(named).name
     if not (ROOT / recipe).exists():
-        return shlex.join(["python", command.job, str(own), *arguments, "--dry-run"])
-    pool = "sources.0.pool.uri" if "train" in command.job else "pool.uri"
-    local = [f"{pool}={story.folder}/pool", f"run_uri={story.folder}/offline"]
+        recipe = story.file(STAND_INS[command.job])
+    local = [f"run_uri={story.folder}/offline"]
+    if command.job in POOLS:
+        local.append(f"{POOLS[command.job]}={story.folder}/pool")
     sets = [word for setting in local for word in ("--set", setting)]
-    return shlex.join(["python", command.job, str(recipe), *arguments, *sets, "--dry-run"])
+    return ["python", command.job, str(recipe), *arguments, *sets, "--dry-run"]
 
 
 def test_every_command_that_people_are_told_to_run_does(cluster, story: Story):
-    commands = {offline(command, story).partition(" ")[2]: command for command in job_commands()}
-    assert {command.job for command in commands.values()} == set(STAND_INS)
-    line = " && ".join(
-        f"echo {shlex.quote(str(name))} && python {text}" for text, name in commands.items()
-    )
+    commands = {(c.job, c.arguments): c for c in job_commands()}.values()
+    assert {command.job for command in commands} == set(STAND_INS)
+    steps = [
+        step for command in commands for step in (["echo", str(command)], offline(command, story))
+    ]
+    line = " && ".join(map(shlex.join, steps))
     job = cluster.client.submit_job(entrypoint=line, runtime_env={"working_dir": str(ROOT)})
     while not (status := cluster.client.get_job_status(job)).is_terminal():
-        pass
+        time.sleep(0.3)
     assert status == "SUCCEEDED", cluster.client.get_job_logs(job)

@@ -28,7 +28,8 @@ FILTERING = (
     r"scoring +[\d.]+% \| .* samples \| .*",
 )
 """The lines of a filter job but for its table: nothing of Ray's workers, no bars."""
-MIDRUN_S = 60.0
+MIDRUN_S = 180.0
+"""On a quiet machine it is 10 s."""
 POLL_S = 0.3
 
 
