@@ -20,6 +20,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import TextIO
 
@@ -125,6 +126,7 @@ def submit(job: Job, address: str, *, follow: bool, stream: TextIO) -> None:
     is at work there; JobFailed, with the job's exit code, when the job fails or is stopped; JobOutOfSight when
     Ctrl-C or the network ends the following: the job goes on.
     """
+    address = address.rstrip("/")
     with _told(address):
         client = _connect(address)
         for other in client.list_jobs():
@@ -181,7 +183,7 @@ def _connect(address: str) -> JobSubmissionClient:
         urllib.request.urlopen(f"{address}/api/version", timeout=ANSWER_S).close()
     except urllib.error.HTTPError:
         pass  # An answer; Ray's client says what is wrong with it.
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         why = getattr(error, "reason", error)
         raise InputError(
             f"{address}: no Ray dashboard answers ({why}); is the cluster up, and its port 8265 forwarded to here "
@@ -202,7 +204,13 @@ def _told(address: str) -> Iterator[None]:
             f"{address}: does not let us in: {str(error).partition(chr(10))[0]}; set RAY_AUTH_MODE=token, and "
             "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token (ray get-auth-token on its head)"
         ) from None
-    except (RuntimeError, ValueError, RayError, requests.RequestException) as error:
+    except (
+        RuntimeError,
+        ValueError,
+        ConnectionError,
+        RayError,
+        requests.RequestException,
+    ) as error:
         raise InputError(f"{address}: does not take the job: {last_line(error)}") from error
 
 
