@@ -200,8 +200,9 @@ def _told(address: str) -> Iterator[None]:
     try:
         yield
     except AuthenticationError as error:
+        why, *_ = re.split(r"\n|\. ", str(error))  # Advice follows, in paragraphs.
         raise InputError(
-            f"{address}: does not let us in: {str(error).partition(chr(10))[0]}; set RAY_AUTH_MODE=token, and "
+            f"{address}: does not let us in: {why}; set RAY_AUTH_MODE=token, and "
             "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token (ray get-auth-token on its head)"
         ) from None
     except (
