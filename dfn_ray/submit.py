@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import aiohttp
 import requests
@@ -137,7 +137,7 @@ def submit(job: Job, address: str, *, follow: bool, stream: TextIO) -> None:
                 )
         job_id = job.new_id()
         _write(stream, command_line(job, address, job_id) + "\n")
-        runtime_env = {"working_dir": job.folder} if job.folder else {}
+        runtime_env: dict[str, Any] = {"working_dir": job.folder} if job.folder else {}
         if job.excludes:
             runtime_env["excludes"] = job.excludes
         client.submit_job(entrypoint=job.entrypoint, submission_id=job_id, runtime_env=runtime_env)
