@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,20 +23,34 @@ from dfn_ray.config import (
     Scorers,
     TrainRecipe,
     load_recipe,
+    parse_recipe,
     recipe_from,
     recipe_values,
 )
 from dfn_ray.errors import DfnRayError, RecipeError
+from dfn_ray.storage import Store
 from dfn_ray.telemetry import selection_table, table
 
 DEMO = "demo"
 """In the place of a recipe: the one that ships with the package."""
 Verb = Callable[[argparse.Namespace], None]
 R = TypeVar("R")
+RECIPES: Mapping[str, type[Any]] = {
+    "filter": Recipe,
+    "score": Recipe,
+    "select": Recipe,
+    "materialize": Recipe,
+    "train": TrainRecipe,
+    "evaluate": EvaluateRecipe,
+    "run": PipelineRecipe,
+}
+"""The kind of recipe that a verb takes."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    # `ray job stop`, Kubernetes and spot machines end a driver so: it stops as by Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run(arguments))
 
 
@@ -47,7 +62,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except DfnRayError as error:
         _say(f"dfn-ray {options.name}: {error}", sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # Once connected, Ray exits on SIGTERM.
         _say(
             "dfn-ray: stopped; what is committed stays, the same command goes on from there",
             sys.stderr,
@@ -91,6 +106,21 @@ def _parser() -> argparse.ArgumentParser:
     ):
         _with_recipe(verbs.add_parser(name, help=text)).set_defaults(verb=verb)
 
+    submit = verbs.add_parser("submit", help="one of the verbs above as a job on a Ray cluster")
+    submit.add_argument("job_verb", choices=RECIPES, metavar="VERB", help=", ".join(RECIPES))
+    _with_recipe(submit)
+    submit.add_argument(
+        "--address", required=True, help="of the cluster's dashboard, as http://HEAD:8265"
+    )
+    submit.add_argument(
+        "--working-dir",
+        help="folder to send instead of the recipe alone, e.g. a clone whose code has changed",
+    )
+    submit.add_argument(
+        "--no-wait", action="store_true", help="do not follow the log; exit once it is submitted"
+    )
+    submit.set_defaults(verb=_submit)
+
     export = verbs.add_parser("export", help="a finished subset for other trainers")
     export.add_argument("run_uri")
     export.add_argument("out_uri", help="a .npy file, or a folder for WebDataset tars")
@@ -123,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _with_recipe(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser.add_argument("recipe", help="the recipe, a TOML file")
+    parser.add_argument("recipe", help="the recipe, a TOML file or its URI")
     parser.add_argument(
         "--set", action="append", default=[], metavar="section.key=value", help="override a setting"
     )
@@ -199,6 +229,27 @@ def _evaluate(options: argparse.Namespace) -> None:
         _say(results_table(evaluation.results, evaluation.groups))
 
 
+def _submit(options: argparse.Namespace) -> None:
+    from dfn_ray.submit import Job, command_line, submit
+
+    def job(recipe: Any) -> Job:
+        return Job(
+            verb=options.job_verb,
+            recipe=options.recipe,
+            run_uri=recipe.run_uri,
+            overrides=tuple(options.set),
+            working_dir=options.working_dir,
+        )
+
+    def plan(recipe: Any) -> str:
+        planned = job(recipe)
+        return command_line(planned, options.address, planned.new_id())
+
+    recipe = _recipe(options, RECIPES[options.job_verb], plan)
+    if recipe is not None:
+        submit(job(recipe), options.address, follow=not options.no_wait, stream=sys.stdout)
+
+
 def _export(options: argparse.Namespace) -> None:
     from dfn_ray.filtering.export import export_uids, export_webdataset
 
@@ -247,6 +298,10 @@ def _recipe(options: argparse.Namespace, kind: type[R], plan: Callable[[R], str]
         from dfn_ray.demo.story import story_values
 
         recipe = recipe_from(story_values(), options.set, kind)
+    elif "://" in options.recipe:
+        folder, _, name = options.recipe.rpartition("/")
+        text = Store(folder).read(name)
+        recipe = parse_recipe(text, options.set, kind, source=options.recipe)
     else:
         recipe = load_recipe(options.recipe, options.set, kind)
     if not options.dry_run:

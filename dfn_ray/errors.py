@@ -10,6 +10,8 @@
     ├── IncompleteRun           chunks are missing where the step needs all of them
     ├── ScorersFailed           actors that run networks cannot start anywhere
     ├── TrainingFailed          workers keep dying, or the loss is not a number
+    ├── JobFailed               a job on a cluster failed or was stopped; exit code is the job's
+    ├── JobOutOfSight           a job on a cluster is no longer followed; it goes on
     └── VerificationError       a promise does not hold on storage
 
 A message says what is wrong, what was got, where, and what to do.
@@ -64,6 +66,18 @@ class ScorersFailed(DfnRayError):
 
 class TrainingFailed(DfnRayError):
     """Training cannot go on: its workers die without getting any further, or the loss is not a number."""
+
+
+class JobFailed(DfnRayError):
+    """A submitted job failed or was stopped; the exit code is the job's own where it has one."""
+
+    def __init__(self, message: str, *, exit_code: int = 1) -> None:
+        self.exit_code = exit_code
+        super().__init__(message)
+
+
+class JobOutOfSight(DfnRayError):
+    """A submitted job is no longer followed, by wish or because the network broke; the job itself goes on."""
 
 
 class VerificationError(DfnRayError):

@@ -42,6 +42,16 @@ def test_a_dry_run_prints_the_resolved_recipe_and_the_plan_and_starts_nothing(re
     assert not (recipe.parent / "run").exists()
 
 
+def test_a_recipe_may_be_a_uri(recipe, capsys):
+    assert run(["filter", f"file://{recipe}", "--dry-run"]) == 0
+    assert f'"run_uri": "{recipe.parent}/run"' in capsys.readouterr().out
+    recipe.write_bytes(b"not toml \xff")
+    assert run(["filter", f"file://{recipe}", "--dry-run"]) == 2
+    assert f"file://{recipe}: not TOML" in capsys.readouterr().err
+    assert run(["filter", f"file://{recipe}x", "--dry-run"]) == 2
+    assert f"file://{recipe}x" in capsys.readouterr().err
+
+
 def test_a_dry_run_loads_neither_ray_nor_torch(recipe):
     code = (
         "import sys; from dfn_ray.cli import run; "

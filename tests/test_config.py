@@ -77,7 +77,7 @@ def test_a_recipe_that_may_not_be_read_is_told(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     # Root may read everything, so no mode of a real file does it here.
-    monkeypatch.setattr("pathlib.Path.read_text", denied)
+    monkeypatch.setattr("pathlib.Path.read_bytes", denied)
     with pytest.raises(RecipeError, match="cannot be read: Permission denied"):
         load_recipe(tmp_path / "recipe.toml")
 

@@ -25,7 +25,13 @@ from dfn_ray.config.filtering import (
     Select,
 )
 from dfn_ray.config.pipeline import PipelineRecipe
-from dfn_ray.config.reading import load_recipe, recipe_from, recipe_values, stored_pool
+from dfn_ray.config.reading import (
+    load_recipe,
+    parse_recipe,
+    recipe_from,
+    recipe_values,
+    stored_pool,
+)
 from dfn_ray.config.training import (
     SCALES,
     Augmentation,
@@ -63,6 +69,7 @@ __all__ = [
     "TrainRecipe",
     "Workers",
     "load_recipe",
+    "parse_recipe",
     "recipe_from",
     "recipe_values",
     "stored_pool",

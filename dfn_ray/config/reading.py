@@ -25,14 +25,23 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), kind: type[R]
     """
     path = Path(source)
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
     except FileNotFoundError:
         raise RecipeError([f"{path}: no such file"]) from None
     except OSError as error:
         problem = f"{path}: cannot be read: {error.strerror}; need a TOML file that you may read"
         raise RecipeError([problem]) from None
+    return parse_recipe(text, overrides, kind, source=str(path))
+
+
+def parse_recipe(
+    text: bytes, overrides: Sequence[str] = (), kind: type[R] = Recipe, *, source: str
+) -> R:
+    """The recipe that a TOML text describes, with overrides applied; `source` names it in errors."""
+    try:
+        values = tomllib.loads(text.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError([f"{path}: not TOML: {error}"]) from None
+        raise RecipeError([f"{source}: not TOML: {error}"]) from None
     return recipe_from(values, overrides, kind)
 
 

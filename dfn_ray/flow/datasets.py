@@ -51,7 +51,21 @@ def connect() -> None:
         # Ray's core reports on every actor pool that its arguments die with the driver. So does the run.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         # A local Ray's dashboard is ten processes that nobody looks at; a cluster's head has its own.
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+        with _core_unheard():
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+
+
+@contextmanager
+def _core_unheard() -> Iterator[None]:
+    """Nothing on the process's own stderr: there Ray's core says which log level it was given, at any level."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def drivers_node() -> dict[str, str]:

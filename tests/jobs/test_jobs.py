@@ -1,0 +1,240 @@
+"""Every job, submitted to a real Ray head: results, exit codes, logs, and a stop in mid-run."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from dfn_ray.filtering.filter_pool import filter_pool
+from dfn_ray.telemetry import selection_table
+from tests.jobs.conftest import ROOT, SAMPLES, SHARDS, Story
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+RAYS_OWN = re.compile(r".* Runtime env is setting up\.|Running entrypoint for job .*")
+"""What Ray's job server writes on top of every log."""
+FILTERING = (
+    r"3 shards, \d of them scored before; run .*",
+    r"calibrating on 1 shards",
+    r"threshold expected between .*",
+    r"scoring +[\d.]+% \| .* samples \| .*",
+)
+"""The lines of a filter job but for its table: nothing of Ray's workers, no bars."""
+MIDRUN_S = 180.0
+"""On a quiet machine it is 10 s."""
+POLL_S = 0.3
+
+
+def submit(cluster, *command: str) -> str:
+    """Submit by Ray's client with the checkout as working directory, as a person's own script would; returns the id."""
+    return cluster.client.submit_job(
+        entrypoint=shlex.join(command), runtime_env={"working_dir": str(ROOT)}
+    )
+
+
+def by_ray(cluster, script: str, recipe: Path, *arguments: str) -> list[str]:
+    """The same by Ray's command line, as from a clone of the repository."""
+    address = ["--address", cluster.head.address]
+    job = ["python", script, str(recipe), *arguments]
+    return ["ray", "job", "submit", *address, "--working-dir", ".", "--", *job]
+
+
+def wait(cluster, job: str) -> tuple[str, list[str]]:
+    """How the job ended, and the lines of its log that are not Ray's own."""
+    while not (status := cluster.client.get_job_status(job)).is_terminal():
+        time.sleep(POLL_S)
+    return str(status.value), lines_of(cluster.client.get_job_logs(job))
+
+
+def lines_of(log: str) -> list[str]:
+    return [line for line in log.splitlines() if line and not RAYS_OWN.fullmatch(line)]
+
+
+def strays(lines: list[str], *expected: str) -> list[str]:
+    """The lines that are none of those expected."""
+    return [line for line in lines if not any(re.fullmatch(pattern, line) for pattern in expected)]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """Jobs that need nothing of each other, begun together, for most of a small job is waiting for its processes."""
+
+    evaluate: str
+    wrong: subprocess.Popen[str]
+
+
+@pytest.fixture(scope="module")
+def begun(cluster, story: Story) -> Begun:
+    evaluate = story.file("evaluate", run_uri=str(story.folder / "evaluated"))
+    wrong = story.file("filter", run_uri=str(story.folder / "wrong"))
+    return Begun(
+        submit(cluster, "python", "jobs/evaluate_clip.py", str(evaluate)),
+        cluster.start(*by_ray(cluster, "jobs/filter_pool.py", wrong, "--set", "decode.mode=fst")),
+    )
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """A filter job that was stopped in mid-run and submitted again."""
+
+    parts: dict[str, int]
+    """Committed when it was stopped, and when each was written."""
+    stopped: list[str]
+    """Log of the stopped job."""
+    told: subprocess.CompletedProcess[str]
+    """What `ray job submit` said the second time."""
+    selection: dict
+
+
+@pytest.fixture(scope="module")
+def filtered(cluster, story: Story, begun) -> Filtered:
+    recipe, run = story.file("filter"), Path(story.recipe.uri("filter"))
+    first = submit(cluster, "python", "jobs/filter_pool.py", str(recipe))
+    await_midrun(cluster, first, run)
+    assert cluster.client.stop_job(first)
+    status, stopped = wait(cluster, first)
+    assert status == "STOPPED"
+    parts = written(run)
+    assert not (run / "selection.json").exists(), "it was too late to stop it"
+    told = cluster.run(*by_ray(cluster, "jobs/filter_pool.py", recipe))
+    assert told.returncode == 0, told.stdout + told.stderr
+    return Filtered(parts, stopped, told, json.loads((run / "selection.json").read_text()))
+
+
+def test_a_stopped_job_says_so_in_a_line(filtered):
+    *before, last = filtered.stopped
+    assert last == "dfn-ray: stopped; what is committed stays, the same command goes on from there"
+    assert not strays(before, *FILTERING)
+
+
+def test_a_stopped_job_submitted_again_goes_on_from_what_is_committed(story: Story, filtered):
+    now = written(Path(story.recipe.uri("filter")))
+    assert {name: now[name] for name in filtered.parts} == filtered.parts
+    assert len(now) > len(filtered.parts) > 0
+
+
+def test_a_filter_job_streams_few_lines_and_ends_in_its_table(cluster, story, filtered):
+    (job,) = (j for j in cluster.client.list_jobs() if j.submission_id in filtered.told.stdout)
+    assert (job.status, job.driver_exit_code) == ("SUCCEEDED", 0)
+    lines = lines_of(cluster.client.get_job_logs(job.submission_id))
+    table = selection_table(story.recipe.uri("filter"), filtered.selection).splitlines()
+    assert lines[-len(table) :] == table
+    assert not strays(lines[: -len(table)], *FILTERING)
+    assert "\n".join(lines) in filtered.told.stdout  # streamed as it stands
+
+
+def test_a_stopped_and_resumed_job_ends_as_if_undisturbed(local_ray, story: Story, filtered):
+    undisturbed, run = story.folder / "undisturbed", Path(story.recipe.uri("filter"))
+    recipe = replace(story.recipe.filter_recipe(None), run_uri=str(undisturbed))
+    assert filter_pool(recipe) == filtered.selection
+    assert (filtered.selection["samples"], filtered.selection["k"]) == (SHARDS * SAMPLES, 30)
+    for name in ("subset_uids.npy", "pool.parquet"):
+        assert (run / name).read_bytes() == (undisturbed / name).read_bytes()
+    for folder in ("scores", "subset"):
+        assert rows_of(run / folder) == rows_of(undisturbed / folder)
+
+
+def test_what_dfn_ray_submit_runs_ends_in_its_table_and_in_exit_code_0(
+    cluster, story: Story, filtered
+):
+    recipe = str(story.file("filter"))
+    told = cluster.run("dfn-ray", "submit", "select", recipe, "--address", cluster.head.address)
+    assert told.returncode == 0, told.stdout + told.stderr
+    table = selection_table(story.recipe.uri("filter"), filtered.selection)
+    assert told.stdout.strip().endswith(table)
+
+
+def test_a_wrong_recipe_fails_the_job_with_its_mistakes_in_the_log(cluster, story: Story, begun):
+    said, _ = begun.wrong.communicate()
+    assert begun.wrong.returncode == 1
+    assert "dfn-ray filter: the recipe is wrong:\n  decode.mode: " in said
+    (job,) = (job for job in cluster.client.list_jobs() if "decode.mode=fst" in job.entrypoint)
+    assert (job.status, job.driver_exit_code) == ("FAILED", 2)
+    assert "exit code 2" in job.message
+    assert not (story.folder / "wrong").exists()
+
+
+@pytest.fixture(scope="module")
+def trained(cluster, story: Story, filtered) -> tuple[str, list[str]]:
+    """The train job on the filter job's subset, where the pipeline looks for it."""
+    recipe = str(story.file("train"))
+    return wait(cluster, submit(cluster, "python", "jobs/train_clip.py", recipe))
+
+
+def test_a_train_job_trains_on_what_the_filter_job_kept(story: Story, trained):
+    status, lines = trained
+    assert status == "SUCCEEDED", lines
+    run = Path(story.recipe.uri("train", "dfn", "seed-0"))
+    table = ["samples_seen  48", "steps          3", f"network       {run}/network"]
+    assert lines[-3:] == table
+    assert (run / "network/open_clip_model.safetensors").stat().st_size > 0
+    assert not strays(
+        lines[:-3],
+        r"source dfn: 30 samples in \d+ chunks",
+        r"training +[\d.]+% \| .* samples seen \| .*",
+    )
+
+
+def test_an_evaluate_job_gives_the_metrics_of_its_sets(cluster, story: Story, begun):
+    status, lines = wait(cluster, begun.evaluate)
+    assert status == "SUCCEEDED", lines
+    (stored,) = (story.folder / "evaluated/eval").glob("*.json")
+    result = json.loads(stored.read_text())
+    assert result["dataset"] == "small"
+    assert 0 <= result["metrics"]["acc1"] <= 1
+    header, row = lines[-2:]
+    assert header.split() == ["set", "task", "main", "metric", "images", "failed"]
+    assert row.split() == [
+        "small", "zeroshot_classification", "acc1", f"{result['metrics']['acc1']:.4f}", "12", "0",
+    ]  # fmt: skip
+    assert not strays(
+        lines[:-2],
+        r"1 sets, 0 of them evaluated before; .*",
+        r"embedding 4 prompts",
+        r"evaluating +[\d.]+% \| .*",
+    )
+
+
+def test_a_pipeline_job_takes_up_what_the_other_jobs_made(cluster, story: Story, filtered, trained):
+    story_folder = Path(story.recipe.run_uri)
+    before = {
+        path: path.stat().st_mtime_ns
+        for pattern in ("*.safetensors", "subset/*.parquet", "scores/*.parquet")
+        for path in story_folder.rglob(pattern)
+    }
+    recipe = str(story.file("pipeline"))
+    status, lines = wait(cluster, submit(cluster, "python", "jobs/pipeline.py", recipe))
+    assert status == "SUCCEEDED", lines
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    value = json.loads((story_folder / "comparison.json").read_text())
+    assert set(value["metrics"]["small, acc1"]["arms"]) == {"dfn"}
+    assert (story_folder / "comparison.png").stat().st_size > 0
+    assert lines[-1] == f"picture: {story_folder}/comparison.png"
+
+
+def await_midrun(cluster, job: str, run: Path) -> None:
+    """Wait until something is committed: the calibration's one shard of three."""
+    deadline = time.monotonic() + MIDRUN_S
+    while not written(run):
+        ended = cluster.client.get_job_status(job).is_terminal()
+        assert not ended, cluster.client.get_job_logs(job)
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def written(run: Path) -> dict[str, int]:
+    """The committed parts, and when each was written."""
+    return {path.name: path.stat().st_mtime_ns for path in run.glob("scores/part-*.parquet")}
+
+
+def rows_of(folder: Path) -> list[dict]:
+    rows = [row for path in folder.glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    return sorted(rows, key=lambda row: (row["shard"], row["row"]))
