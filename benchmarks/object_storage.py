@@ -41,7 +41,7 @@ from dfn_ray.filtering.verify import verify_run
 from dfn_ray.flow.datasets import connect
 from dfn_ray.storage import READ_AHEAD_BYTES, Store
 from dfn_ray.testing.faults import FaultProxy, Faults, fault_proxy
-from dfn_ray.testing.networks import save_random_network
+from dfn_ray.testing.networks import save_tiny_network
 from dfn_ray.testing.pools import TarBuilder
 from dfn_ray.testing.s3 import serve_s3
 
@@ -54,11 +54,6 @@ CHUNK_BYTES = 16 * MIB
 READ_TIMEOUT_S = 2
 """So that injected stalls end soon; the default is 15 s."""
 SAMPLE_EVERY_S = 0.25
-TINY = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16},
-    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-}
 
 
 def reader_bar_bytes(idle_bytes: int) -> int:
@@ -245,7 +240,7 @@ def _run(folder: Path, options: argparse.Namespace) -> None:
     samples = write_pool(folder / "buckets" / "pools" / "pool", int(options.gib * 2**30))
     pool = folder / "buckets" / "pools" / "pool"
     pool_bytes = sum(path.stat().st_size for path in pool.iterdir())
-    network = save_random_network(folder / "network", TINY, seed=0)
+    network = save_tiny_network(folder / "network")
     print(f"{samples:,} samples, {pool_bytes / 2**30:.2f} GiB, {len(list(pool.iterdir()))} shards")
     with (
         serve_s3(folder / "buckets", ["pools", "runs"]) as server,
