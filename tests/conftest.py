@@ -17,7 +17,7 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: "local_ray" in item.fixturenames)
 
 
-READ_TIMEOUT_S = 2
+READ_TIMEOUT_S = 1
 """So that injected stalls end soon."""
 
 
