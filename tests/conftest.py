@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,20 +25,60 @@ def pytest_collection_modifyitems(items):
     )
 
 
+READ_TIMEOUT_S = 1
+"""So that injected stalls end soon."""
+
+
 @pytest.fixture(scope="session")
-def s3(tmp_path_factory):
-    """A real S3 server over HTTP; this process, and Ray if started later, find it as AWS's tools would."""
+def _s3(tmp_path_factory):
+    """A real S3 server over HTTP behind a proxy that can inject faults; this process, and Ray if started later, find
+    it as AWS's tools would."""
+    import fsspec
+
+    from dfn_ray.testing.faults import fault_proxy
     from dfn_ray.testing.s3 import serve_s3
 
-    with serve_s3(tmp_path_factory.mktemp("s3"), ["pools", "runs"]) as server:
-        before = {name: os.environ.get(name) for name in server.environment}
-        os.environ.update(server.environment)
-        yield server
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    folder = tmp_path_factory.mktemp("s3")
+    with serve_s3(folder, ["pools", "runs"]) as direct, fault_proxy(direct.endpoint) as proxy:
+        server = replace(direct, endpoint=proxy.endpoint)
+        settings = {"config_kwargs": {"read_timeout": READ_TIMEOUT_S}}
+        variables = server.environment | {"FSSPEC_S3": json.dumps(settings)}
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            # fsspec read the environment when it was imported; Ray's workers will do so.
+            patch.setitem(fsspec.config.conf, "s3", settings)
+            yield server, proxy
+
+
+@pytest.fixture(scope="session")
+def s3(_s3):
+    """The S3 server: its folder, address and credentials."""
+    return _s3[0]
+
+
+@pytest.fixture
+def proxy(_s3):
+    """The proxy before the S3 server, for one test: set `proxy.faults`, look at `proxy.counts`."""
+    _, proxy = _s3
+    proxy.reset()
+    yield proxy
+    proxy.reset()
+
+
+@pytest.fixture
+def fresh_s3():
+    """Lets a test meet S3 as a new process does, which has read its environment and asked for nothing yet."""
+    from dfn_ray.storage.s3 import S3, _s3_of
+
+    def forget():
+        _s3_of.cache_clear()
+        S3.clear_instance_cache()
+        S3._served.clear()
+
+    forget()
+    yield forget
+    forget()
 
 
 @pytest.fixture(scope="session")

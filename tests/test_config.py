@@ -56,6 +56,22 @@ def test_wrong_settings_are_refused_with_what_is_needed(override, message):
         recipe_from(values, [override])
 
 
+def test_credentials_in_uris_are_refused_by_dotted_name_and_not_repeated():
+    values = {
+        "run_uri": "s3://key:hunter2@bucket/run",
+        "pool": {"uri": ["s3://bucket/a.tar", "https://host/b.tar?X-Amz-Signature=hunter2"]},
+        "networks": [{"model": "local-dir:s3://key:hunter2@bucket/network"}],
+    }
+    with pytest.raises(RecipeError) as refusal:
+        recipe_from(values)
+    assert [problem.partition(":")[0] for problem in refusal.value.problems] == [
+        "run_uri",
+        "pool.uri.1",
+        "networks.0.model",
+    ]
+    assert "hunter2" not in str(refusal.value)
+
+
 def test_none_turns_a_setting_off():
     values = VALUES | {"select": {"keep_fraction": 0.1}}
     recipe = recipe_from(values, ["select.keep_fraction=none", "select.keep_count=5"])

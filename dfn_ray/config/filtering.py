@@ -93,7 +93,8 @@ class Decode:
     timeout_s: float = 60.0
     """A single image that takes longer fails with `decode_timeout`."""
     cpus: float = 1.0
-    """CPUs a decode task reserves, > 0."""
+    """CPUs a task reserves that reads and decodes, > 0. A node runs as many of them side by side as it has CPUs for:
+    less than 1 where storage is slow and readers wait, more where their memory (README, Figures) is short."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Only nodes with these Ray labels read, decode and commit, e.g. `{dfn-role = "decode"}`: a node of scorers then
     scores and does nothing else."""

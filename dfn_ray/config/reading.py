@@ -14,6 +14,7 @@ import pydantic
 
 from dfn_ray.config.filtering import Pool, Recipe
 from dfn_ray.errors import RecipeError
+from dfn_ray.uris import secret_in
 
 R = TypeVar("R")
 
@@ -52,6 +53,8 @@ def recipe_from(
     merged = json.loads(json.dumps(values))
     for override in overrides:
         _apply(merged, override)
+    if problems := list(_secrets(merged)):
+        raise RecipeError(problems)
     try:
         return _adapter(kind).validate_python(merged)
     except pydantic.ValidationError as error:
@@ -100,6 +103,22 @@ def _apply(values: dict[str, Any], override: str) -> None:
         target[keys[-1]] = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         target[keys[-1]] = text
+
+
+def _secrets(value: Any, name: str = "") -> Iterator[str]:
+    """What is wrong with URIs that hold credentials, which a recipe, being stored with the run, must not."""
+    if isinstance(value, str):
+        if where := secret_in(value):
+            yield (
+                f"{name}: need a URI without credentials, got one with {where} (not repeated here); give credentials "
+                "by the environment: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, ..."
+            )
+        return
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _secrets(inner, f"{name}.{key}" if name else str(key))
 
 
 def _problem(error: Any, kind: type) -> str:

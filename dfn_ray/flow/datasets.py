@@ -26,6 +26,7 @@ from dfn_ray.config import Decode, Pool, Scorers
 from dfn_ray.errors import DfnRayError
 from dfn_ray.flow.cells import Cell, Stage, over_cells, pack, unpack
 from dfn_ray.pool import Shard, iter_chunks
+from dfn_ray.storage import shared_environment
 
 TASK_RETRIES = 3
 """Times Ray runs a task again whose process died. A shard that still fails is taken up again by the wave loop."""
@@ -46,13 +47,23 @@ class Work:
 
 
 def connect() -> None:
-    """Connect this process to the cluster that the environment names, else start a local Ray."""
+    """Connect this process to the cluster that the environment names, else start a local Ray.
+
+    Workers get the driver's settings of storage that are no secrets (`dfn_ray.storage.environment`).
+    """
     if not ray.is_initialized():
         # Ray's core reports on every actor pool that its arguments die with the driver. So does the run.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         # A local Ray's dashboard is ten processes that nobody looks at; a cluster's head has its own.
+        # A submitted job's variables reach the workers as they are, and Ray refuses to be told them again.
+        shared = {} if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else shared_environment()
         with _core_unheard():
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+            ray.init(
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                include_dashboard=False,
+                runtime_env={"env_vars": shared} if shared else None,
+            )
 
 
 @contextmanager

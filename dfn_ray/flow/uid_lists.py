@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tempfile
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from dfn_ray.errors import InputError
-from dfn_ray.storage import filesystem, read_uri
+from dfn_ray.storage import read_uri, version
 from dfn_ray.uids import UID_DTYPE, first_unsorted, uid_records
 
 NPY_MAGIC = b"\x93NUMPY"
@@ -62,9 +61,7 @@ def open_uid_list(uri: str) -> UidList:
 def _mapped(uri: str) -> np.ndarray:
     path = Path(uri.removeprefix("file://"))
     if "://" in str(path):
-        info = filesystem(uri).info(uri)
-        version = json.dumps([uri, info.get("size"), info.get("ETag")])
-        name = hashlib.sha256(version.encode()).hexdigest()[:32]
+        name = hashlib.sha256(f"{uri}\0{version(uri)}".encode()).hexdigest()[:32]
         path = Path(tempfile.gettempdir()) / f"dfn_ray-uids-{name}"
         if not path.exists():
             aside = path.with_suffix(f".{os.getpid()}")

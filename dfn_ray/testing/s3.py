@@ -11,13 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+KEY, SECRET = "test-key", "recognisable+secret/of-tests"
+"""The secret can be searched for in what a run leaves."""
 START_S = 20.0
 """A server that does not answer by then will not."""
 
 
 @dataclass(frozen=True)
 class S3Server:
-    """A server on loopback. Buckets are the folders of `folder`."""
+    """A server on loopback. Buckets are the folders of `folder`; what is put there past the server may stay unseen."""
 
     endpoint: str
     key: str
@@ -50,7 +52,7 @@ def serve_s3(folder: Path, buckets: Sequence[str]) -> Iterator[S3Server]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = S3Server(f"http://127.0.0.1:{port}", "test-key", "test-secret", folder)
+    server = S3Server(f"http://127.0.0.1:{port}", KEY, SECRET, folder)
     command = [
         rclone, "serve", "s3", str(folder), "--addr", f"127.0.0.1:{port}",
         "--auth-key", f"{server.key},{server.secret}",

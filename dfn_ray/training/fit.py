@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import fsspec
 import pyarrow.fs as pafs
 import ray
 from ray.exceptions import RayError
@@ -20,6 +19,7 @@ from dfn_ray.flow.capacity import telling_lacks, workers_needed
 from dfn_ray.flow.datasets import drivers_node
 from dfn_ray.flow.metrics import TrainingMetrics
 from dfn_ray.manifest import Run
+from dfn_ray.storage import filesystem
 from dfn_ray.telemetry import TrainingProgress
 from dfn_ray.training.job import Job
 from dfn_ray.training.next_samples import NextSamples
@@ -140,10 +140,9 @@ def _watching(reports: Any, progress: TrainingProgress, metrics: TrainingMetrics
 
 def _ray_path(run: Run) -> str:
     """Where Ray Train keeps its own records, beside the run's."""
-    path = fsspec.core.url_to_fs(run.store.uri)[1]
+    path = filesystem(run.store.uri)._strip_protocol(run.store.uri)
     return f"{path}/ray_train"
 
 
 def _ray_filesystem(run: Run) -> pafs.FileSystem:
-    fs = fsspec.core.url_to_fs(run.store.uri)[0]
-    return pafs.PyFileSystem(pafs.FSSpecHandler(fs))
+    return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem(run.store.uri)))

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import io
+import json
+import os
 import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+from urllib.parse import quote
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dfn_ray import cli
+from dfn_ray.config import recipe_values
 from dfn_ray.errors import InputError
 from dfn_ray.filtering.export import export_webdataset
 from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.filtering.verify import verify_run
+from dfn_ray.manifest import open_run, part_names, scan_ledger
 from dfn_ray.pool import list_shards
 from dfn_ray.storage import Store
+from dfn_ray.testing.faults import Fault, Faults
 
 pytestmark = pytest.mark.ray
+
+
+def upload(folder: Path, uri: str) -> None:
+    for path in folder.iterdir():
+        Store(uri).write(path.name, path.read_bytes())
 
 
 def subset(uri: str) -> list[dict]:
@@ -31,22 +50,198 @@ def subset(uri: str) -> list[dict]:
     return sorted(rows, key=lambda row: (row["shard"], row["row"]))
 
 
-def test_a_run_on_s3_equals_the_run_on_disk(local_ray, s3, recipe, pool, tmp_path):
-    shutil.copytree(pool, s3.folder / "pools" / "pool")
+def scores(uri: str) -> list[dict]:
+    store = Store(uri)
+    rows = []
+    for file in store.list("scores"):
+        with store.open(f"scores/{file.name}") as opened:
+            rows += pq.read_table(opened, columns=["uid", "status", "score_dfn"]).to_pylist()
+    return sorted(rows, key=lambda row: row["uid"])
+
+
+def test_a_run_on_s3_with_every_fifth_request_faulty_equals_the_run_on_disk(
+    local_ray, s3, proxy, recipe, pool, tmp_path
+):
+    upload(pool, "s3://pools/pool")
     there = recipe("s3://pools/pool/{00000..00005}.tar", "run_uri=s3://runs/a/run")
     here = recipe(pool)
-    assert filter_pool(there)["threshold"] == filter_pool(here)["threshold"]
-    assert subset(there.run_uri) == subset(here.run_uri)
-    assert verify_run(there.run_uri, full=True)["kept"] == 90
-    store = Store(there.run_uri)
-    secret = s3.secret.encode()
-    for name in ("run.json", "selection.json", "attempt.json", "pool.parquet"):
-        assert secret not in store.read(name)
-    # Nothing is left to do: the same recipe again changes nothing.
-    before = [(file.uri, file.size_bytes) for file in store.list("scores")]
+    filter_pool(here)
+    export_webdataset(here.run_uri, str(tmp_path / "tars"), shard_samples=40)
+
+    proxy.faults = Faults(share=0.2, seed=5)
     filter_pool(there)
-    assert [(file.uri, file.size_bytes) for file in store.list("scores")] == before
+    assert verify_run(there.run_uri, full=True)["kept"] == 90
     assert export_webdataset(there.run_uri, "s3://runs/tars", shard_samples=40) == 3
+    # pytest shows it when the test fails, and with -s.
+    print(f"\n{proxy.summary()}\n{proxy.requests / 300:.2f} requests a sample")  # noqa: T201
+    assert proxy.faulty > 0.1 * proxy.requests
+
+    proxy.reset()
+    on_s3, on_disk = Store(there.run_uri), Store(here.run_uri)
+    assert scores(there.run_uri) == scores(here.run_uri)
+    assert subset(there.run_uri) == subset(here.run_uri)
+    assert on_s3.read("subset_uids.npy") == on_disk.read("subset_uids.npy")
+    selections = [json.loads(store.read("selection.json")) for store in (on_s3, on_disk)]
+    assert selections[0]["threshold"] == selections[1]["threshold"]
+    assert selections[0]["counts"] == selections[1]["counts"]
+    # Which tar a sample is in follows the names of parts, and those follow the shards' URIs.
+    assert members(Store("s3://runs/tars")) == members(Store(str(tmp_path / "tars")))
+
+    # Nothing is left to do: the same recipe again changes nothing.
+    before = [(file.uri, file.size_bytes) for file in on_s3.list("scores")]
+    filter_pool(there)
+    assert [(file.uri, file.size_bytes) for file in on_s3.list("scores")] == before
+
+
+def members(tars: Store) -> list[str]:
+    names = []
+    for tar in tars.list(suffix=".tar"):
+        with tarfile.open(fileobj=io.BytesIO(tars.read(tar.name))) as file:
+            names += file.getnames()
+    return sorted(names)
+
+
+def test_a_resume_lists_once_and_asks_twice_for_each_footer(local_ray, s3, proxy, recipe, pool):
+    job = recipe(pool, "run_uri=s3://runs/scan/run")
+    filter_pool(job)
+    run = open_run(job.run_uri)
+    parts = len(part_names(run.store))
+    proxy.reset()
+    assert scan_ledger(run.store, run.fingerprint).parts == parts > 3
+    assert {operation: n for (operation, _), n in proxy.counts.items()} == {
+        "LIST": 1,
+        "HEAD": parts,
+        "GET": parts,
+    }
+
+
+OTHER_SECRET = "another/recognisable+secret"
+
+
+@pytest.mark.parametrize(
+    ("settings", "environment", "faults", "sentence"),
+    [
+        (
+            ['pool.uri="s3://no-such-bucket/*.tar"'],
+            {},
+            Faults(),
+            "there is no bucket no-such-bucket",
+        ),
+        (
+            ['run_uri="s3://no-such-bucket/run"'],
+            {},
+            Faults(),
+            "there is no bucket no-such-bucket",
+        ),
+        ([], {"AWS_SECRET_ACCESS_KEY": OTHER_SECRET}, Faults(), "does not accept the credentials"),
+        (
+            [],
+            {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None},
+            Faults(),
+            "set AWS_ACCESS_KEY_ID",
+        ),
+        ([], {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, Faults(), "check AWS_ENDPOINT_URL"),
+        ([], {}, Faults(share=1.0, kinds=(Fault.EXPIRED,)), "the credentials have expired"),
+        (
+            [],
+            {},
+            Faults(share=1.0, kinds=(Fault.DENIED,), operations=("LIST",)),
+            "s3:ListBucket",
+        ),
+        (
+            [],
+            {},
+            Faults(share=1.0, kinds=(Fault.DENIED,), operations=("PUT",)),
+            "s3:PutObject",
+        ),
+        ([f'run_uri="s3://key:{OTHER_SECRET}@runs/x"'], {}, Faults(), "URI without credentials"),
+    ],
+    ids=[
+        "no pool bucket",
+        "no run bucket",
+        "wrong secret",
+        "no credentials",
+        "no endpoint",
+        "expired",
+        "no right to list",
+        "no right to write",
+        "secret in the URI",
+    ],
+)
+def test_what_cannot_work_ends_filter_with_exit_2_within_10_s_and_a_sentence_that_helps(
+    settings,
+    environment,
+    faults,
+    sentence,
+    s3,
+    proxy,
+    fresh_s3,
+    recipe,
+    pool,
+    tmp_path,
+    monkeypatch,
+    capsys,
+):
+    upload(pool, "s3://pools/wrong")
+    job = recipe("s3://pools/wrong/*.tar", f"run_uri=s3://runs/{tmp_path.name}/run")
+    (tmp_path / "recipe.toml").write_text(toml_of(recipe_values(job)))
+    for name, value in environment.items():
+        if value is None:
+            monkeypatch.delenv(name)
+        else:
+            monkeypatch.setenv(name, value)
+    fresh_s3()
+    proxy.faults = faults
+    start = time.monotonic()
+    arguments = [argument for setting in settings for argument in ("--set", setting)]
+    code = cli.run(["filter", str(tmp_path / "recipe.toml"), *arguments])
+    said = "".join(capsys.readouterr())
+    assert code == 2, said
+    assert sentence in said
+    assert time.monotonic() - start < 10
+    assert s3.secret not in said
+    assert OTHER_SECRET not in said
+
+
+def toml_of(values: dict) -> str:
+    """The recipe's sections that a test sets, as TOML."""
+    kept = {key: values[key] for key in ("run_uri", "pool", "networks", "scorers", "execution")}
+    lines = [f"run_uri = {json.dumps(kept.pop('run_uri'))}"]
+    for name, section in kept.items():
+        for item in section if isinstance(section, list) else [section]:
+            lines.append(f"[[{name}]]" if isinstance(section, list) else f"[{name}]")
+            lines += [f"{k} = {json.dumps(v)}" for k, v in item.items() if v is not None]
+    return "\n".join([*lines, "[select]", "keep_fraction = 0.3"])
+
+
+def test_no_byte_that_a_run_leaves_holds_the_secret(s3, proxy, recipe, pool, tmp_path):
+    upload(pool, "s3://pools/secret")
+    job = recipe("s3://pools/secret/*.tar", "run_uri=s3://runs/secret/run")
+    (tmp_path / "recipe.toml").write_text(toml_of(recipe_values(job)))
+    proxy.faults = Faults(share=0.2, seed=2, kinds=(Fault.SLOW_DOWN, Fault.RESET, Fault.SHORT))
+    # Ray's sockets need a short path.
+    session = Path(tempfile.mkdtemp(prefix="dfn_ray-", dir="/tmp"))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "dfn_ray.cli", "filter", str(tmp_path / "recipe.toml")],
+            env=os.environ | {"RAY_ADDRESS": "local", "RAY_TMPDIR": str(session)},
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        files = [
+            path
+            for folder in (s3.folder / "runs" / "secret", session)
+            for path in folder.rglob("*")
+            if path.is_file() and not path.is_symlink()
+        ]
+        assert any(path.name == "run.json" for path in files)
+        assert any(path.name.startswith("raylet") for path in files)
+        for form in (s3.secret.encode(), quote(s3.secret, safe="").encode()):
+            assert form not in done.stdout + done.stderr
+            assert [path for path in files if form in path.read_bytes()] == []
+    finally:
+        shutil.rmtree(session, ignore_errors=True)
 
 
 def test_a_stream_that_breaks_leaves_no_object(s3):

@@ -1,0 +1,293 @@
+"""A pool on object storage against the same pool on disk: python benchmarks/object_storage.py OUT [--gib 5]
+
+Makes a pool of photos in OUT, serves it by a real S3 server (rclone) behind the proxy that counts requests and can
+inject faults, and runs the real filter job, with a tiny random network, so that reading and writing are what counts:
+
+    disk     pool and run on disk
+    s3       pool and run on the S3 server
+    faulty   the same, with a share of all requests faulty (503, 500, resets, stalls, short reads, lost answers)
+
+Fails unless all three give the same subset, byte for byte, uid list and threshold, and unless every process that reads
+stays below its memory bar. Prints rates, requests per sample, read amplification and the peak memory (USS) of every
+kind of process. Removes what it made in OUT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import ray
+from fsspec.config import conf, set_conf_env
+from photos import demo_pairs
+from PIL import Image
+
+from dfn_ray.config import Recipe, recipe_from
+from dfn_ray.filtering.filter_pool import filter_pool
+from dfn_ray.filtering.verify import verify_run
+from dfn_ray.flow.datasets import connect
+from dfn_ray.storage import READ_AHEAD_BYTES, Store
+from dfn_ray.testing.faults import FaultProxy, Faults, fault_proxy
+from dfn_ray.testing.networks import save_tiny_network
+from dfn_ray.testing.pools import TarBuilder
+from dfn_ray.testing.s3 import serve_s3
+
+MIB = 2**20
+PIXELS = 2048
+PICTURES = 12
+"""Different pictures; samples differ by a comment in their JPEG, so that no two are equal."""
+SHARD_BYTES = 64 * MIB
+CHUNK_BYTES = 16 * MIB
+READ_TIMEOUT_S = 2
+"""So that injected stalls end soon; the default is 15 s."""
+SAMPLE_EVERY_S = 0.25
+
+
+def reader_bar_bytes(idle_bytes: int) -> int:
+    """What a task that reads and decodes may hold: an idle worker with its imports; a read-ahead block, the one that
+    replaces it and the body it is made of, doubled as it is joined; and a chunk six times: as read, as a table,
+    packed to travel, unpacked, with pixels, packed again."""
+    return idle_bytes + 4 * READ_AHEAD_BYTES + 6 * CHUNK_BYTES
+
+
+def write_pool(folder: Path, size_bytes: int) -> int:
+    """Shards of about SHARD_BYTES until there are `size_bytes`; returns the number of samples."""
+    folder.mkdir(parents=True)
+    pairs = list(demo_pairs())
+    pictures = [_photo(pairs[seed][0], seed) for seed in range(PICTURES)]
+    written = number = shard = 0
+    while written < size_bytes:
+        tar = TarBuilder()
+        while len(tar) < SHARD_BYTES:
+            picture = pictures[number % PICTURES]
+            comment = f"sample {number:09d}".encode()
+            # A COM segment after the start marker (ITU T.81, B.2.4.5).
+            segment = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
+            image = picture[:2] + segment + picture[2:]
+            tar.sample(f"{number:09d}", image=image, caption=pairs[number % len(pairs)][1])
+            number += 1
+        data = tar.getvalue()
+        (folder / f"{shard:05d}.tar").write_bytes(data)
+        written += len(data)
+        shard += 1
+    return number
+
+
+def _photo(image: bytes, seed: int) -> bytes:
+    """A picture at the size and weight of a camera's, grain included."""
+    large = Image.open(io.BytesIO(image)).convert("RGB").resize((PIXELS, PIXELS))
+    grain = np.random.default_rng(seed).normal(0, 12, (PIXELS, PIXELS, 3))
+    noisy = np.clip(np.asarray(large) + grain, 0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noisy).save(buffer, "JPEG", quality=88)
+    return buffer.getvalue()
+
+
+@dataclass
+class Peaks:
+    """The largest USS seen of each kind of process of this one's family."""
+
+    bytes_by_kind: dict[str, int] = field(default_factory=dict)
+
+    def look(self) -> None:
+        """Sample all processes once."""
+        me = psutil.Process()
+        for process in [me, *me.children(recursive=True)]:
+            with suppress(psutil.Error):
+                kind = "driver" if process == me else _kind(process)
+                uss = process.memory_full_info().uss
+                self.bytes_by_kind[kind] = max(uss, self.bytes_by_kind.get(kind, 0))
+
+
+def _kind(process: psutil.Process) -> str:
+    """A Ray worker by what it runs, another process by its program."""
+    command = process.cmdline()
+    title = command[0] if command else process.name()
+    return title.split("(")[0] if title.startswith("ray::") else process.name()
+
+
+@contextmanager
+def watched() -> Iterator[Peaks]:
+    """The peak memory of every process while the block runs."""
+    peaks, stop = Peaks(), threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(SAMPLE_EVERY_S):
+            peaks.look()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peaks
+    finally:
+        stop.set()
+        thread.join()
+
+
+@ray.remote
+def _idle_bytes() -> int:
+    """USS of a worker with the imports of a read task."""
+
+    return psutil.Process().memory_full_info().uss
+
+
+@dataclass(frozen=True)
+class Result:
+    """What must be the same, wherever pool and run are."""
+
+    threshold: float
+    kept: int
+    uids: str
+    subset: str
+
+
+def result_of(recipe: Recipe, selection: dict) -> Result:
+    """The result of a run, its subset by a digest of shard, row and bytes."""
+    store = Store(recipe.run_uri)
+    rows: dict[tuple[str, int], str] = {}
+    for file in store.list("subset", suffix=".parquet"):
+        with store.open(f"subset/{file.name}") as opened:
+            for batch in pq.ParquetFile(opened).iter_batches(16, columns=["shard", "row", "image"]):
+                for row in batch.to_pylist():
+                    key = (row["shard"].rpartition("/")[2], row["row"])
+                    rows[key] = hashlib.sha256(row["image"]).hexdigest()
+    digest = hashlib.sha256(repr(sorted(rows.items())).encode()).hexdigest()
+    # Derived uids come from shard names and keys, so they are the same wherever the pool is.
+    uids = hashlib.sha256(store.read("subset_uids.npy")).hexdigest()
+    return Result(selection["threshold"], len(rows), uids, digest)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all three runs share."""
+
+    samples: int
+    pool_bytes: int
+    idle_bytes: int
+    proxy: FaultProxy
+    problems: list[str] = field(default_factory=list)
+
+
+def measure(name: str, recipe: Recipe, bench: Bench) -> Result:
+    """Filter once, print what it took, check memory; returns the result."""
+    samples, pool_bytes, proxy = bench.samples, bench.pool_bytes, bench.proxy
+    start = time.monotonic()
+    with watched() as peaks:
+        selection = filter_pool(recipe)
+    wall_s = time.monotonic() - start
+    print(
+        f"\n{name}: {wall_s:.0f} s, {pool_bytes / wall_s / MIB:.0f} MiB/s, {samples / wall_s:.1f} samples/s"
+    )
+    if proxy.requests:
+        print(proxy.summary())
+        print(
+            f"{proxy.requests / samples:.3f} requests a sample; "
+            f"bytes read / bytes of the pool {proxy.bytes_out / pool_bytes:.3f}"
+        )
+    bar = reader_bar_bytes(bench.idle_bytes)
+    print(
+        f"an idle worker {bench.idle_bytes / MIB:.0f} MiB; bar for a reader {bar / MIB:.0f} MiB; peaks:"
+    )
+    for kind, peak in sorted(peaks.bytes_by_kind.items(), key=lambda item: -item[1]):
+        print(f"  {peak / MIB:6.0f} MiB  {kind}")
+    readers = {kind: peak for kind, peak in peaks.bytes_by_kind.items() if "Read" in kind}
+    if not readers:
+        bench.problems.append(f"{name}: no process was seen to read")
+    bench.problems.extend(
+        f"{name}: {kind} held {peak / MIB:.0f} MiB, more than {bar / MIB:.0f}"
+        for kind, peak in readers.items()
+        if peak > bar
+    )
+    faults, proxy.faults = proxy.faults, Faults()
+    verify_run(recipe.run_uri)
+    result = result_of(recipe, selection)
+    proxy.faults = faults
+    return result
+
+
+def main() -> None:
+    """Make the pool, run the three jobs, compare."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--gib", type=float, default=5.0, help="size of the pool")
+    parser.add_argument("--fault-share", type=float, default=0.2)
+    options = parser.parse_args()
+    folder = options.out / "object_storage"
+    if folder.exists():
+        sys.exit(f"{folder} is there already; remove it or name another OUT")
+    try:
+        _run(folder, options)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run(folder: Path, options: argparse.Namespace) -> None:
+    samples = write_pool(folder / "buckets" / "pools" / "pool", int(options.gib * 2**30))
+    pool = folder / "buckets" / "pools" / "pool"
+    pool_bytes = sum(path.stat().st_size for path in pool.iterdir())
+    network = save_tiny_network(folder / "network")
+    print(f"{samples:,} samples, {pool_bytes / 2**30:.2f} GiB, {len(list(pool.iterdir()))} shards")
+    with (
+        serve_s3(folder / "buckets", ["pools", "runs"]) as server,
+        fault_proxy(server.endpoint) as proxy,
+    ):
+        os.environ.update(replace(server, endpoint=proxy.endpoint).environment)
+        os.environ["FSSPEC_S3_CONFIG_KWARGS"] = f'{{"read_timeout": {READ_TIMEOUT_S}}}'
+        set_conf_env(conf)  # read once, when fsspec was imported
+        os.environ.setdefault("RAY_ADDRESS", "local")
+        connect()
+        idle = max(ray.get([_idle_bytes.remote() for _ in range(4)]))
+        bench = Bench(samples, pool_bytes, idle, proxy)
+        on_disk = _recipe(str(pool), str(folder / "run"), network)
+        results = {"disk": measure("disk", on_disk, bench)}
+        shutil.rmtree(folder / "run")
+        for name, share in (("s3", 0.0), ("faulty", options.fault_share)):
+            proxy.reset()
+            proxy.faults = Faults(share=share, seed=1)
+            recipe = _recipe("s3://pools/pool/*.tar", f"s3://runs/{name}", network)
+            results[name] = measure(name, recipe, bench)
+            shutil.rmtree(folder / "buckets" / "runs" / name)
+        ray.shutdown()
+    bench.problems.extend(
+        f"{name} differs from disk: {result} and {results['disk']}"
+        for name, result in results.items()
+        if result != results["disk"]
+    )
+    if bench.problems:
+        sys.exit("\n".join(bench.problems))
+    print(
+        f"\nidentical: {results['disk'].kept:,} kept, uid list and bytes, in {', '.join(results)}"
+    )
+
+
+def _recipe(pool: str, run: str, network: Path) -> Recipe:
+    return recipe_from(
+        {
+            "run_uri": run,
+            "pool": {"uri": [pool], "chunk_bytes": CHUNK_BYTES},
+            "networks": [{"name": "dfn", "model": f"local-dir:{network}"}],
+            "decode": {"mode": "fast"},
+            "select": {"keep_fraction": 0.15},
+            "scorers": {"threads": 1},
+            "execution": {"chunks_per_part": 16},
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()

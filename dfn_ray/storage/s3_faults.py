@@ -1,0 +1,221 @@
+"""What S3 answers under load and when something is wrong: what is tried again, what is final, what to tell.
+
+The one place of that policy: botocore and s3fs are each set to a single attempt (`dfn_ray.storage.s3`).
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from aiohttp import ClientConnectorError, ClientPayloadError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConfigParseError,
+    ConnectTimeoutError,
+    CredentialRetrievalError,
+    EndpointConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSLError,
+)
+from botocore.parsers import ResponseParserError
+
+ATTEMPTS = 10
+"""Of a request that meets only faults that pass: 3 in 10 million are given up where every fifth request is faulty."""
+DOUBTFUL_ATTEMPTS = 4
+"""Of a request that is refused where the same kind of request was served before: about a second of waiting."""
+
+TRANSIENT_STATUS = frozenset({429, 500, 502, 503, 504, 509})
+"""Throttling and the server's own trouble. A HEAD has no body, so often only this tells (botocore's _retry.json)."""
+TRANSIENT_CODES = frozenset(
+    {
+        "SlowDown",
+        "InternalError",  # also inside a 200, for completed uploads
+        "ServiceUnavailable",
+        "RequestTimeout",  # 400: the server waited for the body
+        "IncompleteBody",  # 400: the body broke off on its way there
+        "BadDigest",  # 400: the body was damaged on its way there
+        "XAmzContentSHA256Mismatch",
+        "OperationAborted",  # 409: another operation on the object is under way
+        "RequestLimitExceeded",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+TRANSIENT_EXCEPTIONS = (
+    HTTPClientError,  # resets, closed connections, reads that time out, bodies that break off
+    IncompleteReadError,  # a body shorter than its Content-Length
+    ClientPayloadError,  # the same, as aiohttp sees it
+    ResponseParserError,  # throttling that answers with half an XML
+    TimeoutError,  # an attempt that drags on
+)
+DOUBTFUL_STATUS = frozenset({403})
+"""S3 under load answers AccessDenied to requests that it serves a moment later (ray-project/ray issues 35826, 55055)."""
+DOUBTFUL_EXCEPTIONS = (
+    EndpointConnectionError,  # nobody listens, or the name does not resolve
+    ConnectTimeoutError,
+    NoCredentialsError,  # the instance's metadata service, asked by too many processes at once
+    CredentialRetrievalError,
+)
+_EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
+_NOT_ACCEPTED = frozenset(
+    {
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+        "InvalidToken",
+        "InvalidSecurity",
+        "NotSignedUp",
+    }
+)
+_RIGHTS = {
+    "get_object": "s3:GetObject",
+    "head_object": "s3:GetObject and s3:ListBucket",  # without the latter, an absent object is a 403
+    "list_objects_v2": "s3:ListBucket",
+    "head_bucket": "s3:ListBucket",
+    "delete_object": "s3:DeleteObject",
+    "delete_objects": "s3:DeleteObject",
+}
+_WRITE_RIGHT = "s3:PutObject"
+_CREDENTIALS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+
+
+FAILURES = (
+    OSError,
+    ValueError,
+    BotoCoreError,
+    ClientError,
+    ClientPayloadError,
+    ResponseParserError,
+)
+"""All that a request raises when it, and not the program, is at fault."""
+
+
+class S3Refusal(OSError):
+    """S3 refused a request for good, or failed all attempts at it; the message says why and what to do."""
+
+
+def attempts_for(error: BaseException, *, served_before: bool) -> int:
+    """How often in all a request is tried that failed like this. Final errors: once."""
+    answer = _answer(error)
+    if answer is not None:
+        if _status(answer) in TRANSIENT_STATUS or _code(answer) in TRANSIENT_CODES:
+            return ATTEMPTS
+        known = _code(answer) in _EXPIRED | _NOT_ACCEPTED
+        doubtful = _status(answer) in DOUBTFUL_STATUS and not known
+    elif isinstance(error, TRANSIENT_EXCEPTIONS) or _was_connected(error):
+        return ATTEMPTS
+    else:
+        doubtful = isinstance(error, DOUBTFUL_EXCEPTIONS)
+    return DOUBTFUL_ATTEMPTS if doubtful and served_before else 1
+
+
+def code_of(error: BaseException) -> str:
+    """The code of S3's answer, "" when there was none."""
+    answer = _answer(error)
+    return _code(answer) if answer is not None else ""
+
+
+def explained(
+    error: Exception, *, method: str, bucket: str, endpoint: str | None, attempts: int
+) -> Exception:
+    """What to raise in the end for an error of S3: FileNotFoundError as it is, else S3Refusal with a sentence that helps."""
+    code = code_of(error)
+    if isinstance(error, FileNotFoundError) and code != "NoSuchBucket":
+        return error
+    place = _place(endpoint)
+    why = _why(error, code, method, bucket, place)
+    if why is None:
+        why = f"{method} failed with {_said(error)} at {place}; check the URI and AWS_* and FSSPEC_S3_* settings"
+        if attempts > 1:
+            why = (
+                f"{method} failed {attempts} times, at last with {_said(error)} at {place}; run the same command "
+                "again, it goes on"
+            )
+    return S3Refusal(why)
+
+
+def _why(error: Exception, code: str, method: str, bucket: str, place: str) -> str | None:
+    """What is wrong and what to do, for what cannot pass; None for what may."""
+    why: str | None = None
+    if code == "NoSuchBucket":
+        why = f"there is no bucket {bucket} at {place}; create it, or check the URI and AWS_ENDPOINT_URL"
+    elif code in _EXPIRED:
+        why = (
+            f"the credentials have expired ({code}); get new ones (AWS_SESSION_TOKEN goes with the key) "
+            "and run the same command again, it goes on"
+        )
+    elif code in _NOT_ACCEPTED:
+        why = f"{place} does not accept the credentials ({code}); check {_CREDENTIALS}"
+    elif isinstance(error, PermissionError) or code == "403":
+        why = (
+            f"no right to {method} in bucket {bucket} at {place} ({_said(error)}); it needs "
+            f"{_RIGHTS.get(method, _WRITE_RIGHT)}. Where the requester pays: FSSPEC_S3_REQUESTER_PAYS=true"
+        )
+    elif code == "400":
+        why = (
+            f"{place} takes {method} for malformed and gives no reason; often the credentials have expired, "
+            "AWS_DEFAULT_REGION is not the bucket's, or FSSPEC_S3_ANON is set for a bucket that is not public"
+        )
+    elif isinstance(error, NoCredentialsError):
+        why = f"no credentials for bucket {bucket}; set {_CREDENTIALS}; for a public bucket FSSPEC_S3_ANON=true"
+    elif isinstance(
+        error,
+        CredentialRetrievalError | PartialCredentialsError | ProfileNotFound | ConfigParseError,
+    ):
+        why = f"the credentials cannot be had ({_said(error)}); check {_CREDENTIALS}"
+    elif isinstance(error, EndpointConnectionError | ConnectTimeoutError) and not _was_connected(
+        error
+    ):
+        why = (
+            f"{place} cannot be reached; check AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the network"
+        )
+    elif isinstance(error, SSLError):
+        why = f"the certificate of {place} is not trusted; check AWS_ENDPOINT_URL and AWS_CA_BUNDLE"
+    elif isinstance(error, ValueError):
+        why = "the settings of the connection are wrong; check AWS_ENDPOINT_URL and AWS_DEFAULT_REGION"
+    return why
+
+
+def _was_connected(error: BaseException) -> bool:
+    """True for a reset before an answer, to which aiobotocore gives the name of an endpoint that is not there."""
+    return isinstance(error, EndpointConnectionError) and not isinstance(
+        error.kwargs.get("error"), ClientConnectorError
+    )
+
+
+def _answer(error: BaseException) -> ClientError | None:
+    """S3's answer in an error of botocore, or of s3fs, which keeps it as the cause."""
+    for candidate in (error, error.__cause__):
+        if isinstance(candidate, ClientError):
+            return candidate
+    return None
+
+
+def _code(answer: ClientError) -> str:
+    return str(answer.response.get("Error", {}).get("Code", ""))
+
+
+def _status(answer: ClientError) -> int:
+    return int(answer.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _said(error: BaseException) -> str:
+    """An error in a few words. Exceptions of the libraries print URLs, so of those only the name, and S3's own code."""
+    answer = _answer(error)
+    if answer is None:
+        return type(error).__name__
+    status, code = str(_status(answer)), _code(answer)
+    return status if code in ("", status) else f"{status} {code}"
+
+
+def _place(endpoint: str | None) -> str:
+    """An endpoint without what else a URL may hold."""
+    if not endpoint:
+        return "AWS"
+    parts = urlsplit(endpoint)
+    return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")

@@ -1,0 +1,187 @@
+"""S3 under faults, against a real server behind the fault proxy."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import subprocess
+import sys
+import time
+
+import fsspec
+import pytest
+from tenacity.wait import wait_none
+
+from dfn_ray.errors import StorageError
+from dfn_ray.storage import READ_AHEAD_BYTES, Store, filesystem, open_uri, shared_environment
+from dfn_ray.storage.s3_faults import ATTEMPTS, DOUBTFUL_ATTEMPTS
+from dfn_ray.testing.faults import Fault, Faults
+
+
+@pytest.fixture
+def store(s3, fresh_s3, proxy, tmp_path):
+    return Store(f"s3://runs/{tmp_path.name}")
+
+
+@pytest.fixture
+def no_waiting(monkeypatch):
+    monkeypatch.setattr("dfn_ray.storage.s3._WAIT", wait_none())
+
+
+def bytes_of(size, seed=0):
+    return random.Random(seed).randbytes(size)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_walk_through_resets_and_short_reads_loses_and_doubles_no_byte(
+    store, proxy, seed, no_waiting
+):
+    data = bytes_of(3 * READ_AHEAD_BYTES + 1234, seed)
+    store.write("a.tar", data)
+    proxy.reset()
+    proxy.faults = Faults(share=0.5, seed=seed, kinds=(Fault.RESET, Fault.SHORT, Fault.SLOW_DOWN))
+    pieces = []
+    with open_uri(store.uri_of("a.tar")) as file:
+        while piece := file.read(700_001):
+            pieces.append(piece)
+    assert b"".join(pieces) == data
+    assert proxy.faulty > 0
+
+
+def test_a_reader_holds_little_more_than_one_block(store):
+    store.write("a.tar", bytes_of(4 * READ_AHEAD_BYTES))
+    with open_uri(store.uri_of("a.tar")) as file:
+        for _ in range(64):
+            file.read(2**19)
+            assert len(file.cache.cache) <= READ_AHEAD_BYTES + 2**19
+
+
+def test_a_stall_is_ended_by_the_read_timeout(store, proxy, no_waiting):
+    store.write("x", b"content")
+    proxy.reset()
+    proxy.faults = Faults(share=0.5, seed=3, kinds=(Fault.STALL,), operations=("GET",))
+    start = time.monotonic()
+    assert all(store.read("x") == b"content" for _ in range(4))
+    stalls = proxy.counts["GET", Fault.STALL]
+    assert stalls > 0
+    assert time.monotonic() - start < 4 * stalls + 4
+
+
+def test_a_put_whose_answer_was_lost_is_done_once(store, proxy, no_waiting):
+    proxy.faults = Faults(
+        share=0.5, kinds=(Fault.LOST_ANSWER,), operations=("PUT", "POST", "DELETE")
+    )
+    for number in range(8):
+        store.write(f"f/{number}", f"content {number}".encode())
+        store.write_stream(f"g/{number}", [b"piece", str(number).encode()])
+    store.delete("f/7")
+    proxy.faults = Faults()
+    assert proxy.counts["PUT", Fault.LOST_ANSWER] > 0
+    assert proxy.counts["POST", Fault.LOST_ANSWER] > 0
+    assert [file.name for file in store.list("f")] == [str(number) for number in range(7)]
+    assert [store.read(f"f/{n}") for n in range(7)] == [f"content {n}".encode() for n in range(7)]
+    assert [store.read(f"g/{n}") for n in range(8)] == [f"piece{n}".encode() for n in range(8)]
+
+
+def test_a_request_is_tried_ten_times_in_all_and_no_library_multiplies_that(
+    store, proxy, no_waiting
+):
+    store.write("x", b"content")
+    for kind in (Fault.INTERNAL_ERROR, Fault.SLOW_DOWN, Fault.SHORT):
+        proxy.reset()
+        proxy.faults = Faults(share=1.0, kinds=(kind,), operations=("GET",))
+        with pytest.raises(StorageError, match=f"get_object failed {ATTEMPTS} times"):
+            store.read("x")
+        assert proxy.counts["GET", kind] == ATTEMPTS
+
+
+def test_a_refusal_at_first_contact_is_final(store, proxy):
+    proxy.faults = Faults(share=1.0, kinds=(Fault.DENIED,), operations=("PUT",))
+    with pytest.raises(StorageError, match=r"no right to put_object in bucket runs .*s3:PutObject"):
+        store.write("x", b"content")
+    assert proxy.requests == 1
+
+
+def test_a_refusal_where_requests_were_served_before_is_tried_again(store, proxy, no_waiting):
+    for number in range(20):
+        store.write(f"{number}", b"content")
+    proxy.reset()
+    proxy.faults = Faults(share=0.3, seed=1, kinds=(Fault.DENIED,), operations=("PUT",))
+    for number in range(20):
+        store.write(f"{number}", b"content")
+    assert proxy.faulty > 0
+    proxy.reset()
+    proxy.faults = Faults(share=1.0, kinds=(Fault.DENIED,), operations=("PUT",))
+    with pytest.raises(StorageError, match="403 AccessDenied"):
+        store.write("x", b"content")
+    assert proxy.requests == DOUBTFUL_ATTEMPTS
+
+
+def test_expired_credentials_are_final_at_any_time(store, proxy):
+    store.write("x", b"content")
+    proxy.reset()
+    proxy.faults = Faults(share=1.0, kinds=(Fault.EXPIRED,))
+    with pytest.raises(StorageError, match=r"have expired .*AWS_SESSION_TOKEN"):
+        store.write("x", b"content")
+    assert proxy.requests == 1
+
+
+def test_a_stream_to_a_missing_bucket_makes_no_bucket(s3, fresh_s3):
+    with pytest.raises(StorageError, match="there is no bucket not-there"):
+        Store("s3://not-there/x").write_stream("a", [b"1"])
+    assert not (s3.folder / "not-there").exists()
+
+
+def test_profile_requester_pays_and_anonymous_come_from_the_environment(s3, proxy, tmp_path):
+    Store("s3://pools").write("profile.txt", b"content")
+    credentials = tmp_path / "credentials"
+    credentials.write_text(
+        f"[mine]\naws_access_key_id = {s3.key}\naws_secret_access_key = {s3.secret}\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if "KEY" not in k} | {
+        "AWS_SHARED_CREDENTIALS_FILE": str(credentials),
+        "AWS_PROFILE": "mine",
+        "FSSPEC_S3_REQUESTER_PAYS": "true",
+    }
+    read = (
+        "from dfn_ray.storage import read_uri; from dfn_ray.storage.s3 import s3\n"
+        "assert s3().req_kw == {'RequestPayer': 'requester'}, s3().req_kw\n"
+        "print(s3().anon, read_uri('s3://pools/profile.txt').decode())"
+    )
+
+    def run(**more):
+        return subprocess.run(
+            [sys.executable, "-c", read],
+            env=environment | more,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert run().stdout == "False content\n"
+    # Its word for a request without a signature.
+    assert "UnsupportedAlgorithm" in run(FSSPEC_S3_ANON="true").stderr
+    assert run(FSSPEC_S3_ANON="false").stdout == "False content\n"
+
+
+def test_workers_are_handed_where_the_store_is_but_no_credentials(monkeypatch):
+    for name in [name for name in os.environ if name.startswith(("AWS_", "FSSPEC_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://key:secret@127.0.0.1:9000")
+    monkeypatch.setenv("FSSPEC_S3_ANON", "true")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("FSSPEC_S3_SECRET", "secret")
+    assert shared_environment() == {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9000",
+        "FSSPEC_S3_ANON": "true",
+    }
+
+
+def test_a_pickled_store_holds_no_credentials(monkeypatch, fresh_s3):
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"key": "me", "secret": "recognisable"})
+    store = Store("s3://runs/x")
+    assert filesystem(store.uri).secret == "recognisable"
+    assert b"recognisable" not in pickle.dumps((store, filesystem(store.uri)))
