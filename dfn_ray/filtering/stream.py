@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +82,7 @@ def score_stream(
     committer: Committer,
     execution: Execution,
     tolerant: bool = True,
-) -> Iterator[Committed]:
+) -> Generator[Committed, None, None]:
     """Prepare, score and commit the work; yields each part once it is on storage.
 
     `tolerant` leaves out tasks that keep dying instead of stopping; what they held stays uncommitted.
@@ -115,7 +115,7 @@ def keep_stream(
     committer: Committer,
     execution: Execution,
     tolerant: bool = True,
-) -> Iterator[Committed]:
+) -> Generator[Committed, None, None]:
     """Run `stage` on the work, without networks, and commit it; yields each part once it is on storage."""
     _configure(execution, tolerant)
     decode = Decode()
@@ -156,7 +156,7 @@ def _committing(committer: Committer, execution: Execution) -> dict[str, Any]:
     }
 
 
-def _committed(parts: Dataset) -> Iterator[Committed]:
+def _committed(parts: Dataset) -> Generator[Committed, None, None]:
     for row in rows_of(parts):
         yield Committed(
             row["name"],
