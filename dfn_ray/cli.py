@@ -75,7 +75,13 @@ def _parser() -> argparse.ArgumentParser:
         ("score", _score, "score the pool, move no images"),
         ("select", _select, "select from stored scores, without scoring"),
     ):
-        _with_recipe(verbs.add_parser(name, help=text)).set_defaults(verb=verb)
+        parser_of = _with_recipe(verbs.add_parser(name, help=text))
+        parser_of.set_defaults(verb=verb)
+        if verb is not _select:
+            parser_of.add_argument(
+                "--budget",
+                help="stop, resumable, once so much is spent by [prices] (12.50) or so long scored (2h)",
+            )
 
     materialize = _with_recipe(
         verbs.add_parser("materialize", help="write the subset of a selection or of a uid list")
@@ -90,6 +96,22 @@ def _parser() -> argparse.ArgumentParser:
         ("run", _run, "the whole story: DFN, filter, train, evaluate, compare; resumes"),
     ):
         _with_recipe(verbs.add_parser(name, help=text)).set_defaults(verb=verb)
+
+    doctor = verbs.add_parser("doctor", help="is the cluster ready for a recipe of filter?")
+    _with_recipe(doctor, dry_run=False).set_defaults(verb=_doctor)
+
+    plan = verbs.add_parser("plan", help="how long and how much filtering takes, from a pilot")
+    _with_recipe(plan, dry_run=False).set_defaults(verb=_plan)
+    plan.add_argument(
+        "--shards",
+        type=int,
+        default=8,
+        help="of the pilot; more narrow its intervals (default: %(default)s)",
+    )
+    plan.add_argument(
+        "--samples", type=int, default=2048, help="of the pilot (default: %(default)s)"
+    )
+    plan.add_argument("--gpus", type=float, help="up to how many (default: scorers.max_size)")
 
     export = verbs.add_parser("export", help="a finished subset for other trainers")
     export.add_argument("run_uri")
@@ -122,14 +144,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _with_recipe(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+def _with_recipe(
+    parser: argparse.ArgumentParser, *, dry_run: bool = True
+) -> argparse.ArgumentParser:
     parser.add_argument("recipe", help="the recipe, a TOML file")
     parser.add_argument(
         "--set", action="append", default=[], metavar="section.key=value", help="override a setting"
     )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print the resolved recipe and plan, start nothing"
-    )
+    if dry_run:
+        parser.add_argument(
+            "--dry-run",
+            action="store_true",
+            help="print the resolved recipe and plan, start nothing",
+        )
     return parser
 
 
@@ -199,6 +226,20 @@ def _evaluate(options: argparse.Namespace) -> None:
         _say(results_table(evaluation.results, evaluation.groups))
 
 
+def _doctor(options: argparse.Namespace) -> None:
+    recipe = load_recipe(options.recipe, options.set, Recipe)
+    from dfn_ray.planning.doctor import doctor
+
+    doctor(recipe, say=_say)
+
+
+def _plan(options: argparse.Namespace) -> None:
+    recipe = load_recipe(options.recipe, options.set, Recipe)
+    from dfn_ray.planning.plan import plan
+
+    plan(recipe, shards=options.shards, samples=options.samples, gpus=options.gpus, say=_say)
+
+
 def _export(options: argparse.Namespace) -> None:
     from dfn_ray.filtering.export import export_uids, export_webdataset
 
@@ -248,12 +289,22 @@ def _recipe(options: argparse.Namespace, kind: type[R], plan: Callable[[R], str]
 
         recipe = recipe_from(story_values(), options.set, kind)
     else:
-        recipe = load_recipe(options.recipe, options.set, kind)
+        recipe = load_recipe(options.recipe, [*options.set, *_budget(options)], kind)
     if not options.dry_run:
         return recipe
     _say(json.dumps(recipe_values(recipe), indent=1))
     _say(plan(recipe))
     return None
+
+
+def _budget(options: argparse.Namespace) -> list[str]:
+    """`--budget` as the setting it stands for: hours with an h, else money."""
+    budget: str | None = getattr(options, "budget", None)
+    if budget is None:
+        return []
+    if budget.endswith("h"):
+        return [f"execution.max_hours={budget[:-1]}"]
+    return [f"prices.budget={budget}"]
 
 
 def _plan_filtering(options: argparse.Namespace, recipe: Recipe) -> str:
