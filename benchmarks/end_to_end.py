@@ -17,7 +17,6 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -35,11 +34,11 @@ from dfn_ray.config import Pool, Recipe, recipe_from
 from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.filtering.score_pool import plan_inputs
 from dfn_ray.filtering.scorer import Bounds, Scorer
-from dfn_ray.flow.cells import Cell
-from dfn_ray.flow.prepare import Preparation, prepare
+from dfn_ray.flow.prepare import Preparation
 from dfn_ray.flow.weights import load_networks
 from dfn_ray.manifest import read_part
-from dfn_ray.pool import Shard, iter_chunks, list_shards
+from dfn_ray.planning.limits import prepare_cells, read_cells, rows_of_cells, score_cells, timed
+from dfn_ray.pool import Shard, list_shards
 from dfn_ray.storage import Store
 
 
@@ -99,18 +98,14 @@ def decode_limit(recipe: Recipe, cpus: int) -> float:
     work = partial(prepare_shard, pool=recipe.pool, preparation=preparation)
     with ProcessPoolExecutor(cpus) as processes:
         list(processes.map(work, shards[:cpus]))  # imports and tokenizer
-        begin = time.perf_counter()
-        samples = sum(processes.map(work, shards))
-        return samples / (time.perf_counter() - begin)
+        samples, seconds = timed(lambda: sum(processes.map(work, shards)))
+        return samples / seconds
 
 
 def prepare_shard(shard: Shard, pool: Pool, preparation: Preparation) -> int:
     """Prepare every chunk of a shard; returns its samples."""
     torch.set_num_threads(1)
-    return sum(
-        prepare(Cell(chunk=chunk, samples=table), preparation=preparation).chunk.rows
-        for chunk, table in iter_chunks(shard, pool)
-    )
+    return rows_of_cells(prepare_cells(read_cells(shard, pool), preparation))
 
 
 def forward_limit(recipe: Recipe, cpus: int) -> float:
@@ -120,22 +115,13 @@ def forward_limit(recipe: Recipe, cpus: int) -> float:
     scorers = replace(recipe.scorers, threads=cpus)
     scorer = Scorer(networks, inputs, scorers, "dfn", Bounds(2.0, 2.0))
     cells = [
-        prepare(Cell(chunk=chunk, samples=table), preparation=preparation)
+        cell
         for shard in list_shards(recipe.pool)[:2]
-        for chunk, table in iter_chunks(shard, recipe.pool)
+        for cell in prepare_cells(read_cells(shard, recipe.pool), preparation)
     ]
-    scorer(cells[0])
-    return median(_rate(partial(_score_all, scorer, cells)) for _ in range(3))
-
-
-def _score_all(scorer: Scorer, cells: list[Cell]) -> int:
-    return sum(scorer(cell).chunk.rows for cell in cells)
-
-
-def _rate(work: Callable[[], int]) -> float:
-    begin = time.perf_counter()
-    samples = work()
-    return samples / (time.perf_counter() - begin)
+    score_cells(cells[:1], scorer)
+    seconds = median(timed(lambda: score_cells(cells, scorer))[1] for _ in range(3))
+    return rows_of_cells(cells) / seconds
 
 
 def end_to_end(recipe: Recipe) -> float:

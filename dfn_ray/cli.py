@@ -90,7 +90,13 @@ def _parser() -> argparse.ArgumentParser:
         ("score", _score, "score the pool, move no images"),
         ("select", _select, "select from stored scores, without scoring"),
     ):
-        _with_recipe(verbs.add_parser(name, help=text)).set_defaults(verb=verb)
+        parser_of = _with_recipe(verbs.add_parser(name, help=text))
+        parser_of.set_defaults(verb=verb)
+        if verb is not _select:
+            parser_of.add_argument(
+                "--budget",
+                help="stop, resumable, once so much is spent by [prices] (12.50) or so long scored (2h)",
+            )
 
     materialize = _with_recipe(
         verbs.add_parser("materialize", help="write the subset of a selection or of a uid list")
@@ -120,6 +126,22 @@ def _parser() -> argparse.ArgumentParser:
         "--no-wait", action="store_true", help="do not follow the log; exit once it is submitted"
     )
     submit.set_defaults(verb=_submit)
+
+    doctor = verbs.add_parser("doctor", help="is the cluster ready for a recipe of filter?")
+    _with_recipe(doctor, dry_run=False).set_defaults(verb=_doctor)
+
+    plan = verbs.add_parser("plan", help="how long and how much filtering takes, from a pilot")
+    _with_recipe(plan, dry_run=False).set_defaults(verb=_plan)
+    plan.add_argument(
+        "--shards",
+        type=int,
+        default=8,
+        help="of the pilot; more narrow its intervals (default: %(default)s)",
+    )
+    plan.add_argument(
+        "--samples", type=int, default=2048, help="of the pilot (default: %(default)s)"
+    )
+    plan.add_argument("--gpus", type=float, help="up to how many (default: scorers.max_size)")
 
     export = verbs.add_parser("export", help="a finished subset for other trainers")
     export.add_argument("run_uri")
@@ -152,14 +174,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _with_recipe(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+def _with_recipe(
+    parser: argparse.ArgumentParser, *, dry_run: bool = True
+) -> argparse.ArgumentParser:
     parser.add_argument("recipe", help="the recipe, a TOML file or its URI")
     parser.add_argument(
         "--set", action="append", default=[], metavar="section.key=value", help="override a setting"
     )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print the resolved recipe and plan, start nothing"
-    )
+    if dry_run:
+        parser.add_argument(
+            "--dry-run",
+            action="store_true",
+            help="print the resolved recipe and plan, start nothing",
+        )
     return parser
 
 
@@ -199,7 +226,13 @@ def _materialize(options: argparse.Namespace) -> None:
     elif options.out is None:
         raise RecipeError(["--uids: needs --out, the run folder of the subset"])
     else:
-        value = materialize_listed(recipe.pool, options.uids, options.out, recipe.execution)
+        value = materialize_listed(
+            recipe.pool,
+            options.uids,
+            options.out,
+            decode=recipe.decode,
+            execution=recipe.execution,
+        )
     _say(selection_table(options.out or recipe.run_uri, value))
 
 
@@ -250,6 +283,20 @@ def _submit(options: argparse.Namespace) -> None:
         submit(job(recipe), options.address, follow=not options.no_wait, stream=sys.stdout)
 
 
+def _doctor(options: argparse.Namespace) -> None:
+    recipe = _load(options, Recipe)
+    from dfn_ray.planning.doctor import doctor
+
+    doctor(recipe, say=_say)
+
+
+def _plan(options: argparse.Namespace) -> None:
+    recipe = _load(options, Recipe)
+    from dfn_ray.planning.plan import plan
+
+    plan(recipe, shards=options.shards, samples=options.samples, gpus=options.gpus, say=_say)
+
+
 def _export(options: argparse.Namespace) -> None:
     from dfn_ray.filtering.export import export_uids, export_webdataset
 
@@ -294,21 +341,36 @@ def _demo(options: argparse.Namespace) -> None:
 
 def _recipe(options: argparse.Namespace, kind: type[R], plan: Callable[[R], str]) -> R | None:
     """The recipe to work on; None after a dry run, which printed it and the plan."""
-    if kind is PipelineRecipe and options.recipe == DEMO and not Path(DEMO).exists():
-        from dfn_ray.demo.story import story_values
-
-        recipe = recipe_from(story_values(), options.set, kind)
-    elif "://" in options.recipe:
-        folder, _, name = options.recipe.rpartition("/")
-        text = Store(folder).read(name)
-        recipe = parse_recipe(text, options.set, kind, source=options.recipe)
-    else:
-        recipe = load_recipe(options.recipe, options.set, kind)
+    recipe = _load(options, kind)
     if not options.dry_run:
         return recipe
     _say(json.dumps(recipe_values(recipe), indent=1))
     _say(plan(recipe))
     return None
+
+
+def _load(options: argparse.Namespace, kind: type[R]) -> R:
+    """The recipe of a file, of a URI, or the one that ships with the package."""
+    overrides = [*options.set, *_budget(options)]
+    if kind is PipelineRecipe and options.recipe == DEMO and not Path(DEMO).exists():
+        from dfn_ray.demo.story import story_values
+
+        return recipe_from(story_values(), overrides, kind)
+    if "://" in options.recipe:
+        folder, _, name = options.recipe.rpartition("/")
+        text = Store(folder).read(name)
+        return parse_recipe(text, overrides, kind, source=options.recipe)
+    return load_recipe(options.recipe, overrides, kind)
+
+
+def _budget(options: argparse.Namespace) -> list[str]:
+    """`--budget` as the setting it stands for: hours with an h, else money."""
+    budget: str | None = getattr(options, "budget", None)
+    if budget is None:
+        return []
+    if budget.endswith("h"):
+        return [f"execution.max_hours={budget[:-1]}"]
+    return [f"prices.budget={budget}"]
 
 
 def _plan_filtering(options: argparse.Namespace, recipe: Recipe) -> str:

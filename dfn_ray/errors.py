@@ -7,6 +7,8 @@
     │   └── FingerprintError    a run on storage was made by a recipe that scores differently
     ├── RunTakenOver            another driver resumed this run; this one must stop
     ├── ErrorBudgetExceeded     more samples or shards failed than the recipe allows
+    ├── BudgetSpent             the money or the hours of a run are spent; more of them, and it goes on
+    ├── NotReady                dfn-ray doctor found something to change
     ├── IncompleteRun           chunks are missing where the step needs all of them
     ├── ScorersFailed           actors that run networks cannot start anywhere
     ├── TrainingFailed          workers keep dying, or the loss is not a number
@@ -54,6 +56,14 @@ class RunTakenOver(DfnRayError):
 
 class ErrorBudgetExceeded(DfnRayError):
     """More samples or shards failed than the recipe allows: the pool is bad, not a sample."""
+
+
+class BudgetSpent(DfnRayError):
+    """The run has cost what it may cost; what is committed stays, a larger budget goes on from there."""
+
+
+class NotReady(DfnRayError):
+    """Something about the recipe or its cluster should change before money is spent."""
 
 
 class IncompleteRun(DfnRayError):

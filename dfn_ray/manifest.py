@@ -4,6 +4,7 @@
       run.json               kind, resolved recipe, fingerprint, versions, digest of the pool listing
       pool.parquet           the pool listing: uri, name, size_bytes, fault of every shard
       attempt.json           which driver may commit now
+      spending/*.json        what each attempt used, for budgets
       bounds.json            [lo, hi] for the threshold, from calibration
       scores/part-*.parquet  one row per sample; the footer names the chunks it commits
       subset/part-*.parquet  the kept
@@ -327,7 +328,7 @@ def start_run(
         "kind": kind,
         # The run keeps its birth; what may change between attempts (pool sizes, selection) is the new recipe's.
         "created": existing["created"] if existing else _now(),
-        "versions": _versions(),
+        "versions": versions(),
         "pool": _pool_digest(listing),
         "fingerprint_digest": fingerprint_digest(fingerprint),
         "fingerprint": fingerprint,
@@ -430,7 +431,8 @@ def listing_digest(listing: pa.Table) -> str:
     return digest.hexdigest()
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that results depend on, as far as they are installed."""
     found = {"python": platform.python_version()}
     for package in (
         "dfn_ray", "ray", "torch", "torchvision", "open_clip_torch", "numpy", "pyarrow", "pillow",

@@ -187,6 +187,16 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours / 24:.1f} days"
 
 
+def size(count: float) -> str:
+    """Bytes as people say them, by powers of 1000: `812 B`, `4.2 MB`, `1.3 TB`."""
+    units = ["PB", "TB", "GB", "MB", "KB", "B"]
+    while count >= 999.5 and len(units) > 1:
+        count /= 1000
+        units.pop()
+    digits = 0 if count >= 99.95 or units[-1] == "B" else 1
+    return f"{count:.{digits}f} {units[-1]}"
+
+
 def table(rows: Sequence[tuple[str, int | str]], *, total: int | None = None) -> str:
     """Names and values in two columns, numbers aligned among themselves and also as a share of `total`."""
     wide = max((len(name) for name, _ in rows), default=0)

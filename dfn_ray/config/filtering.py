@@ -268,6 +268,8 @@ class Execution:
     """The error budget is judged once this many samples are read, and at the end."""
     no_progress_timeout_s: float = 7200.0
     """Stop when nothing moves for this long. Ray's own default, 30 min, ends jobs that wait for spot GPUs."""
+    max_hours: float | None = None
+    """Budget: stop, resumable, once scoring has taken this long, all attempts together. `--budget 2h` sets it."""
 
     def __post_init__(self) -> None:
         for name in ("chunks_per_part", "wave_shards", "attempts"):
@@ -275,6 +277,49 @@ class Execution:
         between("max_failed_fraction", self.max_failed_fraction, 0.0, 1.0)
         between("max_bad_shard_fraction", self.max_bad_shard_fraction, 0.0, 1.0)
         above("no_progress_timeout_s", self.no_progress_timeout_s, 0)
+        if self.max_hours is not None:
+            above("max_hours", self.max_hours, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prices:
+    """`[prices]`: what cluster and storage cost, for `dfn-ray plan` and for budgets. Changes no result.
+
+    A node's price belongs to its GPUs and its CPU cores: of one with 8 GPUs and 96 cores at 32 an hour, say,
+    `gpu_hour = 3.40` and `cpu_hour = 0.05`.
+    """
+
+    __pydantic_config__ = STRICT
+
+    currency: str = "USD"
+    """In printouts."""
+    gpu_hour: float = 0.0
+    """One GPU for an hour."""
+    cpu_hour: float = 0.0
+    """One CPU, as Ray counts them, for an hour."""
+    get_per_1000: float = 0.0
+    """1,000 read requests (GET, HEAD) to the object store."""
+    put_per_1000: float = 0.0
+    """1,000 write and list requests (PUT, LIST)."""
+    gb_read: float = 0.0
+    """10^9 bytes of the pool read: transfer out of its region or cloud."""
+    gb_month: float = 0.0
+    """10^9 bytes of output kept for a month."""
+    budget: float | None = None
+    """Stop, resumable, once the nodes have cost this much, all attempts together. `--budget 12.50` sets it."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "gpu_hour", "cpu_hour", "get_per_1000", "put_per_1000", "gb_read", "gb_month",
+        ):  # fmt: skip
+            at_least(name, getattr(self, name), 0)
+        if self.budget is None:
+            return
+        above("budget", self.budget, 0)
+        if self.gpu_hour == self.cpu_hour == 0:
+            raise ValueError(
+                "budget: needs gpu_hour or cpu_hour to count by, got 0 for both; hours go without: --budget 2h"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,6 +338,8 @@ class Recipe:
     select: Select = field(default_factory=lambda: Select(keep_fraction=0.15))
     calibration: Calibration = field(default_factory=Calibration)
     execution: Execution = field(default_factory=Execution)
+    prices: Prices | None = None
+    """None: `dfn-ray plan` shows no money."""
 
     def __post_init__(self) -> None:
         names = [network.name for network in self.networks]
@@ -304,6 +351,9 @@ class Recipe:
             raise ValueError(
                 f"select.network: need one of {', '.join(names)}, got {self.select.network!r}"
             )
+        prices = self.prices
+        if prices and prices.budget is not None and self.scorers.gpus and not prices.gpu_hour:
+            raise ValueError("prices.gpu_hour: a budget for GPU scorers needs it, got 0")
 
     @property
     def deciding_network(self) -> str:

@@ -6,6 +6,7 @@
       stream.py           the Ray Data chains, on dfn_ray.flow; nothing else here names Ray's operators
       scorer.py           the networks on a device: actors
       commit.py           bytes first, scores last
+      spending.py         what it costs, and stopping at the budget
       calibrate.py        bounds.py: which bytes need to travel
     select_run.py       selection.py: exactly the k best, from scores.py, in constant memory
     settle.py           make subset/ hold exactly the selection

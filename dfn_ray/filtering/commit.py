@@ -68,7 +68,7 @@ class Committer:
         cells = sorted(cells, key=lambda cell: (cell.chunk.shard, cell.chunk.first_row))
         chunks = [cell.chunk for cell in cells]
         name = part_name(chunks)
-        samples = pa.concat_tables([_with_shard(cell) for cell in cells], promote_options="default")
+        samples = pa.concat_tables([with_shard(cell) for cell in cells], promote_options="default")
         kept, borderline = self._split(samples)
         header = PartHeader(
             fingerprint=self.run.fingerprint,
@@ -82,7 +82,7 @@ class Committer:
         for folder, rows in ((SUBSET, kept), (BORDERLINE, borderline)):
             if rows.num_rows:
                 self.run.store.write(f"{folder}/{name}.parquet", image_parquet(rows))
-        self.run.store.write(f"{SCORES}/{name}.parquet", _scores_parquet(samples, chunks, header))
+        self.run.store.write(f"{SCORES}/{name}.parquet", scores_parquet(samples, chunks, header))
         return Part(name, tuple(chunks), header)
 
     def _score_buckets(self, cells: Sequence[Cell]) -> list[int]:
@@ -135,8 +135,9 @@ def image_parquet(rows: pa.Table, footer: dict[bytes, bytes] | None = None) -> m
     )
 
 
-def _scores_parquet(samples: pa.Table, chunks: Sequence[Chunk], header: PartHeader) -> memoryview:
-    rows = samples.drop_columns(list(BYTE_COLUMNS))
+def scores_parquet(samples: pa.Table, chunks: Sequence[Chunk], header: PartHeader) -> memoryview:
+    """The scores part of samples as a Parquet file whose footer commits the chunks."""
+    rows = samples.drop_columns([name for name in BYTE_COLUMNS if name in samples.column_names])
     rows = rows.replace_schema_metadata(part_footer(chunks, header))
     return _parquet(rows, compression="ZSTD", use_dictionary=["shard", "status", "reason"])
 
@@ -147,7 +148,7 @@ def _parquet(rows: pa.Table, **settings: Any) -> memoryview:
     return memoryview(sink.getvalue())
 
 
-def _with_shard(cell: Cell) -> pa.Table:
+def with_shard(cell: Cell) -> pa.Table:
     """The cell's samples with their shard as second column."""
     count = cell.samples.num_rows
     shard = pa.DictionaryArray.from_arrays(

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dfn_ray.config import Execution, Pool
+from dfn_ray.config import Decode, Execution, Pool
 from dfn_ray.errors import IncompleteRun
 from dfn_ray.filtering import stream
 from dfn_ray.filtering.bounds import EVERYTHING
@@ -34,11 +34,16 @@ from dfn_ray.uids import uid_records
 
 
 def materialize_listed(
-    pool: Pool, uids_uri: str, run_uri: str, execution: Execution | None = None
+    pool: Pool,
+    uids_uri: str,
+    run_uri: str,
+    *,
+    decode: Decode | None = None,
+    execution: Execution | None = None,
 ) -> dict[str, Any]:
     """Write the samples of a pool that a uid list names as the subset of a new run, or resume that.
 
-    Returns the counts: uids listed, samples found, listed uids that the pool does not have.
+    `decode` says where the pool is read, as for filtering. Returns the counts: uids listed, samples found, listed uids that the pool does not have.
     """
     execution = execution or Execution()
     uids = open_uid_list(uids_uri)
@@ -65,6 +70,7 @@ def materialize_listed(
             for part in stream.keep_stream(
                 work,
                 pool=pool,
+                decode=decode or Decode(),
                 stage=partial(keep_listed, uids=uids),
                 committer=Committer(run, EVERYTHING, None),
                 execution=execution,

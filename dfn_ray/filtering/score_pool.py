@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 
 import pyarrow as pa
 from ray import ObjectRef
+from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
 from dfn_ray.clip.network import FrozenNetwork
@@ -21,6 +23,7 @@ from dfn_ray.filtering.commit import Committer
 from dfn_ray.filtering.fingerprint import scoring_fingerprint
 from dfn_ray.filtering.preflight import SCORED, refuse_other_scoring
 from dfn_ray.filtering.scorer import ScorerActor
+from dfn_ray.filtering.spending import Meter
 from dfn_ray.filtering.stream import Committed
 from dfn_ray.flow.capacity import scorers_needed, telling_lacks
 from dfn_ray.flow.cells import Cell
@@ -50,6 +53,7 @@ class ScoringJob:
     ledger: Ledger
     progress: Progress = field(repr=False)
     metrics: PoolMetrics = field(repr=False)
+    meter: Meter = field(repr=False)
 
 
 def score_pool(recipe: Recipe, *, keep_bytes: bool) -> Run:
@@ -58,23 +62,29 @@ def score_pool(recipe: Recipe, *, keep_bytes: bool) -> Run:
     `keep_bytes` also writes image bytes wherever the score may be kept, so that the pool is read once.
 
     Raises InputError before anything is started when pool, networks or run_uri are wrong, FingerprintError
-    when the run there is another's, ErrorBudgetExceeded when the pool is bad, IncompleteRun when shards
-    cannot be finished.
+    when the run there is another's, ErrorBudgetExceeded when the pool is bad, BudgetSpent when the run has cost
+    what it may, IncompleteRun when shards cannot be finished.
     """
     job = _open_job(recipe)
     try:
         if stream.work_left(job.shards, job.ledger):
+            _judge_budget(job)
             connect()
-            networks = share(job.networks)
-            bounds = _calibrate(job, networks) if keep_bytes else NOTHING
-            todo = [work.shard for work in stream.work_left(job.shards, job.ledger)]
-            for wave in _waves(todo, recipe.execution.wave_shards):
-                _finish(job, wave, bounds, networks)
+            with job.meter:
+                _score_all(job, keep_bytes=keep_bytes)
         _judge(job, final=True)
     finally:
         job.progress.close()
         job.metrics.close()
     return job.run
+
+
+def _score_all(job: ScoringJob, *, keep_bytes: bool) -> None:
+    networks = share(job.networks)
+    bounds = _calibrate(job, networks) if keep_bytes else NOTHING
+    todo = [work.shard for work in stream.work_left(job.shards, job.ledger)]
+    for wave in _waves(todo, job.recipe.execution.wave_shards):
+        _finish(job, wave, bounds, networks)
 
 
 def plan_inputs(
@@ -121,7 +131,8 @@ def _open_job(recipe: Recipe) -> ScoringJob:
     progress.say(
         f"{len(shards):,} shards, {ledger.complete_shards:,} of them scored before; run {recipe.run_uri}"
     )
-    return ScoringJob(recipe, run, shards, networks, ledger, progress, metrics)
+    meter = Meter(recipe, run)
+    return ScoringJob(recipe, run, shards, networks, ledger, progress, metrics, meter)
 
 
 def _calibrate(job: ScoringJob, networks: ObjectRef) -> Bounds:
@@ -184,6 +195,7 @@ def _attempt(
     if not work:
         return
     preparation, inputs = plan_inputs(job.networks, job.recipe)
+    execution = job.meter.bounded(job.recipe.execution)
     committed = stream.score_stream(
         work,
         pool=job.recipe.pool,
@@ -200,14 +212,23 @@ def _attempt(
         },
         scorers=job.recipe.scorers,
         committer=_committer(job, bounds),
-        execution=job.recipe.execution,
+        execution=execution,
         tolerant=tolerant,
     )
     try:
-        with telling_lacks(scorers_needed(job.recipe.scorers), job.progress.say):
+        lacks = telling_lacks(scorers_needed(job.recipe.scorers), job.progress.say)
+        with closing(committed), lacks:
             for part in committed:
                 part.enter(job.ledger, job.progress, job.metrics)
                 _judge(job)
+                _judge_budget(job)
+    except ExecutionTimeoutError as error:
+        _judge_budget(job)
+        raise IncompleteRun(
+            f"nothing moved for {execution.no_progress_timeout_s:,.0f} s (execution.no_progress_timeout_s, or what "
+            "the budget pays for); what is committed stays. Are there nodes with what the recipe asks "
+            "for? dfn-ray doctor says; then run again to go on"
+        ) from error
     except (RayError, StorageError) as error:
         job.run.check_attempt()
         if not tolerant:
@@ -241,6 +262,13 @@ def _judge(job: ScoringJob, *, final: bool = False) -> None:
             f"{worst.partition('/')[2]} ({failed[worst]:,}); execution.max_failed_fraction allows "
             f"{limits.max_failed_fraction:.0%}. Look with dfn-ray inspect; if the pool is like that, raise it"
         )
+
+
+def _judge_budget(job: ScoringJob) -> None:
+    """Raise BudgetSpent when there is work left but nothing left to spend."""
+    if job.ledger.complete_shards < len(job.shards):
+        total = sum(shard.size_bytes for shard in job.shards)
+        job.meter.judge(job.ledger.bytes_read / max(1, total))
 
 
 def _give_up_killers(job: ScoringJob, work: Sequence[Work], bounds: Bounds) -> None:

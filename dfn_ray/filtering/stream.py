@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -88,7 +88,7 @@ def score_stream(
     committer: Committer,
     execution: Execution,
     tolerant: bool = True,
-) -> Iterator[Committed]:
+) -> Generator[Committed, None, None]:
     """Prepare, score and commit the work; yields each part once it is on storage.
 
     `tolerant` leaves out tasks that keep dying instead of stopping; what they held stays uncommitted.
@@ -113,14 +113,17 @@ def keep_stream(
     work: Sequence[Work],
     *,
     pool: Pool,
+    decode: Decode,
     stage: Stage,
     committer: Committer,
     execution: Execution,
     tolerant: bool = True,
-) -> Iterator[Committed]:
-    """Run `stage` on the work, without networks, and commit it; yields each part once it is on storage."""
+) -> Generator[Committed, None, None]:
+    """Run `stage` on the work, without networks, and commit it; yields each part once it is on storage.
+
+    Nothing is decoded: of `decode` it is only asked where such tasks run and what they reserve.
+    """
     _configure(execution, tolerant)
-    decode = Decode()
     with retry_arguments():
         parts = (
             read_pool(work, pool, decode)
@@ -158,7 +161,7 @@ def _committing(committer: Committer, execution: Execution, decode: Decode) -> d
     }
 
 
-def _committed(parts: Dataset) -> Iterator[Committed]:
+def _committed(parts: Dataset) -> Generator[Committed, None, None]:
     for row in rows_of(parts):
         yield Committed(
             row["name"],

@@ -16,6 +16,7 @@ from dfn_ray.config import Decode, Pool
 from dfn_ray.pool.listing import list_shards
 from dfn_ray.pool.reading import iter_chunks, sniffed
 from dfn_ray.pool.shard import Shard, ShardDamage
+from dfn_ray.pool.uid import derive_uid
 from dfn_ray.schema import Reason
 
 MAX_PIXELS = Decode().max_pixels
@@ -63,6 +64,8 @@ class PoolReport:
     """min, p5, p50, p95 and max of `width`, `height` (pixels) and `caption_chars`."""
     duplicate_uids: int
     """Samples seen whose uid another sample seen has as well."""
+    derived_uids: int
+    """Readable samples seen whose uid is made of shard and key, because they bring none."""
     examples: tuple[ExampleRow, ...]
 
     def lines(self) -> list[str]:
@@ -97,19 +100,22 @@ class _Seen:
     statuses: Counter[str] = field(default_factory=Counter)
     image_formats: Counter[str] = field(default_factory=Counter)
     uids: Counter[str] = field(default_factory=Counter)
+    derived_uids: int = 0
     widths: list[int] = field(default_factory=list)
     heights: list[int] = field(default_factory=list)
     caption_chars: list[int] = field(default_factory=list)
     bytes_read: int = 0
 
 
-def inspect_pool(pool: Pool, *, shards: int = 8, samples: int = 5) -> PoolReport:
+def inspect_pool(
+    pool: Pool, *, shards: int = 8, samples: int = 5, listed: Sequence[Shard] | None = None
+) -> PoolReport:
     """A look at the first chunk of `shards` shards spread evenly over the pool, with `samples` examples.
 
-    Reads one chunk of each and decodes no image: sizes come from headers. Raises InputError when there is no pool,
+    `listed` is the listing where it is at hand. Reads one chunk of each and decodes no image: sizes come from headers. Raises InputError when there is no pool,
     StorageError when it cannot be read.
     """
-    listed = list_shards(pool)
+    listed = list_shards(pool) if listed is None else listed
     readable = [shard for shard in listed if shard.fault is None]
     chosen = _spread(readable, shards)
     seen = _Seen()
@@ -141,6 +147,7 @@ def inspect_pool(pool: Pool, *, shards: int = 8, samples: int = 5) -> PoolReport
             if values
         },
         duplicate_uids=count - len(seen.uids),
+        derived_uids=seen.derived_uids,
         examples=tuple(examples[:samples]),
     )
 
@@ -166,6 +173,7 @@ def _look(shard: Shard, pool: Pool, seen: _Seen, per_shard: int) -> list[Example
                 seen.statuses[Reason.TOO_MANY_PIXELS.value] += 1
                 continue
             seen.statuses["readable"] += 1
+            seen.derived_uids += row["uid"] == derive_uid(shard.name, row["key"])
             form, width, height = header
             seen.image_formats[form] += 1
             seen.caption_chars.append(len(row["text"]))

@@ -182,7 +182,9 @@ def test_a_uid_list_materializes_its_samples_with_repeats_and_counts_what_is_not
     else:
         path.write_bytes(listed.tobytes())
     job = recipe(pool)
-    value = materialize_listed(job.pool, str(path), job.run_uri, Execution(chunks_per_part=3))
+    value = materialize_listed(
+        job.pool, str(path), job.run_uri, execution=Execution(chunks_per_part=3)
+    )
     assert (value["listed"], value["k"], value["not_found"]) == (6, 5, 1)
     assert value["counts"] == {"listed": 3, "rejected/not_listed": 297}
     uids = read(Path(job.run_uri) / "subset")["uid"].to_pylist()

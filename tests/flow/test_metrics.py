@@ -22,7 +22,6 @@ from ray._private.ray_constants import PROMETHEUS_SERVICE_DISCOVERY_FILE
 from dfn_ray.config import recipe_from
 from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.flow.metrics import SCORE_BOUNDARIES, TrainingMetrics, run_label, score_buckets
-from tests.filtering.conftest import network  # noqa: F401
 from tests.filtering.damaged import write_damaged_pool
 from tests.flow.scrape import of_run, once, scrape
 
@@ -34,7 +33,7 @@ NEEDS_A_GPU = {"ray_node_gpus_utilization"}
 
 
 @pytest.fixture(scope="module")
-def filtered(local_ray, network, tmp_path_factory):  # noqa: F811
+def filtered(local_ray, network, tmp_path_factory):
     """A run over a pool of which half is damaged: its selection, its scores, and what was exported of it."""
     folder = tmp_path_factory.mktemp("metrics")
     write_damaged_pool(folder / "pool", shards=2, samples=40, damaged=0.5)

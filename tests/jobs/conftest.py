@@ -17,8 +17,8 @@ from ray.job_submission import JobSubmissionClient
 
 from dfn_ray.config import PipelineRecipe, recipe_from, recipe_values
 from dfn_ray.testing.head import Head, start_head
-from dfn_ray.testing.pools import TarBuilder
-from tests.filtering.conftest import photo, save_network, write_pool
+from dfn_ray.testing.networks import save_tiny_network
+from dfn_ray.testing.pools import TarBuilder, photo, write_pool
 
 ROOT = Path(__file__).parents[2]
 SHARDS, SAMPLES = 3, 20
@@ -103,7 +103,7 @@ class Story:
 @pytest.fixture(scope="session")
 def story(tmp_path_factory) -> Story:
     folder = tmp_path_factory.mktemp("story")
-    network = save_network(folder / "network", seed=0)
+    network = save_tiny_network(folder / "network", seed=0)
     pool = write_pool(folder / "pool", shards=SHARDS, samples=SAMPLES)
     tar = TarBuilder()
     for number in range(12):

@@ -1,0 +1,75 @@
+"""`dfn-ray doctor`: is everything ready for a recipe, on the cluster that it will run on?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from ray.exceptions import RayError
+
+from dfn_ray.clip.network import FrozenNetwork
+from dfn_ray.config import Recipe
+from dfn_ray.errors import NotReady, last_line
+from dfn_ray.flow.datasets import connect
+from dfn_ray.planning.device import device_findings
+from dfn_ray.planning.finding import Finding, change
+from dfn_ray.planning.memory import in_flight, memory_findings
+from dfn_ray.planning.networks import network_findings, run_finding
+from dfn_ray.planning.nodes import alive_nodes, ask_nodes, node_findings
+from dfn_ray.planning.placement import addable, placement_findings
+from dfn_ray.planning.pool import pool_findings
+from dfn_ray.planning.rights import probing
+from dfn_ray.pool import PoolReport, Shard
+
+
+def doctor(recipe: Recipe, *, say: Callable[[str], None]) -> None:
+    """Say every finding. Raises NotReady at the end when something should change."""
+    wrong = 0
+    for finding in examine(recipe):
+        say(finding.printed())
+        wrong += not finding.ok
+    if wrong:
+        raise NotReady(f"{wrong} thing{'s' if wrong > 1 else ''} to change before this recipe runs")
+
+
+def examine(recipe: Recipe) -> Iterator[Finding]:
+    """Every finding, good and bad, as soon as it is known: first what needs no cluster. Checks go on after bad ones."""
+    found, shards, report = pool_findings(recipe)
+    yield from found
+    found, networks = network_findings(recipe)
+    yield from found
+    yield run_finding(recipe, shards, networks)
+    try:
+        connect()
+    except (ConnectionError, RayError) as error:
+        yield change("cluster", f"cannot be reached: {last_line(error)}. Is RAY_ADDRESS right?")
+        return
+    yield from _examine_cluster(recipe, shards, report, networks)
+
+
+def _examine_cluster(
+    recipe: Recipe,
+    shards: Sequence[Shard],
+    report: PoolReport | None,
+    networks: Sequence[FrozenNetwork],
+) -> Iterator[Finding]:
+    nodes = alive_nodes()
+    shard = next((shard.uri for shard in shards if shard.fault is None), None)
+    if recipe.pool.format == "folder":
+        shard = None  # a folder is no file that could be opened
+    with probing(recipe.run_uri) as probe:
+        facts, silent = ask_nodes(
+            nodes, recipe.run_uri, None if probe.problems else probe.name, shard
+        )
+    if probe.problems:
+        yield change("rights", f"from the driver: {'; '.join(probe.problems)}")
+    else:
+        yield Finding("rights", f"from the driver: write, list, read, delete at {recipe.run_uri}")
+    for host, why in silent.items():
+        yield change("nodes", f"{host} cannot run a task of dfn_ray: {why}")
+    if facts:
+        yield from node_findings(recipe, facts)
+    yield from placement_findings(recipe, nodes, addable())
+    if networks and facts:
+        if report is not None:
+            yield from memory_findings(recipe, in_flight(recipe, networks, report), facts)
+        yield from device_findings(recipe, networks, nodes)

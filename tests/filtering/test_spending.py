@@ -1,0 +1,98 @@
+"""A run stops when what it may cost is spent, and what it was is remembered."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from dfn_ray.config import Prices
+from dfn_ray.errors import BudgetSpent
+from dfn_ray.filtering import spending
+from dfn_ray.filtering.filter_pool import filter_pool
+from dfn_ray.filtering.spending import Meter, Spent, spent_before
+from dfn_ray.manifest import Run, open_run
+from dfn_ray.storage import Store
+from dfn_ray.testing.pools import write_pool
+
+
+def rows(folder: str) -> list[dict]:
+    found = [row for file in Store(folder).list() for row in pq.read_table(file.uri).to_pylist()]
+    return sorted(found, key=lambda row: (row["shard"], row["row"]))
+
+
+@pytest.mark.ray
+def test_a_run_stopped_by_its_budget_three_times_ends_as_an_undisturbed_one(
+    local_ray, recipe, tmp_path
+):
+    pool = write_pool(tmp_path / "pool", shards=8, samples=16)
+    settings = [
+        "execution.chunks_per_part=1", "decode.cpus=3", "select.threshold=0.0", "select.keep_fraction=none",
+        "prices.cpu_hour=3600", "prices.currency=EUR",
+    ]  # fmt: skip
+    whole = recipe(pool, *settings, run="whole")
+    selection = filter_pool(whole)
+
+    spent, stopped, parts = 1e-6, recipe(pool, *settings), []
+    for _ in range(3):
+        with pytest.raises(BudgetSpent, match=r"of .* EUR .* of the pool is scored"):
+            filter_pool(recipe(pool, *settings, f"prices.budget={spent * 1.000001}"))
+        run = open_run(stopped.run_uri)
+        spent = spent_before(run).money
+        parts.append(len(run.store.list("scores")))
+    assert 0 < parts[0] < parts[1] < parts[2] < 8
+    with pytest.raises(BudgetSpent):  # what was spent is not forgotten
+        filter_pool(recipe(pool, *settings, f"prices.budget={spent / 2}"))
+    assert parts[-1] <= len(run.store.list("scores")) < 8
+
+    assert filter_pool(stopped) == selection
+    for folder in ("scores", "subset"):
+        assert rows(f"{stopped.run_uri}/{folder}") == rows(f"{whole.run_uri}/{folder}")
+
+
+@pytest.mark.ray
+def test_a_budget_ends_the_wait_for_a_gpu_that_never_comes(local_ray, recipe, pool, monkeypatch):
+    monkeypatch.setattr(spending, "LEAST_WAIT_S", 2.0)
+    waiting = recipe(pool, "scorers.gpus=9", f"execution.max_hours={2 / 3600}")
+    with pytest.raises(BudgetSpent, match=r"s of 2 s; 0\.0% of the pool"):
+        filter_pool(waiting)
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    return Run(Store(str(tmp_path / "run")), {}, attempt="first")
+
+
+def test_all_nodes_alive_are_paid_for_by_the_second_and_the_sum_is_stored(run, recipe, pool):
+    priced = recipe(pool, "prices.gpu_hour=7200", "prices.cpu_hour=36", "prices.budget=1e9")
+    alive = {"CPU": 4.0}
+    meter = Meter(priced, run, alive=lambda: alive)
+    with meter:
+        alive = {"CPU": 4.0, "GPU": 2.0}
+        meter._look()
+        before = meter.spent
+        meter._look()
+        after = meter.spent
+    seconds = (after.hours - before.hours) * 3600
+    assert after.money - before.money == pytest.approx(seconds * (2 * 2.0 + 4 * 0.01))
+    stored = Spent(**json.loads(run.store.read("spending/first.json")))
+    assert stored.hours >= after.hours
+    assert spent_before(run) == stored
+    # The next attempt adds to it, in a file of its own.
+    with Meter(priced, Run(run.store, {}, attempt="second"), alive=lambda: alive) as meter:
+        assert meter.spent.money >= stored.money
+    assert spent_before(run).money > stored.money
+
+
+def test_the_wait_for_progress_is_no_longer_than_the_money_lasts(run, recipe, pool):
+    priced = recipe(pool, "prices.cpu_hour=36", "prices.budget=8")
+    with Meter(priced, run, alive=lambda: {"CPU": 8.0}) as meter:
+        assert meter.bounded(priced.execution).no_progress_timeout_s == pytest.approx(100, abs=1)
+
+
+def test_spending_is_by_the_prices_that_held():
+    dear = Spent().after(3600, {"GPU": 2}, Prices(gpu_hour=3))
+    assert dear.after(1800, {"GPU": 2, "CPU": 8}, Prices(gpu_hour=1, cpu_hour=0.5)) == Spent(
+        hours=1.5, cpu_hours=4, gpu_hours=3, money=6 + 1 + 2
+    )
