@@ -130,13 +130,21 @@ def draw(found: Mapping[str, Any], out: Path) -> None:
                 [at] * len(value["by_seed"]), value["by_seed"].values(), color="k", s=12
             )
         panels[0].set_xticks(range(len(arms)), arms)
-    for name, metric in found.items():
+    above = True  # names side by side alternate, or they cover each other
+    for name, metric in sorted(found.items(), key=lambda item: item[1]["network"] or 0):
         arm = metric["arms"]["dfn"]
         if name.startswith(("base", "dfn", "poison")):
             panels[1].errorbar(
                 metric["network"], arm["mean"], arm["spread"], fmt="o", color="#2a7f62"
             )
-            panels[1].annotate(f" {name}", (metric["network"], arm["mean"]))
+            panels[1].annotate(
+                name,
+                (metric["network"], arm["mean"]),
+                xytext=(4, 10 if above else -14),
+                textcoords="offset points",
+                fontsize=8,
+            )
+            above = not above
         if name.startswith("poison"):
             percent = int(name.partition("-")[2])
             panels[2].errorbar(percent, arm["mean"], arm["spread"], fmt="o", color="#2a7f62")
