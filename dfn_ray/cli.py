@@ -62,7 +62,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except DfnRayError as error:
         _say(f"dfn-ray {options.name}: {error}", sys.stderr)
         return error.exit_code
-    except (KeyboardInterrupt, SystemExit):  # Once connected, Ray exits on SIGTERM.
+    except KeyboardInterrupt:
         _say(
             "dfn-ray: stopped; what is committed stays, the same command goes on from there",
             sys.stderr,

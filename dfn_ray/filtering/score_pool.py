@@ -143,7 +143,8 @@ def _calibrate(job: ScoringJob, networks: ObjectRef) -> Bounds:
     seed = job.run.description["pool"]["digest"]
     if job.recipe.select.threshold is None:
         work = calibration_work(job.shards, job.recipe.calibration, job.ledger, seed)
-        job.progress.say(f"calibrating on {len(work)} shards")
+        if work:
+            job.progress.say(f"calibrating on {len(work)} shards")
         _attempt(job, work, EVERYTHING, networks, tolerant=True)
     bounds = bounds_from_scores(job.run, job.recipe, job.shards, seed)
     job.run.write_json(BOUNDS, {"lo": str(bounds.lo), "hi": str(bounds.hi)})

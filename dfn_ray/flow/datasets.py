@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -57,7 +59,7 @@ def connect() -> None:
         # A local Ray's dashboard is ten processes that nobody looks at; a cluster's head has its own.
         # A submitted job's variables reach the workers as they are, and Ray refuses to be told them again.
         shared = {} if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else shared_environment()
-        with _core_unheard():
+        with _core_unheard(), _own_sigterm():
             ray.init(
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -77,6 +79,15 @@ def _core_unheard() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """The process's own answer to SIGTERM stays: Ray's core prints a stack and Ray exits with 15."""
+    own = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(own) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, own)
 
 
 def drivers_node() -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import time
 from dataclasses import dataclass, replace
@@ -31,6 +32,8 @@ FILTERING = (
 MIDRUN_S = 180.0
 """On a quiet machine it is 10 s."""
 POLL_S = 0.3
+STOPS = 3
+"""Times it is tried: on a busy machine the word to stop may come when all is done."""
 
 
 def submit(cluster, *command: str) -> str:
@@ -97,13 +100,16 @@ class Filtered:
 @pytest.fixture(scope="module")
 def filtered(cluster, story: Story, begun) -> Filtered:
     recipe, run = story.file("filter"), Path(story.recipe.uri("filter"))
-    first = submit(cluster, "python", "jobs/filter_pool.py", str(recipe))
-    await_midrun(cluster, first, run)
-    assert cluster.client.stop_job(first)
-    status, stopped = wait(cluster, first)
+    for _ in range(STOPS):
+        first = submit(cluster, "python", "jobs/filter_pool.py", str(recipe))
+        await_midrun(cluster, first, run)
+        cluster.client.stop_job(first)
+        status, stopped = wait(cluster, first)
+        if not (run / "selection.json").exists():
+            break
+        shutil.rmtree(run)  # It was too late to stop it.
     assert status == "STOPPED"
     parts = written(run)
-    assert not (run / "selection.json").exists(), "it was too late to stop it"
     told = cluster.run(*by_ray(cluster, "jobs/filter_pool.py", recipe))
     assert told.returncode == 0, told.stdout + told.stderr
     return Filtered(parts, stopped, told, json.loads((run / "selection.json").read_text()))

@@ -45,7 +45,11 @@ def test_the_exit_code_is_the_jobs_and_the_printed_command_does_the_same(cluster
     first, second = (cluster.client.get_job_info(name) for name in (job_id, "by-hand"))
     assert first.entrypoint == second.entrypoint
     assert first.runtime_env == second.runtime_env
-    everything = told.stdout + told.stderr + json.dumps([first.dict(), second.dict()], default=str)
+    everything = (
+        told.stdout
+        + told.stderr
+        + json.dumps([first.model_dump(), second.model_dump()], default=str)
+    )
     assert "do-not-tell" not in everything
     assert cluster.head.token not in everything
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from s3fs import S3FileSystem
+
+from dfn_ray.storage import s3
 
 
 @pytest.fixture
@@ -13,8 +14,8 @@ def seen_by_driver(monkeypatch):
     def use(server) -> None:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
-        S3FileSystem.clear_instance_cache()
+        s3._s3_of.cache_clear()
 
     yield use
     monkeypatch.undo()
-    S3FileSystem.clear_instance_cache()
+    s3._s3_of.cache_clear()
