@@ -14,8 +14,14 @@ def seen_by_driver(monkeypatch):
     def use(server) -> None:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
-        s3._s3_of.cache_clear()
+        forget()
 
     yield use
     monkeypatch.undo()
+    forget()
+
+
+def forget() -> None:
+    """Have this process ask its environment anew who and where S3 is."""
     s3._s3_of.cache_clear()
+    s3.S3.clear_instance_cache()
