@@ -30,7 +30,7 @@ def test_a_bucket_that_may_only_be_read_is_told(s3, seen_by_driver):
         proxy.faults = Faults(share=1.0, kinds=(Fault.DENIED,), operations=("PUT", "POST"))
         seen_by_driver(replace(s3, endpoint=proxy.endpoint))
         (problem,) = try_rights("s3://runs/read-only/run")
-    assert "no right to write" in problem
+    assert "no right to put_object" in problem
     assert "s3://runs/read-only/run" in problem
 
 
