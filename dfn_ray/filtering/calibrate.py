@@ -12,6 +12,7 @@ import random
 from collections.abc import Sequence
 from math import ceil, inf
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -114,7 +115,7 @@ def _values_by_shard(run: Run, recipe: Recipe, shards: set[str], rows: int) -> l
         with run.store.open(f"{SCORES}/{name}.parquet") as file:
             table = pq.read_table(file, columns=["shard", "row", "status", column])
         table = table.filter(pc.less(table["row"], rows))
-        table = table.filter(_counted(table["status"], recipe.select))
+        table = table.filter(counted(table["status"], recipe.select))
         score = table[column].to_numpy(zero_copy_only=False)
         scored = pc.equal(table["status"], Status.SCORED.value).to_numpy(zero_copy_only=False)
         values = np.where(scored, score, -np.inf)
@@ -126,8 +127,8 @@ def _values_by_shard(run: Run, recipe: Recipe, shards: set[str], rows: int) -> l
     return [np.concatenate(found[shard]) for shard in sorted(found)]
 
 
-def _counted(status: object, select: Select) -> object:
-    """Which rows are part of N."""
+def counted(status: Any, select: Select) -> Any:
+    """Which rows are part of N of keep_fraction, by their status."""
     if select.of == "scored":
         return pc.equal(status, Status.SCORED.value)
     if select.of == "readable":

@@ -22,6 +22,7 @@ from dfn_ray.clip.network import FrozenNetwork
 from dfn_ray.config import Pool, Recipe
 from dfn_ray.errors import InputError, NotReady, last_line
 from dfn_ray.filtering.bounds import EVERYTHING
+from dfn_ray.filtering.calibrate import counted
 from dfn_ray.filtering.commit import image_parquet, scores_parquet, subset_rows, with_shard
 from dfn_ray.filtering.score_pool import plan_inputs
 from dfn_ray.filtering.scorer import Scorer
@@ -183,13 +184,7 @@ class _Forward:
 
 def _kept(samples: pa.Table, recipe: Recipe) -> dict[str, np.ndarray]:
     """Score and bytes in the subset of the samples that count towards N."""
-    status, of = samples["status"], recipe.select.of
-    scored = pc.equal(status, Status.SCORED.value)
-    counted = {
-        "pool": pc.is_valid(status),
-        "readable": pc.not_equal(status, Status.FAILED.value),
-        "scored": scored,
-    }[of]
+    scored = pc.equal(samples["status"], Status.SCORED.value)
     score = samples[score_column(recipe.deciding_network)].to_numpy(zero_copy_only=False)
     is_scored = scored.to_numpy(zero_copy_only=False)
     rows = subset_rows(samples.filter(scored))
@@ -199,7 +194,7 @@ def _kept(samples: pa.Table, recipe: Recipe) -> dict[str, np.ndarray]:
     sizes *= is_scored
     if len(rows):  # what Parquet makes of them: other columns, compression of texts, pages
         sizes *= len(image_parquet(rows)) / max(1.0, sizes.sum())
-    counts = counted.to_numpy(zero_copy_only=False)
+    counts = counted(samples["status"], recipe.select).to_numpy(zero_copy_only=False)
     return {
         "score_N": np.where(is_scored, score, -np.inf)[counts].astype(np.float32),
         "kept_bytes_N": sizes[counts],

@@ -10,6 +10,7 @@ from typing import Any
 from ray._private import state
 
 from dfn_ray.config import Recipe
+from dfn_ray.flow.capacity import scorers_needed
 from dfn_ray.planning.finding import Finding, change
 from dfn_ray.planning.nodes import Node
 
@@ -81,10 +82,10 @@ def addable() -> list[NodeType]:
 
 def bundles(recipe: Recipe) -> tuple[Bundle, Bundle]:
     """What a decode task and what a scorer asks for."""
-    decode, scorers = recipe.decode, recipe.scorers
+    decode, scorers = recipe.decode, scorers_needed(recipe.scorers)
     return (
         Bundle({"CPU": decode.cpus, **decode.resources}, decode.labels),
-        Bundle({"GPU": scorers.gpus, "CPU": scorers.cpus, **scorers.resources}, scorers.labels),
+        Bundle(scorers.each, scorers.labels),
     )
 
 
