@@ -94,10 +94,12 @@ class VerificationError(DfnRayError):
     """A promise does not hold on storage; the message names the first breach."""
 
 
-def last_line(error: BaseException) -> str:
-    """The line of an error that says what it is: the last one, below whatever traceback Ray put before it.
+def own_words(error: BaseException) -> str:
+    """The message of an error without the advice on retries that Ray Data appends to what a task raises."""
+    return str(error).partition("\nFailed to apply UDF transform")[0]
 
-    Ray Data appends advice on its retries to what a task raises: that is left out.
-    """
-    lines = str(error).partition("\nFailed to apply UDF transform")[0].strip().splitlines()
+
+def last_line(error: BaseException) -> str:
+    """The line of an error that says what it is: the last one, below whatever traceback Ray put before it."""
+    lines = own_words(error).strip().splitlines()
     return lines[-1] if lines else type(error).__name__

@@ -25,7 +25,7 @@ from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
 
 from dfn_ray.config import Decode, Pool, Scorers
-from dfn_ray.errors import DfnRayError
+from dfn_ray.errors import DfnRayError, own_words
 from dfn_ray.flow.cells import Cell, Stage, over_cells, pack, unpack
 from dfn_ray.pool import Shard, iter_chunks
 from dfn_ray.storage import shared_environment
@@ -237,8 +237,7 @@ def _own(error: BaseException | None) -> DfnRayError | None:
     """The first DfnRayError in a chain of causes that is not one of Ray's copies."""
     while error is not None:
         if isinstance(error, DfnRayError) and not isinstance(error, RayError):
-            # Ray Data appends advice on its retries to the message of what a task raises.
-            error.args = (str(error).partition("\nFailed to apply UDF transform")[0],)
+            error.args = (own_words(error),)
             return error
         error = getattr(error, "cause", None) or error.__cause__
     return None
