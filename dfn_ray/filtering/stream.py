@@ -16,6 +16,7 @@ from ray.exceptions import WorkerCrashedError
 
 from dfn_ray.config import Decode, Execution, Pool, Scorers
 from dfn_ray.filtering.commit import Committer
+from dfn_ray.flow.bundles import decode_bundle
 from dfn_ray.flow.cells import Stage
 from dfn_ray.flow.datasets import (
     TASK_RETRIES,
@@ -23,7 +24,6 @@ from dfn_ray.flow.datasets import (
     configure,
     own_errors,
     read_pool,
-    reserved,
     retry_arguments,
     rows_of,
     stage_arguments,
@@ -143,7 +143,7 @@ def survives_reading(shard: Shard, pool: Pool, decode: Decode) -> bool:
 
     try:
         with own_errors():
-            ray.get(walk.options(**reserved(decode)).remote())
+            ray.get(walk.options(**decode_bundle(decode).reserved()).remote())
     except WorkerCrashedError:
         return False
     return True
@@ -157,7 +157,7 @@ def _committing(committer: Committer, execution: Execution, decode: Decode) -> d
         "batch_size": min(chunks, NARROW_PART_CHUNKS) if narrow else chunks,
         "batch_format": "pyarrow",
         "max_retries": TASK_RETRIES,
-        **reserved(replace(decode, cpus=COMMIT_CPUS)),
+        **decode_bundle(replace(decode, cpus=COMMIT_CPUS)).reserved(),
     }
 
 

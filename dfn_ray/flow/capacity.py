@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import ray
 
 from dfn_ray.config import Scorers, Workers
+from dfn_ray.flow.bundles import Bundle, scorer_bundle, worker_bundle
 
 CHECKED_EVERY_S = 10.0
 SAID_EVERY_S = 300.0
@@ -19,56 +19,33 @@ SAID_EVERY_S = 300.0
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """So many actors, each with these resources, on nodes with these labels."""
+    """So many actors, each of which asks for the same."""
 
     setting: str
     """Which asks for them; in messages."""
     count: int
-    each: Mapping[str, float]
-    labels: Mapping[str, str] = field(default_factory=dict)
+    each: Bundle
 
     def lack(self) -> str | None:
         """What the nodes that are alive lack, in a sentence; None when there is room for all."""
         alive = [node for node in ray.nodes() if node["Alive"]]
-        room = sum(self._room(node["Resources"]) for node in alive if self._is_fit(node))
+        room = sum(self.each.on(node["Resources"], node.get("Labels") or {}) for node in alive)
         if room >= self.count:
             return None
-        terms = [f"{amount:g} {name}" for name, amount in self.each.items()]
-        terms += [f"{name} = {value}" for name, value in self.labels.items()]
         return (
-            f"waiting for nodes: {len(alive)} alive, with room for {room} of "
-            f"{self.setting} = {self.count} (each takes {', '.join(terms)})"
+            f"waiting for nodes: {len(alive)} alive, with room for {room:.0f} of "
+            f"{self.setting} = {self.count} (each takes {self.each})"
         )
-
-    def _is_fit(self, node: Mapping[str, Any]) -> bool:
-        return self.labels.items() <= (node.get("Labels") or {}).items()
-
-    def _room(self, resources: Mapping[str, float]) -> int:
-        if not self.each:
-            return self.count
-        return int(min(resources.get(name, 0.0) // amount for name, amount in self.each.items()))
 
 
 def scorers_needed(scorers: Scorers) -> Need:
     """The actors that scoring starts with."""
-    each = {"GPU": scorers.gpus, "CPU": scorers.cpus, **scorers.resources}
-    return Need(
-        setting="scorers.min_size",
-        count=scorers.min_size,
-        each={name: amount for name, amount in each.items() if amount},
-        labels=scorers.labels,
-    )
+    return Need(setting="scorers.min_size", count=scorers.min_size, each=scorer_bundle(scorers))
 
 
 def workers_needed(workers: Workers) -> Need:
     """The workers that training needs to go on."""
-    each = {"CPU": workers.cpus, **workers.resources}
-    return Need(
-        setting="workers.min_size",
-        count=workers.min_size,
-        each=each if workers.device == "cpu" else {"GPU": 1, **each},
-        labels=workers.labels,
-    )
+    return Need(setting="workers.min_size", count=workers.min_size, each=worker_bundle(workers))
 
 
 @contextmanager

@@ -24,8 +24,9 @@ from ray.data.block import BlockMetadata
 from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
 
-from dfn_ray.config import Decode, Pool, Scorers
+from dfn_ray.config import Decode, Pool
 from dfn_ray.errors import DfnRayError, own_words
+from dfn_ray.flow.bundles import decode_bundle
 from dfn_ray.flow.cells import Cell, Stage, over_cells, pack, unpack
 from dfn_ray.pool import Shard, iter_chunks
 from dfn_ray.storage import shared_environment
@@ -124,16 +125,6 @@ class _ItemSource(Datasource):
         ]
 
 
-def reserved(section: Decode | Scorers) -> dict[str, Any]:
-    """What a task or an actor of a section asks of its node, as arguments of Ray and of Ray Data."""
-    asked: dict[str, Any] = {"num_cpus": section.cpus}
-    if section.labels:
-        asked["label_selector"] = dict(section.labels)
-    if section.resources:
-        asked["resources"] = dict(section.resources)
-    return asked
-
-
 def read_items(
     items: Sequence[Any], read: Callable[[Any], Iterable[pa.Table]], decode: Decode
 ) -> Dataset:
@@ -143,7 +134,7 @@ def read_items(
             _ItemSource(items, read),
             override_num_blocks=len(items),
             ray_remote_args={"max_retries": TASK_RETRIES},
-            **reserved(decode),
+            **decode_bundle(decode).reserved(),
         )
 
 
@@ -174,7 +165,7 @@ def stage_arguments(stage: Stage, decode: Decode) -> dict[str, Any]:
         "batch_size": None,
         "batch_format": "pyarrow",
         "max_retries": TASK_RETRIES,
-        **reserved(decode),
+        **decode_bundle(decode).reserved(),
     }
 
 
@@ -200,7 +191,7 @@ def each(
             batch_size=1,
             batch_format="pyarrow",
             max_retries=TASK_RETRIES,
-            **reserved(decode or Decode()),
+            **decode_bundle(decode or Decode()).reserved(),
         )
     for _ in rows_of(done):
         pass

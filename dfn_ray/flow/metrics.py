@@ -34,12 +34,9 @@ REPEAT_S = 5.0
 
 
 def run_label(run_uri: str) -> str:
-    """What the tag `run` says: the last part of the URI and a digest of all of it, so that runs stay apart.
-
-    Whatever else a URI may carry (keys, queries) stays out of it.
-    """
+    """What the tag `run` says: the last part of the URI and a digest of all of it, so that runs stay apart."""
     address = Store(run_uri).address
-    name = address.partition("?")[0].rstrip("/").rpartition("/")[2].rpartition("@")[2]
+    name = address.rstrip("/").rpartition("/")[2]
     readable = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:64]
     return f"{readable}-{hashlib.blake2b(address.encode(), digest_size=4).hexdigest()}"
 

@@ -18,7 +18,8 @@ from ray.data import ActorPoolStrategy
 
 from dfn_ray.config import Scorers
 from dfn_ray.errors import ScorersFailed, last_line
-from dfn_ray.flow.datasets import NODE_ID, TASK_RETRIES, drivers_node, reserved
+from dfn_ray.flow.bundles import scorer_bundle
+from dfn_ray.flow.datasets import NODE_ID, TASK_RETRIES, drivers_node
 
 NODE_TRIES = 2
 """Starts in a row that a node may fail, once an actor has started elsewhere, before it is avoided."""
@@ -64,11 +65,10 @@ def pool_arguments(scorers: Scorers, starts: Starts) -> dict[str, Any]:
     return {
         "batch_size": 1,
         "batch_format": "pyarrow",
-        "num_gpus": scorers.gpus,
         "compute": ActorPoolStrategy(min_size=scorers.min_size, max_size=scorers.max_size),
         "max_task_retries": TASK_RETRIES,
         "ray_remote_args_fn": lambda: starts.next_arguments(scorers),
-        **reserved(scorers),
+        **scorer_bundle(scorers).reserved(),
     }
 
 

@@ -14,11 +14,11 @@ import torch
 from dfn_ray.clip.network import FrozenNetwork, build
 from dfn_ray.clip.text import tokenize
 from dfn_ray.config import Recipe, Scorers
+from dfn_ray.flow.bundles import scorer_bundle
 from dfn_ray.flow.datasets import share
 from dfn_ray.flow.fingerprint import with_threads
 from dfn_ray.planning.finding import Finding, change
 from dfn_ray.planning.nodes import Node, answer, on_node
-from dfn_ray.planning.placement import bundles
 from dfn_ray.telemetry import size
 
 START_S = 300.0
@@ -66,7 +66,7 @@ def device_findings(
 ) -> list[Finding]:
     """A finding for each type of node that could hold a scorer; none without networks."""
     scorers = with_threads(recipe.scorers)
-    _, bundle = bundles(recipe)
+    bundle = scorer_bundle(recipe.scorers)
     able = [
         node
         for node in nodes

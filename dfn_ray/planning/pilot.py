@@ -26,6 +26,7 @@ from dfn_ray.filtering.calibrate import counted
 from dfn_ray.filtering.commit import image_parquet, scores_parquet, subset_rows, with_shard
 from dfn_ray.filtering.score_pool import plan_inputs
 from dfn_ray.filtering.scorer import Scorer
+from dfn_ray.flow.bundles import decode_bundle, scorer_bundle
 from dfn_ray.flow.cells import pack, unpack
 from dfn_ray.flow.datasets import own_errors, share
 from dfn_ray.flow.prepare import NetworkInputs, Preparation
@@ -39,7 +40,7 @@ from dfn_ray.planning.limits import (
     timed,
 )
 from dfn_ray.planning.nodes import alive_nodes
-from dfn_ray.planning.placement import addable, bundles, place
+from dfn_ray.planning.placement import addable, place
 from dfn_ray.pool import Shard
 from dfn_ray.schema import BYTE_COLUMNS, Status, score_column
 
@@ -93,7 +94,7 @@ def run_pilot(
     First all decode tasks, as many at once as the cluster has CPUs for, then one scorer, so that neither disturbs the
     other. Raises NotReady when the cluster has no place for them, InputError when the shards hold no samples.
     """
-    decoder, scorer = bundles(recipe)
+    decoder, scorer = decode_bundle(recipe.decode), scorer_bundle(recipe.scorers)
     for name, bundle in (("decode tasks", decoder), ("scorers", scorer)):
         if not (finding := place(name, bundle, alive_nodes(), addable())).ok:
             raise NotReady(f"{name}: {finding.text}")

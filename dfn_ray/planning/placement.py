@@ -3,56 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import inf
 from typing import Any
 
 from ray._private import state
 
 from dfn_ray.config import Recipe
-from dfn_ray.flow.capacity import scorers_needed
+from dfn_ray.flow.bundles import Bundle, decode_bundle, scorer_bundle
 from dfn_ray.planning.finding import Finding, change
 from dfn_ray.planning.nodes import Node
-
-_SLACK = 1e-6
-"""Of sums of fractions, as 0.1 + 0.2."""
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """What one task or actor asks of its node."""
-
-    resources: Mapping[str, float]
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        asked = [f"{amount:g} {name}" for name, amount in self.resources.items() if amount]
-        asked += [f"label {name} = {value}" for name, value in self.labels.items()]
-        return ", ".join(asked) or "nothing"
-
-    def reserved(self) -> dict[str, Any]:
-        """The bundle as arguments of `ray.remote`."""
-        amounts = {name: amount for name, amount in self.resources.items() if amount}
-        cpus, gpus = amounts.pop("CPU", 0), amounts.pop("GPU", 0)
-        return {
-            "num_cpus": cpus,
-            "num_gpus": gpus,
-            "resources": amounts,
-            "label_selector": dict(self.labels),
-        }
-
-    def on(self, resources: Mapping[str, float], labels: Mapping[str, str]) -> float:
-        """How many fit on a node side by side; infinitely many of those that ask for nothing."""
-        if any(labels.get(name) != value for name, value in self.labels.items()):
-            return 0
-        return min(
-            (
-                (resources.get(name, 0.0) + _SLACK) // amount
-                for name, amount in self.resources.items()
-                if amount
-            ),
-            default=inf,
-        )
 
 
 @dataclass(frozen=True)
@@ -80,22 +40,12 @@ def addable() -> list[NodeType]:
     ]
 
 
-def bundles(recipe: Recipe) -> tuple[Bundle, Bundle]:
-    """What a decode task and what a scorer asks for."""
-    decode, scorers = recipe.decode, scorers_needed(recipe.scorers)
-    return (
-        Bundle({"CPU": decode.cpus, **decode.resources}, decode.labels),
-        Bundle(scorers.each, scorers.labels),
-    )
-
-
 def placement_findings(
     recipe: Recipe, nodes: Sequence[Node], more: Sequence[NodeType]
 ) -> Iterator[Finding]:
     """Whether decode tasks and scorers find their place, now or once nodes are added."""
-    decode, scorer = bundles(recipe)
-    yield place("decode tasks", decode, nodes, more)
-    scorers = recipe.scorers
+    yield place("decode tasks", decode_bundle(recipe.decode), nodes, more)
+    scorers, scorer = recipe.scorers, scorer_bundle(recipe.scorers)
     yield place("scorers", scorer, nodes, more, least=scorers.min_size, most=scorers.max_size)
     cpus = sum(node.resources.get("CPU", 0.0) for node in nodes)
     reserved = scorers.cpus * scorers.min_size

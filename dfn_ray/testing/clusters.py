@@ -76,16 +76,20 @@ class LocalCluster:
         """For `ray.init` and RAY_ADDRESS."""
         self._head = head
         self._nodes: dict[str, psutil.Process] = {}
+        self._leaving: set[str] = set()
 
     def add_nodes(self, nodes: Mapping[str, NodeType]) -> None:
         """Start nodes and wait until the cluster, to which this process must be connected, has them."""
         # One after the other: nodes of one machine that start at once may choose the same ports.
         for name, node in nodes.items():
+            # The cluster notices after seconds that one of the same name is dead.
+            _wait(lambda name=name: name not in alive_nodes(), f"an older node {name} did not go")
             self._nodes[name] = _start(self._joining(name, node), {})
             _wait(lambda name=name: name in alive_nodes(), f"node {name} did not start")
 
     def kill_node(self, name: str) -> None:
         """SIGKILL to all processes of a node, as when its machine is taken away."""
+        self._leaving.discard(name)
         _kill(self._nodes.pop(name))
 
     def drain_node(self, name: str, *, deadline_s: float) -> None:
@@ -99,6 +103,14 @@ class LocalCluster:
         )
         if not accepted:
             raise RuntimeError(f"the cluster does not drain {name}: {why}")
+        self._leaving.add(name)
+
+    def become(self, nodes: Mapping[str, NodeType]) -> None:
+        """Start and kill nodes until the cluster has these, none of them told to go, and no others."""
+        for name in [*self._nodes]:
+            if name not in nodes or name in self._leaving:
+                self.kill_node(name)
+        self.add_nodes({name: node for name, node in nodes.items() if name not in self._nodes})
 
     def close(self) -> None:
         """End what is left of it."""

@@ -43,9 +43,10 @@ class SlowScorer(ScorerActor):
         return super()._score(cell)
 
 
-def noted_prepare(cell: Cell, *, preparation: Preparation) -> Cell:
-    """Decodes like `prepare`."""
+def noted_prepare(cell: Cell, *, preparation: Preparation, seconds: float = 0.0) -> Cell:
+    """Decodes like `prepare`, but sleeps over every chunk for `seconds`."""
     _note("decode")
+    time.sleep(seconds)
     return prepare(cell, preparation=preparation)
 
 

@@ -15,6 +15,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from dfn_ray.errors import DfnRayError, InputError, StorageError, TrainingFailed
+from dfn_ray.flow.bundles import worker_bundle
 from dfn_ray.flow.capacity import telling_lacks, workers_needed
 from dfn_ray.flow.datasets import drivers_node
 from dfn_ray.flow.metrics import TrainingMetrics
@@ -40,6 +41,7 @@ def fit(
     Raises the DfnRayError of a worker that no other start can mend.
     """
     recipe, workers = plan.recipe, plan.recipe.workers
+    asked = worker_bundle(workers)
     reports = _Reports.options(label_selector=drivers_node()).remote()  # pyright: ignore[reportAttributeAccessIssue]
     job = Job(run=plan.run, recipe=recipe, network=network, until_samples=target, reports=reports)
     generations = plan.run.read_json(GENERATION) or {"number": 0}
@@ -55,10 +57,8 @@ def fit(
         scaling_config=ScalingConfig(
             num_workers=size,
             use_gpu=workers.device == "cuda",
-            resources_per_worker={"CPU": workers.cpus}
-            | ({"GPU": 1} if workers.device == "cuda" else {})
-            | dict(workers.resources),
-            label_selector=dict(workers.labels) or None,
+            resources_per_worker=dict(asked.resources),
+            label_selector=dict(asked.labels) or None,
             elastic_resize_monitor_interval_s=workers.resize_interval_s,
         ),
         run_config=RunConfig(

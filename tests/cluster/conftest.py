@@ -44,8 +44,8 @@ def connected(address: str, notes: Path):
 
 @pytest.fixture(scope="session")
 def pool(tmp_path_factory) -> Path:
-    """768 good samples in 48 chunks."""
-    return write_pool(tmp_path_factory.mktemp("pool"), shards=12, samples=64)
+    """768 good samples in 48 chunks, two to a shard."""
+    return write_pool(tmp_path_factory.mktemp("pool"), shards=24, samples=32)
 
 
 @pytest.fixture(scope="session")

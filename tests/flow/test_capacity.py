@@ -22,7 +22,7 @@ def test_lacks_are_told_by_setting_room_and_terms(local_ray):
     labelled = scorers_needed(Scorers(gpus=1, labels={"dfn-role": "score"}, resources={"slot": 2}))
     assert labelled.lack() == (
         "waiting for nodes: 1 alive, with room for 0 of scorers.min_size = 1 "
-        "(each takes 1 GPU, 2 slot, dfn-role = score)"
+        "(each takes 1 GPU, 2 slot, label dfn-role = score)"
     )
     assert workers_needed(Workers()).lack() is None
     assert "room for 2 of workers.min_size = 3 (each takes 1 GPU, 1 CPU)" in (

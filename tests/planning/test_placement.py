@@ -1,20 +1,11 @@
 from __future__ import annotations
 
-from math import inf
-
+from dfn_ray.flow.bundles import Bundle
 from dfn_ray.planning.nodes import Node
-from dfn_ray.planning.placement import Bundle, NodeType, place, placement_findings
+from dfn_ray.planning.placement import NodeType, place, placement_findings
 
 CPU_NODE = Node(id="a", host="a", resources={"CPU": 8.0}, labels={"role": "decode"})
 GPU_NODE = Node(id="b", host="b", resources={"CPU": 4.0, "GPU": 2.0}, labels={"role": "score"})
-
-
-def test_bundles_fit_side_by_side_where_resources_and_labels_allow():
-    quarter = Bundle({"GPU": 0.25, "CPU": 0.0})
-    assert quarter.on(GPU_NODE.resources, GPU_NODE.labels) == 8
-    assert quarter.on(CPU_NODE.resources, CPU_NODE.labels) == 0
-    assert Bundle({"CPU": 1.0}, {"role": "decode"}).on(GPU_NODE.resources, GPU_NODE.labels) == 0
-    assert Bundle({"CPU": 0.0}).on({}, {}) == inf
 
 
 def test_a_label_that_no_node_has_is_told():
