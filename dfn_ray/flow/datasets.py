@@ -36,6 +36,8 @@ TASK_RETRIES = 3
 ACTOR_DEATHS = 32
 """Actors in a row that may die before they have started. `flow.pools` judges earlier and says more, but for actors
 that do not get as far as that: on nodes that lack a package, say."""
+GUARD = "dfn_ray.whole_imports.guard_workers"
+"""What a worker process calls first. Where someone else called ray.init, the first import of dfn_ray does."""
 NODE_ID = "ray.io/node-id"
 """The label that Ray gives to every node."""
 
@@ -65,7 +67,7 @@ def connect() -> None:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 include_dashboard=False,
-                runtime_env={"env_vars": shared} if shared else None,
+                runtime_env={"env_vars": shared, "worker_process_setup_hook": GUARD},
             )
 
 
