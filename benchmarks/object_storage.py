@@ -8,8 +8,9 @@ inject faults, and runs the real filter job, with a tiny random network, so that
     faulty   the same, with a share of all requests faulty (503, 500, resets, stalls, short reads, lost answers)
 
 Fails unless all three give the same subset, byte for byte, uid list and threshold, and unless every process that reads
-or commits stays below its memory bar. Prints rates, requests per sample, read amplification and the peak memory (USS) of every
-kind of process. Removes what it made in OUT.
+or commits stays below its memory bar. Prints rates, requests per sample, read amplification and the peak memory of every
+kind of process: its own (anonymous) memory, without the pages of Ray's object store that it has mapped, which are
+bounded by the store's size. Removes what it made in OUT.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def _photo(image: bytes, seed: int) -> bytes:
 
 @dataclass
 class Peaks:
-    """The largest USS seen of each kind of process of this one's family."""
+    """The most memory of its own that each kind of process of this one's family was seen to have."""
 
     bytes_by_kind: dict[str, int] = field(default_factory=dict)
 
@@ -115,8 +116,14 @@ class Peaks:
         for process in [me, *me.children(recursive=True)]:
             with suppress(psutil.Error):
                 kind = "driver" if process == me else _kind(process)
-                uss = process.memory_full_info().uss
-                self.bytes_by_kind[kind] = max(uss, self.bytes_by_kind.get(kind, 0))
+                own = own_bytes(process)
+                self.bytes_by_kind[kind] = max(own, self.bytes_by_kind.get(kind, 0))
+
+
+def own_bytes(process: psutil.Process) -> int:
+    """Anonymous memory: RssAnon of proc(5). `shared` is files and the shared memory of the object store."""
+    memory = process.memory_info()
+    return memory.rss - memory.shared
 
 
 def _kind(process: psutil.Process) -> str:
@@ -146,11 +153,11 @@ def watched() -> Iterator[Peaks]:
 
 @ray.remote
 def _idle_bytes(pool_uri: str) -> int:
-    """USS of a worker that has what a read task imports and has listed the pool once."""
+    """Own memory of a worker that has what a read task imports and has listed the pool once."""
     import dfn_ray.flow.prepare  # noqa: F401, PLC0415  open_clip and torch, which the driver's imports lack
 
     Store(pool_uri).list()
-    return psutil.Process().memory_full_info().uss
+    return own_bytes(psutil.Process())
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def _embedded(prepared: Dataset, network: ray.ObjectRef, scorers: Scorers) -> It
             fn_constructor_args=(network, scorers, starts),
             **pool_arguments(scorers, starts),
         )
-    return cells_of(embedded)
+    return starts.until_the_end(cells_of(embedded))
 
 
 def _configure(recipe: EvaluateRecipe) -> None:

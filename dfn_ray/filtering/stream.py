@@ -106,7 +106,7 @@ def score_stream(
             )
             .map_batches(committer, **_committing(committer, execution, decode))
         )
-    return _committed(parts)
+    return starts.until_the_end(_committed(parts))
 
 
 def keep_stream(

@@ -1,17 +1,22 @@
-"""Pools of actors that run networks: what is asked of Ray for them, and what becomes of actors that cannot start.
+"""Pools of actors that run networks: what is asked of Ray for them, what becomes of actors that cannot start, their end.
 
 Facts that this rests on (Ray 2.60). An actor whose constructor raises is dead; Ray Data replaces it, by default not
 even once, and wherever a GPU is free: again on the node that cannot. One whose process dies while it starts is started
 again by Ray's core, for ever. So dfn_ray judges by itself: a node that fails while others do not is avoided, and when no
 actor can start anywhere, the run ends and says why.
+
+When an execution ends, Ray Data only lets go of its actors. One that anything else still refers to, the traceback of an
+ignored error in some log handler for instance, stays on its GPU, and the next pool waits for that for ever. So
+actors have names, by which dfn_ray ends them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+from uuid import uuid4
 
 import ray
 from ray.data import ActorPoolStrategy
@@ -21,6 +26,7 @@ from dfn_ray.errors import ScorersFailed, last_line
 from dfn_ray.flow.bundles import scorer_bundle
 from dfn_ray.flow.datasets import NODE_ID, TASK_RETRIES, drivers_node
 
+T = TypeVar("T")
 NODE_TRIES = 2
 """Starts in a row that a node may fail, once an actor has started elsewhere, before it is avoided."""
 TRIES = 6
@@ -28,9 +34,11 @@ TRIES = 6
 
 
 class Starts:
-    """How the actors of a pool start, and where the next ones may. Travels to the actors."""
+    """How the actors of a pool start, where the next ones may, and which there are. Travels to the actors."""
 
     def __init__(self) -> None:
+        self._pool = f"scorers-{uuid4().hex}"
+        self._named = 0
         self._record: Any = _Record.options(label_selector=drivers_node()).remote()  # pyright: ignore[reportAttributeAccessIssue]
 
     @contextmanager
@@ -52,9 +60,34 @@ class Starts:
         verdict, avoided = ray.get(self._record.judge.remote())
         if verdict is not None:
             raise ScorersFailed(verdict)
-        if not avoided:
-            return {}
-        return {"label_selector": {**scorers.labels, NODE_ID: f"!in({','.join(avoided)})"}}
+        arguments: dict[str, Any] = {"name": self._name(self._named)}
+        self._named += 1
+        if avoided:
+            arguments["label_selector"] = {
+                **scorers.labels,
+                NODE_ID: f"!in({','.join(avoided)})",
+            }
+        return arguments
+
+    def until_the_end(self, results: Iterator[T]) -> Generator[T, None, None]:
+        """The results of the pool; its actors end with the last of them, or when the caller stops."""
+        try:
+            yield from results
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        if not ray.is_initialized():
+            return
+        for number in range(self._named):
+            try:
+                actor = ray.get_actor(self._name(number))
+            except ValueError:  # it has ended
+                continue
+            ray.kill(actor)
+
+    def _name(self, number: int) -> str:
+        return f"{self._pool}-{number}"
 
 
 def pool_arguments(scorers: Scorers, starts: Starts) -> dict[str, Any]:

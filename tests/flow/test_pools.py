@@ -28,7 +28,8 @@ class Actor:
         return batch
 
 
-def run(start, *, rows: int = 3) -> int:
+def stream(start, *, rows: int = 3):
+    """The rows, through a pool of its own."""
     configure(errored_blocks=0, no_progress_timeout_s=300)
     starts = Starts()
     with retry_arguments():
@@ -37,7 +38,11 @@ def run(start, *, rows: int = 3) -> int:
             fn_constructor_kwargs={"start": start, "starts": starts},
             **pool_arguments(Scorers(gpus=1, max_size=2), starts),
         )
-    return len(list(rows_of(done)))
+    return starts.until_the_end(rows_of(done))
+
+
+def run(start) -> int:
+    return len(list(stream(start)))
 
 
 def out_of_memory():
@@ -66,3 +71,29 @@ def fails_some_times(times: int, folder, start):
 
 def test_some_failed_starts_cost_nothing_but_time(local_ray, tmp_path):
     assert run(partial(fails_some_times, TRIES // 2, tmp_path, out_of_memory)) == 3
+
+
+def starts_well():
+    pass
+
+
+def pool_actors() -> list[ray.actor.ActorHandle]:
+    """All that a pool of this driver has alive."""
+    names = [name for name in ray.util.list_named_actors() if name.startswith("scorers-")]
+    return [ray.get_actor(name) for name in names]
+
+
+@pytest.mark.parametrize("rows_taken", [1, 3])
+def test_a_pool_ends_with_its_results_even_if_something_still_refers_to_its_actors(
+    local_ray, rows_taken
+):
+    results = stream(starts_well)
+    next(results)
+    held = pool_actors()
+    assert held
+    assert len(list(zip(range(rows_taken - 1), results, strict=False))) == rows_taken - 1
+    results.close()
+    for actor in held:
+        with pytest.raises(ray.exceptions.RayActorError):
+            ray.get(actor.get_location.remote())
+    assert not pool_actors()
