@@ -23,6 +23,7 @@ import shutil
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -40,6 +41,8 @@ from dfn_ray.config import Recipe, recipe_from
 from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.filtering.verify import verify_run
 from dfn_ray.flow.datasets import connect
+from dfn_ray.planning.estimate import requests
+from dfn_ray.pool import list_shards
 from dfn_ray.storage import READ_AHEAD_BYTES, Store
 from dfn_ray.testing.faults import FaultProxy, Faults, fault_proxy
 from dfn_ray.testing.networks import save_tiny_network
@@ -212,6 +215,15 @@ def measure(name: str, recipe: Recipe, bench: Bench) -> Result:
         print(
             f"{proxy.requests / samples:.3f} requests a sample; "
             f"bytes read / bytes of the pool {proxy.bytes_out / pool_bytes:.3f}"
+        )
+        seen = Counter[str]()
+        for (operation, _), number in proxy.counts.items():
+            seen["reading" if operation in ("GET", "HEAD") else "writing"] += number
+        parts = len(Store(recipe.run_uri).list("scores", suffix=".parquet"))
+        reading, writing, _ = requests(recipe, list_shards(recipe.pool), parts)
+        print(
+            f"{parts:,} parts; requests as S3 prices them, and as dfn-ray plan expects them: "
+            f"reading {seen['reading']:,}, {reading:,.0f}; writing {seen['writing']:,}, {writing:,.0f}"
         )
     bars = {
         "Read": reader_bar_bytes(bench.idle_bytes),

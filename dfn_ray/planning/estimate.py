@@ -86,9 +86,7 @@ def estimate(recipe: Recipe, pilot: Pilot, listed: Sequence[Shard]) -> Estimate:
     statuses = {name: number / counts.total() for name, number in counts.most_common()}
     seconds = sum(shard.read_s + shard.prepare_s for shard in pilot.shards)
     chunks = total * sum(s.chunks for s in pilot.shards) / sum(s.bytes_read for s in pilot.shards)
-    gets, puts, remote = _requests(
-        recipe, readable, ceil(chunks / recipe.execution.chunks_per_part)
-    )
+    gets, puts, remote = requests(recipe, readable, ceil(chunks / recipe.execution.chunks_per_part))
     return Estimate(
         shards=len(listed),
         pool_bytes=total,
@@ -179,7 +177,7 @@ def _student(probability: float, freedom: int) -> float:
     return z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
 
 
-def _requests(recipe: Recipe, shards: Sequence[Shard], parts: int) -> tuple[float, float, float]:
+def requests(recipe: Recipe, shards: Sequence[Shard], parts: int) -> tuple[float, float, float]:
     """Reading requests, writing and listing ones, and bytes read, of an object store."""
     gets = puts = remote = 0.0
     if shards and not Store(shards[0].uri).is_local:

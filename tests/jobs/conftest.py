@@ -22,6 +22,7 @@ from dfn_ray.testing.pools import TarBuilder, photo, write_pool
 
 ROOT = Path(__file__).parents[2]
 SHARDS, SAMPLES = 3, 20
+SAMPLES_SEEN = 1920
 LABELS = 4
 BIN = Path(sys.executable).parent
 
@@ -132,8 +133,9 @@ def story(tmp_path_factory) -> Story:
         },
         "train": {
             "model": {**model, "random_weights_seed": 0},
-            "samples_seen": 48,
+            "samples_seen": SAMPLES_SEEN,
             "batch_size": 16,
+            "checkpoints": {"every_samples": 96},
             "optimizer": {"warmup_steps": 1},
             "workers": {"threads": 1},
         },

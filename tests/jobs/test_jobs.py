@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import time
+import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,8 @@ import pytest
 
 from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.telemetry import selection_table
-from tests.jobs.conftest import ROOT, SAMPLES, SHARDS, Story
+from dfn_ray.training.train_clip import train
+from tests.jobs.conftest import ROOT, SAMPLES, SAMPLES_SEEN, SHARDS, Story
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -29,6 +31,11 @@ FILTERING = (
     r"scoring +[\d.]+% \| .* samples \| .*",
 )
 """The lines of a filter job but for its table: nothing of Ray's workers, no bars."""
+TRAINING = (
+    r"source dfn: 30 samples in \d+ chunks",
+    r"training +[\d.]+% \| .* samples seen \| .*",
+)
+NETWORK = "network/open_clip_model.safetensors"
 MIDRUN_S = 180.0
 """On a quiet machine it is 10 s."""
 POLL_S = 0.3
@@ -100,15 +107,9 @@ class Filtered:
 @pytest.fixture(scope="module")
 def filtered(cluster, story: Story, begun) -> Filtered:
     recipe, run = story.file("filter"), Path(story.recipe.uri("filter"))
-    for _ in range(STOPS):
-        first = submit(cluster, "python", "jobs/filter_pool.py", str(recipe))
-        await_midrun(cluster, first, run)
-        cluster.client.stop_job(first)
-        status, stopped = wait(cluster, first)
-        if not (run / "selection.json").exists():
-            break
-        shutil.rmtree(run)  # It was too late to stop it.
-    assert status == "STOPPED"
+    stopped = stop_in_midrun(
+        cluster, "jobs/filter_pool.py", recipe, begun="scores/part-*.parquet", done="selection.json"
+    )
     parts = written(run)
     told = cluster.run(*by_ray(cluster, "jobs/filter_pool.py", recipe))
     assert told.returncode == 0, told.stdout + told.stderr
@@ -168,25 +169,53 @@ def test_a_wrong_recipe_fails_the_job_with_its_mistakes_in_the_log(cluster, stor
     assert not (story.folder / "wrong").exists()
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A train job that was stopped in mid-run and submitted again."""
+
+    stopped: list[str]
+    """Log of the stopped job."""
+    status: str
+    """How the second one ended."""
+    lines: list[str]
+
+
 @pytest.fixture(scope="module")
-def trained(cluster, story: Story, filtered) -> tuple[str, list[str]]:
+def trained(cluster, story: Story, filtered) -> Trained:
     """The train job on the filter job's subset, where the pipeline looks for it."""
-    recipe = str(story.file("train"))
-    return wait(cluster, submit(cluster, "python", "jobs/train_clip.py", recipe))
+    recipe = story.file("train")
+    stopped = stop_in_midrun(
+        cluster, "jobs/train_clip.py", recipe, begun="checkpoints/*", done=NETWORK
+    )
+    job = submit(cluster, "python", "jobs/train_clip.py", str(recipe))
+    return Trained(stopped, *wait(cluster, job))
 
 
 def test_a_train_job_trains_on_what_the_filter_job_kept(story: Story, trained):
-    status, lines = trained
-    assert status == "SUCCEEDED", lines
+    assert trained.status == "SUCCEEDED", trained.lines
     run = Path(story.recipe.uri("train", "dfn", "seed-0"))
-    table = ["samples_seen  48", "steps          3", f"network       {run}/network"]
-    assert lines[-3:] == table
-    assert (run / "network/open_clip_model.safetensors").stat().st_size > 0
-    assert not strays(
-        lines[:-3],
-        r"source dfn: 30 samples in \d+ chunks",
-        r"training +[\d.]+% \| .* samples seen \| .*",
-    )
+    *before, seen, steps, network = trained.lines
+    assert [seen, steps, network] == [
+        f"samples_seen  {SAMPLES_SEEN:,}",
+        f"steps         {SAMPLES_SEEN // 16:>5,}",
+        f"network       {run}/network",
+    ]
+    assert not strays(before, *TRAINING, r"going on from \d+ samples; .*")
+
+
+def test_a_stopped_train_job_submitted_again_ends_as_if_undisturbed(
+    local_ray, story: Story, trained
+):
+    *before, last = trained.stopped
+    assert last == "dfn-ray: stopped; what is committed stays, the same command goes on from there"
+    assert not strays(before, *TRAINING)
+    assert any(line.startswith("going on from ") for line in trained.lines)
+    source = {"pool": {"uri": story.recipe.uri("filter", "subset"), "chunk_rows": 5}}
+    recipe = story.recipe.train_recipe("dfn", 0, {"name": "dfn", **source})
+    undisturbed = story.folder / "undisturbed-train"
+    train(replace(recipe, run_uri=str(undisturbed)))
+    run = Path(story.recipe.uri("train", "dfn", "seed-0"))
+    assert (run / NETWORK).read_bytes() == (undisturbed / NETWORK).read_bytes()
 
 
 def test_an_evaluate_job_gives_the_metrics_of_its_sets(cluster, story: Story, begun):
@@ -226,10 +255,25 @@ def test_a_pipeline_job_takes_up_what_the_other_jobs_made(cluster, story: Story,
     assert lines[-1] == f"picture: {story_folder}/comparison.png"
 
 
-def await_midrun(cluster, job: str, run: Path) -> None:
-    """Wait until something is committed: the calibration's one shard of three."""
+def stop_in_midrun(cluster, script: str, recipe: Path, *, begun: str, done: str) -> list[str]:
+    """Submit a job and stop it once `begun` is there below its run_uri and before `done` is; returns its log."""
+    run = Path(tomllib.loads(recipe.read_text())["run_uri"])
+    for _ in range(STOPS):
+        job = submit(cluster, "python", script, str(recipe))
+        await_midrun(cluster, job, run, begun)
+        cluster.client.stop_job(job)
+        status, log = wait(cluster, job)
+        if not (run / done).exists():
+            assert status == "STOPPED"
+            return log
+        shutil.rmtree(run)  # It was too late to stop it.
+    pytest.fail(f"{script} was done before it could be stopped, {STOPS} times")
+
+
+def await_midrun(cluster, job: str, run: Path, begun: str) -> None:
+    """Wait until something is committed: of a filter job the calibration's one shard of three, of training a step."""
     deadline = time.monotonic() + MIDRUN_S
-    while not written(run):
+    while not list(run.glob(begun)):
         ended = cluster.client.get_job_status(job).is_terminal()
         assert not ended, cluster.client.get_job_logs(job)
         assert time.monotonic() < deadline

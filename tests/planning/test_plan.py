@@ -20,7 +20,7 @@ from dfn_ray.planning.estimate import (
     Interval,
     _bootstrap,
     _kept,
-    _requests,
+    requests,
 )
 from dfn_ray.planning.pilot import PilotShard
 from dfn_ray.planning.plan import plan
@@ -118,13 +118,13 @@ def test_requests_are_those_of_walking_tars_and_of_the_parts_on_object_storage()
 
     tars = [Shard(f"s3://b/{n}.tar", f"{n}.tar", 2 * READ_AHEAD_BYTES + 1) for n in range(1001)]
     local = [Shard("/pool/0.tar", "0.tar", 10**9)]
-    assert _requests(recipe("/runs/a"), tars, parts=5) == (
+    assert requests(recipe("/runs/a"), tars, parts=5) == (
         1001 * 4, 2, 1001 * (2 * READ_AHEAD_BYTES + 1),
     )  # fmt: skip
-    assert _requests(recipe("s3://b/run"), local, parts=5) == (
+    assert requests(recipe("s3://b/run"), local, parts=5) == (
         5 * GETS_PER_PART, 5 * PUTS_PER_PART, 0,
     )  # fmt: skip
-    assert _requests(recipe("/runs/a"), local, parts=5) == (0, 0, 0)
+    assert requests(recipe("/runs/a"), local, parts=5) == (0, 0, 0)
 
 
 def pilot_shard(rows: int) -> PilotShard:
