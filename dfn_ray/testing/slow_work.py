@@ -38,14 +38,14 @@ class SlowScorer(ScorerActor):
     """That a chunk takes at least."""
 
     def _score(self, cell: Cell) -> Cell:
-        _note("score")
+        note("score")
         time.sleep(self.seconds)
         return super()._score(cell)
 
 
 def noted_prepare(cell: Cell, *, preparation: Preparation, seconds: float = 0.0) -> Cell:
     """Decodes like `prepare`, but sleeps over every chunk for `seconds`."""
-    _note("decode")
+    note("decode")
     time.sleep(seconds)
     return prepare(cell, preparation=preparation)
 
@@ -56,7 +56,8 @@ def read_notes(path: Path) -> list[Note]:
     return [Note(float(at_s), stage, node) for at_s, stage, node in lines]
 
 
-def _note(stage: str) -> None:
+def note(stage: str) -> None:
+    """Note, if notes are taken, that a stage begins something, here and now."""
     path = os.environ.get(NOTES)
     if path is not None:
         with open(path, "a", encoding="utf-8") as file:
