@@ -18,7 +18,7 @@ from dfn_ray.filtering import score_pool
 from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.filtering.scorer import Scorer
 from dfn_ray.filtering.verify import verify_run
-from dfn_ray.flow.pools import TRIES
+from dfn_ray.flow.pools import NODE_TRIES
 from dfn_ray.testing.clusters import DECODE_NODE, SCORE_NODE, local_cluster, node_id, roles
 from dfn_ray.testing.slow_work import Note, SlowScorer, note, noted_prepare, read_notes
 from dfn_ray.testing.timeline import timeline_table, watching
@@ -188,5 +188,5 @@ def test_a_node_on_which_no_scorer_starts_is_avoided(cluster, trial, monkeypatch
     assert scored == {node_id("score-2")}
     tries = len(trial.worked("fail", after_s=trial.began_s))
     say(f"{tries} starts failed")
-    # Calibration and the main pass have a pool each, in which the good node's first start may come after the bad one's.
-    assert 2 <= tries <= 2 * TRIES
+    # Of two pools, calibration's and the main pass's; in each the good node's first start takes some seconds too.
+    assert 2 <= tries < 2 * (NODE_TRIES + 2)
