@@ -56,6 +56,8 @@ PICTURES = 12
 SHARD_BYTES = 64 * MIB
 CHUNK_BYTES = 16 * MIB
 CHUNKS_PER_PART = 8
+CALIBRATION_SAMPLES = 512
+"""A small share of the pool, as in a large one: of these all bytes travel, of the others those that may be kept."""
 READ_TIMEOUT_S = 2
 """So that injected stalls end soon; the default is 15 s."""
 SAMPLE_EVERY_S = 0.25
@@ -317,6 +319,7 @@ def _recipe(pool: str, run: str, network: Path) -> Recipe:
             "decode": {"mode": "fast"},
             "select": {"keep_fraction": 0.15},
             "scorers": {"threads": 1},
+            "calibration": {"shards": 8, "samples": CALIBRATION_SAMPLES},
             "execution": {"chunks_per_part": CHUNKS_PER_PART},
         }
     )

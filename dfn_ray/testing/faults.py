@@ -89,6 +89,8 @@ class FaultProxy:
     bytes_out: int = 0
     """Bytes of bodies sent to clients."""
     _seen: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _under_way: set[asyncio.Task[None]] = field(default_factory=set)
+    """asyncio itself refers to tasks only weakly."""
 
     @property
     def requests(self) -> int:
@@ -208,6 +210,10 @@ async def _handle(
     writer: asyncio.StreamWriter,
 ) -> None:
     """Serve the one request of a connection."""
+    task = asyncio.current_task()
+    assert task is not None
+    proxy._under_way.add(task)
+    task.add_done_callback(proxy._under_way.discard)
     with suppress(OSError, asyncio.IncompleteReadError):
         request = await _read_head(reader)
         operation = _operation(request)
