@@ -36,6 +36,7 @@ import ray
 from fsspec.config import conf, set_conf_env
 from photos import demo_pairs
 from PIL import Image
+from ray.data import DataContext
 
 from dfn_ray.config import Recipe, recipe_from
 from dfn_ray.filtering.filter_pool import filter_pool
@@ -58,6 +59,8 @@ CHUNK_BYTES = 16 * MIB
 CHUNKS_PER_PART = 8
 CALIBRATION_SAMPLES = 512
 """A small share of the pool, as in a large one: of these all bytes travel, of the others those that may be kept."""
+SETTLING = "MapBatches(run)"
+"""Name of the tasks of `flow.datasets.each`, which settle borderline parts."""
 READ_TIMEOUT_S = 2
 """So that injected stalls end soon; the default is 15 s."""
 SAMPLE_EVERY_S = 0.25
@@ -65,15 +68,16 @@ SAMPLE_EVERY_S = 0.25
 
 def reader_bar_bytes(idle_bytes: int) -> int:
     """What a task that reads and decodes may hold: an idle worker with its imports; a read-ahead block, the one that
-    replaces it and the body it is made of, doubled as it is joined; and a chunk six times: as read, as a table,
-    packed to travel, unpacked, with pixels, packed again."""
-    return idle_bytes + 4 * READ_AHEAD_BYTES + 6 * CHUNK_BYTES
+    replaces it and the body it is made of, doubled as it is joined; a chunk six times: as read, as a table, packed to
+    travel, unpacked, with pixels, packed again; and a block of Ray Data twice: gathered up and joined."""
+    block_bytes = DataContext.get_current().target_max_block_size or 0
+    return idle_bytes + 4 * READ_AHEAD_BYTES + 6 * CHUNK_BYTES + 2 * block_bytes
 
 
 def committer_bar_bytes(idle_bytes: int) -> int:
-    """What a task that commits may hold: the bytes that travel of a part's chunks, eight times over: as they come, joined
-    into a batch, unpacked, joined, filtered, as Parquet, as the body of a request, and what its retry holds."""
-    return idle_bytes + 8 * CHUNKS_PER_PART * CHUNK_BYTES
+    """What a task that commits or settles may hold: the bytes that travel of a part's chunks, six times over: joined
+    into a batch, unpacked, filtered, as Parquet, as the body of a request, and as its client splits and signs it."""
+    return idle_bytes + 6 * CHUNKS_PER_PART * CHUNK_BYTES
 
 
 def write_pool(folder: Path, size_bytes: int) -> int:
@@ -230,6 +234,7 @@ def measure(name: str, recipe: Recipe, bench: Bench) -> Result:
     bars = {
         "Read": reader_bar_bytes(bench.idle_bytes),
         "Committer": committer_bar_bytes(bench.idle_bytes),
+        SETTLING: committer_bar_bytes(bench.idle_bytes),
     }
     print(f"an idle worker {bench.idle_bytes / MIB:.0f} MiB; bars:")
     for kind, bar in bars.items():

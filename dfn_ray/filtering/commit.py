@@ -4,6 +4,7 @@
 # (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -118,7 +119,7 @@ def _copies(listed: pa.Table) -> pa.Table:
     return listed.take(pa.array(np.repeat(np.arange(len(times)), times)))
 
 
-def image_parquet(rows: pa.Table, footer: dict[bytes, bytes] | None = None) -> memoryview:
+def image_parquet(rows: pa.Table, footer: dict[bytes, bytes] | None = None) -> bytes:
     """The rows as a Parquet file with row groups of about ROW_GROUP_BYTES; images are stored as they are."""
     if footer:
         rows = rows.replace_schema_metadata(footer)
@@ -135,17 +136,18 @@ def image_parquet(rows: pa.Table, footer: dict[bytes, bytes] | None = None) -> m
     )
 
 
-def scores_parquet(samples: pa.Table, chunks: Sequence[Chunk], header: PartHeader) -> memoryview:
+def scores_parquet(samples: pa.Table, chunks: Sequence[Chunk], header: PartHeader) -> bytes:
     """The scores part of samples as a Parquet file whose footer commits the chunks."""
     rows = samples.drop_columns([name for name in BYTE_COLUMNS if name in samples.column_names])
     rows = rows.replace_schema_metadata(part_footer(chunks, header))
     return _parquet(rows, compression="ZSTD", use_dictionary=["shard", "status", "reason"])
 
 
-def _parquet(rows: pa.Table, **settings: Any) -> memoryview:
-    sink = pa.BufferOutputStream()
+def _parquet(rows: pa.Table, **settings: Any) -> bytes:
+    # Bytes, because S3's client takes nothing else; Arrow's own buffer would have to be copied for it.
+    sink = io.BytesIO()
     pq.write_table(rows, sink, **settings)
-    return memoryview(sink.getvalue())
+    return sink.getvalue()
 
 
 def with_shard(cell: Cell) -> pa.Table:

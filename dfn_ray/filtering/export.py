@@ -154,7 +154,7 @@ class _TarWriter:
                     entry.size = len(data)
                     tar.addfile(entry, io.BytesIO(data))
                 count += 1
-        self.out.write(SHARD_FORMAT.format(number), buffer.getbuffer())
+        self.out.write(SHARD_FORMAT.format(number), buffer.getvalue())
         # Its presence says that the tar is whole.
         self.out.write(_stats_name(number), json.dumps({"successes": count}).encode())
 

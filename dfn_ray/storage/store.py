@@ -76,17 +76,17 @@ class Store:
         with told(self.uri_of(name), "open"):
             return self._fs.open(self._path(name), "rb")
 
-    def write(self, name: str, data: bytes | memoryview) -> None:
+    def write(self, name: str, data: bytes) -> None:
         """Make `data` the content of the file `name`, whole or not at all, replacing what was there.
 
         On a local disk: written aside, synced, renamed. On an object store: one PUT, or above 100 MiB the parts of
         one upload, which becomes the object when it is completed. Done twice it is done once, so that a PUT whose
-        answer was lost is simply sent again. Holds the data twice while it is sent.
+        answer was lost is simply sent again.
         """
         path = self._path(name)
         with told(self.uri_of(name), "write"):
             if not self.is_local:
-                self._fs.pipe_file(path, bytes(data))
+                self._fs.pipe_file(path, data)
                 return
             os.makedirs(posixpath.dirname(path), exist_ok=True)
             aside = posixpath.join(
