@@ -22,6 +22,7 @@ thought dead wrote on), the part that sorts first owns it, and readers skip it i
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import platform
 import time
@@ -309,6 +310,14 @@ def open_run(run_uri: str) -> Run:
     return Run(store, description)
 
 
+def parquet_bytes(rows: pa.Table, **settings: Any) -> bytes:
+    """The rows as a Parquet file, by settings of `pyarrow.parquet.write_table`."""
+    # S3's client takes bytes and nothing else; a buffer of Arrow's would have to be copied for it.
+    sink = io.BytesIO()
+    pq.write_table(rows, sink, **settings)
+    return sink.getvalue()
+
+
 def start_run(
     run_uri: str,
     *,
@@ -335,9 +344,7 @@ def start_run(
         "recipe": recipe,
     }
     if existing is None:
-        sink = pa.BufferOutputStream()
-        pq.write_table(listing, sink, compression="zstd")
-        store.write(_LISTING, sink.getvalue())
+        store.write(_LISTING, parquet_bytes(listing, compression="zstd"))
     run = Run(store, description, attempt=uuid.uuid4().hex)
     run.write_json(_ATTEMPT, {"attempt": run.attempt, "host": platform.node(), "time": _now()})
     run.write_json("run.json", description)

@@ -4,16 +4,13 @@
 # (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from dfn_ray.filtering.bounds import Bounds
 from dfn_ray.flow.cells import Cell, unpack
@@ -26,6 +23,7 @@ from dfn_ray.manifest import (
     Part,
     PartHeader,
     Run,
+    parquet_bytes,
     part_footer,
     part_name,
 )
@@ -126,7 +124,7 @@ def image_parquet(rows: pa.Table, footer: dict[bytes, bytes] | None = None) -> b
     row_bytes = max(1, rows.nbytes // max(1, rows.num_rows))
     group_rows = min(MAX_ROW_GROUP_ROWS, max(1, ROW_GROUP_BYTES // row_bytes))
     names = rows.column_names
-    return _parquet(
+    return parquet_bytes(
         rows,
         row_group_size=group_rows,
         # Images are compressed already; statistics on bytes and captions would only bloat the footer.
@@ -140,14 +138,7 @@ def scores_parquet(samples: pa.Table, chunks: Sequence[Chunk], header: PartHeade
     """The scores part of samples as a Parquet file whose footer commits the chunks."""
     rows = samples.drop_columns([name for name in BYTE_COLUMNS if name in samples.column_names])
     rows = rows.replace_schema_metadata(part_footer(chunks, header))
-    return _parquet(rows, compression="ZSTD", use_dictionary=["shard", "status", "reason"])
-
-
-def _parquet(rows: pa.Table, **settings: Any) -> bytes:
-    # Bytes, because S3's client takes nothing else; Arrow's own buffer would have to be copied for it.
-    sink = io.BytesIO()
-    pq.write_table(rows, sink, **settings)
-    return sink.getvalue()
+    return parquet_bytes(rows, compression="ZSTD", use_dictionary=["shard", "status", "reason"])
 
 
 def with_shard(cell: Cell) -> pa.Table:

@@ -20,7 +20,7 @@ from dfn_ray.flow.datasets import connect
 from dfn_ray.flow.metrics import TrainingMetrics
 from dfn_ray.flow.uid_lists import open_uid_list
 from dfn_ray.flow.weights import load_network_of
-from dfn_ray.manifest import Run, start_run
+from dfn_ray.manifest import Run, parquet_bytes, start_run
 from dfn_ray.pool import Shard, list_shards, listing_table
 from dfn_ray.telemetry import TrainingProgress
 from dfn_ray.training.feed import Captions, Feeding
@@ -129,9 +129,7 @@ def _index(run: Run, recipe: TrainRecipe, shards: Shards) -> pa.Table:
         if source.uid_list is not None:
             open_uid_list(source.uid_list)  # refuses an unsorted one
     table = index_sources(recipe, shards)
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    run.store.write(INDEX, sink.getvalue())
+    run.store.write(INDEX, parquet_bytes(table, compression="zstd"))
     return table
 
 
