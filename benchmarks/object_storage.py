@@ -29,6 +29,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import psutil
 import pyarrow.parquet as pq
@@ -286,6 +287,9 @@ def _run(folder: Path, options: argparse.Namespace) -> None:
         serve_s3(folder / "buckets", ["pools", "runs"]) as server,
         fault_proxy(server.endpoint) as proxy,
     ):
+        os.environ.update(server.environment)
+        # rclone digests every file for its first listing, for longer than the timeout below.
+        fsspec.filesystem("s3", config_kwargs={"read_timeout": 600}).ls("pools/pool")
         os.environ.update(replace(server, endpoint=proxy.endpoint).environment)
         os.environ["FSSPEC_S3_CONFIG_KWARGS"] = f'{{"read_timeout": {READ_TIMEOUT_S}}}'
         set_conf_env(conf)  # read once, when fsspec was imported
