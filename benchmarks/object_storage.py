@@ -40,6 +40,7 @@ from PIL import Image
 from ray.data import DataContext
 
 from dfn_ray.config import Recipe, recipe_from
+from dfn_ray.filtering.calibrate import MIN_SHARDS
 from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.filtering.verify import verify_run
 from dfn_ray.flow.datasets import connect
@@ -60,6 +61,8 @@ CHUNK_BYTES = 16 * MIB
 CHUNKS_PER_PART = 8
 CALIBRATION_SAMPLES = 512
 """A small share of the pool, as in a large one: of these all bytes travel, of the others those that may be kept."""
+KEPT_BYTES = 192 * MIB
+"""What the allocator of a process is granted to keep of what was freed; glibc has an arena for each thread."""
 SETTLING = "MapBatches(run)"
 """Name of the tasks of `flow.datasets.each`, which settle borderline parts."""
 READ_TIMEOUT_S = 2
@@ -72,13 +75,14 @@ def reader_bar_bytes(idle_bytes: int) -> int:
     replaces it and the body it is made of, doubled as it is joined; a chunk six times: as read, as a table, packed to
     travel, unpacked, with pixels, packed again; and a block of Ray Data twice: gathered up and joined."""
     block_bytes = DataContext.get_current().target_max_block_size or 0
-    return idle_bytes + 4 * READ_AHEAD_BYTES + 6 * CHUNK_BYTES + 2 * block_bytes
+    return idle_bytes + KEPT_BYTES + 4 * READ_AHEAD_BYTES + 6 * CHUNK_BYTES + 2 * block_bytes
 
 
 def committer_bar_bytes(idle_bytes: int) -> int:
-    """What a task that commits or settles may hold: the bytes that travel of a part's chunks, six times over: joined
-    into a batch, unpacked, filtered, as Parquet, as the body of a request, and as its client splits and signs it."""
-    return idle_bytes + 6 * CHUNKS_PER_PART * CHUNK_BYTES
+    """What a task that commits or settles may hold: the bytes that travel of a part's chunks, nine times over: joined
+    into a batch, unpacked, filtered, as Parquet (which grows by being copied), and, when they are sent in pieces,
+    those pieces as S3's client splits, signs and buffers them."""
+    return idle_bytes + KEPT_BYTES + 9 * CHUNKS_PER_PART * CHUNK_BYTES
 
 
 def write_pool(folder: Path, size_bytes: int) -> int:
@@ -328,7 +332,7 @@ def _recipe(pool: str, run: str, network: Path) -> Recipe:
             "decode": {"mode": "fast"},
             "select": {"keep_fraction": 0.15},
             "scorers": {"threads": 1},
-            "calibration": {"shards": 8, "samples": CALIBRATION_SAMPLES},
+            "calibration": {"shards": MIN_SHARDS, "samples": CALIBRATION_SAMPLES},
             "execution": {"chunks_per_part": CHUNKS_PER_PART},
         }
     )

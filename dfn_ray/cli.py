@@ -40,6 +40,8 @@ RECIPES: Mapping[str, type[Any]] = {
     "score": Recipe,
     "select": Recipe,
     "materialize": Recipe,
+    "doctor": Recipe,
+    "plan": Recipe,
     "train": TrainRecipe,
     "evaluate": EvaluateRecipe,
     "run": PipelineRecipe,
@@ -93,10 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         parser_of = _with_recipe(verbs.add_parser(name, help=text))
         parser_of.set_defaults(verb=verb)
         if verb is not _select:
-            parser_of.add_argument(
-                "--budget",
-                help="stop, resumable, once so much is spent by [prices] (12.50) or so long scored (2h)",
-            )
+            _with_budget(parser_of)
 
     materialize = _with_recipe(
         verbs.add_parser("materialize", help="write the subset of a selection or of a uid list")
@@ -112,9 +111,10 @@ def _parser() -> argparse.ArgumentParser:
     ):
         _with_recipe(verbs.add_parser(name, help=text)).set_defaults(verb=verb)
 
-    submit = verbs.add_parser("submit", help="one of the verbs above as a job on a Ray cluster")
+    submit = verbs.add_parser("submit", help="a verb over a recipe as a job on a Ray cluster")
     submit.add_argument("job_verb", choices=RECIPES, metavar="VERB", help=", ".join(RECIPES))
     _with_recipe(submit)
+    _with_budget(submit)
     submit.add_argument(
         "--address", required=True, help="of the cluster's dashboard, as http://HEAD:8265"
     )
@@ -188,6 +188,13 @@ def _with_recipe(
             help="print the resolved recipe and plan, start nothing",
         )
     return parser
+
+
+def _with_budget(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--budget",
+        help="stop scoring, resumable, once so much is spent by [prices] (12.50) or so long scored (2h)",
+    )
 
 
 def _filter(options: argparse.Namespace) -> None:
@@ -270,7 +277,7 @@ def _submit(options: argparse.Namespace) -> None:
             verb=options.job_verb,
             recipe=options.recipe,
             run_uri=recipe.run_uri,
-            overrides=tuple(options.set),
+            overrides=(*options.set, *_budget(options)),
             working_dir=options.working_dir,
         )
 
@@ -368,9 +375,13 @@ def _budget(options: argparse.Namespace) -> list[str]:
     budget: str | None = getattr(options, "budget", None)
     if budget is None:
         return []
-    if budget.endswith("h"):
-        return [f"execution.max_hours={budget[:-1]}"]
-    return [f"prices.budget={budget}"]
+    number = budget.removesuffix("h")
+    try:
+        float(number)
+    except ValueError:
+        need = "an amount of money by [prices], as 12.50, or hours, as 2h or 0.5h"
+        raise RecipeError([f"--budget: need {need}, got {budget}"]) from None
+    return [f"prices.budget={number}" if number == budget else f"execution.max_hours={number}"]
 
 
 def _plan_filtering(options: argparse.Namespace, recipe: Recipe) -> str:

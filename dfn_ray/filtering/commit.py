@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dfn_ray.errors import RunTakenOver
 from dfn_ray.filtering.bounds import Bounds
 from dfn_ray.flow.cells import Cell, unpack
 from dfn_ray.flow.metrics import score_buckets
@@ -34,6 +35,14 @@ ROW_GROUP_BYTES = 32 * 2**20
 MAX_ROW_GROUP_ROWS = 65_536
 
 _SHARD = pa.dictionary(pa.int32(), pa.string())
+TAKEN_OVER = "taken_over"
+"""Column of what a committer tells the driver: why it committed nothing; the others are null then."""
+_REPORT = pa.schema(
+    [
+        (name, pa.string())
+        for name in (TAKEN_OVER, "name", "chunks", "counts", "scorers", "score_buckets")
+    ]
+)
 COPIES = "copies"
 """How often a uid list asks for the sample, int64; a column of materialised uid lists only."""
 _NOT_IN_SUBSET = ("status", "reason", COPIES)
@@ -49,18 +58,23 @@ class Committer:
     """Network whose score the bounds are for; None: every listed sample goes to the subset."""
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Commit all cells of the block as one part. Raises RunTakenOver when another driver has the run."""
+        """Commit all cells of the block as one part, or say that another driver has taken the run over.
+
+        That is told in a row of its own: of what a task raises Ray Data may leave out some, and scoring would go on.
+        """
         cells = list(unpack(block))
-        part = self.commit(cells)
-        return pa.table(
-            {
-                "name": [part.name],
-                "chunks": [json.dumps([chunk.to_json() for chunk in part.chunks])],
-                "counts": [json.dumps(dict(part.header.counts))],
-                "scorers": [json.dumps(sorted({cell.scorer for cell in cells} - {""}))],
-                "score_buckets": [json.dumps(self._score_buckets(cells))],
-            }
-        )
+        try:
+            part = self.commit(cells)
+        except RunTakenOver as error:
+            return pa.Table.from_pylist([{TAKEN_OVER: str(error)}], schema=_REPORT)
+        report = {
+            "name": part.name,
+            "chunks": json.dumps([chunk.to_json() for chunk in part.chunks]),
+            "counts": json.dumps(dict(part.header.counts)),
+            "scorers": json.dumps(sorted({cell.scorer for cell in cells} - {""})),
+            "score_buckets": json.dumps(self._score_buckets(cells)),
+        }
+        return pa.Table.from_pylist([report], schema=_REPORT)
 
     def commit(self, cells: Sequence[Cell]) -> Part:
         """Commit the cells as one part, named by their chunks."""

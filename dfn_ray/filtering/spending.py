@@ -40,18 +40,19 @@ class Spent:
     """Of scoring, by the clock."""
     cpu_hours: float = 0.0
     gpu_hours: float = 0.0
-    money: float = 0.0
-    """By the prices that held when it was spent."""
 
     def __add__(self, other: Spent) -> Spent:
         return Spent(*(getattr(self, name) + getattr(other, name) for name in asdict(self)))
 
-    def after(self, seconds: float, alive: Mapping[str, float], prices: Prices | None) -> Spent:
+    def after(self, seconds: float, alive: Mapping[str, float]) -> Spent:
         """This and `seconds` more with those resources alive."""
         hours = seconds / 3600
         cpu_hours, gpu_hours = (hours * alive.get(name, 0.0) for name in ("CPU", "GPU"))
-        money = cpu_hours * prices.cpu_hour + gpu_hours * prices.gpu_hour if prices else 0.0
-        return self + Spent(hours, cpu_hours, gpu_hours, money)
+        return self + Spent(hours, cpu_hours, gpu_hours)
+
+    def money(self, prices: Prices) -> float:
+        """What that costs, attempts before the prices were written down included."""
+        return self.cpu_hours * prices.cpu_hour + self.gpu_hours * prices.gpu_hour
 
 
 def spent_before(run: Run) -> Spent:
@@ -103,15 +104,15 @@ class Meter:
         """What all attempts have cost up to now."""
         with self._lock:
             since = time.monotonic() - self._looked if self._thread.is_alive() else 0.0
-            return self._before + self._spent.after(since, self._now_alive, self._prices)
+            return self._before + self._spent.after(since, self._now_alive)
 
     def judge(self, done_fraction: float) -> None:
         """Raise BudgetSpent when the run has cost what it may cost; `done_fraction` of the pool is for the message."""
         spent = self.spent
         budget, hours = self._prices and self._prices.budget, self._limits.max_hours
-        if budget is not None and self._prices and spent.money >= budget:
+        if budget is not None and self._prices and spent.money(self._prices) >= budget:
             currency = self._prices.currency
-            what = f"{spent.money:,.2f} of {budget:,.2f} {currency} ({spent.gpu_hours:,.2f} GPU-hours, {spent.cpu_hours:,.2f} CPU-hours)"
+            what = f"{spent.money(self._prices):,.2f} of {budget:,.2f} {currency} ({spent.gpu_hours:,.2f} GPU-hours, {spent.cpu_hours:,.2f} CPU-hours)"
         elif hours is not None and spent.hours >= hours:
             what = f"{duration(spent.hours * 3600)} of {duration(hours * 3600)}"
         else:
@@ -127,10 +128,12 @@ class Meter:
         spent = self.spent
         if self._limits.max_hours is not None:
             left_s = min(left_s, (self._limits.max_hours - spent.hours) * 3600)
-        with self._lock:
-            hourly = Spent().after(3600, self._now_alive, self._prices).money
-        if self._prices and self._prices.budget is not None and hourly > 0:
-            left_s = min(left_s, (self._prices.budget - spent.money) / hourly * 3600)
+        if self._prices and self._prices.budget is not None:
+            with self._lock:
+                hourly = Spent().after(3600, self._now_alive).money(self._prices)
+            if hourly > 0:
+                left = self._prices.budget - spent.money(self._prices)
+                left_s = min(left_s, left / hourly * 3600)
         return replace(execution, no_progress_timeout_s=max(LEAST_WAIT_S, left_s))
 
     def _watch(self) -> None:
@@ -147,7 +150,7 @@ class Meter:
             alive = self._now_alive  # the cluster does not answer now: it costs what it cost
         with self._lock:
             now = time.monotonic()
-            self._spent = self._spent.after(now - self._looked, self._now_alive, self._prices)
+            self._spent = self._spent.after(now - self._looked, self._now_alive)
             self._looked, self._now_alive = now, alive
 
     def _store(self, *, must: bool = False) -> None:

@@ -15,7 +15,8 @@ from ray.data import Dataset
 from ray.exceptions import WorkerCrashedError
 
 from dfn_ray.config import Decode, Execution, Pool, Scorers
-from dfn_ray.filtering.commit import Committer
+from dfn_ray.errors import RunTakenOver
+from dfn_ray.filtering.commit import TAKEN_OVER, Committer
 from dfn_ray.flow.bundles import decode_bundle
 from dfn_ray.flow.cells import Stage
 from dfn_ray.flow.datasets import (
@@ -163,6 +164,8 @@ def _committing(committer: Committer, execution: Execution, decode: Decode) -> d
 
 def _committed(parts: Dataset) -> Generator[Committed, None, None]:
     for row in rows_of(parts):
+        if row[TAKEN_OVER] is not None:
+            raise RunTakenOver(row[TAKEN_OVER])
         yield Committed(
             row["name"],
             tuple(Chunk.from_json(value) for value in json.loads(row["chunks"])),

@@ -67,7 +67,7 @@ def _examine_cluster(
     for host, why in silent.items():
         yield change("nodes", f"{host} cannot run a task of dfn_ray: {why}")
     if facts:
-        yield from node_findings(recipe, facts)
+        yield from node_findings(recipe, facts, tries_pool=shard is not None)
     yield from placement_findings(recipe, nodes, addable())
     if networks and facts:
         if report is not None:

@@ -158,8 +158,8 @@ def look(run_uri: str, probe: str | None, shard_uri: str | None, rights: bool) -
     }
 
 
-def node_findings(recipe: Recipe, facts: Sequence[Facts]) -> Iterator[Finding]:
-    """What there is to say of versions, CPUs, clocks, limits, rights and shared storage."""
+def node_findings(recipe: Recipe, facts: Sequence[Facts], *, tries_pool: bool) -> Iterator[Finding]:
+    """What there is to say of versions, CPUs, clocks, limits, rights, shared storage and, if tried, the pool."""
     kinds = Counter(fact.node.kind for fact in facts)
     counted = "; ".join(f"{count} x {kind}" for kind, count in kinds.items())
     yield Finding("nodes", f"{len(facts)}: {counted}")
@@ -167,12 +167,13 @@ def node_findings(recipe: Recipe, facts: Sequence[Facts]) -> Iterator[Finding]:
     yield thread_finding(recipe, facts)
     yield from _rights_findings(recipe, facts)
     yield shared_finding(recipe, facts)
-    yield _all_nodes(
-        "pool on nodes",
-        "a shard can be read from every node",
-        {fact.node.host: fact.pool for fact in facts if fact.pool},
-        "give every node the same credentials and the same view of the pool",
-    )
+    if tries_pool:
+        yield _all_nodes(
+            "pool on nodes",
+            "a shard can be read from every node",
+            {fact.node.host: fact.pool for fact in facts if fact.pool},
+            "give every node the same credentials and the same view of the pool",
+        )
     skew_s = max(fact.skew_s for fact in facts)
     yield _all_nodes(
         "clocks",

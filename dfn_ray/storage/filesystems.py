@@ -8,7 +8,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import get_protocol
 
-from dfn_ray.errors import StorageError
+from dfn_ray.errors import DfnRayError, StorageError
 from dfn_ray.uris import secret_in
 
 READ_AHEAD_BYTES = 8 * 2**20
@@ -73,3 +73,7 @@ class told:
             ) from error
         if isinstance(error, OSError):
             raise StorageError(f"{self.uri}: cannot {self.verb} it: {error}") from error
+        # Clients of other stores have errors of their own (httpx under hf://, google.auth under gs://).
+        if isinstance(error, Exception) and not isinstance(error, DfnRayError):
+            kind_of = type(error).__name__
+            raise StorageError(f"{self.uri}: cannot {self.verb} it: {kind_of}: {error}") from error

@@ -15,11 +15,19 @@ import pytest
 import torch
 from PIL import Image
 
-from dfn_ray.errors import ErrorBudgetExceeded, FingerprintError, InputError, VerificationError
+from dfn_ray.errors import (
+    ErrorBudgetExceeded,
+    FingerprintError,
+    InputError,
+    RunTakenOver,
+    VerificationError,
+)
 from dfn_ray.filtering.filter_pool import filter_pool, materialize, score, select
 from dfn_ray.filtering.verify import verify_run
 from dfn_ray.pool import iter_chunks, list_shards
+from dfn_ray.storage import Store
 from dfn_ray.testing.pools import TarBuilder, write_pool
+from tests.cluster.conftest import meanwhile, until
 
 pytestmark = pytest.mark.ray
 
@@ -573,3 +581,21 @@ def test_too_many_bad_shards_stop_the_run_as_soon_as_that_is_certain(local_ray, 
         (folder / name).write_bytes(b"<html>not found</html>")
     with pytest.raises(ErrorBudgetExceeded, match=r"2 of 4 shards are bad.*allows 25%"):
         filter_pool(recipe(folder, "execution.budget_after_samples=1000000"))
+
+
+def test_a_driver_whose_run_is_taken_over_stops_at_its_next_commit(local_ray, recipe, pool, capsys):
+    job = recipe(pool, "execution.chunks_per_part=1", "scorers.max_size=1")
+    run = Path(job.run_uri)
+
+    other = {"attempt": "another's", "host": "elsewhere", "time": "now"}
+
+    def take_over():
+        until(lambda: any(run.glob("scores/part-*.parquet")))
+        Store(job.run_uri).write("attempt.json", json.dumps(other).encode())
+
+    with meanwhile(take_over), pytest.raises(RunTakenOver, match="taken over by"):
+        filter_pool(job)
+    assert "attempt 2" not in capsys.readouterr().err
+    committed = len(list(run.glob("scores/part-*.parquet")))
+    assert 0 < committed < 24  # of 6 shards of 50 samples, 16 to a chunk
+    assert filter_pool(job)["samples"] == 300

@@ -148,12 +148,16 @@ def test_nodes_that_differ_are_named(facts, recipe, pool):
         pool="s3://pools/0.tar: no right to open it",
     )
     assert version_finding([good]).ok
-    found = wrong(list(node_findings(recipe(pool), [replace(good, sees_probe=True), other])))
+    found = wrong(
+        list(node_findings(recipe(pool), [replace(good, sees_probe=True), other], tries_pool=True))
+    )
     assert "other: torch 2.0.0 (driver" in found["versions"]
     assert "1,200 s off" in found["clocks"]
     assert "use object storage" in found["run_uri"]
     assert "no right to open it" in found["pool on nodes"]
-    low = [f for f in node_findings(recipe(pool), [other]) if f.name == "open files"]
+    low = [
+        f for f in node_findings(recipe(pool), [other], tries_pool=False) if f.name == "open files"
+    ]
     assert "limit is 1,024" in low[0].text
     assert shared_finding(recipe(pool), [replace(good, sees_probe=True)]).ok
 
