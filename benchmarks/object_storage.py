@@ -61,7 +61,7 @@ CHUNK_BYTES = 16 * MIB
 CHUNKS_PER_PART = 8
 CALIBRATION_SAMPLES = 512
 """A small share of the pool, as in a large one: of these all bytes travel, of the others those that may be kept."""
-KEPT_BYTES = 192 * MIB
+KEPT_BYTES = 384 * MIB
 """What the allocator of a process is granted to keep of what was freed; glibc has an arena for each thread."""
 SETTLING = "MapBatches(run)"
 """Name of the tasks of `flow.datasets.each`, which settle borderline parts."""

@@ -8,7 +8,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import get_protocol
 
-from dfn_ray.errors import DfnRayError, StorageError
+from dfn_ray.errors import StorageError
 from dfn_ray.uris import secret_in
 
 READ_AHEAD_BYTES = 8 * 2**20
@@ -16,6 +16,8 @@ READ_AHEAD_BYTES = 8 * 2**20
 
 What a reader holds of its file: one such block, and as long as a request lasts what comes in beside it.
 """
+_CLIENTS = ("aiohttp", "azure", "gcsfs", "google", "httpcore", "httpx", "httpx2", "huggingface_hub")
+"""Packages under gs://, az:// and hf:// whose errors of their own are no OSError."""
 _S3 = ("s3", "s3a")
 _EXTRAS = {
     "gs": "gcs", "gcs": "gcs",
@@ -73,7 +75,5 @@ class told:
             ) from error
         if isinstance(error, OSError):
             raise StorageError(f"{self.uri}: cannot {self.verb} it: {error}") from error
-        # Clients of other stores have errors of their own (httpx under hf://, google.auth under gs://).
-        if isinstance(error, Exception) and not isinstance(error, DfnRayError):
-            kind_of = type(error).__name__
-            raise StorageError(f"{self.uri}: cannot {self.verb} it: {kind_of}: {error}") from error
+        if type(error).__module__.partition(".")[0] in _CLIENTS:
+            raise StorageError(f"{self.uri}: cannot {self.verb} it: {error}") from error

@@ -6,6 +6,7 @@ import pytest
 
 from dfn_ray.errors import StorageError
 from dfn_ray.storage import Store, open_uri, read_uri
+from dfn_ray.storage.filesystems import told
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -78,3 +79,15 @@ def test_what_is_missing_or_forbidden_is_said_with_its_uri(tmp_path):
         open_uri(str(tmp_path / "absent"))
     with pytest.raises(StorageError, match="no storage is known for foo://"):
         read_uri("foo://bucket/x")
+
+
+@pytest.mark.parametrize("package", ["httpx", "google"])
+def test_errors_that_clients_of_other_stores_have_of_their_own_are_told_in_a_line(package):
+    kind = type("ConnectError", (Exception,), {"__module__": f"{package}.errors"})
+    with (
+        pytest.raises(StorageError, match=r"hf://x: cannot list it: no route"),
+        told("hf://x", "list"),
+    ):
+        raise kind("no route")
+    with pytest.raises(RuntimeError), told("hf://x", "list"):
+        raise RuntimeError("a mistake of ours")
