@@ -29,10 +29,9 @@ class Actor:
         return batch
 
 
-def stream(start, *, rows: int = 3):
+def stream(start, starts, *, rows: int = 3):
     """The rows, through a pool of its own."""
-    configure(errored_blocks=0, no_progress_timeout_s=300)
-    starts = Starts()
+    configure(errored_blocks=0, no_progress_timeout_s=60)
     with retry_arguments():
         done = ray.data.range(rows, override_num_blocks=rows).map_batches(
             Actor,
@@ -43,7 +42,7 @@ def stream(start, *, rows: int = 3):
 
 
 def run(start) -> int:
-    return len(list(stream(start)))
+    return len(list(stream(start, Starts())))
 
 
 def out_of_memory():
@@ -78,9 +77,9 @@ def starts_well():
     pass
 
 
-def pool_actors() -> list[ray.actor.ActorHandle]:
-    """All that a pool of this driver has alive."""
-    names = [name for name in ray.util.list_named_actors() if name.startswith("scorers-")]
+def actors_of(starts: Starts) -> list[ray.actor.ActorHandle]:
+    """Those of a pool that are alive, by their names."""
+    names = [name for name in ray.util.list_named_actors() if name.startswith(starts._pool)]
     return [ray.get_actor(name) for name in names]
 
 
@@ -88,11 +87,15 @@ def pool_actors() -> list[ray.actor.ActorHandle]:
 def test_a_pool_ends_with_its_results_even_if_something_still_refers_to_its_actors(
     local_ray, is_stopped
 ):
-    results = stream(starts_well)
+    starts = Starts()
+    results = stream(starts_well, starts)
     next(results)
+    actors = actors_of(starts)
+    ids = {actor._actor_id for actor in actors}
     held = [thing for thing in gc.get_objects() if isinstance(thing, ray.actor.ActorHandle)]
-    actors = pool_actors()
-    assert {actor._actor_id for actor in actors} <= {actor._actor_id for actor in held}
+    held = [handle for handle in held if handle._actor_id in ids]
+    assert ids
+    assert {handle._actor_id for handle in held} == ids
     if is_stopped:
         results.close()
     else:
@@ -100,4 +103,5 @@ def test_a_pool_ends_with_its_results_even_if_something_still_refers_to_its_acto
     for actor in actors:
         with pytest.raises(ray.exceptions.RayActorError):
             ray.get(actor.get_location.remote())
-    assert not pool_actors()
+    assert not actors_of(starts)
+    del held
