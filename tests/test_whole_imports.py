@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import ray
 
+from dfn_ray.testing.waiting import until
 from dfn_ray.whole_imports import _Guard, guard_workers
-from tests.cluster.conftest import until
 
 
 @ray.remote(num_cpus=1, max_retries=0)

@@ -131,10 +131,8 @@ def _copies(listed: pa.Table) -> pa.Table:
     return listed.take(pa.array(np.repeat(np.arange(len(times)), times)))
 
 
-def image_parquet(rows: pa.Table, footer: dict[bytes, bytes] | None = None) -> bytes:
+def image_parquet(rows: pa.Table) -> bytes:
     """The rows as a Parquet file with row groups of about ROW_GROUP_BYTES; images are stored as they are."""
-    if footer:
-        rows = rows.replace_schema_metadata(footer)
     row_bytes = max(1, rows.nbytes // max(1, rows.num_rows))
     group_rows = min(MAX_ROW_GROUP_ROWS, max(1, ROW_GROUP_BYTES // row_bytes))
     names = rows.column_names

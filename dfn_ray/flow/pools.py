@@ -34,11 +34,10 @@ TRIES = 6
 
 
 class Starts:
-    """How the actors of a pool start, where the next ones may, and which there are. Travels to the actors."""
+    """How the actors of a pool start, where the next ones may, and their end. Travels to the actors."""
 
     def __init__(self) -> None:
         self._pool = f"scorers-{uuid4().hex}"
-        self._named = 0
         self._record: Any = _Record.options(label_selector=drivers_node()).remote()  # pyright: ignore[reportAttributeAccessIssue]
 
     @contextmanager
@@ -60,8 +59,7 @@ class Starts:
         verdict, avoided = ray.get(self._record.judge.remote())
         if verdict is not None:
             raise ScorersFailed(verdict)
-        arguments: dict[str, Any] = {"name": self._name(self._named)}
-        self._named += 1
+        arguments: dict[str, Any] = {"name": f"{self._pool}-{uuid4().hex[:8]}"}
         if avoided:
             arguments["label_selector"] = {
                 **scorers.labels,
@@ -79,15 +77,14 @@ class Starts:
     def _end(self) -> None:
         if not ray.is_initialized():
             return
-        for number in range(self._named):
+        for name in ray.util.list_named_actors():
+            if not name.startswith(self._pool):
+                continue
             try:
-                actor = ray.get_actor(self._name(number))
+                actor = ray.get_actor(name)
             except ValueError:  # it has ended
                 continue
             ray.kill(actor)
-
-    def _name(self, number: int) -> str:
-        return f"{self._pool}-{number}"
 
 
 def pool_arguments(scorers: Scorers, starts: Starts) -> dict[str, Any]:

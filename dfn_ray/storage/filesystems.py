@@ -73,7 +73,5 @@ class told:
             raise StorageError(
                 f"{self.uri}: no right to {self.verb} it: {error}; check credentials and rights"
             ) from error
-        if isinstance(error, OSError):
-            raise StorageError(f"{self.uri}: cannot {self.verb} it: {error}") from error
-        if type(error).__module__.partition(".")[0] in _CLIENTS:
+        if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _CLIENTS:
             raise StorageError(f"{self.uri}: cannot {self.verb} it: {error}") from error

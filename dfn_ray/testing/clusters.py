@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,8 @@ import psutil
 import ray
 from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]
 from ray.core.generated import autoscaler_pb2
+
+from dfn_ray.testing.waiting import until
 
 START_S = 120.0
 """A node that is not there by then will not be."""
@@ -83,9 +85,17 @@ class LocalCluster:
         # One after the other: nodes of one machine that start at once may choose the same ports.
         for name, node in nodes.items():
             # The cluster notices after seconds that one of the same name is dead.
-            _wait(lambda name=name: name not in alive_nodes(), f"an older node {name} did not go")
+            until(
+                lambda name=name: name not in alive_nodes(),
+                within_s=START_S,
+                otherwise=f"an older node {name} did not go",
+            )
             self._nodes[name] = _start(self._joining(name, node), {})
-            _wait(lambda name=name: name in alive_nodes(), f"node {name} did not start")
+            until(
+                lambda name=name: name in alive_nodes(),
+                within_s=START_S,
+                otherwise=f"node {name} did not start",
+            )
 
     def kill_node(self, name: str) -> None:
         """SIGKILL to all processes of a node, as when its machine is taken away."""
@@ -137,7 +147,7 @@ def local_cluster() -> Iterator[LocalCluster]:
         port = _free_port()
         cluster = LocalCluster(f"127.0.0.1:{port}", _start(_head(port, temp), {}))
         try:
-            _wait(lambda: _listens(port), "the head did not start")
+            until(lambda: _listens(port), within_s=START_S, otherwise="the head did not start")
             yield cluster
         finally:
             cluster.close()
@@ -191,7 +201,7 @@ def autoscaling_cluster(
         path.write_text(json.dumps(config))
         head = _start([*_head(port, temp), f"--autoscaling-config={path}"], environment)
         try:
-            _wait(lambda: _listens(port), "the head did not start")
+            until(lambda: _listens(port), within_s=START_S, otherwise="the head did not start")
             yield f"127.0.0.1:{port}"
         finally:
             _kill(head)
@@ -281,11 +291,3 @@ def _free_port() -> int:
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _wait(there: Callable[[], bool], otherwise: str) -> None:
-    deadline = time.monotonic() + START_S
-    while not there():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{otherwise} within {START_S:.0f} s")
-        time.sleep(0.2)

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
-from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -73,33 +71,6 @@ def recipe(network, pool):
 def parts_of(recipe) -> int:
     """How many parts a run has committed."""
     return len(list(Path(recipe.run_uri).glob("scores/part-*.parquet")))
-
-
-@contextmanager
-def meanwhile(work: Callable[[], None]):
-    """Do something in a thread while the block runs; what fails there fails here."""
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001  raised below
-            failed.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    yield
-    thread.join(timeout=240)
-    assert not failed, failed[0]
-    assert not thread.is_alive(), "what was to be done during the run was not"
-
-
-def until(there: Callable[[], bool], *, within_s: float = 240.0) -> None:
-    """Wait for something."""
-    deadline = time.monotonic() + within_s
-    while not there():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.1)
 
 
 def say(text: str) -> None:

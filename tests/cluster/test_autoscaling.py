@@ -12,7 +12,8 @@ from dfn_ray.filtering.verify import verify_run
 from dfn_ray.testing.clusters import ROLE, NodeType, autoscaling_cluster, roles
 from dfn_ray.testing.slow_work import SlowScorer
 from dfn_ray.testing.timeline import timeline_table, watching
-from tests.cluster.conftest import connected, say, until
+from dfn_ray.testing.waiting import until
+from tests.cluster.conftest import connected, say
 
 pytestmark = pytest.mark.cluster
 IDLE_S = 6.0

@@ -22,8 +22,9 @@ from dfn_ray.flow.pools import NODE_TRIES
 from dfn_ray.testing.clusters import DECODE_NODE, SCORE_NODE, local_cluster, node_id, roles
 from dfn_ray.testing.slow_work import Note, SlowScorer, note, noted_prepare, read_notes
 from dfn_ray.testing.timeline import timeline_table, watching
+from dfn_ray.testing.waiting import meanwhile, until
 from tests.chaos.kill_everything import compare
-from tests.cluster.conftest import connected, meanwhile, parts_of, say, until
+from tests.cluster.conftest import connected, parts_of, say
 
 pytestmark = pytest.mark.ray
 ROLES = {"decode": DECODE_NODE, "score": SCORE_NODE}
@@ -129,7 +130,9 @@ def test_a_node_that_is_to_go_gets_no_new_work(cluster, trial, role, monkeypatch
     with meanwhile(drain):
         trial.filter()
     there = [
-        note.at_s - told[0] for note in trial.worked(role, after_s=told[0]) if note.node == leaving
+        begun.at_s - told[0]
+        for begun in trial.worked(role, after_s=told[0])
+        if begun.node == leaving
     ]
     say(f"begun there after the notice, by seconds: {[round(at_s, 1) for at_s in there]}")
     assert max(there, default=0.0) < UNDER_WAY_S

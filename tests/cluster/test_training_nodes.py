@@ -7,9 +7,10 @@ import pytest
 from dfn_ray.config import TrainRecipe, recipe_from
 from dfn_ray.manifest import open_run
 from dfn_ray.testing.clusters import ROLE, NodeType, local_cluster
+from dfn_ray.testing.waiting import meanwhile, until
 from dfn_ray.training.position import log_lines
 from dfn_ray.training.train_clip import train
-from tests.cluster.conftest import connected, meanwhile, say, until
+from tests.cluster.conftest import connected, say
 from tests.training.test_train_clip import latest, places_seen, steps_of
 
 pytestmark = pytest.mark.cluster

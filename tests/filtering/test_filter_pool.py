@@ -27,7 +27,7 @@ from dfn_ray.filtering.verify import verify_run
 from dfn_ray.pool import iter_chunks, list_shards
 from dfn_ray.storage import Store
 from dfn_ray.testing.pools import TarBuilder, write_pool
-from tests.cluster.conftest import meanwhile, until
+from dfn_ray.testing.waiting import meanwhile, until
 
 pytestmark = pytest.mark.ray
 

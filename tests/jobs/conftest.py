@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from ray.job_submission import JobSubmissionClient
 
-from dfn_ray.config import PipelineRecipe, recipe_from, recipe_values
+from dfn_ray.config import PipelineRecipe, TrainRecipe, recipe_from, recipe_values
 from dfn_ray.testing.head import Head, start_head
 from dfn_ray.testing.networks import save_tiny_network
 from dfn_ray.testing.pools import TarBuilder, photo, write_pool
@@ -85,12 +85,17 @@ class Story:
     folder: Path
     recipe: PipelineRecipe
 
+    @property
+    def train_recipe(self) -> TrainRecipe:
+        """Trains on the filter job's subset, where the pipeline would."""
+        subset = {"uri": self.recipe.uri("filter", "subset"), "chunk_rows": 5}
+        return self.recipe.train_recipe("dfn", 0, {"name": "dfn", "pool": subset})
+
     def file(self, name: str, **changes: Any) -> Path:
         """The recipe `filter`, `train`, `evaluate` or `pipeline` with changes, as a file."""
-        source = {"pool": {"uri": self.recipe.uri("filter", "subset"), "chunk_rows": 5}}
         values = {
             "filter": lambda: self.recipe.filter_recipe(None),
-            "train": lambda: self.recipe.train_recipe("dfn", 0, {"name": "dfn", **source}),
+            "train": lambda: self.train_recipe,
             "evaluate": lambda: self.recipe.evaluate_recipe(
                 "network", 0, self.recipe.filter_recipe(None).networks[0]
             ),

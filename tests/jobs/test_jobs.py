@@ -210,10 +210,8 @@ def test_a_stopped_train_job_submitted_again_ends_as_if_undisturbed(
     assert last == "dfn-ray: stopped; what is committed stays, the same command goes on from there"
     assert not strays(before, *TRAINING)
     assert any(line.startswith("going on from ") for line in trained.lines)
-    source = {"pool": {"uri": story.recipe.uri("filter", "subset"), "chunk_rows": 5}}
-    recipe = story.recipe.train_recipe("dfn", 0, {"name": "dfn", **source})
     undisturbed = story.folder / "undisturbed-train"
-    train(replace(recipe, run_uri=str(undisturbed)))
+    train(replace(story.train_recipe, run_uri=str(undisturbed)))
     run = Path(story.recipe.uri("train", "dfn", "seed-0"))
     assert (run / NETWORK).read_bytes() == (undisturbed / NETWORK).read_bytes()
 
