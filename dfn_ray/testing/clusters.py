@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +35,6 @@ ROLE = "dfn-role"
 """The label that says what a node is for: `decode` or `score`, as in the files of `cluster/`."""
 
 _ENVIRONMENT = {
-    "RAY_AUTH_MODE": "token",
     # A dead node is noticed after 5 s instead of 15 s or more.
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_failure_threshold": "5",
@@ -90,11 +89,8 @@ class LocalCluster:
                 within_s=START_S,
                 otherwise=f"an older node {name} did not go",
             )
-            self._nodes[name] = _start(self._joining(name, node), {})
-            until(
-                lambda name=name: name in alive_nodes(),
-                within_s=START_S,
-                otherwise=f"node {name} did not start",
+            self._nodes[name] = _start(
+                self._joining(name, node), there=lambda name=name: name in alive_nodes()
             )
 
     def kill_node(self, name: str) -> None:
@@ -145,9 +141,9 @@ def local_cluster() -> Iterator[LocalCluster]:
     """A cluster of a head alone, as long as the context lasts."""
     with _temp_dir() as temp:
         port = _free_port()
-        cluster = LocalCluster(f"127.0.0.1:{port}", _start(_head(port, temp), {}))
+        head = _start(_head(port, temp), there=lambda: _listens(port))
+        cluster = LocalCluster(f"127.0.0.1:{port}", head)
         try:
-            until(lambda: _listens(port), within_s=START_S, otherwise="the head did not start")
             yield cluster
         finally:
             cluster.close()
@@ -199,9 +195,12 @@ def autoscaling_cluster(
     with _temp_dir() as temp:
         path = temp / "autoscaling.json"
         path.write_text(json.dumps(config))
-        head = _start([*_head(port, temp), f"--autoscaling-config={path}"], environment)
+        head = _start(
+            [*_head(port, temp), f"--autoscaling-config={path}"],
+            environment,
+            there=lambda: _listens(port),
+        )
         try:
-            until(lambda: _listens(port), within_s=START_S, otherwise="the head did not start")
             yield f"127.0.0.1:{port}"
         finally:
             _kill(head)
@@ -247,16 +246,28 @@ def _head(port: int, temp: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def _start(command: list[str], environment: Mapping[str, str]) -> psutil.Process:
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, **_ENVIRONMENT, **environment},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    return psutil.Process(process.pid)
+def _start(
+    command: list[str], environment: Mapping[str, str] | None = None, *, there: Callable[[], bool]
+) -> psutil.Process:
+    """Start a head or a node. Raises RuntimeError, with what it wrote, when it is not there in time."""
+    with tempfile.TemporaryFile() as output:
+        started = subprocess.Popen(
+            command,
+            env={**os.environ, **_ENVIRONMENT, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        process = psutil.Process(started.pid)
+        try:
+            until(lambda: there() or started.poll() is not None, within_s=START_S)
+        except TimeoutError:
+            _kill(process)
+        if started.poll() is not None:
+            output.seek(0)
+            raise RuntimeError(f"{' '.join(command)}: did not start:\n{output.read().decode()}")
+    return process
 
 
 def _kill(process: psutil.Process) -> None:

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import random
+import secrets
 import shutil
 import signal
 import socket
@@ -40,6 +41,8 @@ TARGETS = {
     "committer": "Committer",
     "driver": "",
 }
+OWN_CLUSTER = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+"""The variables by which drivers, and nobody else, are let in."""
 RECIPE = """
 run_uri = "{run}"
 [pool]
@@ -108,13 +111,12 @@ def cluster(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
         port = free.getsockname()[1]
     # Ray's sockets must have short paths.
     temp = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
-    environment = os.environ | {"RAY_AUTH_MODE": "token"}
     command = [
         "ray", "start", "--head", "--block", f"--port={port}", "--num-cpus=4",
         "--include-dashboard=false", f"--temp-dir={temp}", "--object-store-memory=500000000",
     ]  # fmt: skip
     with open(folder / "cluster.log", "wb") as log:
-        head = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        head = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | OWN_CLUSTER)
     try:
         deadline = time.monotonic() + 60
         while socket.socket().connect_ex(("127.0.0.1", port)):
@@ -131,7 +133,7 @@ def cluster(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
 
 def drive(recipe: Path, address: str) -> subprocess.Popen[bytes]:
     """A driver of its own that filters by the recipe."""
-    environment = os.environ | {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "token"}
+    environment = os.environ | OWN_CLUSTER | {"RAY_ADDRESS": address}
     with open(recipe.with_suffix(".log"), "ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "dfn_ray.cli", "filter", str(recipe)],

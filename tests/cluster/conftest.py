@@ -5,7 +5,6 @@ Without `-m` only those without the marker run.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from contextlib import contextmanager
@@ -18,8 +17,6 @@ from dfn_ray.config import recipe_from
 from dfn_ray.testing.clusters import ROLE
 from dfn_ray.testing.pools import write_pool
 from dfn_ray.testing.slow_work import NOTES
-
-os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def pytest_collection_modifyitems(config, items):
