@@ -266,8 +266,10 @@ class Execution:
     """Error budget: the run stops when more than this share of the shards is bad."""
     budget_after_samples: int = 10_000
     """The error budget is judged once this many samples are read, and at the end."""
+    stall_timeout_s: float = 1800.0
+    """Score what is left anew when nothing moves for this long though there are nodes; a chunk must take less."""
     no_progress_timeout_s: float = 7200.0
-    """Stop when nothing moves for this long. Ray's own default, 30 min, ends jobs that wait for spot GPUs."""
+    """Stop when nothing moves for this long because nodes are waited for, spot GPUs for instance."""
     max_hours: float | None = None
     """Budget: stop, resumable, once scoring has taken this long, all attempts together. `--budget 2h` sets it."""
 
@@ -276,7 +278,8 @@ class Execution:
             at_least(name, getattr(self, name), 1)
         between("max_failed_fraction", self.max_failed_fraction, 0.0, 1.0)
         between("max_bad_shard_fraction", self.max_bad_shard_fraction, 0.0, 1.0)
-        above("no_progress_timeout_s", self.no_progress_timeout_s, 0)
+        for name in ("stall_timeout_s", "no_progress_timeout_s"):
+            above(name, getattr(self, name), 0)
         if self.max_hours is not None:
             above("max_hours", self.max_hours, 0)
 

@@ -21,7 +21,7 @@ from dfn_ray.evaluation.metrics import Metrics, classification_metrics, retrieva
 from dfn_ray.evaluation.results import Results, SetResult
 from dfn_ray.evaluation.sets import LocatedSet, locate
 from dfn_ray.evaluation.zero_shot import Classes, classifier_cells, classifiers
-from dfn_ray.flow.capacity import scorers_needed, telling_lacks
+from dfn_ray.flow.capacity import scoring_needed, telling_lacks
 from dfn_ray.flow.classnames import class_names, prompt_templates
 from dfn_ray.flow.datasets import connect, share
 from dfn_ray.flow.fingerprint import (
@@ -145,7 +145,7 @@ def _classifiers(
     prompts = sum(len(names) * len(templates) for names, templates in classes)
     progress.say(f"embedding {prompts:,} prompts")
     embedded = stream.embed_cells(classifier_cells(classes), network=network, recipe=recipe)
-    with telling_lacks(scorers_needed(recipe.scorers), progress.say):
+    with telling_lacks(scoring_needed(recipe.decode, recipe.scorers), progress.say):
         return classifiers(classes, embedded)
 
 
@@ -165,7 +165,7 @@ def _embed(
         network=shared,
         recipe=recipe,
     )
-    with telling_lacks(scorers_needed(recipe.scorers), progress.say):
+    with telling_lacks(scoring_needed(recipe.decode, recipe.scorers), progress.say):
         return gather(cells, progress)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,7 +26,7 @@ from dfn_ray.filtering.preflight import SCORED, refuse_other_scoring
 from dfn_ray.filtering.scorer import ScorerActor
 from dfn_ray.filtering.spending import Meter
 from dfn_ray.filtering.stream import Committed
-from dfn_ray.flow.capacity import scorers_needed, telling_lacks
+from dfn_ray.flow.capacity import lack, scoring_needed, telling_lacks
 from dfn_ray.flow.cells import Cell
 from dfn_ray.flow.datasets import Work, connect, share
 from dfn_ray.flow.fingerprint import with_threads
@@ -142,9 +143,9 @@ def _calibrate(job: ScoringJob, networks: ObjectRef) -> Bounds:
         return Bounds(float(stored["lo"]), float(stored["hi"]))
     seed = job.run.description["pool"]["digest"]
     if job.recipe.select.threshold is None:
-        work = calibration_work(job.shards, job.recipe.calibration, job.ledger, seed)
-        if work:
-            job.progress.say(f"calibrating on {len(work)} shards")
+        work = partial(calibration_work, job.shards, job.recipe.calibration, job.ledger, seed)
+        if work():
+            job.progress.say(f"calibrating on {len(work())} shards")
         _attempt(job, work, EVERYTHING, networks, tolerant=True)
     bounds = bounds_from_scores(job.run, job.recipe, job.shards, seed)
     job.run.write_json(BOUNDS, {"lo": str(bounds.lo), "hi": str(bounds.hi)})
@@ -161,43 +162,83 @@ def _waves(shards: Sequence[Shard], size: int) -> Iterator[Sequence[Shard]]:
 def _finish(job: ScoringJob, wave: Sequence[Shard], bounds: Bounds, networks: ObjectRef) -> None:
     """Score a wave until all its shards are complete, trying again those whose tasks died."""
     attempts = job.recipe.execution.attempts
+    left = partial(stream.work_left, wave, job.ledger)
     for attempt in range(1, attempts + 1):
-        work = stream.work_left(wave, job.ledger)
-        if not work:
+        if not left():
             return
         last = attempt == attempts
         if attempt > 1:
-            job.progress.say(f"{len(work)} shards are left over; attempt {attempt} of {attempts}")
+            job.progress.say(f"{len(left())} shards are left over; attempt {attempt} of {attempts}")
         if last and attempt > 1:
-            _give_up_killers(job, work, bounds)
-            work = stream.work_left(wave, job.ledger)
-        _attempt(job, work, bounds, networks, tolerant=not last)
-    left = stream.work_left(wave, job.ledger)
-    if left:
+            _give_up_killers(job, left(), bounds)
+        _attempt(job, left, bounds, networks, tolerant=not last)
+    if unfinished := left():
         raise IncompleteRun(
-            f"{len(left)} shards could not be finished in {attempts} attempts, {left[0].shard.uri} among "
+            f"{len(unfinished)} shards could not be finished in {attempts} attempts, {unfinished[0].shard.uri} among "
             "them; the rest is committed. Run again to go on, or take them out of the pool"
         )
 
 
 def _attempt(
     job: ScoringJob,
-    work: Sequence[Work],
+    left: Callable[[], Sequence[Work]],
     bounds: Bounds,
     networks: ObjectRef,
     *,
     tolerant: bool,
 ) -> None:
-    """Run the stream once over the work, counting what it commits.
+    """Run the stream over the work that is left, counting what it commits, and wait for the nodes it needs.
 
-    `tolerant` takes what workers and storage break for the end of this attempt only: what is left over is
-    tried again.
+    `tolerant` takes what workers and storage break, or Ray loses, for the end of this attempt only: what is left over
+    is tried again.
     """
-    if not work:
-        return
+    limits, needs = job.recipe.execution, scoring_needed(job.recipe.decode, job.recipe.scorers)
+    moved_s = time.monotonic()
+    while work := left():
+        try:
+            committed = _committed(job, work, bounds, networks, tolerant=tolerant)
+            with closing(committed), telling_lacks(needs, job.progress.say):
+                for part in committed:
+                    moved_s = time.monotonic()
+                    part.enter(job.ledger, job.progress, job.metrics)
+                    _judge(job)
+                    _judge_budget(job)
+            return
+        except ExecutionTimeoutError as error:
+            _judge_budget(job)
+            job.run.check_attempt()
+            lacking, waited_s = lack(needs), time.monotonic() - moved_s
+            limit = "stall_timeout_s" if lacking is None else "no_progress_timeout_s"
+            if waited_s < getattr(limits, limit):
+                continue
+            why = lacking or "though there are nodes; raise it if a chunk may take longer"
+            what = f"nothing moved for {waited_s:,.0f} s (execution.{limit}), {why}"
+            if lacking is not None or not tolerant:
+                raise IncompleteRun(
+                    f"{what}. What is committed stays; see what dfn-ray doctor says, then run again to go on"
+                ) from error
+            job.progress.say(f"an attempt stopped: {what}")
+            return
+        except (RayError, StorageError) as error:
+            job.run.check_attempt()
+            if not tolerant:
+                raise
+            job.progress.say(f"an attempt stopped: {last_line(error)}")
+            return
+
+
+def _committed(
+    job: ScoringJob,
+    work: Sequence[Work],
+    bounds: Bounds,
+    networks: ObjectRef,
+    *,
+    tolerant: bool,
+) -> Generator[Committed, None, None]:
+    """The parts that the work gives, each once it is on storage."""
     preparation, inputs = plan_inputs(job.networks, job.recipe)
-    execution = job.meter.bounded(job.recipe.execution)
-    committed = stream.score_stream(
+    limits = job.recipe.execution
+    return stream.score_stream(
         work,
         pool=job.recipe.pool,
         decode=job.recipe.decode,
@@ -213,28 +254,10 @@ def _attempt(
         },
         scorers=job.recipe.scorers,
         committer=_committer(job, bounds),
-        execution=execution,
+        execution=limits,
+        timeout_s=job.meter.bounded(min(limits.stall_timeout_s, limits.no_progress_timeout_s)),
         tolerant=tolerant,
     )
-    try:
-        lacks = telling_lacks(scorers_needed(job.recipe.scorers), job.progress.say)
-        with closing(committed), lacks:
-            for part in committed:
-                part.enter(job.ledger, job.progress, job.metrics)
-                _judge(job)
-                _judge_budget(job)
-    except ExecutionTimeoutError as error:
-        _judge_budget(job)
-        raise IncompleteRun(
-            f"nothing moved for {execution.no_progress_timeout_s:,.0f} s (execution.no_progress_timeout_s, or what "
-            "the budget pays for); what is committed stays. Are there nodes with what the recipe asks "
-            "for? dfn-ray doctor says; then run again to go on"
-        ) from error
-    except (RayError, StorageError) as error:
-        job.run.check_attempt()
-        if not tolerant:
-            raise
-        job.progress.say(f"an attempt stopped: {last_line(error)}")
 
 
 def _committer(job: ScoringJob, bounds: Bounds) -> Committer:

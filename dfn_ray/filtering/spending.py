@@ -11,14 +11,14 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Self
 
 import ray
 from ray.exceptions import RayError
 
-from dfn_ray.config import Execution, Prices, Recipe
+from dfn_ray.config import Prices, Recipe
 from dfn_ray.errors import BudgetSpent, StorageError
 from dfn_ray.manifest import Run
 from dfn_ray.telemetry import duration
@@ -122,9 +122,9 @@ class Meter:
             "committed. The same command with a larger --budget goes on from there"
         )
 
-    def bounded(self, execution: Execution) -> Execution:
-        """The settings, with the wait for progress no longer than the budget lasts at what is alive now."""
-        left_s = execution.no_progress_timeout_s
+    def bounded(self, wait_s: float) -> float:
+        """A wait in seconds, or a shorter one: as long as the budget lasts at what is alive now."""
+        left_s = wait_s
         spent = self.spent
         if self._limits.max_hours is not None:
             left_s = min(left_s, (self._limits.max_hours - spent.hours) * 3600)
@@ -134,7 +134,7 @@ class Meter:
             if hourly > 0:
                 left = self._prices.budget - spent.money(self._prices)
                 left_s = min(left_s, left / hourly * 3600)
-        return replace(execution, no_progress_timeout_s=max(LEAST_WAIT_S, left_s))
+        return min(wait_s, max(LEAST_WAIT_S, left_s))
 
     def _watch(self) -> None:
         while not self._end.wait(LOOK_EVERY_S):

@@ -88,13 +88,15 @@ def score_stream(
     scorers: Scorers,
     committer: Committer,
     execution: Execution,
+    timeout_s: float,
     tolerant: bool = True,
 ) -> Generator[Committed, None, None]:
     """Prepare, score and commit the work; yields each part once it is on storage.
 
-    `tolerant` leaves out tasks that keep dying instead of stopping; what they held stays uncommitted.
+    `tolerant` leaves out tasks that keep dying instead of stopping; what they held stays uncommitted. Raises Ray Data's
+    ExecutionTimeoutError when no block moves for `timeout_s`.
     """
-    _configure(execution, tolerant)
+    _configure(timeout_s, tolerant)
     starts = Starts()
     with retry_arguments():
         parts = (
@@ -124,7 +126,7 @@ def keep_stream(
 
     Nothing is decoded: of `decode` it is only asked where such tasks run and what they reserve.
     """
-    _configure(execution, tolerant)
+    _configure(execution.no_progress_timeout_s, tolerant)
     with retry_arguments():
         parts = (
             read_pool(work, pool, decode)
@@ -175,8 +177,5 @@ def _committed(parts: Dataset) -> Generator[Committed, None, None]:
         )
 
 
-def _configure(execution: Execution, tolerant: bool) -> None:
-    configure(
-        errored_blocks=ERRORED_BLOCKS if tolerant else 0,
-        no_progress_timeout_s=execution.no_progress_timeout_s,
-    )
+def _configure(timeout_s: float, tolerant: bool) -> None:
+    configure(errored_blocks=ERRORED_BLOCKS if tolerant else 0, no_progress_timeout_s=timeout_s)

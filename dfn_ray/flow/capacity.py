@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
 
-from dfn_ray.config import Scorers, Workers
-from dfn_ray.flow.bundles import Bundle, scorer_bundle, worker_bundle
+from dfn_ray.config import Decode, Scorers, Workers
+from dfn_ray.flow.bundles import Bundle, decode_bundle, scorer_bundle, worker_bundle
 
 CHECKED_EVERY_S = 10.0
 SAID_EVERY_S = 300.0
@@ -19,10 +19,10 @@ SAID_EVERY_S = 300.0
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """So many actors, each of which asks for the same."""
+    """So many tasks or actors, each of which asks for the same."""
 
-    setting: str
-    """Which asks for them; in messages."""
+    what: str
+    """Which; in messages."""
     count: int
     each: Bundle
 
@@ -34,22 +34,33 @@ class Need:
             return None
         return (
             f"waiting for nodes: {len(alive)} alive, with room for {room:.0f} of "
-            f"{self.setting} = {self.count} (each takes {self.each})"
+            f"{self.what} = {self.count} (each takes {self.each})"
         )
+
+
+def scoring_needed(decode: Decode, scorers: Scorers) -> tuple[Need, ...]:
+    """What a chain that decodes and scores cannot begin without."""
+    decoding = Need(what="decoding tasks", count=1, each=decode_bundle(decode))
+    return decoding, scorers_needed(scorers)
 
 
 def scorers_needed(scorers: Scorers) -> Need:
     """The actors that scoring starts with."""
-    return Need(setting="scorers.min_size", count=scorers.min_size, each=scorer_bundle(scorers))
+    return Need(what="scorers.min_size", count=scorers.min_size, each=scorer_bundle(scorers))
 
 
 def workers_needed(workers: Workers) -> Need:
     """The workers that training needs to go on."""
-    return Need(setting="workers.min_size", count=workers.min_size, each=worker_bundle(workers))
+    return Need(what="workers.min_size", count=workers.min_size, each=worker_bundle(workers))
+
+
+def lack(needs: Sequence[Need]) -> str | None:
+    """What the nodes that are alive lack for the first of the needs that they do not meet; None when they meet all."""
+    return next((told for need in needs if (told := need.lack()) is not None), None)
 
 
 @contextmanager
-def telling_lacks(need: Need, say: Callable[[str], None]) -> Iterator[None]:
+def telling_lacks(needs: Sequence[Need], say: Callable[[str], None]) -> Iterator[None]:
     """Say what the cluster lacks, again and again, as long as the block runs and it does."""
     stop = threading.Event()
 
@@ -57,11 +68,11 @@ def telling_lacks(need: Need, say: Callable[[str], None]) -> Iterator[None]:
         said, since_s = None, 0.0
         while not stop.wait(CHECKED_EVERY_S):
             since_s += CHECKED_EVERY_S
-            lack = need.lack()
-            if lack is not None and (lack != said or since_s >= SAID_EVERY_S):
-                say(lack)
+            told = lack(needs)
+            if told is not None and (told != said or since_s >= SAID_EVERY_S):
+                say(told)
                 since_s = 0.0
-            said = lack
+            said = told
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

@@ -74,7 +74,7 @@ def fit(
     )
     with (
         _watching(reports, progress, metrics),
-        telling_lacks(workers_needed(workers), progress.say),
+        telling_lacks([workers_needed(workers)], progress.say),
     ):
         try:
             trainer.fit()

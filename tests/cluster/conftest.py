@@ -57,7 +57,8 @@ def recipe(network, pool):
                 "decode": {"labels": {ROLE: "decode"}},
                 "scorers": {"threads": 1, "gpus": 1, "max_size": 2, "labels": {ROLE: "score"}},
                 "calibration": {"shards": 2, "samples": 64},
-                "execution": {"chunks_per_part": 2},
+                # Ray's own stalls after a lost node, rare ones, end as a user's would, but sooner.
+                "execution": {"chunks_per_part": 2, "stall_timeout_s": 90},
             },
             overrides,
         )

@@ -1,0 +1,71 @@
+"""A run in which nothing moves: tried again where there are nodes, waited for where there are none."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from dfn_ray.errors import IncompleteRun
+from dfn_ray.filtering import score_pool
+from dfn_ray.filtering.filter_pool import filter_pool
+from dfn_ray.filtering.scorer import ScorerActor
+from dfn_ray.filtering.verify import verify_run
+from dfn_ray.flow.cells import Cell
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture
+def stalls(tmp_path, monkeypatch):
+    """Makes the scorers of runs from here on stall, for ever, in so many of the attempts at their second chunk."""
+
+    def make(times: int) -> None:
+        class StallingScorer(ScorerActor):
+            chunks = 0
+
+            def _score(self, cell: Cell) -> Cell:
+                self.chunks += 1
+                stalled = tmp_path / "stalled"
+                if self.chunks == 2 and sum(1 for _ in stalled.iterdir()) < times:
+                    (stalled / str(time.time_ns())).touch()
+                    while True:
+                        time.sleep(1)
+                return super()._score(cell)
+
+        (tmp_path / "stalled").mkdir()
+        monkeypatch.setattr(score_pool, "ScorerActor", StallingScorer)
+
+    return make
+
+
+def test_what_a_stalled_attempt_left_is_scored_by_the_next(local_ray, recipe, pool, stalls, capsys):
+    settings = ["scorers.max_size=1", "calibration.shards=1", "execution.chunks_per_part=1"]
+    selection = filter_pool(recipe(pool, *settings, run="calm"))
+    stalls(1)
+    stalling = recipe(pool, *settings, "execution.stall_timeout_s=20", "execution.attempts=6")
+    assert filter_pool(stalling) == selection
+    verify_run(stalling.run_uri, full=True)
+    told = [line for line in capsys.readouterr().err.splitlines() if "an attempt stopped" in line]
+    assert told
+    assert all("execution.stall_timeout_s" in line for line in told)
+
+
+def test_a_run_that_always_stalls_ends_and_says_so(local_ray, recipe, pool, stalls):
+    stalls(9)
+    with pytest.raises(IncompleteRun, match=r"nothing moved for .*stall_timeout_s.*are nodes"):
+        filter_pool(
+            recipe(pool, "select.threshold=0.0", "select.keep_fraction=none",
+                   "scorers.max_size=1", "execution.attempts=1", "execution.stall_timeout_s=5")
+        )  # fmt: skip
+
+
+def test_nodes_that_never_come_are_waited_for_past_the_stall_limit(local_ray, recipe, pool, capsys):
+    began_s = time.monotonic()
+    with pytest.raises(IncompleteRun, match=r"no_progress_timeout_s.*room for 0 of scorers"):
+        filter_pool(
+            recipe(pool, "scorers.gpus=9", "execution.stall_timeout_s=2",
+                   "execution.no_progress_timeout_s=5")
+        )  # fmt: skip
+    assert time.monotonic() - began_s >= 5
+    assert "an attempt stopped" not in capsys.readouterr().err
