@@ -10,6 +10,7 @@
     ├── BudgetSpent             the money or the hours of a run are spent; more of them, and it goes on
     ├── NotReady                dfn-ray doctor found something to change
     ├── IncompleteRun           chunks are missing where the step needs all of them
+    ├── NoProgress              nothing moves any more: nodes are missing, or work is lost
     ├── ScorersFailed           actors that run networks cannot start anywhere
     ├── TrainingFailed          workers keep dying, or the loss is not a number
     ├── JobFailed               a job on a cluster failed or was stopped; exit code is the job's
@@ -68,6 +69,10 @@ class NotReady(DfnRayError):
 
 class IncompleteRun(DfnRayError):
     """Chunks of the pool are not committed yet, but the step needs all of them."""
+
+
+class NoProgress(DfnRayError):
+    """Nothing has moved for as long as the recipe allows: nodes are missing, or Ray has lost track of its work."""
 
 
 class ScorersFailed(DfnRayError):

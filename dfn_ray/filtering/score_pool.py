@@ -11,12 +11,11 @@ from math import inf
 
 import pyarrow as pa
 from ray import ObjectRef
-from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
 from dfn_ray.clip.network import FrozenNetwork
 from dfn_ray.config import Recipe, recipe_values
-from dfn_ray.errors import ErrorBudgetExceeded, IncompleteRun, StorageError, last_line
+from dfn_ray.errors import ErrorBudgetExceeded, IncompleteRun, NoProgress, StorageError, last_line
 from dfn_ray.filtering import stream
 from dfn_ray.filtering.bounds import EVERYTHING, NOTHING, Bounds
 from dfn_ray.filtering.calibrate import bounds_from_scores, calibration_work
@@ -64,7 +63,7 @@ def score_pool(recipe: Recipe, *, keep_bytes: bool) -> Run:
 
     Raises InputError before anything is started when pool, networks or run_uri are wrong, FingerprintError
     when the run there is another's, ErrorBudgetExceeded when the pool is bad, BudgetSpent when the run has cost
-    what it may, IncompleteRun when shards cannot be finished.
+    what it may, NoProgress when nothing moves any more, IncompleteRun when shards cannot be finished.
     """
     job = _open_job(recipe)
     try:
@@ -204,7 +203,7 @@ def _attempt(
                     _judge(job)
                     _judge_budget(job)
             return
-        except ExecutionTimeoutError as error:
+        except NoProgress as error:
             _judge_budget(job)
             job.run.check_attempt()
             lacking, waited_s = lack(needs), time.monotonic() - moved_s
@@ -214,7 +213,7 @@ def _attempt(
             why = lacking or "though there are nodes; raise it if a chunk may take longer"
             what = f"nothing moved for {waited_s:,.0f} s (execution.{limit}), {why}"
             if lacking is not None or not tolerant:
-                raise IncompleteRun(
+                raise NoProgress(
                     f"{what}. What is committed stays; see what dfn-ray doctor says, then run again to go on"
                 ) from error
             job.progress.say(f"an attempt stopped: {what}")

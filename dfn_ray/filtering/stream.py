@@ -93,8 +93,8 @@ def score_stream(
 ) -> Generator[Committed, None, None]:
     """Prepare, score and commit the work; yields each part once it is on storage.
 
-    `tolerant` leaves out tasks that keep dying instead of stopping; what they held stays uncommitted. Raises Ray Data's
-    ExecutionTimeoutError when no block moves for `timeout_s`.
+    `tolerant` leaves out tasks that keep dying instead of stopping; what they held stays uncommitted. Raises NoProgress when
+    no block moves for `timeout_s`.
     """
     _configure(timeout_s, tolerant)
     starts = Starts()

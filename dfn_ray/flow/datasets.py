@@ -21,11 +21,12 @@ import pyarrow as pa
 import ray
 from ray.data import DataContext, Dataset, Datasource, ReadTask
 from ray.data.block import BlockMetadata
+from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
 
 from dfn_ray.config import Decode, Pool
-from dfn_ray.errors import DfnRayError, own_words
+from dfn_ray.errors import DfnRayError, NoProgress, own_words
 from dfn_ray.flow.bundles import decode_bundle
 from dfn_ray.flow.cells import Cell, Stage, over_cells, pack, unpack
 from dfn_ray.pool import Shard, iter_chunks
@@ -36,6 +37,8 @@ TASK_RETRIES = 3
 ACTOR_DEATHS = 32
 """Actors in a row that may die before they have started. `flow.pools` judges earlier and says more, but for actors
 that do not get as far as that: on nodes that lack a package, say."""
+EACH_TIMEOUT_S = 7200.0
+"""The function of `each` takes less for an item, and nodes for it come sooner."""
 GUARD = "dfn_ray.whole_imports.guard_workers"
 """What a worker process calls first. Where someone else called ray.init, the first import of dfn_ray does."""
 NODE_ID = "ray.io/node-id"
@@ -183,7 +186,7 @@ def each(
             function(items[index])
         return batch
 
-    configure(errored_blocks=0)
+    configure(errored_blocks=0, no_progress_timeout_s=EACH_TIMEOUT_S)
     blocks = min(len(items), 1024)
     with retry_arguments():
         done = ray.data.from_items(
@@ -216,9 +219,17 @@ def tables_of(dataset: Dataset) -> Iterator[pa.Table]:
 
 @contextmanager
 def own_errors() -> Iterator[None]:
-    """A DfnRayError that a task raised comes out as itself, without Ray's wrapping and the worker's traceback."""
+    """A DfnRayError that a task raised comes out as itself, without Ray's wrapping and the worker's traceback.
+
+    Ray Data's guard against standstill (`configure`) comes out as NoProgress.
+    """
     try:
         yield
+    except ExecutionTimeoutError as error:
+        waited_s = DataContext.get_current().execution_no_progress_timeout_s
+        raise NoProgress(
+            f"nothing moved for {waited_s:,.0f} s; are there nodes for what the recipe asks? Run again to go on"
+        ) from error
     except Exception as error:
         own = _own(error)
         if own is None:
@@ -248,15 +259,11 @@ def cells_of(dataset: Dataset) -> Iterator[Cell]:
         yield from unpack(block)
 
 
-def configure(*, errored_blocks: int, no_progress_timeout_s: float | None = None) -> DataContext:
-    """Settings of the chains made from here on: how many tasks may be given up, and how long nothing may move.
-
-    None leaves that as it is.
-    """
+def configure(*, errored_blocks: int, no_progress_timeout_s: float) -> DataContext:
+    """Settings of the chains made from here on: how many tasks may be given up, and how long nothing may move."""
     context = DataContext.get_current()
     context.max_errored_blocks = errored_blocks
-    if no_progress_timeout_s is not None:
-        context.execution_no_progress_timeout_s = no_progress_timeout_s
+    context.execution_no_progress_timeout_s = no_progress_timeout_s
     context.raise_original_map_exception = True
     context.max_consecutive_actor_init_deaths = ACTOR_DEATHS
     # Progress is dfn_ray's own line: Ray Data's bars count blocks, not samples.
