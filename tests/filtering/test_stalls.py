@@ -65,8 +65,8 @@ def test_nodes_that_never_come_are_waited_for_past_the_stall_limit(local_ray, re
     with pytest.raises(NoProgress, match=r"no_progress_timeout_s.*room for 0 of scorers") as told:
         filter_pool(
             recipe(pool, "scorers.gpus=9", "execution.stall_timeout_s=2",
-                   "execution.no_progress_timeout_s=8")
+                   "execution.no_progress_timeout_s=20")
         )  # fmt: skip
     (waited_s,) = re.findall(r"nothing moved for (\d+) s", str(told.value))
-    assert int(waited_s) >= 8
+    assert int(waited_s) >= 20
     assert "an attempt stopped" not in capsys.readouterr().err
