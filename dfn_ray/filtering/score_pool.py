@@ -142,10 +142,10 @@ def _calibrate(job: ScoringJob, networks: ObjectRef) -> Bounds:
         return Bounds(float(stored["lo"]), float(stored["hi"]))
     seed = job.run.description["pool"]["digest"]
     if job.recipe.select.threshold is None:
-        work = partial(calibration_work, job.shards, job.recipe.calibration, job.ledger, seed)
-        if work():
-            job.progress.say(f"calibrating on {len(work())} shards")
-        _attempt(job, work, EVERYTHING, networks, tolerant=True)
+        left = partial(calibration_work, job.shards, job.recipe.calibration, job.ledger, seed)
+        if work := left():
+            job.progress.say(f"calibrating on {len(work)} shards")
+        _attempt(job, left, EVERYTHING, networks, tolerant=True)
     bounds = bounds_from_scores(job.run, job.recipe, job.shards, seed)
     job.run.write_json(BOUNDS, {"lo": str(bounds.lo), "hi": str(bounds.hi)})
     if -inf < bounds.lo < bounds.hi < inf:
@@ -163,13 +163,14 @@ def _finish(job: ScoringJob, wave: Sequence[Shard], bounds: Bounds, networks: Ob
     attempts = job.recipe.execution.attempts
     left = partial(stream.work_left, wave, job.ledger)
     for attempt in range(1, attempts + 1):
-        if not left():
+        work = left()
+        if not work:
             return
         last = attempt == attempts
         if attempt > 1:
-            job.progress.say(f"{len(left())} shards are left over; attempt {attempt} of {attempts}")
+            job.progress.say(f"{len(work)} shards are left over; attempt {attempt} of {attempts}")
         if last and attempt > 1:
-            _give_up_killers(job, left(), bounds)
+            _give_up_killers(job, work, bounds)
         _attempt(job, left, bounds, networks, tolerant=not last)
     if unfinished := left():
         raise IncompleteRun(

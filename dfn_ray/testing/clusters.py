@@ -264,6 +264,9 @@ def _start(
             until(lambda: there() or started.poll() is not None, within_s=START_S)
         except TimeoutError:
             _kill(process)
+        except BaseException:  # in a session of its own it would outlive this process
+            _kill(process)
+            raise
         if started.poll() is not None:
             output.seek(0)
             raise RuntimeError(f"{' '.join(command)}: did not start:\n{output.read().decode()}")
