@@ -3,8 +3,11 @@
     DfnRayError                 everything below; exit code 1
     ├── InputError              the recipe, the pool or the arguments are wrong; exit code 2
     │   ├── RecipeError         a recipe does not validate; lists every mistake
-    │   ├── StorageError        a URI cannot be read, written or listed
     │   └── FingerprintError    a run on storage was made by a recipe that scores differently
+    ├── StorageError            a store or a disk still fails after all retries; exit code 1
+    │   ├── MissingFileError    the store answered that nothing is at a URI; exit code 2
+    │   └── StorageAccessError  rights, credentials, bucket, scheme or settings are wrong; exit code 2
+    ├── ShardChangedError       a shard is not the one that was listed; nothing of it was committed
     ├── RunTakenOver            another driver resumed this run; this one must stop
     ├── ErrorBudgetExceeded     more samples or shards failed than the recipe allows
     ├── BudgetSpent             the money or the hours of a run are spent; more of them, and it goes on
@@ -43,8 +46,25 @@ class RecipeError(InputError):
         super().__init__("the recipe is wrong:\n" + "\n".join(f"  {line}" for line in problems))
 
 
-class StorageError(InputError):
-    """A URI cannot be read, written or listed."""
+class StorageError(DfnRayError):
+    """A store or a disk fails, and still does after all retries. Says nothing about the content of a file."""
+
+
+class MissingFileError(StorageError):
+    """The store answered that nothing is at a URI (404, 410, ENOENT); never a guess from another failure."""
+
+    exit_code = 2
+
+
+class StorageAccessError(StorageError):
+    """A store refuses, or cannot be asked, for a reason that the user can change: rights, credentials, bucket, scheme,
+    endpoint, an absent package."""
+
+    exit_code = 2
+
+
+class ShardChangedError(DfnRayError):
+    """A shard differs from what was listed, in size or in the store's version of it; nothing read from it is committed."""
 
 
 class FingerprintError(InputError):

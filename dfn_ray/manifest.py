@@ -155,6 +155,8 @@ class Ledger:
         self.counts: Counter[str] = Counter()
         self.faults: dict[str, tuple[ShardFault, str]] = {}
         self.bytes_read = 0
+        self.notes: Counter[str] = Counter()
+        """Samples by `Note`, over all committed chunks."""
         self.disowned: dict[str, list[Chunk]] = {}
         """By part: chunks that an earlier part owns; their rows in this part do not count."""
         self._rows: dict[str, int] = {}
@@ -206,6 +208,7 @@ class Ledger:
         opened = self._open.setdefault(chunk.shard, {})
         opened[chunk.first_row] = chunk.rows
         self.bytes_read += chunk.bytes_read
+        self.notes.update(chunk.notes)
         if chunk.fault:
             self.faults[chunk.shard] = (chunk.fault, chunk.detail)
         if chunk.last:

@@ -6,7 +6,9 @@ travels as one Arrow table with `SAMPLE_SCHEMA` (plus what the stage adds).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -77,6 +79,18 @@ class ShardFault(StrEnum):
     MISTYPED_COLUMN = "mistyped_column"
     MISSING_COLUMN = "missing_column"
     CRASHES_READER = "crashes_reader"
+    UNREACHABLE = "unreachable_shard"
+
+
+class Note(StrEnum):
+    """Something that was done with a sample other than the usual way, and is counted so that nobody overlooks it."""
+
+    METADATA_REPLACED = (
+        "metadata_replaced"  # a value that JSON or UTF-8 cannot hold became null or a string
+    )
+    TRUNCATED_SCORED = "truncated_scored"  # an image that ends early is scored by what is there
+    DECODED_EXACTLY = "decoded_exactly"  # mode fast, but only the exact way can decode it
+    CAPTION_CUT = "caption_cut"  # longer than what the tokenizer looks at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,12 +113,18 @@ class Chunk:
     """Bytes of the shard that this chunk covers; for progress only."""
     at: int | None = field(default=None, compare=False)
     """Byte of a tar at which the chunk can be entered; None where it cannot be read without what stands before."""
+    notes: Mapping[str, int] = field(default_factory=dict, compare=False, hash=False)
+    """How many of its samples were handled in an unusual way, by `Note`."""
+
+    def with_notes(self, notes: Mapping[str, int]) -> Chunk:
+        """The chunk with further notes counted in."""
+        return replace(self, notes=dict(Counter(self.notes) + Counter(notes)))
 
     def to_json(self) -> dict[str, Any]:
         """The chunk as plain JSON values, defaults and the entry point left out."""
         values = asdict(self)
         del values["at"]
-        return {k: v for k, v in values.items() if v not in (None, "", 0, False)}
+        return {k: v for k, v in values.items() if v not in (None, "", 0, False, {})}
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> Chunk:
@@ -118,6 +138,7 @@ class Chunk:
             fault=ShardFault(fault) if fault else None,
             detail=value.get("detail", ""),
             bytes_read=value.get("bytes_read", 0),
+            notes=value.get("notes", {}),
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from dfn_ray.clip.network import FrozenNetwork
 from dfn_ray.config import Recipe
-from dfn_ray.errors import DfnRayError, InputError
+from dfn_ray.errors import DfnRayError, InputError, StorageError
 from dfn_ray.filtering.fingerprint import scoring_fingerprint
 from dfn_ray.filtering.preflight import refuse_before
 from dfn_ray.flow.weights import load_network_of
@@ -30,7 +30,7 @@ def network_findings(recipe: Recipe) -> tuple[list[Finding], tuple[FrozenNetwork
         begin = time.monotonic()
         try:
             network = load_network_of(spec)
-        except InputError as error:
+        except (InputError, StorageError) as error:
             findings.append(change(name, str(error)))
             continue
         loaded.append(network)

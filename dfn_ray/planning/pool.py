@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from dfn_ray.config import Recipe
-from dfn_ray.errors import InputError
+from dfn_ray.errors import InputError, StorageError
 from dfn_ray.planning.finding import Finding, change
 from dfn_ray.pool import PoolReport, Shard, inspect_pool, list_shards
 from dfn_ray.telemetry import size
@@ -27,7 +27,7 @@ def pool_findings(
         shards = list_shards(recipe.pool)
         listing_s = time.monotonic() - begin
         report = inspect_pool(recipe.pool, shards=SHARDS, listed=shards)
-    except InputError as error:
+    except (InputError, StorageError) as error:
         return [change("pool", str(error))], (), None
     findings = [_listing(recipe, shards, listing_s), _samples(recipe, report)]
     if "caption_chars" in report.quantiles:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from dfn_ray.config import Pool
-from dfn_ray.errors import StorageError
+from dfn_ray.errors import MissingFileError
 from dfn_ray.pool.chunking import Group, Wanted, closing
 from dfn_ray.pool.members import IMAGE_EXTENSIONS, Role
 from dfn_ray.pool.samples import Draft
@@ -74,10 +74,8 @@ def _bytes_of(item: tuple[Draft, File]) -> bytes | None:
     """The bytes of a file, None when it is gone since it was listed."""
     try:
         return read_uri(item[1].uri)
-    except StorageError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return None
-        raise
+    except MissingFileError:
+        return None
 
 
 def _is_image(name: str) -> bool:

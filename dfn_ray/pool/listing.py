@@ -14,7 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import get_protocol, glob_translate
 
 from dfn_ray.config import Pool
-from dfn_ray.errors import InputError, StorageError
+from dfn_ray.errors import InputError, MissingFileError
 from dfn_ray.pool.patterns import expand_braces, fixed_prefix, has_wildcard
 from dfn_ray.pool.shard import Shard
 from dfn_ray.schema import ShardFault
@@ -101,10 +101,8 @@ def _single(uri: str, listing: _Listing, *, list_parent: bool) -> list[Shard]:
         return _named([uri], folder, listing)
     try:
         file = stat(uri)
-    except StorageError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            raise InputError(_nothing_found(uri)) from error
-        raise
+    except MissingFileError as error:
+        raise InputError(_nothing_found(uri)) from error
     return (
         _in_folders(files_below(uri), uri) if file is None else [Shard(uri, name, file.size_bytes)]
     )

@@ -10,7 +10,7 @@ from typing import IO
 import pyarrow as pa
 
 from dfn_ray.config import Pool
-from dfn_ray.errors import InputError, StorageError
+from dfn_ray.errors import InputError, MissingFileError, StorageError
 from dfn_ray.pool.chunking import Group, Wanted, closing
 from dfn_ray.pool.folder import folder_groups
 from dfn_ray.pool.parquet import parquet_groups
@@ -148,10 +148,8 @@ def _opened(shard: Shard, *, in_order: bool) -> Iterator[IO[bytes]]:
         raise ShardDamage(shard.fault, _LISTED_FAULTS.get(shard.fault, "by its listing"))
     try:
         file = open_uri(shard.uri, in_order=in_order)
-    except StorageError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            raise ShardDamage(ShardFault.MISSING, "gone since it was listed") from error
-        raise
+    except MissingFileError as error:
+        raise ShardDamage(ShardFault.MISSING, "gone since it was listed") from error
     with file:
         try:
             yield file

@@ -20,6 +20,15 @@ class Shard:
     """Size in the listing; 0 when the file is absent or the store does not say."""
     fault: ShardFault | None = None
     """Set when the listing alone shows that the shard cannot be used."""
+    location: str | None = None
+    """What to open where that is not `uri`: a path whose name is not UTF-8. `uri` then spells it in escapes."""
+    version: str | None = None
+    """The store's version of the content (an ETag) in this listing; None where it has none. Holds within an attempt only."""
+
+    @property
+    def opened_at(self) -> str:
+        """The URI to open."""
+        return self.location or self.uri
 
 
 class ShardDamage(Exception):

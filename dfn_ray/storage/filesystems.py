@@ -8,7 +8,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import get_protocol
 
-from dfn_ray.errors import StorageError
+from dfn_ray.errors import MissingFileError, StorageAccessError, StorageError
 from dfn_ray.uris import secret_in
 
 READ_AHEAD_BYTES = 8 * 2**20
@@ -30,7 +30,7 @@ _EXTRAS = {
 def filesystem(uri: str) -> Any:
     """The fsspec filesystem of a URI. Raises StorageError for an unknown scheme, an absent extra, a secret in it."""
     if where := secret_in(uri):
-        raise StorageError(
+        raise StorageAccessError(
             f"a {uri.partition('://')[0]}:// URI holds {where}, which would end up in logs; it is not repeated here. "
             "Leave it out and give credentials by the environment, as the store's own tools take them"
         )
@@ -45,9 +45,9 @@ def filesystem(uri: str) -> Any:
     except ImportError as error:
         extra = _EXTRAS.get(protocol)
         how = f"pip install 'dfn_ray[{extra}]'" if extra else f"install what it needs: {error}"
-        raise StorageError(f"{uri}: {protocol}:// cannot be read yet; {how}") from error
+        raise StorageAccessError(f"{uri}: {protocol}:// cannot be read yet; {how}") from error
     except ValueError as error:
-        raise StorageError(f"{uri}: no storage is known for {protocol}://: {error}") from None
+        raise StorageAccessError(f"{uri}: no storage is known for {protocol}://: {error}") from None
 
 
 def is_local(uri: str) -> bool:
@@ -66,11 +66,11 @@ class told:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, FileNotFoundError):
-            raise StorageError(
+            raise MissingFileError(
                 f"{self.uri}: not found (tried to {self.verb} it); check the URI"
             ) from error
         if isinstance(error, PermissionError):
-            raise StorageError(
+            raise StorageAccessError(
                 f"{self.uri}: no right to {self.verb} it: {error}; check credentials and rights"
             ) from error
         if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _CLIENTS:

@@ -22,6 +22,8 @@ class File:
 
     uri: str
     size_bytes: int
+    version: str | None = None
+    """The store's version of the content (an ETag); None where it has none."""
 
     @property
     def name(self) -> str:

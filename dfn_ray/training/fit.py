@@ -14,7 +14,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
-from dfn_ray.errors import DfnRayError, InputError, StorageError, TrainingFailed
+from dfn_ray.errors import DfnRayError, InputError, TrainingFailed
 from dfn_ray.flow.bundles import worker_bundle
 from dfn_ray.flow.capacity import telling_lacks, workers_needed
 from dfn_ray.flow.datasets import drivers_node
@@ -91,9 +91,7 @@ def _final(error: Exception) -> DfnRayError | None:
     for failure in (*failures.values(), error):
         cause: BaseException | None = failure
         while cause is not None:
-            if isinstance(cause, InputError | TrainingFailed) and not isinstance(
-                cause, StorageError
-            ):
+            if isinstance(cause, InputError | TrainingFailed):
                 return cause
             cause = getattr(cause, "cause", None) or cause.__cause__
     return None
