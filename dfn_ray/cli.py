@@ -27,9 +27,10 @@ from dfn_ray.config import (
     recipe_from,
     recipe_values,
 )
-from dfn_ray.errors import DfnRayError, RecipeError
+from dfn_ray.errors import DfnRayError, InputError, RecipeError
 from dfn_ray.storage import Store
 from dfn_ray.telemetry import selection_table, table
+from dfn_ray.uris import written_uri
 
 DEMO = "demo"
 """In the place of a recipe: the one that ships with the package."""
@@ -100,8 +101,10 @@ def _parser() -> argparse.ArgumentParser:
     materialize = _with_recipe(
         verbs.add_parser("materialize", help="write the subset of a selection or of a uid list")
     )
-    materialize.add_argument("--uids", help="a sorted u8,u8 list (.npy) instead of the selection")
-    materialize.add_argument("--out", help="folder for the subset; needed with --uids")
+    materialize.add_argument(
+        "--uids", type=_uri, help="a sorted u8,u8 list (.npy) instead of the selection"
+    )
+    materialize.add_argument("--out", type=_uri, help="folder for the subset; needed with --uids")
     materialize.set_defaults(verb=_materialize)
 
     for name, verb, text in (
@@ -144,29 +147,33 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--gpus", type=float, help="up to how many (default: scorers.max_size)")
 
     export = verbs.add_parser("export", help="a finished subset for other trainers")
-    export.add_argument("run_uri")
-    export.add_argument("out_uri", help="a .npy file, or a folder for WebDataset tars")
+    export.add_argument("run_uri", type=_uri)
+    export.add_argument("out_uri", type=_uri, help="a .npy file, or a folder for WebDataset tars")
     export.add_argument(
         "--shard-samples", type=int, default=10_000, help="samples per tar (default: %(default)s)"
     )
     export.set_defaults(verb=_export)
 
     compare = verbs.add_parser("compare", help="filters of one pool side by side")
-    compare.add_argument("run_uri", nargs="+", help="filtering runs, or runs of dfn-ray run")
+    compare.add_argument(
+        "run_uri", type=_uri, nargs="+", help="filtering runs, or runs of dfn-ray run"
+    )
     compare.add_argument(
         "--keep-fraction", type=float, help="at which to compare (default: the first run's)"
     )
-    compare.add_argument("--groups", help="Parquet file: uid and subgroup, for keep rates")
-    compare.add_argument("--picture", help="PNG file to draw")
+    compare.add_argument(
+        "--groups", type=_uri, help="Parquet file: uid and subgroup, for keep rates"
+    )
+    compare.add_argument("--picture", type=_uri, help="PNG file to draw")
     compare.set_defaults(verb=_compare)
 
     verify = verbs.add_parser("verify", help="prove a finished run from storage")
-    verify.add_argument("run_uri")
+    verify.add_argument("run_uri", type=_uri)
     verify.add_argument("--full", action="store_true", help="compare the bytes of all kept samples")
     verify.set_defaults(verb=_verify)
 
     inspect = verbs.add_parser("inspect", help="what is in a pool, and what is broken")
-    inspect.add_argument("pool_uri", nargs="+")
+    inspect.add_argument("pool_uri", type=_uri, nargs="+")
     inspect.add_argument(
         "--shards", type=int, default=8, help="shards looked into (default: %(default)s)"
     )
@@ -177,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
 def _with_recipe(
     parser: argparse.ArgumentParser, *, dry_run: bool = True
 ) -> argparse.ArgumentParser:
-    parser.add_argument("recipe", help="the recipe, a TOML file or its URI")
+    parser.add_argument("recipe", type=_uri, help="the recipe, a TOML file or its URI")
     parser.add_argument(
         "--set", action="append", default=[], metavar="section.key=value", help="override a setting"
     )
@@ -338,6 +345,14 @@ def _inspect(options: argparse.Namespace) -> None:
     from dfn_ray.pool import inspect_pool
 
     _say("\n".join(inspect_pool(Pool(uri=tuple(options.pool_uri)), shards=options.shards).lines()))
+
+
+def _uri(text: str) -> str:
+    """A path or URI of the command line, without secrets."""
+    try:
+        return written_uri(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _demo(options: argparse.Namespace) -> None:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from dfn_ray.uris import secret_in
+from dfn_ray.config import Pool, recipe_from
+from dfn_ray.errors import InputError
+from dfn_ray.uris import normalised, secret_in, written_uri
 
 
 @pytest.mark.parametrize(
@@ -16,6 +18,13 @@ from dfn_ray.uris import secret_in
         "abfs://container:secret@account.dfs.core.windows.net/x",
         "https://bucket.s3.amazonaws.com/x.tar?X-Amz-Signature=0f",
         "az://container/x.tar?sv=2024&sig=0f",
+        "https://host/x.tar?token=0f",
+        "https://host/x.tar?v=1&access_token=0f",
+        "https://host/x.tar?AWSAccessKeyId=0f",
+        "https://host/x.tar?Policy=a&Signature=0f&Key-Pair-Id=b",
+        "https://host/x.tar?X%2DAmz%2DCredential=0f",
+        "https://host:8080?api_key=0f",
+        "https://host/x.tar#access_token=0f",
     ],
 )
 def test_credentials_in_a_uri_are_seen(uri):
@@ -34,8 +43,43 @@ def test_credentials_in_a_uri_are_seen(uri):
         "hf://datasets/org/name@main/x.tar",
         "hf-hub:apple/DFN-public",
         "/data/a@b/pool?x=1",
+        "https://host/x.tar?download=true",
+        "https://host/x.tar?versionId=3&monkey=1",
+        "s3://bucket/lang=en&year=2020.tar",
+        "s3://bucket/token=1/x.tar",
+        "https://host/x.tar?token=",
         "memory://x",
     ],
 )
 def test_other_uris_pass(uri):
     assert secret_in(uri) is None
+
+
+def test_a_secret_on_a_command_line_is_refused_by_the_name_of_its_parameter_and_never_repeated():
+    for uri, name in [
+        ("https://host/pool.tar?X-Amz-Signature=hunter2", "the parameter X-Amz-Signature"),
+        ("s3://me:hunter2@bucket/run", "a user or password"),
+    ]:
+        with pytest.raises(InputError, match=rf"holds {name}.*by the environment") as refusal:
+            written_uri(uri)
+        assert "hunter2" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("S3://Bucket/Key", "s3://Bucket/Key"),
+        ("HTTPS://Host/x?A=B", "https://Host/x?A=B"),
+        ("local-dir:S3://b/x", "local-dir:s3://b/x"),
+        ("/data/A://b", "/data/A://b"),
+        ("C", "C"),
+    ],
+)
+def test_schemes_are_spelled_in_one_way_and_nothing_else_is_touched(written, meant):
+    assert normalised(written) == written_uri(written) == meant
+
+
+def test_a_recipe_spells_schemes_in_one_way():
+    assert recipe_from({"uri": ["S3://b/{0..3}.tar"]}, kind=Pool) == Pool(
+        uri=("s3://b/{0..3}.tar",)
+    )

@@ -14,7 +14,7 @@ import pydantic
 
 from dfn_ray.config.filtering import Pool, Recipe
 from dfn_ray.errors import RecipeError
-from dfn_ray.uris import secret_in
+from dfn_ray.uris import normalised, secret_in
 
 R = TypeVar("R")
 
@@ -56,7 +56,7 @@ def recipe_from(
     if problems := list(_secrets(merged)):
         raise RecipeError(problems)
     try:
-        return _adapter(kind).validate_python(merged)
+        return _adapter(kind).validate_python(_spelled_alike(merged))
     except pydantic.ValidationError as error:
         raise RecipeError([_problem(e, kind) for e in error.errors()]) from None
 
@@ -119,6 +119,17 @@ def _secrets(value: Any, name: str = "") -> Iterator[str]:
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _secrets(inner, f"{name}.{key}" if name else str(key))
+
+
+def _spelled_alike(value: Any) -> Any:
+    """Values with the schemes of URIs in lower case, so that `S3://` and `s3://` are one run and one pool."""
+    if isinstance(value, str):
+        return normalised(value)
+    if isinstance(value, list):
+        return [_spelled_alike(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _spelled_alike(item) for key, item in value.items()}
+    return value
 
 
 def _problem(error: Any, kind: type) -> str:

@@ -1,15 +1,19 @@
 """One way to local folders and object stores: read, list, and write so that a file is whole or absent.
 
 Everything goes through fsspec, so `s3://`, `gs://`, `az://`, `hf://` and plain paths behave alike.
-Credentials, endpoints and the like come from the environment, as each store's own tools read them;
-a URI that holds any is refused.
+Credentials, endpoints and the like come from the environment, as each store's own tools read them.
 
     store          files below one URI: read, list, delete, write whole or not at all
     files          single files and folders by URI
     filesystems    which fsspec filesystem a URI stands for, and its errors as StorageError
-    s3             S3 with one retry policy
+    retries        the one retry policy: attempts, waits, limits on time
+    causes         what an exception of a client says: missing, no access, may pass
+    remote         files of remote stores; gs:// and az:// with the policy
+    http           reading over HTTP
+    hub            hf:// with the policy
+    s3             S3 with the policy
+    s3_faults      what S3 answers: what passes, what is final, what to say
     environment    what of the environment may go to a cluster's workers
-    s3_faults      that policy: what passes, what is final, and what to tell
 """
 
 from dfn_ray.storage.environment import shared_environment
@@ -21,6 +25,7 @@ from dfn_ray.storage.files import (
     read_uri,
     stat,
     version,
+    version_of,
 )
 from dfn_ray.storage.filesystems import READ_AHEAD_BYTES, filesystem
 from dfn_ray.storage.store import File, Store
@@ -38,4 +43,5 @@ __all__ = [
     "shared_environment",
     "stat",
     "version",
+    "version_of",
 ]

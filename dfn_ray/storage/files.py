@@ -9,12 +9,13 @@ from fsspec.utils import get_protocol
 
 from dfn_ray.errors import MissingFileError
 from dfn_ray.storage.filesystems import READ_AHEAD_BYTES, filesystem, is_local, storage_errors
-from dfn_ray.storage.store import File
+from dfn_ray.storage.store import File, version_in
+from dfn_ray.uris import normalised
 
 
 def open_uri(uri: str, *, in_order: bool = True) -> IO[bytes]:
     """The file at a URI, opened for reading: front to back with bounded read-ahead, or here and there without."""
-    fs = filesystem(uri)
+    fs, uri = filesystem(uri), normalised(uri)
     options: dict[str, Any] = {}
     if not is_local(uri):
         ahead = {"block_size": READ_AHEAD_BYTES, "cache_type": "readahead"}
@@ -26,7 +27,7 @@ def open_uri(uri: str, *, in_order: bool = True) -> IO[bytes]:
 def read_uri(uri: str) -> bytes:
     """All bytes of the file at a URI."""
     with storage_errors(uri, "read"):
-        return filesystem(uri).cat_file(uri)
+        return filesystem(uri).cat_file(normalised(uri))
 
 
 def files_below(folder: str) -> list[File]:
@@ -61,10 +62,20 @@ def folders_in(folder: str) -> list[str]:
 
 
 def stat(uri: str) -> File | None:
-    """The file at a URI, None when a folder is there. Raises StorageError when nothing is."""
+    """The file at a URI, None when a folder is there. Raises MissingFileError when nothing is."""
     with storage_errors(uri, "look up"):
-        info = filesystem(uri).info(uri)
-    return File(uri, int(info["size"] or 0)) if info["type"] == "file" else None
+        info = filesystem(uri).info(normalised(uri))
+    if info["type"] != "file":
+        return None
+    return File(uri, int(info["size"] or 0), version_in(info))
+
+
+def version_of(file: IO[bytes]) -> str | None:
+    """The version of the content (an ETag) that all reads of a file from `open_uri` are of; None where it has none.
+
+    To compare with `File.version` of a listing. The length of the file is its size in that version.
+    """
+    return getattr(file, "version", None)
 
 
 def is_confirmed_missing(uri: str) -> bool:
@@ -73,6 +84,7 @@ def is_confirmed_missing(uri: str) -> bool:
     A store that lists must still list the folder of the file, without its name; an absent folder or bucket says
     nothing about the file. Of a web server the answer 404 or 410 is enough. Raises StorageError when the store fails.
     """
+    uri = normalised(uri)
     folder, _, name = uri.rpartition("/")
     if get_protocol(uri) in ("http", "https"):
         try:
@@ -84,6 +96,8 @@ def is_confirmed_missing(uri: str) -> bool:
     with storage_errors(folder, "list"):
         fs.invalidate_cache(fs._strip_protocol(folder).rstrip("/"))
         try:
+            if fs.info(folder)["type"] != "directory":
+                return False
             entries = fs.ls(folder, detail=False)
         except FileNotFoundError:
             return False
@@ -93,5 +107,5 @@ def is_confirmed_missing(uri: str) -> bool:
 def version(uri: str) -> str:
     """What tells one content of the file at a URI from another: its size and, where the store has one, its ETag."""
     with storage_errors(uri, "look up"):
-        info = filesystem(uri).info(uri)
-    return f"{info.get('size')} {info.get('ETag')}"
+        info = filesystem(uri).info(normalised(uri))
+    return f"{info.get('size')} {version_in(info)}"

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import get_protocol
 
-from dfn_ray.errors import MissingFileError, StorageAccessError, StorageError
-from dfn_ray.uris import secret_in
+from dfn_ray.errors import DfnRayError, StorageAccessError
+from dfn_ray.storage.causes import Verdict, verdict_of
+from dfn_ray.storage.retries import in_words
+from dfn_ray.uris import normalised
 
 READ_AHEAD_BYTES = 8 * 2**20
 """Bytes fetched beyond what is asked for when a file is walked front to back, and of a stream sent at a time.
 
 What a reader holds of its file: one such block, and as long as a request lasts what comes in beside it.
 """
-_CLIENTS = ("aiohttp", "azure", "gcsfs", "google", "httpcore", "httpx", "httpx2", "huggingface_hub")
-"""Packages under gs://, az:// and hf:// whose errors of their own are no OSError."""
 _S3 = ("s3", "s3a")
+_HTTP = ("http", "https")
 _EXTRAS = {
     "gs": "gcs", "gcs": "gcs",
     "az": "azure", "abfs": "azure", "abfss": "azure",
@@ -28,26 +30,37 @@ _EXTRAS = {
 
 
 def filesystem(uri: str) -> Any:
-    """The fsspec filesystem of a URI. Raises StorageError for an unknown scheme, an absent extra, a secret in it."""
-    if where := secret_in(uri):
-        raise StorageAccessError(
-            f"a {uri.partition('://')[0]}:// URI holds {where}, which would end up in logs; it is not repeated here. "
-            "Leave it out and give credentials by the environment, as the store's own tools take them"
-        )
-    protocol = get_protocol(uri)
+    """The fsspec filesystem of a URI, its requests tried by the one policy of `dfn_ray.storage.retries`.
+
+    Raises StorageAccessError for an unknown scheme and for an absent extra.
+    """
+    protocol = get_protocol(normalised(uri))
+    # Only who needs a client loads it: S3's takes 20 MiB and 0.2 s a process.
     if protocol in _S3:
-        # Only who needs it loads it: 20 MiB and 0.2 s a process.
         from dfn_ray.storage.s3 import s3
 
         return s3()
+    if protocol in _HTTP:
+        from dfn_ray.storage.http import Http
+
+        return Http()
     try:
-        return fsspec.filesystem(protocol)
+        found = fsspec.filesystem(protocol)
     except ImportError as error:
         extra = _EXTRAS.get(protocol)
         how = f"pip install 'dfn_ray[{extra}]'" if extra else f"install what it needs: {error}"
         raise StorageAccessError(f"{uri}: {protocol}:// cannot be read yet; {how}") from error
     except ValueError as error:
         raise StorageAccessError(f"{uri}: no storage is known for {protocol}://: {error}") from None
+    if protocol == "hf":
+        from dfn_ray.storage.hub import Hub
+
+        return Hub(found, protocol)
+    if protocol in _EXTRAS:
+        from dfn_ray.storage.remote import Retried
+
+        return Retried(found, protocol)
+    return found
 
 
 def is_local(uri: str) -> bool:
@@ -56,22 +69,37 @@ def is_local(uri: str) -> bool:
 
 
 class storage_errors:
-    """Turns a store's own exceptions into StorageError that says what was tried where."""
+    """Turns exceptions of a store or a disk into StorageError that says what was tried where.
+
+    Those that say nothing about the store pass as they are: MemoryError, ImportError, mistakes of a program.
+    """
 
     def __init__(self, uri: str, verb: str) -> None:
         self.uri, self.verb = uri, verb
 
     def __enter__(self) -> None:
-        return None
+        self._handled = sys.exception()
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, FileNotFoundError):
-            raise MissingFileError(
-                f"{self.uri}: not found (tried to {self.verb} it); check the URI"
-            ) from error
-        if isinstance(error, PermissionError):
-            raise StorageAccessError(
+        if not isinstance(error, Exception) or isinstance(error, DfnRayError):
+            return
+        verdict = verdict_of(error, handled=self._handled)
+        if verdict is None:
+            return
+        if verdict is Verdict.MISSING:
+            message = f"{self.uri}: not found (tried to {self.verb} it); check the URI"
+        elif isinstance(error, PermissionError):
+            message = (
                 f"{self.uri}: no right to {self.verb} it: {error}; check credentials and rights"
-            ) from error
-        if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _CLIENTS:
-            raise StorageError(f"{self.uri}: cannot {self.verb} it: {error}") from error
+            )
+        else:
+            message = (
+                f"{self.uri}: cannot {self.verb} it: {in_words(error)}{_ADVICE.get(verdict, '')}"
+            )
+        raise verdict.error(message) from error
+
+
+_ADVICE = {
+    Verdict.DENIED: "; check credentials and rights",
+    Verdict.PASSING: "; run the same command again, it goes on",
+}

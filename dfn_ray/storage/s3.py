@@ -7,7 +7,6 @@ range of a tar is handed on complete, or asked for again from its first byte, so
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 from functools import cache
@@ -16,20 +15,17 @@ from typing import Any, ClassVar
 from botocore.exceptions import BotoCoreError, IncompleteReadError
 from fsspec.asyn import sync_wrapper
 from s3fs import S3FileSystem
-from tenacity import AsyncRetrying, RetryCallState
-from tenacity.wait import wait_random_exponential
+from tenacity import AsyncRetrying
 
+from dfn_ray.errors import ShardChangedError
+from dfn_ray.storage import retries
 from dfn_ray.storage.filesystems import READ_AHEAD_BYTES
+from dfn_ray.storage.remote import ClientSource, RemoteFile
 from dfn_ray.storage.s3_faults import FAILURES, attempts_for, code_of, explained
+from dfn_ray.uris import normalised
 
-ATTEMPT_S = 300.0
-"""An attempt that takes longer is given up. s3fs' time-outs (5 s to connect, 15 s without a byte) end most stalls;
-this one also ends a request body that nobody takes, and an answer that trickles."""
 CONNECTIONS = 32
 """Of one process, as many as footers are read side by side. botocore's default is 10."""
-_WAIT = wait_random_exponential(multiplier=0.2, max=20)
-"""Seconds, anywhere in 0 to 0.2, 0.4, 0.8 ... 20, so that readers that were throttled together do not come back
-together ("full jitter", AWS Architecture Blog, Exponential Backoff And Jitter, 2015)."""
 
 
 class S3(S3FileSystem):
@@ -43,6 +39,19 @@ class S3(S3FileSystem):
     def __reduce__(self) -> Any:
         # Whoever it is sent to has its own environment; credentials do not travel.
         return (s3, ())
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        return super()._strip_protocol(normalised(path) if isinstance(path, str) else path)
+
+    def open(self, path: str, mode: str = "rb", **options: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The file at a path; for reading, one that raises no errors of S3's."""
+        if mode != "rb":
+            return super().open(path, mode, **options)
+        # The client's reads ask for the ETag that was there when it was opened.
+        file = super().open(path, mode, **options | {"cache_type": "none"})
+        source = ClientSource(file, retries_itself=True)
+        return RemoteFile(self, str(self.unstrip_protocol(path)), source, **options)
 
     def _prepare_config_kwargs(self) -> dict[str, Any]:
         own = {"retries": {"total_max_attempts": 1}, "max_pool_connections": CONNECTIONS}
@@ -60,32 +69,33 @@ class S3(S3FileSystem):
         async def once() -> Any:
             nonlocal attempt
             attempt += 1
-            async with asyncio.timeout(ATTEMPT_S):
+            async with retries.attempt_limit():
                 answer = await super(S3, self)._call_s3(method, *akwarglist, **kwargs)
                 if method == "get_object":
+                    _require_version(kwargs, answer.get("ETag"))
                     answer["Body"] = _Body(await _whole(answer, kwargs.get("Range")))
                 return answer
 
-        def is_enough(state: RetryCallState) -> bool:
-            error = state.outcome and state.outcome.exception()
-            served = (bucket, method) in self._served
-            return state.attempt_number >= attempts_for(error or OSError(), served_before=served)
+        def attempts(error: BaseException) -> int:
+            return attempts_for(error, served_before=(bucket, method) in self._served)
 
         try:
-            answer = await AsyncRetrying(stop=is_enough, wait=_WAIT, reraise=True)(once)
+            answer = await AsyncRetrying(**retries.settings(attempts))(once)
         except FAILURES as failure:
             error: Exception = failure
+            if method == "get_object" and code_of(error) in ("412", "PreconditionFailed"):
+                _require_version(kwargs, None)
             if attempt > 1 and await self._was_done(error, method, kwargs, before):
                 return {}
             if method.startswith("head_") and code_of(error) in ("400", "403"):
                 error = await self._reason(bucket) or error
             endpoint = self._s3.meta.endpoint_url if self._s3 is not None else self.endpoint_url
-            told = explained(
+            final = explained(
                 error, method=method, bucket=bucket, endpoint=endpoint, attempts=attempt
             )
-            if isinstance(told, FileNotFoundError):  # an answer as good as any
+            if isinstance(final, FileNotFoundError):  # an answer as good as any
                 self._served.add((bucket, method))
-            raise told from failure
+            raise final from failure
         self._served.add((bucket, method))
         return answer
 
@@ -116,6 +126,16 @@ class S3(S3FileSystem):
         except FileNotFoundError:
             return None
         return there["ETag"], there["LastModified"]
+
+
+def _require_version(kwargs: dict[str, Any], there: str | None) -> None:
+    """Raise ShardChangedError unless the object is the one that was opened; not all servers heed IfMatch."""
+    opened = kwargs.get("IfMatch")
+    if opened is not None and there != opened:
+        raise ShardChangedError(
+            f"s3://{kwargs['Bucket']}/{kwargs['Key']}: changed while it was read: its ETag is {there or 'another one'}, "
+            f"where {opened} was when it was opened; run the same command again"
+        )
 
 
 class _Body:

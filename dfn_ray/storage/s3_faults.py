@@ -1,6 +1,6 @@
-"""What S3 answers under load and when something is wrong: what is tried again, what is final, what to tell.
+"""What S3 answers under load and when something is wrong: what is tried again, what is final, what to say.
 
-The one place of that policy: botocore and s3fs are each set to a single attempt (`dfn_ray.storage.s3`).
+botocore and s3fs are each set to a single attempt (`dfn_ray.storage.s3`); how often and how long is in `retries`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,8 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-ATTEMPTS = 10
-"""Of a request that meets only faults that pass: 3 in 10 million are given up where every fifth request is faulty."""
-DOUBTFUL_ATTEMPTS = 4
-"""Of a request that is refused where the same kind of request was served before: about a second of waiting."""
+from dfn_ray.storage import retries
+from dfn_ray.storage.causes import RefusalError, Verdict
 
 TRANSIENT_STATUS = frozenset({429, 500, 502, 503, 504, 509})
 """Throttling and the server's own trouble. A HEAD has no body, so often only this tells (botocore's _retry.json)."""
@@ -95,23 +93,19 @@ FAILURES = (
 """All that a request raises when it, and not the program, is at fault."""
 
 
-class S3Refusal(OSError):
-    """S3 refused a request for good, or failed all attempts at it; the message says why and what to do."""
-
-
 def attempts_for(error: BaseException, *, served_before: bool) -> int:
     """How often in all a request is tried that failed like this. Final errors: once."""
     answer = _answer(error)
     if answer is not None:
         if _status(answer) in TRANSIENT_STATUS or _code(answer) in TRANSIENT_CODES:
-            return ATTEMPTS
+            return retries.POLICY.attempts
         known = _code(answer) in _EXPIRED | _NOT_ACCEPTED
         doubtful = _status(answer) in DOUBTFUL_STATUS and not known
     elif isinstance(error, TRANSIENT_EXCEPTIONS) or _was_connected(error):
-        return ATTEMPTS
+        return retries.POLICY.attempts
     else:
         doubtful = isinstance(error, DOUBTFUL_EXCEPTIONS)
-    return DOUBTFUL_ATTEMPTS if doubtful and served_before else 1
+    return retries.POLICY.doubtful_attempts if doubtful and served_before else 1
 
 
 def code_of(error: BaseException) -> str:
@@ -123,24 +117,31 @@ def code_of(error: BaseException) -> str:
 def explained(
     error: Exception, *, method: str, bucket: str, endpoint: str | None, attempts: int
 ) -> Exception:
-    """What to raise in the end for an error of S3: FileNotFoundError as it is, else S3Refusal with a sentence that helps."""
+    """What to raise in the end for an error of S3: FileNotFoundError as it is, else RefusalError with a sentence that helps."""
     code = code_of(error)
     if isinstance(error, FileNotFoundError) and code != "NoSuchBucket":
         return error
     place = _place(endpoint)
-    why = _why(error, code, method, bucket, place)
-    if why is None:
-        why = f"{method} failed with {_said(error)} at {place}; check the URI and AWS_* and FSSPEC_S3_* settings"
-        if attempts > 1:
-            why = (
-                f"{method} failed {attempts} times, at last with {_said(error)} at {place}; run the same command "
-                "again, it goes on"
-            )
-    return S3Refusal(why)
+    if why := _denial(error, code, method, bucket, place):
+        return RefusalError(why, Verdict.ACCESS)
+    if isinstance(error, EndpointConnectionError | ConnectTimeoutError) and not _was_connected(
+        error
+    ):
+        return RefusalError(
+            f"{place} cannot be reached; check AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the network",
+            Verdict.FINAL,
+        )
+    if attempts > 1:
+        why = f"{method} failed {attempts} times, at last with {_said(error)} at {place}"
+        return RefusalError(why, Verdict.PASSING)
+    answer = _answer(error)
+    refused = answer is not None and 300 <= _status(answer) < 500
+    why = f"{method} failed with {_said(error)} at {place}; check the URI and AWS_* and FSSPEC_S3_* settings"
+    return RefusalError(why, Verdict.ACCESS if refused else Verdict.FINAL)
 
 
-def _why(error: Exception, code: str, method: str, bucket: str, place: str) -> str | None:
-    """What is wrong and what to do, for what cannot pass; None for what may."""
+def _denial(error: Exception, code: str, method: str, bucket: str, place: str) -> str | None:
+    """What is wrong and what to do, where the user can change it; None for all else."""
     why: str | None = None
     if code == "NoSuchBucket":
         why = f"there is no bucket {bucket} at {place}; create it, or check the URI and AWS_ENDPOINT_URL"
@@ -167,13 +168,7 @@ def _why(error: Exception, code: str, method: str, bucket: str, place: str) -> s
         error,
         CredentialRetrievalError | PartialCredentialsError | ProfileNotFound | ConfigParseError,
     ):
-        why = f"the credentials cannot be had ({_said(error)}); check {_CREDENTIALS}"
-    elif isinstance(error, EndpointConnectionError | ConnectTimeoutError) and not _was_connected(
-        error
-    ):
-        why = (
-            f"{place} cannot be reached; check AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the network"
-        )
+        why = f"no credentials could be read ({_said(error)}); check {_CREDENTIALS}"
     elif isinstance(error, SSLError):
         why = f"the certificate of {place} is not trusted; check AWS_ENDPOINT_URL and AWS_CA_BUNDLE"
     elif isinstance(error, ValueError):

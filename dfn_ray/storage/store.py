@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import posixpath
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import IO, Any
 
-from dfn_ray.errors import InputError
+from dfn_ray.errors import InputError, MissingFileError
 from dfn_ray.storage.filesystems import filesystem, is_local, storage_errors
+from dfn_ray.uris import normalised
 
 _TEMPORARY = ".writing-"
 
@@ -31,11 +32,19 @@ class File:
         return self.uri.rpartition("/")[2]
 
 
+def version_in(info: Mapping[str, Any]) -> str | None:
+    """The version of a file in what its store says of it: the ETag; None where the store has none."""
+    return info.get("ETag") or info.get("etag") or None
+
+
 @dataclass(frozen=True)
 class Store:
     """The files below one URI. Cheap to make, safe to send to other processes."""
 
     uri: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "uri", normalised(self.uri))
 
     @property
     def _fs(self) -> Any:
@@ -65,8 +74,13 @@ class Store:
 
     def exists(self, name: str) -> bool:
         """True if the file `name` is there."""
-        with storage_errors(self.uri_of(name), "look up"):
-            return bool(self._fs.exists(self._path(name)))
+        # Not the client's own `exists`, which takes most failures for an absent file.
+        try:
+            with storage_errors(self.uri_of(name), "look up"):
+                self._fs.info(self._path(name))
+        except MissingFileError:
+            return False
+        return True
 
     def read(self, name: str) -> bytes:
         """The bytes of the file `name`. Raises StorageError when it is not there."""
@@ -154,7 +168,11 @@ class Store:
             if entry["type"] == "file"
         )
         return [
-            File(self.uri_of(posixpath.join(folder, name)), int(entry["size"] or 0))
+            File(
+                self.uri_of(posixpath.join(folder, name)),
+                int(entry["size"] or 0),
+                version_in(entry),
+            )
             for name, entry in sorted(names, key=lambda pair: pair[0])
             if name.endswith(suffix) and not name.startswith(_TEMPORARY)
         ]

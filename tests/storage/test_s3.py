@@ -11,11 +11,10 @@ import time
 
 import fsspec
 import pytest
-from tenacity.wait import wait_none
 
 from dfn_ray.errors import StorageError
 from dfn_ray.storage import READ_AHEAD_BYTES, Store, filesystem, open_uri, shared_environment
-from dfn_ray.storage.s3_faults import ATTEMPTS, DOUBTFUL_ATTEMPTS
+from dfn_ray.storage.retries import Policy
 from dfn_ray.testing.faults import Fault, Faults
 
 
@@ -26,7 +25,7 @@ def store(s3, fresh_s3, proxy, tmp_path):
 
 @pytest.fixture
 def no_waiting(monkeypatch):
-    monkeypatch.setattr("dfn_ray.storage.s3._WAIT", wait_none())
+    monkeypatch.setattr("dfn_ray.storage.retries.POLICY", Policy(longest_wait_s=0))
 
 
 def bytes_of(size, seed=0):
@@ -91,9 +90,9 @@ def test_a_request_is_tried_ten_times_in_all_and_no_library_multiplies_that(
     for kind in (Fault.INTERNAL_ERROR, Fault.SLOW_DOWN, Fault.SHORT):
         proxy.reset()
         proxy.faults = Faults(share=1.0, kinds=(kind,), operations=("GET",))
-        with pytest.raises(StorageError, match=f"get_object failed {ATTEMPTS} times"):
+        with pytest.raises(StorageError, match=f"get_object failed {Policy().attempts} times"):
             store.read("x")
-        assert proxy.counts["GET", kind] == ATTEMPTS
+        assert proxy.counts["GET", kind] == Policy().attempts
 
 
 def test_a_refusal_at_first_contact_is_final(store, proxy):
@@ -115,7 +114,7 @@ def test_a_refusal_where_requests_were_served_before_is_tried_again(store, proxy
     proxy.faults = Faults(share=1.0, kinds=(Fault.DENIED,), operations=("PUT",))
     with pytest.raises(StorageError, match="403 AccessDenied"):
         store.write("x", b"content")
-    assert proxy.requests == DOUBTFUL_ATTEMPTS
+    assert proxy.requests == Policy().doubtful_attempts
 
 
 def test_expired_credentials_are_final_at_any_time(store, proxy):

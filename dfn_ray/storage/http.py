@@ -1,0 +1,297 @@
+"""Reading over HTTP: files of web servers, and of the hub, whose files are served so.
+
+fsspec's own class takes most failures for FileNotFoundError, cannot seek where a server gives no length or compresses,
+and hands on whatever a range came out as. Here a range is handed on when all of it has come and it is of the same file
+as before; else it is asked for again. A file is asked for by GET with a range from the start: the one answer has its
+size, its version, its first bytes, and shows whether the server has ranges at all. Where it has none, or sends the
+file compressed, the whole file is fetched once, to a temporary file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import re
+import tempfile
+import zlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, closing
+from typing import IO, Any
+
+from aiohttp import ClientResponse, ClientTimeout
+from fsspec.asyn import sync
+from fsspec.implementations.http import HTTPFileSystem
+
+from dfn_ray.errors import ShardChangedError
+from dfn_ray.storage import retries
+from dfn_ray.storage.causes import RefusalError, Verdict, attempts_for, of_status
+from dfn_ray.storage.filesystems import READ_AHEAD_BYTES
+from dfn_ray.storage.remote import RemoteFile
+
+WHOLE_LIMIT_BYTES = 8 * 2**30
+"""The largest file that is fetched whole. Shards are seldom above 1 GiB, and it takes as much of the temporary folder."""
+_FIRST_BYTES = 64 * 2**10
+"""Of the first request: what tells the format of a shard, and all of most images."""
+_PIECE_BYTES = 2**20
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+
+
+class Http(HTTPFileSystem):
+    """Files of web servers, read by ranges that are complete or asked for again."""
+
+    def __init__(self, **options: Any) -> None:
+        # What aiohttp decodes it does not check: a gzip stream that is cut off looks whole.
+        client = {"auto_decompress": False} | options.pop("client_kwargs", {})
+        super().__init__(client_kwargs=client, **options)
+
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> RemoteFile:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if mode != "rb":
+            raise RefusalError("files of web servers can only be read", Verdict.ACCESS)
+        return self.open_url(path, path, {}, options)
+
+    def open_url(
+        self, uri: str, url: str, headers: Mapping[str, str], options: Mapping[str, Any]
+    ) -> RemoteFile:
+        """The file at a URL, opened for reading with headers; `uri` names it in errors."""
+        source = HttpSource(self, url, headers)
+        sync(self.loop, source.open)
+        return RemoteFile(self, uri, source, **options)
+
+    async def _info(self, url: str, **kwargs: Any) -> dict[str, Any]:
+        source = HttpSource(self, url, {})
+        await source.open(first_bytes=1, whole=False)
+        return {"name": url, "size": source.size, "type": "file", "ETag": source.version}
+
+    async def _exists(self, path: str, strict: bool = False, **kwargs: Any) -> bool:
+        try:
+            await self._info(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    async def _cat_file(
+        self, url: str, start: int | None = None, end: int | None = None, **kwargs: Any
+    ) -> bytes:
+        source = HttpSource(self, url, {})
+        await source.open()
+        with closing(source):
+            begin, stop, _ = slice(start, end).indices(source.size)
+            return await source.fetch_range(begin, stop) if begin < stop else b""
+
+
+class HttpSource:
+    """One file of a web server: its size, its version, and any range of it."""
+
+    def __init__(self, server: Http, url: str, headers: Mapping[str, str]) -> None:
+        self.size = 0
+        self.version: str | None = None
+        self._server, self._url = server, url
+        self._headers = {**headers, "Accept-Encoding": "identity"}
+        self._first = b""
+        self._whole: IO[bytes] | None = None
+
+    async def open(self, *, first_bytes: int = _FIRST_BYTES, whole: bool = True) -> None:
+        """Ask for the first bytes, and with them for size and version; a server without ranges for the whole file."""
+
+        async def once() -> None:
+            async with self._get(0, first_bytes) as (answer, extend):
+                self.version = _version(answer)
+                if bounds := _bounds(answer):
+                    begin, last, size = bounds
+                    _require(begin == 0 and last + 1 == min(first_bytes, size), answer)
+                    self._first = await _body(answer, last + 1)
+                    self.size = size
+                elif not whole:
+                    self.size = answer.content_length or 0
+                elif answer.status == 200:
+                    await self._keep_whole(answer, extend)
+            if whole and not self._first and self._whole is None:
+                await self._get_whole()
+
+        await retries.retried_async(once, attempts_for)
+
+    def fetch(self, start: int, end: int) -> bytes:
+        """The bytes from `start` to `end`, all of them. Raises ShardChangedError when the file is another one now."""
+        request: Any = sync  # its annotation has no answer
+        return request(self._server.loop, self.fetch_range, start, end)
+
+    async def fetch_range(self, start: int, end: int) -> bytes:
+        """As `fetch`, on the event loop."""
+        if self._whole is not None:
+            return self._from_whole(start, end)
+        if end <= len(self._first):
+            return self._first[start:end]
+
+        async def once() -> bytes:
+            async with self._get(start, end) as (answer, extend):
+                if bounds := _bounds(answer):
+                    self._compare(bounds[2], _version(answer))
+                    _require(bounds[:2] == (start, end - 1), answer)
+                    return await _body(answer, end - start)
+                if answer.status == 200:
+                    await self._keep_whole(answer, extend)
+            if self._whole is None:
+                await self._get_whole()
+            return self._from_whole(start, end)
+
+        return await retries.retried_async(once, attempts_for)
+
+    def close(self) -> None:
+        """Give back the temporary file, if there is one."""
+        if self._whole is not None:
+            self._whole.close()
+
+    @asynccontextmanager
+    async def _get(
+        self, start: int = 0, end: int | None = None
+    ) -> AsyncIterator[tuple[ClientResponse, Callable[[], None]]]:
+        """The answer to a GET, with a range where there is an end; FileNotFoundError and RefusalError for others."""
+        policy = retries.POLICY
+        session = await self._server.set_session()
+        limits = ClientTimeout(total=None, sock_connect=policy.connect_s, sock_read=policy.stall_s)
+        headers = dict(self._headers)
+        if end is not None:
+            headers["Range"] = f"bytes={start}-{end - 1}"
+        async with (
+            retries.attempt_limit() as extend,
+            session.get(
+                self._server.encode_url(self._url), headers=headers, timeout=limits
+            ) as answer,
+        ):
+            # 416 is what some servers answer for any range of an empty file; it is fetched whole then.
+            if answer.status not in (200, 206, 416):
+                raise _refusal(answer, self._url)
+            yield answer, extend
+
+    async def _get_whole(self) -> None:
+        async with self._get() as (answer, extend):
+            _require(answer.status == 200, answer)
+            await self._keep_whole(answer, extend)
+
+    async def _keep_whole(self, answer: ClientResponse, extend: Callable[[], None]) -> None:
+        """Take the body of an answer that is the whole file."""
+        kept = _temporary()
+        encoding = _encoding(answer)
+        if encoding not in ("", "gzip", "x-gzip"):
+            raise RefusalError(f"it comes as {encoding}, which was not asked for", Verdict.ACCESS)
+        try:
+            size = await _copy(answer, kept, extend)
+            if encoding and size:
+                with kept as encoded:
+                    kept = _temporary()
+                    size = await asyncio.to_thread(_decoded, encoded, kept)
+            if self._first:  # the server had ranges when it was opened
+                self._compare(size, _version(answer))
+        except BaseException:
+            kept.close()
+            raise
+        self.size, self.version = size, _version(answer)
+        self._whole = kept
+
+    def _from_whole(self, start: int, end: int) -> bytes:
+        assert self._whole is not None
+        self._whole.seek(start)
+        return self._whole.read(end - start)
+
+    def _compare(self, size: int, version: str | None) -> None:
+        """Raise ShardChangedError for an answer about another file than the one that was opened."""
+        if size != self.size or (self.version and version and version != self.version):
+            raise ShardChangedError(
+                f"{self._url}: changed while it was read: {size:,} bytes with ETag {version}, where {self.size:,} bytes "
+                f"with ETag {self.version} were when it was opened; run the same command again"
+            )
+
+
+def _temporary() -> IO[bytes]:
+    return tempfile.SpooledTemporaryFile(max_size=READ_AHEAD_BYTES)
+
+
+def _bounds(answer: ClientResponse) -> tuple[int, int, int] | None:
+    """First and last byte of an answer and the size of the file, None unless all are known and nothing is encoded."""
+    match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
+    if answer.status != 206 or match is None or _encoding(answer):
+        return None
+    first, last, size = map(int, match.groups())
+    return first, last, size
+
+
+def _encoding(answer: ClientResponse) -> str:
+    encoding = answer.headers.get("Content-Encoding", "").strip().lower()
+    return "" if encoding == "identity" else encoding
+
+
+def _version(answer: ClientResponse) -> str | None:
+    """The ETag, without what servers add to that of a compressed answer; else the date of the last change."""
+    etag = answer.headers.get("ETag")
+    if not etag:
+        return answer.headers.get("Last-Modified")
+    return re.sub(r'[-;]{1,2}(gzip|gz|deflate|df)"$', '"', etag.removeprefix("W/"))
+
+
+async def _body(answer: ClientResponse, size: int) -> bytes:
+    """The body of an answer; raises RefusalError when it is not of the size that was announced."""
+    data = await answer.read()
+    if len(data) != size:
+        raise RefusalError(f"{len(data):,} bytes came of {size:,}", Verdict.PASSING)
+    return data
+
+
+async def _copy(answer: ClientResponse, to: IO[bytes], extend: Callable[[], None]) -> int:
+    """Write the body of an answer as it comes; how many bytes it has."""
+    came = counted = 0
+    async for piece in answer.content.iter_chunked(_PIECE_BYTES):
+        came += len(piece)
+        _require_small(came)
+        to.write(piece)
+        if came - counted >= READ_AHEAD_BYTES:
+            counted = came
+            extend()
+    announced = answer.content_length
+    if announced is not None and came != announced:
+        raise RefusalError(f"{came:,} bytes came of {announced:,}", Verdict.PASSING)
+    return came
+
+
+def _decoded(encoded: IO[bytes], to: IO[bytes]) -> int:
+    """Write what a gzip stream holds; how many bytes it is."""
+    encoded.seek(0)
+    size = 0
+    try:
+        with gzip.GzipFile(fileobj=encoded) as stream:
+            while piece := stream.read(_PIECE_BYTES):
+                size += len(piece)
+                _require_small(size)
+                to.write(piece)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise RefusalError(f"its gzip encoding is broken: {error}", Verdict.PASSING) from error
+    return size
+
+
+def _require_small(size: int) -> None:
+    if size > WHOLE_LIMIT_BYTES:
+        raise RefusalError(
+            f"the server has no ranges, and it is larger than {WHOLE_LIMIT_BYTES:,} bytes; copy it to a store that "
+            "has them",
+            Verdict.ACCESS,
+        )
+
+
+def _require(holds: bool, answer: ClientResponse) -> None:
+    """Raise RefusalError, which may pass, for an answer that is not the one asked for."""
+    if not holds:
+        span = answer.headers.get("Content-Range", "no Content-Range")
+        raise RefusalError(
+            f"an answer to another request: {answer.status}, {span}", Verdict.PASSING
+        )
+
+
+def _refusal(answer: ClientResponse, url: str) -> OSError:
+    verdict = of_status(answer.status)
+    if verdict is Verdict.MISSING:
+        return FileNotFoundError(url)
+    after = answer.headers.get("Retry-After", "").strip()
+    return RefusalError(
+        f"{answer.status} {answer.reason}",
+        verdict,
+        retry_after_s=float(after) if after.isdigit() else None,
+    )
