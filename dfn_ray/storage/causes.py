@@ -72,11 +72,14 @@ _NO_ROOT = frozenset(
 """The hub's names for a repository that is absent or hidden: says nothing about a file in it."""
 _SETTINGS = frozenset(
     {
-        "ClientAuthenticationError", "DefaultCredentialsError", "InvalidURL", "LocationParseError", "MissingSchema",
+        "ClientAuthenticationError", "DefaultCredentialsError", "InvalidURL", "InvalidUrlClientError",
+        "InvalidUrlRedirectClientError", "LocationParseError", "MissingSchema",
         "NonHttpUrlClientError", "RefreshError", "TooManyRedirects", "UnsupportedProtocol",
     }
 )  # fmt: skip
 """Clients' names for what the user can change."""
+_CODED = ("gcsfs", "google")
+"""Packages whose exceptions call the status of an answer `code`."""
 _ABSENT = (404, 410)
 _NO_ROOT_CODES = ("ContainerNotFound", "NoSuchBucket", "AccountIsDisabled", "FilesystemNotFound")
 _PATH_ERRNOS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.EROFS)
@@ -140,7 +143,12 @@ def _status(error: BaseException) -> int | None:
         found = [response.get("ResponseMetadata", {}).get("HTTPStatusCode")]
     else:
         found = [getattr(response, "status_code", None)]
-    found += [getattr(error, name, None) for name in ("status", "status_code", "code")]
+    names = ["status", "status_code"]
+    if (
+        type(error).__module__.partition(".")[0] in _CODED
+    ):  # aiohttp has codes for answers it cannot parse
+        names.append("code")
+    found += [getattr(error, name, None) for name in names]
     numbers = (int(n) for n in found if isinstance(n, int) or (isinstance(n, str) and n.isdigit()))
     return next((number for number in numbers if 400 <= number < 600), None)
 

@@ -149,14 +149,16 @@ class HttpSource:
         policy = retries.POLICY
         session = await self._server.set_session()
         limits = ClientTimeout(total=None, sock_connect=policy.connect_s, sock_read=policy.stall_s)
+        try:
+            url = self._server.encode_url(self._url)
+        except ValueError as error:
+            raise RefusalError(f"no URL: {error}", Verdict.ACCESS) from error
         headers = dict(self._headers)
         if end is not None:
             headers["Range"] = f"bytes={start}-{end - 1}"
         async with (
             retries.attempt_limit() as extend,
-            session.get(
-                self._server.encode_url(self._url), headers=headers, timeout=limits
-            ) as answer,
+            session.get(url, headers=headers, timeout=limits) as answer,
         ):
             # 416 is what some servers answer for any range of an empty file; it is fetched whole then.
             if answer.status not in (200, 206, 416):
@@ -257,7 +259,7 @@ def _decoded(encoded: IO[bytes], to: IO[bytes]) -> int:
     encoded.seek(0)
     size = 0
     try:
-        with gzip.GzipFile(fileobj=encoded) as stream:
+        with gzip.GzipFile(fileobj=encoded, mode="rb") as stream:
             while piece := stream.read(_PIECE_BYTES):
                 size += len(piece)
                 _require_small(size)
