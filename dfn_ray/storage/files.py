@@ -93,14 +93,14 @@ def is_confirmed_missing(uri: str) -> bool:
             return True
         return False
     fs = filesystem(uri)
-    with storage_errors(folder, "list"):
-        fs.invalidate_cache(fs._strip_protocol(folder).rstrip("/"))
-        try:
+    try:
+        with storage_errors(folder, "list"):
+            fs.invalidate_cache(fs._strip_protocol(folder).rstrip("/"))
             if fs.info(folder)["type"] != "directory":
                 return False
             entries = fs.ls(folder, detail=False)
-        except FileNotFoundError:
-            return False
+    except MissingFileError:
+        return False
     return name not in (posixpath.basename(entry.rstrip("/")) for entry in entries)
 
 

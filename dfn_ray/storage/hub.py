@@ -32,7 +32,7 @@ class Hub(Retried):
             return file.read()
 
     def _url(self, path: str) -> str:
-        there = self.request(self.inner.resolve_path)(path)
+        there = self.resolve_path(path)
         if not hasattr(there, "repo_id"):  # of a bucket
             return self.request(self.inner.url)(path)
         # Not the client's `url`, which lists the folder around a file to see whether it is one.

@@ -16,10 +16,10 @@ from dfn_ray.storage.store import version_in
 
 _REQUESTS = frozenset(
     {
-        "cat_file", "exists", "find", "glob", "info", "isdir", "isfile", "ls", "makedirs", "pipe_file", "rm", "rm_file",
+        "cat_file", "exists", "invalidate_cache", "resolve_path", "find", "glob", "info", "isdir", "isfile", "ls", "makedirs", "pipe_file", "rm", "rm_file",
     }
 )  # fmt: skip
-"""Methods of a filesystem that are requests, each the same when done twice."""
+"""Methods that are requests, some of them only of the hub's client; each the same when done twice."""
 
 
 class Source(Protocol):

@@ -102,7 +102,7 @@ def _wait(state: RetryCallState) -> float:
 
 def in_words(error: BaseException) -> str:
     """An error in a few words; aiohttp's and botocore's may print URLs with signatures, so of those the name only."""
-    text = str(error)
+    text = str(error).partition("\nFor more information check:")[0]  # httpx's advice
     if not text or type(error).__module__.partition(".")[0] in ("aiohttp", "botocore", "yarl"):
         return type(error).__name__
     return text

@@ -120,12 +120,13 @@ class _Handler(BaseHTTPRequestHandler):
         state.requests.append((self.command, self.path, span))
         match = re.fullmatch(r"bytes=(\d+)-(\d*)", span or "")
         start = int(match[1]) if match else 0
+        if state.answers is not None and (given := state.answers(self.path)) is not None:
+            code = {"X-Error-Code": "RepoNotFound"} if given[0] == 404 else {}
+            self._send(given[0], given[1], {"Content-Type": "application/json"} | code)
+            return
         fault = state.next_fault(start)
         if fault is not None and fault.value.isdigit():
             self._send(int(fault), b"no", {})
-            return
-        if state.answers is not None and (given := state.answers(self.path)) is not None:
-            self._send(given[0], given[1], {"Content-Type": "application/json"})
             return
         name = next((n for n in state.files if path.endswith(f"/{n}")), None)
         if name is None:

@@ -1,0 +1,82 @@
+"""What a bad day of a server costs a pool: nothing but what the server says is not there."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from dfn_ray.config import Pool
+from dfn_ray.errors import StorageError
+from dfn_ray.pool import Shard, iter_chunks
+from dfn_ray.schema import ShardFault
+from dfn_ray.storage.retries import Policy
+from dfn_ray.testing.http_faults import READABLE, Fault, serve_http
+from dfn_ray.testing.pools import TarBuilder
+
+MIDDLE = 6 * 2**20
+PASSING = (
+    Fault.STATUS_403, Fault.STATUS_429, Fault.STATUS_500, Fault.STATUS_503, Fault.RESET, Fault.STALL, Fault.CUT,
+)  # fmt: skip
+SAMPLES = 10
+
+
+@pytest.fixture(scope="module")
+def tar() -> bytes:
+    """More than 8 MiB, so that a walk takes several ranges."""
+    chance = random.Random(0)
+    tar = TarBuilder()
+    for number in range(SAMPLES):
+        tar.sample(f"{number:03d}", image=chance.randbytes(10**6), caption=f"c{number}")
+    return tar.getvalue()
+
+
+@pytest.fixture
+def server(tar, monkeypatch):
+    policy = Policy(attempts=3, doubtful_attempts=2, longest_wait_s=0, stall_s=0.8)
+    monkeypatch.setattr("dfn_ray.storage.retries.POLICY", policy)
+    with serve_http({"00000.tar": tar}) as server:
+        yield server
+
+
+def read(uri):
+    """Keys and images by key, and the fault of the shard."""
+    pool = Pool(uri=(uri,), chunk_rows=4)
+    images, fault = {}, None
+    for chunk, table in iter_chunks(Shard(uri, uri.rpartition("/")[2], 0), pool):
+        fault = chunk.fault
+        images |= {row["key"]: row["image"] for row in table.to_pylist()}
+    return images, fault
+
+
+@pytest.mark.parametrize("from_byte", [0, MIDDLE], ids=["at open", "in the middle"])
+@pytest.mark.parametrize("fault", PASSING)
+def test_a_fault_that_passes_costs_no_sample(server, fault, from_byte):
+    whole, _ = read(server.uri("00000.tar"))
+    assert len(whole) == SAMPLES
+    server.plan(fault, times=1, from_byte=from_byte)
+    assert read(server.uri("00000.tar")) == (whole, None)
+
+
+@pytest.mark.parametrize("from_byte", [0, MIDDLE], ids=["at open", "in the middle"])
+@pytest.mark.parametrize("fault", READABLE)
+def test_a_server_without_ranges_or_lengths_or_with_compression_costs_no_sample(
+    server, fault, from_byte
+):
+    server.plan(fault, from_byte=from_byte)
+    images, shard_fault = read(server.uri("00000.tar"))
+    assert (len(images), shard_fault) == (SAMPLES, None)
+
+
+@pytest.mark.parametrize("from_byte", [0, MIDDLE], ids=["at open", "in the middle"])
+@pytest.mark.parametrize("fault", PASSING)
+def test_a_fault_that_stays_is_no_fault_of_the_shard(server, fault, from_byte):
+    server.plan(fault, from_byte=from_byte)
+    with pytest.raises(StorageError, match=r"00000\.tar: cannot (open|read) it"):
+        read(server.uri("00000.tar"))
+
+
+@pytest.mark.parametrize("fault", [Fault.STATUS_404, Fault.STATUS_410])
+def test_what_the_server_says_is_not_there_is_a_missing_shard(server, fault):
+    server.plan(fault)
+    assert read(server.uri("00000.tar")) == ({}, ShardFault.MISSING)
