@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from dfn_ray.cli import run
 from dfn_ray.config import Pool, recipe_from
 from dfn_ray.errors import InputError
 from dfn_ray.uris import normalised, secret_in, written_uri
@@ -83,3 +84,25 @@ def test_a_recipe_spells_schemes_in_one_way():
     assert recipe_from({"uri": ["S3://b/{0..3}.tar"]}, kind=Pool) == Pool(
         uri=("s3://b/{0..3}.tar",)
     )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["inspect", "{}"],
+        ["verify", "{}"],
+        ["export", "{}", "out"],
+        ["export", "run", "{}"],
+        ["materialize", "r.toml", "--out", "{}"],
+        ["filter", "{}"],
+        ["compare", "{}"],
+    ],
+)
+def test_every_verb_refuses_a_uri_with_a_secret_before_it_does_anything(words, capsys):
+    secret = "https://host/pool.tar?X-Amz-Signature=hunter2"
+    with pytest.raises(SystemExit) as ended:
+        run([word.format(secret) for word in words])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "holds the parameter X-Amz-Signature" in said
+    assert "hunter2" not in said

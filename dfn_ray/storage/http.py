@@ -27,6 +27,7 @@ from dfn_ray.storage import retries
 from dfn_ray.storage.causes import RefusalError, Verdict, attempts_for, of_status
 from dfn_ray.storage.filesystems import READ_AHEAD_BYTES
 from dfn_ray.storage.remote import RemoteFile
+from dfn_ray.storage.store import plain_etag
 
 WHOLE_LIMIT_BYTES = 8 * 2**30
 """The largest file that is fetched whole. Shards are seldom above 1 GiB, and it takes as much of the temporary folder."""
@@ -227,7 +228,7 @@ def _version(answer: ClientResponse) -> str | None:
     etag = answer.headers.get("ETag")
     if not etag:
         return answer.headers.get("Last-Modified")
-    return re.sub(r'[-;]{1,2}(gzip|gz|deflate|df)"$', '"', etag.removeprefix("W/"))
+    return re.sub(r"[-;]{1,2}(gzip|gz|deflate|df)$", "", plain_etag(etag))
 
 
 async def _body(answer: ClientResponse, size: int) -> bytes:

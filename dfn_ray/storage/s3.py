@@ -22,6 +22,7 @@ from dfn_ray.storage import retries
 from dfn_ray.storage.filesystems import READ_AHEAD_BYTES
 from dfn_ray.storage.remote import ClientSource, RemoteFile
 from dfn_ray.storage.s3_faults import FAILURES, attempts_for, code_of, explained
+from dfn_ray.storage.store import plain_etag
 from dfn_ray.uris import normalised
 
 CONNECTIONS = 32
@@ -131,7 +132,7 @@ class S3(S3FileSystem):
 def _require_version(kwargs: dict[str, Any], there: str | None) -> None:
     """Raise ShardChangedError unless the object is the one that was opened; not all servers heed IfMatch."""
     opened = kwargs.get("IfMatch")
-    if opened is not None and there != opened:
+    if opened is not None and (there is None or plain_etag(there) != plain_etag(opened)):
         raise ShardChangedError(
             f"s3://{kwargs['Bucket']}/{kwargs['Key']}: changed while it was read: its ETag is {there or 'another one'}, "
             f"where {opened} was when it was opened; run the same command again"

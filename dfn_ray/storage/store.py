@@ -34,7 +34,13 @@ class File:
 
 def version_in(info: Mapping[str, Any]) -> str | None:
     """The version of a file in what its store says of it: the ETag; None where the store has none."""
-    return info.get("ETag") or info.get("etag") or None
+    etag = info.get("ETag") or info.get("etag")
+    return plain_etag(str(etag)) if etag else None
+
+
+def plain_etag(etag: str) -> str:
+    """An ETag without quotes, which S3's answers have and its listings, as s3fs gives them, may not have."""
+    return etag.removeprefix("W/").strip('"')
 
 
 @dataclass(frozen=True)

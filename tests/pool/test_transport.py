@@ -10,7 +10,10 @@ from dfn_ray.config import Pool
 from dfn_ray.errors import StorageError
 from dfn_ray.pool import Shard, iter_chunks
 from dfn_ray.schema import ShardFault
+from dfn_ray.storage import Store
 from dfn_ray.storage.retries import Policy
+from dfn_ray.testing.faults import Fault as S3Fault
+from dfn_ray.testing.faults import Faults
 from dfn_ray.testing.http_faults import READABLE, Fault, serve_http
 from dfn_ray.testing.pools import TarBuilder
 
@@ -80,3 +83,42 @@ def test_a_fault_that_stays_is_no_fault_of_the_shard(server, fault, from_byte):
 def test_what_the_server_says_is_not_there_is_a_missing_shard(server, fault):
     server.plan(fault)
     assert read(server.uri("00000.tar")) == ({}, ShardFault.MISSING)
+
+
+@pytest.fixture
+def on_s3(s3, fresh_s3, proxy, tar, monkeypatch):
+    """The same shard on an S3 server behind the fault proxy."""
+    policy = Policy(attempts=8, doubtful_attempts=2, longest_wait_s=0)
+    monkeypatch.setattr("dfn_ray.storage.retries.POLICY", policy)
+    Store("s3://pools/transport").write("00000.tar", tar)
+    return "s3://pools/transport/00000.tar"
+
+
+def test_s3_on_a_bad_day_costs_no_sample(on_s3, proxy):
+    whole, _ = read(on_s3)
+    kinds = (S3Fault.SLOW_DOWN, S3Fault.INTERNAL_ERROR, S3Fault.RESET, S3Fault.SHORT)
+    for seed in range(3):
+        proxy.reset()
+        proxy.faults = Faults(share=0.5, seed=seed, kinds=kinds)
+        assert read(on_s3) == (whole, None)
+    assert proxy.faulty > 0
+
+
+@pytest.mark.parametrize("operation", ["GET", "HEAD"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        S3Fault.SLOW_DOWN,
+        S3Fault.INTERNAL_ERROR,
+        S3Fault.RESET,
+        S3Fault.SHORT,
+        S3Fault.DENIED,
+        S3Fault.EXPIRED,
+    ],
+)
+def test_s3_that_stays_bad_is_no_fault_of_the_shard(on_s3, proxy, kind, operation):
+    if (kind, operation) == (S3Fault.SHORT, "HEAD"):
+        pytest.skip("an answer to HEAD has no body")
+    proxy.faults = Faults(share=1.0, kinds=(kind,), operations=(operation, "LIST"))
+    with pytest.raises(StorageError, match=r"00000\.tar: (cannot|no right to) (open|read) it"):
+        read(on_s3)

@@ -129,14 +129,14 @@ def test_a_malformed_url_is_something_that_the_user_can_change(quick, uri):
 
 def test_a_file_that_changes_while_it_is_read_is_not_spliced(server):
     server.plan(Fault.CHANGED, from_byte=MIDDLE)
-    with pytest.raises(ShardChangedError, match=r'changed while it was read.*ETag "2"'):
+    with pytest.raises(ShardChangedError, match=r"changed while it was read.*ETag 2"):
         read_all(server.uri("a.tar"), in_order=False)
 
 
 def test_a_file_has_the_version_and_size_that_its_reads_are_of(server):
     with open_uri(server.uri("a.tar")) as file:
-        assert (version_of(file), file.seek(0, 2)) == ('"1"', SIZE)
-    assert stat(server.uri("a.tar")).version == '"1"'
+        assert (version_of(file), file.seek(0, 2)) == ("1", SIZE)
+    assert stat(server.uri("a.tar")).version == "1"
     assert stat(server.uri("a.tar")).size_bytes == SIZE
 
 

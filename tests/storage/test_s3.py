@@ -12,8 +12,24 @@ import time
 import fsspec
 import pytest
 
-from dfn_ray.errors import StorageError
-from dfn_ray.storage import READ_AHEAD_BYTES, Store, filesystem, open_uri, shared_environment
+from dfn_ray.errors import (
+    MissingFileError,
+    ShardChangedError,
+    StorageAccessError,
+    StorageError,
+)
+from dfn_ray.storage import (
+    READ_AHEAD_BYTES,
+    Store,
+    files_below,
+    filesystem,
+    is_confirmed_missing,
+    open_uri,
+    read_uri,
+    shared_environment,
+    stat,
+    version_of,
+)
 from dfn_ray.storage.retries import Policy
 from dfn_ray.testing.faults import Fault, Faults
 
@@ -184,3 +200,76 @@ def test_a_pickled_store_holds_no_credentials(monkeypatch, fresh_s3):
     store = Store("s3://runs/x")
     assert filesystem(store.uri).secret == "recognisable"
     assert b"recognisable" not in pickle.dumps((store, filesystem(store.uri)))
+
+
+def test_an_object_that_changes_while_it_is_read_is_not_spliced(store):
+    old, new = bytes_of(2 * READ_AHEAD_BYTES, 1), bytes_of(2 * READ_AHEAD_BYTES, 2)
+    store.write("a.tar", old)
+    with open_uri(store.uri_of("a.tar")) as file:
+        assert version_of(file) == stat(store.uri_of("a.tar")).version is not None
+        assert file.read(5) == old[:5]
+        store.write("a.tar", new)
+        file.seek(2 * READ_AHEAD_BYTES - 9)
+        with pytest.raises(ShardChangedError, match=r"s3://runs/.*a\.tar: changed while it was"):
+            file.read(5)
+    assert version_of(open_uri(store.uri_of("a.tar"))) == store.list()[0].version
+
+
+def test_the_listing_and_the_open_file_say_the_same_version(store):
+    store.write("a.tar", b"content")
+    (listed,) = store.list()
+    with open_uri(listed.uri) as file:
+        assert version_of(file) == listed.version == stat(listed.uri).version
+
+
+def test_keys_may_hold_what_would_be_a_query_in_a_url(store):
+    names = ["lang=en&year=2020.tar", "a?b=1", "a#b", "a%20b", "a+b c", "token=1&sig=2"]
+    for name in names:
+        store.write(name, name.encode())
+    assert {file.name for file in store.list()} == set(names)
+    for file in store.list():
+        assert read_uri(file.uri) == file.name.encode()
+        with open_uri(file.uri) as opened:
+            assert opened.read() == file.name.encode()
+
+
+def test_a_scheme_in_capitals_is_the_same_store(store):
+    store.write("x", b"content")
+    loud = store.uri.replace("s3://", "S3://")
+    assert read_uri(f"{loud}/x") == b"content"
+    assert Store(loud) == store
+    assert [file.uri for file in files_below(loud)] == [f"{loud}/x"]
+    with open_uri(f"{loud}/x") as file:
+        assert file.read() == b"content"
+
+
+def test_an_object_is_missing_for_sure_only_where_its_folder_still_lists(store):
+    store.write("a", b"1")
+    for uri in (store.uri_of("b"), store.uri_of("no/such/folder/b")):
+        with pytest.raises(MissingFileError):
+            open_uri(uri)
+    assert is_confirmed_missing(store.uri_of("b"))
+    assert not is_confirmed_missing(store.uri_of("a"))
+    assert not is_confirmed_missing(store.uri_of("no/such/folder/b"))
+
+
+def test_a_bucket_that_is_absent_says_nothing_about_its_objects(s3, fresh_s3):
+    for use in (open_uri, read_uri, stat, is_confirmed_missing):
+        with pytest.raises(StorageAccessError, match="there is no bucket not-there"):
+            use("s3://not-there/x/a.tar")
+    with pytest.raises(StorageAccessError, match="there is no bucket not-there"):
+        Store("s3://not-there/x").exists("run.json")
+
+
+def test_a_store_that_still_fails_and_one_that_refuses_have_codes_of_their_own(
+    store, proxy, no_waiting
+):
+    store.write("x", b"content")
+    for kind, code in ((Fault.SLOW_DOWN, 1), (Fault.DENIED, 2), (Fault.EXPIRED, 2)):
+        proxy.reset()
+        proxy.faults = Faults(share=1.0, kinds=(kind,))
+        for use in (read_uri, open_uri, stat, is_confirmed_missing):
+            with pytest.raises(StorageError) as failure:
+                use(store.uri_of("x"))
+            assert failure.value.exit_code == code, (kind, use)
+            assert not isinstance(failure.value, MissingFileError)
