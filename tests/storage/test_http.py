@@ -51,7 +51,8 @@ def read_all(uri, *, in_order=True):
 @pytest.mark.parametrize("fault", [*PASSING, Fault.STATUS_403])
 def test_a_fault_that_passes_loses_and_doubles_no_byte(server, fault, from_byte):
     server.plan(fault, times=1, from_byte=from_byte)
-    assert read_all(server.uri("a.tar"), in_order=False) == DATA
+    same = read_all(server.uri("a.tar"), in_order=False) == DATA
+    assert same  # without a comparison of megabytes in the report
 
 
 @pytest.mark.parametrize("from_byte", [0, MIDDLE])
@@ -60,7 +61,8 @@ def test_servers_without_ranges_or_lengths_or_with_compression_are_read_right(
     server, fault, from_byte
 ):
     server.plan(fault, from_byte=from_byte)
-    assert read_all(server.uri("a.tar"), in_order=False) == DATA
+    same = read_all(server.uri("a.tar"), in_order=False) == DATA
+    assert same  # without a comparison of megabytes in the report
     with open_uri(server.uri("a.tar")) as file:
         assert file.seek(0, 2) == SIZE
         file.seek(SIZE - 5)
