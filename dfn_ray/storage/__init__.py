@@ -13,7 +13,15 @@ a URI that holds any is refused.
 """
 
 from dfn_ray.storage.environment import shared_environment
-from dfn_ray.storage.files import files_below, folders_in, open_uri, read_uri, stat, version
+from dfn_ray.storage.files import (
+    files_below,
+    folders_in,
+    is_confirmed_missing,
+    open_uri,
+    read_uri,
+    stat,
+    version,
+)
 from dfn_ray.storage.filesystems import READ_AHEAD_BYTES, filesystem
 from dfn_ray.storage.store import File, Store
 
@@ -24,6 +32,7 @@ __all__ = [
     "files_below",
     "filesystem",
     "folders_in",
+    "is_confirmed_missing",
     "open_uri",
     "read_uri",
     "shared_environment",

@@ -55,7 +55,7 @@ def is_local(uri: str) -> bool:
     return get_protocol(uri) in LocalFileSystem.protocol
 
 
-class told:
+class storage_errors:
     """Turns a store's own exceptions into StorageError that says what was tried where."""
 
     def __init__(self, uri: str, verb: str) -> None:

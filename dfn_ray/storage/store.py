@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import IO, Any
 
 from dfn_ray.errors import InputError
-from dfn_ray.storage.filesystems import filesystem, is_local, told
+from dfn_ray.storage.filesystems import filesystem, is_local, storage_errors
 
 _TEMPORARY = ".writing-"
 
@@ -65,17 +65,17 @@ class Store:
 
     def exists(self, name: str) -> bool:
         """True if the file `name` is there."""
-        with told(self.uri_of(name), "look up"):
+        with storage_errors(self.uri_of(name), "look up"):
             return bool(self._fs.exists(self._path(name)))
 
     def read(self, name: str) -> bytes:
         """The bytes of the file `name`. Raises StorageError when it is not there."""
-        with told(self.uri_of(name), "read"):
+        with storage_errors(self.uri_of(name), "read"):
             return self._fs.cat_file(self._path(name))
 
     def open(self, name: str) -> IO[bytes]:
         """The file `name`, opened for reading with seeks."""
-        with told(self.uri_of(name), "open"):
+        with storage_errors(self.uri_of(name), "open"):
             return self._fs.open(self._path(name), "rb")
 
     def write(self, name: str, data: bytes) -> None:
@@ -86,7 +86,7 @@ class Store:
         answer was lost is simply sent again.
         """
         path = self._path(name)
-        with told(self.uri_of(name), "write"):
+        with storage_errors(self.uri_of(name), "write"):
             if not self.is_local:
                 self._fs.pipe_file(path, data)
                 return
@@ -109,7 +109,7 @@ class Store:
     def write_stream(self, name: str, pieces: Iterable[bytes | memoryview]) -> None:
         """Make the joined pieces the content of the file `name`, whole or not at all, without holding them all."""
         path = self._path(name)
-        with told(self.uri_of(name), "write"):
+        with storage_errors(self.uri_of(name), "write"):
             if self.is_local:  # elsewhere s3fs would make the bucket that a typing error names
                 os.makedirs(posixpath.dirname(path), exist_ok=True)
             file = self._fs.open(path, "wb", autocommit=False)
@@ -124,7 +124,7 @@ class Store:
 
     def delete(self, name: str) -> None:
         """Remove the file `name`; nothing happens when it is not there."""
-        with told(self.uri_of(name), "delete"):
+        with storage_errors(self.uri_of(name), "delete"):
             try:
                 self._fs.rm_file(self._path(name))
             except FileNotFoundError:
@@ -132,7 +132,7 @@ class Store:
 
     def delete_folder(self, name: str) -> None:
         """Remove the folder `name` and all below it; nothing happens when it is not there."""
-        with told(self.uri_of(name), "delete"):
+        with storage_errors(self.uri_of(name), "delete"):
             try:
                 self._fs.rm(self._path(name), recursive=True)
             except FileNotFoundError:
@@ -141,7 +141,7 @@ class Store:
     def list(self, folder: str = "", suffix: str = "") -> list[File]:
         """All files directly in `folder`, by name; an absent folder has none. Half-written files are not shown."""
         path = self._path(folder) if folder else self._root
-        with told(self.uri_of(folder), "list"):
+        with storage_errors(self.uri_of(folder), "list"):
             # Another process may have written since: a cached listing would hide commits.
             self._fs.invalidate_cache(path)
             try:
@@ -164,7 +164,7 @@ class Store:
 
         Raises InputError when the URI is that of a file.
         """
-        with told(self.uri, "list"):
+        with storage_errors(self.uri, "list"):
             self._fs.invalidate_cache(self._root)
             try:
                 entries = self._fs.ls(self._root, detail=True)

@@ -6,7 +6,7 @@ import pytest
 
 from dfn_ray.errors import StorageError
 from dfn_ray.storage import Store, open_uri, read_uri
-from dfn_ray.storage.filesystems import told
+from dfn_ray.storage.filesystems import storage_errors
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -86,8 +86,8 @@ def test_errors_that_clients_of_other_stores_have_of_their_own_are_told_in_a_lin
     kind = type("ConnectError", (Exception,), {"__module__": f"{package}.errors"})
     with (
         pytest.raises(StorageError, match=r"hf://x: cannot list it: no route"),
-        told("hf://x", "list"),
+        storage_errors("hf://x", "list"),
     ):
         raise kind("no route")
-    with pytest.raises(RuntimeError), told("hf://x", "list"):
+    with pytest.raises(RuntimeError), storage_errors("hf://x", "list"):
         raise RuntimeError("a mistake of ours")
