@@ -11,7 +11,7 @@ from fsspec.utils import get_protocol
 from dfn_ray.errors import DfnRayError, MissingFileError, ShardChangedError, StorageError
 from dfn_ray.pool.shard import Shard, ShardDamage
 from dfn_ray.schema import ShardFault
-from dfn_ray.storage import is_confirmed_missing, open_uri, stat
+from dfn_ray.storage import is_confirmed_missing, open_uri
 
 _LISTED_FAULTS = {
     ShardFault.MISSING: "not in the listing of its folder",
@@ -164,12 +164,10 @@ def require_same(shard: Shard) -> None:
     if not shard.size_bytes and shard.version is None:
         return
     try:
-        now = stat(shard.opened_at)
+        with open_uri(shard.opened_at, in_order=False) as file:
+            ShardFile(file, shard)
     except MissingFileError:
         return
-    if now is not None:
-        require_size(shard, now.size_bytes)
-        _require_version(shard, now.version)
 
 
 def _as_own(error: Exception, shard: Shard) -> DfnRayError:
