@@ -31,7 +31,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import pyarrow as pa
@@ -41,6 +40,7 @@ from dfn_ray.errors import FingerprintError, IncompleteRun, InputError, RunTaken
 from dfn_ray.relisting import relisted, resized, scored_sizes
 from dfn_ray.schema import Chunk, ShardFault
 from dfn_ray.storage import File, Store
+from dfn_ray.versions import package_versions
 
 FORMAT_VERSION = 2
 """Of what a run holds and how it is read. Raise it when runs made before cannot be resumed by what comes after."""
@@ -518,16 +518,11 @@ def listing_digest(listing: pa.Table) -> str:
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that results depend on, as far as they are installed."""
-    found = {"python": platform.python_version()}
-    for package in (
+    packages = (
         "dfn_ray", "ray", "torch", "torchvision", "open_clip_torch", "numpy", "pyarrow", "pillow",
         "simplejpeg",
-    ):  # fmt: skip
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    )  # fmt: skip
+    return {"python": platform.python_version(), **package_versions(packages)}
 
 
 def _now() -> str:

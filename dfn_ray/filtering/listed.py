@@ -28,7 +28,7 @@ from dfn_ray.filtering.uid_list import write_uid_list
 from dfn_ray.filtering.unread import closing_cell, stop_for, wait_before
 from dfn_ray.flow.cells import Unread
 from dfn_ray.flow.datasets import connect
-from dfn_ray.flow.fingerprint import pool_fingerprint
+from dfn_ray.flow.fingerprint import pool_fingerprint, reading_versions
 from dfn_ray.flow.metrics import PoolMetrics
 from dfn_ray.flow.uid_lists import UidList, open_uid_list
 from dfn_ray.manifest import Run, scan_ledger, start_run, subset_tables
@@ -59,7 +59,11 @@ def materialize_listed(
         run_uri,
         kind="listed",
         recipe={"run_uri": run_uri, "pool": asdict(pool), "uids": uids_uri},
-        fingerprint={"pool": pool_fingerprint(pool), "uids": uids.sha256},
+        fingerprint={
+            "pool": pool_fingerprint(pool),
+            "versions": reading_versions(pool, shards),
+            "uids": uids.sha256,
+        },
         listing=listing_table(shards),
         accept_changed_shards=execution.accept_changed_shards,
     )

@@ -118,7 +118,7 @@ def _open_job(recipe: Recipe) -> ScoringJob:
         kind=SCORED,
         recipe=recipe_values(recipe),
         fingerprint=scoring_fingerprint(
-            recipe, {network.name: network.fingerprint() for network in networks}
+            recipe, {network.name: network.fingerprint() for network in networks}, shards
         ),
         listing=listing_table(shards),
         accept_changed_shards=recipe.execution.accept_changed_shards,
