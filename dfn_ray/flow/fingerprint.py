@@ -9,9 +9,9 @@ from typing import Any
 
 from dfn_ray.clip.decode import DECODER_VERSION
 from dfn_ray.config import Decode, Pool, Scorers
-from dfn_ray.versions import package_versions
 from dfn_ray.pool import Shard
 from dfn_ray.pool.reading import READER_VERSION
+from dfn_ray.versions import package_versions
 
 _TARS = (".tar", ".tar.gz", ".tgz")
 
