@@ -31,17 +31,22 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dfn_ray.errors import FingerprintError, IncompleteRun, InputError, RunTakenOver
+from dfn_ray.relisting import relisted, resized, scored_sizes
 from dfn_ray.schema import Chunk, ShardFault
 from dfn_ray.storage import File, Store
+from dfn_ray.versions import package_versions
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Of what a run holds and how it is read. Raise it when runs made before cannot be resumed by what comes after."""
+READABLE_FORMATS = (1, FORMAT_VERSION)
+"""What verify, select, export and compare read. Runs of format 1 were made by other readers, decoders and tokenizers, of
+whose versions they say nothing, so they are never resumed."""
 SCORES, SUBSET, BORDERLINE = "scores", "subset", "borderline"
 SCAN_THREADS = 32
 """Footers read side by side; a footer is one or two small range requests, so latency dominates."""
@@ -179,6 +184,15 @@ class Ledger:
         """First row -> rows of the committed chunks of a shard that is not complete."""
         return self._open.get(shard, {})
 
+    def rows_in_front(self, shard: str) -> int | None:
+        """Rows that the committed chunks of an incomplete shard hold; None where a chunk in front of others is absent."""
+        end = 0
+        for first_row, rows in sorted(self.open_chunks(shard).items()):
+            if first_row != end:
+                return None
+            end += rows
+        return end
+
     @property
     def complete_shards(self) -> int:
         """Number of complete shards."""
@@ -305,10 +319,10 @@ def open_run(run_uri: str) -> Run:
     if not store.exists("run.json"):
         raise InputError(f"{run_uri}: holds no run (no run.json); check run_uri")
     description = json.loads(store.read("run.json"))
-    if description.get("format") != FORMAT_VERSION:
+    if description.get("format") not in READABLE_FORMATS:
         raise InputError(
-            f"{run_uri}: run format {description.get('format')}, this version reads {FORMAT_VERSION}; "
-            "use the version named in run.json"
+            f"{run_uri}: run format {description.get('format')}, this version reads "
+            f"{' and '.join(map(str, READABLE_FORMATS))}; use the version named in run.json"
         )
     return Run(store, description)
 
@@ -328,13 +342,21 @@ def start_run(
     recipe: Mapping[str, Any],
     fingerprint: Mapping[str, Any],
     listing: pa.Table,
+    accept_changed_shards: bool | None = None,
 ) -> Run:
     """The run at a URI, created or resumed, with the right to commit taken over from any other driver.
 
-    Raises what `resumable` raises.
+    `accept_changed_shards` is the setting of that name, which puts `listing` in place of the stored one where sizes
+    differ; None where a recipe has none. Raises what `resumable` raises.
     """
     store = Store(run_uri)
-    existing = resumable(run_uri, kind=kind, fingerprint=fingerprint, listing=listing)
+    existing = resumable(
+        run_uri,
+        kind=kind,
+        fingerprint=fingerprint,
+        listing=listing,
+        accept_changed_shards=accept_changed_shards,
+    )
     description = {
         "format": FORMAT_VERSION,
         "kind": kind,
@@ -346,9 +368,10 @@ def start_run(
         "fingerprint": fingerprint,
         "recipe": recipe,
     }
-    if existing is None:
-        store.write(_LISTING, parquet_bytes(listing, compression="zstd"))
     run = Run(store, description, attempt=uuid.uuid4().hex)
+    to_store = listing if existing is None else _relisted(run, listing)
+    if to_store is not None:
+        store.write(_LISTING, parquet_bytes(to_store, compression="zstd"))
     run.write_json(_ATTEMPT, {"attempt": run.attempt, "host": platform.node(), "time": _now()})
     run.write_json("run.json", description)
     for folder in (SCORES, SUBSET, BORDERLINE):
@@ -362,13 +385,14 @@ def resumable(
     kind: str,
     fingerprint: Mapping[str, Any],
     listing: pa.Table,
+    accept_changed_shards: bool | None = None,
     judged: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> Mapping[str, Any] | None:
     """The description of the run that `start_run` would resume at a URI, None where it would create one.
 
     `judged` reduces the stored fingerprint to what of it `fingerprint` has. Raises FingerprintError, naming
-    every field that differs, when the run there gives other scores or reads another pool, InputError when
-    something else is there.
+    every field that differs, when the run there gives other scores or reads another pool; InputError when it is of an
+    older format, when shards have other sizes than it listed and that is not accepted, and when something else is there.
     """
     store = Store(run_uri)
     if not store.exists("run.json"):
@@ -379,7 +403,9 @@ def resumable(
                 "use an empty folder"
             )
         return None
-    old = open_run(run_uri).description
+    run = open_run(run_uri)
+    old = run.description
+    refuse_old_format(run)
     problems = list(differences(judged(old["fingerprint"]), fingerprint, "fingerprint"))
     if old["kind"] != kind:
         problems = [f"kind: run has {old['kind']}, recipe has {kind}"]
@@ -390,7 +416,57 @@ def resumable(
             + "\n".join(f"  {problem}" for problem in problems)
             + "\nuse another folder, or the recipe stored in its run.json"
         )
+    _judge_sizes(run, listing, accept_changed_shards)
     return old
+
+
+def refuse_old_format(run: Run) -> None:
+    """Raise InputError for a run that can be read and no longer be added to."""
+    if run.description["format"] != FORMAT_VERSION:
+        made_by = run.description.get("versions", {}).get("dfn_ray", "an older one")
+        raise InputError(
+            f"{run.store.uri}: made in run format {run.description['format']} by dfn_ray {made_by}; this version verifies, "
+            "selects from, exports and compares it, and adds nothing to it: use another run_uri, or that version to go on"
+        )
+
+
+def _judge_sizes(run: Run, listing: pa.Table, accepted: bool | None) -> None:
+    """Raise InputError when shards have other sizes than the run listed, unless that is accepted and can be."""
+    found = resized(read_listing(run), listing)
+    if not found:
+        return
+    if not accepted:
+        how = (
+            ""
+            if accepted is None
+            else ", set execution.accept_changed_shards = true to list them anew"
+        )
+        raise InputError(
+            f"{run.store.uri}: {len(found):,} shards have other sizes than when the run listed them, first {found[0]}; "
+            f"put them back{how}, or use another run_uri"
+        )
+    ledger = scan_ledger(run.store, run.fingerprint)
+    torn = [item for item in found if ledger.open_chunks(item.uri)]
+    if torn:
+        raise InputError(
+            f"{run.store.uri}: {len(torn):,} shards were committed in part and have changed since, first {torn[0]}; rows "
+            "of two contents would mix, so this is refused even with execution.accept_changed_shards: put them back, "
+            "or use another run_uri"
+        )
+
+
+def _relisted(run: Run, listing: pa.Table) -> pa.Table | None:
+    """The listing to store in place of an accepted one's; None where no size differs."""
+    stored = read_listing(run)
+    found = resized(stored, listing)
+    if not found:
+        return None
+    ledger = scan_ledger(run.store, run.fingerprint)
+    known = scored_sizes(stored)
+    kept = {
+        item.uri: known.get(item.uri, item.before) for item in found if ledger.is_complete(item.uri)
+    }
+    return relisted(stored, listing, kept)
 
 
 def read_listing(run: Run) -> pa.Table:
@@ -427,32 +503,26 @@ def naming(names: Sequence[str]) -> str:
 def _pool_digest(listing: pa.Table) -> dict[str, Any]:
     return {
         "shards": listing.num_rows,
-        "bytes": sum(listing["size_bytes"].to_pylist()),
         "digest": listing_digest(listing),
     }
 
 
 def listing_digest(listing: pa.Table) -> str:
-    """Digest of the shards, sizes and faults of a listing."""
+    """Digest of the shards of a listing and of their faults; sizes and versions are judged shard by shard."""
     digest = hashlib.sha256()
     for batch in listing.to_batches(max_chunksize=4096):
         for row in batch.to_pylist():
-            digest.update(f"{row['uri']}\0{row['size_bytes']}\0{row['fault']}\0".encode())
+            digest.update(f"{row['uri']}\0{row['fault']}\0".encode())
     return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that results depend on, as far as they are installed."""
-    found = {"python": platform.python_version()}
-    for package in (
+    packages = (
         "dfn_ray", "ray", "torch", "torchvision", "open_clip_torch", "numpy", "pyarrow", "pillow",
         "simplejpeg",
-    ):  # fmt: skip
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    )  # fmt: skip
+    return {"python": platform.python_version(), **package_versions(packages)}
 
 
 def _now() -> str:

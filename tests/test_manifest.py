@@ -15,10 +15,12 @@ from dfn_ray.manifest import (
     open_run,
     part_footer,
     part_name,
+    read_listing,
     read_part,
     scan_ledger,
     start_run,
 )
+from dfn_ray.relisting import scored_sizes
 from dfn_ray.schema import Chunk, ShardFault
 
 LISTING = pa.table(
@@ -31,13 +33,14 @@ LISTING = pa.table(
 )
 
 
-def start(uri, *, fingerprint=None, listing=LISTING, kind="filter"):
+def start(uri, *, fingerprint=None, listing=LISTING, kind="filter", accept_changed_shards=None):
     return start_run(
         uri,
         kind=kind,
         recipe={"run_uri": uri},
         fingerprint=fingerprint or {"networks": {"dfn": {"weights_sha256": "w"}}},
         listing=listing,
+        accept_changed_shards=accept_changed_shards,
     )
 
 
@@ -134,12 +137,78 @@ def test_a_resume_with_another_fingerprint_is_refused_and_names_what_differs(
     assert open_run(uri).description["fingerprint"] == old
 
 
-def test_a_resume_over_a_changed_pool_is_refused(tmp_path):
+def sized(size: int) -> pa.Table:
+    return LISTING.set_column(2, "size_bytes", pa.array([size], pa.int64()))
+
+
+def test_a_resume_over_another_pool_is_refused(tmp_path):
     uri = str(tmp_path / "run")
     start(uri)
-    grown = LISTING.set_column(2, "size_bytes", pa.array([8], pa.int64()))
-    with pytest.raises(FingerprintError, match=r"pool\.bytes: run has 7, recipe has 8"):
-        start(uri, listing=grown)
+    other = LISTING.set_column(0, "uri", pa.array(["b.tar"]))
+    with pytest.raises(FingerprintError, match=r"pool\.digest"):
+        start(uri, listing=other)
+
+
+def test_a_resume_over_shards_of_other_sizes_waits_for_a_word(tmp_path):
+    uri = str(tmp_path / "run")
+    start(uri)
+    for word in (None, False):
+        with pytest.raises(InputError, match=r"1 shards .* first a\.tar had 7 bytes and has 8"):
+            start(uri, listing=sized(8), accept_changed_shards=word)
+        assert read_listing(open_run(uri))["size_bytes"].to_pylist() == [7]
+    run = start(uri, listing=sized(8), accept_changed_shards=True)
+    assert read_listing(run)["size_bytes"].to_pylist() == [8]
+    assert scored_sizes(read_listing(run)) == {}
+    start(uri, listing=sized(8))
+    start(uri, listing=sized(0))  # a store that does not say
+
+
+def test_what_is_committed_of_a_complete_shard_stays_when_it_is_listed_anew(tmp_path):
+    uri = str(tmp_path / "run")
+    commit(start(uri), [chunk(0, 4, last=True)])
+    run = start(uri, listing=sized(8), accept_changed_shards=True)
+    assert scan_ledger(run.store, run.fingerprint).samples == 4
+    assert scored_sizes(read_listing(run)) == {"a.tar": 7}
+    again = start(uri, listing=sized(9), accept_changed_shards=True)
+    assert scored_sizes(read_listing(again)) == {"a.tar": 7}
+
+
+def test_a_changed_shard_that_is_committed_in_part_is_refused_whatever_the_word(tmp_path):
+    uri = str(tmp_path / "run")
+    commit(start(uri), [chunk(0, 4)])
+    with pytest.raises(InputError, match=r"committed in part and have changed.*a\.tar had 7 bytes"):
+        start(uri, listing=sized(8), accept_changed_shards=True)
+    assert read_listing(open_run(uri))["size_bytes"].to_pylist() == [7]
+
+
+def test_a_run_of_an_older_format_is_read_and_never_resumed(tmp_path):
+    run = start(str(tmp_path / "run"))
+    commit(run, [chunk(0, 4, last=True)])
+    run.write_json("run.json", {**run.description, "format": 1, "versions": {"dfn_ray": "0.0.9"}})
+    old = open_run(run.store.uri)
+    assert scan_ledger(old.store, old.fingerprint).samples == 4
+    with pytest.raises(InputError, match=r"run format 1 by dfn_ray 0\.0\.9.*adds nothing"):
+        start(run.store.uri)
+    run.write_json("run.json", {**run.description, "format": 3})
+    with pytest.raises(InputError, match="run format 3, this version reads 1 and 2"):
+        open_run(run.store.uri)
+
+
+def test_the_rows_in_front_of_a_shards_end_are_known_unless_there_is_a_gap():
+    ledger = Ledger()
+    assert ledger.rows_in_front("a.tar") == 0
+    ledger.add("p", [chunk(4, 4)], {"scored": 4})
+    assert ledger.rows_in_front("a.tar") is None
+    ledger.add("q", [chunk(0, 4)], {"scored": 4})
+    assert ledger.rows_in_front("a.tar") == 8
+
+
+def test_notes_are_summed_over_the_chunks_that_count():
+    ledger = Ledger()
+    noted = chunk(0, 4).with_notes({"caption_cut": 2})
+    ledger.add("p", [noted, chunk(4, 4).with_notes({"caption_cut": 1})], {"scored": 8})
+    ledger.add("q", [noted], {"scored": 4})
+    assert ledger.notes == {"caption_cut": 3}
 
 
 def test_a_part_of_another_fingerprint_is_refused_when_the_run_is_scanned(tmp_path):

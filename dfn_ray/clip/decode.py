@@ -35,6 +35,10 @@ from dfn_ray.schema import Reason
 
 Image.init()  # here, not in every forked child
 
+DECODER_VERSION = 2
+"""Part of every fingerprint. Raise it by one with each change after which an image gives other pixels, or fails by another
+reason or no longer; not for what only changes speed."""
+
 FORMATS = tuple(
     name for name in ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF") if name in Image.OPEN
 )

@@ -19,6 +19,7 @@ from dfn_ray.clip.scoring import FilteringNetwork
 from dfn_ray.clip.tokenizer import TokenizerSpec
 from dfn_ray.clip.transform import ImageTransform
 from dfn_ray.errors import InputError
+from dfn_ray.versions import package_versions
 
 WEIGHTS_FILE = "open_clip_model.safetensors"
 """Of a network in a folder: the last file that `network_files` names."""
@@ -43,8 +44,10 @@ class FrozenNetwork:
 
     def fingerprint(self) -> dict[str, Any]:
         """What changes scores, as JSON values; not the name, nor the file the weights came from."""
+        is_timm = bool(self.model_cfg.get("vision_cfg", {}).get("timm_model_name"))
         return {
             "architecture": {"model_cfg": self.model_cfg, "hf_config": self.hf_config},
+            "versions": package_versions(("timm",)) if is_timm else {},
             "transform": json.loads(json.dumps(asdict(self.transform))),
             "tokenizer": self.tokenizer.fingerprint(),
             "precision": self.precision,

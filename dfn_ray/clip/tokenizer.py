@@ -20,6 +20,16 @@ import torch
 from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer
 
 from dfn_ray.errors import InputError
+from dfn_ray.versions import package_versions
+
+TOKENIZER_VERSION = 2
+"""Part of every fingerprint. Raise it by one with each change after which a caption gives other tokens; not for what only
+changes speed."""
+_READ_BY = {
+    "clip": ("ftfy", "regex"),
+    "huggingface": ("tokenizers", "sentencepiece"),
+}
+"""Packages that the tokens of a kind of tokenizer depend on."""
 
 Tokenize = Callable[[list[str]], torch.Tensor]
 
@@ -45,8 +55,10 @@ class TokenizerSpec:
 
     def fingerprint(self) -> dict[str, Any]:
         """The spec as JSON values, files as one digest."""
+        kind = "huggingface" if self.files else "clip"
         return {
-            "kind": "huggingface" if self.files else "clip",
+            "kind": kind,
+            "versions": {"tokenizer": TOKENIZER_VERSION, **package_versions(_READ_BY[kind])},
             "context_length": self.context_length,
             "kwargs": json.loads(self.kwargs_json),
             "mode": self.mode,

@@ -39,6 +39,9 @@ class Pool:
     """Larger members fail with `image_too_large` without being read into memory."""
     max_caption_bytes: int = 64 * 2**10
     """Longer captions fail with `caption_too_long`. CLIP reads about 300 bytes of them."""
+    give_up_unreachable: bool = False
+    """Filtering: commit shards that a store still does not give after `execution.attempts` as `unreachable_shard`, which
+    counts against `execution.max_bad_shard_fraction`. `false` stops the run and names them; running again goes on."""
 
     def __post_init__(self) -> None:
         if not self.uri:
@@ -260,6 +263,9 @@ class Execution:
     """Shards planned at a time, >= 1; bounds the driver's and Ray's memory."""
     attempts: int = 3
     """Times a shard whose tasks died is tried again before it is given up, >= 1."""
+    accept_changed_shards: bool = False
+    """Resume although shards have other sizes than the run listed: they are listed anew. What is committed of complete
+    ones stays as it is; one that is committed in part is refused even so, since its rows would mix two contents."""
     max_failed_fraction: float = 0.25
     """Error budget: the run stops when more than this share of the samples failed."""
     max_bad_shard_fraction: float = 0.25

@@ -28,6 +28,7 @@ from dfn_ray.flow.fingerprint import (
     decode_fingerprint,
     forward_fingerprint,
     pool_fingerprint,
+    reading_versions,
     with_threads,
 )
 from dfn_ray.flow.prepare import Preparation
@@ -120,6 +121,8 @@ def _job(located: LocatedSet, network: FrozenNetwork, recipe: EvaluateRecipe) ->
         "set": [located.spec.name, located.spec.task, located.spec.language],
         "classes": [list(part) for part in classes],
         "pool": pool_fingerprint(located.pool),
+        "versions": reading_versions(located.pool, located.shards),
+        "bytes": sum(shard.size_bytes for shard in located.shards),
         "listing": listing_digest(listing_table(located.shards)),
         "decode": decode_fingerprint(recipe.decode),
         "scorers": forward_fingerprint(recipe.scorers),

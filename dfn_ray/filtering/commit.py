@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -37,10 +37,12 @@ MAX_ROW_GROUP_ROWS = 65_536
 _SHARD = pa.dictionary(pa.int32(), pa.string())
 TAKEN_OVER = "taken_over"
 """Column of what a committer tells the driver: why it committed nothing; the others are null then."""
+UNREAD = "unread"
+"""Column of the same: what stopped the reading of a shard, as JSON of an `Unread`; the others are null then."""
 _REPORT = pa.schema(
     [
         (name, pa.string())
-        for name in (TAKEN_OVER, "name", "chunks", "counts", "scorers", "score_buckets")
+        for name in (TAKEN_OVER, UNREAD, "name", "chunks", "counts", "scorers", "score_buckets")
     ]
 )
 COPIES = "copies"
@@ -62,7 +64,11 @@ class Committer:
 
         That is told in a row of its own: of what a task raises Ray Data may leave out some, and scoring would go on.
         """
-        cells = list(unpack(block))
+        arrived = list(unpack(block))
+        unread = [{UNREAD: json.dumps(asdict(cell.unread))} for cell in arrived if cell.unread]
+        cells = [cell for cell in arrived if not cell.unread]
+        if not cells:
+            return pa.Table.from_pylist(unread, schema=_REPORT)
         try:
             part = self.commit(cells)
         except RunTakenOver as error:
@@ -74,7 +80,7 @@ class Committer:
             "scorers": json.dumps(sorted({cell.scorer for cell in cells} - {""})),
             "score_buckets": json.dumps(self._score_buckets(cells)),
         }
-        return pa.Table.from_pylist([report], schema=_REPORT)
+        return pa.Table.from_pylist([report, *unread], schema=_REPORT)
 
     def commit(self, cells: Sequence[Cell]) -> Part:
         """Commit the cells as one part, named by their chunks."""

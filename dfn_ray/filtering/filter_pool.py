@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dfn_ray.config import Decode, Pool, Recipe, Select, stored_pool
+from dfn_ray.errors import InputError
 from dfn_ray.filtering.preflight import (
     MATERIALIZED,
     materialized_fingerprint,
@@ -23,13 +24,16 @@ from dfn_ray.manifest import (
     BORDERLINE,
     SUBSET,
     Run,
+    naming,
     open_run,
     parquet_stems,
     read_listing,
     read_parts,
+    refuse_old_format,
     start_run,
 )
 from dfn_ray.pool import listed_shards
+from dfn_ray.relisting import scored_sizes
 from dfn_ray.storage import Store
 
 
@@ -114,6 +118,7 @@ def selection_folder(select: Select) -> str:
 
 def _finalise(run: Run, recipe: Recipe) -> dict[str, Any]:
     """Select, and make `subset/` hold exactly the selection; nothing is left to do when it already does."""
+    refuse_old_format(run)
     refuse_other_rule(run, recipe.select)
     stored = run.read_json(SELECTION)
     if stored and stored["state"] == State.FINAL:
@@ -170,7 +175,13 @@ def _read_back(
 ) -> None:
     """Fetch kept samples whose bytes did not travel from the pool, shard by shard."""
     if missing:
-        shards = [shard for shard in listed_shards(read_listing(run)) if shard.uri in missing]
+        listing = read_listing(run)
+        if replaced := [uri for uri in scored_sizes(listing) if uri in missing]:
+            raise InputError(
+                f"{run.store.uri}: the bytes of kept samples of {len(replaced):,} shards are not in the run, and these "
+                f"shards were replaced after they were scored ({naming(replaced)}); score the pool into another run_uri"
+            )
+        shards = [shard for shard in listed_shards(listing) if shard.uri in missing]
         items = [(shard, tuple(missing[shard.uri])) for shard in shards]
         each(items, settler.read_back, decode)
 

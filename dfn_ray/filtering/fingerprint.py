@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,12 +11,15 @@ from dfn_ray.flow.fingerprint import (
     decode_fingerprint,
     forward_fingerprint,
     pool_fingerprint,
+    reading_versions,
 )
+from dfn_ray.pool import Shard
 
 
-def settings_fingerprint(recipe: Recipe) -> dict[str, Any]:
-    """What of a recipe changes scores, as far as it is known without loading the networks."""
+def settings_fingerprint(recipe: Recipe, shards: Sequence[Shard] | None = None) -> dict[str, Any]:
+    """What of a recipe and its shards changes scores, as far as it is known without loading the networks."""
     return {
+        "versions": reading_versions(recipe.pool, shards),
         "pool": pool_fingerprint(recipe.pool),
         "rules": asdict(recipe.rules),
         "decode": decode_fingerprint(recipe.decode),
@@ -29,10 +32,12 @@ def settings_fingerprint(recipe: Recipe) -> dict[str, Any]:
 
 
 def scoring_fingerprint(
-    recipe: Recipe, networks: Mapping[str, Mapping[str, Any]]
+    recipe: Recipe,
+    networks: Mapping[str, Mapping[str, Any]],
+    shards: Sequence[Shard] | None = None,
 ) -> dict[str, Any]:
     """What of a recipe decides every row of `scores/`; `networks` are the fingerprints of the loaded ones, by name."""
-    return settings_fingerprint(recipe) | {"networks": dict(networks)}
+    return settings_fingerprint(recipe, shards) | {"networks": dict(networks)}
 
 
 def settings_of(fingerprint: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,23 +14,30 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from dfn_ray.config import Decode, Execution, Pool
 from dfn_ray.errors import IncompleteRun
 from dfn_ray.filtering import stream
 from dfn_ray.filtering.bounds import EVERYTHING
-from dfn_ray.filtering.commit import Committer
+from dfn_ray.filtering.commit import COPIES, Committer
 from dfn_ray.filtering.keep_listed import keep_listed
 from dfn_ray.filtering.select_run import SELECTION, State
+from dfn_ray.filtering.stream import Committed
 from dfn_ray.filtering.uid_list import write_uid_list
+from dfn_ray.filtering.unread import closing_cell, stop_for, wait_before
+from dfn_ray.flow.cells import Unread
 from dfn_ray.flow.datasets import connect
-from dfn_ray.flow.fingerprint import pool_fingerprint
+from dfn_ray.flow.fingerprint import pool_fingerprint, reading_versions
 from dfn_ray.flow.metrics import PoolMetrics
 from dfn_ray.flow.uid_lists import UidList, open_uid_list
 from dfn_ray.manifest import Run, scan_ledger, start_run, subset_tables
 from dfn_ray.pool import list_shards, listing_table
+from dfn_ray.schema import ShardFault
 from dfn_ray.telemetry import Progress
 from dfn_ray.uids import uid_records
+
+_COPIES = pa.schema([(COPIES, pa.int64())])
 
 
 def materialize_listed(
@@ -52,8 +59,13 @@ def materialize_listed(
         run_uri,
         kind="listed",
         recipe={"run_uri": run_uri, "pool": asdict(pool), "uids": uids_uri},
-        fingerprint={"pool": pool_fingerprint(pool), "uids": uids.sha256},
+        fingerprint={
+            "pool": pool_fingerprint(pool),
+            "versions": reading_versions(pool, shards),
+            "uids": uids.sha256,
+        },
         listing=listing_table(shards),
+        accept_changed_shards=execution.accept_changed_shards,
     )
     ledger = scan_ledger(run.store, run.fingerprint)
     total_bytes = sum(shard.size_bytes for shard in shards)
@@ -61,12 +73,16 @@ def materialize_listed(
     progress.resume(ledger.samples, ledger.bytes_read, ledger.counts)
     metrics = PoolMetrics(run_uri, shards=len(shards), total_bytes=total_bytes)
     metrics.resume(ledger)
+    unread: dict[str, Unread] = {}
     connect()
     with closing(progress), closing(metrics):
         for attempt in range(execution.attempts):
             work = stream.work_left(shards, ledger)
             if not work:
                 break
+            if unread:
+                wait_before(attempt + 1)
+            unread.clear()
             for part in stream.keep_stream(
                 work,
                 pool=pool,
@@ -76,7 +92,19 @@ def materialize_listed(
                 execution=execution,
                 tolerant=attempt + 1 < execution.attempts,
             ):
-                part.enter(ledger, progress, metrics)
+                if isinstance(part, Unread):
+                    unread[part.shard] = part
+                    progress.say(f"not read: {part.message}")
+                else:
+                    part.enter(ledger, progress, metrics)
+        for gone in [item for item in unread.values() if not item.changed]:
+            cell = closing_cell(ledger, gone.shard, ShardFault.UNREACHABLE, gone.message, _COPIES)
+            if pool.give_up_unreachable and cell is not None:
+                part = Committer(run, EVERYTHING, None).commit([cell])
+                Committed(part.name, part.chunks, {}).enter(ledger, progress, metrics)
+                del unread[gone.shard]
+    if unread:
+        stop_for(unread, shards=len(shards), attempts=execution.attempts)
     left = stream.work_left(shards, ledger)
     if left:
         raise IncompleteRun(

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from dfn_ray.config import Decode, Recipe, Select, recipe_values
+from dfn_ray.config import Decode, Network, Recipe, Rules, Select, recipe_values, stored_pool
 from dfn_ray.errors import FingerprintError, InputError
 from dfn_ray.filtering.fingerprint import settings_fingerprint, settings_of
 from dfn_ray.filtering.select_run import SELECTION, State
-from dfn_ray.flow.fingerprint import decode_fingerprint
+from dfn_ray.flow.fingerprint import decode_fingerprint, pool_fingerprint
 from dfn_ray.manifest import Run, differences, open_run, read_listing, resumable
 from dfn_ray.pool import Shard, listing_table
 from dfn_ray.storage import Store
@@ -44,10 +44,11 @@ def open_scored_by(recipe: Recipe) -> Run:
 
 def _scoring_sections(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "pool": values["pool"],
-        "rules": values["rules"],
+        # Through the recipe's own classes, so that a setting which a run did not know yet has its default.
+        "pool": pool_fingerprint(pool := stored_pool(values)) | {"uri": list(pool.uri)},
+        "rules": asdict(Rules(**values["rules"])),
         "decode": decode_fingerprint(Decode(**values["decode"])),
-        "networks": {network["name"]: network for network in values["networks"]},
+        "networks": {value["name"]: asdict(Network(**value)) for value in values["networks"]},
     }
 
 
@@ -104,8 +105,9 @@ def refuse_other_scoring(recipe: Recipe, shards: Sequence[Shard]) -> None:
     resumable(
         recipe.run_uri,
         kind=SCORED,
-        fingerprint=settings_fingerprint(recipe),
+        fingerprint=settings_fingerprint(recipe, shards),
         listing=listing_table(shards),
+        accept_changed_shards=recipe.execution.accept_changed_shards,
         judged=settings_of,
     )
 

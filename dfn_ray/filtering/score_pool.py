@@ -25,8 +25,9 @@ from dfn_ray.filtering.preflight import SCORED, refuse_other_scoring
 from dfn_ray.filtering.scorer import ScorerActor
 from dfn_ray.filtering.spending import Meter
 from dfn_ray.filtering.stream import Committed
+from dfn_ray.filtering.unread import closing_cell, killers, stop_for, wait_before
 from dfn_ray.flow.capacity import lack, scoring_needed, telling_lacks
-from dfn_ray.flow.cells import Cell
+from dfn_ray.flow.cells import Unread
 from dfn_ray.flow.datasets import Work, connect, share
 from dfn_ray.flow.fingerprint import with_threads
 from dfn_ray.flow.metrics import PoolMetrics, run_label
@@ -34,12 +35,10 @@ from dfn_ray.flow.prepare import NetworkInputs, Preparation, prepare
 from dfn_ray.flow.weights import load_networks
 from dfn_ray.manifest import Ledger, Run, scan_ledger, start_run
 from dfn_ray.pool import Shard, list_shards, listing_table
-from dfn_ray.schema import SAMPLE_SCHEMA, SIZE_FIELDS, Chunk, ShardFault, score_column
+from dfn_ray.schema import SIZE_FIELDS, ShardFault, score_column
 from dfn_ray.telemetry import Progress
 
 BOUNDS = "bounds.json"
-MAX_SUSPECTS = 64
-"""Shards examined one by one for killing their reader; more than these is not the shards' doing."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,8 @@ class ScoringJob:
     progress: Progress = field(repr=False)
     metrics: PoolMetrics = field(repr=False)
     meter: Meter = field(repr=False)
+    unread: dict[str, Unread] = field(default_factory=dict)
+    """Shards that their store, or a change of them, kept from being read when they were tried last."""
 
 
 def score_pool(recipe: Recipe, *, keep_bytes: bool) -> Run:
@@ -63,7 +64,8 @@ def score_pool(recipe: Recipe, *, keep_bytes: bool) -> Run:
 
     Raises InputError before anything is started when pool, networks or run_uri are wrong, FingerprintError
     when the run there is another's, ErrorBudgetExceeded when the pool is bad, BudgetSpent when the run has cost
-    what it may, NoProgress when nothing moves any more, IncompleteRun when shards cannot be finished.
+    what it may, NoProgress when nothing moves any more, IncompleteRun when shards cannot be finished, StorageError when
+    they cannot be reached, ShardChangedError when they are not the listed ones.
     """
     job = _open_job(recipe)
     try:
@@ -85,6 +87,9 @@ def _score_all(job: ScoringJob, *, keep_bytes: bool) -> None:
     todo = [work.shard for work in stream.work_left(job.shards, job.ledger)]
     for wave in _waves(todo, job.recipe.execution.wave_shards):
         _finish(job, wave, bounds, networks)
+    if job.unread:
+        attempts = job.recipe.execution.attempts
+        stop_for(job.unread, shards=len(job.shards), attempts=attempts)
 
 
 def plan_inputs(
@@ -113,9 +118,10 @@ def _open_job(recipe: Recipe) -> ScoringJob:
         kind=SCORED,
         recipe=recipe_values(recipe),
         fingerprint=scoring_fingerprint(
-            recipe, {network.name: network.fingerprint() for network in networks}
+            recipe, {network.name: network.fingerprint() for network in networks}, shards
         ),
         listing=listing_table(shards),
+        accept_changed_shards=recipe.execution.accept_changed_shards,
     )
     ledger = scan_ledger(run.store, run.fingerprint)
     total_bytes = sum(shard.size_bytes for shard in shards)
@@ -169,10 +175,20 @@ def _finish(job: ScoringJob, wave: Sequence[Shard], bounds: Bounds, networks: Ob
         last = attempt == attempts
         if attempt > 1:
             job.progress.say(f"{len(work)} shards are left over; attempt {attempt} of {attempts}")
+            if any(item.shard.uri in job.unread for item in work):
+                wait_before(attempt)
         if last and attempt > 1:
             _give_up_killers(job, work, bounds)
         _attempt(job, left, bounds, networks, tolerant=not last)
-    if unfinished := left():
+    unreachable = [item for item in left() if item.shard.uri in job.unread]
+    if job.recipe.pool.give_up_unreachable:
+        _give_up_unreachable(job, unreachable, bounds)
+    _judge(job)
+    limit = job.recipe.execution.max_bad_shard_fraction * len(job.shards)
+    if unreachable and len(job.unread) + len(job.ledger.faults) > limit:
+        # Fewer do not hold up the other waves; the run stops for them at its end.
+        stop_for(job.unread, shards=len(job.shards), attempts=attempts)
+    if unfinished := [item for item in left() if item.shard.uri not in job.unread]:
         raise IncompleteRun(
             f"{len(unfinished)} shards could not be finished in {attempts} attempts, {unfinished[0].shard.uri} among "
             "them; the rest is committed. Run again to go on, or take them out of the pool"
@@ -195,11 +211,17 @@ def _attempt(
     limits, needs = job.recipe.execution, scoring_needed(job.recipe.decode, job.recipe.scorers)
     moved_s = time.monotonic()
     while work := left():
+        for item in work:
+            job.unread.pop(item.shard.uri, None)
         try:
             committed = _committed(job, work, bounds, networks, tolerant=tolerant)
             with closing(committed), telling_lacks(needs, job.progress.say):
                 for part in committed:
                     moved_s = time.monotonic()
+                    if isinstance(part, Unread):
+                        job.unread[part.shard] = part
+                        job.progress.say(f"not read: {part.message}")
+                        continue
                     part.enter(job.ledger, job.progress, job.metrics)
                     _judge(job)
                     _judge_budget(job)
@@ -234,8 +256,8 @@ def _committed(
     networks: ObjectRef,
     *,
     tolerant: bool,
-) -> Generator[Committed, None, None]:
-    """The parts that the work gives, each once it is on storage."""
+) -> Generator[Committed | Unread, None, None]:
+    """The parts that the work gives, each once it is on storage, and the shards that could not be read."""
     preparation, inputs = plan_inputs(job.networks, job.recipe)
     limits = job.recipe.execution
     return stream.score_stream(
@@ -297,23 +319,30 @@ def _judge_budget(job: ScoringJob) -> None:
 
 def _give_up_killers(job: ScoringJob, work: Sequence[Work], bounds: Bounds) -> None:
     """Close the shards whose mere reading kills the process, so that they cost themselves and no more."""
-    if len(work) > MAX_SUSPECTS:
-        return
-    for item in work:
-        if stream.survives_reading(item.shard, job.recipe.pool, job.recipe.decode):
+    suspects = [item for item in work if item.shard.uri not in job.unread]
+    for item, detail in killers(suspects, job.recipe.pool, job.recipe.decode):
+        if _close(job, item.shard.uri, ShardFault.CRASHES_READER, detail, bounds):
+            job.progress.say(f"{item.shard.uri}: given up, {detail}")
+
+
+def _give_up_unreachable(job: ScoringJob, work: Sequence[Work], bounds: Bounds) -> None:
+    """Close the shards that their store does not give, as pool.give_up_unreachable allows; changed ones never."""
+    for uri in [item.shard.uri for item in work]:
+        unread = job.unread[uri]
+        if unread.changed:
             continue
-        first_row = sum(job.ledger.open_chunks(item.shard.uri).values())
-        chunk = Chunk(
-            shard=item.shard.uri,
-            first_row=first_row,
-            rows=0,
-            last=True,
-            fault=ShardFault.CRASHES_READER,
-            detail="reading on from here kills the process",
-        )
-        scores = [pa.field(score_column(network.name), pa.float32()) for network in job.networks]
-        empty = pa.schema([*SAMPLE_SCHEMA, *SIZE_FIELDS, *scores]).empty_table()
-        part = _committer(job, bounds).commit([Cell(chunk=chunk, samples=empty)])
-        closed = Committed(part.name, part.chunks, dict(part.header.counts))
-        closed.enter(job.ledger, job.progress, job.metrics)
-        job.progress.say(f"{item.shard.uri}: given up, it kills the process that reads it")
+        if _close(job, uri, ShardFault.UNREACHABLE, unread.message, bounds):
+            del job.unread[uri]
+            job.progress.say(f"{uri}: given up, {unread.message}")
+
+
+def _close(job: ScoringJob, shard: str, fault: ShardFault, detail: str, bounds: Bounds) -> bool:
+    """Commit the end of a shard; False where it has none, because chunks in front of committed ones are absent."""
+    scores = [pa.field(score_column(network.name), pa.float32()) for network in job.networks]
+    cell = closing_cell(job.ledger, shard, fault, detail, pa.schema([*SIZE_FIELDS, *scores]))
+    if cell is None:
+        return False
+    part = _committer(job, bounds).commit([cell])
+    closed = Committed(part.name, part.chunks, dict(part.header.counts))
+    closed.enter(job.ledger, job.progress, job.metrics)
+    return True

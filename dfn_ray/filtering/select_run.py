@@ -36,6 +36,8 @@ class Selected:
     network: str
     counts: Mapping[str, int]
     """All samples of the pool by `status` or `status/reason`."""
+    notes: Mapping[str, int]
+    """Samples by `Note`: those handled in an unusual way."""
     faults: Mapping[str, tuple[str, str]]
     """Bad shards: fault and detail."""
     shards: int
@@ -63,6 +65,7 @@ class Selected:
             "last_tie_words": last,
             "samples": sum(self.counts.values()),
             "counts": dict(sorted(self.counts.items())),
+            "notes": dict(sorted(self.notes.items())),
             "shards": self.shards,
             "faults": {shard: list(fault) for shard, fault in sorted(self.faults.items())},
             "fingerprint": run.fingerprint,
@@ -85,6 +88,7 @@ def select_run(run: Run, select: Select, network: str) -> tuple[Selected, RunSco
         select=select,
         network=network,
         counts={key: count for key, count in ledger.counts.items() if count},
+        notes=dict(ledger.notes),
         faults={shard: (fault.value, detail) for shard, (fault, detail) in ledger.faults.items()},
         shards=len(listing),
         n=n if select.keep_fraction is not None else None,

@@ -77,6 +77,11 @@ class Settler:
                 f"{shard.uri}: has {found.num_rows} of the {wanted.num_rows} kept samples that were scored "
                 "there; the pool changed under the run. Restore the shard and run again"
             )
+        if found["uid"].to_pylist() != wanted["uid"].to_pylist():
+            raise InputError(
+                f"{shard.uri}: holds other samples than those that were scored there (other uids); the pool changed "
+                "under the run. Restore the shard and run again"
+            )
         for name in ("image", "text", "metadata"):
             wanted = wanted.append_column(found.schema.field(name), found[name])
         self.target.write(f"{SUBSET}/{shard_file(shard.uri)}", image_parquet(_ordered(wanted)))

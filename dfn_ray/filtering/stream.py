@@ -12,13 +12,12 @@ from typing import Any
 
 import ray
 from ray.data import Dataset
-from ray.exceptions import WorkerCrashedError
 
 from dfn_ray.config import Decode, Execution, Pool, Scorers
-from dfn_ray.errors import RunTakenOver
-from dfn_ray.filtering.commit import TAKEN_OVER, Committer
+from dfn_ray.errors import RunTakenOver, StorageError
+from dfn_ray.filtering.commit import TAKEN_OVER, UNREAD, Committer
 from dfn_ray.flow.bundles import decode_bundle
-from dfn_ray.flow.cells import Stage
+from dfn_ray.flow.cells import Stage, Unread
 from dfn_ray.flow.datasets import (
     TASK_RETRIES,
     Work,
@@ -32,7 +31,9 @@ from dfn_ray.flow.datasets import (
 from dfn_ray.flow.metrics import PoolMetrics
 from dfn_ray.flow.pools import Starts, pool_arguments
 from dfn_ray.manifest import Ledger
-from dfn_ray.pool import Shard, iter_chunks
+from dfn_ray.pool import Shard
+from dfn_ray.pool.chunking import Wanted
+from dfn_ray.pool.examination import Verdict, examine
 from dfn_ray.schema import Chunk
 from dfn_ray.telemetry import Progress
 
@@ -90,8 +91,8 @@ def score_stream(
     execution: Execution,
     timeout_s: float,
     tolerant: bool = True,
-) -> Generator[Committed, None, None]:
-    """Prepare, score and commit the work; yields each part once it is on storage.
+) -> Generator[Committed | Unread, None, None]:
+    """Prepare, score and commit the work; yields each part once it is on storage, and each shard that was not read.
 
     `tolerant` leaves out tasks that keep dying instead of stopping; what they held stays uncommitted. Raises NoProgress when
     no block moves for `timeout_s`.
@@ -100,7 +101,7 @@ def score_stream(
     starts = Starts()
     with retry_arguments():
         parts = (
-            read_pool(work, pool, decode)
+            read_pool(work, pool, decode, report=True)
             .map_batches(**stage_arguments(prepare, decode))
             .map_batches(
                 scorer,
@@ -121,35 +122,33 @@ def keep_stream(
     committer: Committer,
     execution: Execution,
     tolerant: bool = True,
-) -> Generator[Committed, None, None]:
-    """Run `stage` on the work, without networks, and commit it; yields each part once it is on storage.
+) -> Generator[Committed | Unread, None, None]:
+    """Run `stage` on the work, without networks, and commit it; yields what `score_stream` yields.
 
     Nothing is decoded: of `decode` it is only asked where such tasks run and what they reserve.
     """
     _configure(execution.no_progress_timeout_s, tolerant)
     with retry_arguments():
         parts = (
-            read_pool(work, pool, decode)
+            read_pool(work, pool, decode, report=True)
             .map_batches(**stage_arguments(stage, decode))
             .map_batches(committer, **_committing(committer, execution, decode))
         )
     return _committed(parts)
 
 
-def survives_reading(shard: Shard, pool: Pool, decode: Decode) -> bool:
-    """False when walking the shard kills the process that does it, three times out of three."""
+def examined(work: Work, pool: Pool, decode: Decode) -> Verdict:
+    """What becomes of reading what is left of a shard, in a fresh process on a node that reads."""
 
-    @ray.remote(max_retries=2)
-    def walk() -> None:
-        for _ in iter_chunks(shard, pool):
-            pass
+    @ray.remote(max_retries=TASK_RETRIES)
+    def read_again() -> Verdict:
+        return examine(work.shard, pool, Wanted(skip=work.skip))
 
     try:
         with own_errors():
-            ray.get(walk.options(**decode_bundle(decode).reserved()).remote())
-    except WorkerCrashedError:
-        return False
-    return True
+            return ray.get(read_again.options(**decode_bundle(decode).reserved()).remote())
+    except StorageError as error:
+        return Verdict(error=type(error).__name__, message=str(error), own=True)
 
 
 def _committing(committer: Committer, execution: Execution, decode: Decode) -> dict[str, Any]:
@@ -164,10 +163,13 @@ def _committing(committer: Committer, execution: Execution, decode: Decode) -> d
     }
 
 
-def _committed(parts: Dataset) -> Generator[Committed, None, None]:
+def _committed(parts: Dataset) -> Generator[Committed | Unread, None, None]:
     for row in rows_of(parts):
         if row[TAKEN_OVER] is not None:
             raise RunTakenOver(row[TAKEN_OVER])
+        if row[UNREAD] is not None:
+            yield Unread(**json.loads(row[UNREAD]))
+            continue
         yield Committed(
             row["name"],
             tuple(Chunk.from_json(value) for value in json.loads(row["chunks"])),

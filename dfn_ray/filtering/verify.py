@@ -7,7 +7,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dfn_ray.config import Select, stored_pool
-from dfn_ray.errors import VerificationError
+from dfn_ray.errors import MissingFileError, VerificationError
 from dfn_ray.filtering.preflight import MATERIALIZED, SCORED, scores_of
 from dfn_ray.filtering.scores import RunScores
 from dfn_ray.filtering.select_run import SELECTION, State, select_run, stored_selection
@@ -35,8 +35,9 @@ from dfn_ray.manifest import (
     status_key,
     subset_tables,
 )
-from dfn_ray.pool import listed_shards, read_rows
+from dfn_ray.pool import Shard, listed_shards, read_rows
 from dfn_ray.schema import score_column
+from dfn_ray.storage import stat
 from dfn_ray.uids import UID_DTYPE, first_unsorted, uid_records
 
 SAMPLE_SHARDS = 8
@@ -93,7 +94,7 @@ def verify_run(
         _verify_subset(run, scores, value)
     _verify_uid_list(run, value)
     say(f"subset = selection: {value['k']:,} samples and uids")
-    compared = _verify_bytes(run, full=full)
+    compared = _verify_bytes(run, full=full, say=say)
     say(f"bytes equal to the pool's: {compared:,} samples compared")
     return {
         "shards": ledger.complete_shards,
@@ -163,6 +164,8 @@ def _verify_selection(run: Run, value: Mapping[str, Any]) -> RunScores:
     selected, scores = select_run(run, Select(**value["select"]), value["network"])
     for name, again in selected.to_json(run).items():
         # JSON has lists where Python has tuples.
+        if name == "notes" and name not in value:
+            continue  # a run of format 1 has counted none
         stored = value.get(name)
         stored = tuple(stored) if isinstance(again, tuple) and stored else stored
         _require(
@@ -238,10 +241,11 @@ def _verify_uid_list(run: Run, value: Mapping[str, Any]) -> None:
     _require(listed == expected, f"{uri}: its uids are not those of the subset")
 
 
-def _verify_bytes(run: Run, *, full: bool) -> int:
-    """Kept images and captions equal the pool's."""
+def _verify_bytes(run: Run, *, full: bool, say: Callable[[str], None]) -> int:
+    """Kept images and captions equal the pool's. Another size or version of a shard is only said: its bytes decide."""
     pool = stored_pool(run.description["recipe"])
     shards = {shard.uri: shard for shard in listed_shards(read_listing(run))}
+    noticed: set[str] = set()
     wanted = set(shards)
     if not full:
         wanted = set(random.Random(0).sample(sorted(shards), min(SAMPLE_SHARDS, len(shards))))
@@ -252,7 +256,11 @@ def _verify_bytes(run: Run, *, full: bool) -> int:
             here = table.filter(pc.equal(names, shard)).sort_by("row")
             here = here if full else here.slice(0, SAMPLE_ROWS)
             rows = here["row"].to_pylist()
-            of_pool = pa.concat_tables(read_rows(shards[shard], pool, set(rows)))
+            if shard not in noticed and (notice := _notice(shards[shard])):
+                say(notice)
+            noticed.add(shard)
+            whatever = replace(shards[shard], size_bytes=0, version=None)
+            of_pool = pa.concat_tables(read_rows(whatever, pool, set(rows)))
             # A uid list may ask for copies of a sample.
             of_pool = of_pool.take(pc.index_in(here["row"], of_pool["row"].combine_chunks()))
             for name in ("row", "uid", "image", "text"):
@@ -262,6 +270,23 @@ def _verify_bytes(run: Run, *, full: bool) -> int:
                 )
             compared += here.num_rows
     return compared
+
+
+def _notice(shard: Shard) -> str:
+    """What a shard differs in from its listing; empty for nothing, or where it cannot be asked without reading it."""
+    try:
+        now = stat(shard.opened_at)
+    except MissingFileError:
+        return ""  # reading it says so
+    if now is None:
+        return ""  # a class folder
+    if shard.size_bytes and now.size_bytes and now.size_bytes != shard.size_bytes:
+        return f"notice: {shard.uri} was listed with {shard.size_bytes:,} bytes and has {now.size_bytes:,} now"
+    if shard.version and now.version and shard.version != now.version:
+        return (
+            f"notice: {shard.uri} was listed with version {shard.version} and has {now.version} now"
+        )
+    return ""
 
 
 def _plus_uids(multiset: Multiset, uids: np.ndarray) -> Multiset:

@@ -10,12 +10,24 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from dfn_ray.schema import Chunk
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unread:
+    """A shard whose reading its store, or a change of the shard, has stopped."""
+
+    shard: str
+    """Its URI."""
+    changed: bool
+    """True when it is not the shard that was listed, so that reading it again cannot help."""
+    message: str
+    """The error, for people."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +41,8 @@ class Cell:
     """One row per sample that the networks must score: `row`, pixels and tokens. None once scored."""
     scorer: str = ""
     """Which scorer scored it; for progress only."""
+    unread: Unread | None = None
+    """Set where reading ended instead: the cell is no chunk, and passes every stage as it is."""
 
 
 Stage = Callable[[Cell], Cell]
@@ -42,6 +56,10 @@ def pack(cells: list[Cell]) -> pa.Table:
             "samples": pa.chunked_array([_to_binary(cell.samples) for cell in cells], _BINARY),
             "inputs": pa.chunked_array([_to_binary(cell.inputs) for cell in cells], _BINARY),
             "scorer": pa.array([cell.scorer for cell in cells], pa.string()),
+            "unread": pa.array(
+                [json.dumps(asdict(cell.unread)) if cell.unread else None for cell in cells],
+                pa.string(),
+            ),
         }
     )
 
@@ -56,12 +74,15 @@ def unpack(block: pa.Table) -> Iterator[Cell]:
             if block["inputs"][index].is_valid
             else None,
             scorer=block["scorer"][index].as_py(),
+            unread=Unread(**json.loads(block["unread"][index].as_py()))
+            if block["unread"][index].is_valid
+            else None,
         )
 
 
 def over_cells(block: pa.Table, *, stage: Stage) -> pa.Table:
-    """`stage` applied to every cell of a block."""
-    return pack([stage(cell) for cell in unpack(block)])
+    """`stage` applied to every cell of a block that is a chunk."""
+    return pack([cell if cell.unread else stage(cell) for cell in unpack(block)])
 
 
 def array_column(values: np.ndarray) -> pa.Array:

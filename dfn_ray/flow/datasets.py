@@ -7,6 +7,7 @@ runs; `batch_size=1` never splits a row, and a row is a whole chunk here.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import threading
@@ -26,10 +27,17 @@ from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
 
 from dfn_ray.config import Decode, Pool
-from dfn_ray.errors import DfnRayError, NoProgress, own_words
+from dfn_ray.errors import (
+    DfnRayError,
+    NoProgress,
+    ShardChangedError,
+    StorageError,
+    own_words,
+)
 from dfn_ray.flow.bundles import decode_bundle
-from dfn_ray.flow.cells import Cell, Stage, over_cells, pack, unpack
+from dfn_ray.flow.cells import Cell, Stage, Unread, over_cells, pack, unpack
 from dfn_ray.pool import Shard, iter_chunks
+from dfn_ray.schema import SAMPLE_SCHEMA, Chunk
 from dfn_ray.storage import shared_environment
 
 TASK_RETRIES = 3
@@ -143,11 +151,24 @@ def read_items(
         )
 
 
-def _read_shard(work: Work, *, pool: Pool) -> Iterable[pa.Table]:
-    for chunk, samples in iter_chunks(work.shard, pool, skip=work.skip):
-        yield pack([Cell(chunk=chunk, samples=samples)])
-        if work.first_rows is not None and chunk.first_row + chunk.rows >= work.first_rows:
-            return
+def _read_shard(work: Work, *, pool: Pool, report: bool) -> Iterable[pa.Table]:
+    try:
+        for chunk, samples in iter_chunks(work.shard, pool, skip=work.skip):
+            yield pack([Cell(chunk=chunk, samples=samples)])
+            if chunk.last or chunk.first_row + chunk.rows >= (work.first_rows or math.inf):
+                return
+        raise ShardChangedError(
+            f"{work.shard.uri}: chunks of it are committed behind which nothing is left; put the shard back that was "
+            "read before, or use another run_uri"
+        )
+    except (StorageError, ShardChangedError) as error:
+        if not report:
+            raise
+        # Of what a task raises Ray Data may leave out some, and gives up after a number of them: so it is said in a row.
+        is_changed = isinstance(error, ShardChangedError)
+        unread = Unread(shard=work.shard.uri, changed=is_changed, message=str(error))
+        nothing = Chunk(shard=work.shard.uri, first_row=0, rows=0, last=False)
+        yield pack([Cell(chunk=nothing, samples=SAMPLE_SCHEMA.empty_table(), unread=unread)])
 
 
 def from_cells(cells: Sequence[Cell]) -> Dataset:
@@ -155,9 +176,12 @@ def from_cells(cells: Sequence[Cell]) -> Dataset:
     return ray.data.from_arrow([pack([cell]) for cell in cells])
 
 
-def read_pool(work: Sequence[Work], pool: Pool, decode: Decode) -> Dataset:
-    """One row per chunk of the work, bytes untouched."""
-    return read_items(work, partial(_read_shard, pool=pool), decode)
+def read_pool(work: Sequence[Work], pool: Pool, decode: Decode, *, report: bool = False) -> Dataset:
+    """One row per chunk of the work, bytes untouched.
+
+    `report` says in a cell of its own (`Cell.unread`) what stopped the reading of a shard, which otherwise is raised.
+    """
+    return read_items(work, partial(_read_shard, pool=pool, report=report), decode)
 
 
 def stage_arguments(stage: Stage, decode: Decode) -> dict[str, Any]:

@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from dfn_ray.clip.decode import DECODER_VERSION
 from dfn_ray.config import Decode, Pool, Scorers
+from dfn_ray.pool import Shard
+from dfn_ray.pool.reading import READER_VERSION
+from dfn_ray.versions import package_versions
 
-_NOT_SCORE_CHANGING_POOL = ("uri",)  # which shards there are is in the listing digest
+_TARS = (".tar", ".tar.gz", ".tgz")
+
+_NOT_SCORE_CHANGING_POOL = ("uri", "give_up_unreachable")
+"""Which shards there are is in the listing's digest, and which were given up in the committed chunks."""
 _NOT_SCORE_CHANGING_DECODE = ("timeout_s", "cpus", "labels", "resources")
 
 
 def pool_fingerprint(pool: Pool) -> dict[str, Any]:
     """What of `[pool]` decides which samples and chunks there are."""
     return {k: v for k, v in asdict(pool).items() if k not in _NOT_SCORE_CHANGING_POOL}
+
+
+def reading_versions(pool: Pool, shards: Sequence[Shard] | None = None) -> dict[str, Any]:
+    """The versions of what turns the files of a pool into samples and pixels: ours, and pyarrow's where it reads Parquet.
+
+    Those of the tokenizer and of timm are in the fingerprint of a network. Without `shards` any may be Parquet.
+    """
+    mays = pool.format == "auto" and (
+        shards is None or any(not shard.name.endswith(_TARS) for shard in shards)
+    )
+    packages = ("dfn_ray", "pyarrow") if pool.format == "parquet" or mays else ("dfn_ray",)
+    return {
+        "reader": READER_VERSION,
+        "decoder": DECODER_VERSION,
+        **package_versions(packages),
+    }
 
 
 def decode_fingerprint(decode: Decode) -> dict[str, Any]:

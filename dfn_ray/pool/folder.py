@@ -12,10 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 from dfn_ray.config import Pool
 from dfn_ray.errors import MissingFileError
-from dfn_ray.pool.chunking import Group, Wanted, closing
+from dfn_ray.pool.chunking import Group, Wanted
 from dfn_ray.pool.members import IMAGE_EXTENSIONS, Role
+from dfn_ray.pool.opened import missing, require_size
 from dfn_ray.pool.samples import Draft
-from dfn_ray.pool.shard import Shard, ShardDamage
+from dfn_ray.pool.shard import Shard
 from dfn_ray.schema import Reason, ShardFault
 from dfn_ray.storage import File, files_below, folders_in, read_uri
 
@@ -28,13 +29,13 @@ def folder_groups(shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[Group]:
     root, _, name = shard.uri.rpartition("/")
     beside = folders_in(root)
     if name not in beside:
-        yield closing(ShardDamage(ShardFault.MISSING, "gone since it was listed"))
-        return
+        raise missing(shard.opened_at, MissingFileError(f"{shard.uri}: no such folder"))
     rest_bytes = shard.size_bytes  # of all files, so that what is passed by counts as well
     caption = (str(beside.index(name)) if pool.caption == "label" else name).encode()
     group, files = Group(0), list[tuple[Draft, File]]()
-    images = (file for file in files_below(shard.uri) if _is_image(file.name))
-    for row, file in enumerate(images):
+    found = files_below(shard.uri)
+    require_size(shard, sum(file.size_bytes for file in found))
+    for row, file in enumerate(file for file in found if _is_image(file.name)):
         if group.is_full(pool):
             _read(group, files, pool, wanted)
             rest_bytes -= group.bytes_read
@@ -74,7 +75,8 @@ def _bytes_of(item: tuple[Draft, File]) -> bytes | None:
     """The bytes of a file, None when it is gone since it was listed."""
     try:
         return read_uri(item[1].uri)
-    except MissingFileError:
+    except MissingFileError as error:
+        missing(item[1].uri, error)  # raises unless the store confirms it
         return None
 
 

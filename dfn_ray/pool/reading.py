@@ -1,30 +1,30 @@
-"""From a shard to its chunks as Arrow tables, and to single rows of it."""
+"""From a shard to its chunks as Arrow tables, and to single rows of it: the one boundary that exceptions meet.
+
+Beyond it there are only these: damage of content, as a reason of a sample or a fault of its shard; StorageError, when the
+store fails; ShardChangedError, when the shard is not the listed one; InputError, when a caller asks for rows that are not
+there; and what says nothing about the shard: MemoryError, a full disk, a package that is not installed. Anything else that
+a reader raises is the content's doing if reading the same bytes in a fresh process raises it again at the same row. Then
+the shard ends there with the fault `crashes_reader`. If not, it is a StorageError, and reading may be tried again.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from typing import IO
 
 import pyarrow as pa
 
 from dfn_ray.config import Pool
-from dfn_ray.errors import InputError, MissingFileError, StorageError
-from dfn_ray.pool.chunking import Group, Wanted, closing
-from dfn_ray.pool.folder import folder_groups
-from dfn_ray.pool.parquet import parquet_groups
+from dfn_ray.errors import DfnRayError, InputError, StorageError
+from dfn_ray.pool.chunking import Group, Wanted
+from dfn_ray.pool.examination import examine, verdict_on
+from dfn_ray.pool.groups import entered_at, format_of, groups_of
 from dfn_ray.pool.shard import Shard, ShardDamage
-from dfn_ray.pool.sniff import Format, sniff
-from dfn_ray.pool.tape import GzipTape, Tape
-from dfn_ray.pool.webdataset import tar_groups
+from dfn_ray.pool.sniff import Format
 from dfn_ray.schema import Chunk, ShardFault
-from dfn_ray.storage import open_uri
 
-_LISTED_FAULTS = {
-    ShardFault.MISSING: "not in the listing of its folder",
-    ShardFault.UNFINISHED: "no _stats.json beside it, which img2dataset writes last",
-}
+READER_VERSION = 2
+"""Part of every fingerprint. Raise it by one with each change after which a file gives other samples, in other chunks, under
+other uids, or fails them by other reasons; not for what only changes speed, messages or which errors are retried."""
 
 
 def iter_chunks(
@@ -36,35 +36,50 @@ def iter_chunks(
     Chunks whose first row is in `skip` are passed without being yielded; of a tar only their headers are read. The
     last chunk of a shard says so and carries what is wrong with the shard, without rows if it has none.
 
-    Raises StorageError when the store, not the shard, fails.
+    Raises StorageError when the store fails, ShardChangedError when the shard is not the one that was listed.
     """
     wanted = Wanted(skip=frozenset(skip))
-    for group in _groups(shard, pool, wanted):
-        if group.first_row not in wanted.skip:
-            yield group.chunk(shard), group.take_table(shard, pool, wanted)
+    row = passed_bytes = 0
+    try:
+        for group in groups_of(shard, pool, wanted):
+            after = group.next_row
+            if group.first_row not in wanted.skip:
+                yield group.chunk(shard), group.take_table(shard, pool, wanted)
+            row, passed_bytes = after, passed_bytes + group.bytes_read
+    except Exception as error:  # noqa: BLE001  recorded as the shard's fault, or raised again
+        damage = _damage(error, shard, pool, wanted, row)
+        end = Group(row, bytes_read=max(0, shard.size_bytes - passed_bytes))
+        end.end(damage)
+        yield end.chunk(shard), end.take_table(shard, pool, wanted)
 
 
 def read_rows(shard: Shard, pool: Pool, rows: Collection[int]) -> Iterator[pa.Table]:
     """The samples at `rows` (ordinals in the shard), in order, as tables with `SAMPLE_SCHEMA`.
 
     Images of other samples are not read from a tar, nor row groups without wanted rows from Parquet.
-    Raises InputError when the shard does not hold all of them (any more), StorageError when the store fails.
+    Raises InputError when the shard does not hold all of them (any more), and what `iter_chunks` raises.
     """
     missing = set(rows)
     if not missing:
         return
     wanted = Wanted(rows=frozenset(missing))
-    fault: str = ""
-    for group in _groups(shard, pool, wanted):
-        if group.fault is not None:
-            fault = f" ({group.fault}: {group.detail})"
-        table = group.take_table(shard, pool, wanted)
-        if table.num_rows:
-            missing.difference_update(table.column("row").to_pylist())
-            yield table
-        if not missing:
-            return
-    raise _changed(
+    fault, row = "", 0
+    try:
+        for group in groups_of(shard, pool, wanted):
+            after = group.next_row
+            if group.fault is not None:
+                fault = f" ({group.fault}: {group.detail})"
+            table = group.take_table(shard, pool, wanted)
+            if table.num_rows:
+                missing.difference_update(table.column("row").to_pylist())
+                yield table
+            if not missing:
+                return
+            row = after
+    except Exception as error:  # noqa: BLE001  recorded as the shard's fault, or raised again
+        damage = _damage(error, shard, pool, wanted, row)
+        fault = f" ({damage.fault}: {damage.detail})"
+    raise _absent(
         shard,
         f"{len(missing)} of the rows asked for are not there, the first is {min(missing)}{fault}",
     )
@@ -74,84 +89,60 @@ def read_chunk(shard: Shard, pool: Pool, chunk: Chunk) -> pa.Table:
     """The samples of a chunk that `iter_chunks` once gave: columns of `SAMPLE_SCHEMA`, `Chunk.rows` rows.
 
     Only its own bytes are read where it has an entry point (tars) and its own row groups in Parquet; else the headers
-    before it as well. Raises InputError when the shard no longer holds it, StorageError when the store fails.
+    before it as well. Raises InputError when the shard no longer holds it, and what `iter_chunks` raises.
     """
-    wanted = range(chunk.first_row, chunk.first_row + chunk.rows)
+    rows = range(chunk.first_row, chunk.first_row + chunk.rows)
     if chunk.at is None:
-        return pa.concat_tables(read_rows(shard, pool, wanted))
-    with _opened(shard, in_order=True) as file:
-        groups = tar_groups(Tape(file), pool, Wanted(), first_row=chunk.first_row, at=chunk.at)
-        try:
-            group = next(groups)
-        except ShardDamage as damage:
-            raise _changed(shard, f"{damage.fault}: {damage.detail}") from damage
-        if len(group.drafts) != chunk.rows:
-            raise _changed(shard, f"{len(group.drafts)} samples where {chunk.rows} were")
-        return group.take_table(shard, pool, Wanted())
+        return pa.concat_tables(read_rows(shard, pool, rows))
+    try:
+        group = next(entered_at(shard, pool, chunk.first_row, chunk.at))
+        found = len(group.drafts)
+        if found == chunk.rows:
+            return group.take_table(shard, pool, Wanted())
+    except ShardDamage as damage:
+        raise _absent(shard, f"{damage.fault}: {damage.detail}") from damage
+    except Exception as error:  # noqa: BLE001  raised again, or judged where the rows are read
+        _require_content(error, shard)
+        return pa.concat_tables(read_rows(shard, pool, rows))
+    raise _absent(shard, f"{found} samples where {chunk.rows} were")
 
 
 def sniffed(shard: Shard, pool: Pool) -> Format:
-    """The format of a shard. Raises ShardDamage when it has none or is not there."""
-    if pool.format == "folder":
-        return Format.FOLDER
-    with _opened(shard, in_order=False) as file:
-        return sniff(file, pool.format)
+    """The format of a shard. Raises ShardDamage when it has none or is not there, and what `iter_chunks` raises."""
+    try:
+        return format_of(shard, pool)
+    except ShardDamage:
+        raise
+    except Exception as error:
+        raise _damage(error, shard, pool, Wanted(), 0) from error
 
 
-def _changed(shard: Shard, how: str) -> InputError:
+def _damage(error: Exception, shard: Shard, pool: Pool, wanted: Wanted, row: int) -> ShardDamage:
+    """The damage that an exception of a reader stands for. Raises whatever is not the content's doing."""
+    _require_content(error, shard)
+    here, again = verdict_on(error, row), examine(shard, pool, wanted)
+    what = f"{here.error}: {here.message}"
+    if (again.row, again.error) == (here.row, here.error):
+        return ShardDamage(ShardFault.CRASHES_READER, what)
+    raise StorageError(
+        f"{shard.uri}: reading it failed at row {row:,} by {what}, and not so when it was read again in a fresh process "
+        f"({_said(again.error, again.signal)}); run again"
+    ) from error
+
+
+def _require_content(error: Exception, shard: Shard) -> None:
+    """Raise an error again that says nothing about a shard's content."""
+    if isinstance(error, DfnRayError | MemoryError | ImportError):
+        raise error
+    if (
+        isinstance(error, OSError) and error.errno is not None
+    ):  # pyarrow's for broken files have none
+        raise StorageError(f"{shard.uri}: cannot read it: {error}") from error
+
+
+def _said(error: str, signal: int) -> str:
+    return f"signal {signal} ended it" if signal else error or "nothing was raised"
+
+
+def _absent(shard: Shard, how: str) -> InputError:
     return InputError(f"{shard.uri}: {how}; the shard changed since it was read first")
-
-
-def _groups(shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[Group]:
-    """The chunks of a shard of whatever format; `bytes_read` of all adds up to its size."""
-    if pool.format == "folder":
-        yield from folder_groups(shard, pool, wanted)
-        return
-    given = 0
-    try:
-        with _opened(shard, in_order=not _looks_like_parquet(shard, pool)) as file:
-            size = file.seek(0, 2)
-            file.seek(0)
-            for group in _groups_of_file(file, replace(shard, size_bytes=size), pool, wanted):
-                if group.last:
-                    group.bytes_read = size - given
-                    if group.fault is None and not group.drafts:
-                        group.fault, group.detail = ShardFault.EMPTY, "no sample in it"
-                given += group.bytes_read
-                yield group
-    except ShardDamage as damage:
-        yield closing(damage)
-
-
-def _groups_of_file(file: IO[bytes], shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[Group]:
-    form = sniff(file, pool.format)
-    if form is Format.TAR:
-        yield from tar_groups(Tape(file), pool, wanted)
-    elif form is Format.TAR_GZIP:
-        yield from tar_groups(GzipTape(file), pool, wanted)
-    elif _looks_like_parquet(shard, pool):
-        yield from parquet_groups(file, shard, pool, wanted)
-    else:
-        with _opened(shard, in_order=False) as again:
-            yield from parquet_groups(again, shard, pool, wanted)
-
-
-def _looks_like_parquet(shard: Shard, pool: Pool) -> bool:
-    """The first guess, which only decides how the file is opened: Parquet is read here and there, tars in order."""
-    return pool.format == "parquet" or shard.name.endswith(".parquet")
-
-
-@contextmanager
-def _opened(shard: Shard, *, in_order: bool) -> Iterator[IO[bytes]]:
-    """The file of a shard. Raises ShardDamage when it is not there, StorageError when it cannot be read."""
-    if shard.fault is not None:
-        raise ShardDamage(shard.fault, _LISTED_FAULTS.get(shard.fault, "by its listing"))
-    try:
-        file = open_uri(shard.uri, in_order=in_order)
-    except MissingFileError as error:
-        raise ShardDamage(ShardFault.MISSING, "gone since it was listed") from error
-    with file:
-        try:
-            yield file
-        except OSError as error:
-            raise StorageError(f"{shard.uri}: cannot read it: {error}") from error

@@ -1,13 +1,17 @@
-"""Images and shards that kill or stall the process that decodes or reads them, as a bug in a library would.
+"""Images and shards that kill, stall or surprise the process that decodes or reads them, as a bug in a library would.
 
-`arm` teaches this process to really die on them; production code knows nothing of it. For Ray:
+`arm` teaches this process, and those it starts, to really die on them; production code knows nothing of it. For Ray:
 `ray.init(runtime_env={"worker_process_setup_hook": "dfn_ray.testing.lethal.arm"})`.
 """
 
 from __future__ import annotations
 
 import ctypes
+import json
+import os
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
@@ -23,8 +27,31 @@ READER_KILLER = "kills-its-reader"
 """Opening a local file with this in its name is a segmentation fault."""
 
 
+SURPRISE = "dfn_ray surprises its reader"
+"""Parsing JSON that holds this raises an OverflowError, which no reader expects of JSON."""
+_SITE = "import dfn_ray.testing.lethal as lethal; lethal.arm_process()"
+
+
 def arm() -> None:
-    """Make Pillow's JPEG plugin and fsspec of this process and its children fall for what is lethal."""
+    """Make Pillow, fsspec and json of this process, its forks and the Python processes that it starts fall for it all."""
+    arm_process()
+    folder = tempfile.mkdtemp(prefix="dfn_ray-lethal-")
+    # Python imports a module of this name when it starts.
+    (Path(folder) / "sitecustomize.py").write_text(_SITE)
+    paths = [folder, str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+
+
+def arm_process() -> None:
+    """Make Pillow's JPEG plugin, fsspec and json of this process fall for what is lethal."""
+    plain_loads = json.loads
+
+    def armed_loads(text: Any, *arguments: Any, **options: Any) -> Any:
+        if SURPRISE in (text if isinstance(text, str) else bytes(text).decode(errors="replace")):
+            raise OverflowError("a surprise\nwith a second line")
+        return plain_loads(text, *arguments, **options)
+
+    json.loads = armed_loads
     plain_open = LocalFileSystem._open
 
     def armed_open(self: Any, path: str, *arguments: Any, **options: Any) -> Any:

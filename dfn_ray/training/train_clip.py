@@ -17,6 +17,7 @@ from dfn_ray.config import Source, TrainRecipe, recipe_values
 from dfn_ray.errors import TrainingFailed, last_line
 from dfn_ray.flow.classnames import class_names, prompt_templates
 from dfn_ray.flow.datasets import connect
+from dfn_ray.flow.fingerprint import reading_versions
 from dfn_ray.flow.metrics import TrainingMetrics
 from dfn_ray.flow.uid_lists import open_uid_list
 from dfn_ray.flow.weights import load_network_of
@@ -86,7 +87,12 @@ def _fingerprint(recipe: TrainRecipe, network: FrozenNetwork) -> dict[str, Any]:
         del values["feed"][free]
     for free in ("cpus", "labels", "resources"):
         del values["decode"][free]
-    return {"training": values, "start": network.fingerprint()}
+    pools = [source.pool for source in recipe.sources]
+    return {
+        "training": values,
+        "start": network.fingerprint(),
+        "versions": [reading_versions(pool) for pool in pools],
+    }
 
 
 def _is_done(run: Run, recipe: TrainRecipe, target: int) -> bool:

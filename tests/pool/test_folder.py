@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dfn_ray.config import Pool
-from dfn_ray.errors import InputError
+from dfn_ray.errors import InputError, ShardChangedError
 from dfn_ray.pool import derive_uid, folder, iter_chunks, list_shards, read_rows
 from dfn_ray.storage import Store, files_below, read_uri
 
@@ -114,7 +115,9 @@ def test_what_is_gone_since_it_was_listed_is_missing(tmp_path, monkeypatch):
     assert table["reason"].to_pylist() == ["missing_image", None]
     monkeypatch.undo()
     (tmp_path / "y/a.jpg").unlink()
-    ((chunk, _),) = iter_chunks(kept, pool)
+    with pytest.raises(ShardChangedError, match="listed with 1 bytes, found with 0"):
+        list(iter_chunks(kept, pool))
+    ((chunk, _),) = iter_chunks(replace(kept, size_bytes=0), pool)
     assert chunk.fault == "empty_shard"
     (tmp_path / "y").rmdir()
     ((chunk, _),) = iter_chunks(kept, pool)

@@ -126,8 +126,9 @@ def test_what_is_not_a_tar_is_unreadable(read, data, form):
     assert form == "webdataset" or result.last.fault is ShardFault.UNREADABLE
 
 
-def test_a_shard_that_is_gone_is_missing(read, tmp_path):
-    for uri in (str(tmp_path / "gone.tar"), "memory://gone/gone.tar"):
+def test_a_shard_that_is_gone_is_missing(read, put, tmp_path):
+    beside = put(b"", name="00000.tar").uri.replace("00000.tar", "gone.tar")
+    for uri in (str(tmp_path / "gone.tar"), beside):
         result = read(Shard(uri, "gone.tar", 10))
         assert (result.rows, result.last.fault) == ([], ShardFault.MISSING)
 

@@ -1,0 +1,110 @@
+"""A shard read once more in a fresh process, which shows whether its content makes readers fail.
+
+The process imports this package and neither Ray nor torch; it may die without harm to the one that asks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dfn_ray.config import Pool
+from dfn_ray.errors import DfnRayError, StorageError
+from dfn_ray.pool.chunking import Wanted
+from dfn_ray.pool.groups import groups_of
+from dfn_ray.pool.shard import Shard
+from dfn_ray.schema import ShardFault
+
+TIMEOUT_S = 7200.0
+"""As long as a run waits for anything to move by default."""
+_START = "from dfn_ray.pool.examination import main; main()"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What became of reading a shard to its end."""
+
+    row: int = 0
+    """Row that would have come next where reading failed."""
+    error: str = ""
+    """Qualified name of the exception that reading raised; empty if none."""
+    message: str = ""
+    """First line of its message."""
+    own: bool = False
+    """True for an error that dfn_ray raises on purpose: the store's, or that of a changed shard."""
+    signal: int = 0
+    """Number of the signal that ended the process; 0 if none."""
+
+
+def verdict_on(error: Exception, row: int) -> Verdict:
+    """An exception as a verdict on the shard whose reading raised it."""
+    kind = type(error)
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    return Verdict(
+        row=row,
+        error=f"{module}{kind.__qualname__}",
+        message=(str(error).splitlines() or [""])[0][:500],
+        own=isinstance(error, DfnRayError),
+    )
+
+
+def examine(shard: Shard, pool: Pool, wanted: Wanted) -> Verdict:
+    """Read a shard in a fresh process, and say what became of it. Raises StorageError when that process cannot work."""
+    job = {
+        "shard": asdict(shard),
+        "pool": asdict(pool),
+        "skip": sorted(wanted.skip),
+        "rows": None if wanted.rows is None else sorted(wanted.rows),
+    }
+    paths = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
+    # Ray's runtime environments add folders to sys.path that no variable names.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*paths, *filter(None, sys.path)])}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _START],
+            input=json.dumps(job).encode(),
+            capture_output=True,
+            env=environment,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise StorageError(
+            f"{shard.uri}: reading it again did not end in {TIMEOUT_S:,.0f} s"
+        ) from error
+    if done.returncode < 0:
+        return Verdict(signal=-done.returncode)
+    if done.returncode:
+        why = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+        raise StorageError(f"{shard.uri}: reading it again in a fresh process failed: {why}")
+    return Verdict(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def main() -> None:
+    """Read the shard that standard input describes, and write the verdict to standard output."""
+    job: dict[str, Any] = json.load(sys.stdin)
+    fault = job["shard"]["fault"]
+    shard = Shard(**job["shard"] | {"fault": ShardFault(fault) if fault else None})
+    pool = Pool(**job["pool"] | {"uri": tuple(job["pool"]["uri"])})
+    rows = None if job["rows"] is None else frozenset(job["rows"])
+    verdict = _read(shard, pool, Wanted(skip=frozenset(job["skip"]), rows=rows))
+    sys.stdout.write(f"\n{json.dumps(asdict(verdict))}\n")
+
+
+def _read(shard: Shard, pool: Pool, wanted: Wanted) -> Verdict:
+    row = 0
+    try:
+        for group in groups_of(shard, pool, wanted):
+            after = group.next_row
+            if group.first_row not in wanted.skip:
+                group.take_table(shard, pool, wanted)
+            row = after
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001  recorded in the verdict, whatever it is
+        return verdict_on(error, row)
+    return Verdict(row=row)

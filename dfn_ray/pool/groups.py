@@ -1,0 +1,92 @@
+"""The chunks of a shard as its format's reader gives them; whatever a reader raises passes through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import IO, cast
+
+from dfn_ray.config import Pool
+from dfn_ray.pool.chunking import Group, Wanted, closing
+from dfn_ray.pool.folder import folder_groups
+from dfn_ray.pool.opened import ShardFile, opened, require_same
+from dfn_ray.pool.parquet import parquet_groups
+from dfn_ray.pool.shard import Shard, ShardDamage
+from dfn_ray.pool.sniff import Format, sniff
+from dfn_ray.pool.tape import GzipTape, Tape
+from dfn_ray.pool.webdataset import tar_groups
+from dfn_ray.schema import ShardFault
+
+
+def groups_of(shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[Group]:
+    """The chunks of a shard of whatever format, damage as the fault of the last; `bytes_read` of all adds up to its size.
+
+    Raises StorageError when the store fails, ShardChangedError when the shard is not the listed one, and anything that a
+    reader does not expect of a file's content.
+    """
+    try:
+        yield from (
+            folder_groups(shard, pool, wanted)
+            if pool.format == "folder"
+            else _of_file(shard, pool, wanted)
+        )
+    except ShardDamage as damage:
+        yield closing(damage)
+
+
+def entered_at(shard: Shard, pool: Pool, first_row: int, at: int) -> Iterator[Group]:
+    """The chunks of a tar from the one on that is entered at byte `at`. Raises ShardDamage as well."""
+    with opened(shard, in_order=True) as file:
+        yield from tar_groups(Tape(_plain(file)), pool, Wanted(), first_row=first_row, at=at)
+
+
+def format_of(shard: Shard, pool: Pool) -> Format:
+    """The format of a shard. Raises ShardDamage when it has none or is not there."""
+    if pool.format == "folder":
+        return Format.FOLDER
+    with opened(shard, in_order=False) as file:
+        return sniff(_plain(file), pool.format)
+
+
+def _of_file(shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[Group]:
+    given = 0
+    with opened(shard, in_order=not _looks_like_parquet(shard, pool)) as file:
+        sized = replace(shard, size_bytes=file.size_bytes)
+        for group in _by_format(file, sized, pool, wanted):
+            if group.last:
+                file.require_same_size()
+                if group.fault is not None:
+                    require_same(shard)
+                group.bytes_read = file.size_bytes - given
+                if group.fault is None and not group.drafts:
+                    group.fault, group.detail = ShardFault.EMPTY, "no sample in it"
+            if file.error is not None:
+                return  # `opened` raises it, so that nothing is taken for the content of the file
+            given += group.bytes_read
+            yield group
+
+
+def _by_format(file: ShardFile, shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[Group]:
+    form = sniff(_plain(file), pool.format)
+    if form is Format.TAR:
+        yield from tar_groups(Tape(_plain(file)), pool, wanted)
+    elif form is Format.TAR_GZIP:
+        yield from tar_groups(GzipTape(_plain(file)), pool, wanted)
+    elif _looks_like_parquet(shard, pool):
+        yield from parquet_groups(_plain(file), shard, pool, wanted)
+    else:
+        with opened(shard, in_order=False) as again:
+            for group in parquet_groups(_plain(again), shard, pool, wanted):
+                if again.error is not None:
+                    return
+                yield group
+
+
+def _looks_like_parquet(shard: Shard, pool: Pool) -> bool:
+    """The first guess, which only decides how the file is opened: Parquet is read here and there, tars in order."""
+    return pool.format == "parquet" or shard.name.endswith(".parquet")
+
+
+def _plain(file: ShardFile) -> IO[bytes]:
+    # A ShardFile has of a file what readers call: read, seek, tell, closed and close.
+    return cast("IO[bytes]", file)
