@@ -85,12 +85,10 @@ def open_image(data: bytes | memoryview) -> Image.Image:
 
 
 def _why_unreadable(data: bytes | memoryview, form: ImageFormat) -> Reason:
-    if _has_foreign_pixels(data, form):
-        return Reason.UNSUPPORTED_PIXELS
     # A JPEG without a frame header has no size: as damaged as any other file without a header.
     if form.name != "JPEG" and ends_early(data, form.name):
         return Reason.TRUNCATED_IMAGE
-    return Reason.DECODE_ERROR
+    return Reason.UNSUPPORTED_PIXELS if _has_foreign_pixels(data, form) else Reason.DECODE_ERROR
 
 
 _FOREIGN_PIXELS = ("unknown pixel mode", "-bit layers", "-layer images", "Unsupported BMP pixel")

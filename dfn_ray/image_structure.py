@@ -123,30 +123,36 @@ def _iso_ends_early(data: bytes) -> bool:
 
 _TIFF_PLACES = (273, 324)  # StripOffsets, TileOffsets
 _TIFF_SIZES = (279, 325)  # StripByteCounts, TileByteCounts
-_TIFF_TYPES = {3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+_TIFF_INTEGERS = {3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+_TIFF_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8} | {
+    13: 4, 16: 8, 17: 8, 18: 8
+}  # fmt: skip
 
 
 def _tiff_ends_early(data: bytes) -> bool:
-    """Whether the directory, or a strip or tile that it names, lies beyond the end."""
+    """Whether the directory, values that it points to, or a strip or tile lie beyond the end."""
     order = "<" if data[:2] == b"II" else ">"
-    big = data[2 if order == ">" else 3] == 43 or data[2] == 43
-    count, entry, number = ("Q", "HHQ", "Q") if big else ("H", "HHI", "I")
+    big = 43 in data[2:4]
+    entry, number = (order + "HHQ", order + "Q") if big else (order + "HHI", order + "I")
+    found: dict[int, tuple[int, ...]] = {}
     try:
-        at = struct.unpack_from(order + number, data, 8 if big else 4)[0]
-        entries = struct.unpack_from(order + count, data, at)[0]
-        at += struct.calcsize(order + count)
-        size_bytes = struct.calcsize(order + entry + number)
-        found = {}
-        for index in range(min(entries, 4096)):
-            begin = at + index * size_bytes
-            tag, kind, values = struct.unpack_from(order + entry, data, begin)
-            if tag in _TIFF_PLACES + _TIFF_SIZES and kind in _TIFF_TYPES and values < len(data):
-                form = f"{order}{values}{_TIFF_TYPES[kind]}"
-                begin += struct.calcsize(order + entry)
-                if struct.calcsize(form) > struct.calcsize(number):
-                    begin = struct.unpack_from(order + number, data, begin)[0]
+        at = struct.unpack_from(number, data, 8 if big else 4)[0]
+        count = order + ("Q" if big else "H")
+        entries = struct.unpack_from(count, data, at)[0]
+        at += struct.calcsize(count)
+        for _ in range(min(entries, 4096)):
+            tag, kind, values = struct.unpack_from(entry, data, at)
+            begin = at + struct.calcsize(entry)
+            at = begin + struct.calcsize(number)
+            size = values * _TIFF_TYPE_BYTES.get(kind, 0)
+            if size > at - begin:
+                begin = struct.unpack_from(number, data, begin)[0]
+            if begin + size > len(data):
+                return True
+            if tag in _TIFF_PLACES + _TIFF_SIZES and kind in _TIFF_INTEGERS:
+                form = f"{order}{values}{_TIFF_INTEGERS[kind]}"
                 found[tag] = struct.unpack_from(form, data, begin)
-    except struct.error:  # it would be read beyond the end
+    except struct.error:  # the directory goes beyond the end
         return len(data) >= 8
     return any(
         place + size > len(data)

@@ -29,6 +29,8 @@ _STATES_EARLY_END = frozenset({"JPEG", "MPO", "PNG", "GIF"})
 _JPEG_BLANK = frozenset({127, 128})
 """What libjpeg gives for blocks that it has no data for, in every colour space."""
 
+_STRIP_ROWS = 64
+
 
 class UndecodableImageError(Exception):
     """An image whose header can be read and whose pixels cannot be used."""
@@ -78,12 +80,20 @@ def _what_is_there(data: bytes | memoryview) -> Image.Image | None:
             bands = [band.getextrema() for band in image.split()]
             blank = all(low == high and low in _JPEG_BLANK for low, high in bands)
         else:
-            other = np.asarray(_load_leniently(data, _fill_differently))
-            same = np.asarray(image) == other
-            blank = not (same.all(axis=2) if same.ndim == 3 else same).any()
+            blank = not _agree_somewhere(image, _load_leniently(data, _fill_differently))
     except DECODER_ERRORS:
         return None
     return None if blank else image
+
+
+def _agree_somewhere(one: Image.Image, other: Image.Image) -> bool:
+    """Whether any pixel is equal, looked at in strips, for the sake of memory and because the first rows mostly are."""
+    for top in range(0, one.height, _STRIP_ROWS):
+        box = (0, top, one.width, min(top + _STRIP_ROWS, one.height))
+        same = np.asarray(one.crop(box)) == np.asarray(other.crop(box))
+        if (same.all(axis=2) if same.ndim == 3 else same).any():
+            return True
+    return False
 
 
 def _load_leniently(
