@@ -13,7 +13,6 @@ The header is judged before anything is decoded, and all of it runs in a forked 
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -46,8 +45,8 @@ class DecodedImages:
     """int32 (N,), from the header; 0 if unknown."""
     reason: list[Reason | None]
     """Why an image has no pixels; None if it has, or if none was given."""
-    notes: Mapping[Note, int] = field(default_factory=dict)
-    """How many of the images with pixels were decoded in an unusual way."""
+    notes: Mapping[str, int] = field(default_factory=dict)
+    """How many of the images with pixels were decoded in an unusual way, by `Note`."""
 
 
 class SampleTransform(Protocol):
@@ -138,7 +137,7 @@ def decode_images(
         width=size_N2[:, 0].copy(),
         height=size_N2[:, 1].copy(),
         reason=[_CODES[code - 1] if code else None for code in code_N.tolist()],
-        notes=+Counter(dict(counts)),
+        notes={note.value: number for note, number in counts if number},
     )
 
 
@@ -167,7 +166,15 @@ def _pixels(
         rgb, partial = load_rgb(image, data, score_truncated=score_truncated)
         if partial:
             notes.add(Note.TRUNCATED_SCORED)
-    return [transform.pixels_HWC(rgb, size) for transform in transforms], notes
+    results = [transform.pixels_HWC(rgb, size) for transform in transforms]
+    if Note.TRUNCATED_SCORED in notes and any(_is_flat(pixels_HWC) for pixels_HWC in results):
+        raise UndecodableImageError(Reason.TRUNCATED_IMAGE)
+    return results, notes
+
+
+def _is_flat(pixels_HWC: np.ndarray) -> bool:
+    """Whether all pixels are equal: of a file that ends early, the crop may hold nothing but the decoder's fill."""
+    return bool((pixels_HWC == pixels_HWC[0, 0]).all())
 
 
 _JPEG_FORMATS = ("JPEG", "MPO")

@@ -75,12 +75,10 @@ def _what_is_there(data: bytes | memoryview) -> Image.Image | None:
     """What Pillow decodes of a file that ends early, its own fill elsewhere; None when that is all of it."""
     try:
         image = _load_leniently(data)
-        if image.format in ("JPEG", "MPO"):
-            # libjpeg fills in by itself; Pillow's memory shows nothing.
+        blank = not _agree_somewhere(image, _load_leniently(data, _fill_differently))
+        if image.format in ("JPEG", "MPO"):  # libjpeg also fills in by itself
             bands = [band.getextrema() for band in image.split()]
-            blank = all(low == high and low in _JPEG_BLANK for low, high in bands)
-        else:
-            blank = not _agree_somewhere(image, _load_leniently(data, _fill_differently))
+            blank = blank or all(low == high and low in _JPEG_BLANK for low, high in bands)
     except DECODER_ERRORS:
         return None
     return None if blank else image

@@ -175,7 +175,7 @@ def _look(shard: Shard, pool: Pool, seen: _Seen, per_shard: int) -> list[Example
                 seen.statuses[row["reason"]] += 1
                 continue
             form, width, height, reason = _header(row["image"])
-            if reason in _REFUSED:
+            if reason is not None and reason in _REFUSED:
                 seen.statuses[reason.value] += 1
                 continue
             seen.statuses["readable"] += 1
