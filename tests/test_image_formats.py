@@ -104,3 +104,13 @@ def test_the_list_loads_neither_pillow_nor_torch():
     code = "import sys, dfn_ray.image_formats; print({'PIL', 'torch', 'ray'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("format", [form.name for form in FORMATS if form.decoded])
+def test_an_exported_image_keeps_its_bytes_under_the_ending_of_its_format(format):
+    from dfn_ray.filtering.export import _members
+
+    data = written(format)
+    row = {"image": data, "text": "a card", "metadata": None, "uid": "0" * 32}
+    assert next(_members(row)) == (ENDINGS[format], data)
+    assert next(_members(row | {"image": b"no image"}))[0] == "jpg"
