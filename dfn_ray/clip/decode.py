@@ -109,20 +109,24 @@ def decode_images(
         data = memoryview(data).cast("B")  # Arrow's are of signed bytes, which simplejpeg refuses
         try:
             image = open_image(data)
-            size_N2[index] = image.size
-            reason = accept(index, *image.size)
-            if image.width * image.height > max_pixels:
-                reason = Reason.TOO_MANY_PIXELS
-            if reason is None:
+        except UnreadableImageError as error:
+            code_N[index] = 1 + _CODES.index(error.reason)
+            return
+        size_N2[index] = image.size
+        reason = accept(index, *image.size)
+        if image.width * image.height > max_pixels:
+            reason = Reason.TOO_MANY_PIXELS
+        if reason is None:
+            try:
                 own = [transform.of_sample(index) for transform in distinct]
                 results, notes = _pixels(image, data, own, mode, on_truncated == "score")
                 for array, pixels_HWC in zip(pixels, results, strict=True):
                     array[index] = pixels_HWC
                 note_NK[index] = [note in notes for note in _NOTES]
-        except (UnreadableImageError, UndecodableImageError) as error:
-            reason = error.reason
-        except DECODER_ERRORS:
-            reason = Reason.DECODE_ERROR
+            except (UnreadableImageError, UndecodableImageError) as error:
+                reason = error.reason
+            except DECODER_ERRORS:
+                reason = Reason.DECODE_ERROR
         if reason is not None:
             code_N[index] = 1 + _CODES.index(reason)
 
