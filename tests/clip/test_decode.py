@@ -125,7 +125,7 @@ def test_fast_pixels_are_close_and_other_formats_exact():
     difference = np.abs(fast.pixels[0].astype(int) - exact.pixels[0]).mean(axis=(1, 2, 3))
     for name, value in zip(USUAL, difference, strict=True):
         assert value < 4 if "jpeg" in name else value == 0, name
-        assert value > 0 or "jpeg" not in name  # the scaled decode was really taken
+    assert difference[0] > 0  # the scaled decode was really taken
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
