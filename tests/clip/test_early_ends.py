@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from tests.clip.test_decode import SQUASH, TRANSFORM, USUAL, decoded
 
 PHOTO = photo(160, 120)
 MODES = ("exact", "fast")
+PADDED = replace(TRANSFORM, resize_mode="longest", fill_color=90)
 
 
 def deflated_tiff() -> bytes:
@@ -107,9 +109,16 @@ def test_a_file_of_which_nothing_was_decoded_is_never_scored(on_truncated, more_
         for format in ("jpeg", "png", "bmp", "gif")
     ]
     for mode in MODES:
-        result = decoded(*cut, mode=mode, on_truncated=on_truncated)
+        # Its padding gives the network something else than the fill to look at.
+        result = decoded(*cut, mode=mode, on_truncated=on_truncated, transforms=[PADDED])
         assert result.reason == [Reason.TRUNCATED_IMAGE] * len(cut)
         assert result.notes == {}
+
+
+def test_a_file_of_which_the_crop_shows_nothing_is_not_scored():
+    tall = encoded(photo(64, 640), "PNG")
+    result = decoded(tall[: len(tall) // 10], tall[: len(tall) // 2])
+    assert result.reason == [Reason.TRUNCATED_IMAGE, None]
 
 
 @pytest.mark.parametrize("name", PARTLY | WHOLE_OR_NOT)
