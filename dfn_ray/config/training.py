@@ -250,6 +250,11 @@ class TrainRecipe:
     """Of order, augmentation and templates."""
     ensemble_alpha: float | None = None
     """WiSE-FT: the result is (1 - alpha) * start + alpha * trained, 0 to 1. None: trained alone."""
+    max_failed_fraction: float = 0.25
+    """Error budget, as in filtering: no run where more than this share of a source's samples failed in reading, 0 to 1,
+    or of all samples in reading and decoding. Judged before workers start, from 10,000 samples on, and at the end."""
+    max_bad_shard_fraction: float = 0.25
+    """Error budget, as in filtering: no run where more than this share of a source's shards is bad, 0 to 1."""
     optimizer: Optimizer = field(default_factory=Optimizer)
     augmentation: Augmentation | None = field(default_factory=Augmentation)
     decode: Decode = field(default_factory=Decode)
@@ -266,6 +271,8 @@ class TrainRecipe:
         at_least("samples_seen", self.samples_seen, 1)
         at_least("batch_size", self.batch_size, 1)
         at_least("accumulate", self.accumulate, 1)
+        between("max_failed_fraction", self.max_failed_fraction, 0.0, 1.0)
+        between("max_bad_shard_fraction", self.max_bad_shard_fraction, 0.0, 1.0)
         if self.samples_seen < self.batch_size:
             raise ValueError(
                 f"samples_seen: need at least one batch of {self.batch_size}, got {self.samples_seen}"

@@ -64,7 +64,7 @@ def feeding(source, augmentation=None, captions=None):
 def rows(blocks):
     return {
         k: np.concatenate([block[k] for block in blocks])
-        for k in ("image", "text", "place", "failed")
+        for k in ("image", "text", "place", "counts")
     }
 
 
@@ -90,7 +90,7 @@ def test_the_places_of_a_group_and_what_was_seen_cover_it_without_overlap(
         )
         assert len(still_open) == 0 or again == []
         reached = (found["place"][:, 2] - found["place"][:, 1]).sum()
-        assert reached == len(found["text"]) + found["failed"].sum()
+        assert reached == len(found["text"]) + found["counts"].sum()
 
 
 def test_a_pass_has_every_good_sample_once_and_counts_the_bad_ones(tmp_path):
@@ -102,7 +102,7 @@ def test_a_pass_has_every_good_sample_once_and_counts_the_bad_ones(tmp_path):
     ]
     found = rows(blocks)
     assert len({row.tobytes() for row in found["text"]}) == len(found["text"]) == 58
-    assert found["failed"].sum() == 2
+    assert found["counts"].sum() == 2
 
 
 def test_what_is_fed_after_a_resume_is_what_would_have_come(tmp_path):
