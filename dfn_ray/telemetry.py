@@ -11,10 +11,19 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
+from dfn_ray.schema import Note
+
 RATE_WINDOW_S = 60.0
 """Rates are over this window, so that a slow start does not spoil the time left for hours."""
 LINE_EVERY_S = 30.0
 TERMINAL_EVERY_S = 0.5
+NOTES = {
+    Note.METADATA_REPLACED: "metadata holds values that JSON cannot, replaced",
+    Note.TRUNCATED_SCORED: "scored although they end early",
+    Note.DECODED_EXACTLY: "decoded exactly, too damaged for the fast way",
+    Note.CAPTION_CUT: "captions cut to what the tokenizer looks at",
+}
+"""Notes as tables say them."""
 
 
 class StatusLine:
@@ -61,15 +70,22 @@ class Progress:
         self._done_bytes = 0
         self._samples = 0
         self._counts: Counter[str] = Counter()
+        self._notes: Counter[str] = Counter()
         self._recent: deque[tuple[float, int, int]] = deque([(clock(), 0, 0)])
         self._seen: dict[str, float] = {}
         self._start = clock()
         self._stage = stage
 
-    def resume(self, samples: int, done_bytes: int, counts: Mapping[str, int]) -> None:
+    def resume(
+        self,
+        samples: int,
+        done_bytes: int,
+        counts: Mapping[str, int],
+        notes: Mapping[str, int] | None = None,
+    ) -> None:
         """Start from what an earlier attempt committed; rates count only what is done from here."""
         self._samples, self._done_bytes = samples, done_bytes
-        self._counts = Counter(counts)
+        self._counts, self._notes = Counter(counts), Counter(notes or {})
         self._recent = deque([(self._clock(), samples, done_bytes)])
 
     def add(
@@ -78,12 +94,14 @@ class Progress:
         done_bytes: int,
         counts: Mapping[str, int],
         *,
+        notes: Mapping[str, int] | None = None,
         scorers: Iterable[str] = (),
     ) -> None:
         """Count a committed part and who scored it, and say so when it is time."""
         self._samples += samples
         self._done_bytes += done_bytes
         self._counts.update(counts)
+        self._notes.update(notes or {})
         now = self._clock()
         self._recent.append((now, self._samples, self._done_bytes))
         self._seen.update(dict.fromkeys(scorers, now))
@@ -122,8 +140,10 @@ class Progress:
         self._status.say(text, stays=True)
 
     def close(self) -> None:
-        """Leave the last state standing."""
+        """Leave the last state standing, and below it a line per note."""
         self.say(f"{self.line()} | {duration(self._clock() - self._start)} in all")
+        if self._notes:
+            self.say(table(note_rows(self._notes)))
 
 
 class TrainingProgress:
@@ -212,6 +232,16 @@ def table(rows: Sequence[tuple[str, int | str]], *, total: int | None = None) ->
     return "\n".join(lines)
 
 
+def note_rows(notes: Mapping[str, int]) -> list[tuple[str, int | str]]:
+    """A row of a table for each note: its sentence, and how many samples have it."""
+    sentences: dict[str, str] = {note.value: sentence for note, sentence in NOTES.items()}
+    return [
+        (sentences.get(name, name.replace("_", " ")), count)
+        for name, count in sorted(notes.items())
+        if count
+    ]
+
+
 def grid(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int) -> str:
     """Columns under a header; those from `numbers` on are aligned to the right."""
     lines = [list(header), *(list(row) for row in rows)]
@@ -239,6 +269,7 @@ def selection_table(run_uri: str, value: Mapping[str, Any]) -> str:
             ("    below the threshold", counts["scored"] - kept),
         ]
     rows.append(("    kept", kept))
+    rows += note_rows(value.get("notes", {}))
     lines = [table(rows, total=samples)]
     if value["threshold"] is not None:
         ties = f"; {value['at']:,} samples share it" if value["at"] > 1 else ""

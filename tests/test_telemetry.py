@@ -103,3 +103,24 @@ def test_the_accounting_table_balances_line_by_line():
     assert "threshold 0.250000 on dfn; 2 samples share it" in lines
     assert "bad shard a.tar: empty_shard" in lines
     assert "1 kept samples repeat another one's uid" in lines
+
+
+def test_notes_stand_in_the_end_table_and_below_the_last_line_of_progress():
+    stream = io.StringIO()
+    progress = Progress(100, stream=stream, clock=Clock())
+    progress.resume(10, 10, {"scored": 10}, {"truncated_scored": 2})
+    progress.add(5, 5, {"scored": 5}, notes={"truncated_scored": 1, "decoded_exactly": 1_000})
+    progress.close()
+    assert [" ".join(line.split()) for line in stream.getvalue().splitlines()[1:]] == [
+        "decoded exactly, too damaged for the fast way 1,000",
+        "scored although they end early 3",
+    ]
+    value = {
+        "counts": {"scored": 20}, "samples": 20, "k": 3, "threshold": None, "state": "final",
+        "notes": {"truncated_scored": 12, "something_new": 1, "caption_cut": 0},
+    }  # fmt: skip
+    lines = [" ".join(line.split()) for line in selection_table("run", value).splitlines()]
+    assert "scored although they end early 12 60.00%" in lines
+    assert "something new 1 5.00%" in lines
+    assert not any("captions cut" in line for line in lines)
+    assert "end early" not in selection_table("run", value | {"notes": {}})

@@ -85,9 +85,13 @@ class Decode:
 
     mode: Literal["exact", "fast"] = "exact"
     """`exact`: Pillow, the pixels that open_clip's own transform sees. `fast`: libjpeg's scaled decode for
-    JPEGs, several times faster, scores drift slightly (docs/experiments.md)."""
+    JPEGs, about twice as fast, scores drift slightly (docs/experiments.md); damaged JPEGs are decoded exactly, and
+    counted. Under both, float and 32-bit integer greyscale is scaled by the range of its values, 0..1, 0..255 or
+    0..65535; any other range fails with `unsupported_pixels`."""
     on_truncated: Literal["score", "fail"] = "score"
-    """A JPEG that ends early: `score` what is there (as DataComp's own scorer does) or `fail` it."""
+    """An image that ends early, of any format: `score` what is there (as DataComp's own scorer does) and count it, or
+    `fail` it with `truncated_image`. One of which nothing was decoded fails under both (WebP and AVIF are decoded whole
+    or not at all), and so does damage that is no early end: `decode_error`."""
     max_pixels: int = 89_478_485
     """Images with more pixels in their header fail before decoding. Default: Pillow's decompression bomb limit."""
     timeout_s: float = 60.0

@@ -1,7 +1,7 @@
 """A finished run's subset in the formats of other trainers: DataComp's uid list and WebDataset tars.
 
 The tars are what DataComp's resharder writes: `{:08d}.tar` with `{uid}-{j}.{jpg|png|webp},txt,json`
-members, `{:08d}_stats.json`, `sizes.json` (which open_clip reads) and `meta.json` (whose
+members (an image of another format under its own ending: open_clip's loader passes those by), `{:08d}_stats.json`, `sizes.json` (which open_clip reads) and `meta.json` (whose
 `output_shard_count` and `output_shard_format` DataComp's train.py reads). `export.json` is ours: it is written
 first and says what the folder is an export of, so that two exports never mix.
 """
@@ -24,6 +24,7 @@ from dfn_ray.errors import InputError
 from dfn_ray.filtering.select_run import SELECTION, State
 from dfn_ray.filtering.uid_list import UID_LIST
 from dfn_ray.flow.datasets import connect, each
+from dfn_ray.image_formats import extension_of
 from dfn_ray.manifest import (
     SUBSET,
     Run,
@@ -39,8 +40,6 @@ SHARD_SAMPLES = 10_000
 SHARD_FORMAT = "{:08d}.tar"
 EXPORT = "export.json"
 _SIZES, _META, _UIDS = "sizes.json", "meta.json", "sample_ids.npy"
-
-_EXTENSIONS = ((b"\xff\xd8", "jpg"), (b"\x89PNG", "png"), (b"RIFF", "webp"), (b"GIF8", "gif"))
 
 
 def export_uids(run_uri: str, out_uri: str) -> int:
@@ -176,8 +175,8 @@ class _TarWriter:
 
 def _members(row: dict) -> Iterator[tuple[str, bytes]]:
     image = row["image"]
-    extension = next((e for magic, e in _EXTENSIONS if image.startswith(magic)), "jpg")
-    yield extension, image
+    # A uid list may keep what no decoder has seen: as .jpg it is the sample's image still, and fails there.
+    yield extension_of(image) or "jpg", image
     yield "txt", row["text"].encode()
     values = json.loads(row["metadata"]) if row["metadata"] else {}
     own = {k: v for k, v in row.items() if k.startswith("score_") or k in ("uid", "shard", "row")}

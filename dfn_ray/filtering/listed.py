@@ -58,7 +58,7 @@ def materialize_listed(
     ledger = scan_ledger(run.store, run.fingerprint)
     total_bytes = sum(shard.size_bytes for shard in shards)
     progress = Progress(total_bytes, stage="reading")
-    progress.resume(ledger.samples, ledger.bytes_read, ledger.counts)
+    progress.resume(ledger.samples, ledger.bytes_read, ledger.counts, ledger.notes)
     metrics = PoolMetrics(run_uri, shards=len(shards), total_bytes=total_bytes)
     metrics.resume(ledger)
     connect()

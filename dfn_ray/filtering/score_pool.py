@@ -120,7 +120,7 @@ def _open_job(recipe: Recipe) -> ScoringJob:
     ledger = scan_ledger(run.store, run.fingerprint)
     total_bytes = sum(shard.size_bytes for shard in shards)
     progress = Progress(total_bytes)
-    progress.resume(ledger.samples, ledger.bytes_read, ledger.counts)
+    progress.resume(ledger.samples, ledger.bytes_read, ledger.counts, ledger.notes)
     metrics = PoolMetrics(
         recipe.run_uri,
         shards=len(shards),

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -63,6 +64,7 @@ class Committed:
             sum(chunk.rows for chunk in self.chunks),
             sum(chunk.bytes_read for chunk in self.chunks),
             self.counts,
+            notes=sum((Counter(chunk.notes) for chunk in self.chunks), Counter()),
             scorers=self.scorers,
         )
         metrics.add(self.chunks, self.counts, self.score_buckets, ledger)

@@ -60,6 +60,7 @@ class PoolMetrics:
         self._chunks = _counter("chunks", "Chunks committed")
         self._parts = _counter("parts", "Parts committed")
         self._bad_shards = _counter("bad_shards", "Shards that gave fewer samples", "fault")
+        self._notes = _counter("notes", "Samples handled in an unusual way", "note")
         self._scores = _counter("scores", "Scores committed that are at most le", "network", "le")
         self._gauges = _Gauges(
             self._run,
@@ -98,6 +99,8 @@ class PoolMetrics:
         for chunk in chunks:
             if chunk.fault is not None:
                 _count(self._bad_shards, 1, self._run | {"fault": chunk.fault.value})
+            for note, count in chunk.notes.items():
+                _count(self._notes, count, self._run | {"note": str(note)})
         if buckets and self._network is not None:
             tags = self._run | {"network": self._network}
             for end, count in zip((*SCORE_BOUNDARIES, float("inf")), buckets, strict=True):

@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from dfn_ray.config import Pool
 from dfn_ray.errors import MissingFileError
+from dfn_ray.image_formats import IMAGE_EXTENSIONS, UNSUPPORTED_EXTENSIONS
 from dfn_ray.pool.chunking import Group, Wanted, closing
-from dfn_ray.pool.members import IMAGE_EXTENSIONS, Role
+from dfn_ray.pool.members import Role
 from dfn_ray.pool.samples import Draft
 from dfn_ray.pool.shard import Shard, ShardDamage
 from dfn_ray.schema import Reason, ShardFault
@@ -79,4 +80,5 @@ def _bytes_of(item: tuple[Draft, File]) -> bytes | None:
 
 
 def _is_image(name: str) -> bool:
-    return not name.startswith(".") and name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS
+    ending = name.rpartition(".")[2].lower()
+    return not name.startswith(".") and ending in IMAGE_EXTENSIONS | UNSUPPORTED_EXTENSIONS

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
-from PIL import Image
 
 from dfn_ray.config import Decode, Pool
+from dfn_ray.image_files import UnreadableImageError, open_image
 from dfn_ray.pool.listing import list_shards
 from dfn_ray.pool.reading import iter_chunks, sniffed
 from dfn_ray.pool.shard import Shard, ShardDamage
 from dfn_ray.pool.uid import derive_uid
 from dfn_ray.schema import Reason
+from dfn_ray.telemetry import note_rows
 
 MAX_PIXELS = Decode().max_pixels
 """Images with more are `too_many_pixels`, as filtering has it by default."""
-_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_REFUSED = (Reason.UNSUPPORTED_IMAGE, Reason.UNSUPPORTED_PIXELS, Reason.TOO_MANY_PIXELS)
+"""What an image's header says for good; of other faults the header alone may be the fault."""
 _QUANTILES = {"min": 0.0, "p5": 0.05, "p50": 0.5, "p95": 0.95, "max": 1.0}
 
 
@@ -66,6 +66,8 @@ class PoolReport:
     """Samples seen whose uid another sample seen has as well."""
     derived_uids: int
     """Readable samples seen whose uid is made of shard and key, because they bring none."""
+    notes: dict[str, int]
+    """Samples that were read in an unusual way, by note."""
     examples: tuple[ExampleRow, ...]
 
     def lines(self) -> list[str]:
@@ -82,6 +84,7 @@ class PoolReport:
                 for name, values in self.quantiles.items()
             ),
             f"uids         {self.duplicate_uids:,} duplicates among the samples seen",
+            *(f"note         {count:,} {sentence}" for sentence, count in note_rows(self.notes)),
             *(f"bad shard    {name}: {what}" for name, what in self.shard_faults.items()),
             *(
                 f"example      {row.uid}  {row.key}  {row.width}x{row.height}  {row.image_bytes:,} B  "
@@ -101,6 +104,7 @@ class _Seen:
     image_formats: Counter[str] = field(default_factory=Counter)
     uids: Counter[str] = field(default_factory=Counter)
     derived_uids: int = 0
+    notes: Counter[str] = field(default_factory=Counter)
     widths: list[int] = field(default_factory=list)
     heights: list[int] = field(default_factory=list)
     caption_chars: list[int] = field(default_factory=list)
@@ -148,6 +152,7 @@ def inspect_pool(
         },
         duplicate_uids=count - len(seen.uids),
         derived_uids=seen.derived_uids,
+        notes=dict(seen.notes),
         examples=tuple(examples[:samples]),
     )
 
@@ -161,6 +166,7 @@ def _look(shard: Shard, pool: Pool, seen: _Seen, per_shard: int) -> list[Example
     examples: list[ExampleRow] = []
     for chunk, table in islice(iter_chunks(shard, pool), 1):
         seen.bytes_read += chunk.bytes_read
+        seen.notes.update(chunk.notes)
         if chunk.fault is not None:
             seen.faults[shard.name] = f"{chunk.fault}: {chunk.detail}"
         for row in table.to_pylist():
@@ -168,13 +174,12 @@ def _look(shard: Shard, pool: Pool, seen: _Seen, per_shard: int) -> list[Example
             if row["status"] is not None:
                 seen.statuses[row["reason"]] += 1
                 continue
-            header = _header(row["image"])
-            if header is None:
-                seen.statuses[Reason.TOO_MANY_PIXELS.value] += 1
+            form, width, height, reason = _header(row["image"])
+            if reason is not None and reason in _REFUSED:
+                seen.statuses[reason.value] += 1
                 continue
             seen.statuses["readable"] += 1
             seen.derived_uids += row["uid"] == derive_uid(shard.name, row["key"])
-            form, width, height = header
             seen.image_formats[form] += 1
             seen.caption_chars.append(len(row["text"]))
             if width:
@@ -194,19 +199,15 @@ def _look(shard: Shard, pool: Pool, seen: _Seen, per_shard: int) -> list[Example
     return examples
 
 
-def _header(data: bytes) -> tuple[str, int, int] | None:
-    """Format, width and height by the image's header; `broken`, 0, 0 when there is none; None over MAX_PIXELS."""
+def _header(data: bytes) -> tuple[str, int, int, Reason | None]:
+    """Format, width and height by the image's header, `broken`, 0, 0 without one; and a reason it will fail for."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # bombs are reported by their size, not decoded
-            with Image.open(io.BytesIO(data), formats=_IMAGE_FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    return None
-                return (image.format or "broken").lower(), *image.size
-    except Image.DecompressionBombError:  # Pillow's own limit is twice ours
-        return None
-    except (OSError, SyntaxError, ValueError, OverflowError):
-        return "broken", 0, 0
+        with open_image(data) as image:
+            size = image.size
+            reason = Reason.TOO_MANY_PIXELS if size[0] * size[1] > MAX_PIXELS else None
+            return (image.format or "broken").lower(), *size, reason
+    except UnreadableImageError as error:
+        return "broken", 0, 0, error.reason
 
 
 def _spread(shards: Sequence[Shard], count: int) -> list[Shard]:

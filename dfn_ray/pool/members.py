@@ -13,7 +13,7 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import NamedTuple
 
-IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"})
+from dfn_ray.image_formats import IMAGE_EXTENSIONS
 
 
 class Role(Enum):

@@ -111,3 +111,28 @@ def test_images_are_not_decoded(tmp_path):
 def test_a_pool_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(InputError):
         inspect_pool(Pool(uri=(f"{tmp_path}/*.tar",)))
+
+
+def test_images_that_are_not_decoded_are_counted_by_reason_and_large_texts_cost_none(tmp_path):
+    text = b"zTXtc\0\0" + zlib.compress(bytes(3_000_000))
+    png = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(png, "PNG")
+    data = png.getvalue()
+    crc = struct.pack(">I", zlib.crc32(text))
+    large_text = data[:33] + struct.pack(">I", len(text) - 4) + text + crc + data[33:]
+    avif = io.BytesIO()
+    Image.new("RGB", (32, 24)).save(avif, "AVIF")
+    images = [
+        large_text,
+        avif.getvalue(),
+        b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+        b"\xff\x0a\xfa\x7f",
+    ]
+    shard = [
+        {"key": str(number), "image": image, "caption": "c"} for number, image in enumerate(images)
+    ]
+    write_tar_shard(f"{tmp_path}/0.tar", shard)
+    report = inspect_pool(Pool(uri=(str(tmp_path),)))
+    assert report.statuses == {"readable": 2, "unsupported_image": 2}
+    assert report.image_formats == {"png": 1, "avif": 1}
+    assert report.quantiles["width"]["max"] == 64
