@@ -112,6 +112,8 @@ def _inputs(
         if reason is not None:
             column = COUNTED.index(f"{Status.FAILED}/{reason}")
             counts[min(np.searchsorted(kept, at), len(counts) - 1), column] += 1
+    for note, count in decoded.notes.items():
+        counts[0, COUNTED.index(note)] += count
     if not len(kept):
         reach.counts = counts[0]
         return None

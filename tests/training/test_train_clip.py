@@ -16,8 +16,9 @@ import pytest
 import torch
 
 from dfn_ray.config import Network, recipe_values
-from dfn_ray.errors import FingerprintError, InputError, TrainingFailed
+from dfn_ray.errors import ErrorBudgetExceeded, FingerprintError, InputError, TrainingFailed
 from dfn_ray.manifest import open_run
+from dfn_ray.testing.pools import TarBuilder, photo, uid_of
 from dfn_ray.training import fit as module
 from dfn_ray.training.next_samples import NextSamples
 from dfn_ray.training.position import latest_position, log_lines
@@ -275,3 +276,62 @@ def latest(recipe) -> int:
     if not os.path.exists(f"{recipe.run_uri}/generation.json"):
         return 0
     return latest_position(open_run(recipe.run_uri)).samples_seen
+
+
+def test_bad_shards_end_training_before_workers_start_and_are_named(
+    local_ray, train_recipe, pool, tmp_path, capsys
+):
+    folder = tmp_path / "some"
+    folder.mkdir()
+    for name in ("00000.tar", "00001.tar"):
+        (folder / name).write_bytes((pool / name).read_bytes())
+    (folder / "00002.tar").write_bytes(b"<html>503</html>" * 40)
+    sources = [{"pool": {"uri": f"{folder}/{{00000..00003}}.tar", "chunk_rows": 16}}]
+    recipe = train_recipe("samples_seen=64", sources=sources)
+    with pytest.raises(ErrorBudgetExceeded, match=r"2 of 4 shards are bad, e\.g\. .*00002\.tar"):
+        train(recipe)
+    assert not open_run(recipe.run_uri).store.exists("generation.json")
+    said = "source pairs: 100 samples read, 100 used in a pass; 0 failed; 2 of 4 shards bad"
+    assert said in capsys.readouterr().err
+    result = train(train_recipe("samples_seen=64", "max_bad_shard_fraction=0.5", sources=sources))
+    (source,) = result["sources"]
+    assert (source["shards"], source["bad_shards"], source["samples"]) == (4, 2, 100)
+    assert result == open_run(recipe.run_uri).read_json("result.json")
+
+
+def test_images_that_fail_are_counted_once_over_restarts_and_judged(
+    local_ray, train_recipe, tmp_path
+):
+    tar = TarBuilder()
+    for n in range(60):
+        image = b"<html>gone</html>" if n % 3 == 0 else photo(n)
+        tar.sample(f"{n:03d}", image=image, caption=f"number {n}", metadata={"uid": uid_of(n)})
+    (tmp_path / "third").mkdir()
+    (tmp_path / "third" / "0.tar").write_bytes(tar.getvalue())
+    sources = [{"pool": {"uri": str(tmp_path / "third"), "chunk_rows": 16}}]
+    # Two passes: 80 good places, 40 that fail.
+    settings = ("samples_seen=80", "batch_size=8", "checkpoints.every_samples=16")
+    with pytest.raises(ErrorBudgetExceeded, match=r"failed \(not_an_image \d+\).*allows 25%"):
+        train(train_recipe(*settings, sources=sources))
+    once = train(train_recipe(*settings, "max_failed_fraction=0.5", sources=sources))
+    assert train(train_recipe(*settings, "max_failed_fraction=0.5", sources=sources)) == once
+    interrupted = train_recipe(*settings, "max_failed_fraction=0.5", sources=sources, run="parts")
+    for until in (16, 48):
+        train(interrupted, until_samples=until)
+    assert train(interrupted)["failed"] == once["failed"]
+    assert 36 <= once["failed"]["not_an_image"] <= 40
+    lines = log_lines(open_run(interrupted.run_uri))
+    counted = [line["failed"].get("not_an_image", 0) for line in lines if "checkpoint" in line]
+    assert sum(counted) == once["failed"]["not_an_image"]
+
+
+def test_images_of_which_none_decodes_end_training_with_their_reason(
+    local_ray, train_recipe, tmp_path
+):
+    tar = TarBuilder()
+    for n in range(40):
+        tar.sample(f"{n:03d}", image=b"\xff\xd8\xff broken", caption=f"number {n}")
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "0.tar").write_bytes(tar.getvalue())
+    with pytest.raises(ErrorBudgetExceeded, match=r"samples failed \(decode_error"):
+        train(train_recipe("samples_seen=64", sources=[{"pool": {"uri": str(tmp_path / "none")}}]))
