@@ -17,9 +17,8 @@ CONNECT_S = 10.0
 """To resolve a name and be let in."""
 ANSWER_S = 60.0
 """A head that accepts a connection, and is busy, answers within it."""
-_SESSION = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
-"""The longest path that a local Ray (2.60) makes a socket of, below its folder for temporary files; a process id has
-at most 7 digits (`/proc/sys/kernel/pid_max`)."""
+_SESSION = "ray/session_2026-01-01_00-00-00_000000_{}/sockets/plasma_store"
+"""The longest path that a local Ray (2.60) makes a socket of, below its folder for temporary files, by process id."""
 _SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 """The beginning of an HTTP/2 connection with an empty SETTINGS frame (RFC 9113, section 3.4). Ray's servers speak gRPC, so
@@ -71,10 +70,9 @@ def _temporary_folder() -> str:
 
 def _check_socket_paths() -> None:
     folder = _temporary_folder()
-    path = os.path.join(folder, _SESSION)
-    if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES:
+    room = _SOCKET_PATH_BYTES - len(_SESSION.format(os.getpid())) - 1
+    if len(os.fsencode(folder.rstrip("/"))) <= room:
         return
-    room = _SOCKET_PATH_BYTES - len(_SESSION) - 1
     name = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
     raise InputError(
         f"{name}={folder}: is too long for Ray's sockets, {len(os.fsencode(folder))} bytes where {room} fit; set "
