@@ -49,9 +49,12 @@ class ErrorLimits:
 
 def failures(counts: Mapping[str, int]) -> dict[str, int]:
     """Failed samples by reason, the most frequent first, of counts by `status/reason`."""
-    failed = f"{Status.FAILED}/"
-    found = {key[len(failed) :]: n for key, n in counts.items() if key.startswith(failed) and n > 0}
-    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+    return _of_status(counts, Status.FAILED)
+
+
+def rejections(counts: Mapping[str, int]) -> dict[str, int]:
+    """Samples that a rule or a list leaves out, by reason, as `failures`."""
+    return _of_status(counts, Status.REJECTED)
 
 
 def by_reason(counts: Mapping[str, int]) -> str:
@@ -63,6 +66,12 @@ def first_fault(faults: Faults) -> str:
     """The first of the bad shards, with what is wrong with it."""
     shard, (fault, detail) = next(iter(faults.items()))
     return f"{shard}: {fault}" + (f": {detail}" if detail else "")
+
+
+def _of_status(counts: Mapping[str, int], status: Status) -> dict[str, int]:
+    start = f"{status}/"
+    found = {key[len(start) :]: n for key, n in counts.items() if key.startswith(start) and n > 0}
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _percent(fraction: float) -> str:

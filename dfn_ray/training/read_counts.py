@@ -18,7 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dfn_ray.config import TrainRecipe
-from dfn_ray.flow.error_limits import ErrorLimits, Faults, by_reason, failures, first_fault
+from dfn_ray.flow.error_limits import (
+    ErrorLimits,
+    Faults,
+    by_reason,
+    failures,
+    first_fault,
+    rejections,
+)
 from dfn_ray.flow.statuses import status_counts
 from dfn_ray.manifest import status_key
 from dfn_ray.schema import Note, Reason, Status
@@ -54,10 +61,7 @@ class SourceCounts:
     @property
     def left_out(self) -> dict[str, int]:
         """Good samples that the recipe leaves out, by reason."""
-        rejected = f"{Status.REJECTED}/"
-        return {
-            k.removeprefix(rejected): n for k, n in self.counts.items() if k.startswith(rejected)
-        }
+        return rejections(self.counts)
 
     def values(self) -> dict[str, Any]:
         """The counts as JSON, with the first bad shards named."""

@@ -16,10 +16,19 @@ import pytest
 import torch
 
 from dfn_ray.config import Network, recipe_values
-from dfn_ray.errors import ErrorBudgetExceeded, FingerprintError, InputError, TrainingFailed
+from dfn_ray.errors import (
+    ErrorBudgetExceeded,
+    FingerprintError,
+    InputError,
+    StorageError,
+    TrainingFailed,
+)
 from dfn_ray.manifest import open_run
+from dfn_ray.pool import list_shards
 from dfn_ray.testing.pools import TarBuilder, photo, uid_of
 from dfn_ray.training import fit as module
+from dfn_ray.training import stream as stream_module
+from dfn_ray.training.index import source_counts
 from dfn_ray.training.next_samples import NextSamples
 from dfn_ray.training.position import latest_position, log_lines
 from dfn_ray.training.train_clip import train
@@ -335,3 +344,35 @@ def test_images_of_which_none_decodes_end_training_with_their_reason(
     (tmp_path / "none" / "0.tar").write_bytes(tar.getvalue())
     with pytest.raises(ErrorBudgetExceeded, match=r"samples failed \(decode_error"):
         train(train_recipe("samples_seen=64", sources=[{"pool": {"uri": str(tmp_path / "none")}}]))
+
+
+def test_a_store_that_fails_for_a_while_costs_no_shard_and_one_that_goes_on_failing_ends_indexing(
+    local_ray, train_recipe, tmp_path, monkeypatch
+):
+    def failing_reader(times):
+        folder = tmp_path / f"failed-{times}"
+        folder.mkdir()
+
+        def index(item):
+            from dfn_ray.training.index import index_shard
+
+            _, _, shard, place = item
+            notes = list(folder.glob(f"{place}-*"))
+            if place % 2 and len(notes) < times:
+                (folder / f"{place}-{len(notes)}").touch()
+                raise StorageError(f"{shard.uri}: cannot read it: 503")
+            yield index_shard(*item)
+
+        return index
+
+    recipe = train_recipe()
+    shards = [list_shards(recipe.sources[0].pool)]
+    said = []
+    monkeypatch.setattr(stream_module, "_index", failing_reader(2))
+    table = stream_module.index_sources(recipe, shards, said.append)
+    (found,) = source_counts(table, recipe.sources, shards)
+    assert (found.samples, len(found.faults), table["samples"].to_pylist().count(0)) == (300, 0, 6)
+    assert len([line for line in said if "left to index" in line]) == 2
+    monkeypatch.setattr(stream_module, "_index", failing_reader(100))
+    with pytest.raises(StorageError, match="cannot read it: 503$"):
+        stream_module.index_sources(recipe, shards, said.append)
