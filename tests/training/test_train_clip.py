@@ -374,5 +374,5 @@ def test_a_store_that_fails_for_a_while_costs_no_shard_and_one_that_goes_on_fail
     assert (found.samples, len(found.faults), table["samples"].to_pylist().count(0)) == (300, 0, 6)
     assert len([line for line in said if "left to index" in line]) == 2
     monkeypatch.setattr(stream_module, "_index", failing_reader(100))
-    with pytest.raises(StorageError, match="cannot read it: 503$"):
+    with pytest.raises(StorageError, match=r"cannot read it: 503$"):
         stream_module.index_sources(recipe, shards, said.append)
