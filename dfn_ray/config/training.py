@@ -1,7 +1,6 @@
 """The recipe of a training run: sources, model, optimizer, workers, checkpoints.
 
-Defaults are open_clip's where it has one. `scale` fills in what DataComp or the DFN paper prescribe for a
-scale; whatever the recipe states itself wins.
+Defaults are open_clip's where it has one. `scale` fills in what DataComp or the DFN paper prescribe; the recipe's own win.
 """
 
 from __future__ import annotations
@@ -251,10 +250,10 @@ class TrainRecipe:
     ensemble_alpha: float | None = None
     """WiSE-FT: the result is (1 - alpha) * start + alpha * trained, 0 to 1. None: trained alone."""
     max_failed_fraction: float = 0.25
-    """Error budget, as in filtering: no run where more than this share of a source's samples failed in reading, 0 to 1,
-    or of all samples in reading and decoding. Judged before workers start, from 10,000 samples on, and at the end."""
+    """As in filtering: the run stops when more than this share of a source's samples failed in reading (judged before
+    workers start), or of all samples in reading and decoding (judged from 10,000 samples on, and at the end), 0 to 1."""
     max_bad_shard_fraction: float = 0.25
-    """Error budget, as in filtering: no run where more than this share of a source's shards is bad, 0 to 1."""
+    """As in filtering: the run stops when more than this share of a source's shards is bad, 0 to 1."""
     optimizer: Optimizer = field(default_factory=Optimizer)
     augmentation: Augmentation | None = field(default_factory=Augmentation)
     decode: Decode = field(default_factory=Decode)
