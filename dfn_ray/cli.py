@@ -28,6 +28,8 @@ from dfn_ray.config import (
     recipe_values,
 )
 from dfn_ray.errors import DfnRayError, InputError, RecipeError
+from dfn_ray.flow.ray_address import check_ray_reachable
+from dfn_ray.printing import print_in_any_encoding, printable, printable_line
 from dfn_ray.storage import Store
 from dfn_ray.telemetry import selection_table, table
 from dfn_ray.uris import written_uri
@@ -48,6 +50,8 @@ RECIPES: Mapping[str, type[Any]] = {
     "run": PipelineRecipe,
 }
 """The kind of recipe that a verb takes."""
+ON_RAY = frozenset(RECIPES) - {"select"}
+"""Verbs over a recipe that work on Ray: they ask whether there is one before they write anything."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -59,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    print_in_any_encoding()
     options = _parser().parse_args(arguments)
     try:
         options.verb(options)
@@ -253,9 +258,10 @@ def _materialize(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     recipe = _recipe(options, TrainRecipe, _plan_training)
     if recipe is not None:
+        from dfn_ray.training.result import result_lines
         from dfn_ray.training.train_clip import train
 
-        _say(table(list(train(recipe).items())))
+        _say("\n".join(result_lines(train(recipe))))
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -317,6 +323,7 @@ def _export(options: argparse.Namespace) -> None:
     if options.out_uri.endswith(".npy"):
         _say(f"{export_uids(options.run_uri, options.out_uri):,} uids in {options.out_uri}")
     else:
+        check_ray_reachable()
         shards = export_webdataset(
             options.run_uri, options.out_uri, shard_samples=options.shard_samples
         )
@@ -344,7 +351,8 @@ def _verify(options: argparse.Namespace) -> None:
 def _inspect(options: argparse.Namespace) -> None:
     from dfn_ray.pool import inspect_pool
 
-    _say("\n".join(inspect_pool(Pool(uri=tuple(options.pool_uri)), shards=options.shards).lines()))
+    report = inspect_pool(Pool(uri=tuple(options.pool_uri)), shards=options.shards)
+    _say("\n".join(printable_line(line) for line in report.lines()))
 
 
 def _uri(text: str) -> str:
@@ -356,6 +364,7 @@ def _uri(text: str) -> str:
 
 
 def _demo(options: argparse.Namespace) -> None:
+    check_ray_reachable()
     from dfn_ray.demo.run import run_demo
 
     run_demo(Path(options.out), say=_say)
@@ -365,6 +374,8 @@ def _recipe(options: argparse.Namespace, kind: type[R], plan: Callable[[R], str]
     """The recipe to work on; None after a dry run, which printed it and the plan."""
     recipe = _load(options, kind)
     if not options.dry_run:
+        if options.name in ON_RAY:
+            check_ray_reachable()
         return recipe
     _say(json.dumps(recipe_values(recipe), indent=1))
     _say(plan(recipe))
@@ -462,7 +473,7 @@ def _pool_size(scorers: Scorers) -> str:
 
 
 def _say(text: str, stream: Any = None) -> None:
-    (stream or sys.stdout).write(f"{text}\n")
+    (stream or sys.stdout).write(f"{printable(text)}\n")
 
 
 if __name__ == "__main__":

@@ -17,9 +17,10 @@ import shlex
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TextIO
@@ -34,6 +35,9 @@ from dfn_ray.errors import InputError, JobFailed, JobOutOfSight, RecipeError, la
 ANSWER_S = 10.0
 """A dashboard that does not answer a request by then is told to be absent. Ray itself would wait for minutes."""
 POLL_S = 0.5
+AGENT_WAIT_S, AGENT_POLL_S = 60.0, 2.0
+_NO_AGENT = "No available agent to submit job"
+"""What a dashboard (ray 2.60) answers, with 500, as long as no node's agent has reported to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,10 +144,37 @@ def submit(job: Job, address: str, *, follow: bool, stream: TextIO) -> None:
         runtime_env: dict[str, Any] = {"working_dir": job.folder} if job.folder else {}
         if job.excludes:
             runtime_env["excludes"] = job.excludes
-        client.submit_job(entrypoint=job.entrypoint, submission_id=job_id, runtime_env=runtime_env)
+        with_agent = partial(
+            client.submit_job,
+            entrypoint=job.entrypoint, submission_id=job_id, runtime_env=runtime_env,
+        )  # fmt: skip
+        _once_agents_run(with_agent, address, stream)
     _write(stream, f"submitted {job_id}\n{_next_steps(address, job_id)}\n")
     if follow:
         _follow(client, address, job_id, stream)
+
+
+def _once_agents_run(submit_job: Callable[[], Any], address: str, stream: TextIO) -> None:
+    """Submit, again and again for `AGENT_WAIT_S` while the cluster says that it cannot take jobs yet.
+
+    A head that has just started answers before its agent, which starts jobs, does.
+    """
+    end, waited = time.monotonic() + AGENT_WAIT_S, False
+    while True:
+        try:
+            submit_job()
+        except RuntimeError as error:
+            if _NO_AGENT not in str(error) or time.monotonic() >= end:
+                raise
+            if not waited:
+                _write(
+                    stream,
+                    f"{address}: has no agent for jobs yet; trying for up to {AGENT_WAIT_S:.0f} s\n",
+                )
+            waited = True
+            time.sleep(AGENT_POLL_S)
+        else:
+            return
 
 
 def _follow(client: JobSubmissionClient, address: str, job_id: str, stream: TextIO) -> None:

@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
+from dfn_ray.printing import printable, printable_line
 from dfn_ray.schema import Note
 
 RATE_WINDOW_S = 60.0
@@ -46,6 +47,7 @@ class StatusLine:
 
     def say(self, text: str, *, stays: bool = False) -> None:
         """Say something now; on a terminal the next line replaces it unless it stays."""
+        text = printable(text)
         if self._terminal:
             self._stream.write(f"\r\x1b[2K{text}" + ("\n" if stays else ""))
         else:
@@ -228,7 +230,7 @@ def table(rows: Sequence[tuple[str, int | str]], *, total: int | None = None) ->
         else:
             share = f"  {value / total:8.2%}" if total else ""
             shown = f"{value:>{far},}{share}"
-        lines.append(f"{name:<{wide}}  {shown}")
+        lines.append(f"{printable_line(name):<{wide}}  {printable_line(shown)}")
     return "\n".join(lines)
 
 
@@ -244,7 +246,7 @@ def note_rows(notes: Mapping[str, int]) -> list[tuple[str, int | str]]:
 
 def grid(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int) -> str:
     """Columns under a header; those from `numbers` on are aligned to the right."""
-    lines = [list(header), *(list(row) for row in rows)]
+    lines = [[printable_line(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(line[at]) for line in lines) for at in range(len(header))]
     return "\n".join(
         "  ".join(
@@ -281,7 +283,8 @@ def selection_table(run_uri: str, value: Mapping[str, Any]) -> str:
     if "not_found" in value:
         lines.append(f"{value['listed']:,} uids listed, {value['not_found']:,} not in the pool")
     for shard, (fault, detail) in list(value.get("faults", {}).items())[:10]:
-        lines.append(f"bad shard {shard}: {fault}{f' ({detail})' if detail else ''}")
+        why = f"{fault}{f' ({detail})' if detail else ''}"
+        lines.append(printable_line(f"bad shard {shard}: {why}"))
     if value.get("repeated_uids"):
         lines.append(f"{value['repeated_uids']:,} kept samples repeat another one's uid")
     lines.append(

@@ -1,7 +1,6 @@
 """The recipe of a training run: sources, model, optimizer, workers, checkpoints.
 
-Defaults are open_clip's where it has one. `scale` fills in what DataComp or the DFN paper prescribe for a
-scale; whatever the recipe states itself wins.
+Defaults are open_clip's where it has one. `scale` fills in what DataComp or the DFN paper prescribe; the recipe's own win.
 """
 
 from __future__ import annotations
@@ -250,6 +249,11 @@ class TrainRecipe:
     """Of order, augmentation and templates."""
     ensemble_alpha: float | None = None
     """WiSE-FT: the result is (1 - alpha) * start + alpha * trained, 0 to 1. None: trained alone."""
+    max_failed_fraction: float = 0.25
+    """As in filtering: the run stops when more than this share of a source's samples failed in reading (judged before
+    workers start), or of all samples in reading and decoding (judged from 10,000 samples on, and at the end), 0 to 1."""
+    max_bad_shard_fraction: float = 0.25
+    """As in filtering: the run stops when more than this share of a source's shards is bad, 0 to 1."""
     optimizer: Optimizer = field(default_factory=Optimizer)
     augmentation: Augmentation | None = field(default_factory=Augmentation)
     decode: Decode = field(default_factory=Decode)
@@ -266,6 +270,8 @@ class TrainRecipe:
         at_least("samples_seen", self.samples_seen, 1)
         at_least("batch_size", self.batch_size, 1)
         at_least("accumulate", self.accumulate, 1)
+        between("max_failed_fraction", self.max_failed_fraction, 0.0, 1.0)
+        between("max_bad_shard_fraction", self.max_bad_shard_fraction, 0.0, 1.0)
         if self.samples_seen < self.batch_size:
             raise ValueError(
                 f"samples_seen: need at least one batch of {self.batch_size}, got {self.samples_seen}"

@@ -24,6 +24,7 @@ from dfn_ray.evaluation.zero_shot import Classes, classifier_cells, classifiers
 from dfn_ray.flow.capacity import scoring_needed, telling_lacks
 from dfn_ray.flow.classnames import class_names, prompt_templates
 from dfn_ray.flow.datasets import connect, share
+from dfn_ray.flow.error_limits import ErrorLimits, by_reason, failures, first_fault, rejections
 from dfn_ray.flow.fingerprint import (
     decode_fingerprint,
     forward_fingerprint,
@@ -32,6 +33,7 @@ from dfn_ray.flow.fingerprint import (
     with_threads,
 )
 from dfn_ray.flow.prepare import Preparation
+from dfn_ray.flow.ray_address import check_ray_reachable
 from dfn_ray.flow.weights import load_network_of
 from dfn_ray.manifest import fingerprint_digest, listing_digest
 from dfn_ray.pool import listing_table
@@ -71,6 +73,7 @@ def evaluate_sets(recipe: EvaluateRecipe) -> Evaluation:
     before anything is started when network, sets or class names are wrong; ErrorBudgetExceeded when a set has a bad
     shard or more failed images than the recipe allows. Sets before it are stored by then.
     """
+    check_ray_reachable()
     recipe = replace(recipe, scorers=with_threads(recipe.scorers))
     located = [locate(item) for item in recipe.sets]
     network = load_network_of(recipe.network)
@@ -179,24 +182,23 @@ def judge(
     name = located.spec.name
     # A class folder without images is a class that the set does not have; an empty tar is a broken one.
     allowed = ShardFault.EMPTY if located.pool.format == "folder" else None
+    where = f"sets.{name}: "
     bad = {shard: why for shard, why in gathered.faults.items() if why[0] is not allowed}
     if bad:
-        shard, (fault, detail) = next(iter(bad.items()))
         raise ErrorBudgetExceeded(
-            f"sets.{name}: {len(bad)} of {len(located.shards)} shards are bad, e.g. {shard}: {fault}: {detail}"
+            f"{where}{len(bad):,} of {len(located.shards):,} shards are bad, e.g. {first_fault(bad)}; the set is not whole"
         )
-    failed, images = _failed(gathered), sum(gathered.counts.values())
-    if not failed:
-        return
-    why = ", ".join(f"{reason} {count:,}" for reason, count in failed.items())
-    if _exceeds(failed, len(gathered.image_ND), recipe):
-        raise ErrorBudgetExceeded(
-            f"sets.{name}: {sum(failed.values()):,} of {images:,} images failed ({why}); max_failed_fraction allows "
-            f"{recipe.max_failed_fraction:.1%}. If the set is like that, raise it"
+    for shard, (fault, detail) in gathered.faults.items():
+        progress.say(f"warning: {name}: {shard}: {fault}: {detail}")
+    if gathered.notes:
+        progress.say(f"{name}: {by_reason(gathered.notes)}")
+    limits = ErrorLimits(max_failed_fraction=recipe.max_failed_fraction, max_bad_shard_fraction=0)
+    limits.judge_samples(gathered.counts, where=where, what="images")
+    if failed := failures(gathered.counts):
+        progress.say(
+            f"warning: {name}: {sum(failed.values()):,} of {sum(gathered.counts.values()):,} images failed and are "
+            f"not counted ({by_reason(failed)})"
         )
-    progress.say(
-        f"warning: {name}: {sum(failed.values()):,} of {images:,} images failed and are not counted ({why})"
-    )
 
 
 def _result(job: _Job, gathered: Gathered, class_CD: np.ndarray | None, network: str) -> SetResult:
@@ -207,7 +209,13 @@ def _result(job: _Job, gathered: Gathered, class_CD: np.ndarray | None, network:
         language=spec.language,
         metrics=_metrics(spec.name, gathered, class_CD),
         images=len(gathered.image_ND),
-        failed=_failed(gathered),
+        failed=failures(gathered.counts),
+        left_out=rejections(gathered.counts),
+        notes=dict(gathered.notes),
+        shards=len(job.located.shards),
+        shard_faults={
+            shard: f"{fault}: {detail}" for shard, (fault, detail) in gathered.faults.items()
+        },
         fingerprint=job.fingerprint,
         network=network,
     )
@@ -230,10 +238,3 @@ def _exceeds(failed: Mapping[str, int], images: int, recipe: EvaluateRecipe) -> 
     """True if more failed, beside so many images that did not, than the recipe allows."""
     count = sum(failed.values())
     return images == 0 or count > recipe.max_failed_fraction * (images + count)
-
-
-def _failed(gathered: Gathered) -> dict[str, int]:
-    """Failed images by reason."""
-    return {
-        key.partition("/")[2]: count for key, count in gathered.counts.most_common() if "/" in key
-    }

@@ -36,16 +36,19 @@ class Gathered:
     """Samples by `status` or `status/reason`."""
     faults: dict[str, tuple[ShardFault, str]] = field(default_factory=dict)
     """What is wrong with shards, by URI, with the detail for people."""
+    notes: Counter[str] = field(default_factory=Counter)
+    """Samples by `Note`."""
 
 
 def gather(cells: Iterable[Cell], progress: Progress) -> Gathered:
     """Collect the embedded chunks of a set; counts them in the progress."""
     tables: dict[tuple[str, int], pa.Table] = {}
-    counts: Counter[str] = Counter()
+    counts, notes = Counter[str](), Counter[str]()
     faults: dict[str, tuple[ShardFault, str]] = {}
     for cell in cells:
         chunk_counts = status_counts(cell.samples)
         counts += chunk_counts
+        notes.update(cell.chunk.notes)
         progress.add(cell.chunk.rows, cell.chunk.bytes_read, chunk_counts, scorers=[cell.scorer])
         if cell.chunk.fault is not None:
             faults[cell.chunk.shard] = cell.chunk.fault, cell.chunk.detail
@@ -53,11 +56,14 @@ def gather(cells: Iterable[Cell], progress: Progress) -> Gathered:
             tables[cell.chunk.shard, cell.chunk.first_row] = cell.inputs
     ordered = [tables[key] for key in sorted(tables)]
     if not ordered:
-        return Gathered(image_ND=np.zeros((0, 0), np.float32), counts=counts, faults=faults)
+        return Gathered(
+            image_ND=np.zeros((0, 0), np.float32), counts=counts, faults=faults, notes=notes
+        )
     gathered = Gathered(
         image_ND=np.concatenate([column_array(t[IMAGE], np.float32, (-1,)) for t in ordered]),
         counts=counts,
         faults=faults,
+        notes=notes,
     )
     if LABEL in ordered[0].column_names:
         return replace(gathered, label_N=np.concatenate([t[LABEL].to_numpy() for t in ordered]))

@@ -3,8 +3,8 @@
     RUN_URI/eval/{dataset}_{pretrained}_{model}_{language}_{task}.json
     RUN_URI/eval_results.jsonl
 
-The JSON is CLIP_benchmark's with one key more, `dfn_ray`, which its own tools carry along: how many images there were and failed, and
-the fingerprint of everything that decides the metrics, by which a result is found again. A metric that does not exist
+The JSON is CLIP_benchmark's with one key more, `dfn_ray`, which its own tools carry along: how many images were read, failed
+and left out, what is wrong with shards, and the fingerprint of everything that decides the metrics, by which a result is found again. A metric that does not exist
 (acc5 of four classes) is null, where CLIP_benchmark's own files have NaN, which is no JSON.
 """
 
@@ -14,11 +14,13 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dfn_ray.config import EvaluationSet, Network
 from dfn_ray.evaluation.datacomp import MEAN_RECALL, TASKS, GroupAverage, key_of
+from dfn_ray.flow.error_limits import by_reason
+from dfn_ray.printing import printable_line
 from dfn_ray.storage import Store
 from dfn_ray.telemetry import grid
 
@@ -43,6 +45,19 @@ class SetResult:
     """Digest of network, pool listing, classes, decoding and device."""
     network: str
     """Digest of the network alone."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Images that were rejected, by reason."""
+    notes: Mapping[str, int] = field(default_factory=dict)
+    """Images by `Note`: scored though they end early, for instance."""
+    shards: int = 0
+    """Shards of the set."""
+    shard_faults: Mapping[str, str] = field(default_factory=dict)
+    """What is wrong with shards that the set may go without, by URI: class folders without images."""
+
+    @property
+    def read(self) -> int:
+        """Images read: those that the metrics are over, failed and left out."""
+        return self.images + sum(self.failed.values()) + sum(self.left_out.values())
 
     @property
     def key(self) -> str:
@@ -96,8 +111,13 @@ class Results:
             "metrics": _finite(result.metrics),
             "language": result.language,
             "dfn_ray": {
+                "read": result.read,
                 "images": result.images,
                 "failed": dict(result.failed),
+                "left_out": dict(result.left_out),
+                "notes": dict(result.notes),
+                "shards": result.shards,
+                "shard_faults": dict(result.shard_faults),
                 "fingerprint": result.fingerprint,
                 "network": result.network,
             },
@@ -135,6 +155,7 @@ def results_table(results: tuple[SetResult, ...], groups: Mapping[str, GroupAver
         for name, value in (result.main_metric,)
     ]
     shown = grid(("set", "task", "main metric", "", "images", "failed"), rows, numbers=3)
+    shown += "".join(f"\n{line}" for result in results for line in _remarks(result))
     averages = [
         (name, f"{group.mean:.4f}", f"{group.there} of {group.tasks} sets")
         for name, group in groups.items()
@@ -142,6 +163,17 @@ def results_table(results: tuple[SetResult, ...], groups: Mapping[str, GroupAver
     return shown + (
         "\n\n" + grid(("DataComp", "mean", "over"), averages, numbers=1) if averages else ""
     )
+
+
+def _remarks(result: SetResult) -> list[str]:
+    """What else is to be said of the images and shards of a set."""
+    remarks = [
+        f"{result.dataset}: {what} {by_reason(counts)}"
+        for what, counts in (("left out", result.left_out), ("noted", result.notes))
+        if counts
+    ]
+    remarks += [f"{result.dataset}: {uri}: {why}" for uri, why in result.shard_faults.items()]
+    return [printable_line(remark) for remark in remarks]
 
 
 def _line(result: SetResult) -> dict[str, Any]:
@@ -165,7 +197,7 @@ def _from_json(value: Mapping[str, Any]) -> SetResult | None:
         task=value["task"],
         language=value["language"],
         metrics=metrics,
-        **ours,
+        **{name: counted for name, counted in ours.items() if name != "read"},
     )
 
 

@@ -5,6 +5,9 @@
     prepare.py      rules.py, decoding, tokens: from samples to the networks' inputs, in CPU tasks
     statuses.py     marking and counting samples
     uid_lists.py    a sorted uid list that every process can search
+      uid_files.py    which files are uid lists, and what the others are
+    error_limits.py how many samples may fail and shards be bad
+    ray_address.py  is there a Ray, before anything is written
     weights.py      fetch networks once, on the driver
     metrics.py      what Prometheus is told of a run
     classnames.py   class names and templates, by name, file or list

@@ -29,13 +29,16 @@ from ray.util.annotations import RayDeprecationWarning
 from dfn_ray.config import Decode, Pool
 from dfn_ray.errors import (
     DfnRayError,
+    InputError,
     NoProgress,
     ShardChangedError,
     StorageError,
+    last_line,
     own_words,
 )
 from dfn_ray.flow.bundles import decode_bundle
 from dfn_ray.flow.cells import Cell, Stage, Unread, over_cells, pack, unpack
+from dfn_ray.flow.ray_address import check_ray_reachable
 from dfn_ray.pool import Shard, iter_chunks
 from dfn_ray.schema import SAMPLE_SCHEMA, Chunk
 from dfn_ray.storage import shared_environment
@@ -65,21 +68,29 @@ class Work:
 def connect() -> None:
     """Connect this process to the cluster that the environment names, else start a local Ray.
 
-    Workers get the driver's settings of storage that are no secrets (`dfn_ray.storage.environment`).
+    Workers get the driver's settings of storage that are no secrets (`dfn_ray.storage.environment`). Raises InputError
+    when no cluster answers there, or a local Ray cannot start.
     """
+    check_ray_reachable()
     if not ray.is_initialized():
         # Ray's core reports on every actor pool that its arguments die with the driver. So does the run.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         # A local Ray's dashboard is ten processes that nobody looks at; a cluster's head has its own.
         # A submitted job's variables reach the workers as they are, and Ray refuses to be told them again.
         shared = {} if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else shared_environment()
-        with _core_unheard(), _own_sigterm():
-            ray.init(
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                include_dashboard=False,
-                runtime_env={"env_vars": shared, "worker_process_setup_hook": GUARD},
-            )
+        try:
+            with _core_unheard(), _own_sigterm():
+                ray.init(
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    include_dashboard=False,
+                    runtime_env={"env_vars": shared, "worker_process_setup_hook": GUARD},
+                )
+        except (ConnectionError, TimeoutError) as error:
+            raise InputError(
+                f"no Ray cluster to connect to: {last_line(error)}; start it, set RAY_ADDRESS to another, or unset "
+                "it for a local Ray"
+            ) from error
 
 
 @contextmanager
@@ -255,13 +266,13 @@ def own_errors() -> Iterator[None]:
             f"nothing moved for {waited_s:,.0f} s; are there nodes for what the recipe asks? Run again to go on"
         ) from error
     except Exception as error:
-        own = _own(error)
+        own = own_error(error)
         if own is None:
             raise
         raise own from error
 
 
-def _own(error: BaseException | None) -> DfnRayError | None:
+def own_error(error: BaseException | None) -> DfnRayError | None:
     """The first DfnRayError in a chain of causes that is not one of Ray's copies."""
     while error is not None:
         if isinstance(error, DfnRayError) and not isinstance(error, RayError):

@@ -8,7 +8,7 @@ from ray.exceptions import RayError
 
 from dfn_ray.clip.network import FrozenNetwork
 from dfn_ray.config import Recipe
-from dfn_ray.errors import NotReady, last_line
+from dfn_ray.errors import InputError, NotReady, last_line
 from dfn_ray.flow.datasets import connect
 from dfn_ray.planning.device import device_findings
 from dfn_ray.planning.finding import Finding, change
@@ -40,7 +40,7 @@ def examine(recipe: Recipe) -> Iterator[Finding]:
     yield run_finding(recipe, shards, networks)
     try:
         connect()
-    except (ConnectionError, RayError) as error:
+    except (ConnectionError, InputError, RayError) as error:
         yield change("cluster", f"cannot be reached: {last_line(error)}. Is RAY_ADDRESS right?")
         return
     yield from _examine_cluster(recipe, shards, report, networks)

@@ -53,6 +53,7 @@ def commit(
             "steps": position.steps,
             "generation": generation.number,
             "seen": position.seen.to_json(),
+            "counts": dict(position.counts),
         },
     )
     _remove_old(run, keep)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,21 +15,18 @@ from dfn_ray.clip.transform import ImageTransform
 from dfn_ray.config import Augmentation, Decode, Source
 from dfn_ray.errors import InputError
 from dfn_ray.flow.classnames import prompt
-from dfn_ray.schema import Reason
+from dfn_ray.schema import REJECTIONS, Note, Reason, Status
 from dfn_ray.training.samples import GroupInputs, RawSamples, read_group
 from dfn_ray.training.seen import Spans, unseen
 
 DECODED_TOGETHER = 256
 """Images that share a forked child, as in scoring."""
-FAILURES = (
-    Reason.NOT_AN_IMAGE,
-    Reason.TOO_MANY_PIXELS,
-    Reason.TRUNCATED_IMAGE,
-    Reason.DECODE_ERROR,
-    Reason.DECODE_CRASHED,
-    Reason.DECODE_TIMEOUT,
-)
-"""Why a sample that was indexed is not trained on; the columns of `failed`."""
+FAILURES = tuple(reason for reason in Reason if reason not in REJECTIONS)
+"""Why a sample that was indexed is not trained on: any reason that decoding may give."""
+COUNTED = (*(f"{Status.FAILED}/{reason}" for reason in FAILURES), *(note.value for note in Note))
+"""The columns of `counts`: failed samples by reason, and samples by note."""
+Unplaced = Callable[[int, int, np.ndarray], None]
+"""Takes the counts of failed samples that no row stands for: (group, their first place, counts as in `counts`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,15 +62,17 @@ class Captions:
 
 
 Inputs = dict[str, np.ndarray]
-"""`image` uint8 (N, H, W, 3), `text` int32 (N, L), `place` int64 (N, 3): group, first and end, and `failed` int64
-(N, len(FAILURES)): how many of the places it reaches over failed, by reason."""
+"""`image` uint8 (N, H, W, 3), `text` int32 (N, L), `place` int64 (N, 3): group, first and end, and `counts` int64
+(N, len(COUNTED)): how many of the places it reaches over failed, by reason, or have a note."""
 
 
-def feed_group(inputs: GroupInputs, spans: Spans, *, feeding: Feeding) -> Iterator[Inputs]:
+def feed_group(
+    inputs: GroupInputs, spans: Spans, *, feeding: Feeding, unplaced: Unplaced | None = None
+) -> Iterator[Inputs]:
     """The inputs of the samples of a group that `spans` do not cover, in the group's order, some hundred at a time.
 
     Every place belongs to a row: a row's place reaches back over the failed samples before it, and that of the
-    last one of a piece also over those behind it.
+    last one of a piece also over those behind it. Where nothing after them decodes, `unplaced` takes their counts.
     """
     raw = read_group(inputs, feeding.sources, seed=feeding.seed)
     size = len(raw)
@@ -86,6 +85,8 @@ def feed_group(inputs: GroupInputs, spans: Spans, *, feeding: Feeding) -> Iterat
             block = _inputs(raw, places, reach, inputs.group.number, feeding)
             if block is not None:
                 yield block
+        if unplaced is not None and reach.counts.any():
+            unplaced(inputs.group.number, reach.start, reach.counts)
 
 
 @dataclass
@@ -94,8 +95,8 @@ class _Reach:
 
     start: int
     """The first place that no row has covered yet."""
-    failed: np.ndarray = field(default_factory=lambda: np.zeros(len(FAILURES), dtype=np.int64))
-    """Failures of earlier blocks that no row has counted yet."""
+    counts: np.ndarray = field(default_factory=lambda: np.zeros(len(COUNTED), dtype=np.int64))
+    """Of earlier blocks, that no row has taken yet."""
 
 
 def _inputs(
@@ -105,24 +106,27 @@ def _inputs(
     seeds = [_seed(feeding.seed, group, place) for place in places.tolist()]
     decoded = _decode([raw.image[place] for place in places], tuple(seeds), feeding)
     kept = np.flatnonzero([reason is None for reason in decoded.reason])
-    failed = np.zeros((max(1, len(kept)), len(FAILURES)), dtype=np.int64)
-    failed[0] = reach.failed
+    counts = np.zeros((max(1, len(kept)), len(COUNTED)), dtype=np.int64)
+    counts[0] = reach.counts
     for at, reason in enumerate(decoded.reason):
         if reason is not None:
-            failed[min(np.searchsorted(kept, at), len(failed) - 1), FAILURES.index(reason)] += 1
+            column = COUNTED.index(f"{Status.FAILED}/{reason}")
+            counts[min(np.searchsorted(kept, at), len(counts) - 1), column] += 1
+    for note, count in decoded.notes.items():
+        counts[0, COUNTED.index(note)] += count
     if not len(kept):
-        reach.failed = failed[0]
+        reach.counts = counts[0]
         return None
     ends = places[kept] + 1
     ends[-1] = places[-1] + 1
     firsts = np.concatenate([[reach.start], ends[:-1]])
-    reach.start, reach.failed = int(ends[-1]), np.zeros(len(FAILURES), dtype=np.int64)
+    reach.start, reach.counts = int(ends[-1]), np.zeros(len(COUNTED), dtype=np.int64)
     texts = [_caption(raw, int(places[at]), seeds[at], feeding) for at in kept]
     return {
         "image": decoded.pixels[0][kept],
         "text": tokenize(feeding.tokenizer, texts),
         "place": np.stack([np.full_like(ends, group), firsts, ends], axis=1),
-        "failed": failed,
+        "counts": counts,
     }
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pyarrow.fs as pafs
 import ray
 from ray.exceptions import RayError
@@ -14,14 +16,15 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
-from dfn_ray.errors import DfnRayError, InputError, TrainingFailed
+from dfn_ray.errors import DfnRayError, RunTakenOver, StorageError
 from dfn_ray.flow.bundles import worker_bundle
 from dfn_ray.flow.capacity import telling_lacks, workers_needed
-from dfn_ray.flow.datasets import drivers_node
+from dfn_ray.flow.datasets import drivers_node, own_error
 from dfn_ray.flow.metrics import TrainingMetrics
 from dfn_ray.manifest import Run
 from dfn_ray.storage import filesystem
 from dfn_ray.telemetry import TrainingProgress
+from dfn_ray.training.feed import COUNTED
 from dfn_ray.training.job import Job
 from dfn_ray.training.next_samples import NextSamples
 from dfn_ray.training.position import GENERATION
@@ -29,21 +32,28 @@ from dfn_ray.training.stream import DATASET, in_order
 from dfn_ray.training.worker import train_worker
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How a start of workers ended."""
+
+    error: Exception | None = None
+    """Of workers, where another start may help."""
+    unplaced: Mapping[str, int] = field(default_factory=dict)
+    """Failed samples after the last one that could be trained on, by `failed/reason`."""
+
+
 def fit(
-    target: int,
+    job: Job,
     plan: NextSamples,
-    network: ray.ObjectRef,
     progress: TrainingProgress,
     metrics: TrainingMetrics,
-) -> Exception | None:
-    """Run workers once: until the target, the end of the planned data, or a failure, which is returned.
+) -> Ending:
+    """Run workers once: until the job's target, the end of the planned data, or a failure.
 
-    Raises the DfnRayError of a worker that no other start can mend.
+    Raises the DfnRayError of a worker or a reader that no other start can mend.
     """
-    recipe, workers = plan.recipe, plan.recipe.workers
-    asked = worker_bundle(workers)
-    reports = _Reports.options(label_selector=drivers_node()).remote()  # pyright: ignore[reportAttributeAccessIssue]
-    job = Job(run=plan.run, recipe=recipe, network=network, until_samples=target, reports=reports)
+    workers, asked = plan.recipe.workers, worker_bundle(plan.recipe.workers)
+    reports = Reports.options(label_selector=drivers_node()).remote()  # pyright: ignore[reportAttributeAccessIssue]
     generations = plan.run.read_json(GENERATION) or {"number": 0}
     size = (
         workers.min_size
@@ -52,7 +62,7 @@ def fit(
     )
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"job": job},
+        train_loop_config={"job": replace(job, reports=reports)},
         torch_config=TorchConfig(backend="nccl" if workers.device == "cuda" else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=size,
@@ -69,7 +79,7 @@ def fit(
             # Whether another start can help is for `train_clip` to judge.
             failure_config=FailureConfig(max_failures=0),
         ),
-        datasets={DATASET: plan},
+        datasets={DATASET: replace(plan, reports=reports)},
         dataset_config=in_order(),
     )
     with (
@@ -79,30 +89,36 @@ def fit(
         try:
             trainer.fit()
         except (TrainingFailedError, RayError) as error:
-            if (final := _final(error)) is not None:
-                raise final from error
-            return error
-    return None
+            own = _own_error(error)
+            if own is not None and _is_final(own):
+                raise own from error
+            return Ending(error=own or error)
+    return Ending(unplaced=ray.get(reports.unplaced_counts.remote()))  # pyright: ignore[reportFunctionMemberAccess]
 
 
-def _final(error: Exception) -> DfnRayError | None:
-    """What another start cannot mend."""
+def _own_error(error: Exception) -> DfnRayError | None:
+    """The DfnRayError that a failed start goes back to, of a worker or of a task that read for it."""
     failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
-    for failure in (*failures.values(), error):
-        cause: BaseException | None = failure
-        while cause is not None:
-            if isinstance(cause, InputError | TrainingFailed):
-                return cause
-            cause = getattr(cause, "cause", None) or cause.__cause__
-    return None
+    causes = (own_error(failure) for failure in (*failures.values(), error))
+    return next((cause for cause in causes if cause is not None), None)
+
+
+def _is_final(error: DfnRayError) -> bool:
+    """False for what another start can mend.
+
+    A store may answer again; a worker that was thought dead is told that others have taken its place.
+    """
+    return type(error) is not StorageError and not isinstance(error, RunTakenOver)
 
 
 @ray.remote(num_cpus=0)
-class _Reports:
-    """Where workers leave the figures of their steps for the driver."""
+class Reports:
+    """Takes from workers the figures of their steps, for the driver, and from readers the counts that no row has."""
 
     def __init__(self) -> None:
         self._lines: list[dict[str, float]] = []
+        # By generation, group and place: what is read again replaces what was reported before.
+        self._unplaced: dict[tuple[int, int, int], np.ndarray] = {}
 
     def add(self, line: dict[str, float]) -> None:
         self._lines.append(line)
@@ -110,6 +126,21 @@ class _Reports:
     def take(self) -> list[dict[str, float]]:
         lines, self._lines = self._lines, []
         return lines
+
+    def add_unplaced(self, generation: int, group: int, place: int, counts: np.ndarray) -> None:
+        self._unplaced[generation, group, place] = counts
+
+    def take_unplaced(self, generation: int, closed: int) -> np.ndarray:
+        """The counts of a generation's groups below `closed`, which are counted once."""
+        keys = [key for key in self._unplaced if key[0] == generation and key[1] < closed]
+        return np.sum([np.zeros(len(COUNTED), np.int64), *map(self._unplaced.pop, keys)], axis=0)
+
+    def unplaced_counts(self) -> dict[str, int]:
+        """The counts of the last generation's groups that no checkpoint has, by name."""
+        last = max((generation for generation, *_ in self._unplaced), default=0)
+        left = [counts for (number, *_), counts in self._unplaced.items() if number == last]
+        total = np.sum([np.zeros(len(COUNTED), np.int64), *left], axis=0)
+        return {name: int(n) for name, n in zip(COUNTED, total, strict=True) if n}
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +22,10 @@ class Job:
     """The FrozenNetwork to start from."""
     until_samples: int
     """Stop once no whole batch fits below this; a checkpoint is committed then."""
+    read: Mapping[str, int]
+    """What indexing read and failed, over all sources: `SourceCounts.counts`."""
     reports: Any = None
-    """Actor that takes the figures of a log step, for whoever watches."""
+    """The `fit.Reports` actor."""
 
 
 def network_folder(samples_seen: int | None = None) -> str:

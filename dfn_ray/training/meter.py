@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dfn_ray.training.feed import FAILURES
+from dfn_ray.training.feed import COUNTED
 from dfn_ray.training.seen import merge_spans
 from dfn_ray.training.stream import Batch
 
@@ -25,7 +25,7 @@ class Meter:
         self._waited_s = 0.0
         self._since = self._waiting_since = time.monotonic()
         self._places: list[np.ndarray] = []
-        self._failed = np.zeros(len(FAILURES), dtype=np.int64)
+        self._counts = np.zeros(len(COUNTED), dtype=np.int64)
         self._lines: list[dict[str, Any]] = []
 
     @property
@@ -42,7 +42,7 @@ class Meter:
         self._waited_s += time.monotonic() - self._waiting_since
         self._samples += len(batch["text"])
         self._places.append(merge_spans(batch["place"].numpy()))
-        self._failed += batch["failed"].numpy().sum(axis=0)
+        self._counts += batch["counts"].numpy().sum(axis=0)
 
     def done(self, loss: Tensor) -> None:
         """A step is done."""
@@ -78,8 +78,8 @@ class Meter:
         return lines
 
     def take_places(self, closed: int) -> tuple[np.ndarray, int, np.ndarray]:
-        """Spans (N, 3) seen since the last checkpoint, the group read last (`closed` if none), failures by reason."""
+        """Spans (N, 3) seen since the last checkpoint, the group read last (`closed` if none), sums of `counts`."""
         spans = merge_spans(np.concatenate([np.empty((0, 3), np.int64), *self._places]))
-        failed, self._places = self._failed, []
-        self._failed = np.zeros_like(failed)
-        return spans, int(spans[-1, 0]) if len(spans) else closed, failed
+        counts, self._places = self._counts, []
+        self._counts = np.zeros_like(counts)
+        return spans, int(spans[-1, 0]) if len(spans) else closed, counts

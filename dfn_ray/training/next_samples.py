@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 from ray.data import Dataset
@@ -31,6 +32,8 @@ class NextSamples:
     indexes: tuple[ChunkIndex, ...]
     feeding: ray.ObjectRef
     row_bytes: int
+    reports: Any = None
+    """The `fit.Reports` actor of this start."""
 
     def __call__(self) -> Dataset:
         """The samples that the workers about to start have not seen, in order."""
@@ -38,7 +41,14 @@ class NextSamples:
         readings = list(self.readings(generation.position.seen, generation.position.samples_seen))
         rows = self.recipe.batch_size // self.recipe.workers.max_size
         block_bytes = min(max(rows * self.row_bytes, _MIN_BLOCK_BYTES), _MAX_BLOCK_BYTES)
-        return input_dataset(readings, self.feeding, self.recipe, block_bytes=block_bytes)
+        return input_dataset(
+            readings,
+            self.feeding,
+            self.recipe,
+            block_bytes=block_bytes,
+            reports=self.reports,
+            generation=generation.number,
+        )
 
     def readings(self, seen: Seen, samples_seen: int) -> Iterator[Reading]:
         """The groups from there on, as many as are needed or may be planned at a time."""

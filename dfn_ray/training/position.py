@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,8 @@ class Position:
     samples_seen: int = 0
     steps: int = 0
     seen: Seen = field(default_factory=Seen)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """What failed while training up to here, by `failed/reason`, and samples by note. A restart counts from here."""
     name: str | None = None
     """Of the checkpoint; None before the first."""
 
@@ -116,5 +119,6 @@ def _read_position(run: Run, name: str) -> Position:
         samples_seen=value["samples_seen"],
         steps=value["steps"],
         seen=Seen.from_json(value["seen"]),
+        counts=value.get("counts", {}),
         name=name,
     )

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dfn_ray.config import Source
-from dfn_ray.errors import InputError
+from dfn_ray.errors import ShardChangedError
 from dfn_ray.flow.uid_lists import UidList
 from dfn_ray.pool import Shard, read_chunk
 from dfn_ray.schema import Chunk
@@ -58,7 +58,7 @@ def copies_of(samples: pa.Table, source: Source) -> np.ndarray:
 def read_group(inputs: GroupInputs, sources: Sequence[Source], *, seed: int) -> RawSamples:
     """The samples of a group in its order, each as often as it comes in a pass.
 
-    Raises InputError when a shard changed since it was indexed.
+    Raises ShardChangedError when a shard changed since it was indexed.
     """
     group = inputs.group
 
@@ -68,9 +68,9 @@ def read_group(inputs: GroupInputs, sources: Sequence[Source], *, seed: int) -> 
         samples = read_chunk(shard, source.pool, chunk)
         rows = np.repeat(np.arange(len(samples)), copies_of(samples, source))
         if len(rows) < piece.samples or (len(rows) > piece.samples and source.sample_count is None):
-            raise InputError(
+            raise ShardChangedError(
                 f"{shard.uri}: rows {chunk.first_row} to {chunk.first_row + chunk.rows} give {len(rows)} samples, "
-                f"{piece.samples} when they were indexed; the shard changed since training began"
+                f"{piece.samples} when they were indexed; the shard changed since training began. Train on it in a new run"
             )
         if len(rows) > piece.samples:
             # The same ones in every pass: the turn is no part of the seed.

@@ -6,21 +6,24 @@ workers in order, so that one seed and one number of workers give one sequence o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import ray
 from ray.data import DataContext, DataIterator, Dataset, ExecutionOptions
 from ray.data.extensions import ArrowTensorArray
+from ray.exceptions import RayError
 from ray.train import DataConfig
 
 from dfn_ray.config import Source, TrainRecipe
+from dfn_ray.errors import StorageAccessError, StorageError, last_line
 from dfn_ray.flow.datasets import configure, read_items, tables_of
 from dfn_ray.pool import Shard
-from dfn_ray.training.index import INDEX_SCHEMA, index_shard
+from dfn_ray.training.index import INDEX_SCHEMA, index_shard, indexed_shards
 from dfn_ray.training.samples import GroupInputs
 from dfn_ray.training.seen import Spans
 
@@ -29,6 +32,10 @@ if TYPE_CHECKING:
 
 DATASET = "samples"
 """Its name at Ray Train."""
+INDEX_ATTEMPTS = 3
+"""As `execution.attempts` of filtering."""
+ERRORED_BLOCKS = 64
+"""Index tasks that may fail in an attempt before Ray stops it."""
 Batch = dict[str, "torch.Tensor"]
 
 
@@ -46,13 +53,16 @@ def input_dataset(
     recipe: TrainRecipe,
     *,
     block_bytes: int,
+    reports: Any,
+    generation: int,
 ) -> Dataset:
-    """The inputs of the groups, in order: `image`, `text`, `place`, `failed` (see `feed.Inputs`).
+    """The inputs of the groups, in order: `image`, `text`, `place`, `counts` (see `feed.Inputs`).
 
-    Blocks of about `block_bytes`, a worker's batch or so: the split over workers hands out whole blocks.
+    The actor `reports` takes, under the generation, the counts that no row has. Blocks of about `block_bytes`, a worker's batch or so: the split over workers hands out whole blocks.
     """
     _configure(recipe).target_max_block_size = block_bytes
-    return read_items(readings, partial(_feed, feeding=feeding), recipe.decode)
+    read = partial(_feed, feeding=feeding, reports=reports, generation=generation)
+    return read_items(readings, read, recipe.decode)
 
 
 def in_order() -> DataConfig:
@@ -68,29 +78,56 @@ def batches(samples: DataIterator, *, batch_size: int, prefetch: int) -> Iterato
     )
 
 
-def index_sources(recipe: TrainRecipe, shards: Sequence[Sequence[Shard]]) -> pa.Table:
-    """The chunks of all sources, in any order: columns of `INDEX_SCHEMA`."""
-    _configure(recipe)
-    items = [
-        (source, number, shard, place)
+def index_sources(
+    recipe: TrainRecipe, shards: Sequence[Sequence[Shard]], say: Callable[[str], None]
+) -> pa.Table:
+    """The chunks of all sources, in any order: columns of `INDEX_SCHEMA`.
+
+    Shards whose tasks failed, by storage or a node that is gone, are walked again, `INDEX_ATTEMPTS` times in all.
+    """
+    todo = {
+        (number, place): (source, number, shard, place)
         for number, source in enumerate(recipe.sources)
         for place, shard in enumerate(shards[number])
-    ]
-    tables = list(tables_of(read_items(items, _index, recipe.decode)))
-    return pa.concat_tables(tables) if tables else INDEX_SCHEMA.empty_table()
+    }
+    tables = [INDEX_SCHEMA.empty_table()]
+    for attempt in range(1, INDEX_ATTEMPTS + 1):
+        last = attempt == INDEX_ATTEMPTS
+        _configure(recipe, errored_blocks=0 if last else ERRORED_BLOCKS)
+        try:
+            for table in tables_of(read_items(list(todo.values()), _index, recipe.decode)):
+                # Blocks of several shards may come as one table.
+                for shard in indexed_shards(table):
+                    del todo[shard]
+                tables.append(table)
+        except (RayError, StorageError) as error:
+            if last or isinstance(error, StorageAccessError):
+                raise
+            say(f"an attempt to index stopped: {last_line(error)}")
+        if not todo:
+            break
+        say(f"{len(todo):,} shards are left to index; attempt {attempt + 1} of {INDEX_ATTEMPTS}")
+    return pa.concat_tables(tables)
 
 
 def _index(item: tuple[Source, int, Shard, int]) -> Iterable[pa.Table]:
     yield index_shard(*item)
 
 
-def _feed(reading: Reading, *, feeding: ray.ObjectRef) -> Iterable[pa.Table]:
+def _feed(
+    reading: Reading, *, feeding: ray.ObjectRef, reports: Any, generation: int
+) -> Iterable[pa.Table]:
     from dfn_ray.training.feed import feed_group  # noqa: PLC0415  open_clip, which planning has no use for
 
+    def unplaced(group: int, place: int, counts: np.ndarray) -> None:
+        reports.add_unplaced.remote(generation, group, place, counts)
+
     known = ray.get(feeding)
-    for inputs in feed_group(reading.inputs, reading.spans, feeding=known):
+    for inputs in feed_group(reading.inputs, reading.spans, feeding=known, unplaced=unplaced):
         yield pa.table({name: ArrowTensorArray.from_numpy(array) for name, array in inputs.items()})
 
 
-def _configure(recipe: TrainRecipe) -> DataContext:
-    return configure(errored_blocks=0, no_progress_timeout_s=recipe.feed.no_progress_timeout_s)
+def _configure(recipe: TrainRecipe, *, errored_blocks: int = 0) -> DataContext:
+    return configure(
+        errored_blocks=errored_blocks, no_progress_timeout_s=recipe.feed.no_progress_timeout_s
+    )

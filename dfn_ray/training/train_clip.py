@@ -6,6 +6,8 @@ last sample is seen.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -14,11 +16,12 @@ import ray
 
 from dfn_ray.clip.network import WEIGHTS_FILE, FrozenNetwork
 from dfn_ray.config import Source, TrainRecipe, recipe_values
-from dfn_ray.errors import TrainingFailed, last_line
+from dfn_ray.errors import StorageError, TrainingFailed, last_line
 from dfn_ray.flow.classnames import class_names, prompt_templates
 from dfn_ray.flow.datasets import connect
 from dfn_ray.flow.fingerprint import reading_versions
 from dfn_ray.flow.metrics import TrainingMetrics
+from dfn_ray.flow.ray_address import check_ray_reachable
 from dfn_ray.flow.uid_lists import open_uid_list
 from dfn_ray.flow.weights import load_network_of
 from dfn_ray.manifest import Run, parquet_bytes, start_run
@@ -26,13 +29,19 @@ from dfn_ray.pool import Shard, list_shards, listing_table
 from dfn_ray.telemetry import TrainingProgress
 from dfn_ray.training.feed import Captions, Feeding
 from dfn_ray.training.fit import fit
-from dfn_ray.training.index import split_index
-from dfn_ray.training.job import network_folder
+from dfn_ray.training.index import INDEX_SCHEMA, source_counts, split_index
+from dfn_ray.training.job import Job, network_folder
 from dfn_ray.training.next_samples import NextSamples
-from dfn_ray.training.position import REACHED, latest_position
+from dfn_ray.training.position import REACHED, Position, latest_position
+from dfn_ray.training.read_counts import (
+    judge_sources,
+    judge_trained,
+    limits_of,
+    training_values,
+)
 from dfn_ray.training.stream import index_sources
 
-INDEX = "index.parquet"
+INDEX, RESULT = "index.parquet", "result.json"
 Shards = tuple[tuple[Shard, ...], ...]
 """Of each source."""
 
@@ -40,10 +49,13 @@ Shards = tuple[tuple[Shard, ...], ...]
 def train(recipe: TrainRecipe, *, until_samples: int | None = None) -> dict[str, Any]:
     """Train until `samples_seen`, or go on where an earlier attempt stopped; `until_samples` stops earlier.
 
-    Returns samples_seen, steps and the URI of the trained network, which `dfn-ray filter` and open_clip load as
-    `local-dir:` (or from an object store, dfn_ray alone). Raises InputError for wrong input, FingerprintError when
-    the run there is another's, TrainingFailed when workers die without getting any further.
+    Returns what `result.json` of the run has: samples_seen, steps, the URI of the trained network, which `dfn-ray filter`
+    and open_clip load as `local-dir:` (or from an object store, dfn_ray alone), what was read of each source
+    (`SourceCounts`) and what failed while training. Raises InputError for wrong input, FingerprintError when the run
+    there is another's, ErrorBudgetExceeded when more samples or shards are bad than the recipe allows, StorageError
+    when a store still fails after all retries, TrainingFailed when workers die without getting any further.
     """
+    check_ray_reachable()
     target = min(recipe.samples_seen, until_samples or recipe.samples_seen)
     run, shards, network = _open(recipe)
     progress = TrainingProgress(recipe.samples_seen)
@@ -51,18 +63,36 @@ def train(recipe: TrainRecipe, *, until_samples: int | None = None) -> dict[str,
     try:
         if not _is_done(run, recipe, target):
             connect()
-            plan = _plan(run, recipe, shards, network)
-            _say_start(progress, plan)
-            _fit_until(target, plan, ray.put(network), progress, metrics)
+            table = _index(run, recipe, shards, progress.say)
+            sources = source_counts(table, recipe.sources, shards)
+            for source in sources:
+                progress.say(source.line())
+            plan = _plan(run, recipe, shards, network, table)
+            judge_sources(sources, limits_of(recipe))
+            read = sum((Counter(source.counts) for source in sources), Counter[str]())
+            job = Job(
+                run=run, recipe=recipe, network=ray.put(network), until_samples=target, read=read
+            )
+            _fit_until(job, plan, progress, metrics)
     finally:
         progress.close()
         metrics.close()
-    position = latest_position(run)
-    return {
+    return _result(run, recipe, shards)
+
+
+def _result(run: Run, recipe: TrainRecipe, shards: Shards) -> dict[str, Any]:
+    """What the run has come to, also written to it."""
+    position, table = latest_position(run), _stored_index(run)
+    sources = () if table is None else source_counts(table, recipe.sources, shards)
+    value = {
         "samples_seen": position.samples_seen,
         "steps": position.steps,
         "network": run.store.uri_of(network_folder()),
+        **training_values(position.counts),
+        "sources": [source.values() for source in sources],
     }
+    run.write_json(RESULT, value)
+    return value
 
 
 def _open(recipe: TrainRecipe) -> tuple[Run, Shards, FrozenNetwork]:
@@ -81,7 +111,10 @@ def _open(recipe: TrainRecipe) -> tuple[Run, Shards, FrozenNetwork]:
 def _fingerprint(recipe: TrainRecipe, network: FrozenNetwork) -> dict[str, Any]:
     """What changes which weights come out: everything but where and how fast it runs."""
     values = recipe_values(recipe)
-    for free in ("run_uri", "model", "workers", "checkpoints", "logs", "scale"):
+    for free in (
+        "run_uri", "model", "workers", "checkpoints", "logs", "scale", "max_failed_fraction",
+        "max_bad_shard_fraction",
+    ):  # fmt: skip
         del values[free]
     for free in ("prefetch_batches", "groups_per_attempt", "no_progress_timeout_s"):
         del values["feed"][free]
@@ -103,8 +136,10 @@ def _is_done(run: Run, recipe: TrainRecipe, target: int) -> bool:
     return left < recipe.batch_size and finished
 
 
-def _plan(run: Run, recipe: TrainRecipe, shards: Shards, network: FrozenNetwork) -> NextSamples:
-    indexes = split_index(_index(run, recipe, shards), recipe.sources, shards)
+def _plan(
+    run: Run, recipe: TrainRecipe, shards: Shards, network: FrozenNetwork, table: pa.Table
+) -> NextSamples:
+    indexes = split_index(table, recipe.sources, shards)
     feeding = Feeding(
         sources=recipe.sources,
         captions=tuple(_captions(source) for source in recipe.sources),
@@ -126,15 +161,23 @@ def _plan(run: Run, recipe: TrainRecipe, shards: Shards, network: FrozenNetwork)
     return plan
 
 
-def _index(run: Run, recipe: TrainRecipe, shards: Shards) -> pa.Table:
+def _stored_index(run: Run) -> pa.Table | None:
+    """The index as the run stored it; None where there is none, or one without counts of what was read."""
+    if not run.store.exists(INDEX):
+        return None
+    with run.store.open(INDEX) as file:
+        table = pq.read_table(file)
+    return table if table.schema.names == INDEX_SCHEMA.names else None
+
+
+def _index(run: Run, recipe: TrainRecipe, shards: Shards, say: Callable[[str], None]) -> pa.Table:
     """The index as the run stored it, else by walking the sources."""
-    if run.store.exists(INDEX):
-        with run.store.open(INDEX) as file:
-            return pq.read_table(file)
+    if (stored := _stored_index(run)) is not None:
+        return stored
     for source in recipe.sources:
         if source.uid_list is not None:
             open_uid_list(source.uid_list)  # refuses an unsorted one
-    table = index_sources(recipe, shards)
+    table = index_sources(recipe, shards, say)
     run.store.write(INDEX, parquet_bytes(table, compression="zstd"))
     return table
 
@@ -148,36 +191,52 @@ def _captions(source: Source) -> Captions | None:
 
 
 def _fit_until(
-    target: int,
-    plan: NextSamples,
-    network: ray.ObjectRef,
-    progress: TrainingProgress,
-    metrics: TrainingMetrics,
+    job: Job, plan: NextSamples, progress: TrainingProgress, metrics: TrainingMetrics
 ) -> None:
-    """Run workers until the target is reached. Raises TrainingFailed after too many starts without progress."""
-    run, recipe = plan.run, plan.recipe
+    """Run workers until the target is reached.
+
+    Raises TrainingFailed, or the StorageError of a reader or worker, after too many starts without progress.
+    """
+    run, recipe, target = job.run, job.recipe, job.until_samples
     strikes = 0
     while not _is_done(run, recipe, target):
-        before = latest_position(run).samples_seen
-        _say_repeats(run, progress, before)
-        error = fit(target, plan, network, progress, metrics)
-        after = latest_position(run).samples_seen
-        if error is None and (after > before or _is_done(run, recipe, target)):
+        before = latest_position(run)
+        _judge(job, before, before.counts)
+        _say_repeats(run, progress, before.samples_seen)
+        ending = fit(job, plan, progress, metrics)
+        after, error = latest_position(run), ending.error
+        moved = after.samples_seen > before.samples_seen
+        if error is None and (moved or _is_done(run, recipe, target)):
             strikes = 0
             continue
-        strikes = 1 if after > before else strikes + 1
+        run.check_attempt()
+        strikes = 1 if moved else strikes + 1
+        if error is None:
+            _judge(job, after, Counter(after.counts) + Counter(ending.unplaced), final=True)
         why = "the data gave no batch" if error is None else last_line(error)
         if strikes > recipe.workers.max_failures or error is None:
+            if isinstance(error, StorageError):
+                raise error
             raise TrainingFailed(
-                f"{run.store.uri}: workers stopped at {after:,} samples, {strikes} times without getting further: {why}"
+                f"{run.store.uri}: workers stopped at {after.samples_seen:,} samples, {strikes} times without "
+                f"getting further: {why}"
             ) from error
         progress.say(f"workers died ({why})")
 
 
-def _say_start(progress: TrainingProgress, plan: NextSamples) -> None:
-    for source, index in zip(plan.recipe.sources, plan.indexes, strict=True):
-        count = source.sample_count or index.total
-        progress.say(f"source {source.name}: {count:,} samples in {len(index):,} chunks")
+def _judge(
+    job: Job, position: Position, counts: Mapping[str, int], *, final: bool | None = None
+) -> None:
+    """Raise ErrorBudgetExceeded when more samples failed than the recipe allows."""
+    left = job.recipe.samples_seen - position.samples_seen
+    judge_trained(
+        job.read,
+        counts,
+        position.samples_seen,
+        limits_of(job.recipe),
+        where=f"{job.run.store.uri}: ",
+        final=left < job.recipe.batch_size if final is None else final,
+    )
 
 
 def _say_repeats(run: Run, progress: TrainingProgress, samples_seen: int) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +22,7 @@ from dfn_ray.clip.towers import Towers, backward, contrastive_loss
 from dfn_ray.config import TrainRecipe, recipe_values
 from dfn_ray.errors import TrainingFailed
 from dfn_ray.training.checkpoint import commit, read_tensors
-from dfn_ray.training.feed import FAILURES
+from dfn_ray.training.feed import COUNTED
 from dfn_ray.training.job import Job, network_folder
 from dfn_ray.training.logs import open_sinks
 from dfn_ray.training.meter import Meter
@@ -37,6 +38,7 @@ from dfn_ray.training.parallel import (
     whole_optimizer,
 )
 from dfn_ray.training.position import REACHED, check_generation, current_generation
+from dfn_ray.training.read_counts import judge_trained, limits_of, training_values
 from dfn_ray.training.stream import DATASET, Batch, batches
 
 TOLD_EVERY_S = 5.0
@@ -193,18 +195,21 @@ class _Worker:
             gathered = [None] * self._world
             dist.all_gather_object(gathered, mine)
         # Each worker gets its rows in the order of groups: what all have left behind is seen whole.
+        closed = min(latest for _, latest, _ in gathered)
         seen = self._position.seen.with_spans(
-            np.concatenate([spans for spans, _, _ in gathered]),
-            closed=min(latest for _, latest, _ in gathered),
+            np.concatenate([spans for spans, _, _ in gathered]), closed=closed
         )
         self._position = replace(self._position, seen=seen)
         lines = self._meter.take_lines()
         if self._rank == 0:
-            counts = np.sum([failed for _, _, failed in gathered], axis=0)
+            counts = self._counts([counts for _, _, counts in gathered], closed)
+            self._position = replace(
+                self._position, counts=dict(Counter(self._position.counts) + counts)
+            )
             lines.append(
                 {
                     "checkpoint": self._position.samples_seen,
-                    "failed": {r.value: int(n) for r, n in zip(FAILURES, counts, strict=True) if n},
+                    **training_values(counts),
                     "generation": self._generation.number,
                     "began_at": self._generation.position.samples_seen,
                     "repeats": self._generation.repeats,
@@ -221,9 +226,31 @@ class _Worker:
             )
             for sink in self._sinks:
                 sink.save(self._run)
+            self._judge()
         if self._world > 1:
             dist.barrier()
         ray.train.report({"samples_seen": self._position.samples_seen})
+
+    def _counts(self, of_workers: Sequence[np.ndarray], closed: int) -> Counter[str]:
+        """The counts since the last checkpoint: of all workers' rows, and of places in closed groups without a row."""
+        total_C = np.sum(of_workers, axis=0)
+        if self._job.reports is not None:
+            generation = self._generation.number
+            total_C += ray.get(self._job.reports.take_unplaced.remote(generation, closed))
+        return Counter({name: int(n) for name, n in zip(COUNTED, total_C, strict=True) if n})
+
+    def _judge(self) -> None:
+        """Raise ErrorBudgetExceeded when more samples failed than the recipe allows."""
+        position = self._position
+        left = self._recipe.samples_seen - position.samples_seen
+        judge_trained(
+            self._job.read,
+            position.counts,
+            position.samples_seen,
+            limits_of(self._recipe),
+            where=f"{self._run.store.uri}: ",
+            final=left < self._batch_size * self._world,
+        )
 
     def _export(self, folder: str) -> None:
         """Write the network, averaged with its start where the recipe says so, as open_clip loads it."""

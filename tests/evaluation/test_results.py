@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -126,3 +127,29 @@ def test_averages_are_over_what_is_there_and_say_so():
         "ImageNet dist. shifts  0.3000   2 of 6 sets",
         "Average                0.4000  3 of 38 sets",
     ]
+
+
+def test_images_read_are_those_counted_failed_and_left_out_and_shards_are_stored_with_them(
+    tmp_path,
+):
+    spec = Network(model="ViT-B-32", random_weights_seed=0)
+    results = Results(run_uri=str(tmp_path), spec=spec, network="n")
+    item = EvaluationSet(name="own", pool=Pool(uri=("x",)))
+    whole = replace(
+        result("own", acc1=0.5),
+        images=95,
+        failed={"not_an_image": 3, "bad_label": 1},
+        left_out={"image_side": 1},
+        notes={"truncated_scored": 7},
+        shards=4,
+        shard_faults={"x/dog": "empty_shard: no image in it"},
+    )
+    results.write(item, whole)
+    (file,) = (tmp_path / "eval").iterdir()
+    stored = json.loads(file.read_text())["dfn_ray"]
+    assert stored["read"] == whole.read == 100
+    assert results.read(item) == whole
+    shown = results_table((whole,), {})
+    assert "own: left out image_side 1" in shown
+    assert "own: noted truncated_scored 7" in shown
+    assert "own: x/dog: empty_shard: no image in it" in shown

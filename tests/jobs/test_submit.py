@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import threading
 import time
 import zipfile
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+import ray
 from ray._private.runtime_env.packaging import create_package
 
 from dfn_ray.cli import run
@@ -189,3 +192,62 @@ def test_jobs_of_one_run_are_known_by_its_uri():
     score, filtering, other = jobs
     assert score.run_digest == filtering.run_digest != other.run_digest
     assert filtering.new_id().startswith(f"filter-run-{filtering.run_digest}-")
+
+
+@pytest.fixture
+def starting_head():
+    """A dashboard that has no agent for its first answers, as one that has just started."""
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    class Head(BaseHTTPRequestHandler):
+        refusals = 2
+        submitted: ClassVar[list[dict]] = []
+
+        def answer(self, status: int, value: object) -> None:
+            content = value if isinstance(value, bytes) else json.dumps(value).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def do_GET(self) -> None:
+            if self.path.startswith("/api/version"):
+                version = {"version": "4", "ray_version": ray.__version__, "ray_commit": "x"}
+                self.answer(200, version)
+            else:
+                self.answer(200, [] if self.path.startswith("/api/jobs") else {})
+
+        def do_PUT(self) -> None:
+            self.answer(200, {})
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if Head.refusals > 0:
+                Head.refusals -= 1
+                self.answer(500, b"No available agent to submit job, please try again later.")
+                return
+            Head.submitted.append(body)
+            self.answer(200, {"job_id": "1", "submission_id": body["submission_id"]})
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Head) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", Head
+        server.shutdown()
+        thread.join()
+
+
+def test_a_head_that_has_just_started_is_waited_for(tmp_path, starting_head, capsys, monkeypatch):
+    address, head = starting_head
+    monkeypatch.setattr("dfn_ray.submit.AGENT_POLL_S", 0.05)
+    command = ["submit", "filter", str(recipe_file(tmp_path)), "--address", address, "--no-wait"]
+    assert run(command) == 0
+    assert len(head.submitted) == 1
+    assert capsys.readouterr().out.count("has no agent for jobs yet; trying for up to 60 s") == 1
+    head.refusals = 10**6
+    monkeypatch.setattr("dfn_ray.submit.AGENT_WAIT_S", 0.3)
+    assert run(command) == 2
+    assert "No available agent" in capsys.readouterr().err

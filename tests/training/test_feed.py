@@ -14,7 +14,7 @@ from dfn_ray.errors import InputError
 from dfn_ray.pool import list_shards
 from dfn_ray.testing.pools import TarBuilder, photo, uid_of
 from dfn_ray.training import feed as module
-from dfn_ray.training.feed import Captions, Feeding, feed_group
+from dfn_ray.training.feed import COUNTED, Captions, Feeding, feed_group
 from dfn_ray.training.index import drawn_counts, index_shard, split_index
 from dfn_ray.training.plan import plan_groups
 from dfn_ray.training.samples import GroupInputs
@@ -64,7 +64,7 @@ def feeding(source, augmentation=None, captions=None):
 def rows(blocks):
     return {
         k: np.concatenate([block[k] for block in blocks])
-        for k in ("image", "text", "place", "failed")
+        for k in ("image", "text", "place", "counts")
     }
 
 
@@ -90,7 +90,7 @@ def test_the_places_of_a_group_and_what_was_seen_cover_it_without_overlap(
         )
         assert len(still_open) == 0 or again == []
         reached = (found["place"][:, 2] - found["place"][:, 1]).sum()
-        assert reached == len(found["text"]) + found["failed"].sum()
+        assert reached == len(found["text"]) + found["counts"].sum()
 
 
 def test_a_pass_has_every_good_sample_once_and_counts_the_bad_ones(tmp_path):
@@ -102,7 +102,35 @@ def test_a_pass_has_every_good_sample_once_and_counts_the_bad_ones(tmp_path):
     ]
     found = rows(blocks)
     assert len({row.tobytes() for row in found["text"]}) == len(found["text"]) == 58
-    assert found["failed"].sum() == 2
+    assert found["counts"].sum() == 2
+
+
+def test_failed_samples_that_no_row_stands_for_are_handed_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "DECODED_TOGETHER", 5)
+    source = write(tmp_path / "pool", count=24, broken=range(24))
+    (inputs,) = groups_of(source, indexed(source), 1)
+    handed = []
+    how = {"feeding": feeding(source), "unplaced": lambda *values: handed.append(values)}
+    assert list(feed_group(inputs, (), **how)) == []
+    ((group, place, counts),) = handed
+    assert (group, place, counts.sum()) == (0, 0, 24)
+    source = write(tmp_path / "pool", count=24, broken=range(23))
+    found = rows(list(feed_group(inputs, (), **how)))
+    left = sum(counts.sum() for *_, counts in handed[1:])
+    assert found["counts"].sum() + left == 23
+
+
+def test_images_that_end_early_are_noted(tmp_path):
+    whole = photo(3)
+    source = write(tmp_path / "pool", count=1)
+    tar = TarBuilder()
+    tar.sample("0", image=whole[: len(whole) * 3 // 4], caption="cut", metadata={"uid": uid_of(0)})
+    (tmp_path / "pool" / "0.tar").write_bytes(tar.getvalue())
+    (inputs,) = groups_of(source, indexed(source), 1)
+    counts = rows(list(feed_group(inputs, (), feeding=feeding(source))))["counts"].sum(axis=0)
+    assert {name: n for name, n in zip(COUNTED, counts, strict=True) if n} == {
+        "truncated_scored": 1
+    }
 
 
 def test_what_is_fed_after_a_resume_is_what_would_have_come(tmp_path):

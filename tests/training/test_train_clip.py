@@ -16,9 +16,19 @@ import pytest
 import torch
 
 from dfn_ray.config import Network, recipe_values
-from dfn_ray.errors import FingerprintError, InputError, TrainingFailed
+from dfn_ray.errors import (
+    ErrorBudgetExceeded,
+    FingerprintError,
+    InputError,
+    StorageError,
+    TrainingFailed,
+)
 from dfn_ray.manifest import open_run
+from dfn_ray.pool import list_shards
+from dfn_ray.testing.pools import TarBuilder, photo, uid_of
 from dfn_ray.training import fit as module
+from dfn_ray.training import stream as stream_module
+from dfn_ray.training.index import source_counts
 from dfn_ray.training.next_samples import NextSamples
 from dfn_ray.training.position import latest_position, log_lines
 from dfn_ray.training.train_clip import train
@@ -275,3 +285,94 @@ def latest(recipe) -> int:
     if not os.path.exists(f"{recipe.run_uri}/generation.json"):
         return 0
     return latest_position(open_run(recipe.run_uri)).samples_seen
+
+
+def test_bad_shards_end_training_before_workers_start_and_are_named(
+    local_ray, train_recipe, pool, tmp_path, capsys
+):
+    folder = tmp_path / "some"
+    folder.mkdir()
+    for name in ("00000.tar", "00001.tar"):
+        (folder / name).write_bytes((pool / name).read_bytes())
+    (folder / "00002.tar").write_bytes(b"<html>503</html>" * 40)
+    sources = [{"pool": {"uri": f"{folder}/{{00000..00003}}.tar", "chunk_rows": 16}}]
+    recipe = train_recipe("samples_seen=64", sources=sources)
+    with pytest.raises(ErrorBudgetExceeded, match=r"2 of 4 shards are bad, e\.g\. .*00002\.tar"):
+        train(recipe)
+    assert not open_run(recipe.run_uri).store.exists("generation.json")
+    said = "source pairs: 100 samples read, 100 used in a pass; 0 failed; 2 of 4 shards bad"
+    assert said in capsys.readouterr().err
+    result = train(train_recipe("samples_seen=64", "max_bad_shard_fraction=0.5", sources=sources))
+    (source,) = result["sources"]
+    assert (source["shards"], source["bad_shards"], source["samples"]) == (4, 2, 100)
+    assert result == open_run(recipe.run_uri).read_json("result.json")
+
+
+def test_images_that_fail_are_counted_once_over_restarts_and_judged(
+    local_ray, train_recipe, tmp_path
+):
+    tar = TarBuilder()
+    for n in range(60):
+        image = b"<html>gone</html>" if n % 3 == 0 else photo(n)
+        tar.sample(f"{n:03d}", image=image, caption=f"number {n}", metadata={"uid": uid_of(n)})
+    (tmp_path / "third").mkdir()
+    (tmp_path / "third" / "0.tar").write_bytes(tar.getvalue())
+    sources = [{"pool": {"uri": str(tmp_path / "third"), "chunk_rows": 16}}]
+    # Two passes: 80 good places, 40 that fail.
+    settings = ("samples_seen=80", "batch_size=8", "checkpoints.every_samples=16")
+    with pytest.raises(ErrorBudgetExceeded, match=r"failed \(not_an_image \d+\).*allows 25%"):
+        train(train_recipe(*settings, sources=sources))
+    once = train(train_recipe(*settings, "max_failed_fraction=0.5", sources=sources))
+    assert train(train_recipe(*settings, "max_failed_fraction=0.5", sources=sources)) == once
+    interrupted = train_recipe(*settings, "max_failed_fraction=0.5", sources=sources, run="parts")
+    for until in (16, 48):
+        train(interrupted, until_samples=until)
+    assert train(interrupted)["failed"] == once["failed"]
+    assert 36 <= once["failed"]["not_an_image"] <= 40
+    lines = log_lines(open_run(interrupted.run_uri))
+    counted = [line["failed"].get("not_an_image", 0) for line in lines if "checkpoint" in line]
+    assert sum(counted) == once["failed"]["not_an_image"]
+
+
+def test_images_of_which_none_decodes_end_training_with_their_reason(
+    local_ray, train_recipe, tmp_path
+):
+    tar = TarBuilder()
+    for n in range(40):
+        tar.sample(f"{n:03d}", image=b"\xff\xd8\xff broken", caption=f"number {n}")
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "0.tar").write_bytes(tar.getvalue())
+    with pytest.raises(ErrorBudgetExceeded, match=r"samples failed \(decode_error"):
+        train(train_recipe("samples_seen=64", sources=[{"pool": {"uri": str(tmp_path / "none")}}]))
+
+
+def test_a_store_that_fails_for_a_while_costs_no_shard_and_one_that_goes_on_failing_ends_indexing(
+    local_ray, train_recipe, tmp_path, monkeypatch
+):
+    def failing_reader(times):
+        folder = tmp_path / f"failed-{times}"
+        folder.mkdir()
+
+        def index(item):
+            from dfn_ray.training.index import index_shard
+
+            _, _, shard, place = item
+            notes = list(folder.glob(f"{place}-*"))
+            if place % 2 and len(notes) < times:
+                (folder / f"{place}-{len(notes)}").touch()
+                raise StorageError(f"{shard.uri}: cannot read it: 503")
+            yield index_shard(*item)
+
+        return index
+
+    recipe = train_recipe()
+    shards = [list_shards(recipe.sources[0].pool)]
+    said = []
+    monkeypatch.setattr(stream_module, "_index", failing_reader(2))
+    table = stream_module.index_sources(recipe, shards, said.append)
+    (found,) = source_counts(table, recipe.sources, shards)
+    assert (found.samples, len(found.faults), table["samples"].to_pylist().count(0)) == (300, 0, 6)
+    assert len([line for line in said if "left to index" in line]) == 2
+    monkeypatch.setattr(stream_module, "_index", failing_reader(100))
+    with pytest.raises(StorageError, match=r"cannot read it: 503$"):
+        stream_module.index_sources(recipe, shards, said.append)

@@ -1,0 +1,78 @@
+"""The limits on failed samples and bad shards, judged alike wherever a pool is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dfn_ray.errors import ErrorBudgetExceeded
+from dfn_ray.schema import ShardFault, Status
+
+Faults = Mapping[str, tuple[ShardFault, str]]
+"""Bad shards by URI: the fault, and the detail for people."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorLimits:
+    """The shares of samples and shards that may be bad before a run stops."""
+
+    max_failed_fraction: float
+    max_bad_shard_fraction: float
+    section: str = ""
+    """Of the two settings in the recipe, with a dot: `execution.`."""
+
+    def judge_shards(self, faults: Faults, shards: int, *, where: str = "") -> None:
+        """Raise ErrorBudgetExceeded when too many of all `shards`, read so far or not, are bad.
+
+        Of all, because missing shards are done at once and would look like all there is.
+        """
+        if len(faults) <= self.max_bad_shard_fraction * shards:
+            return
+        raise ErrorBudgetExceeded(
+            f"{where}{len(faults):,} of {shards:,} shards are bad, e.g. {first_fault(faults)}; "
+            f"{self.section}max_bad_shard_fraction allows {_percent(self.max_bad_shard_fraction)}"
+        )
+
+    def judge_samples(
+        self, counts: Mapping[str, int], *, where: str = "", what: str = "samples"
+    ) -> None:
+        """Raise ErrorBudgetExceeded when too many samples failed; `counts` are by `status` or `status/reason`."""
+        failed, samples = failures(counts), sum(counts.values())
+        if sum(failed.values()) <= self.max_failed_fraction * samples:
+            return
+        raise ErrorBudgetExceeded(
+            f"{where}{sum(failed.values()):,} of {samples:,} {what} failed ({by_reason(failed)}); "
+            f"{self.section}max_failed_fraction allows {_percent(self.max_failed_fraction)}. "
+            "Look with dfn-ray inspect; if it is like that, raise it"
+        )
+
+
+def failures(counts: Mapping[str, int]) -> dict[str, int]:
+    """Failed samples by reason, the most frequent first, of counts by `status/reason`."""
+    return _of_status(counts, Status.FAILED)
+
+
+def rejections(counts: Mapping[str, int]) -> dict[str, int]:
+    """Samples that a rule or a list leaves out, by reason, as `failures`."""
+    return _of_status(counts, Status.REJECTED)
+
+
+def by_reason(counts: Mapping[str, int]) -> str:
+    """Counts by name in one line: `not_an_image 12, empty_image 3`."""
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+
+
+def first_fault(faults: Faults) -> str:
+    """The first of the bad shards, with what is wrong with it."""
+    shard, (fault, detail) = next(iter(faults.items()))
+    return f"{shard}: {fault}" + (f": {detail}" if detail else "")
+
+
+def _of_status(counts: Mapping[str, int], status: Status) -> dict[str, int]:
+    start = f"{status}/"
+    found = {key[len(start) :]: n for key, n in counts.items() if key.startswith(start) and n > 0}
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _percent(fraction: float) -> str:
+    return f"{fraction:.1%}".replace(".0%", "%")

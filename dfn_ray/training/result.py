@@ -1,0 +1,36 @@
+"""What a training run came to, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dfn_ray.flow.error_limits import by_reason
+from dfn_ray.printing import printable_line
+from dfn_ray.telemetry import table
+
+
+def result_lines(value: Mapping[str, Any]) -> list[str]:
+    """`result.json` of a training run: how far it is, what was read of each source, what failed while training."""
+    rows: list[tuple[str, int | str]] = [
+        ("samples seen", value["samples_seen"]),
+        ("steps", value["steps"]),
+        ("failed", sum(value["failed"].values())),
+        *((f"  {reason}", count) for reason, count in value["failed"].items()),
+        *(value["notes"].items()),
+        ("network", value["network"]),
+    ]
+    lines = [table([(name.replace("_", " "), shown) for name, shown in rows])]
+    for source in value["sources"]:
+        counts = [f"{source['samples']:,} samples read", f"{source['usable']:,} usable"]
+        counts += [
+            f"{name} {by_reason(source[key])}"
+            for name, key in (("failed", "failed"), ("left out", "left_out"), ("noted", "notes"))
+            if source[key]
+        ]
+        counts.append(f"{source['bad_shards']:,} of {source['shards']:,} shards bad")
+        lines.append(printable_line(f"source {source['name']}: {'; '.join(counts)}"))
+        lines += [
+            printable_line(f"bad shard {uri}: {why}") for uri, why in source["faults"].items()
+        ]
+    return lines
