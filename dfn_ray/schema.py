@@ -50,6 +50,10 @@ class Reason(StrEnum):
     TRUNCATED_SHARD = "truncated_shard"
     # failed while decoding
     NOT_AN_IMAGE = "not_an_image"
+    UNSUPPORTED_IMAGE = "unsupported_image"  # an image of a format that is not decoded
+    UNSUPPORTED_PIXELS = (
+        "unsupported_pixels"  # a decoded format, but values that no rule maps to 8 bits
+    )
     TOO_MANY_PIXELS = "too_many_pixels"
     TRUNCATED_IMAGE = "truncated_image"
     DECODE_ERROR = "decode_error"

@@ -73,7 +73,8 @@ def prepare(cell: Cell, *, preparation: Preparation) -> Cell:
         columns[pixels_column(index)] = array_column(pixels if passed.all() else pixels[passed])
     for index, tokenizer in enumerate(preparation.tokenizers):
         columns[tokens_column(index)] = array_column(tokenize(tokenizer, captions))
-    return replace(cell, samples=samples, inputs=pa.table(columns))
+    chunk = cell.chunk.with_notes(decoded.notes)
+    return replace(cell, chunk=chunk, samples=samples, inputs=pa.table(columns))
 
 
 def _reject_captions(samples: pa.Table, rules: Rules) -> pa.Table:

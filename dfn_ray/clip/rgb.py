@@ -1,0 +1,148 @@
+"""An opened image -> its first frame as 8-bit RGB, or the reason why not.
+
+Of unusual pixels:
+
+* 16-bit greyscale keeps its high byte, as Pillow does for 16-bit colour (`convert` would clip to white);
+* float and 32-bit integer greyscale is scaled by the range of all its values: floats within 0..1 times 255,
+  else values within 0..255 as they are (rounded), else values within 0..65535 by their high byte; values
+  that are negative, larger, infinite or not numbers are `unsupported_pixels`;
+* animated files give their first frame; transparency is dropped, as `convert` does.
+
+Of a file whose decoder fails: one that ends early gives what was decoded of it, or `truncated_image`, as asked;
+any other is damaged and fails with `decode_error`, whatever was decoded of it. A file of which nothing was
+decoded fails in any case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from dfn_ray.image_files import DECODER_ERRORS, open_image
+from dfn_ray.image_structure import ends_early, png_checksums_hold
+from dfn_ray.schema import Reason
+
+_STATES_EARLY_END = frozenset({"JPEG", "MPO", "PNG", "GIF"})
+"""Formats whose decoder says "truncated" when it wants more bytes, and something else when they are wrong."""
+_JPEG_BLANK = frozenset({127, 128})
+"""What libjpeg gives for blocks that it has no data for, in every colour space."""
+
+
+class UndecodableImageError(Exception):
+    """An image whose header can be read and whose pixels cannot be used."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+def load_rgb(
+    image: Image.Image, data: bytes | memoryview, *, score_truncated: bool
+) -> tuple[Image.Image, bool]:
+    """The first frame as 8-bit RGB, and whether the file ends before all of it was decoded.
+
+    `data` is the file that `image` was opened from. Raises UndecodableImageError with `decode_error`,
+    `truncated_image` or `unsupported_pixels`, and what Pillow's `convert` raises.
+    """
+    form = image.format or ""
+    try:
+        if form == "PNG" and not png_checksums_hold(data):
+            raise UndecodableImageError(Reason.DECODE_ERROR)
+        image.load()
+    except DECODER_ERRORS as error:
+        if not _wants_more(error, form) or not ends_early(data, _structure(form)):
+            raise UndecodableImageError(Reason.DECODE_ERROR) from error
+        partial = _what_is_there(data) if score_truncated else None
+        if partial is None:
+            raise UndecodableImageError(Reason.TRUNCATED_IMAGE) from error
+        return _rgb(partial), True
+    return _rgb(image), False
+
+
+def _wants_more(error: Exception, form: str) -> bool:
+    return form not in _STATES_EARLY_END or "truncated" in str(error).lower()
+
+
+def _structure(form: str) -> str:
+    return {"MPO": "JPEG", "DIB": "BMP"}.get(form, form)
+
+
+def _what_is_there(data: bytes | memoryview) -> Image.Image | None:
+    """What Pillow decodes of a file that ends early, its own fill elsewhere; None when that is all of it."""
+    try:
+        image = _load_leniently(data)
+        if image.format in ("JPEG", "MPO"):
+            # libjpeg fills in by itself; Pillow's memory shows nothing.
+            bands = [band.getextrema() for band in image.split()]
+            blank = all(low == high and low in _JPEG_BLANK for low, high in bands)
+        else:
+            other = np.asarray(_load_leniently(data, _fill_differently))
+            same = np.asarray(image) == other
+            blank = not (same.all(axis=2) if same.ndim == 3 else same).any()
+    except DECODER_ERRORS:
+        return None
+    return None if blank else image
+
+
+def _load_leniently(
+    data: bytes | memoryview, prepare: Callable[[Image.Image], None] = lambda image: None
+) -> Image.Image:
+    """The image decoded as far as it goes; `prepare` is called before the first pixel is written."""
+    image = open_image(data)
+    assert isinstance(image, ImageFile.ImageFile)
+    prepare(image)
+    ImageFile.LOAD_TRUNCATED_IMAGES = True
+    try:
+        image.load()
+    except DECODER_ERRORS:
+        if image.tile:  # else libtiff failed half way, and what it wrote is there
+            raise
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+    return image
+
+
+def _fill_differently(image: Image.Image) -> None:
+    """Make a file's decoder write over pixels of another value than Pillow's own."""
+    assert isinstance(image, ImageFile.ImageFile)
+    prepare = image.load_prepare
+
+    def prepare_differently() -> None:
+        prepare()
+        own = image.im.getpixel((0, 0))
+        value = tuple(255 - band for band in own) if isinstance(own, tuple) else 255 - own
+        image.im.paste(value, (0, 0, *image.im.size))
+
+    image.load_prepare = prepare_differently
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Pixels of any mode that a file opens in as 8-bit RGB."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> _excess_bits(image)).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        image = Image.fromarray(_in_eight_bits(np.asarray(image)))
+    elif image.mode == "La":  # the only mode without a way of its own to RGB
+        image = image.convert("LA")
+    return image.convert("RGB")
+
+
+def _excess_bits(image: Image.Image) -> int:
+    """Bits by which samples in 16-bit words are wider than 8: TIFF has 12-bit greyscale."""
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(258, (16,))  # BitsPerSample
+    return max(0, min(16, bits[0]) - 8)
+
+
+def _in_eight_bits(values: np.ndarray) -> np.ndarray:
+    """Greyscale of any range as uint8, by the rule at the head of this file."""
+    low, high = values.min(), values.max()  # either is NaN when any value is
+    if not (low >= 0 and high <= 65535):
+        raise UndecodableImageError(Reason.UNSUPPORTED_PIXELS)
+    if high <= 1 and values.dtype.kind == "f":
+        values = values * 255
+    elif high > 255:
+        values = values // 256
+    return np.rint(values).astype(np.uint8)

@@ -1,0 +1,166 @@
+"""The parts of image files that their pixels need, and whether a file ends before it should.
+
+Only bytes are looked at here, nothing is decoded, and all of it takes time in proportion to the file at most.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_PNG_HEAD_BYTES = 8 + 25
+"""Of signature and IHDR."""
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+_PNG_PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
+_PADDING = b"\0\r\n \xff"
+"""Bytes that writers leave behind the end of a file."""
+
+
+class _PngChunk(NamedTuple):
+    kind: bytes
+    start: int
+    """Of its length field."""
+    end: int
+    """Behind its checksum; beyond the file when it is cut off."""
+
+
+def png_pixel_chunks(data: bytes | memoryview) -> bytes:
+    """A PNG with nothing but what its pixels need.
+
+    Texts, profiles and EXIF are left out unread: decompressed, a few kilobytes of them can be a gigabyte, and
+    Pillow gives up on those above its limits. Neither they nor transparency, which is dropped, change RGB pixels.
+    """
+    view = memoryview(data)
+    return b"".join(
+        [
+            view[:8],
+            *(view[c.start : c.end] for c in _png_chunks(view) if c.kind in _PNG_PIXEL_CHUNKS),
+        ]
+    )
+
+
+def png_checksums_hold(data: bytes | memoryview) -> bool:
+    """Whether the checksums of all whole chunks that pixels need are right; Pillow does not ask for IDAT's."""
+    view = memoryview(data)
+    return all(
+        zlib.crc32(view[chunk.start + 4 : chunk.end - 4])
+        == int.from_bytes(view[chunk.end - 4 : chunk.end], "big")
+        for chunk in _png_chunks(view)
+        if chunk.kind in _PNG_PIXEL_CHUNKS and chunk.end <= len(view)
+    )
+
+
+def _png_chunks(view: memoryview) -> Iterator[_PngChunk]:
+    at = 8
+    while at + 8 <= len(view):
+        kind = bytes(view[at + 4 : at + 8])
+        end = at + 12 + int.from_bytes(view[at : at + 4], "big")
+        yield _PngChunk(kind, at, end)
+        if kind == b"IEND":
+            return
+        at = end
+
+
+def ends_early(data: bytes | memoryview, form: str) -> bool:
+    """Whether a file whose decoder failed is cut off, rather than damaged with all its bytes there.
+
+    A file that ends within its header, before width and height, counts as damaged: nothing is known of it.
+    """
+    return _ENDS_EARLY[form](bytes(data))
+
+
+def _png_ends_early(data: bytes) -> bool:
+    # The mark may stand anywhere: a chunk length that damage made too large must not look like an early end.
+    return len(data) >= _PNG_HEAD_BYTES and _PNG_END not in data[8:]
+
+
+def _jpeg_ends_early(data: bytes) -> bool:
+    return not data.rstrip(_PADDING[:-1]).endswith(b"\xff\xd9")
+
+
+def _gif_ends_early(data: bytes) -> bool:
+    return len(data) >= 13 and not data.rstrip(_PADDING).endswith(b"\0;")
+
+
+def _riff_ends_early(data: bytes) -> bool:
+    return len(data) >= 12 and len(data) < int.from_bytes(data[4:8], "little") + 8
+
+
+def _bmp_ends_early(data: bytes) -> bool:
+    """Whether pixels are absent: the size in the header is often wrong, so they are counted."""
+    if len(data) < 26:
+        return False
+    start, header = struct.unpack_from("<II", data, 10)
+    if header == 12:
+        width, height, _, bits = struct.unpack_from("<HHHH", data, 18)
+        compression = size = 0
+    elif len(data) < 54:
+        return True
+    else:
+        width, height, _, bits, compression, size = struct.unpack_from("<iiHHII", data, 18)
+    if compression in (1, 2):  # run lengths: an end-of-bitmap mark
+        return not data.rstrip(_PADDING).endswith(b"\x01") or len(data) < start + size
+    return len(data) < start + abs(height) * ((width * bits + 31) // 32 * 4)
+
+
+def _iso_ends_early(data: bytes) -> bool:
+    """Whether a box goes beyond the end, or the one with the pictures is absent."""
+    at, kinds = 0, set[bytes]()
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        kinds.add(data[at + 4 : at + 8])
+        if size == 1:
+            size = int.from_bytes(data[at + 8 : at + 16], "big")
+        elif size == 0:  # to the end of the file
+            size = len(data) - at
+        if size < 8:
+            return False
+        at += size
+    return at != len(data) or b"mdat" not in kinds
+
+
+_TIFF_PLACES = (273, 324)  # StripOffsets, TileOffsets
+_TIFF_SIZES = (279, 325)  # StripByteCounts, TileByteCounts
+_TIFF_TYPES = {3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+
+
+def _tiff_ends_early(data: bytes) -> bool:
+    """Whether the directory, or a strip or tile that it names, lies beyond the end."""
+    order = "<" if data[:2] == b"II" else ">"
+    big = data[2 if order == ">" else 3] == 43 or data[2] == 43
+    count, entry, number = ("Q", "HHQ", "Q") if big else ("H", "HHI", "I")
+    try:
+        at = struct.unpack_from(order + number, data, 8 if big else 4)[0]
+        entries = struct.unpack_from(order + count, data, at)[0]
+        at += struct.calcsize(order + count)
+        size_bytes = struct.calcsize(order + entry + number)
+        found = {}
+        for index in range(min(entries, 4096)):
+            begin = at + index * size_bytes
+            tag, kind, values = struct.unpack_from(order + entry, data, begin)
+            if tag in _TIFF_PLACES + _TIFF_SIZES and kind in _TIFF_TYPES and values < len(data):
+                form = f"{order}{values}{_TIFF_TYPES[kind]}"
+                begin += struct.calcsize(order + entry)
+                if struct.calcsize(form) > struct.calcsize(number):
+                    begin = struct.unpack_from(order + number, data, begin)[0]
+                found[tag] = struct.unpack_from(form, data, begin)
+    except struct.error:  # it would be read beyond the end
+        return len(data) >= 8
+    return any(
+        place + size > len(data)
+        for places, sizes in zip(_TIFF_PLACES, _TIFF_SIZES, strict=True)
+        for place, size in zip(found.get(places, ()), found.get(sizes, ()), strict=False)
+    )
+
+
+_ENDS_EARLY = {
+    "PNG": _png_ends_early,
+    "JPEG": _jpeg_ends_early,
+    "GIF": _gif_ends_early,
+    "WEBP": _riff_ends_early,
+    "BMP": _bmp_ends_early,
+    "AVIF": _iso_ends_early,
+    "TIFF": _tiff_ends_early,
+}
