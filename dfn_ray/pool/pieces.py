@@ -3,7 +3,8 @@
 A dotted image (`000.seg.png`) is an extra of another sample, and none of its own, where it has neither caption nor
 metadata of its own and a sample with a shorter name (`000`) has an image. Both are sought near by, so that what is
 held is bounded: in the chunk that is being built, and among the members that follow without a gap and share the name
-up to its first dot, at most `_MOST_AHEAD` of them and `max_image_bytes`.
+up to its first dot, at most `_MOST_AHEAD` of them and
+`chunk_bytes`.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class Pieces:
             Role.CAPTION: pool.max_caption_bytes,
             Role.METADATA: MAX_METADATA_BYTES,
         }
+        self._most_bytes = pool.chunk_bytes
         self._ahead: deque[Piece] = deque()
         self._newest: Piece | None = None
         """The piece at whose bytes the tape stands."""
@@ -76,7 +78,7 @@ class Pieces:
         `keep` holds the bytes of what is passed by, so that no store is read backward.
         """
         *_, root = shorter_keys(piece.part.key)
-        held = self._weight(piece)
+        size = piece.member.size_bytes
         for index in range(_MOST_AHEAD):
             if index == len(self._ahead) and not self._look(keep or not self._tape.can_jump):
                 return
@@ -84,15 +86,15 @@ class Pieces:
             if part.key != root and root not in shorter_keys(part.key):
                 return
             yield part
-            held += self._weight(self._ahead[index])
-            if held > self._limits[Role.IMAGE]:
+            size += self._ahead[index].member.size_bytes
+            if size > self._most_bytes:
                 return
 
     def _look(self, keep: bool) -> bool:
         """Add the next piece to those ahead; False if there is none."""
         if self._damage is not None:
             return False
-        if keep and self._newest is not None and self._weight(self._newest):
+        if keep and self._newest is not None and self._may_be_needed(self._newest):
             self._newest.data = self._newest.read(self._tape)
         try:
             piece = self._next()
@@ -112,12 +114,10 @@ class Pieces:
                 return self._newest
         return None
 
-    def _weight(self, piece: Piece) -> int:
-        """Bytes of a piece that may be needed."""
-        size = piece.member.size_bytes
-        return (
-            size if size <= self._limits.get(piece.part.role, -1) and not piece.member.broken else 0
-        )
+    def _may_be_needed(self, piece: Piece) -> bool:
+        """True if a sample may want the bytes of a piece."""
+        limit = self._limits.get(piece.part.role, -1)
+        return piece.member.size_bytes <= limit and not piece.member.broken
 
 
 class Loose:

@@ -102,6 +102,7 @@ class _GzipStreams(io.RawIOBase):
         self._file = file
         self._packed = b""
         self._stream: zlib._Decompress | None = None
+        self._step = _CHUNK_BYTES
         self._given = 0
         self.proven = 0
         self.broken: tuple[ShardFault, str] | None = None
@@ -133,11 +134,17 @@ class _GzipStreams(io.RawIOBase):
         return bool(self._packed)
 
     def _unpack(self, stream: zlib._Decompress, count: int) -> bytes:
-        """What comes next in the stream, if its packed bytes suffice."""
+        """What comes next in the stream, if its packed bytes suffice.
+
+        zlib keeps nothing of a call that meets damage, so from there on ever smaller steps are taken, down to a byte.
+        """
+        before = stream.copy()
         try:
-            data = stream.decompress(self._packed, count)
+            data = stream.decompress(self._packed, min(count, self._step))
         except zlib.error as error:
-            self.broken = (ShardFault.UNREADABLE, f"the gzip stream is broken: {error}")
+            if self._step == 1:
+                self.broken = (ShardFault.UNREADABLE, f"the gzip stream is broken: {error}")
+            self._stream, self._step = before, 512 if self._step > 512 else 1
             return b""
         self._given += len(data)
         self._packed = stream.unconsumed_tail

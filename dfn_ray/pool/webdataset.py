@@ -93,7 +93,9 @@ class _Reader:
                         self._closed.update(opened.drafts)
                         yield opened.group
                         opened = _Open(
-                            self._group(opened.group.first_row + len(opened.drafts), piece.member.at),
+                            self._group(
+                                opened.group.first_row + len(opened.drafts), piece.member.at
+                            ),
                             at=piece.member.at,
                             passed_bytes=tape.passed_bytes,
                         )
