@@ -151,10 +151,10 @@ VALUES = [None, True, -1, 0, 3, 2.5, 10**30, "", "64", "x" * 999, [], [1, 2], {}
 def test_mutated_configs_load_or_are_mistakes_of_the_user(tmp_path):
     rng = random.Random(0)
     small = copy.deepcopy(TINY)
-    small["text_cfg"] |= {"vocab_size": 49408, "width": 8, "layers": 1, "heads": 2}
+    small["text_cfg"] |= {"vocab_size": 100, "width": 8, "layers": 1, "heads": 2}
     small["vision_cfg"] |= {"width": 32, "layers": 1}
     refused = 0
-    for _ in range(300):
+    for _ in range(60):
         values = {"model_cfg": copy.deepcopy(small), "preprocess_cfg": {"size": 32, "mean": 0.5}}
         target = rng.choice(
             [values, values["model_cfg"], values["preprocess_cfg"]]
@@ -167,4 +167,4 @@ def test_mutated_configs_load_or_are_mistakes_of_the_user(tmp_path):
             load(tmp_path)
         except InputError:
             refused += 1
-    assert 150 < refused < 300
+    assert 20 < refused < 60
