@@ -38,11 +38,17 @@ _LARGEST_NUMBER = 2**20
 class _VisionCfg(CLIPVisionCfg):
     __pydantic_config__ = _STRICT
 
+    # open_clip's own configs have null here (ResNets; timm networks without a projection).
+    patch_size: int | None = 16  # type: ignore[assignment]
+    timm_pool: str | None = "avg"  # type: ignore[assignment]
+    timm_proj: str | None = "linear"  # type: ignore[assignment]
+
 
 @dataclass
 class _TextCfg(CLIPTextCfg):
     __pydantic_config__ = _STRICT
 
+    hf_proj_type: str | None = "mlp"  # type: ignore[assignment]
     act_kwargs: dict[str, Any] | None = None  # type: ignore[assignment]
     norm_kwargs: dict[str, Any] | None = None  # type: ignore[assignment]
 
