@@ -46,6 +46,7 @@ class Reason(StrEnum):
     BROKEN_JSON = "broken_json"
     BAD_UID = "bad_uid"
     UNSAFE_NAME = "unsafe_name"
+    BROKEN_MEMBER = "broken_member"  # the tar says wrongly where its bytes are, or what its name is
     NON_CONTIGUOUS = "non_contiguous_key"
     TRUNCATED_SHARD = "truncated_shard"
     # failed while decoding

@@ -7,18 +7,19 @@ built, so that it can be fingerprinted and sent to actors that have no network a
 from __future__ import annotations
 
 import difflib
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import open_clip
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.pretrained import download_pretrained_from_hf
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import nn
 
 from dfn_ray import config
+from dfn_ray.clip.network_config import read_network_config
 from dfn_ray.clip.transform import ImageTransform
 from dfn_ray.errors import InputError
 
@@ -84,17 +85,17 @@ def build_module(model_cfg: dict[str, Any]) -> nn.Module:
     """The open_clip module of `model_cfg`, weights random, nothing downloaded."""
     arguments = {name: value for name, value in model_cfg.items() if name != "custom_text"}
     if not model_cfg["custom_text"]:
-        return open_clip.CLIP(**arguments)
-    if "multimodal_cfg" in arguments:
-        return open_clip.CoCa(**arguments)
-    return open_clip.CustomTextCLIP(**arguments)
+        kind: type[nn.Module] = open_clip.CLIP
+    else:
+        kind = open_clip.CoCa if "multimodal_cfg" in arguments else open_clip.CustomTextCLIP
+    return kind(**arguments)
 
 
 def image_transform(module: nn.Module, origin: Origin, spec: config.Network) -> ImageTransform:
     """The evaluation transform that open_clip would attach to `module`, with the recipe's overrides."""
     cfg = origin.preprocess_cfg
     size = getattr(module.visual, "image_size", None) or cfg["size"]
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = (size, size) if isinstance(size, int) else (size[0], size[-1])
     resize_mode = spec.resize_mode or cfg["resize_mode"]
     interpolation = "bilinear" if cfg["interpolation"] == "bilinear" else "bicubic"
     if resize_mode == "shortest" and height != width:
@@ -103,14 +104,15 @@ def image_transform(module: nn.Module, origin: Origin, spec: config.Network) -> 
         size=(int(height), int(width)),
         resize_mode=resize_mode,
         interpolation=spec.interpolation or interpolation,
-        mean=_per_channel(cfg["mean"]),
-        std=_per_channel(cfg["std"]),
+        mean=_per_channel(cfg["mean"] or OPENAI_DATASET_MEAN),  # open_clip reads 0 as "none given"
+        std=_per_channel(cfg["std"] or OPENAI_DATASET_STD),
         fill_color=int(cfg["fill_color"]),
     )
 
 
 def _per_channel(value: float | list[float] | tuple[float, ...]) -> tuple[float, ...]:
-    return tuple(map(float, value)) if isinstance(value, list | tuple) else (float(value),) * 3
+    values = tuple(value) if isinstance(value, list | tuple) else (value,)
+    return tuple(map(float, values * 3 if len(values) == 1 else values))
 
 
 def _settle(model_cfg: dict[str, Any], spec: config.Network) -> None:
@@ -166,27 +168,13 @@ def _hub(model_id: str, random: bool) -> tuple[dict[str, Any], dict[str, Any], P
         weights = None if random else Path(download_pretrained_from_hf(model_id))
     except Exception as error:
         raise InputError(f"cannot download hf-hub:{model_id}: {error}") from error
-    return *_read_config(Path(config_path)), weights
+    return *read_network_config(Path(config_path)), weights
 
 
 def _folder(folder: Path, random: bool) -> tuple[dict[str, Any], dict[str, Any], Path | None]:
     if not (folder / _CONFIG_NAME).is_file():
         raise InputError(f"local-dir:{folder}: need a folder with {_CONFIG_NAME}, found none")
-    return *_read_config(folder / _CONFIG_NAME), None if random else _weights_in(folder)
-
-
-def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """model_cfg and preprocess_cfg of an open_clip_config.json."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        model_cfg = {**values["model_cfg"]}
-        for tower in ("text_cfg", "vision_cfg"):
-            model_cfg[tower] = {**model_cfg[tower]}
-        return model_cfg, values.get("preprocess_cfg") or {}
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: need a JSON object with model_cfg.text_cfg and model_cfg.vision_cfg ({error!r})"
-        ) from None
+    return *read_network_config(folder / _CONFIG_NAME), None if random else _weights_in(folder)
 
 
 def _weights_in(folder: Path) -> Path:

@@ -68,7 +68,12 @@ def load_network(spec: config.Network, *, checkpoint: Path | None = None) -> Fro
     hf_config = _hf_config(origin.model_cfg)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.random_weights_seed or 0)
-        module = _module(origin.model_cfg, hf_config)
+        try:
+            module = _module(origin.model_cfg, hf_config)
+        except Exception as error:  # whatever open_clip, timm and torch raise at a wrong value
+            raise InputError(
+                f"{spec.model}: its model_cfg cannot be built: {type(error).__name__}: {error}"
+            ) from error
     if origin.checkpoint is not None:
         weights.load_into(module, weights.read_checkpoint(origin.checkpoint), origin.checkpoint)
     state = weights.state_of(module)

@@ -26,6 +26,9 @@ from dfn_ray.errors import InputError
 
 State = dict[str, np.ndarray]
 
+_WRAPPERS = ("module.", "_orig_mod.")
+"""Prefixes that DistributedDataParallel and torch.compile put before every name, in the order in which they wrap."""
+
 
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     """Names and tensors of a checkpoint file, wrappers of training loops removed.
@@ -60,9 +63,8 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(content, Mapping) or not content:
         raise InputError(f"{path}: need a state_dict, got {type(content).__name__}")
     state = dict(content)
-    for prefix in ("module.", "_orig_mod."):  # DistributedDataParallel, torch.compile
-        if all(str(name).startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    while prefix := next((p for p in _WRAPPERS if all(str(n).startswith(p) for n in state)), None):
+        state = {str(name).removeprefix(prefix): value for name, value in state.items()}
     strangers = [str(name) for name, value in state.items() if not isinstance(value, torch.Tensor)]
     if strangers:
         raise InputError(f"{path}: need tensors only, got others: {_some(strangers)}")

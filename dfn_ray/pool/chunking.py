@@ -30,6 +30,10 @@ class Wanted:
         """True if `row` of the chunk that begins at `first_row` is needed."""
         return first_row not in self.skip and (self.rows is None or row in self.rows)
 
+    def may_have(self, first_row: int) -> bool:
+        """True if rows of the chunk that begins at `first_row` are needed, as far as its first row says."""
+        return first_row not in self.skip
+
 
 @dataclass(slots=True)
 class Group:

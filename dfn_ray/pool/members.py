@@ -1,27 +1,48 @@
 """What the name of a tar member says: the sample it belongs to and its part in it.
 
-WebDataset's rule: members of one sample share their path up to the first dot of the file name. Two
+WebDataset's rule: members of one sample share their path up to the first dot of the file name. Three
 things are added. An image with more dots names its sample by everything before its last extension
-(`img.v2.jpg` is the image of `img.v2`, as is `img.v2.txt` its caption). And a caption or metadata
-with more dots whose image never shows is an extra of another sample (RayGen's `x.syn.json` beside
-`x.jpg`), as is every other extension (`x.npz`, `x.cls`): neither makes a sample. In a labelled pool
-`cls` takes the place of `txt`.
+(`img.v2.jpg` is the image of `img.v2`, as is `img.v2.txt` its caption), unless it is an extra of the sample
+with a shorter name (`000.seg.png` beside `000.jpg`; see `pieces`). A caption or metadata with more dots whose image
+never shows is an extra of another sample (RayGen's `x.syn.json` beside `x.jpg`), as is every other extension
+(`x.npz`, `x.cls`): neither makes a sample. Nor do texts and JSON about the archive (`__index__.json`,
+`dataset_info.json`, `README.txt`), unless an image has that very name. In a labelled pool `cls` takes the place of `txt`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum, auto
 from typing import NamedTuple
 
-from dfn_ray.image_formats import IMAGE_EXTENSIONS
+from dfn_ray.image_formats import IMAGE_EXTENSIONS, UNSUPPORTED_EXTENSIONS
+
+_ABOUT_THE_ARCHIVE = frozenset(
+    {
+        "changelog",
+        "copying",
+        "dataset_info",
+        "dataset_infos",
+        "licence",
+        "license",
+        "notice",
+        "readme",
+    }
+)
+"""Names that archives of data sets use for texts about themselves, in lower case."""
 
 
 class Role(Enum):
     """The part of a member in its sample."""
 
     IMAGE = auto()
+    UNSUPPORTED = auto()
+    """An image in a format that is not decoded."""
     CAPTION = auto()
     METADATA = auto()
+
+
+_IMAGES = (Role.IMAGE, Role.UNSUPPORTED)
 
 
 class Part(NamedTuple):
@@ -30,9 +51,16 @@ class Part(NamedTuple):
     key: str
     role: Role
     loose: bool
-    """Belongs to the sample only if that sample has an image."""
+    """A caption or metadata that belongs to the sample only if that sample has an image."""
+    dotted: bool
+    """An image that is an extra where a sample with a shorter name has an image."""
     unsafe: bool
     """The name would leave the folder it is unpacked in."""
+
+    @property
+    def is_image(self) -> bool:
+        """True for an image of any format."""
+        return self.role in _IMAGES
 
 
 def part_of(name: str, caption_extension: str) -> Part | None:
@@ -51,14 +79,31 @@ def part_of(name: str, caption_extension: str) -> Part | None:
         role = Role.CAPTION
     elif extension == "json":
         role = Role.METADATA
+    elif extension in UNSUPPORTED_EXTENSIONS:
+        role = Role.UNSUPPORTED
     else:
         return None
     if any(part == "__MACOSX" or part.startswith("PaxHeaders") for part in folders):
         return None
     key = name[: -len(extension) - 1]
+    dotted, is_image = "." in stem, role in _IMAGES
     return Part(
         key=key[2:] if key.startswith("./") else key,
         role=role,
-        loose=role is not Role.IMAGE and "." in stem,
+        loose=not is_image and (dotted or _is_about_the_archive(stem)),
+        dotted=is_image and dotted,
         unsafe=".." in folders or "\0" in name or (len(folders) > 0 and not folders[0]),
     )
+
+
+def shorter_keys(key: str) -> Iterator[str]:
+    """The keys that end at a dot of the file name in `key`, the longest first: `x/a.b`, `x/a` for `x/a.b.c`."""
+    first = max(key.rfind("/"), key.rfind("\\")) + 1
+    at = key.rfind(".")
+    while at > first:
+        yield key[:at]
+        at = key.rfind(".", 0, at)
+
+
+def _is_about_the_archive(stem: str) -> bool:
+    return stem.startswith("__") or stem.lower() in _ABOUT_THE_ARCHIVE

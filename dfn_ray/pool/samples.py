@@ -38,6 +38,8 @@ class Draft:
     cut: bool = False
     """The shard is cut off right after what is known of the sample."""
     images: int = 0
+    unsupported: bool = False
+    """An image is there in a format that is not decoded."""
     image_size: int | None = None
     image: bytes | None = None
     caption_size: int | None = None
@@ -48,9 +50,14 @@ class Draft:
     """Given by shards that hold columns instead of JSON."""
 
     @property
+    def has_image(self) -> bool:
+        """True once an image of any format has been seen."""
+        return self.images > 0 or self.unsupported
+
+    @property
     def is_pair(self) -> bool:
         """True once image and caption, or metadata that may hold one, have been seen."""
-        return self.images > 0 and (self.caption_size is not None or self.json_size is not None)
+        return self.has_image and (self.caption_size is not None or self.json_size is not None)
 
     def note(self, role: Role, size_bytes: int, pool: Pool) -> bool:
         """Take note of a part from its header alone; True if its bytes are wanted.
@@ -64,15 +71,14 @@ class Draft:
                 return False
             self.image_size = size_bytes
             return size_bytes <= pool.max_image_bytes
-        if role is Role.CAPTION:
-            if self.caption_size is not None:
-                return False
+        if role is Role.CAPTION and self.caption_size is None:
             self.caption_size = size_bytes
             return size_bytes <= pool.max_caption_bytes
-        if self.json_size is not None:
-            return False
-        self.json_size = size_bytes
-        return size_bytes <= MAX_METADATA_BYTES
+        if role is Role.METADATA and self.json_size is None:
+            self.json_size = size_bytes
+            return size_bytes <= MAX_METADATA_BYTES
+        self.unsupported = self.unsupported or role is Role.UNSUPPORTED
+        return False
 
     def fill(self, role: Role, data: bytes) -> None:
         """Take the bytes of a part that `note` wanted."""
@@ -86,8 +92,8 @@ class Draft:
     def finish(self, pool: Pool, shard_name: str) -> Row:
         """The row of this sample, which lets go of its bytes. The first fault found wins, in this order:
 
-        a fault of the sample as a whole (unsafe_name, non_contiguous_key, truncated_shard),
-        several_images, missing_image, empty_image, image_too_large, broken_json, bad_uid, missing_caption,
+        a fault of the sample as a whole (unsafe_name, non_contiguous_key, broken_member, truncated_shard),
+        several_images, unsupported_image, missing_image, empty_image, image_too_large, broken_json, bad_uid, missing_caption,
         caption_too_long, caption_not_utf8, empty_caption, bad_label. What is missing where the shard is cut off is
         truncated_shard as well. A failed row keeps its metadata if readable.
         """
@@ -117,7 +123,7 @@ class Draft:
         if self.images > 1:
             return Reason.SEVERAL_IMAGES
         if self.image_size is None:
-            return Reason.MISSING_IMAGE
+            return Reason.UNSUPPORTED_IMAGE if self.unsupported else Reason.MISSING_IMAGE
         if self.image_size == 0:
             return Reason.EMPTY_IMAGE
         return Reason.IMAGE_TOO_LARGE if self.image_size > pool.max_image_bytes else None

@@ -1,29 +1,33 @@
 """Walking a tar: the regular files in it, and where exactly it is damaged.
 
-The standard library parses single header blocks (83,000/s on one core); the walk is our
-own, because `tarfile` cannot say whether an archive ended or was cut off, and reads what is skipped.
+The walk is our own, because `tarfile` cannot say whether an archive ended or was cut off, ends at damage that
+concerns one member alone, and reads what is skipped.
 """
 
 from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dfn_ray.pool.shard import ShardDamage
+from dfn_ray.pool.sparse import BrokenMapError, Extents, expanded, is_sparse, old_gnu_map, pax_map
 from dfn_ray.pool.tape import Tape
+from dfn_ray.pool.tar_headers import BLOCK_BYTES, Header, parse_header, pax_records, text_of
 from dfn_ray.schema import ShardFault
 
-BLOCK_BYTES = 512
 _ZERO_BLOCK = bytes(BLOCK_BYTES)
 
 _MAX_EXTENDED_HEADER_BYTES = 2**20  # long names and PAX records; Linux paths end at 4,096 bytes
 _MAX_END_BYTES = 2**20
 """Zeros allowed at the end. Tars are padded to records of 10 KiB; much more is the hole of a broken download."""
+_MAX_SIZE_DIGITS = 20  # of 2^64
 
-_FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
-_WITHOUT_DATA = frozenset(tarfile.SUPPORTED_TYPES) - frozenset(tarfile.REGULAR_TYPES)
+_FILES = frozenset(tarfile.REGULAR_TYPES)
+_WITHOUT_DATA = frozenset(tarfile.SUPPORTED_TYPES) - _FILES
 _PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
+_EXTENDED = frozenset((*_PAX, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK))
 
 
 class Member(NamedTuple):
@@ -31,94 +35,97 @@ class Member(NamedTuple):
 
     name: str
     size_bytes: int
+    """With the holes of a sparse file."""
     start: int
-    """Position of its first byte."""
+    """Position of its first stored byte."""
+    end: int
+    """Position after its last stored byte."""
     at: int
     """Position of its header, or of the first extended header before it."""
+    extents: Extents | None = None
+    """Where what is stored belongs, in a sparse file."""
+    broken: str = ""
+    """Why its bytes or its name cannot be relied on."""
+
+    def read(self, tape: Tape) -> bytes:
+        """Its bytes; the tape must stand at the first one. The caller has judged `size_bytes`."""
+        return read_stored(tape, self.size_bytes, self.extents)
+
+
+def read_stored(tape: Tape, size_bytes: int, extents: Extents | None) -> bytes:
+    """The bytes of a member from its first stored byte on, holes filled with zeros."""
+    if extents is None:
+        return tape.read(size_bytes)
+    return expanded(tape.read(sum(length for _, length in extents)), size_bytes, extents)
 
 
 def is_tar_header(block: bytes) -> bool:
     """True if `block` begins with a tar header (its checksum fits) or with an empty block."""
     if len(block) < BLOCK_BYTES:
         return False
-    if block[:BLOCK_BYTES] == _ZERO_BLOCK:
-        return True
-    return _header(block[:BLOCK_BYTES]) is not None
+    head = block[:BLOCK_BYTES]
+    return head == _ZERO_BLOCK or parse_header(head) is not None
+
+
+@dataclass(slots=True)
+class _Extension:
+    """What the extended headers before a member say of it."""
+
+    at: int
+    records: dict[str, str] = field(default_factory=dict)
+    broken: str = ""
 
 
 def walk(tape: Tape) -> Iterator[Member]:
-    """The regular files from the tape's position on; after each, the tape stands at the file's first byte.
+    """The regular files from the tape's position on; after each, the tape stands at the file's first stored byte.
 
-    The caller may read from there. Archives that were appended to each other are walked as one.
-    Raises ShardDamage where the tar is cut off or a header is broken, naming the byte.
+    The caller may read from there. Archives that were appended to each other are walked as one. Damage that concerns
+    one member alone is that member's. Raises ShardDamage where the tar is cut off or a header is broken, naming the byte.
     """
-    override: dict[str, str] = {}
+    extension: _Extension | None = None
     any_header, zeros = False, 0
-    member_at: int | None = None
     while True:
         at = tape.position
         block = tape.read(BLOCK_BYTES)
         if block == _ZERO_BLOCK:
+            if extension is not None and extension.broken:
+                raise ShardDamage(ShardFault.UNREADABLE, f"{extension.broken}, and no member after")
             zeros += BLOCK_BYTES
             if zeros <= _MAX_END_BYTES:
                 continue
             if any_header:
-                raise ShardDamage(
-                    ShardFault.TRUNCATED,
-                    f"nothing but zeros from byte {at + BLOCK_BYTES - zeros} on",
-                )
+                start = at + BLOCK_BYTES - zeros
+                raise ShardDamage(ShardFault.TRUNCATED, f"nothing but zeros from byte {start} on")
             return
-        header = _header(block)
+        header = parse_header(block)
         if header is None:
-            _end(tape, at, block, any_header=any_header, after_zeros=zeros > 0)
+            _end(tape, at, block, any_header=any_header, zeros=zeros)
             return
         any_header, zeros = True, 0
-        member_at = at if member_at is None else member_at
-        if header.type in _PAX:
-            override |= _pax_records(_extended(tape, header), at)
+        if header.type in _EXTENDED:
+            # A global header is passed by: a name or a size for every member cannot be right.
+            extension = extension or _Extension(at)
+            _extend(tape, header, extension)
             continue
-        if header.type == tarfile.GNUTYPE_LONGNAME:
-            data = _extended(tape, header)
-            override["path"] = _text(data.partition(b"\0")[0])
-            continue
-        if header.type in (tarfile.GNUTYPE_LONGLINK, tarfile.XGLTYPE):
-            _extended(tape, header)
-            continue
-        member = _member(header, override, member_at, tape.position)
-        override, member_at = {}, None
-        if header.type in _WITHOUT_DATA:
-            continue
-        if header.type in _FILES:
-            yield member
-        _pass(tape, member)
+        if header.type not in _WITHOUT_DATA:
+            member = _member(tape, header, extension or _Extension(at))
+            if header.type in _FILES:
+                yield member
+            _pass(tape, member)
+        extension = None
 
 
-def _header(block: bytes) -> tarfile.TarInfo | None:
-    """The header in a block, None when its checksum does not fit."""
-    try:
-        try:
-            return tarfile.TarInfo.frombuf(block, "utf-8", "strict")
-        except UnicodeDecodeError:
-            return tarfile.TarInfo.frombuf(block, "latin-1", "strict")
-    except tarfile.HeaderError:
-        return None
-
-
-def _text(data: bytes) -> str:
-    """A name. Names that are not UTF-8 are read as Latin-1, so that they stay distinct."""
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
-
-
-def _end(tape: Tape, at: int, block: bytes, *, any_header: bool, after_zeros: bool) -> None:
+def _end(tape: Tape, at: int, block: bytes, *, any_header: bool, zeros: int) -> None:
     """Judge the end of the walk: nothing, or something that is not a header, where one was due."""
     if tape.broken is not None:
+        # What follows the end-of-archive mark is not part of the archive, provided that a whole stream held the mark:
+        # only its checksum proves the members before.
+        if any_header and zeros and tape.proven >= at - zeros + BLOCK_BYTES:
+            return
         fault, why = tape.broken
         raise ShardDamage(fault, f"{why}, after {at} bytes of tar")
-    if after_zeros and (any_header or not block):
-        return  # the end-of-archive mark; what follows it is not part of the archive
+    if zeros and (any_header or not block):
+        return  # the end-of-archive mark
     if not block and not any_header:
         return  # a file without a byte
     if len(block) < BLOCK_BYTES and any_header:
@@ -129,57 +136,77 @@ def _end(tape: Tape, at: int, block: bytes, *, any_header: bool, after_zeros: bo
     raise ShardDamage(ShardFault.UNREADABLE, f"{what} at byte {at}: {block[:24]!r}")
 
 
-def _member(header: tarfile.TarInfo, override: dict[str, str], at: int, start: int) -> Member:
-    """The member that a header and the extended headers before it describe."""
-    try:
-        size = int(override.get("size", header.size))
-    except ValueError:
-        size = -1
+def _extend(tape: Tape, header: Header, extension: _Extension) -> None:
+    """Take in a header that describes the next one."""
+    at = tape.position
+    if header.size < 0:
+        raise ShardDamage(
+            ShardFault.UNREADABLE, f"an extended header of {header.size} bytes at byte {at}"
+        )
+    if header.size > _MAX_EXTENDED_HEADER_BYTES:
+        extension.broken = f"an extended header of {header.size} bytes at byte {at}"
+        data = b""
+    else:
+        data = tape.read(header.size)
+    tape.skip(at + header.size - tape.position)
+    if tape.position < at + header.size:
+        fault, why = tape.broken or (ShardFault.TRUNCATED, "ends")
+        raise ShardDamage(fault, f"{why} at byte {tape.position}, inside an extended header")
+    tape.skip(-tape.position % BLOCK_BYTES)
+    if header.type in _PAX:
+        records, problem = pax_records(data)
+        extension.records |= records
+        if problem:
+            extension.broken = f"{problem} at byte {at}"
+    elif header.type == tarfile.GNUTYPE_LONGNAME and (name := data.partition(b"\0")[0]):
+        extension.records["path"] = text_of(name)
+
+
+def _member(tape: Tape, header: Header, extension: _Extension) -> Member:
+    """The member that a header and the extended headers before it describe; the tape goes to its first stored byte."""
+    records, broken, at = extension.records, extension.broken, extension.at
+    size = header.size
+    if (text := records.get("size")) is not None:
+        if text.isascii() and text.isdigit() and len(text) <= _MAX_SIZE_DIGITS:
+            size = int(text)
+        else:
+            broken = broken or f"a PAX size {text[:24]!r} at byte {at}"
     if size < 0:
         raise ShardDamage(ShardFault.UNREADABLE, f"a broken header at byte {at}: size below zero")
-    return Member(override.get("path", header.name), size, start, at)
+    name = records.get("path", header.name)
+    start = tape.position
+    if header.type == tarfile.GNUTYPE_SPARSE or (records and is_sparse(records)):
+        return _sparse_member(tape, header, extension, broken, size)
+    return Member(name, size, start, start + size, at, None, broken)
+
+
+def _sparse_member(
+    tape: Tape, header: Header, extension: _Extension, broken: str, stored_bytes: int
+) -> Member:
+    """The member where its bytes are stored without the holes."""
+    records, start = extension.records, tape.position
+    name = records.get("GNU.sparse.name", records.get("path", header.name))
+    size, extents = 0, None
+    try:
+        if header.type == tarfile.GNUTYPE_SPARSE:
+            size, extents = old_gnu_map(tape, header.block, stored_bytes)
+        else:
+            size, extents = pax_map(tape, records, stored_bytes)
+    except BrokenMapError as error:
+        broken = broken or f"{error}, at byte {extension.at}"
+    if header.type == tarfile.GNUTYPE_SPARSE:
+        start = tape.position  # the blocks of the map are not part of what is stored
+    return Member(name, size, tape.position, start + stored_bytes, extension.at, extents, broken)
 
 
 def _pass(tape: Tape, member: Member) -> None:
     """Go to the block after a member."""
-    end = member.start + member.size_bytes
-    tape.skip(end - tape.position)
-    if tape.position < end:
+    tape.skip(member.end - tape.position)
+    if tape.position < member.end:
         fault, why = tape.broken or (ShardFault.TRUNCATED, "ends")
         raise ShardDamage(
             fault,
-            f"{why} at byte {tape.position}, {end - tape.position} bytes short of the end of {member.name[-200:]!r}",
+            f"{why} at byte {tape.position}, {member.end - tape.position} bytes short of the end of {member.name[-200:]!r}",
             member.name,
         )
-    tape.skip(-end % BLOCK_BYTES)
-
-
-def _extended(tape: Tape, header: tarfile.TarInfo) -> bytes:
-    """The data of a header that describes the next one."""
-    at = tape.position
-    if not 0 <= header.size <= _MAX_EXTENDED_HEADER_BYTES:
-        raise ShardDamage(
-            ShardFault.UNREADABLE, f"an extended header of {header.size} bytes at byte {at}"
-        )
-    data = tape.read(header.size)
-    if len(data) < header.size:
-        fault, why = tape.broken or (ShardFault.TRUNCATED, "ends")
-        raise ShardDamage(fault, f"{why} at byte {tape.position}, inside an extended header")
-    tape.skip(-tape.position % BLOCK_BYTES)
-    return data
-
-
-def _pax_records(data: bytes, at: int) -> dict[str, str]:
-    """The records `LENGTH KEY=VALUE` of a PAX header (POSIX.1-2008, pax)."""
-    records: dict[str, str] = {}
-    position = 0
-    while position < len(data) and data[position]:
-        digits, _, rest = data[position : position + 24].partition(b" ")
-        end = position + (int(digits) if digits.isdigit() else 0)
-        record = data[position + len(digits) + 1 : end - 1]
-        key, equals, value = record.partition(b"=")
-        if not rest or not equals or end > len(data) or data[end - 1 : end] != b"\n":
-            raise ShardDamage(ShardFault.UNREADABLE, f"a broken PAX header at byte {at}")
-        records[_text(key)] = _text(value)
-        position = end
-    return records
+    tape.skip(-member.end % BLOCK_BYTES)

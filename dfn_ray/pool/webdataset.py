@@ -6,20 +6,19 @@ Members of a sample need not be neighbours as long as they meet in the chunk tha
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dfn_ray.config import Pool
 from dfn_ray.pool.chunking import Group, Wanted
-from dfn_ray.pool.members import Part, Role, part_of
-from dfn_ray.pool.samples import MAX_METADATA_BYTES, Draft
+from dfn_ray.pool.members import Part, Role, part_of, shorter_keys
+from dfn_ray.pool.pieces import Loose, Piece, Pieces
+from dfn_ray.pool.samples import Draft
 from dfn_ray.pool.shard import ShardDamage
+from dfn_ray.pool.sparse import Extents
 from dfn_ray.pool.tape import Tape
-from dfn_ray.pool.tar import Member, walk
+from dfn_ray.pool.tar import Member, read_stored, walk
 from dfn_ray.schema import Reason
-
-_LOOSE_BYTES = 4 * 2**20  # thousands of captions that wait for their image; older ones are extras
 
 
 def tar_groups(
@@ -67,7 +66,7 @@ class _Reader:
         self._captions = "cls" if pool.caption == "label" else "txt"
         self._closed: set[str] = set()
         """Keys of the chunks handed out."""
-        self._loose = _Loose(pool)
+        self._loose = Loose()
 
     def groups(self, first_row: int, at: int) -> Iterator[Group]:
         """Chunks as the members come."""
@@ -75,16 +74,18 @@ class _Reader:
         tape.jump(at)
         opened = _Open(self._group(first_row, at), at=at, passed_bytes=tape.passed_bytes)
         latest: Draft | None = None
+        pieces = Pieces(tape, pool, self._captions)
         try:
-            for member in walk(tape):
-                part = part_of(member.name, self._captions)
-                if part is None:
-                    continue
+            for piece in pieces:
+                part = piece.part
                 draft = opened.drafts.get(part.key)
                 if draft is None:
-                    if part.loose and part.key not in self._closed:
-                        self._loose.keep(part, member, tape)
-                        continue
+                    if part.key not in self._closed:
+                        if part.loose:
+                            self._loose.keep(self._held(piece))
+                            continue
+                        if part.dotted and self._is_extra(piece, pieces, opened):
+                            continue
                     if opened.group.is_full(pool):
                         if tape.can_jump and not any(d.is_pair for d in opened.drafts.values()):
                             break
@@ -92,8 +93,10 @@ class _Reader:
                         self._closed.update(opened.drafts)
                         yield opened.group
                         opened = _Open(
-                            self._group(opened.group.first_row + len(opened.drafts), member.at),
-                            at=member.at,
+                            self._group(
+                                opened.group.first_row + len(opened.drafts), piece.member.at
+                            ),
+                            at=piece.member.at,
                             passed_bytes=tape.passed_bytes,
                         )
                     draft = opened.add(self._draft(part.key, opened.group.next_row))
@@ -102,7 +105,7 @@ class _Reader:
                 elif tape.can_jump and self._overflows(part, draft, opened.group):
                     break
                 latest = draft
-                self._take(draft, part, member, opened.group)
+                self._take(draft, piece, opened.group)
             else:
                 opened.group.last = True
                 yield opened.group
@@ -123,24 +126,42 @@ class _Reader:
         is_first_image = part.role is Role.IMAGE and draft.images == 0
         return is_first_image and group.image_bytes >= self._pool.chunk_bytes
 
+    def _held(self, piece: Piece) -> Piece:
+        """A loose piece with its bytes, unless they are too many to be wanted."""
+        if _noted(Draft(0, ""), piece.part, piece.member, self._pool):
+            piece.data = piece.read(self._tape)
+        return piece
+
+    def _is_extra(self, piece: Piece, pieces: Pieces, opened: _Open) -> bool:
+        """True if a dotted image belongs to a sample with a shorter name; see `pieces`."""
+        key = piece.part.key
+        if key in self._loose:
+            return False
+        shorter = set(shorter_keys(key))
+        is_extra = any(name in opened.drafts and opened.drafts[name].has_image for name in shorter)
+        for part in pieces.following(piece, keep=self._wanted.may_have(opened.group.first_row)):
+            if part.key == key and not part.is_image:
+                return False
+            is_extra = is_extra or (part.is_image and part.key in shorter)
+        return is_extra
+
     def _draft(self, key: str, row: int) -> Draft:
         """A new sample, with the captions and metadata that have been waiting for it."""
         fault = Reason.NON_CONTIGUOUS if key in self._closed else None
         draft = Draft(row=row, key=key, fault=fault)
-        for role, size, data in self._loose.pop(key):
-            if draft.note(role, size, self._pool) and data is not None:
-                draft.fill(role, data)
+        for piece in self._loose.pop(key):
+            if _noted(draft, piece.part, piece.member, self._pool) and piece.data is not None:
+                draft.fill(piece.part.role, piece.data)
         return draft
 
-    def _take(self, draft: Draft, part: Part, member: Member, group: Group) -> None:
+    def _take(self, draft: Draft, piece: Piece, group: Group) -> None:
         """Add a member to its sample; read it if its bytes are wanted."""
-        if part.unsafe:
-            draft.fault = Reason.UNSAFE_NAME
+        part, member = piece.part, piece.member
         if part.role is Role.IMAGE:
             group.image_bytes += member.size_bytes
-        needed = draft.note(part.role, member.size_bytes, self._pool)
+        needed = _noted(draft, part, member, self._pool)
         if needed and self._wanted.has(group.first_row, draft.row):
-            draft.fill(part.role, self._tape.read(member.size_bytes))
+            draft.fill(part.role, piece.read(self._tape))
 
     def _indexed_groups(self, first_row: int, at: int) -> Iterator[Group]:
         """The chunks from `first_row` on; all members from position `at` on are found by their headers first."""
@@ -185,23 +206,39 @@ class _Reader:
         for part, member in loose:
             if part.key in index:
                 index[part.key].add(part, member, self._pool)
+        for key, owner in self._extras(index).items():
+            if latest is index.pop(key).draft:
+                latest = index[owner].draft
+        for row, sample in enumerate(index.values(), first_row):
+            sample.draft.row = row
         if damage is not None:
             drafts = {key: sample.draft for key, sample in index.items()}
             _cut(drafts, latest, damage, self._captions)
         return index, damage
 
+    def _extras(self, index: dict[str, _Placed]) -> dict[str, str]:
+        """The dotted images that belong to samples with shorter names, and the shortest of these."""
+        extras: dict[str, str] = {}
+        for key, sample in index.items():
+            draft = sample.draft
+            if draft.caption_size is None and draft.json_size is None and key not in self._closed:
+                for name in shorter_keys(key):
+                    if name in index and index[name].draft.has_image:
+                        extras[key] = name
+        return extras
+
     def _read(self, group: Group, placed: list[_Placed]) -> None:
         """Fill the wanted samples of a chunk in the order of the file, so that a store is read forward."""
         parts = [
-            (start, size, role, sample.draft)
+            (start, size, extents, role, sample.draft)
             for sample in placed
             if self._wanted.has(group.first_row, sample.draft.row)
-            for start, size, role in sample.parts
+            for start, size, extents, role in sample.parts
             if role is not Role.IMAGE or sample.draft.images == 1
         ]
-        for start, size, role, draft in sorted(parts, key=lambda part: part[0]):
+        for start, size, extents, role, draft in sorted(parts, key=lambda part: part[0]):
             self._tape.jump(start)
-            draft.fill(role, self._tape.read(size))
+            draft.fill(role, read_stored(self._tape, size, extents))
 
 
 @dataclass(slots=True)
@@ -211,48 +248,24 @@ class _Placed:
     draft: Draft
     image_bytes: int = 0
     bytes: int = 0
-    parts: list[tuple[int, int, Role]] = field(default_factory=list)
+    parts: list[tuple[int, int, Extents | None, Role]] = field(default_factory=list)
 
     def add(self, part: Part, member: Member, pool: Pool) -> None:
         """Add a member by its header."""
-        if part.unsafe:
-            self.draft.fault = Reason.UNSAFE_NAME
         if part.role is Role.IMAGE:
             self.image_bytes += member.size_bytes
-        self.bytes += member.start - member.at + member.size_bytes
-        if self.draft.note(part.role, member.size_bytes, pool):
-            self.parts.append((member.start, member.size_bytes, part.role))
+        self.bytes += member.end - member.at
+        if _noted(self.draft, part, member, pool):
+            self.parts.append((member.start, member.size_bytes, member.extents, part.role))
 
 
-class _Loose:
-    """Captions and metadata with dotted names, which belong to a sample only if an image of it shows."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._limits = {
-            Role.CAPTION: pool.max_caption_bytes,
-            Role.METADATA: MAX_METADATA_BYTES,
-        }
-        self._waiting: OrderedDict[str, list[tuple[Role, int, bytes | None]]] = OrderedDict()
-        self._bytes = 0
-
-    def keep(self, part: Part, member: Member, tape: Tape) -> None:
-        """Hold a member for later; the ones that waited longest are let go when there are many."""
-        size = member.size_bytes
-        data = tape.read(size) if size <= self._limits[part.role] else None
-        self._waiting.setdefault(part.key, []).append((part.role, size, data))
-        self._bytes += _weight(data)
-        while self._bytes > _LOOSE_BYTES:
-            self.pop(next(iter(self._waiting)))
-
-    def pop(self, key: str) -> list[tuple[Role, int, bytes | None]]:
-        """What waits for the sample `key`, if anything."""
-        parts = self._waiting.pop(key, [])
-        self._bytes -= sum(_weight(data) for _, _, data in parts)
-        return parts
-
-
-def _weight(data: bytes | None) -> int:
-    return len(data or b"") + 256  # bytes of a small tuple, its key and its slot
+def _noted(draft: Draft, part: Part, member: Member, pool: Pool) -> bool:
+    """Add a member to its sample by its header; True if its bytes are wanted."""
+    if part.unsafe:
+        draft.fault = Reason.UNSAFE_NAME
+    elif member.broken and draft.fault is None:
+        draft.fault = Reason.BROKEN_MEMBER
+    return draft.note(part.role, member.size_bytes, pool) and not member.broken
 
 
 def _cut(

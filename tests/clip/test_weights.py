@@ -48,6 +48,12 @@ WRAPPINGS = {
     },
     "distributed": lambda state: {"state_dict": {f"module.{k}": v for k, v in state.items()}},
     "compiled": lambda state: {f"_orig_mod.{k}": v for k, v in state.items()},
+    "distributed, then compiled": lambda state: {
+        f"_orig_mod.module.{k}": v for k, v in state.items()
+    },
+    "compiled, then distributed, twice": lambda state: {
+        f"module._orig_mod.module.module.{k}": v for k, v in state.items()
+    },
     "vector logit scale": lambda state: {**state, "logit_scale": state["logit_scale"].reshape(1)},
 }
 

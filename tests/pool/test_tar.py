@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import gzip
 import io
-import random
+import shutil
+import subprocess
 import tarfile
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dfn_ray.pool import Shard
 from dfn_ray.pool.tape import Tape
@@ -190,12 +193,10 @@ def test_a_broken_header_ends_the_shard_and_names_its_byte(read):
         TarBuilder().member("x", b"99 path=y\n", kind=tarfile.XHDTYPE),
         TarBuilder().member("x", b"path", kind=tarfile.XHDTYPE),
         TarBuilder().member("x", b"0 path=y\n", kind=tarfile.XHDTYPE),
-        TarBuilder().member("x", b"10 size=x\n", kind=tarfile.XHDTYPE).member("y.jpg", b"1"),
-        TarBuilder().member("x", b"11 size=-1\n", kind=tarfile.XHDTYPE).member("y.jpg", b"1"),
         TarBuilder().member("x", bytes(2**20 + 1), kind=tarfile.GNUTYPE_LONGNAME),
     ],
 )
-def test_broken_extended_headers_end_the_shard(read, bad):
+def test_broken_extended_headers_without_a_member_are_a_fault_of_the_shard(read, bad):
     result = read(THREE.getvalue(end=False) + bad.getvalue())
     assert len(result.rows) == 3
     assert result.last.fault is ShardFault.UNREADABLE
@@ -209,28 +210,157 @@ def test_a_size_beyond_the_end_of_the_file_is_a_cut(read):
     assert result.last.fault is ShardFault.TRUNCATED
 
 
-def test_gzipped_tars_read_as_plain_ones(read):
-    plain = read(THREE.getvalue())
-    packed = read(gzip.compress(THREE.getvalue()))
-    assert packed.rows == plain.rows
-    assert packed.last.fault is None
-    again = read(gzip.compress(THREE.getvalue()), chunk_rows=1, skip={0, 2})
-    assert [row["key"] for row in again.rows] == ["b"]
+def record(key: str, value: str | bytes) -> bytes:
+    """A PAX record."""
+    value = value if isinstance(value, bytes) else value.encode()
+    rest = b" " + key.encode() + b"=" + value + b"\n"
+    length = next(n for n in range(len(rest), len(rest) + 9) if n == len(str(n)) + len(rest))
+    return str(length).encode() + rest
 
 
-def test_a_cut_gzip_keeps_the_samples_before_the_cut(read):
-    tar = TarBuilder()
-    for number in range(20):
-        tar.sample(f"{number:02d}", image=random.Random(number).randbytes(3000), caption="x")
-    packed = gzip.compress(tar.getvalue())
-    for cut in (len(packed) // 2, len(packed) - 4):
-        result = read(packed[:cut])
-        assert result.last.fault is ShardFault.TRUNCATED
-        assert "gzip" in result.last.detail
-        assert len(result.rows) >= 9
-        assert set(list(result.reasons.values())[:-1]) == {None}
-    broken = bytearray(packed)
-    broken[len(packed) // 2 : len(packed) // 2 + 50] = bytes(50)
-    result = read(bytes(broken))
-    assert len(result.rows) >= 8
-    assert result.last.fault is ShardFault.UNREADABLE
+def extended(records: bytes, *, name: str = "d.jpg") -> TarBuilder:
+    """A sample after a PAX header, and another one."""
+    tar = TarBuilder().member("pax", records, kind=tarfile.XHDTYPE).member(name, b"image")
+    return tar.member("d.txt", b"c").sample("next", image=b"i", caption="c")
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        record("size", ""),
+        record("path", ""),
+        record("mtime", "never"),
+        record("linkpath", "../../etc"),
+        record("uid", "-1") + record("uname", b"\xff\xfe"),
+        record("comment", b"a\0b\nc=d"),
+        record("SCHILY.xattr.user.x", bytes(300)),
+        record("hdrcharset", "BINARY"),
+        record("size", "5") + bytes(40),
+        record("path", "x.jpg") + record("path", "d.jpg"),
+    ],
+)
+def test_pax_records_that_say_nothing_about_the_bytes_cost_nothing(read, records):
+    result = read(extended(records).getvalue())
+    assert result.reasons == {"d": None, "next": None}
+    assert result.rows[0]["image"] == b"image"
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (b"\xfc.jpg", "ü.jpg"),
+        ("é.jpg", "é.jpg"),
+        (b"a=b.jpg", "a=b.jpg"),
+        (b"a\nb.jpg", "a\nb.jpg"),
+    ],
+)
+def test_binary_pax_paths_are_names(value, name):
+    data = extended(record("hdrcharset", "BINARY") + record("path", value), name="x.jpg").getvalue()
+    assert members(data)[0] == (name, b"image")
+
+
+def test_a_pax_path_with_a_nul_is_unsafe(read):
+    assert read(extended(record("path", b"d\0.jpg")).getvalue()).reasons == {
+        "d\0": "unsafe_name",
+        "d": "missing_image",
+        "next": None,
+    }
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        b"99 path=y\n",
+        b"path",
+        b"0 path=y\n",
+        record("mtime", "1") + b"7 abc",
+        record("mtime", "1")[:-1] + b"x",
+        record("size", "x"),
+        record("size", "-1"),
+        record("size", "5" * 5000),
+        bytes([1]) * 50,
+        record("comment", "x" * (2**20 + 1)),
+    ],
+)
+def test_a_broken_pax_header_costs_its_member_and_nothing_else(read, records):
+    first = THREE.getvalue(end=False)
+    result = read(first + extended(records).getvalue())
+    expected = {"a": None, "b": None, "c": None, "d": "broken_member", "next": None}
+    assert (result.reasons, result.last.fault) == (expected, None)
+    assert read(first + extended(records).getvalue(), chunk_rows=1).reasons == expected
+
+
+def test_a_broken_pax_header_of_an_extra_costs_nothing(read):
+    tar = TarBuilder().member("pax", b"path", kind=tarfile.XHDTYPE).member("a.npz", b"x")
+    result = read(tar.raw(THREE.getvalue()).getvalue())
+    assert (set(result.reasons.values()), result.last.fault) == ({None}, None)
+
+
+@pytest.mark.parametrize("key", ["path", "size", "GNU.sparse.map", "GNU.sparse.size"])
+def test_global_records_about_single_members_are_passed_by(read, key):
+    tar = TarBuilder().member("pax", record(key, "3"), kind=tarfile.XGLTYPE)
+    result = read(tar.raw(THREE.getvalue()).getvalue())
+    assert result.rows == read(THREE.getvalue()).rows
+
+
+def test_junk_in_fields_that_do_not_matter_costs_nothing(read):
+    data = bytearray(THREE.getvalue())
+    data[100:124] = b"mode, owner and group..."
+    data[136:148] = b"at some time"
+    data[329:345] = b"0x0000000000000x"
+    data[265:297] = b"\xff" * 32
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    assert read(bytes(data)).rows == read(THREE.getvalue()).rows
+
+
+@pytest.mark.skipif(shutil.which("tar") is None, reason="needs GNU tar")
+def test_dates_in_the_headers_of_incremental_archives_are_no_part_of_names(tmp_path):
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / "0.jpg").write_bytes(b"image")
+    command = ["tar", "--format=gnu", "--listed-incremental=state", "-cf", "0.tar", "pool"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    assert members((tmp_path / "0.tar").read_bytes()) == [("pool/0.jpg", b"image")]
+
+
+names = st.text(
+    st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), min_size=1, max_size=300
+).filter(lambda name: not name.endswith("/"))
+kinds = st.sampled_from(
+    [
+        *[tarfile.REGTYPE] * 5,
+        tarfile.AREGTYPE,
+        tarfile.CONTTYPE,
+        tarfile.DIRTYPE,
+        tarfile.SYMTYPE,
+        tarfile.LNKTYPE,
+        tarfile.FIFOTYPE,
+    ]
+)
+entries = st.lists(st.tuples(names, kinds, st.integers(0, 1500), names), max_size=8)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    entries=entries,
+    form=st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
+    headers=st.dictionaries(st.sampled_from(["comment", "vendor.x"]), names, max_size=2),
+    mtime=st.floats(0, 2**33),
+)
+def test_members_are_those_of_tarfile(entries, form, headers, mtime):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=form, pax_headers=headers) as tar:
+        tar.addfile(tarfile.TarInfo("first"))  # tarfile takes a tar without members for none
+        for number, (name, kind, size, link) in enumerate(entries):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname, info.mtime = kind, link, mtime
+            info.pax_headers = headers
+            info.size = size if info.isreg() else 0
+            try:
+                tar.addfile(info, io.BytesIO(bytes([65 + number]) * size))
+            except ValueError:  # a name that ustar cannot hold
+                assert form == tarfile.USTAR_FORMAT
+    data = file.getvalue()
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        expected = [(info.name, tar.extractfile(info).read()) for info in tar if info.isreg()]
+    assert members(data) == expected

@@ -1,0 +1,215 @@
+"""An `open_clip_config.json`: read and judged before anything is built.
+
+open_clip passes its values to the constructors of its dataclasses and modules, where a mistake surfaces as any
+exception, or later in a scorer, or not at all. Here each names the file, the key and the value.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import open_clip
+from open_clip.coca_model import MultimodalCfg
+from open_clip.model import CLIPTextCfg, CLIPVisionCfg
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from dfn_ray.errors import InputError
+
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+_MOST_PARAMETERS = 2**35  # 128 GiB in float32; open_clip's largest networks have 2^33
+_LARGEST = {
+    "layers": 1024,
+    "image_size": 2**14,
+    "size": 2**14,
+    "context_length": 2**16,
+    "vocab_size": 2**24,
+}
+"""Of single values; a network of more would take hours to build, or not fit any memory."""
+_LARGEST_NUMBER = 2**20
+
+
+@dataclass
+class _VisionCfg(CLIPVisionCfg):
+    __pydantic_config__ = _STRICT
+
+    # open_clip's own configs have null here (ResNets; timm networks without a projection).
+    patch_size: int | None = 16  # type: ignore[assignment]
+    timm_pool: str | None = "avg"  # type: ignore[assignment]
+    timm_proj: str | None = "linear"  # type: ignore[assignment]
+
+
+@dataclass
+class _TextCfg(CLIPTextCfg):
+    __pydantic_config__ = _STRICT
+
+    hf_proj_type: str | None = "mlp"  # type: ignore[assignment]
+    act_kwargs: dict[str, Any] | None = None  # type: ignore[assignment]
+    norm_kwargs: dict[str, Any] | None = None  # type: ignore[assignment]
+
+
+@dataclass
+class _MultimodalCfg(MultimodalCfg):
+    __pydantic_config__ = _STRICT
+
+    mlp_ratio: float = 4.0  # type: ignore[assignment]
+    act_kwargs: dict[str, Any] | None = None  # type: ignore[assignment]
+    norm_kwargs: dict[str, Any] | None = None  # type: ignore[assignment]
+
+
+@dataclass
+class _PreprocessCfg:
+    """open_clip's PreprocessCfg, with what its transform accepts; other keys are passed by, as open_clip does."""
+
+    __pydantic_config__ = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
+
+    size: int | list[int] | None = None
+    mode: Literal["RGB"] | None = None
+    mean: float | list[float] | None = None
+    std: float | list[float] | None = None
+    interpolation: Literal["bicubic", "bilinear", "random"] | None = None
+    resize_mode: Literal["shortest", "longest", "squash"] | None = None
+    fill_color: int | None = None
+
+
+_TOWERS = {
+    "vision_cfg": TypeAdapter(_VisionCfg),
+    "text_cfg": TypeAdapter(_TextCfg),
+    "multimodal_cfg": TypeAdapter(_MultimodalCfg),
+}
+_PREPROCESS = TypeAdapter(_PreprocessCfg)
+_NUMBERS = ("init_logit_scale", "init_logit_bias")
+_SWITCHES = ("quick_gelu", "custom_text", "nonscalar_logit_scale", "output_dict")
+
+
+def read_network_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """model_cfg and preprocess_cfg of the file, both copies.
+
+    Raises InputError that names the file, the key and the value.
+    """
+    try:
+        values = json.loads(
+            path.read_text(encoding="utf-8-sig"), parse_constant=_finite, parse_float=_finite
+        )
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as JSON: {error}") from None
+    model_cfg = values.get("model_cfg") if isinstance(values, dict) else None
+    if not isinstance(model_cfg, dict):
+        raise InputError(f"{path}: need a JSON object with model_cfg, got {_short(values)}")
+    for tower in ("text_cfg", "vision_cfg"):
+        if not isinstance(model_cfg.get(tower), dict):
+            got = _short(model_cfg.get(tower))
+            raise InputError(f"{path}: model_cfg.{tower}: need an object, got {got}")
+    preprocess_cfg = values.get("preprocess_cfg") or {}
+    problems = [*_of_model(model_cfg), *_of_preprocess(preprocess_cfg)]
+    if problems:
+        raise InputError(f"{path}: " + "; ".join(problems[:5]))
+    return model_cfg, preprocess_cfg
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no finite number")
+    return value
+
+
+def _of_model(cfg: dict[str, Any]) -> list[str]:
+    """Mistakes in model_cfg."""
+    problems: list[str] = []
+    known = {"custom_text", "multimodal_cfg"}
+    for kind in (open_clip.CLIP, open_clip.CustomTextCLIP):
+        known |= set(inspect.signature(kind).parameters)
+    known -= {"self", "cast_dtype"}
+    for key in sorted(set(cfg) - known):
+        problems.append(f"model_cfg.{key}: open_clip knows no such key (it has {_short(cfg[key])})")
+    if type(cfg.get("embed_dim")) is not int or not 0 < cfg["embed_dim"] <= _LARGEST_NUMBER:
+        problems.append(
+            f"model_cfg.embed_dim: need a whole number > 0, got {_short(cfg.get('embed_dim'))}"
+        )
+    for key in _NUMBERS:
+        if type(cfg.get(key)) not in (int, float, type(None)):
+            problems.append(f"model_cfg.{key}: need a number, got {_short(cfg[key])}")
+    for key in _SWITCHES:
+        if key in cfg and not isinstance(cfg[key], bool):
+            problems.append(f"model_cfg.{key}: need true or false, got {_short(cfg[key])}")
+    for tower, adapter in _TOWERS.items():
+        if tower in cfg:
+            problems += _validated(adapter, f"model_cfg.{tower}", cfg[tower])
+    return problems or _sizes("model_cfg", cfg) or _parameters(cfg)
+
+
+def _of_preprocess(cfg: Any) -> list[str]:
+    """Mistakes in preprocess_cfg."""
+    problems = _validated(_PREPROCESS, "preprocess_cfg", cfg)
+    if problems:
+        return problems
+    for key in ("mean", "std"):
+        value = cfg.get(key)
+        if isinstance(value, list) and len(value) not in (1, 3):
+            problems.append(
+                f"preprocess_cfg.{key}: need one number or one for each of 3 channels, got {_short(value)}"
+            )
+        elif key == "std" and value is not None and any(v <= 0 for v in _listed(value)):
+            problems.append(f"preprocess_cfg.std: need numbers > 0, got {_short(value)}")
+    size = cfg.get("size")
+    if size is not None and (
+        len(_listed(size)) not in (1, 2)
+        or not all(0 < v <= _LARGEST["size"] for v in _listed(size))
+    ):
+        problems.append(f"preprocess_cfg.size: need pixels or [height, width], got {_short(size)}")
+    if not 0 <= (cfg.get("fill_color") or 0) <= 255:
+        problems.append(f"preprocess_cfg.fill_color: need 0 to 255, got {cfg['fill_color']}")
+    return problems
+
+
+def _validated(adapter: TypeAdapter[Any], place: str, values: Any) -> list[str]:
+    """What pydantic finds wrong with `values`, by dotted key."""
+    try:
+        adapter.validate_json(json.dumps(values))
+    except ValidationError as error:
+        return [
+            f"{'.'.join([place, *(str(part) for part in found['loc'][:1])])}: {found['msg']}, got {_short(found['input'])}"
+            for found in error.errors(include_url=False)
+        ]
+    return []
+
+
+def _sizes(place: str, values: dict[str, Any]) -> list[str]:
+    """Numbers that no network has."""
+    problems: list[str] = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            problems += _sizes(f"{place}.{key}", value)
+        elif any(
+            isinstance(item, int | float) and abs(item) > _LARGEST.get(key, _LARGEST_NUMBER)
+            for item in _listed(value)
+        ):
+            problems.append(f"{place}.{key}: larger than in any network: {_short(value)}")
+    return problems
+
+
+def _parameters(cfg: dict[str, Any]) -> list[str]:
+    """A complaint where the towers ask for more parameters than fit a machine."""
+    for tower, defaults in (("vision_cfg", CLIPVisionCfg()), ("text_cfg", CLIPTextCfg())):
+        values = {**vars(defaults), **cfg[tower]}
+        layers = max(map(int, _listed(values["layers"])), default=0)
+        count = layers * values["width"] ** 2 * (4 + 2 * values["mlp_ratio"])
+        count += values.get("vocab_size", 0) * values["width"]
+        if count > _MOST_PARAMETERS:
+            return [f"model_cfg.{tower}: asks for about {count:.2g} parameters"]
+    return []
+
+
+def _listed(value: Any) -> list[Any]:
+    return cast("list[Any]", value) if isinstance(value, list) else [value]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."
