@@ -48,6 +48,7 @@ class Reason(StrEnum):
     UNSAFE_NAME = "unsafe_name"
     NON_CONTIGUOUS = "non_contiguous_key"
     TRUNCATED_SHARD = "truncated_shard"
+    BROKEN_ROW_GROUP = "broken_row_group"
     # failed while decoding
     NOT_AN_IMAGE = "not_an_image"
     TOO_MANY_PIXELS = "too_many_pixels"

@@ -41,7 +41,7 @@ def iter_chunks(
     wanted = Wanted(skip=frozenset(skip))
     for group in _groups(shard, pool, wanted):
         if group.first_row not in wanted.skip:
-            yield group.chunk(shard), group.take_table(shard, pool, wanted)
+            yield group.finish(shard, pool, wanted)
 
 
 def read_rows(shard: Shard, pool: Pool, rows: Collection[int]) -> Iterator[pa.Table]:
