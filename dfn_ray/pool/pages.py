@@ -19,7 +19,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from dfn_ray.pool.thrift import DATA_PAGE, DATA_PAGE_V2, DICTIONARY_PAGE, PageHeader, page_header
+from dfn_ray.pool.thrift import (
+    DATA_PAGE,
+    DATA_PAGE_V2,
+    DICTIONARY_PAGE,
+    BrokenHeader,
+    PageHeader,
+    page_header,
+)
 
 FAIR_RATIO = 8
 """Uncompressed / compressed of a page that is read however large it is: memory then is bounded by the file. Text
@@ -181,6 +188,10 @@ class Walk:
         elif header.kind in (DATA_PAGE, DATA_PAGE_V2):
             self._judge_values(header)
             self.values += header.values
+            if self.values > leaf.values:
+                raise BrokenHeader(
+                    f"pages of column {leaf.column!r} hold {self.values:,} values or more, the footer states {leaf.values:,}"
+                )
         return True
 
     def _judge_values(self, header: PageHeader) -> None:
