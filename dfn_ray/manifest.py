@@ -328,10 +328,10 @@ def open_run(run_uri: str) -> Run:
 
 
 def parquet_bytes(rows: pa.Table, **settings: Any) -> bytes:
-    """The rows as a Parquet file, by settings of `pyarrow.parquet.write_table`."""
+    """The rows as a Parquet file with page checksums, by settings of `pyarrow.parquet.write_table`."""
     # S3's client takes bytes and nothing else; a buffer of Arrow's would have to be copied for it.
     sink = io.BytesIO()
-    pq.write_table(rows, sink, **settings)
+    pq.write_table(rows, sink, write_page_checksum=True, **settings)
     return sink.getvalue()
 
 

@@ -49,6 +49,7 @@ class Reason(StrEnum):
     BROKEN_MEMBER = "broken_member"  # the tar says wrongly where its bytes are, or what its name is
     NON_CONTIGUOUS = "non_contiguous_key"
     TRUNCATED_SHARD = "truncated_shard"
+    BROKEN_ROW_GROUP = "broken_row_group"
     # failed while decoding
     NOT_AN_IMAGE = "not_an_image"
     UNSUPPORTED_IMAGE = "unsupported_image"  # an image of a format that is not decoded

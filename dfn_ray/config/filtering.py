@@ -30,6 +30,9 @@ class Pool:
     uid: Literal["auto", "derive"] = "auto"
     """`auto`: the sample's own `uid` (32 hex digits) where it has one, else derived from shard and key.
     `derive`: always derived."""
+    verify_page_checksums: bool = True
+    """Parquet only: a page whose bytes do not match its checksum, where it has one, costs its row group. false is for
+    files of writers that get checksums wrong."""
     chunk_rows: int = 256
     """Samples in a chunk, 1 to 65,536. The unit of work, of commit and of decoding isolation; batches never
     cross it."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
+from typing import Any
 
 from dfn_ray.config import Rules
 from dfn_ray.schema import Reason
@@ -48,7 +50,15 @@ def _original_size(metadata: str | None, width: int, height: int) -> tuple[int, 
     if metadata is None or "original_width" not in metadata:
         return width, height
     values = json.loads(metadata)
-    original = values.get("original_width"), values.get("original_height")
-    if all(isinstance(side, int | float) and side > 0 for side in original):
-        return int(original[0]), int(original[1])  # pyright: ignore[reportArgumentType]
-    return width, height
+    original = _side(values.get("original_width")), _side(values.get("original_height"))
+    return (original[0], original[1]) if original[0] and original[1] else (width, height)
+
+
+_NUMBER = re.compile(r"\s*[0-9]{1,9}(\.[0-9]*)?\s*")
+
+
+def _side(value: Any) -> int:
+    """A side in pixels, as a number or as the text that tables of CSV make of one; 0 where it is neither."""
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        value = float(value)
+    return int(value) if isinstance(value, int | float) and value > 0 else 0

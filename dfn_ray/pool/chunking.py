@@ -7,6 +7,7 @@ two settings, and the last chunk is known to be the last.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ import pyarrow as pa
 from dfn_ray.config import Pool
 from dfn_ray.pool.samples import Draft
 from dfn_ray.pool.shard import Shard, ShardDamage
-from dfn_ray.schema import SAMPLE_SCHEMA, Chunk, ShardFault
+from dfn_ray.schema import SAMPLE_SCHEMA, Chunk, Note, ShardFault
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class Group:
     last: bool = False
     fault: ShardFault | None = None
     detail: str = ""
+    notes: Counter[str] = field(default_factory=Counter)
+    """By `Note`: complete once the samples are taken."""
 
     @property
     def next_row(self) -> int:
@@ -75,7 +78,14 @@ class Group:
             detail=self.detail,
             bytes_read=self.bytes_read,
             at=self.at,
+            notes=dict(self.notes),
         )
+
+    def finish(self, shard: Shard, pool: Pool, wanted: Wanted) -> tuple[Chunk, pa.Table]:
+        """The finished chunk and its wanted samples, as `take_table` gives them; its notes count those."""
+        chunk = self.chunk(shard)
+        table = self.take_table(shard, pool, wanted)
+        return chunk.with_notes(self.notes), table
 
     def take_table(self, shard: Shard, pool: Pool, wanted: Wanted) -> pa.Table:
         """The wanted samples as a table with `SAMPLE_SCHEMA`; the group lets go of their bytes."""
@@ -84,6 +94,8 @@ class Group:
             for draft in self.drafts
             if wanted.has(self.first_row, draft.row)
         ]
+        if replaced := sum(draft.replaced for draft in self.drafts):
+            self.notes[Note.METADATA_REPLACED] += replaced
         self.drafts = []
         columns = zip(*rows, strict=True) if rows else ((),) * len(SAMPLE_SCHEMA)
         return pa.table(

@@ -44,13 +44,13 @@ def iter_chunks(
         for group in groups_of(shard, pool, wanted):
             after = group.next_row
             if group.first_row not in wanted.skip:
-                yield group.chunk(shard), group.take_table(shard, pool, wanted)
+                yield group.finish(shard, pool, wanted)
             row, passed_bytes = after, passed_bytes + group.bytes_read
     except Exception as error:  # noqa: BLE001  recorded as the shard's fault, or raised again
         damage = _damage(error, shard, pool, wanted, row)
         end = Group(row, bytes_read=max(0, shard.size_bytes - passed_bytes))
         end.end(damage)
-        yield end.chunk(shard), end.take_table(shard, pool, wanted)
+        yield end.finish(shard, pool, wanted)
 
 
 def read_rows(shard: Shard, pool: Pool, rows: Collection[int]) -> Iterator[pa.Table]:

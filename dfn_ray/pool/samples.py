@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import json
 import math
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
 from dfn_ray.config import Pool
 from dfn_ray.pool.members import Role
+from dfn_ray.pool.text import has_visible, one_line
 from dfn_ray.pool.uid import derive_uid, own_uid
 from dfn_ray.schema import Reason, Status
 
@@ -16,12 +20,13 @@ MAX_METADATA_BYTES = 2**20
 """A larger JSON member fails with `broken_json` without being read; img2dataset writes about 1 KiB."""
 
 CAPTION_KEYS = ("caption", "text")
-"""Where JSON holds the caption of a sample without a caption of its own; the first one present counts."""
+"""Where JSON holds the caption of a sample whose own caption is absent or empty; the first one with text counts."""
 
 LABEL_KEYS = ("cls", "label")
 """The same where captions are class numbers; also the columns of Parquet that hold them."""
 
 _MOST_DIGITS = 9  # of a class number: fits int32
+_TOO_LARGE_LABEL = 10**_MOST_DIGITS
 
 Row = tuple[str, int, str, bytes | None, str | None, str | None, str | None, str | None]
 """Values of one row, in the order of `SAMPLE_SCHEMA`."""
@@ -48,6 +53,8 @@ class Draft:
     json: bytes | None = None
     metadata: dict[str, Any] | None = None
     """Given by shards that hold columns instead of JSON."""
+    replaced: bool = False
+    """A value of the metadata stands for another one that JSON or UTF-8 cannot hold. Known once it is finished."""
 
     @property
     def has_image(self) -> bool:
@@ -92,14 +99,15 @@ class Draft:
     def finish(self, pool: Pool, shard_name: str) -> Row:
         """The row of this sample, which lets go of its bytes. The first fault found wins, in this order:
 
-        a fault of the sample as a whole (unsafe_name, non_contiguous_key, broken_member, truncated_shard),
-        several_images, unsupported_image, missing_image, empty_image, image_too_large, broken_json, bad_uid, missing_caption,
+        a fault of the sample as a whole (unsafe_name, non_contiguous_key, broken_member, truncated_shard,
+        broken_row_group), several_images, unsupported_image, missing_image, empty_image, image_too_large, broken_json,
+        bad_uid, missing_caption,
         caption_too_long, caption_not_utf8, empty_caption, bad_label. What is missing where the shard is cut off is
         truncated_shard as well. A failed row keeps its metadata if readable.
         """
         if self.json is not None:
             self.metadata = _json_object(self.json)
-        metadata = None if self.metadata is None else _compact(self.metadata)
+        metadata = self._metadata_text()
         text, text_fault = self._caption(pool)
         brought = self.metadata.get("uid") if self.metadata and pool.uid == "auto" else None
         uid = own_uid(brought)
@@ -128,28 +136,68 @@ class Draft:
             return Reason.EMPTY_IMAGE
         return Reason.IMAGE_TOO_LARGE if self.image_size > pool.max_image_bytes else None
 
+    def _metadata_text(self) -> str | None:
+        if self.metadata is None:
+            return None
+        try:
+            text, replaced = json_text(self.metadata)
+        except RecursionError:  # nested too deeply; of JSON it is `broken_json`
+            text, replaced = None, self.json is None
+        self.replaced = self.replaced or replaced
+        return text
+
     def _caption(self, pool: Pool) -> tuple[str | None, Reason | None]:
         """The caption and what is wrong with it."""
-        caption, size = self.caption, self.caption_size
-        if size is None:
-            metadata = (self.json is not None and self.metadata) or {}
-            keys = LABEL_KEYS if pool.caption == "label" else CAPTION_KEYS
-            value = next((metadata[key] for key in keys if key in metadata), None)
-            if pool.caption == "label" and type(value) is int:
-                value = str(value)
-            if not isinstance(value, str):
-                return None, Reason.MISSING_CAPTION
-            caption = value.encode("utf-8", "surrogatepass")
-            size = len(caption)
-        if size > pool.max_caption_bytes:
-            return None, Reason.CAPTION_TOO_LONG
-        try:
-            text = (caption or b"").decode("utf-8-sig")
-        except UnicodeDecodeError:
-            return None, Reason.CAPTION_NOT_UTF8
-        if not text.strip():
-            return text, Reason.EMPTY_CAPTION
-        return _class_number(text) if pool.caption == "label" else (text, None)
+        text, fault = _text(self.caption, self.caption_size, pool)
+        if fault in (Reason.MISSING_CAPTION, Reason.EMPTY_CAPTION) and self.json is not None:
+            found = _json_caption(self.metadata or {}, pool)
+            if found is not None:
+                data = found.encode("utf-8", "surrogatepass")
+                text, fault = _text(data, len(data), pool)
+        if fault is None and text is not None and pool.caption == "label":
+            return _class_number(text)
+        return text, fault
+
+
+def _text(data: bytes | None, size: int | None, pool: Pool) -> tuple[str | None, Reason | None]:
+    """The text of a caption of `size` bytes, and what is wrong with it."""
+    if size is None:
+        return None, Reason.MISSING_CAPTION
+    if size > pool.max_caption_bytes:
+        return None, Reason.CAPTION_TOO_LONG
+    try:
+        text = (data or b"").decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return None, Reason.CAPTION_NOT_UTF8
+    return text, None if has_visible(text) else Reason.EMPTY_CAPTION
+
+
+def _json_caption(metadata: dict[str, Any], pool: Pool) -> str | None:
+    """The caption in JSON: the first one with anything to read, else the first one; None where there is none.
+
+    Lists are several captions, and count where those are asked for (`caption = "lines"`), as in Parquet.
+    """
+    found = []
+    for key in LABEL_KEYS if pool.caption == "label" else CAPTION_KEYS:
+        value = metadata.get(key)
+        if pool.caption == "label":
+            value = class_label(value)
+        elif pool.caption == "lines" and isinstance(value, list):
+            value = "\n".join(one_line(line) for line in value if line and isinstance(line, str))
+        if isinstance(value, str):
+            found.append(value)
+    return next(filter(has_visible, found), found[0] if found else None)
+
+
+def class_label(value: Any) -> str | None:
+    """The text of a class number: 7 and 7.0 are `7`; others stay as they are, for `bad_label`. NaN is none: a gap."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float | decimal.Decimal):
+        return None
+    if not -_TOO_LARGE_LABEL < value < _TOO_LARGE_LABEL:  # NaN is no number at all
+        return None if math.isnan(value) else str(value)
+    return str(int(value)) if value == int(value) else str(value)
 
 
 def _class_number(text: str) -> tuple[str, Reason | None]:
@@ -169,34 +217,21 @@ def _json_object(data: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _compact(metadata: dict[str, Any]) -> str | None:
-    """`metadata` as JSON text that Arrow and every JSON reader take; None when nested too deeply.
+def json_text(value: Any) -> tuple[str, bool]:
+    """JSON text that Arrow and every JSON reader take, and whether anything in it stands for another value.
 
-    Numbers that JSON does not have (NaN, infinities) become null.
+    Numbers that JSON does not have (NaN, infinities) become null. Raises RecursionError when nested too deeply.
     """
+    replaced = False
     try:
-        text = _dumps(metadata)
+        text = _JSON.encode(value)
+    except ValueError:  # a number that JSON does not have
+        text, replaced = _JSON.encode(_finite(value)), True
+    try:
         text.encode()
     except UnicodeEncodeError:  # half of a surrogate pair: JSON can escape it, UTF-8 cannot hold it
-        return _dumps(metadata, ascii_only=True)
-    except RecursionError:
-        return None
-    return text
-
-
-def _dumps(value: dict[str, Any], *, ascii_only: bool = False) -> str:
-    options: dict[str, Any] = {
-        "ensure_ascii": ascii_only,
-        "allow_nan": False,
-        "separators": (",", ":"),
-        "default": str,
-    }
-    try:
-        return json.dumps(value, **options)
-    except ValueError as error:
-        if isinstance(error, UnicodeError):
-            raise
-        return json.dumps(_finite(value), **options)
+        text = json.dumps(json.loads(text), separators=(",", ":"))
+    return text, replaced
 
 
 def _finite(value: Any) -> Any:
@@ -204,6 +239,20 @@ def _finite(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return value
+
+
+def _other(value: Any) -> Any:
+    """What JSON gets for a value of a type that it does not have."""
+    if isinstance(value, _SAID):
+        return str(value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    number = float(value) if hasattr(value, "__float__") else None  # half floats are numpy's
+    return str(value) if number is None else number if math.isfinite(number) else None
+
+
+_SAID = (datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID)
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_other)

@@ -100,7 +100,7 @@ def test_a_label_column_is_the_caption_of_labelled_parquet(read, name, kind):
 
 
 def test_a_label_column_of_another_type_is_a_fault_of_the_shard(read):
-    result = read(parquet({"image": IMAGES, "cls": [0.5, 1.0, 2.0]}), caption="label")
+    result = read(parquet({"image": IMAGES, "cls": [True, False, True]}), caption="label")
     assert result.last.fault == "mistyped_column"
 
 

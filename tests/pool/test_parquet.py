@@ -193,7 +193,7 @@ def test_strings_that_are_not_utf8_cost_their_row_at_most(read):
     assert row["reason"] == "caption_not_utf8"
     assert json.loads(row["metadata"]) == {"url": "caf\N{REPLACEMENT CHARACTER}"}
     (row,) = read(parquet(pa.table({"image": [b"i"], "text": ["c"], "key": BROKEN_UTF8}))).rows
-    assert (row["key"], row["reason"]) == ("caf\N{REPLACEMENT CHARACTER}", None)
+    assert (row["key"], row["reason"]) == (r"caf\xe9", None)
 
 
 def test_metadata_holds_every_other_column_but_binary_ones(read):
@@ -237,20 +237,6 @@ def test_columns_of_nulls_fail_row_by_row(read):
 def test_a_cut_parquet_is_unreadable(read, cut):
     result = read(parquet({"image": IMAGES, "text": TEXTS})[:cut])
     assert (result.rows, result.last.fault) == ([], ShardFault.UNREADABLE)
-
-
-def test_a_broken_row_group_keeps_the_rows_before_it(read):
-    images = [random.Random(n).randbytes(2000) for n in range(30)]
-    data = bytearray(
-        parquet({"image": images, "text": [str(n) for n in range(30)]}, row_group_size=10)
-    )
-    at = data.index(images[10][:50])
-    data[at - 12 : at + 100] = bytes(112)
-    result = read(bytes(data), chunk_rows=4)
-    assert result.last.fault is ShardFault.UNREADABLE
-    assert "row group 1" in result.last.detail
-    assert [row["image"] for row in result.rows] == images[:10]
-    assert result.boundaries == [(0, 4), (4, 4), (8, 2)]
 
 
 @settings(deadline=None, max_examples=40)
@@ -308,7 +294,8 @@ def test_reading_rows_again_opens_only_their_row_groups(read, put):
         at = data.index(first[:100])
         broken[at - 12 : at + 3000] = bytes(3012)
     shard = put(bytes(broken))
-    assert read(shard).rows == []
+    reasons = [row["reason"] for row in read(shard).rows]
+    assert reasons == ["broken_row_group"] * 10 + [None] * 20 + ["broken_row_group"] * 10
     pool = Pool(uri=(shard.uri,))
     rows = [r for table in read_rows(shard, pool, [12, 25]) for r in table.to_pylist()]
     assert [(row["row"], row["image"]) for row in rows] == [(12, images[12]), (25, images[25])]

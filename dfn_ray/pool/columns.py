@@ -1,0 +1,217 @@
+"""The parts that the columns of a Parquet file play in a sample, by name and type."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from dfn_ray.config import Pool
+from dfn_ray.pool.samples import LABEL_KEYS
+from dfn_ray.pool.shard import ShardDamage
+from dfn_ray.schema import ShardFault
+
+IMAGE_COLUMNS = ("image", "jpg", "png", "webp", "jpeg")
+TEXT_COLUMNS = ("text", "caption", "txt")
+KEY_COLUMN = "key"
+UID_COLUMN = "uid"
+
+
+class MetadataColumn(NamedTuple):
+    """A column that goes into the metadata."""
+
+    label: str
+    """Its key there: its name, `NAME#2` for the second column of one name."""
+    name: str
+    place: int
+    """Ordinal among the columns of its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which column of a file plays which part."""
+
+    image: str
+    text: str
+    key: str | None
+    uid: str | None
+    metadata: tuple[MetadataColumn, ...]
+    """Every other column without binary values; the one of the uid as well."""
+
+    @property
+    def read(self) -> list[str]:
+        """Names of everything that must be read, once."""
+        names = (self.image, self.text, *((self.key,) if self.key else ()))
+        return list(dict.fromkeys((*names, *(column.name for column in self.metadata))))
+
+
+def columns_of(schema: pa.Schema, pool: Pool) -> Columns:
+    """The parts that the columns of a file play. Raises ShardDamage when image, caption or uid cannot be read."""
+    image = _find(schema, "image", pool.image_column, IMAGE_COLUMNS, _holds_images)
+    usual = LABEL_KEYS if pool.caption == "label" else TEXT_COLUMNS
+    text = _find(schema, "text", pool.text_column, usual, _HOLDS[pool.caption])
+    uid = UID_COLUMN if UID_COLUMN in schema.names and pool.uid == "auto" else None
+    if uid and not _holds_strings(_once(schema, uid).type):
+        raise ShardDamage(
+            ShardFault.MISTYPED_COLUMN,
+            f"column 'uid' is {_once(schema, uid).type}, not a string; pool.uid = \"derive\" ignores it",
+        )
+    key = KEY_COLUMN if KEY_COLUMN in schema.names else None
+    if key:
+        _once(schema, key)
+    return Columns(image, text, key, uid, _metadata_columns(schema, {image, text, key}))
+
+
+def _metadata_columns(schema: pa.Schema, taken: set[str | None]) -> tuple[MetadataColumn, ...]:
+    seen: Counter[str] = Counter()
+    labels = set(schema.names)
+    columns = []
+    for column in schema:
+        place = seen[column.name]
+        seen[column.name] += 1
+        if column.name in taken or has_binary(column.type):
+            continue
+        label = column.name if place == 0 else f"{column.name}#{place + 1}"
+        while place and label in labels:
+            label += "#"
+        labels.add(label)
+        columns.append(MetadataColumn(label, column.name, place))
+    return tuple(columns)
+
+
+def _find(
+    schema: pa.Schema,
+    part: str,
+    named: str | None,
+    usual: tuple[str, ...],
+    fits: Callable[[pa.DataType], bool],
+) -> str:
+    """The column for one part: the one the recipe names, else the first usual one, of a fitting type if any is."""
+    present = [name for name in ((named,) if named else usual) if name in schema.names]
+    if not present:
+        raise ShardDamage(
+            ShardFault.MISSING_COLUMN,
+            f"no {part} column: looked for {', '.join((named,) if named else usual)}; "
+            f"there are {', '.join(schema.names)}; name it by pool.{part}_column",
+        )
+    for name in present:
+        if fits(_once(schema, name).type):
+            return name
+    raise ShardDamage(
+        ShardFault.MISTYPED_COLUMN,
+        f"column {present[0]!r} is {schema.field(present[0]).type} and cannot hold the {part}",
+    )
+
+
+def _once(schema: pa.Schema, name: str) -> pa.Field:
+    """The column of a name that only one may have. Raises ShardDamage."""
+    places = schema.get_all_field_indices(name)
+    if len(places) > 1:
+        raise ShardDamage(
+            ShardFault.MISTYPED_COLUMN,
+            f"{len(places)} columns are called {name!r}; which one counts is not known",
+        )
+    return schema.field(places[0])
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type of the values themselves: without dictionary, runs or extension."""
+    while True:
+        if isinstance(kind, pa.BaseExtensionType):
+            kind = kind.storage_type
+        elif pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+            kind = kind.value_type
+        else:
+            return kind
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """True for lists of every layout."""
+    return (
+        pa.types.is_list(kind)
+        or pa.types.is_large_list(kind)
+        or pa.types.is_fixed_size_list(kind)
+        or pa.types.is_list_view(kind)
+        or pa.types.is_large_list_view(kind)
+    )
+
+
+def is_binary(kind: pa.DataType) -> bool:
+    """True for bytes of every layout."""
+    return (
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_binary_view(kind)
+        or pa.types.is_fixed_size_binary(kind)
+    )
+
+
+def is_string(kind: pa.DataType) -> bool:
+    """True for strings of every layout."""
+    return (
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
+def has_binary(kind: pa.DataType) -> bool:
+    """True if bytes are anywhere in the type. What an extension makes of them (a UUID) are none."""
+    if isinstance(kind, pa.BaseExtensionType) and is_binary(kind.storage_type):
+        return kind.extension_name not in _SAYABLE_BINARY
+    kind = plain_type(kind)
+    return is_binary(kind) or any(has_binary(kind.field(i).type) for i in range(kind.num_fields))
+
+
+_SAYABLE_BINARY = ("arrow.uuid",)
+
+
+def is_image_struct(kind: pa.DataType) -> bool:
+    """True for Hugging Face's images: bytes, or the path of a file that is not in the Parquet file."""
+    if not pa.types.is_struct(kind):
+        return False
+    at = kind.get_field_index("bytes")
+    if at >= 0:
+        values = plain_type(kind.field(at).type)
+        return is_binary(values) or pa.types.is_null(values)
+    return kind.get_field_index("path") >= 0
+
+
+def _holds_images(kind: pa.DataType) -> bool:
+    kind = plain_type(kind)
+    return is_binary(kind) or is_image_struct(kind) or pa.types.is_null(kind)
+
+
+def _holds_strings(kind: pa.DataType) -> bool:
+    kind = plain_type(kind)
+    return is_string(kind) or pa.types.is_null(kind)
+
+
+def _holds_text(kind: pa.DataType) -> bool:
+    """Strings, or bytes: old writers (Impala, Hive, Spark) annotate no strings, and all are checked for UTF-8."""
+    return _holds_strings(kind) or (
+        is_binary(plain_type(kind)) and not isinstance(kind, pa.BaseExtensionType)
+    )
+
+
+def _holds_lines(kind: pa.DataType) -> bool:
+    if _holds_text(kind):
+        return True
+    kind = plain_type(kind)
+    return is_list(kind) and _holds_text(kind.value_type)
+
+
+def _holds_labels(kind: pa.DataType) -> bool:
+    """Integers, and what becomes of them: doubles in pandas (gaps), decimals in databases, strings in CSV."""
+    plain = plain_type(kind)
+    return (
+        _holds_text(kind)
+        or pa.types.is_integer(plain)
+        or pa.types.is_floating(plain)
+        or pa.types.is_decimal(plain)
+    )
+
+
+_HOLDS = {"text": _holds_text, "lines": _holds_lines, "label": _holds_labels}
+"""What may hold the caption, by `pool.caption`."""

@@ -1,0 +1,227 @@
+"""The samples of one row group, and what is left of them where one of its pages is broken or too large."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dfn_ray.pool.columns import Columns
+from dfn_ray.pool.pages import (
+    BATCH_BYTES,
+    PAGE_BYTES,
+    BatchTooLarge,
+    Leaf,
+    Limits,
+    PageTooLarge,
+)
+from dfn_ray.pool.samples import Draft
+from dfn_ray.pool.shard import ShardDamage
+from dfn_ray.pool.values import caption_bytes, image_bytes, keys, metadata_rows
+from dfn_ray.pool.watched import BROKEN, WatchedFile, first_line
+from dfn_ray.schema import Reason, ShardFault
+
+_BATCH_ROWS = 256
+_MEAN_BATCH_BYTES = 8 * 2**20
+"""Rows are decoded in batches of about this size, by the mean of their row group."""
+_MAX_ROWS_LOST = 2**20
+"""Rows that a broken row group may state and be believed, each to fail by itself: writers stop there or before it
+(pyarrow and arrow-rs at exactly this many). With more the shard ends: a footer may state any number."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenParquet:
+    """A Parquet file that is being read."""
+
+    parquet: pq.ParquetFile
+    file: WatchedFile
+    columns: Columns
+    max_image_page: int
+    """Bytes that a page of images may take however well it compresses."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowGroup:
+    """A row group of an open file."""
+
+    opened: OpenParquet
+    number: int
+    rows: int
+    leaves: Sequence[Leaf]
+
+    def drafts(self, first: int, rows: frozenset[int] | None) -> Iterator[Draft]:
+        """Its samples, or just those at `rows`, in order; `first` is the ordinal of the first one in the file."""
+        done = 0
+        try:
+            for at, batch in self._batches(self.opened.columns.read):
+                done = at + batch.num_rows
+                if done > self.rows:
+                    break
+                for start, part in _parts(batch, first + at, rows):
+                    yield from self._drafts_of(part, start)
+        except (*BROKEN, PageTooLarge) as error:
+            if isinstance(error, MemoryError):
+                raise
+            yield from self._failed(first, done, error, rows)
+            return
+        if done != self.rows:
+            raise ShardDamage(
+                ShardFault.UNREADABLE,
+                f"row group {self.number} holds {done:,} rows or more, the footer states {self.rows:,}",
+            )
+
+    def _drafts_of(self, batch: pa.RecordBatch, first: int) -> Iterator[Draft]:
+        columns, metadata = self.opened.columns, self.opened.columns.metadata
+        labels = [column.label for column in metadata]
+        found = _Found(batch)
+        captions = caption_bytes(found.of(columns.text))
+        names = keys(found.of(columns.key)) if columns.key else iter([None] * batch.num_rows)
+        others = metadata_rows(
+            [found.get(column.name, column.place) for column in metadata], batch.num_rows
+        )
+        images = image_bytes(found.of(columns.image))
+        for row, (image, caption, key, values) in enumerate(
+            zip(images, captions, names, others, strict=True), first
+        ):
+            yield Draft(
+                row=row,
+                key=str(row) if key is None else key,
+                images=int(image is not None),
+                image_size=None if image is None else len(image),
+                image=image,
+                caption_size=None if caption is None else len(caption),
+                caption=caption,
+                metadata={label: value for label, (value, _) in zip(labels, values, strict=True)}
+                or None,
+                replaced=any(replaced for _, replaced in values),
+            )
+
+    def _failed(
+        self, first: int, done: int, error: Exception, rows: frozenset[int] | None
+    ) -> Iterator[Draft]:
+        """The rows from `done` on, each failed; under the names and uids that they have, where those can be read.
+
+        A row whose name cannot be read is called `#ORDINAL`, which is no other row's.
+        """
+        if self.rows - done > _MAX_ROWS_LOST:
+            what = f"row group {self.number} is broken ({first_line(error)}) and states {self.rows:,} rows"
+            raise ShardDamage(ShardFault.UNREADABLE, what) from error
+        too_large = error if isinstance(error, PageTooLarge) else None
+        names = self._names(done)
+        for at in range(done, self.rows):
+            key, uid = next(names, (None, None))
+            row = first + at
+            if rows is not None and row not in rows:
+                continue
+            if key is None:
+                key = f"#{row}" if self.opened.columns.key else str(row)
+            draft = Draft(row=row, key=key, metadata={"uid": uid} if uid else None)
+            if too_large is not None and (too_large.row == at or self.rows == 1):
+                is_image = too_large.column == self.opened.columns.image
+                draft.images, draft.image_size = 1, too_large.size_bytes if is_image else 1
+                draft.caption_size = None if is_image else too_large.size_bytes
+            else:
+                draft.fault = Reason.BROKEN_ROW_GROUP
+            yield draft
+
+    def _names(self, done: int) -> Iterator[tuple[str | None, str | None]]:
+        """Keys and own uids of the rows from `done` on, as far as they can be read."""
+        key, uid = self.opened.columns.key, self.opened.columns.uid
+        try:
+            for _, batch in self._batches([name for name in (key, uid) if name], done):
+                found = _Found(batch)
+                nothing = [None] * batch.num_rows
+                yield from zip(
+                    keys(found.of(key)) if key else nothing,
+                    keys(found.of(uid)) if uid else nothing,
+                    strict=True,
+                )
+        except (*BROKEN, PageTooLarge) as error:
+            if isinstance(error, MemoryError):
+                raise
+
+    def _batches(self, names: Sequence[str], done: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """The rows from `done` on, of the named columns, with the ordinal of the first row of each batch.
+
+        Reads again from the start where batches must be smaller, or without a column of metadata that is too large.
+        """
+        columns = self.opened.columns
+        spared = {column.name for column in columns.metadata} - {columns.uid}
+        size = self._first_batch_rows()
+        while names:
+            at = 0
+            try:
+                for batch in self._pass(names, size):
+                    end = at + batch.num_rows
+                    if end > done:
+                        yield max(at, done), batch.slice(max(done - at, 0))
+                        done = end
+                    at = end
+                return
+            except BatchTooLarge as error:
+                size = error.rows
+            except PageTooLarge as error:
+                if error.column not in spared:
+                    raise
+                names = [name for name in names if name != error.column]
+
+    def _first_batch_rows(self) -> int:
+        """Rows per batch by what the footer states; the pages may ask for fewer."""
+        group = self.opened.parquet.metadata.row_group(self.number)
+        mean = max(1, group.total_byte_size // max(group.num_rows, 1))
+        longest = max(1, sum(leaf.dictionary_bytes for leaf in self.leaves))
+        return max(1, min(_BATCH_ROWS, _MEAN_BATCH_BYTES // mean, BATCH_BYTES // longest))
+
+    def _pass(self, names: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+        """One pass over the named columns. Raises what was wrong with a page, and StorageError."""
+        opened = self.opened
+        pages = {opened.columns.image: opened.max_image_page, opened.columns.text: PAGE_BYTES}
+        leaves = [leaf for leaf in self.leaves if leaf.column in names]
+        opened.file.watch(leaves, Limits(batch_rows, pages))
+        try:
+            yield from opened.parquet.iter_batches(
+                batch_size=batch_rows,
+                row_groups=[self.number],
+                columns=list(names),
+                use_threads=False,
+            )
+        except Exception as error:
+            if opened.file.error is not None:
+                raise opened.file.damage(error, "") from error
+            if opened.file.verdict is not None:
+                raise opened.file.verdict from error
+            raise
+
+
+class _Found:
+    """The columns of a batch by name, and by place among those of one name."""
+
+    def __init__(self, batch: pa.RecordBatch) -> None:
+        self._batch = batch
+        self._places: dict[str, list[int]] = {}
+        for place, name in enumerate(batch.schema.names):
+            self._places.setdefault(name, []).append(place)
+
+    def of(self, name: str) -> pa.Array:
+        """The only column of a name."""
+        return self._batch.column(self._places[name][0])
+
+    def get(self, name: str, place: int) -> pa.Array | None:
+        """The column of a name at its place; None if it was not read."""
+        return self._batch.column(self._places[name][place]) if name in self._places else None
+
+
+def _parts(
+    batch: pa.RecordBatch, first: int, rows: frozenset[int] | None
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The stretches of wanted rows, with the ordinal of the first row of each."""
+    if rows is None:
+        yield first, batch
+        return
+    wanted = (row for row in range(first, first + batch.num_rows) if row in rows)
+    for _, stretch in groupby(enumerate(wanted), lambda pair: pair[1] - pair[0]):
+        places = [row for _, row in stretch]
+        yield places[0], batch.slice(places[0] - first, len(places))

@@ -1,0 +1,164 @@
+"""Arrow values as Python's: what a caption, a key and metadata make of every type. No value raises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from dfn_ray.pool.columns import is_binary, is_image_struct, is_list, is_string
+from dfn_ray.pool.samples import MAX_METADATA_BYTES, class_label, json_text
+
+Cell = tuple[Any, bool]
+"""A value, and whether it stands for another one that JSON or UTF-8 cannot hold."""
+
+_UNSAYABLE = (ValueError, OverflowError, ArithmeticError, LookupError, TypeError, pa.ArrowException)
+"""What pyarrow raises for values that Python has not: dates outside 1..9999, time zones that this machine does not
+know, strings that are not UTF-8, structs with two fields of one name."""
+
+
+def plain_array(column: pa.Array) -> pa.Array:
+    """The values themselves: without dictionary, runs or extension."""
+    while True:
+        if isinstance(column, pa.ExtensionArray):
+            column = column.storage
+        elif pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        elif pa.types.is_run_end_encoded(column.type):
+            ends = column.run_ends.to_numpy()
+            column = column.values.take(
+                pa.array(
+                    ends.searchsorted(range(column.offset, column.offset + len(column)), "right")
+                )
+            )
+        else:
+            return column
+
+
+def image_bytes(column: pa.Array) -> Iterator[bytes | None]:
+    """The images of a column: bytes, or structs of Hugging Face's; null where there are no bytes."""
+    column = plain_array(column)
+    if is_image_struct(column.type):
+        if column.type.get_field_index("bytes") < 0:
+            return iter([None] * len(column))
+        column = plain_array(column.flatten()[column.type.get_field_index("bytes")])
+    return (value.as_py() for value in column)
+
+
+def caption_bytes(column: pa.Array) -> Iterator[bytes | None]:
+    """Captions as bytes: Arrow does not check that strings in a file are UTF-8. A list's strings are its lines."""
+    column = plain_array(column)
+    if is_list(column.type):
+        return (_joined_lines(value.values) if value.is_valid else None for value in column)
+    if is_string(column.type) or is_binary(column.type):
+        return (value.as_py() for value in column.cast(pa.large_binary()))
+    return (None if label is None else label.encode() for label in map(_label, column))
+
+
+def _label(value: pa.Scalar) -> str | None:
+    return class_label(value.as_py())
+
+
+def _joined_lines(lines: pa.Array) -> bytes:
+    """Strings as one text, a line each; white space inside a string, line ends too, becomes a space."""
+    return b"\n".join(b" ".join(line.split()) for line in caption_bytes(lines) if line)
+
+
+def keys(column: pa.Array) -> Iterator[str | None]:
+    """The samples' names as text, by which uids are derived: bytes as UTF-8 with the others escaped, nested ones as JSON."""
+    column = plain_array(column)
+    if is_string(column.type) or is_binary(column.type):
+        column = column.cast(pa.large_binary())
+    return (None if value is None else _key(value) for value, _ in _cells(column))
+
+
+def _key(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, dict | list | tuple):
+        return json_text(value)[0]
+    return str(value)
+
+
+def metadata_rows(columns: Sequence[pa.Array | None], rows: int) -> Iterator[Sequence[Cell]]:
+    """The values of metadata columns, row by row. Those of columns that were not read are null, and those with which
+    a row would hold more than MAX_METADATA_BYTES."""
+    decoded = [None if column is None else _decoded(column) for column in columns]
+    if sum(column.nbytes for column in decoded if column is not None) > MAX_METADATA_BYTES:
+        return (_large_row(decoded, at) for at in range(rows))
+    if not decoded:
+        return iter([()] * rows)
+    return zip(
+        *([(None, True)] * rows if column is None else _cells(column) for column in decoded),
+        strict=True,
+    )
+
+
+def _large_row(columns: Sequence[pa.Array | None], at: int) -> list[Cell]:
+    left = MAX_METADATA_BYTES
+    row: list[Cell] = []
+    for column in columns:
+        left -= 0 if column is None else column.slice(at, 1).nbytes
+        if column is None or left < 0:
+            row.append((None, column is None or column[at].is_valid))
+            left += 0 if column is None else column.slice(at, 1).nbytes
+        else:
+            row.append(_cell(column[at]))
+    return row
+
+
+def _decoded(column: pa.Array) -> pa.Array:
+    """The column without a dictionary or runs, whose sizes are not those of rows."""
+    is_plain = not (pa.types.is_dictionary(column.type) or pa.types.is_run_end_encoded(column.type))
+    return column if is_plain else plain_array(column)
+
+
+def _cells(column: pa.Array) -> Iterator[Cell]:
+    try:
+        return ((value, False) for value in column.to_pylist())
+    except _UNSAYABLE:
+        return map(_cell, column)
+
+
+def _cell(value: pa.Scalar) -> Cell:
+    try:
+        return value.as_py(), False
+    except _UNSAYABLE:
+        return _said(value), True
+
+
+def _said(value: pa.Scalar) -> Any:
+    """The value with only those parts replaced that Python cannot hold, by text where there is one."""
+    said: Any = None
+    if not value.is_valid:
+        return said
+    if isinstance(value, pa.ExtensionScalar | pa.DictionaryScalar | pa.RunEndEncodedScalar):
+        said = _said(value.value)
+    elif isinstance(value, pa.MapScalar):
+        said = [list(map(_said, pair)) for pair in zip(*value.values.flatten(), strict=True)]
+    elif is_list(value.type):
+        said = [_said(item) for item in value.values]
+    elif isinstance(value, pa.StructScalar):
+        said = {value.type.field(i).name: _said(value[i]) for i in range(value.type.num_fields)}
+    else:
+        try:
+            said = value.as_py()
+        except _UNSAYABLE:
+            said = _text(value)
+    return said
+
+
+def _text(value: pa.Scalar) -> str | None:
+    """The text that Arrow has for a single value; times without a known zone are in UTC."""
+    try:
+        if is_string(value.type):
+            return value.cast(pa.large_binary()).as_py().decode("utf-8", "replace")
+        if pa.types.is_timestamp(value.type) and value.type.tz:
+            return (
+                str(value.cast(pa.int64()).cast(pa.timestamp(value.type.unit)).cast(pa.string()))
+                + "+00:00"
+            )
+        return value.cast(pa.string()).as_py()
+    except _UNSAYABLE:
+        return None
