@@ -147,7 +147,7 @@ def _opened(shard: Shard, *, in_order: bool) -> Iterator[IO[bytes]]:
     if shard.fault is not None:
         raise ShardDamage(shard.fault, _LISTED_FAULTS.get(shard.fault, "by its listing"))
     try:
-        file = open_uri(shard.uri, in_order=in_order)
+        file = open_uri(shard.opened_at, in_order=in_order)
     except MissingFileError as error:
         raise ShardDamage(ShardFault.MISSING, "gone since it was listed") from error
     with file:

@@ -5,7 +5,8 @@ Credentials, endpoints and the like come from the environment, as each store's o
 a URI that holds any is refused.
 
     store          files below one URI: read, list, delete, write whole or not at all
-    files          single files and folders by URI
+    files          single files by URI
+    walk           what is in folders: one of them, or a whole tree
     filesystems    which fsspec filesystem a URI stands for, and its errors as StorageError
     s3             S3 with one retry policy
     environment    what of the environment may go to a cluster's workers
@@ -13,20 +14,24 @@ a URI that holds any is refused.
 """
 
 from dfn_ray.storage.environment import shared_environment
-from dfn_ray.storage.files import files_below, folders_in, open_uri, read_uri, stat, version
-from dfn_ray.storage.filesystems import READ_AHEAD_BYTES, filesystem
+from dfn_ray.storage.files import open_uri, read_uri, stat, version
+from dfn_ray.storage.filesystems import READ_AHEAD_BYTES, filesystem, is_local
 from dfn_ray.storage.store import File, Store
+from dfn_ray.storage.walk import Folder, files_below, scan, walk
 
 __all__ = [
     "READ_AHEAD_BYTES",
     "File",
+    "Folder",
     "Store",
     "files_below",
     "filesystem",
-    "folders_in",
+    "is_local",
     "open_uri",
     "read_uri",
+    "scan",
     "shared_environment",
     "stat",
     "version",
+    "walk",
 ]

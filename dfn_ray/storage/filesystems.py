@@ -9,7 +9,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import get_protocol
 
 from dfn_ray.errors import MissingFileError, StorageAccessError, StorageError
-from dfn_ray.uris import secret_in
+from dfn_ray.uris import sayable, secret_in
 
 READ_AHEAD_BYTES = 8 * 2**20
 """Bytes fetched beyond what is asked for when a file is walked front to back, and of a stream sent at a time.
@@ -34,7 +34,7 @@ def filesystem(uri: str) -> Any:
             f"a {uri.partition('://')[0]}:// URI holds {where}, which would end up in logs; it is not repeated here. "
             "Leave it out and give credentials by the environment, as the store's own tools take them"
         )
-    protocol = get_protocol(uri)
+    protocol = _protocol(uri)
     if protocol in _S3:
         # Only who needs it loads it: 20 MiB and 0.2 s a process.
         from dfn_ray.storage.s3 import s3
@@ -52,14 +52,19 @@ def filesystem(uri: str) -> Any:
 
 def is_local(uri: str) -> bool:
     """True for a path of this machine."""
-    return get_protocol(uri) in LocalFileSystem.protocol
+    return _protocol(uri) in LocalFileSystem.protocol
+
+
+def _protocol(uri: str) -> str:
+    """The scheme of a URI. A path from the root has none, whatever it holds: `/data/a::b` is no chain of fsspec's."""
+    return "file" if uri.startswith("/") else get_protocol(uri)
 
 
 class told:
     """Turns a store's own exceptions into StorageError that says what was tried where."""
 
     def __init__(self, uri: str, verb: str) -> None:
-        self.uri, self.verb = uri, verb
+        self.uri, self.verb = sayable(uri), verb
 
     def __enter__(self) -> None:
         return None
