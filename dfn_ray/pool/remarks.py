@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -58,6 +57,6 @@ class Listing:
     remarks: Remarks
 
 
-def listing_notes(*listings: Listing) -> Iterable[str]:
+def listing_notes(*listings: Listing) -> list[str]:
     """What listings left out or met that may not be meant, a line for each kind."""
     return [line for listing in listings for line in listing.remarks.lines()]

@@ -109,7 +109,9 @@ def _walk_local(
 ) -> None:
     path = _path(uri)
     # The chain holds the real folders from which links were followed.
-    pending = [(uri.rstrip("/"), path, os.path.realpath(path), (), state)]
+    pending: list[tuple[str, str, str, tuple[str, ...], State]] = [
+        (uri.rstrip("/"), path, os.path.realpath(path), (), state)
+    ]
     while pending:
         here, path, real, chain, state = pending.pop()
         folder = _scan_local(here, path, real, chain)
@@ -118,10 +120,10 @@ def _walk_local(
         for name, inner in visit(folder, state).items():
             below = f"{path}/{name}"
             if name in folder.links:
-                entry = (os.path.realpath(below), (*chain, real))
+                leads_to, followed = os.path.realpath(below), (*chain, real)
             else:
-                entry = (f"{real.rstrip('/')}/{name}", chain)
-            pending.append((f"{here}/{name}", below, *entry, inner))
+                leads_to, followed = f"{real.rstrip('/')}/{name}", chain
+            pending.append((f"{here}/{name}", below, leads_to, followed, inner))
 
 
 def _scan_local(uri: str, path: str, real: str, chain: tuple[str, ...]) -> Folder | None:
