@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from dfn_ray.uris import secret_in
+from dfn_ray.uris import sayable, secret_in
 
 
 @pytest.mark.parametrize(
@@ -39,3 +41,23 @@ def test_credentials_in_a_uri_are_seen(uri):
 )
 def test_other_uris_pass(uri):
     assert secret_in(uri) is None
+
+
+NAMES = st.lists(
+    st.one_of(
+        st.sampled_from([b"\\", b"x", b"\\x", b"5c", b"e9", b"\xe9", b"\xff", "é".encode()]),
+        st.binary(min_size=1, max_size=3),
+    )
+).map(b"".join)
+
+
+@given(NAMES, NAMES)
+def test_file_names_of_any_bytes_are_said_in_utf8_and_no_two_alike(one, other):
+    said = [sayable(name.decode("utf-8", "surrogateescape")) for name in (one, other)]
+    assert (said[0] == said[1]) == (one == other)
+    assert [text.encode() for text in said]  # holds no surrogate
+
+
+def test_bytes_that_are_no_utf8_are_said_in_hexadecimal_and_other_names_as_they_are():
+    name = b"caf\xe9\\xe9\\xg\xc3\xa9".decode("utf-8", "surrogateescape")
+    assert sayable(name) == "caf\\xe9\\x5cxe9\\xg\u00e9"

@@ -17,13 +17,14 @@ from dfn_ray.storage.environment import shared_environment
 from dfn_ray.storage.files import open_uri, read_uri, stat, version
 from dfn_ray.storage.filesystems import READ_AHEAD_BYTES, filesystem, is_local
 from dfn_ray.storage.store import File, Store
-from dfn_ray.storage.walk import Folder, files_below, scan, walk
+from dfn_ray.storage.walk import Folder, etag, files_below, scan, walk
 
 __all__ = [
     "READ_AHEAD_BYTES",
     "File",
     "Folder",
     "Store",
+    "etag",
     "files_below",
     "filesystem",
     "is_local",

@@ -100,8 +100,12 @@ def files_below(uri: str) -> list[File]:
 
 
 def etag(info: Mapping[str, Any]) -> str | None:
-    """What a store's listing says of the version of a file's content; None where it says nothing."""
-    return info.get("ETag") or info.get("etag")
+    """What a store says of the version of a file's content, without quotes; None where it says nothing.
+
+    S3's servers put quotes around it in one kind of answer and leave them out in another.
+    """
+    found = info.get("ETag") or info.get("etag")
+    return found.strip('"') if isinstance(found, str) else None
 
 
 def _walk_local(
