@@ -76,14 +76,18 @@ def walk(uri: str, visit: Callable[[Folder, State], Mapping[str, State]], state:
     if is_local(uri):
         _walk_local(uri, visit, state)
         return
-    folders = _found(uri)
+    found = _found(uri) if _finds_at_once(uri) else None
     pending = [("", state)]
     while pending:
         prefix, state = pending.pop()
-        folder = folders.get(prefix)
+        own = f"{uri.rstrip('/')}/{prefix}"[:-1]
+        if found is None:
+            folder = scan(own)
+        else:
+            folder = found[prefix].listed(own) if prefix in found else None
         if folder is None:
             continue
-        entered = visit(folder.listed(f"{uri.rstrip('/')}/{prefix}"[:-1]), state)
+        entered = visit(folder, state)
         pending += [(f"{prefix}{name}/", inner) for name, inner in entered.items()]
 
 
@@ -194,7 +198,7 @@ def _found(uri: str) -> dict[str, _Found]:
         root = fs._strip_protocol(uri).rstrip("/")
         fs.invalidate_cache(root)
         try:
-            found = fs.find(root, detail=True, **_strictly(fs))
+            found = fs.find(root, detail=True)
         except FileNotFoundError:
             return {}
     folders: dict[str, _Found] = {}
@@ -223,11 +227,12 @@ def _add(folders: dict[str, _Found], prefix: str) -> None:
         prefix = parent
 
 
-def _strictly(fs: Any) -> dict[str, str]:
-    """What keeps fsspec's own walk from passing over folders that it cannot list; a store's own walk does not do so."""
+def _finds_at_once(uri: str) -> bool:
+    """True for a store that lists a whole tree by itself. Where fsspec walks instead, it passes over what it cannot list."""
+    fs = filesystem(uri)
     own = fs._find if isinstance(fs, AsyncFileSystem) else fs.find
     generic = (AsyncFileSystem._find, AbstractFileSystem.find)
-    return {"on_error": "raise"} if getattr(own, "__func__", own) in generic else {}
+    return getattr(own, "__func__", own) not in generic
 
 
 def _file(uri: str, info: Mapping[str, Any]) -> File:

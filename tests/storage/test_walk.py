@@ -138,7 +138,9 @@ def test_a_folder_that_a_store_cannot_list_is_an_error(monkeypatch):
 
     monkeypatch.setattr(MemoryFileSystem, "ls", failing)
     monkeypatch.setattr(MemoryFileSystem, "find", AbstractFileSystem.find)  # as most stores
-    with pytest.raises(StorageError, match=r"memory://failing: cannot list it: .*connection lost"):
+    with pytest.raises(
+        StorageError, match=r"memory://failing/b: cannot list it: .*connection lost"
+    ):
         files_below("memory://failing")
 
 
@@ -159,7 +161,9 @@ def test_a_folder_that_vanishes_while_it_is_listed_and_an_absent_one_are_passed_
     assert files_below(f"{tmp_path}/b") == files_below("memory://nowhere") == []
 
 
-def test_object_stores_are_walked_like_folders_with_only_what_is_entered():
+@pytest.mark.parametrize("find", [MemoryFileSystem.find, AbstractFileSystem.find])
+def test_object_stores_are_walked_like_folders_with_only_what_is_entered(monkeypatch, find):
+    monkeypatch.setattr(MemoryFileSystem, "find", find)
     fs = fsspec.filesystem("memory")
     for name in ("0", "x/1", "x/y/z/2", "_t/3"):
         fs.pipe_file(f"/tree/{name}", b"12")
