@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,6 +58,17 @@ def test_file_names_of_any_bytes_are_said_in_utf8_and_no_two_alike(one, other):
     said = [sayable(name.decode("utf-8", "surrogateescape")) for name in (one, other)]
     assert (said[0] == said[1]) == (one == other)
     assert [text.encode() for text in said]  # holds no surrogate
+
+
+@given(NAMES)
+def test_the_bytes_of_a_name_can_be_read_off_what_is_said(name):
+    said = sayable(name.decode("utf-8", "surrogateescape"))
+    parts = re.split(r"\\x([0-9a-f]{2})", said)
+    parts[1::2] = [chr(int(byte, 16)) for byte in parts[1::2]]
+    spelled = b"".join(
+        part.encode("latin-1" if index % 2 else "utf-8") for index, part in enumerate(parts)
+    )
+    assert spelled == name
 
 
 def test_bytes_that_are_no_utf8_are_said_in_hexadecimal_and_other_names_as_they_are():

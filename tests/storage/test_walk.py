@@ -83,6 +83,15 @@ def test_links_that_lead_back_up_are_cut_wherever_they_were_reached_from(tmp_pat
     ]
 
 
+def test_links_that_lead_to_each_other_are_followed_once(tmp_path):
+    for name in ("pool/x/0", "other/1"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+    (tmp_path / "pool/x/there").symlink_to(tmp_path / "other")
+    (tmp_path / "other/back").symlink_to(tmp_path / "pool/x")
+    assert below(tmp_path / "pool") == ["x/0", "x/there/1"]
+
+
 def test_what_is_no_file_is_not_listed_as_one(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "gone").symlink_to("nothing")
