@@ -412,9 +412,10 @@ def _budget(options: argparse.Namespace) -> list[str]:
 
 def _plan_filtering(options: argparse.Namespace, recipe: Recipe) -> str:
     from dfn_ray.filtering.preflight import refuse_before
-    from dfn_ray.pool import list_shards
+    from dfn_ray.pool import list_pool, listing_notes
 
-    shards = list_shards(recipe.pool)
+    listing = list_pool(recipe.pool)
+    shards = listing.shards
     # A uid list has no recipe's run: what it is written to is checked once the list is read.
     if getattr(options, "uids", None) is None:
         refuse_before(options.name, recipe, shards, getattr(options, "out", None))
@@ -426,25 +427,30 @@ def _plan_filtering(options: argparse.Namespace, recipe: Recipe) -> str:
             ("waves", -(-len(shards) // recipe.execution.wave_shards)),
             ("scorers", _pool_size(recipe.scorers)),
         ]
-    )
+    ) + "".join(f"\n{note}" for note in listing_notes(listing))
 
 
 def _plan_evaluation(recipe: EvaluateRecipe) -> str:
-    from dfn_ray.evaluation.sets import locate
+    from dfn_ray.evaluation.sets import locate, refuse_run_in_sets
 
     rows: list[tuple[str, int | str]] = [("run", recipe.run_uri)]
-    for item in map(locate, recipe.sets):
+    located = [locate(item) for item in recipe.sets]
+    refuse_run_in_sets(recipe.run_uri, located)
+    for item in located:
         size = f"{len(item.shards):,} shards, {item.size_bytes:,} bytes"
         rows.append((f"set {item.spec.name}", f"{item.spec.task}, {size}"))
-    return table([*rows, ("scorers", _pool_size(recipe.scorers))])
+    notes = "".join(f"\n{note}" for item in located for note in item.notes)
+    return table([*rows, ("scorers", _pool_size(recipe.scorers))]) + notes
 
 
 def _plan_training(recipe: TrainRecipe) -> str:
-    from dfn_ray.pool import list_shards
+    from dfn_ray.pool import list_pool, listing_notes, refuse_inside
 
+    listings = [list_pool(source.pool) for source in recipe.sources]
     rows: list[tuple[str, int | str]] = [("run", recipe.run_uri)]
-    for source in recipe.sources:
-        shards = list_shards(source.pool)
+    for source, listing in zip(recipe.sources, listings, strict=True):
+        shards = listing.shards
+        refuse_inside(source.pool, recipe.run_uri, setting="run_uri", shards=shards)
         size = sum(shard.size_bytes for shard in shards)
         rows.append((f"source {source.name}", f"{len(shards):,} shards, {size:,} bytes"))
     workers = recipe.workers
@@ -455,7 +461,7 @@ def _plan_training(recipe: TrainRecipe) -> str:
             ("steps", recipe.samples_seen // recipe.batch_size),
             ("workers", f"{workers.min_size} to {workers.max_size} on {workers.device}"),
         ]
-    )
+    ) + "".join(f"\n{note}" for note in listing_notes(*listings))
 
 
 def _plan_pipeline(recipe: PipelineRecipe) -> str:

@@ -60,3 +60,15 @@ def written_uri(text: str) -> str:
             "Leave it out and give credentials by the environment, as the store's own tools take them"
         )
     return normalised(text)
+
+
+_ESCAPED = re.compile(r"\\(?=x[0-9a-f]{2})|[\udc80-\udcff]")
+
+
+def sayable(path: str) -> str:
+    r"""A path or key as text that UTF-8 can hold; other paths give other texts.
+
+    A byte of a file name that is no UTF-8 (Python holds it as a lone surrogate) becomes `\xHH`. A backslash that stands
+    before `xHH` in the name itself becomes `\x5c`, so that no two names are spelled alike. All others stay as they are.
+    """
+    return _ESCAPED.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", path)

@@ -163,3 +163,29 @@ def test_an_evaluation_recipe_with_mistakes_exits_2_with_all_of_them(evaluation,
     said = capsys.readouterr().err
     assert "sets.0.task" in said
     assert "select: no such setting" in said
+
+
+@pytest.mark.parametrize("verb", ["filter", "score"])
+def test_a_run_in_its_own_pool_is_refused_before_anything_is_written(recipe, capsys, verb):
+    pool = recipe.parent / "pool"
+    sets = ["--set", f"pool.uri={pool}", "--set", f"run_uri={pool}/run"]
+    for more in (["--dry-run"], []):
+        assert run([verb, str(recipe), *sets, *more]) == 2
+        assert f"run_uri: {pool}/run lies in the pool" in capsys.readouterr().err
+    assert [path.name for path in pool.iterdir()] == ["0.tar"]
+    hidden = ["--set", f"pool.uri={pool}", "--set", f"run_uri={pool}/.run"]
+    assert run([verb, str(recipe), *hidden, "--dry-run"]) == 0
+
+
+def test_a_dry_run_and_a_look_say_what_the_listing_left_out(recipe, capsys):
+    pool = recipe.parent / "pool"
+    write_tar_shard(str(pool / ".Trash" / "0.tar"), [])
+    (pool / "1.tar.xz").write_bytes(b"")
+    for command in (
+        ["filter", str(recipe), "--dry-run", "--set", f"pool.uri={pool}"],
+        ["inspect", str(pool)],
+    ):
+        assert run(command) == 0
+        said = capsys.readouterr().out
+        assert "pool: 1 hidden folders" in said
+        assert "pool: 1 files look like shards but are not read" in said

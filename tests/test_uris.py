@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dfn_ray.cli import run
 from dfn_ray.config import Pool, recipe_from
 from dfn_ray.errors import InputError
-from dfn_ray.uris import normalised, secret_in, written_uri
+from dfn_ray.uris import normalised, sayable, secret_in, written_uri
 
 
 @pytest.mark.parametrize(
@@ -106,3 +110,34 @@ def test_every_verb_refuses_a_uri_with_a_secret_before_it_does_anything(words, c
     said = capsys.readouterr().err
     assert "holds the parameter X-Amz-Signature" in said
     assert "hunter2" not in said
+
+
+NAMES = st.lists(
+    st.one_of(
+        st.sampled_from([b"\\", b"x", b"\\x", b"5c", b"e9", b"\xe9", b"\xff", "é".encode()]),
+        st.binary(min_size=1, max_size=3),
+    )
+).map(b"".join)
+
+
+@given(NAMES, NAMES)
+def test_file_names_of_any_bytes_are_said_in_utf8_and_no_two_alike(one, other):
+    said = [sayable(name.decode("utf-8", "surrogateescape")) for name in (one, other)]
+    assert (said[0] == said[1]) == (one == other)
+    assert [text.encode() for text in said]  # holds no surrogate
+
+
+@given(NAMES)
+def test_the_bytes_of_a_name_can_be_read_off_what_is_said(name):
+    said = sayable(name.decode("utf-8", "surrogateescape"))
+    parts = re.split(r"\\x([0-9a-f]{2})", said)
+    parts[1::2] = [chr(int(byte, 16)) for byte in parts[1::2]]
+    spelled = b"".join(
+        part.encode("latin-1" if index % 2 else "utf-8") for index, part in enumerate(parts)
+    )
+    assert spelled == name
+
+
+def test_bytes_that_are_no_utf8_are_said_in_hexadecimal_and_other_names_as_they_are():
+    name = b"caf\xe9\\xe9\\xg\xc3\xa9".decode("utf-8", "surrogateescape")
+    assert sayable(name) == "caf\\xe9\\x5cxe9\\xg\u00e9"

@@ -19,7 +19,7 @@ from dfn_ray.evaluation.embed import with_captions, with_labels
 from dfn_ray.evaluation.gather import Gathered, gather
 from dfn_ray.evaluation.metrics import Metrics, classification_metrics, retrieval_metrics
 from dfn_ray.evaluation.results import Results, SetResult
-from dfn_ray.evaluation.sets import LocatedSet, locate
+from dfn_ray.evaluation.sets import LocatedSet, locate, refuse_run_in_sets
 from dfn_ray.evaluation.zero_shot import Classes, classifier_cells, classifiers
 from dfn_ray.flow.capacity import scoring_needed, telling_lacks
 from dfn_ray.flow.classnames import class_names, prompt_templates
@@ -76,6 +76,7 @@ def evaluate_sets(recipe: EvaluateRecipe) -> Evaluation:
     check_ray_reachable()
     recipe = replace(recipe, scorers=with_threads(recipe.scorers))
     located = [locate(item) for item in recipe.sets]
+    refuse_run_in_sets(recipe.run_uri, located)
     network = load_network_of(recipe.network)
     jobs = [_job(item, network, recipe) for item in located]
     results = Results(
@@ -88,6 +89,8 @@ def evaluate_sets(recipe: EvaluateRecipe) -> Evaluation:
     progress = Progress(sum(job.located.size_bytes for job in todo), stage="evaluating")
     try:
         progress.say(f"{len(jobs)} sets, {len(done)} of them evaluated before; {recipe.run_uri}")
+        for note in (note for item in located for note in item.notes):
+            progress.say(note)
         if todo:
             connect()
             shared = share([network])

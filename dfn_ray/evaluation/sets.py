@@ -8,12 +8,13 @@ CLIP_benchmark's WebDataset layout (clip_benchmark 1.6, build_wds_dataset):
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import groupby
 
 from dfn_ray.config import EvaluationSet, Pool
 from dfn_ray.errors import InputError
-from dfn_ray.pool import Shard, list_shards
+from dfn_ray.pool import Shard, list_pool, listing_notes, refuse_inside
 from dfn_ray.storage import Store, read_uri
 
 _SHARD_COUNT = "nshards.txt"
@@ -37,6 +38,8 @@ class LocatedSet:
     """What `class_names` takes; empty for retrieval."""
     templates: tuple[str, ...]
     """What `prompt_templates` takes; empty for retrieval."""
+    notes: tuple[str, ...] = ()
+    """What the listing left out, or met that may not be meant."""
     class_folders: int | None = None
     """Of a set of image folders: how many there are, so that there must be as many class names."""
 
@@ -56,11 +59,15 @@ def locate(spec: EvaluationSet) -> LocatedSet:
     root = _layout_root(spec)
     if root is not None:
         pool = replace(pool, uri=(_tars(root, spec),))
-    shards = tuple(list_shards(pool))
+    listing = list_pool(pool)
+    shards = listing.shards
     bad = next((shard for shard in shards if shard.fault is not None), None)
     if bad is not None:
         raise InputError(f"sets.{spec.name}: {bad.uri}: {bad.fault}; the set is not whole")
-    located = LocatedSet(spec=spec, pool=pool, shards=shards, classnames=(), templates=())
+    notes = tuple(listing_notes(listing))
+    located = LocatedSet(
+        spec=spec, pool=pool, shards=shards, classnames=(), templates=(), notes=notes
+    )
     if spec.task == "zeroshot_retrieval":
         return located
     folders = _class_folders(spec, shards) if pool.format == "folder" else None
@@ -70,6 +77,12 @@ def locate(spec: EvaluationSet) -> LocatedSet:
         templates=spec.templates or _beside(root, _TEMPLATES) or ("openai",),
         class_folders=None if folders is None else len(folders),
     )
+
+
+def refuse_run_in_sets(run_uri: str, sets: Iterable[LocatedSet]) -> None:
+    """Raise InputError when a set would list what is written to `run_uri` as its own."""
+    for item in sets:
+        refuse_inside(item.pool, run_uri, setting="run_uri", shards=item.shards)
 
 
 def _layout_root(spec: EvaluationSet) -> str | None:

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dfn_ray.errors import InputError
+from dfn_ray.filtering.preflight import refuse_out
 from dfn_ray.filtering.select_run import SELECTION, State
 from dfn_ray.filtering.uid_list import UID_LIST
 from dfn_ray.flow.datasets import connect, each
@@ -46,6 +47,7 @@ def export_uids(run_uri: str, out_uri: str) -> int:
     """Copy the run's sorted uid list to a `.npy` file; returns how many uids it has."""
     run, kept = _finished(run_uri)
     folder, _, name = out_uri.rpartition("/")
+    refuse_out(run, folder or ".", (name,))
     with run.store.open(UID_LIST) as file:
         Store(folder or ".").write_stream(name, iter(lambda: file.read(1 << 24), b""))
     return kept
@@ -59,6 +61,7 @@ def export_webdataset(run_uri: str, out_uri: str, *, shard_samples: int = SHARD_
     if shard_samples < 1:
         raise InputError(f"--shard-samples: need >= 1, got {shard_samples}")
     run, kept = _finished(run_uri)
+    refuse_out(run, out_uri, (SHARD_FORMAT.format(0),))
     out = Store(out_uri)
     files, rows = _subset_files(run)
     if sum(rows) != kept:

@@ -13,6 +13,7 @@ from dfn_ray.filtering.preflight import (
     materialized_fingerprint,
     open_scored_by,
     refuse_other_rule,
+    refuse_out,
 )
 from dfn_ray.filtering.score_pool import score_pool
 from dfn_ray.filtering.scores import RunScores
@@ -95,6 +96,7 @@ def materialize(recipe: Recipe, *, out_uri: str | None = None) -> dict[str, Any]
 
 def _start_materialized(run: Run, recipe: Recipe, out_uri: str) -> Run:
     """The run of a subset that is written elsewhere: it is one with its scored run and its selection."""
+    refuse_out(run, out_uri)
     stored = run.description["recipe"]
     return start_run(
         out_uri,

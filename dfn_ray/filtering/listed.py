@@ -32,7 +32,7 @@ from dfn_ray.flow.fingerprint import pool_fingerprint, reading_versions
 from dfn_ray.flow.metrics import PoolMetrics
 from dfn_ray.flow.uid_lists import UidList, open_uid_list
 from dfn_ray.manifest import Run, scan_ledger, start_run, subset_tables
-from dfn_ray.pool import list_shards, listing_table
+from dfn_ray.pool import list_pool, listing_notes, listing_table, refuse_inside
 from dfn_ray.schema import ShardFault
 from dfn_ray.telemetry import Progress
 from dfn_ray.uids import uid_records
@@ -54,7 +54,9 @@ def materialize_listed(
     """
     execution = execution or Execution()
     uids = open_uid_list(uids_uri)
-    shards = list_shards(pool)
+    listing = list_pool(pool)
+    shards = listing.shards
+    refuse_inside(pool, run_uri, setting="output", shards=shards)
     run = start_run(
         run_uri,
         kind="listed",
@@ -71,6 +73,8 @@ def materialize_listed(
     total_bytes = sum(shard.size_bytes for shard in shards)
     progress = Progress(total_bytes, stage="reading")
     progress.resume(ledger.samples, ledger.bytes_read, ledger.counts, ledger.notes)
+    for note in listing_notes(listing):
+        progress.say(note)
     metrics = PoolMetrics(run_uri, shards=len(shards), total_bytes=total_bytes)
     metrics.resume(ledger)
     unread: dict[str, Unread] = {}

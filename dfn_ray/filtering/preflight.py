@@ -15,7 +15,7 @@ from dfn_ray.filtering.fingerprint import settings_fingerprint, settings_of
 from dfn_ray.filtering.select_run import SELECTION, State
 from dfn_ray.flow.fingerprint import decode_fingerprint, pool_fingerprint
 from dfn_ray.manifest import Run, differences, open_run, read_listing, resumable
-from dfn_ray.pool import Shard, listing_table
+from dfn_ray.pool import RUN_FILES, Shard, listed_shards, listing_table, refuse_inside
 from dfn_ray.storage import Store
 
 SCORED, MATERIALIZED = "filter", "materialized"
@@ -84,13 +84,20 @@ def materialized_fingerprint(run: Run, recipe: Recipe) -> dict[str, Any]:
 
 
 def refuse_other_materialized(run: Run, recipe: Recipe, out_uri: str) -> None:
-    """Raise InputError unless `out_uri` is free or holds this very subset."""
+    """Raise InputError unless `out_uri` is free or holds this very subset, and lies outside the pool."""
+    refuse_out(run, out_uri)
     resumable(
         out_uri,
         kind=MATERIALIZED,
         fingerprint=materialized_fingerprint(run, recipe),
         listing=read_listing(run),
     )
+
+
+def refuse_out(run: Run, out_uri: str, writes: Sequence[str] = RUN_FILES) -> None:
+    """Raise InputError when the pool that a run is from would list what is written to a URI."""
+    pool, shards = stored_pool(run.description["recipe"]), listed_shards(read_listing(run))
+    refuse_inside(pool, out_uri, setting="output", writes=writes, shards=shards)
 
 
 def scores_of(run: Run) -> Run:
@@ -101,7 +108,8 @@ def scores_of(run: Run) -> Run:
 
 
 def refuse_other_scoring(recipe: Recipe, shards: Sequence[Shard]) -> None:
-    """Raise what `start_run` will raise, as far as that is known before the networks are loaded."""
+    """Raise what `start_run` will raise, as far as that is known before the networks are loaded, and refuse a run in its pool."""
+    refuse_inside(recipe.pool, recipe.run_uri, setting="run_uri", shards=shards)
     resumable(
         recipe.run_uri,
         kind=SCORED,

@@ -34,7 +34,7 @@ from dfn_ray.flow.metrics import PoolMetrics, run_label
 from dfn_ray.flow.prepare import NetworkInputs, Preparation, prepare
 from dfn_ray.flow.weights import load_networks
 from dfn_ray.manifest import Ledger, Run, scan_ledger, start_run
-from dfn_ray.pool import Shard, list_shards, listing_table
+from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table
 from dfn_ray.schema import SIZE_FIELDS, ShardFault, score_column
 from dfn_ray.telemetry import Progress
 
@@ -110,7 +110,8 @@ def plan_inputs(
 
 def _open_job(recipe: Recipe) -> ScoringJob:
     recipe = replace(recipe, scorers=with_threads(recipe.scorers))
-    shards = tuple(list_shards(recipe.pool))
+    listing = list_pool(recipe.pool)
+    shards = listing.shards
     refuse_other_scoring(recipe, shards)
     networks = load_networks(recipe)
     run = start_run(
@@ -127,6 +128,8 @@ def _open_job(recipe: Recipe) -> ScoringJob:
     total_bytes = sum(shard.size_bytes for shard in shards)
     progress = Progress(total_bytes)
     progress.resume(ledger.samples, ledger.bytes_read, ledger.counts, ledger.notes)
+    for note in listing_notes(listing):
+        progress.say(note)
     metrics = PoolMetrics(
         recipe.run_uri,
         shards=len(shards),

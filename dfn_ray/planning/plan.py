@@ -21,7 +21,7 @@ from dfn_ray.planning.costs import (
 from dfn_ray.planning.estimate import CONFIDENCE, Estimate, Interval, estimate
 from dfn_ray.planning.limits import timed
 from dfn_ray.planning.pilot import Pilot, run_pilot
-from dfn_ray.pool import list_shards
+from dfn_ray.pool import list_pool, listing_notes
 from dfn_ray.telemetry import duration, grid, size, table
 
 
@@ -38,7 +38,8 @@ def plan(
     Intervals narrow with 1 / sqrt(shards). `gpus` is how many the table goes up to; None: those of scorers.max_size. Raises InputError when pool or networks
     cannot be had, NotReady when the cluster has no place for the recipe.
     """
-    listed = list_shards(recipe.pool)
+    listing = list_pool(recipe.pool)
+    listed = listing.shards
     recipe = with_settled_threads(recipe)
     networks = load_networks(recipe)
     connect()
@@ -49,6 +50,8 @@ def plan(
     most = recipe.scorers.max_size
     if gpus is not None and recipe.scorers.gpus:
         most = max(1, int(gpus / recipe.scorers.gpus))
+    for note in listing_notes(listing):
+        say(note)
     say(table(list(_rows(recipe, pilot, found, ray.cluster_resources(), seconds))))
     say("")
     say(_grid(recipe, list(options(recipe, found, most))))

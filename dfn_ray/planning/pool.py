@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dfn_ray.config import Recipe
 from dfn_ray.errors import InputError, StorageError
 from dfn_ray.planning.finding import Finding, change
-from dfn_ray.pool import PoolReport, Shard, inspect_pool, list_shards
+from dfn_ray.pool import PoolReport, Shard, inspect_pool, list_pool, listing_notes
 from dfn_ray.telemetry import size
 
 SHARDS = 8
@@ -24,12 +24,17 @@ def pool_findings(
     """What there is to say of the pool, its shards and a look into a few; no shards and no report when it cannot be had."""
     try:
         begin = time.monotonic()
-        shards = list_shards(recipe.pool)
+        listing = list_pool(recipe.pool)
+        shards = listing.shards
         listing_s = time.monotonic() - begin
-        report = inspect_pool(recipe.pool, shards=SHARDS, listed=shards)
+        report = inspect_pool(recipe.pool, shards=SHARDS, listed=listing)
     except (InputError, StorageError) as error:
         return [change("pool", str(error))], (), None
-    findings = [_listing(recipe, shards, listing_s), _samples(recipe, report)]
+    findings = [
+        _listing(recipe, shards, listing_s),
+        *(Finding("pool", note) for note in listing_notes(listing)),
+        _samples(recipe, report),
+    ]
     if "caption_chars" in report.quantiles:
         findings += _texts(recipe, report)
     return findings, shards, report

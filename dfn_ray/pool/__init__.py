@@ -8,21 +8,28 @@ A bad sample is a row with a reason, a bad shard a fault on its last chunk; only
 """
 
 from dfn_ray.pool.inspect import PoolReport, inspect_pool
-from dfn_ray.pool.listing import list_shards
+from dfn_ray.pool.listing import list_pool, list_shards
+from dfn_ray.pool.outputs import RUN_FILES, refuse_inside
 from dfn_ray.pool.reading import iter_chunks, read_chunk, read_rows
+from dfn_ray.pool.remarks import Listing, listing_notes
 from dfn_ray.pool.shard import Shard
 from dfn_ray.pool.stored import listed_shards, listing_table
 from dfn_ray.pool.uid import derive_uid
 
 __all__ = [
+    "RUN_FILES",
+    "Listing",
     "PoolReport",
     "Shard",
     "derive_uid",
     "inspect_pool",
     "iter_chunks",
+    "list_pool",
     "list_shards",
     "listed_shards",
+    "listing_notes",
     "listing_table",
     "read_chunk",
     "read_rows",
+    "refuse_inside",
 ]

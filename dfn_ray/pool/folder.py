@@ -2,50 +2,95 @@
 
 `root/<class>/<image files, at any depth>`, as torchvision's ImageFolder has it. The caption of a sample is the
 name of its class folder, or with `caption = "label"` the folder's place among the folders beside it, in sorted
-order and from 0, which is ImageFolder's class number. Files that are no images play no part.
+order and from 0, which is ImageFolder's class number: links and hidden folders count. Below a class folder hidden
+folders and runs are passed over, as in other pools. Files that are no images play no part.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from dfn_ray.config import Pool
-from dfn_ray.errors import MissingFileError
+from dfn_ray.errors import MissingFileError, StorageError
 from dfn_ray.image_formats import IMAGE_EXTENSIONS, UNSUPPORTED_EXTENSIONS
 from dfn_ray.pool.chunking import Group, Wanted
+from dfn_ray.pool.descent import Descent, class_names, refuse_run
 from dfn_ray.pool.members import Role
 from dfn_ray.pool.opened import missing, require_size
+from dfn_ray.pool.patterns import Glob, State, is_hidden
+from dfn_ray.pool.remarks import Remark, Remarks
 from dfn_ray.pool.samples import Draft
 from dfn_ray.pool.shard import Shard
 from dfn_ray.schema import Reason, ShardFault
-from dfn_ray.storage import File, files_below, folders_in, read_uri
+from dfn_ray.storage import File, Folder, read_uri, scan, walk
+from dfn_ray.uris import sayable
+
+_EVERYTHING = Glob("**")
 
 _READERS = 16
 """Files read side by side: on an object store each is a request, and latency dominates."""
 
 
+def class_folders(root: str, remarks: Remarks) -> list[File]:
+    """The class folders in a folder, in the order of their numbers, with the bytes of the files below them.
+
+    None when the folder is absent. Raises InputError when it is a run.
+    """
+    names: list[str] = []
+    sizes: Counter[str] = Counter()
+
+    def take(folder: Folder, _: State) -> None:
+        name = folder.uri[len(root) + 1 :].partition("/")[0]
+        sizes[name] += sum(file.size_bytes for file in folder.files.values())
+
+    descent = Descent(_EVERYTHING, remarks, take)
+
+    def visit(folder: Folder, state: State | None) -> dict[str, State | None]:
+        if state is not None:
+            return dict(descent.visit(folder, state))
+        refuse_run(folder)
+        names.extend(class_names(folder))
+        return dict.fromkeys(folder.folders, _EVERYTHING.start)
+
+    walk(root, visit, None)
+    for name in filter(is_hidden, names):
+        remarks.add(Remark.HIDDEN_CLASS, f"{root}/{name}")
+    return [File(f"{root}/{name}", sizes[name]) for name in names]
+
+
 def folder_groups(shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[Group]:
-    """The chunks of a class folder, in order. Only files of wanted rows are read."""
-    root, _, name = shard.uri.rpartition("/")
-    beside = folders_in(root)
+    """The chunks of a class folder, in order. Only files of wanted rows are read.
+
+    Raises StorageError when the folder that it was listed in is absent, or cannot be listed.
+    """
+    root, _, name = shard.opened_at.rpartition("/")
+    parent = scan(root)
+    if parent is None:
+        raise StorageError(
+            f"{sayable(root)}: absent, and {shard.name} was listed in it; check that its disk is mounted"
+        )
+    beside = class_names(parent)
     if name not in beside:
         raise missing(shard.opened_at, MissingFileError(f"{shard.uri}: no such folder"))
     rest_bytes = shard.size_bytes  # of all files, so that what is passed by counts as well
-    caption = (str(beside.index(name)) if pool.caption == "label" else name).encode()
+    text = str(beside.index(name)) if pool.caption == "label" else name
+    caption = text.encode("utf-8", "surrogateescape")
     group, files = Group(0), list[tuple[Draft, File]]()
-    found = files_below(shard.uri)
-    require_size(shard, sum(file.size_bytes for file in found))
-    for row, file in enumerate(file for file in found if _is_image(file.name)):
+    images, found_bytes = _images(shard.opened_at)
+    require_size(shard, found_bytes)
+    for row, (file, is_there) in enumerate(images):
         if group.is_full(pool):
             _read(group, files, pool, wanted)
             rest_bytes -= group.bytes_read
             yield group
             group, files = Group(row), []
-        draft = Draft(row=row, key=file.uri[len(shard.uri) + 1 :])
+        draft = Draft(row=row, key=sayable(file.uri[len(shard.opened_at) + 1 :]))
         draft.note(Role.CAPTION, len(caption), pool)
         draft.fill(Role.CAPTION, caption)
-        files.append((draft, file))
+        if is_there:
+            files.append((draft, file))
         group.drafts.append(draft)
         group.image_bytes += file.size_bytes
         group.bytes_read += file.size_bytes
@@ -55,6 +100,22 @@ def folder_groups(shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[Group]:
     if not group.drafts:
         group.fault, group.detail = ShardFault.EMPTY, "no image in it"
     yield group
+
+
+def _images(uri: str) -> tuple[list[tuple[File, bool]], int]:
+    """The image files below a class folder by name, False beside links to nothing, and the bytes of all files there."""
+    images: list[tuple[File, bool]] = []
+    sizes: list[int] = []
+
+    def take(folder: Folder, _: State) -> None:
+        sizes.extend(file.size_bytes for file in folder.files.values())
+        images.extend((file, True) for name, file in folder.files.items() if _is_image(name))
+        absent = filter(_is_image, folder.dangling)
+        images.extend((File(f"{folder.uri}/{name}", 0), False) for name in absent)
+
+    descent = Descent(_EVERYTHING, Remarks(), take)
+    walk(uri, descent.visit, _EVERYTHING.start)
+    return sorted(images, key=lambda image: image[0].uri), sum(sizes)
 
 
 def _read(group: Group, files: list[tuple[Draft, File]], pool: Pool, wanted: Wanted) -> None:

@@ -84,7 +84,7 @@ def _by_format(file: ShardFile, shard: Shard, pool: Pool, wanted: Wanted) -> Ite
 
 def _looks_like_parquet(shard: Shard, pool: Pool) -> bool:
     """The first guess, which only decides how the file is opened: Parquet is read here and there, tars in order."""
-    return pool.format == "parquet" or shard.name.endswith(".parquet")
+    return pool.format == "parquet" or shard.name.lower().endswith(".parquet")
 
 
 def _plain(file: ShardFile) -> IO[bytes]:

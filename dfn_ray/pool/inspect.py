@@ -11,8 +11,9 @@ import numpy as np
 
 from dfn_ray.config import Decode, Pool
 from dfn_ray.image_files import UnreadableImageError, open_image
-from dfn_ray.pool.listing import list_shards
+from dfn_ray.pool.listing import list_pool
 from dfn_ray.pool.reading import iter_chunks, sniffed
+from dfn_ray.pool.remarks import Listing, listing_notes
 from dfn_ray.pool.shard import Shard, ShardDamage
 from dfn_ray.pool.uid import derive_uid
 from dfn_ray.schema import Reason
@@ -48,6 +49,8 @@ class PoolReport:
     """Their size in the store."""
     listed_faults: dict[str, int]
     """Shards that the listing alone shows to be bad, by fault."""
+    listing_notes: tuple[str, ...]
+    """What the listing left out, or met that may not be meant."""
     shards_inspected: int
     formats: dict[str, int]
     """Formats of the inspected shards."""
@@ -74,6 +77,7 @@ class PoolReport:
         """The report as plain text."""
         return [
             f"shards       {self.shards:,} ({self.bytes / 1e9:,.3f} GB){_counts(self.listed_faults, ', of them ')}",
+            *self.listing_notes,
             f"inspected    the first chunk of {self.shards_inspected:,} shards{_counts(self.formats, ': ')}",
             f"samples      {self.samples_seen:,} seen{_counts(self.statuses, ': ')}",
             f"estimate     about {self.samples_estimated:,} samples in the pool",
@@ -112,15 +116,16 @@ class _Seen:
 
 
 def inspect_pool(
-    pool: Pool, *, shards: int = 8, samples: int = 5, listed: Sequence[Shard] | None = None
+    pool: Pool, *, shards: int = 8, samples: int = 5, listed: Listing | None = None
 ) -> PoolReport:
     """A look at the first chunk of `shards` shards spread evenly over the pool, with `samples` examples.
 
     `listed` is the listing where it is at hand. Reads one chunk of each and decodes no image: sizes come from headers. Raises InputError when there is no pool,
     StorageError when it cannot be read.
     """
-    listed = list_shards(pool) if listed is None else listed
-    readable = [shard for shard in listed if shard.fault is None]
+    listing = list_pool(pool) if listed is None else listed
+    listed_shards = listing.shards
+    readable = [shard for shard in listed_shards if shard.fault is None]
     chosen = _spread(readable, shards)
     seen = _Seen()
     examples: list[ExampleRow] = []
@@ -129,11 +134,12 @@ def inspect_pool(
     total = sum(shard.size_bytes for shard in readable)
     count = seen.statuses.total()
     return PoolReport(
-        shards=len(listed),
-        bytes=sum(shard.size_bytes for shard in listed),
+        shards=len(listed_shards),
+        bytes=sum(shard.size_bytes for shard in listed_shards),
         listed_faults=dict(
-            Counter(str(shard.fault) for shard in listed if shard.fault is not None)
+            Counter(str(shard.fault) for shard in listed_shards if shard.fault is not None)
         ),
+        listing_notes=tuple(listing_notes(listing)),
         shards_inspected=len(chosen),
         formats=dict(seen.formats),
         shard_faults=seen.faults,

@@ -2,217 +2,367 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
-from functools import cache
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from itertools import groupby, pairwise
 from posixpath import basename, dirname
 
-from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
-from fsspec.utils import get_protocol, glob_translate
 
 from dfn_ray.config import Pool
-from dfn_ray.errors import InputError, MissingFileError
-from dfn_ray.pool.patterns import expand_braces, fixed_prefix, has_wildcard
+from dfn_ray.errors import InputError, MissingFileError, StorageError
+from dfn_ray.pool.descent import Descent, scanned_root
+from dfn_ray.pool.folder import class_folders
+from dfn_ray.pool.patterns import (
+    ESCAPING,
+    Glob,
+    State,
+    expand_braces,
+    has_wildcard,
+    split_fixed,
+    varies,
+)
+from dfn_ray.pool.remarks import Listing, Remark, Remarks
 from dfn_ray.pool.shard import Shard
 from dfn_ray.schema import ShardFault
-from dfn_ray.storage import File, Store, files_below, filesystem, folders_in, stat
+from dfn_ray.storage import File, Folder, filesystem, is_local, scan, stat
+from dfn_ray.uris import sayable
 
 _TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 _PARQUET = ".parquet"
+_ENDINGS = (*_TAR_ENDINGS, _PARQUET)
+_LOOKALIKE = re.compile(
+    r"\.(tar\.(7z|br|bz2|lz|lz4|lzma|lzo|part|partial|sz|tmp|xz|z|zip|zst)|(tbz2?|tlz|tlz4|txz|tz2|tzst)"
+    r"|parquet\.(br|bz2|gz|lz4|part|partial|snappy|tmp|xz|zip|zst)|zip|7z|rar|arrow|feather|orc|avro|tfrecords?|mds)",
+    re.IGNORECASE,
+)
+"""Endings of archives and tables that hold samples elsewhere, and of shards that are packed once more or not yet whole."""
 _STATS = "_stats.json"
-_UNLISTABLE = ("http", "https")
+_UNLISTABLE = ("http://", "https://")
 """Stores without folders: named files are taken at their word, and looked for when they are read."""
-
-_Listing = Callable[[str], dict[str, File]]
-"""The files of a folder by name; each folder is listed once per call of `list_shards`."""
 
 
 def list_shards(pool: Pool) -> list[Shard]:
-    """The shards that `pool.uri` stands for, by URI, each once.
+    """The shards of `list_pool`, without its remarks."""
+    return list(list_pool(pool).shards)
 
-    Folders (at any depth) and globs give the `.tar`, `.tar.gz`, `.tgz` and `.parquet` files in them. Left out are
-    Parquet files that only describe a tar of the same stem (img2dataset) or features in an `.npz` of the same stem
-    (DataComp metadata). Where shards have img2dataset's `STEM_stats.json` beside them, one without it is
-    `unfinished_shard`. A member of a brace range that is absent is `missing_shard`. With `format = "folder"` the
-    shards are the class folders in each folder.
+
+def list_pool(pool: Pool) -> Listing:
+    """The shards that `pool.uri` stands for, by URI, each once, and what was left out or may not be meant.
+
+    Folders (at any depth) and globs give the `.tar`, `.tar.gz`, `.tgz` and `.parquet` files in them, whatever the case
+    of their endings. Left out are hidden folders and runs below them (`Descent` has the rules), and Parquet files that
+    only describe a tar of the same stem (img2dataset) or features in an `.npz` of the same stem (DataComp metadata).
+    Where shards have img2dataset's `STEM_stats.json` beside them, one without it is `unfinished_shard`. A member of a
+    brace range that is absent, and a link to nothing, is `missing_shard`. With `format = "folder"` the shards are the
+    class folders in each folder.
 
     Lists every folder once and asks for no shard by itself, except for single files named in full. Raises InputError
-    when a pattern stands for nothing, a file named in full is absent, or a shard is named twice.
+    when a pattern stands for nothing, for a run, a file named in full is absent, or a shard is named twice; StorageError
+    when a folder cannot be listed.
     """
-    listing = cache(_list)
-    patterns = [_absolute(pattern) for pattern in pool.uri]
+    survey = _Survey()
+    patterns = [absolute(pattern) for pattern in pool.uri]
     named_in = Counter(dirname(pattern) for pattern in patterns)
-    shards: list[Shard] = []
     for pattern in patterns:
         if pool.format == "folder":
-            shards += _class_folders(pattern)
-            continue
-        found = _shards_of(pattern, listing, list_parent=named_in[dirname(pattern)] > 1)
-        if all(shard.fault is ShardFault.MISSING for shard in found):
-            raise InputError(_nothing_found(pattern))
-        shards += found
-    shards.sort(key=lambda shard: shard.uri)
-    for shard, following in pairwise(shards):
-        if shard.uri == following.uri:
-            raise InputError(f"pool.uri: {shard.uri} is named twice; let the patterns not overlap")
-    return shards
-
-
-def _class_folders(root: str) -> list[Shard]:
-    """The folders in a folder as shards, with the bytes of the files below them."""
-    sizes: Counter[str] = Counter()
-    for file in files_below(root):
-        sizes[file.uri[len(root) + 1 :].partition("/")[0]] += file.size_bytes
-    names = folders_in(root)
-    if not names:
-        raise InputError(
-            f"pool.uri: no class folders in {root}: looked for folders of images; "
-            f"{', '.join(_names_in(root)[:5]) or 'nothing'} is there"
-        )
-    return [Shard(f"{root}/{name}", name, sizes[name]) for name in names]
-
-
-def _shards_of(pattern: str, listing: _Listing, *, list_parent: bool) -> list[Shard]:
-    """The shards one pattern stands for."""
-    if "{" not in pattern and not has_wildcard(pattern):
-        return _single(pattern, listing, list_parent=list_parent)
-    prefix = fixed_prefix(pattern)
-    shards: list[Shard] = []
-    named: list[str] = []
-    for uri in expand_braces(pattern):
-        if has_wildcard(uri):
-            shards += _matching(uri, prefix, listing)
-        elif "." in basename(uri):
-            named.append(uri)
+            survey.add_class_folders(pattern)
         else:
-            shards += _in_folders(files_below(uri), prefix)
-    return shards + _named(named, prefix, listing)
+            survey.add_pattern(pattern, list_parent=named_in[dirname(pattern)] > 1)
+    return survey.listing()
 
 
-def _single(uri: str, listing: _Listing, *, list_parent: bool) -> list[Shard]:
-    """The shard, or the shards of the folder, at a URI without anything that varies."""
-    folder, name = dirname(uri), basename(uri)
-    if get_protocol(uri) in _UNLISTABLE:
-        return [Shard(uri, name, 0)]
-    if list_parent and name in listing(folder):
-        return _named([uri], folder, listing)
-    try:
-        file = stat(uri)
-    except MissingFileError as error:
-        raise InputError(_nothing_found(uri)) from error
-    return (
-        _in_folders(files_below(uri), uri) if file is None else [Shard(uri, name, file.size_bytes)]
-    )
-
-
-def _matching(uri: str, prefix: str, listing: _Listing) -> list[Shard]:
-    """The shards that a glob stands for."""
-    folder = fixed_prefix(uri)
-    flat = folder == dirname(uri)
-    files = listing(folder).values() if flat else files_below(folder)
-    matches = re.compile(glob_translate(uri)).match
-    return [shard for shard in _in_folders(files, prefix) if matches(shard.uri)]
-
-
-def _in_folders(files: Iterable[File], prefix: str) -> list[Shard]:
-    """The shards among all the files of some folders."""
-    shards: list[Shard] = []
-    for _, group in groupby(
-        sorted(files, key=lambda file: dirname(file.uri)), lambda file: dirname(file.uri)
-    ):
-        folder = {basename(file.uri): file for file in group}
-        unfinished = _unfinished(folder)
-        shards += [
-            _shard(file, prefix, ShardFault.UNFINISHED if name in unfinished else None)
-            for name, file in folder.items()
-            if _is_shard(name, folder)
-        ]
-    return shards
-
-
-def _named(uris: list[str], prefix: str, listing: _Listing) -> list[Shard]:
-    """The shards at URIs that are taken as they are; those that are absent are missing."""
-    shards: list[Shard] = []
-    for parent, group in groupby(sorted(uris), dirname):
-        if get_protocol(parent) in _UNLISTABLE:
-            shards += [_shard(File(uri, 0), prefix, None) for uri in group]
-            continue
-        folder = listing(parent)
-        unfinished = _unfinished(folder)
-        for uri in group:
-            name = basename(uri)
-            if name not in folder:
-                shards.append(_shard(File(uri, 0), prefix, ShardFault.MISSING))
-            else:
-                fault = ShardFault.UNFINISHED if name in unfinished else None
-                shards.append(_shard(folder[name], prefix, fault))
-    return shards
-
-
-def _shard(file: File, prefix: str, fault: ShardFault | None) -> Shard:
-    return Shard(file.uri, file.uri[len(prefix) + 1 :], file.size_bytes, fault)
-
-
-def _stem(name: str) -> str | None:
-    """The name of a shard without its ending; None for other files."""
-    for ending in (*_TAR_ENDINGS, _PARQUET):
-        if name.endswith(ending):
-            return name[: -len(ending)]
-    return None
-
-
-def _is_shard(name: str, folder: dict[str, File]) -> bool:
-    """True for a tar, and for a Parquet file that does not merely describe a file beside it; not for hidden files."""
-    stem = _stem(name)
-    if stem is None or name.startswith("."):
-        return False
-    if not name.endswith(_PARQUET):
-        return True
-    return not any(f"{stem}{ending}" in folder for ending in (*_TAR_ENDINGS, ".npz"))
-
-
-def _unfinished(folder: dict[str, File]) -> set[str]:
-    """Shards without `STEM_stats.json` in a folder where other shards have one."""
-    stems = {name: stem for name in folder if (stem := _stem(name)) is not None}
-    without = {name for name, stem in stems.items() if f"{stem}{_STATS}" not in folder}
-    return without if len(without) < len(stems) else set()
-
-
-def _list(folder: str) -> dict[str, File]:
-    return {basename(file.uri): file for file in Store(folder).list()}
-
-
-def _absolute(pattern: str) -> str:
+def absolute(pattern: str) -> str:
     """`pattern` as every process of the cluster reads it: local paths from the root, no slash at the end."""
-    if isinstance(filesystem(pattern), LocalFileSystem):
-        return url_to_fs(pattern)[1]
+    if is_local(pattern) or _holds_colons(pattern):
+        return LocalFileSystem._strip_protocol(pattern)
+    filesystem(pattern)  # refuses secrets and unknown schemes
     return pattern.rstrip("/")
 
 
-def _nothing_found(pattern: str) -> str:
-    """What to tell when a pattern stands for nothing."""
-    varies = "{" in pattern or has_wildcard(pattern)
-    places = (fixed_prefix(pattern),) if varies else (pattern, dirname(pattern))
+def rooted_globs(pattern: str) -> Iterator[tuple[str, str]]:
+    """Folders that are walked for an absolute pattern, each with the glob of the files that are taken below it."""
+    fixed, rest = split_fixed(pattern, path_exists)
+    for member in expand_braces(rest):
+        uri = f"{fixed}/{member}" if member else fixed
+        root, glob = split_fixed(uri, path_exists)
+        if glob:
+            yield root, glob
+        elif "." not in basename(uri) or not rest:
+            yield root, "**"
+
+
+def path_exists(path: str) -> bool:
+    """True if something local has just this name, which then is no pattern."""
+    return is_local(path) and os.path.lexists(path)
+
+
+class _Survey:
+    """A listing under way."""
+
+    def __init__(self) -> None:
+        self.shards: list[Shard] = []
+        self.remarks = Remarks()
+        # One brace range has one parent or a few; what is listed is let go before memory is filled by all of them.
+        self._scan = lru_cache(maxsize=1024)(scan)
+        self._real: dict[str, str] = {}
+        """Real paths of local folders that hold shards, and of shards that are links themselves."""
+
+    def listing(self) -> Listing:
+        """Everything found, in order."""
+        self.shards.sort(key=lambda shard: shard.opened_at)
+        for shard, following in pairwise(self.shards):
+            if shard.uri == following.uri:
+                raise InputError(
+                    f"pool.uri: {shard.uri} is named twice; let the patterns not overlap"
+                )
+        self._remark_on_same_files()
+        return Listing(tuple(self.shards), self.remarks)
+
+    def add_class_folders(self, root: str) -> None:
+        """The folders in a folder as shards, with the bytes of the files below them."""
+        found = class_folders(root, self.remarks)
+        if not found:
+            raise InputError(
+                f"pool.uri: no class folders in {sayable(root)}: looked for folders of images; "
+                f"{', '.join(_names_in(root)[:5]) or 'nothing'} is there"
+            )
+        for file in found:
+            self.shards.append(_shard(file, root, None))
+            self._note_link(file.uri)
+
+    def add_pattern(self, pattern: str, *, list_parent: bool) -> None:
+        """The shards that one pattern stands for."""
+        fixed, rest = split_fixed(pattern, path_exists)
+        begin = len(self.shards)
+        if not rest:
+            self._add_single(pattern, list_parent=list_parent)
+        else:
+            self._add_varying(fixed, rest)
+            if len(self.shards) == begin and not is_local(pattern):
+                self._add_as_written(pattern)
+        if all(shard.fault is ShardFault.MISSING for shard in self.shards[begin:]):
+            raise InputError(_nothing_found(pattern, self.remarks))
+
+    def _add_single(self, uri: str, *, list_parent: bool) -> None:
+        """The shard, or the shards of the folder, at a URI without anything that varies."""
+        folder, name = dirname(uri), basename(uri)
+        if uri.startswith(_UNLISTABLE):
+            self.shards.append(_shard(File(uri, 0), folder, None))
+            return
+        if list_parent and (listed := self._scan(folder)) and name in listed.files:
+            self._add_named([uri], folder)
+            return
+        try:
+            file = stat(uri)
+        except MissingFileError as error:
+            raise InputError(_nothing_found(uri, self.remarks)) from error
+        if file is None:
+            self._add_below(uri, "**", uri)
+        else:
+            self.shards.append(_shard(file, folder, None))
+            self._note_link(uri)
+
+    def _add_varying(self, fixed: str, rest: str) -> None:
+        named: list[str] = []
+        for member in expand_braces(rest):
+            uri = f"{fixed}/{member}"
+            if has_wildcard(member):
+                root, glob = split_fixed(uri, path_exists)
+                if glob:
+                    self._add_below(root, glob, fixed)
+                else:
+                    self._add_as_written(uri, fixed)
+            elif "." in basename(uri):
+                named.append(uri)
+            else:
+                self._add_below(uri, "**", fixed)
+        self._add_named(named, fixed)
+
+    def _add_as_written(self, uri: str, prefix: str | None = None) -> None:
+        """What is at a URI that looks like a pattern, if anything is."""
+        try:
+            file = stat(uri)
+        except MissingFileError:
+            return
+        if file is None:
+            self._add_below(uri, "**", uri if prefix is None else prefix)
+        else:
+            self.shards.append(_shard(file, dirname(uri) if prefix is None else prefix, None))
+
+    def _add_below(self, root: str, pattern: str, prefix: str) -> None:
+        """The shards that match a glob below a folder."""
+        glob = Glob(pattern)
+        descent = Descent(
+            glob, self.remarks, lambda folder, state: self._take(folder, glob, state, prefix)
+        )
+        if glob.depth != 1:
+            descent.below(root)
+        elif (folder := scanned_root(root)) is not None:
+            descent.visit(folder, glob.start)
+
+    def _take(self, folder: Folder, glob: Glob, state: State, prefix: str) -> None:
+        """The shards among the files of a folder that match."""
+        names = [name for name in folder.files if _is_shard(name)]
+        described = _described(folder, names)
+        unfinished = _unfinished(folder, names)
+        taken = [name for name in names if name not in described and glob.takes(state, name)]
+        for name in taken:
+            fault = ShardFault.UNFINISHED if name in unfinished else None
+            self.shards.append(_shard(folder.files[name], prefix, fault))
+        for name in folder.dangling:
+            if _is_shard(name) and glob.takes(state, name):
+                file = File(f"{folder.uri}/{name}", 0)
+                self.shards.append(_shard(file, prefix, ShardFault.MISSING))
+        if taken:
+            self._note_links(folder, taken)
+        for remark, others in (
+            (Remark.OTHER_ENDING, (name for name in folder.files if _is_lookalike(name))),
+            (Remark.SPECIAL_FILE, (name for name in folder.special if _is_shard(name))),
+        ):
+            for name in others:
+                if glob.takes(state, name):
+                    self.remarks.add(remark, f"{folder.uri}/{name}")
+
+    def _add_named(self, uris: list[str], prefix: str) -> None:
+        """The shards at URIs that are taken as they are; those that are absent are missing."""
+        for parent, group in groupby(sorted(uris), dirname):
+            if parent.startswith(_UNLISTABLE):
+                self.shards += [_shard(File(uri, 0), prefix, None) for uri in group]
+                continue
+            folder = self._scan(parent)
+            if folder is None:
+                self.remarks.add(Remark.ABSENT_FOLDER, parent)
+                folder = Folder(parent, parent, {})
+            unfinished = _unfinished(folder, [name for name in folder.files if _is_shard(name)])
+            taken: list[str] = []
+            for uri in group:
+                name = basename(uri)
+                if name in folder.files:
+                    fault = ShardFault.UNFINISHED if name in unfinished else None
+                    self.shards.append(_shard(folder.files[name], prefix, fault))
+                    taken.append(name)
+                else:
+                    self.shards.append(_shard(File(uri, 0), prefix, ShardFault.MISSING))
+            self._note_links(folder, taken)
+
+    def _note_links(self, folder: Folder, taken: Iterable[str]) -> None:
+        self._real[folder.uri] = folder.real
+        if folder.links:
+            for name in taken:
+                if name in folder.links:
+                    self._note_link(f"{folder.uri}/{name}")
+
+    def _note_link(self, uri: str) -> None:
+        if is_local(uri):
+            self._real[uri] = os.path.realpath(uri)
+
+    def _remark_on_same_files(self) -> None:
+        """Remark on shards that another shard reads as well, through a link."""
+        if all(path == real for path, real in self._real.items()):
+            return
+        first: dict[str, Shard] = {}
+        for shard in self.shards:
+            folder, _, name = shard.opened_at.rpartition("/")
+            real = self._real.get(shard.opened_at) or f"{self._real.get(folder, folder)}/{name}"
+            if real in first:
+                example = f"{shard.uri}, which is {first[real].uri}"
+                self.remarks.add(Remark.SAME_FILE, example)
+            else:
+                first[real] = shard
+
+
+def _shard(file: File, prefix: str, fault: ShardFault | None) -> Shard:
+    """A shard named by its path below a folder, both in characters that UTF-8 can hold."""
+    uri, name = file.uri, file.uri[len(prefix) + 1 :]
+    if uri.isascii() and "\\" not in uri:
+        return Shard(uri, name, file.size_bytes, fault, version=file.version)
+    said = sayable(uri)
+    location = None if said == uri else uri
+    return Shard(said, sayable(name), file.size_bytes, fault, location, file.version)
+
+
+def _is_shard(name: str) -> bool:
+    return name.lower().endswith(_ENDINGS)
+
+
+def _is_lookalike(name: str) -> bool:
+    dot = name.find(".", 1)
+    if dot < 0 or name.lower().endswith((*_ENDINGS, ".json", ".txt")):
+        return False
+    return any(_LOOKALIKE.fullmatch(name, at) for at in _dots(name))
+
+
+def _dots(name: str) -> Iterator[int]:
+    """Indexes of the last two dots of a name."""
+    last = name.rfind(".")
+    yield last
+    if (before := name.rfind(".", 0, last)) >= 0:
+        yield before
+
+
+def _stem(name: str) -> str:
+    """The name of a shard without its ending."""
+    lower = name.lower()
+    return name[: -next(len(ending) for ending in _ENDINGS if lower.endswith(ending))]
+
+
+def _described(folder: Folder, shards: list[str]) -> set[str]:
+    """The Parquet files of a folder that merely describe a tar or `.npz` beside them."""
+    parquets = [name for name in shards if name.lower().endswith(_PARQUET)]
+    if not parquets:
+        return set()
+    stems = {_stem(name) for name in shards if not name.lower().endswith(_PARQUET)}
+    return {
+        name for name in parquets if (stem := _stem(name)) in stems or f"{stem}.npz" in folder.files
+    }
+
+
+def _unfinished(folder: Folder, shards: list[str]) -> set[str]:
+    """Shards without `STEM_stats.json` in a folder where other shards have one."""
+    if not any(name.endswith(_STATS) for name in folder.files):
+        return set()
+    without = {name for name in shards if f"{_stem(name)}{_STATS}" not in folder.files}
+    return without if len(without) < len(shards) else set()
+
+
+def _holds_colons(pattern: str) -> bool:
+    """True for a relative path that exists up to a name with `::` in it, which elsewhere chains stores."""
+    if "::" not in pattern or "://" in pattern:
+        return False
+    end = pattern.find("/", pattern.rfind("::"))
+    return os.path.lexists(os.path.expanduser(pattern if end < 0 else pattern[:end]))
+
+
+def _nothing_found(pattern: str, remarks: Remarks) -> str:
+    """The message for a pattern that stands for nothing."""
+    fixed, rest = split_fixed(pattern, path_exists)
+    places = (fixed,) if rest else (pattern, dirname(pattern))
     place, names = next(
         ((place, names) for place in places if (names := _names_in(place))), ("", [])
     )
-    endings = ", ".join(f"*{ending}" for ending in (*_TAR_ENDINGS, _PARQUET))
-    there = f"{place} holds {', '.join(names[:5])}" if names else f"nothing is in {places[-1]}"
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return (
-        f"pool.uri: no shards at {pattern}: looked for {endings} that are not mere descriptions of a tar or "
-        f".npz beside them; {there}{more}"
+    endings = ", ".join(f"*{ending}" for ending in _ENDINGS)
+    there = (
+        f"{sayable(place)} holds {', '.join(names[:5])}"
+        if names
+        else f"nothing is in {sayable(places[-1])}"
     )
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    lines = [
+        f"pool.uri: no shards at {sayable(pattern)}: looked for {endings} that are not mere descriptions of a tar or "
+        f".npz beside them; {there}{more}",
+        *remarks.lines(),
+    ]
+    return "\n".join([*lines, ESCAPING] if varies(pattern) else lines)
 
 
 def _names_in(folder: str) -> list[str]:
     """What is directly in a folder, files and folders; nothing if it is no folder."""
     try:
-        return sorted(
-            basename(name.rstrip("/")) for name in filesystem(folder).ls(folder, detail=False)
-        )
-    except OSError:  # only a hint in a message
+        found = scan(folder)
+    except StorageError:  # only a hint in a message
         return []
+    return sorted(map(sayable, (*found.files, *found.folders))) if found else []

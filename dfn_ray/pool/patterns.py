@@ -1,36 +1,133 @@
-"""Braces in URIs: `{00000..00099}` counts, `{a,b}` lists, both nest."""
+"""Patterns in URIs: braces (`{00000..00099}` counts, `{a,b}` lists, both nest) and globs."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from fnmatch import translate
 from itertools import product
 
 from dfn_ray.errors import InputError
 
-_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_NUMBERS = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?")
+_LETTERS = re.compile(r"([A-Za-z])\.\.([A-Za-z])(?:\.\.(-?\d+))?")
 _MAX_EXPANSIONS = 20_000_000  # far above any pool; a typing error should not fill the memory
+_WILDCARDS = "*?["
+
+ESCAPING = (
+    "A path that exists as it is written is taken as it is; elsewhere *, ?, [ and { make a pattern. "
+    "A name that holds one is written with it in brackets: [*] [?] [[]"
+)
+"""For messages: how to name a file whose name looks like a pattern."""
 
 
 def expand_braces(pattern: str) -> list[str]:
     """The URIs that `pattern` stands for, in its order; a pattern without braces stands for itself.
 
-    `{08..11}` gives 08, 09, 10, 11: numbers are as wide as the first one is when it begins with 0.
-    Braces with neither a comma nor a range stay as they are.
+    As in bash: `{08..11}` gives 08, 09, 10, 11, and `{8..011}` 008 to 011, numbers being as wide as the wider end when
+    either begins with 0; `{0..6..2}` counts by 2, `{3..1}` down, `{a..c}` goes through letters. Braces with neither a
+    comma nor a range stay as they are.
     """
     if pattern.count("{") != pattern.count("}"):
-        raise InputError(f"pool.uri: braces do not match in {pattern}")
+        raise InputError(f"pool.uri: braces do not match in {pattern}. {ESCAPING}")
     return _expand(pattern)
 
 
-def fixed_prefix(pattern: str) -> str:
-    """The folder part of `pattern` before anything in it varies, without a slash at the end."""
-    varies = re.search(r"[*?\[{]", pattern)
-    return pattern[: varies.start() if varies else len(pattern)].rpartition("/")[0]
+def split_fixed(pattern: str, exists: Callable[[str], bool]) -> tuple[str, str]:
+    """The leading folders of a pattern in which nothing varies, and the rest; "" when nothing varies in any.
+
+    A name with `*?[{` in it counts as one that does not vary where `exists` says that the path up to it is there.
+    """
+    names = pattern.split("/")
+    for index, name in enumerate(names):
+        if varies(name) and not exists("/".join(names[: index + 1])):
+            return "/".join(names[:index]), "/".join(names[index:])
+    return pattern, ""
 
 
-def has_wildcard(uri: str) -> bool:
-    """True if `uri` is a glob."""
-    return any(character in uri for character in "*?[")
+def varies(pattern: str) -> bool:
+    """True if braces or a glob are in `pattern`."""
+    return "{" in pattern or has_wildcard(pattern)
+
+
+def has_wildcard(pattern: str) -> bool:
+    """True if `pattern` is a glob."""
+    return any(character in pattern for character in _WILDCARDS)
+
+
+def is_hidden(name: str) -> bool:
+    """True for names that systems and writers give to what is not data, as Hive, Spark and Arrow have it."""
+    return name.startswith((".", "_"))
+
+
+State = frozenset[int]
+"""Of a walk along a glob: how many of its names may have been matched by the path so far."""
+
+
+class Glob:
+    """A glob for paths below a folder, matched name by name, so that a walk enters no folder where nothing can match.
+
+    `*`, `?` and `[...]` match within a name, `**` any number of folders, at the end any file below them. A hidden folder
+    is matched only by a name that begins as it does, with `.` or `_`; so is a file that begins with `.`.
+    """
+
+    def __init__(self, pattern: str) -> None:
+        self._names = pattern.split("/")
+        if any("**" in name and name != "**" for name in self._names):
+            raise InputError(
+                f"pool.uri: ** stands for any number of folders and must be alone between slashes, got {pattern}"
+            )
+        self._regexes = [re.compile(translate(name)).match for name in self._names]
+        self._last = len(self._names) - 1
+        self.start: State = self._with_empty({0})
+        self.depth = None if "**" in self._names else len(self._names)
+        """Names in a path that matches; None for any number."""
+
+    def enter(self, state: State, name: str, *, hidden: bool = False) -> State:
+        """The state below a folder; empty when nothing below it can match. `hidden` takes hidden folders as others."""
+        passed = is_hidden(name) and not hidden
+        reached: set[int] = set()
+        for index in state:
+            pattern = self._names[index]
+            if pattern == "**":
+                reached.update(() if passed else (index,))
+            elif (
+                index < self._last
+                and self._regexes[index](name)
+                and not (passed and pattern[0] in _WILDCARDS)
+            ):
+                reached.add(index + 1)
+        return self._with_empty(reached)
+
+    def takes(self, state: State, name: str) -> bool:
+        """True if a file in a folder matches."""
+        if self._last not in state:
+            return False
+        pattern = self._names[self._last]
+        if name.startswith(".") and pattern[0] in _WILDCARDS:
+            return False
+        return pattern == "**" or bool(self._regexes[self._last](name))
+
+    def named(self, state: State) -> State:
+        """The part of a state that goes on with a folder which the glob names in full."""
+        return frozenset(
+            index for index in state if index < self._last and not has_wildcard(self._names[index])
+        )
+
+    def matches(self, path: str) -> bool:
+        """True if a file at a path below the folder matches."""
+        *folders, name = path.split("/")
+        state = self.start
+        for folder in folders:
+            state = self.enter(state, folder)
+        return self.takes(state, name)
+
+    def _with_empty(self, state: set[int]) -> State:
+        """The state with what follows a `**` that stands for no folder at all."""
+        for index in range(min(state, default=self._last), self._last):
+            if index in state and self._names[index] == "**":
+                state.add(index + 1)
+        return frozenset(state)
 
 
 def _expand(pattern: str) -> list[str]:
@@ -42,7 +139,7 @@ def _expand(pattern: str) -> list[str]:
     bodies = _alternatives(pattern[start + 1 : end])
     tails = _expand(pattern[end + 1 :])
     if len(bodies) * len(tails) > _MAX_EXPANSIONS:
-        raise InputError(f"pool.uri: {pattern} stands for more than {_MAX_EXPANSIONS:,} shards")
+        raise _too_many(pattern)
     return ["".join(parts) for parts in product(heads, bodies, tails)]
 
 
@@ -53,21 +150,19 @@ def _closing(pattern: str, start: int) -> int:
         depth += {"{": 1, "}": -1}.get(pattern[index], 0)
         if depth == 0:
             return index
-    raise InputError(f"pool.uri: braces do not match in {pattern}")
+    raise InputError(f"pool.uri: braces do not match in {pattern}. {ESCAPING}")
 
 
 def _alternatives(body: str) -> list[str]:
     """What the inside of one pair of braces stands for."""
-    if match := _RANGE.fullmatch(body):
-        first, last = match.groups()
-        if int(last) - int(first) >= _MAX_EXPANSIONS:
-            raise InputError(
-                f"pool.uri: {{{body}}} stands for more than {_MAX_EXPANSIONS:,} shards"
-            )
-        if int(last) < int(first):
-            raise InputError(f"pool.uri: {{{body}}} counts down; write the smaller number first")
-        width = len(first) if first.startswith("0") else 0
-        return [str(number).zfill(width) for number in range(int(first), int(last) + 1)]
+    if match := _NUMBERS.fullmatch(body):
+        first, last, step = match.groups()
+        padded = any(re.match(r"-?0\d", end) for end in (first, last))
+        width = max(len(first), len(last)) if padded else 0
+        return [str(number).zfill(width) for number in _range(body, int(first), int(last), step)]
+    if match := _LETTERS.fullmatch(body):
+        first, last, step = match.groups()
+        return [chr(number) for number in _range(body, ord(first), ord(last), step)]
     items, depth, begin = [], 0, 0
     for index, character in enumerate(body):
         depth += {"{": 1, "}": -1}.get(character, 0)
@@ -75,5 +170,17 @@ def _alternatives(body: str) -> list[str]:
             items.append(body[begin:index])
             begin = index + 1
     if not items:
-        return [f"{{{body}}}"]
+        return [f"{{{item}}}" for item in _expand(body)]
     return [text for item in (*items, body[begin:]) for text in _expand(item)]
+
+
+def _range(body: str, first: int, last: int, step: str | None) -> range:
+    """The numbers of a range, up or down, both ends counted. A step of 0 counts as 1, its sign does not matter."""
+    by = abs(int(step or 1)) or 1
+    if abs(last - first) // by >= _MAX_EXPANSIONS:
+        raise _too_many(f"{{{body}}}")
+    return range(first, last + 1, by) if first <= last else range(first, last - 1, -by)
+
+
+def _too_many(pattern: str) -> InputError:
+    return InputError(f"pool.uri: {pattern} stands for more than {_MAX_EXPANSIONS:,} shards")

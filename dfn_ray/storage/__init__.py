@@ -4,7 +4,8 @@ Everything goes through fsspec, so `s3://`, `gs://`, `az://`, `hf://` and plain 
 Credentials, endpoints and the like come from the environment, as each store's own tools read them.
 
     store          files below one URI: read, list, delete, write whole or not at all
-    files          single files and folders by URI
+    files          single files by URI
+    walk           what is in folders: one of them, or a whole tree
     filesystems    which fsspec filesystem a URI stands for, and its errors as StorageError
     retries        the one retry policy: attempts, waits, limits on time
     causes         what an exception of a client says: missing, no access, may pass
@@ -18,8 +19,6 @@ Credentials, endpoints and the like come from the environment, as each store's o
 
 from dfn_ray.storage.environment import shared_environment
 from dfn_ray.storage.files import (
-    files_below,
-    folders_in,
     is_confirmed_missing,
     open_uri,
     read_uri,
@@ -27,21 +26,25 @@ from dfn_ray.storage.files import (
     version,
     version_of,
 )
-from dfn_ray.storage.filesystems import READ_AHEAD_BYTES, filesystem
+from dfn_ray.storage.filesystems import READ_AHEAD_BYTES, filesystem, is_local
 from dfn_ray.storage.store import File, Store
+from dfn_ray.storage.walk import Folder, files_below, scan, walk
 
 __all__ = [
     "READ_AHEAD_BYTES",
     "File",
+    "Folder",
     "Store",
     "files_below",
     "filesystem",
-    "folders_in",
     "is_confirmed_missing",
+    "is_local",
     "open_uri",
     "read_uri",
+    "scan",
     "shared_environment",
     "stat",
     "version",
     "version_of",
+    "walk",
 ]

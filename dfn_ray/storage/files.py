@@ -30,37 +30,6 @@ def read_uri(uri: str) -> bytes:
         return filesystem(uri).cat_file(normalised(uri))
 
 
-def files_below(folder: str) -> list[File]:
-    """All files below a folder, at any depth, by name; an absent folder has none. URIs begin with `folder` as given."""
-    fs = filesystem(folder)
-    with storage_errors(folder, "list"):
-        root = fs._strip_protocol(folder).rstrip("/")
-        fs.invalidate_cache(root)
-        found = fs.find(root, detail=True)
-    return [
-        File(f"{folder.rstrip('/')}/{name[len(root) + 1 :]}", int(found[name]["size"] or 0))
-        for name in sorted(found)
-        if name != root
-    ]
-
-
-def folders_in(folder: str) -> list[str]:
-    """Names of the folders directly in a folder, sorted, without hidden ones; an absent folder has none."""
-    fs = filesystem(folder)
-    with storage_errors(folder, "list"):
-        fs.invalidate_cache(fs._strip_protocol(folder).rstrip("/"))
-        try:
-            entries = fs.ls(folder, detail=True)
-        except FileNotFoundError:
-            return []
-    names = (
-        posixpath.basename(entry["name"].rstrip("/"))
-        for entry in entries
-        if entry["type"] == "directory"
-    )
-    return sorted(name for name in names if not name.startswith("."))
-
-
 def stat(uri: str) -> File | None:
     """The file at a URI, None when a folder is there. Raises MissingFileError when nothing is."""
     with storage_errors(uri, "look up"):

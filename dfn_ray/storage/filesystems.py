@@ -12,7 +12,7 @@ from fsspec.utils import get_protocol
 from dfn_ray.errors import DfnRayError, StorageAccessError
 from dfn_ray.storage.causes import Verdict, verdict_of
 from dfn_ray.storage.retries import in_words
-from dfn_ray.uris import normalised
+from dfn_ray.uris import normalised, sayable
 
 READ_AHEAD_BYTES = 8 * 2**20
 """Bytes fetched beyond what is asked for when a file is walked front to back, and of a stream sent at a time.
@@ -34,7 +34,7 @@ def filesystem(uri: str) -> Any:
 
     Raises StorageAccessError for an unknown scheme and for an absent extra.
     """
-    protocol = get_protocol(normalised(uri))
+    protocol = _protocol(normalised(uri))
     # Only who needs a client loads it: S3's takes 20 MiB and 0.2 s a process.
     if protocol in _S3:
         from dfn_ray.storage.s3 import s3
@@ -65,7 +65,12 @@ def filesystem(uri: str) -> Any:
 
 def is_local(uri: str) -> bool:
     """True for a path of this machine."""
-    return get_protocol(uri) in LocalFileSystem.protocol
+    return _protocol(uri) in LocalFileSystem.protocol
+
+
+def _protocol(uri: str) -> str:
+    """The scheme of a URI. A path from the root has none, whatever it holds: `/data/a::b` is no chain of fsspec's."""
+    return "file" if uri.startswith("/") else get_protocol(uri)
 
 
 class storage_errors:
@@ -75,7 +80,7 @@ class storage_errors:
     """
 
     def __init__(self, uri: str, verb: str) -> None:
-        self.uri, self.verb = uri, verb
+        self.uri, self.verb = sayable(uri), verb
 
     def __enter__(self) -> None:
         self._handled = sys.exception()

@@ -25,7 +25,7 @@ from dfn_ray.flow.ray_address import check_ray_reachable
 from dfn_ray.flow.uid_lists import open_uid_list
 from dfn_ray.flow.weights import load_network_of
 from dfn_ray.manifest import Run, parquet_bytes, start_run
-from dfn_ray.pool import Shard, list_shards, listing_table
+from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table, refuse_inside
 from dfn_ray.telemetry import TrainingProgress
 from dfn_ray.training.feed import Captions, Feeding
 from dfn_ray.training.fit import fit
@@ -57,8 +57,10 @@ def train(recipe: TrainRecipe, *, until_samples: int | None = None) -> dict[str,
     """
     check_ray_reachable()
     target = min(recipe.samples_seen, until_samples or recipe.samples_seen)
-    run, shards, network = _open(recipe)
+    run, shards, network, notes = _open(recipe)
     progress = TrainingProgress(recipe.samples_seen)
+    for note in notes:
+        progress.say(note)
     metrics = TrainingMetrics(recipe.run_uri, total_samples=recipe.samples_seen)
     try:
         if not _is_done(run, recipe, target):
@@ -95,8 +97,12 @@ def _result(run: Run, recipe: TrainRecipe, shards: Shards) -> dict[str, Any]:
     return value
 
 
-def _open(recipe: TrainRecipe) -> tuple[Run, Shards, FrozenNetwork]:
-    shards = tuple(tuple(list_shards(source.pool)) for source in recipe.sources)
+def _open(recipe: TrainRecipe) -> tuple[Run, Shards, FrozenNetwork, list[str]]:
+    """The run, the shards of each source, the network to start from, and what is to be said about the listings."""
+    listings = [list_pool(source.pool) for source in recipe.sources]
+    for source, listing in zip(recipe.sources, listings, strict=True):
+        refuse_inside(source.pool, recipe.run_uri, setting="run_uri", shards=listing.shards)
+    shards = tuple(listing.shards for listing in listings)
     network = load_network_of(recipe.model)
     run = start_run(
         recipe.run_uri,
@@ -105,7 +111,7 @@ def _open(recipe: TrainRecipe) -> tuple[Run, Shards, FrozenNetwork]:
         fingerprint=_fingerprint(recipe, network),
         listing=listing_table([shard for some in shards for shard in some]),
     )
-    return run, shards, network
+    return run, shards, network, listing_notes(*listings)
 
 
 def _fingerprint(recipe: TrainRecipe, network: FrozenNetwork) -> dict[str, Any]:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from torchvision.datasets import ImageFolder
 
 from dfn_ray.config import Pool
-from dfn_ray.errors import InputError, ShardChangedError
-from dfn_ray.pool import derive_uid, folder, iter_chunks, list_shards, read_rows
-from dfn_ray.storage import Store, files_below, read_uri
+from dfn_ray.errors import InputError, ShardChangedError, StorageError
+from dfn_ray.pool import (
+    derive_uid,
+    folder,
+    iter_chunks,
+    list_pool,
+    list_shards,
+    listing_notes,
+    read_rows,
+)
+from dfn_ray.storage import Store, read_uri
 
 
 def write(root: Path | str, files: dict[str, bytes]) -> str:
@@ -27,7 +37,6 @@ FILES = {
     "dog/notes.txt": b"no image",
     "dog/.hidden.jpg": b"h",
     "cat/z.jpg": b"z",
-    ".cache/x.jpg": b"x",
     "readme.jpg": b"in no class",
 }
 
@@ -108,9 +117,13 @@ def test_what_is_gone_since_it_was_listed_is_missing(tmp_path, monkeypatch):
     root = write(tmp_path, {"x/a.jpg": b"a", "x/b.jpg": b"b", "y/a.jpg": b"a"})
     pool = folder_pool(root, caption="label")
     gone, kept = list_shards(pool)
-    monkeypatch.setattr(
-        folder, "files_below", lambda uri: _and_remove(files_below(uri), tmp_path / "x/a.jpg")
-    )
+    read = folder.read_uri
+
+    def removing(uri):
+        (tmp_path / "x/a.jpg").unlink(missing_ok=True)
+        return read(uri)
+
+    monkeypatch.setattr(folder, "read_uri", removing)
     ((_, table),) = iter_chunks(gone, pool)
     assert table["reason"].to_pylist() == ["missing_image", None]
     monkeypatch.undo()
@@ -122,11 +135,6 @@ def test_what_is_gone_since_it_was_listed_is_missing(tmp_path, monkeypatch):
     (tmp_path / "y").rmdir()
     ((chunk, _),) = iter_chunks(kept, pool)
     assert chunk.fault == "missing_shard"
-
-
-def _and_remove(files: list, path: Path) -> list:
-    path.unlink()
-    return files
 
 
 @pytest.mark.parametrize("files", [{}, {"a.jpg": b"a", "b.tar": b"b"}])
@@ -143,3 +151,63 @@ def test_folders_of_an_object_store_are_read_as_well():
         ("deep/2.png", b"a2", "0"),
         ("1.jpg", b"b1", "1"),
     ]
+
+
+def test_labels_are_the_class_numbers_of_torchvision(tmp_path):
+    pool = tmp_path / "pool"
+    for name in ("ant", "Bee", ".hidden", "_private", "cat", "a b", "z\\xe9", "ünder", "10", "9"):
+        write(pool / name, {"x.jpg": name.encode()})
+    write(tmp_path / "disk" / "bear", {"x.jpg": b"link"})
+    (pool / "bear").symlink_to(tmp_path / "disk" / "bear")
+    os.makedirs(os.fsencode(pool) + b"/caf\xe9")
+    (pool / "caf\udce9" / "x.jpg").write_bytes(b"latin")
+    expected = {Path(path).read_bytes(): str(label) for path, label in ImageFolder(pool).samples}
+    rows = rows_of(folder_pool(str(pool), caption="label"))
+    assert {row["image"]: row["text"] for row in rows} == expected
+    notes = listing_notes(list_pool(folder_pool(str(pool))))
+    assert any("2 class folders have hidden names" in note for note in notes)
+
+
+def test_names_that_are_not_utf8_are_keys_in_escapes_and_no_captions(tmp_path):
+    for name in (b"caf\xe9", b"ok"):
+        os.makedirs(os.path.join(os.fsencode(tmp_path), name))
+        for file in (b"na\xefve.jpg", b"na\\xefve.jpg"):
+            Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name, file))).write_bytes(file)
+    rows = rows_of(folder_pool(str(tmp_path)))
+    assert [(row["key"], row["image"], row["reason"]) for row in rows[2:]] == [
+        ("na\\x5cxefve.jpg", b"na\\xefve.jpg", None),
+        ("na\\xefve.jpg", b"na\xefve.jpg", None),
+    ]
+    assert [row["reason"] for row in rows[:2]] == ["caption_not_utf8"] * 2
+    rows = rows_of(folder_pool(str(tmp_path), caption="label"))
+    assert [row["text"] for row in rows] == ["0", "0", "1", "1"]
+    assert len({row["uid"] for row in rows}) == 4
+
+
+def test_links_below_a_class_folder_are_followed_and_links_to_nothing_have_no_image(tmp_path):
+    root = write(tmp_path / "pool", {"x/a.jpg": b"a", "x/.tmp/b.jpg": b"b", "x/_old/c.jpg": b"c"})
+    write(tmp_path / "disk", {"d.jpg": b"d"})
+    (tmp_path / "pool/x/more").symlink_to(tmp_path / "disk")
+    (tmp_path / "pool/x/gone.jpg").symlink_to(tmp_path / "nothing")
+    (tmp_path / "pool/x/up").symlink_to(tmp_path / "pool")
+    rows = rows_of(folder_pool(root))
+    assert [(row["key"], row["reason"]) for row in rows] == [
+        ("a.jpg", None),
+        ("gone.jpg", "missing_image"),
+        ("more/d.jpg", None),
+    ]
+    notes = listing_notes(list_pool(folder_pool(root)))
+    assert [note.partition(";")[0] for note in notes] == [
+        "pool: 2 hidden folders (. or _ begins their names) are not read",
+        "pool: 1 links lead back to a folder above them and are not followed",
+    ]
+
+
+def test_a_class_folder_without_an_image_is_empty_and_one_whose_root_is_gone_an_error(tmp_path):
+    pool = folder_pool(write(tmp_path / "pool", {"x/a.jpg": b"a", "y/notes.txt": b"n"}))
+    x, y = list_shards(pool)
+    ((chunk, _),) = iter_chunks(y, pool)
+    assert chunk.fault == "empty_shard"
+    (tmp_path / "pool").rename(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match=r"/pool: absent, and x was listed in it"):
+        list(iter_chunks(x, pool))

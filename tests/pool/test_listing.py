@@ -1,17 +1,33 @@
 from __future__ import annotations
 
+import hashlib
+import io
+import json
+import os
 import sys
 import time
 import tracemalloc
 
 import fsspec
+import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from dfn_ray.config import Pool
-from dfn_ray.errors import InputError
-from dfn_ray.pool import Shard, list_shards
+from dfn_ray.errors import DfnRayError, InputError, StorageAccessError
+from dfn_ray.manifest import parquet_bytes
+from dfn_ray.pool import (
+    Shard,
+    iter_chunks,
+    list_pool,
+    list_shards,
+    listed_shards,
+    listing_notes,
+    listing_table,
+)
 from dfn_ray.schema import ShardFault
+from dfn_ray.storage import Store, open_uri
+from dfn_ray.testing.pools import TarBuilder
 
 
 @pytest.fixture
@@ -196,3 +212,180 @@ def test_planning_is_fast_and_small():
     assert took_s / 5000 < 1e-3  # tracing slows it down several times
     assert held / 5000 < 600
     assert sys.getsizeof(shards[0]) < 100
+
+
+def notes(*uri: str) -> list[str]:
+    return listing_notes(list_pool(Pool(uri=uri)))
+
+
+def test_hidden_folders_and_runs_below_a_pool_are_not_read_and_this_is_said(folder):
+    root = folder("0.tar", ".Trash/files/0.tar", "_temporary/0.tar", "x/.snapshot/0.tar", "x/1.tar")
+    folder("runs/1/run.json", "runs/1/pool.parquet", "runs/1/subset/part.parquet")
+    assert names(root) == names(f"{root}/**") == ["0.tar", "x/1.tar"]
+    assert names(f"{root}/*/*.tar") == ["x/1.tar"]
+    assert [line.partition(" (")[0] for line in notes(root)] == [
+        "pool: 3 hidden folders",
+        "pool: 1 folders hold a run",
+    ]
+    assert notes(root)[1].endswith(f"the first is {root}/runs/1")
+    assert notes(f"{root}/*.tar") == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        (".Trash", ["files/0.tar"]),
+        (".Trash/files/*.tar", ["0.tar"]),
+        (".Tr*/**/*.tar", [".Trash/files/0.tar"]),
+        ("_*/*.tar", ["_temporary/0.tar"]),
+        ("{_temporary,.Trash}/**", [".Trash/files/0.tar", "_temporary/0.tar"]),
+        ("runs/1/subset", ["part.parquet"]),
+        ("runs/*/subset/*", ["1/subset/part.parquet"]),
+        ("**/subset/*", ["runs/1/subset/part.parquet"]),
+    ],
+)
+def test_hidden_folders_and_folders_of_a_run_are_read_where_they_are_named(folder, uri, expected):
+    root = folder(".Trash/files/0.tar", "_temporary/0.tar")
+    folder("runs/1/run.json", "runs/1/pool.parquet", "runs/1/subset/part.parquet")
+    assert names(f"{root}/{uri}") == expected
+
+
+@pytest.mark.parametrize("shape", ["{}", "{}/", "{}/*", "{}/**/*.parquet", "{}/*/*.parquet"])
+def test_a_run_is_no_pool_but_its_subset_is(folder, shape):
+    root = folder("run.json", "pool.parquet", "subset/part.parquet")
+    with pytest.raises(InputError, match=f"is a run .*name {root}/subset"):
+        listed(shape.format(root))
+    with pytest.raises(InputError, match=f"name {root}/subset"):
+        list_shards(Pool(uri=(root,), format="folder"))
+    assert names(f"{root}/subset") == ["part.parquet"]
+
+
+def test_the_rules_for_folders_hold_on_object_stores():
+    store = fsspec.filesystem("memory")
+    for name in ("0.tar", ".t/0.tar", "x/_t/0.tar", "run/run.json", "run/subset/1.parquet"):
+        store.pipe_file(f"memory://rules/{name}", b"12")
+    assert names("memory://rules") == ["0.tar"]
+    assert names("memory://rules/*/subset/*") == ["run/subset/1.parquet"]
+    assert len(notes("memory://rules")) == 2
+
+
+def test_endings_are_read_in_any_case_and_those_that_only_look_like_shards_are_counted(folder):
+    root = folder("0.tar", "1.TAR", "2.Tar.GZ", "3.PARQUET", "1.parquet", "notes.txt", "a.json")
+    folder("4.tar.xz", "5.tar.ZST", "6.tbz2", "7.zip", "x/8.parquet.gz", "9.arrow", "a.tar.json")
+    folder("0.tar.md5", "0.idx", "0.tar.part")
+    assert names(root) == ["0.tar", "1.TAR", "2.Tar.GZ", "3.PARQUET"]
+    (line,) = notes(root)
+    assert line.startswith("pool: 7 files look like shards but are not read")
+    assert line.endswith(f"the first is {root}/0.tar.part")
+    assert notes(f"{root}/*.tar") == []
+    with pytest.raises(InputError, match="1 files look like shards but are not read"):
+        listed(f"{root}/x")
+
+
+def test_links_are_followed_and_two_paths_to_one_shard_are_both_read_and_said(folder, tmp_path):
+    folder("pool/d0/0.tar", "disk/1.tar", "disk/sub/2.tar")
+    root = tmp_path / "pool"
+    (root / "d1").symlink_to(tmp_path / "disk")
+    assert names(str(root)) == ["d0/0.tar", "d1/1.tar", "d1/sub/2.tar"]
+    assert names(f"{root}/*/*.tar") == ["d0/0.tar", "d1/1.tar"]
+    assert notes(str(root)) == []
+    (root / "d2").symlink_to("d1")
+    (root / "3.tar").symlink_to("d0/0.tar")
+    (root / "d0/up").symlink_to("..")
+    assert names(str(root)) == [
+        *("3.tar", "d0/0.tar", "d1/1.tar", "d1/sub/2.tar", "d2/1.tar", "d2/sub/2.tar"),
+    ]
+    same, loop = sorted(notes(str(root)), key=lambda line: "links lead" in line)
+    assert same.startswith("pool: 3 shards are read once more")
+    assert loop.startswith("pool: 1 links lead back")
+    (tmp_path / "other").symlink_to(root)
+    line = notes(f"{root}/d0/0.tar", f"{tmp_path}/other/d0")[-1]
+    assert line.startswith("pool: 1 shards are read once more")
+
+
+def test_a_link_to_nothing_is_a_missing_shard_and_a_pipe_is_none(folder, tmp_path):
+    root = folder("0.tar")
+    (tmp_path / "1.tar").symlink_to("nowhere.tar")
+    os.mkfifo(tmp_path / "2.tar")
+    assert [(shard.name, shard.fault) for shard in listed(root)] == [
+        ("0.tar", None),
+        ("1.tar", ShardFault.MISSING),
+    ]
+    assert notes(root)[0].startswith("pool: 1 pipes, sockets or devices")
+
+
+def test_shards_whose_names_are_not_utf8_are_read_under_names_that_can_be_said(tmp_path):
+    tar = TarBuilder().sample("a", image=b"i", caption="c").getvalue()
+    raw = os.fsencode(tmp_path)
+    os.mkdir(raw + b"/d\xfc")
+    for name in (b"caf\xe9.tar", b"caf\\xe9.tar", b"d\xfc/plain.tar", b"ok.tar"):
+        with open(raw + b"/" + name, "wb") as file:
+            file.write(tar)
+    pool = Pool(uri=(str(tmp_path),))
+    shards = list_shards(pool)
+    assert [shard.name for shard in shards] == [
+        *("caf\\x5cxe9.tar", "caf\\xe9.tar", "d\\xfc/plain.tar", "ok.tar"),
+    ]
+    stored = pq.read_table(io.BytesIO(parquet_bytes(listing_table(shards))))
+    assert list(listed_shards(stored)) == shards
+    rows = [
+        row
+        for shard in listed_shards(stored)
+        for chunk, table in iter_chunks(shard, pool)
+        for row in table.to_pylist()
+        if json.dumps(chunk.to_json())
+    ]
+    assert [row["image"] for row in rows] == [b"i"] * 4
+    assert len({row["uid"] for row in rows}) == 4
+    os.remove(raw + b"/caf\xe9.tar")
+    with pytest.raises(DfnRayError) as caught:
+        open_uri(shards[1].opened_at)
+    assert str(caught.value).encode()
+
+
+@pytest.mark.parametrize("name", ["br[1]ack", "q?uest", "br{a,b}ce", "st*r", "dou::ble", "o{pen"])
+def test_a_path_that_exists_as_it_is_written_is_no_pattern(folder, tmp_path, monkeypatch, name):
+    folder(f"{name}/0.tar", f"{name}/x/1.tar", f"{name}.tar", "br1ack/9.tar", "bra::ce/9.tar")
+    root = str(tmp_path)
+    assert names(f"{root}/{name}") == names(f"file://{root}/{name}/") == ["0.tar", "x/1.tar"]
+    assert names(f"{root}/{name}.tar") == [f"{name}.tar"]
+    assert names(f"{root}/{name}/*.tar") == names(f"{root}/{name}/{{0..0}}.tar") == ["0.tar"]
+    monkeypatch.chdir(tmp_path)
+    assert names(name) == ["0.tar", "x/1.tar"]
+    shard = listed(f"{root}/{name}/0.tar")[0]
+    with open_uri(shard.opened_at) as file:
+        assert file.read() == bytes(10)
+
+
+def test_a_key_that_looks_like_a_pattern_is_found_when_the_pattern_finds_nothing():
+    fsspec.filesystem("memory").pipe_file("memory://odd/br[1]ack/0.tar", b"12")
+    assert names("memory://odd/br[1]ack") == ["0.tar"]
+
+
+def test_a_pattern_for_nothing_says_how_names_that_look_like_one_are_written(folder):
+    root = folder("br[1]ack/0.tar")
+    with pytest.raises(InputError, match=r"written with it in brackets: .*\[\[\]"):
+        listed(f"{root}/b?[2]ack")
+    assert names(f"{root}/br[[]1]*/0.tar") == ["br[1]ack/0.tar"]
+
+
+def test_chained_stores_are_no_paths(folder):
+    root = folder("0.tar")
+    with pytest.raises(StorageAccessError, match="simplecache://"):
+        listed(f"simplecache::file://{root}")
+
+
+def test_folders_that_braces_name_but_are_absent_are_said(folder):
+    root = folder("a/0.tar", "a/1.tar")
+    assert [shard.fault for shard in listed(f"{root}/{{a,b}}/0.tar")] == [None, "missing_shard"]
+    assert notes(f"{root}/{{a,b}}/0.tar")[0].endswith(f"the first is {root}/b")
+
+
+def test_shards_of_an_object_store_carry_its_version_of_them(s3, fresh_s3, tmp_path):
+    for name in ("0.tar", "x/1.tar"):
+        Store(f"s3://pools/{tmp_path.name}").write(name, name.encode())
+    root = f"s3://pools/{tmp_path.name}"
+    expected = [hashlib.md5(name).hexdigest() for name in (b"0.tar", b"x/1.tar")]
+    for uris in ((root,), (f"{root}/**",), (f"{root}/{{0,x/1}}.tar",)):
+        assert [shard.version for shard in listed(*uris)] == expected
+    assert listed(f"{root}/0.tar")[0].version == listed(root)[0].version
