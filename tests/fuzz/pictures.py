@@ -69,7 +69,7 @@ def _any_mode(rng: Random) -> Picture:
         try:
             options = rng.choice(_OPTIONS[name])(rng, image)
             data = _encoded(_in_mode(image, mode), name, **options)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):
             continue  # the format does not hold the mode, or not with the option
         scaled = mode in ("I", "F") and Image.open(io.BytesIO(data)).mode in ("I", "F")
         return Picture(data=data, note=f"{name} {mode} {sorted(options)} {image.size}", scaled=scaled)

@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
-from tests.fuzz import parquets, sidecars, tars
+from tests.fuzz import (
+    captions,
+    folders,
+    images,
+    networks,
+    parquets,
+    recipes,
+    sidecars,
+    tars,
+    uid_lists,
+)
 from tests.fuzz.case import Target
 
-TARGETS: tuple[Target, ...] = (tars.TARGET, parquets.TARGET, sidecars.TARGET)
+TARGETS: tuple[Target, ...] = tuple(
+    part.TARGET
+    for part in (
+        tars,
+        parquets,
+        images,
+        sidecars,
+        captions,
+        uid_lists,
+        recipes,
+        networks,
+        folders,
+    )
+)
 
 _ROUND = tuple(target for target in TARGETS for _ in range(target.share))
 
