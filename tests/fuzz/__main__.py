@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.fuzz.report import Report
 from tests.fuzz.targets import TARGETS, target_of
-from tests.fuzz.worker import results
+from tests.fuzz.worker import Plan, results
 
 
 def main() -> int:
@@ -22,13 +22,14 @@ def main() -> int:
     warnings.simplefilter("ignore")
     logging.disable()
     out = asked.out or Path(tempfile.mkdtemp(prefix="fuzz-failures-"))
+    plan = Plan(seed=asked.seed, out=out, target_of=target_of)
     indexes = [
         index
         for index in ([asked.only] if asked.only is not None else range(asked.inputs))
         if not asked.targets or target_of(index).name in asked.targets
     ]
     report, started = Report(), time.monotonic()
-    for result in results(indexes, asked.seed, asked.workers, out):
+    for result in results(plan, indexes, asked.workers):
         report.add(result)
         if asked.only is not None:
             _say(f"{result.target}: {result.note!r}\n{result.failure or 'fine'}\n{result.detail}")

@@ -13,7 +13,16 @@ import pyarrow as pa
 
 from tests.fuzz import odd_text
 
-_INTEGERS = (pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64())
+_INTEGERS = (
+    pa.int8(),
+    pa.int16(),
+    pa.int32(),
+    pa.int64(),
+    pa.uint8(),
+    pa.uint16(),
+    pa.uint32(),
+    pa.uint64(),
+)
 _UNITS = ("s", "ms", "us", "ns")
 _ZONES = (None, "UTC", "+05:30", "Europe/Berlin", "Mars/Olympus", "", "-23:59")
 
@@ -39,7 +48,9 @@ def _integers(rng: Random, rows: int) -> pa.Array:
     signed = pa.types.is_signed_integer(kind)
     low = -(2 ** (kind.bit_width - 1)) if signed else 0
     high = 2 ** (kind.bit_width - signed) - 1
-    return pa.array(_some(rng, rows, lambda: rng.choice((low, high, 0, 1, rng.randint(low, high)))), kind)
+    return pa.array(
+        _some(rng, rows, lambda: rng.choice((low, high, 0, 1, rng.randint(low, high)))), kind
+    )
 
 
 def _doubles(rng: Random, rows: int) -> pa.Array:
@@ -73,7 +84,15 @@ def _binaries(rng: Random, rows: int) -> pa.Array:
 
 def _timestamps(rng: Random, rows: int) -> pa.Array:
     kind = pa.timestamp(rng.choice(_UNITS), rng.choice(_ZONES))
-    values = (0, -1, 2**63 - 1, -(2**63) + 1, 253_402_300_800 * 10**6, -62_135_596_801 * 10**6, 10**15)
+    values = (
+        0,
+        -1,
+        2**63 - 1,
+        -(2**63) + 1,
+        253_402_300_800 * 10**6,
+        -62_135_596_801 * 10**6,
+        10**15,
+    )
     if kind.unit == "s":  # written as milliseconds
         values = (0, -1, 2**53, -(2**53), 253_402_300_800, -62_135_596_801)
     return pa.array(_some(rng, rows, lambda: rng.choice(values)), pa.int64()).view(kind)
@@ -83,7 +102,9 @@ def _dates(rng: Random, rows: int) -> pa.Array:
     days = (0, -1, 2**31 - 1, -(2**31), 2_932_897, -719_163)
     if rng.random() < 0.5:
         return pa.array(_some(rng, rows, lambda: rng.choice(days)), pa.int32()).view(pa.date32())
-    return pa.array(_some(rng, rows, lambda: rng.choice(days) * 86_400_000), pa.int64()).view(pa.date64())
+    return pa.array(_some(rng, rows, lambda: rng.choice(days) * 86_400_000), pa.int64()).view(
+        pa.date64()
+    )
 
 
 def _times(rng: Random, rows: int) -> pa.Array:
@@ -150,7 +171,9 @@ def _maps(rng: Random, rows: int) -> pa.Array:
     offsets = pa.array(np.concatenate([[0], np.cumsum(sizes)]), pa.int32())
     keys = pa.array([odd_text.word(rng) for _ in range(sum(sizes))], pa.string())
     if rng.random() < 0.3:
-        keys = pa.array([rng.choice((-1, 0, 2_932_897)) for _ in keys], pa.int32()).view(pa.date32())
+        keys = pa.array([rng.choice((-1, 0, 2_932_897)) for _ in keys], pa.int32()).view(
+            pa.date32()
+        )
     return pa.MapArray.from_arrays(offsets, keys, column(rng, sum(sizes)))
 
 

@@ -28,7 +28,10 @@ def make(rng: Random) -> Case:
     short = [_short(rng)[:_EQUAL_CHARACTERS] for _ in range(3)]
     valid = rng.random() < 0.5
     if not valid:
-        short = [mutate(rng, caption.encode() or b"a").data.decode("utf-8", "replace") for caption in short]
+        short = [
+            mutate(rng, caption.encode() or b"a").data.decode("utf-8", "replace")
+            for caption in short
+        ]
         short = [caption[:_EQUAL_CHARACTERS] for caption in short]
     long = _long(rng)
     context = rng.choice((77, 77, 16, 256))
@@ -39,12 +42,22 @@ def make(rng: Random) -> Case:
         mine = tokenize(spec, short)
         due = _independent(context)(short).numpy()
         for caption, tokens, others in zip(short, mine, due, strict=True):
-            require(np.array_equal(tokens, others), "tokens are not open_clip's", caption, tokens, others)
+            require(
+                np.array_equal(tokens, others),
+                "tokens are not open_clip's",
+                caption,
+                tokens,
+                others,
+            )
         started = time.process_time()
         tokens = tokenize(spec, [long])
         taken_s = time.process_time() - started
-        require(taken_s < _MOST_S, "a caption takes too long", f"{taken_s:.1f} s", long[:40], len(long))
-        require(tokens.shape == (1, context) and tokens.max() < 49408, "tokens out of range", tokens)
+        require(
+            taken_s < _MOST_S, "a caption takes too long", f"{taken_s:.1f} s", long[:40], len(long)
+        )
+        require(
+            tokens.shape == (1, context) and tokens.max() < 49408, "tokens out of range", tokens
+        )
         return Counter({"ok": 4})
 
     files = {f"{at}.txt": caption.encode() for at, caption in enumerate([*short, long])}
@@ -52,7 +65,11 @@ def make(rng: Random) -> Case:
 
 
 def _short(rng: Random) -> str:
-    return odd_text.text(rng, rng.choice((0, 1, 5, 20, 300))) if rng.random() < 0.8 else _repeated(rng, 4096)
+    return (
+        odd_text.text(rng, rng.choice((0, 1, 5, 20, 300)))
+        if rng.random() < 0.8
+        else _repeated(rng, 4096)
+    )
 
 
 def _long(rng: Random) -> str:

@@ -56,22 +56,36 @@ def _valid(shown: Picture, on_truncated: OnTruncated) -> Case:
         require(reason is None, "a valid image fails", reason, shown.note, on_truncated)
         if shown.scaled:
             flat = pixels.min() == pixels.max() and pixels.max() in (0, 255)
-            require(size[0] * size[1] < 2 or not flat, "numbers beyond 8 bits become black or white", shown.note)
+            require(
+                size[0] * size[1] < 2 or not flat,
+                "numbers beyond 8 bits become black or white",
+                shown.note,
+            )
         else:
             require(np.array_equal(pixels, due), "pixels are not Pillow's", shown.note)
             _check_second(shown, pixels)
         fast, reason = _decoded(shown.data, size, "fast", on_truncated)
         require(reason is None, "a valid image fails in mode fast", reason, shown.note)
-        require(np.abs(fast.astype(int) - pixels).mean() < 12, "mode fast shows something else", shown.note)
+        require(
+            np.abs(fast.astype(int) - pixels).mean() < 12,
+            "mode fast shows something else",
+            shown.note,
+        )
         return Counter(["ok"])
 
-    return Case(valid=True, note=f"{shown.note}, {on_truncated}", files={"image": shown.data}, check=check)
+    return Case(
+        valid=True, note=f"{shown.note}, {on_truncated}", files={"image": shown.data}, check=check
+    )
 
 
 def _check_foreign(shown: Picture, on_truncated: OnTruncated) -> Counter[str]:
     _, reason = _decoded(shown.data, (_SIDE, _SIDE), "exact", on_truncated)
     require(reason is not None, "what is no image of the list is decoded", shown.note)
-    due = ("unsupported_image",) if shown.note == "JPEG2000" else ("unsupported_image", Reason.NOT_AN_IMAGE)
+    due = (
+        ("unsupported_image",)
+        if shown.note == "JPEG2000"
+        else ("unsupported_image", Reason.NOT_AN_IMAGE)
+    )
     require(reason in due, "what is no image has another reason", reason, shown.note)
     return Counter([str(reason)])
 
@@ -82,7 +96,9 @@ def _check_second(shown: Picture, pixels: np.ndarray) -> None:
         kind, mode = opened.format or "", opened.mode
     if mode != "RGB" or kind not in ("JPEG", *_LOSSLESS):
         return
-    second = cv2.imdecode(np.frombuffer(shown.data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    second = cv2.imdecode(
+        np.frombuffer(shown.data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    )
     if second is None or second.shape != pixels.shape:
         return
     off = np.abs(second[..., ::-1].astype(int) - pixels)
@@ -101,23 +117,41 @@ def _damaged(rng: Random, on_truncated: OnTruncated) -> Case:
 
     def check(folder: Path) -> Counter[str]:
         del folder
-        decoded = _batch([beside.data, damage.data, beside.data], (_SIDE, _SIDE), mode, on_truncated)
+        decoded = _batch(
+            [beside.data, damage.data, beside.data], (_SIDE, _SIDE), mode, on_truncated
+        )
         before, pixels, behind = decoded.pixels[0]
         reasons = decoded.reason
-        require((reasons[0], reasons[2]) == (None, None), "a neighbour of a damaged image fails", reasons, beside.note)
+        require(
+            (reasons[0], reasons[2]) == (None, None),
+            "a neighbour of a damaged image fails",
+            reasons,
+            beside.note,
+        )
         require(np.array_equal(before, behind), "neighbours of a damaged image differ", beside.note)
         require(before.any(), "a neighbour of a damaged image is black", beside.note)
         if reasons[1] is not None:
             require(not pixels.any(), "a failed image has pixels", reasons[1])
         elif not pixels.any():
             whole = _by_pillow(damage.data)
-            require(whole is not None and not whole.any(), "damage is scored as a black picture", damage.note, usual.note)
+            require(
+                whole is not None and not whole.any(),
+                "damage is scored as a black picture",
+                damage.note,
+                usual.note,
+            )
         if damage.cut and on_truncated == "fail" and len(damage.data) < len(usual.data) - 64:
-            require(reasons[1] is not None or _by_pillow(damage.data) is not None, "an early end is no fault", usual.note)
+            require(
+                reasons[1] is not None or _by_pillow(damage.data) is not None,
+                "an early end is no fault",
+                usual.note,
+            )
         return Counter([reasons[1] or "ok"])
 
     note = f"{usual.note}, {mode}, {on_truncated}: {damage.note}"
-    return Case(valid=False, note=note, files={"image": damage.data, "beside": beside.data}, check=check)
+    return Case(
+        valid=False, note=note, files={"image": damage.data, "beside": beside.data}, check=check
+    )
 
 
 def _by_pillow(data: bytes) -> np.ndarray | None:
@@ -155,10 +189,19 @@ def _decoded(
 
 def _batch(images: list[bytes], size: tuple[int, int], mode: Mode, on_truncated: OnTruncated):
     transform = ImageTransform(
-        size=(size[1], size[0]), resize_mode="squash", interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3
+        size=(size[1], size[0]),
+        resize_mode="squash",
+        interpolation="bicubic",
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
     )
     return decode_images(
-        images, [transform], mode=mode, on_truncated=on_truncated, max_pixels=_MOST_PIXELS, timeout_s=20
+        images,
+        [transform],
+        mode=mode,
+        on_truncated=on_truncated,
+        max_pixels=_MOST_PIXELS,
+        timeout_s=20,
     )
 
 

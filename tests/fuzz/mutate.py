@@ -55,15 +55,11 @@ def _flipped(rng: Random, data: bytes, start: int, stop: int) -> Mutation:
 
 def _zeroed(rng: Random, data: bytes, start: int, stop: int) -> Mutation:
     del rng
-    return _in_place(
-        data[:start] + bytes(stop - start) + data[stop:], start, stop, "bytes zeroed"
-    )
+    return _in_place(data[:start] + bytes(stop - start) + data[stop:], start, stop, "bytes zeroed")
 
 
 def _noisy(rng: Random, data: bytes, start: int, stop: int) -> Mutation:
-    return _in_place(
-        data[:start] + rng.randbytes(stop - start) + data[stop:], start, stop, "noise"
-    )
+    return _in_place(data[:start] + rng.randbytes(stop - start) + data[stop:], start, stop, "noise")
 
 
 def _spliced(rng: Random, data: bytes, start: int, stop: int) -> Mutation:

@@ -85,7 +85,9 @@ def _encoded(form: str) -> bytes:
         "torch": state,
         "state_dict": {"state_dict": state, "epoch": 3},
         "module": {f"module.{name}": tensor for name, tensor in state.items()},
-        "compiled": {"state_dict": {f"module._orig_mod.{name}": tensor for name, tensor in state.items()}},
+        "compiled": {
+            "state_dict": {f"module._orig_mod.{name}": tensor for name, tensor in state.items()}
+        },
         "compiled first": {f"_orig_mod.module.{name}": tensor for name, tensor in state.items()},
     }[form]
     file = io.BytesIO()
@@ -95,7 +97,11 @@ def _encoded(form: str) -> bytes:
 
 def _weights(rng: Random) -> dict[str, bytes]:
     if rng.random() < 0.5:
-        return {rng.choice((_WEIGHTS, "model.safetensors", "other.safetensors")): _encoded("safetensors")}
+        return {
+            rng.choice((_WEIGHTS, "model.safetensors", "other.safetensors")): _encoded(
+                "safetensors"
+            )
+        }
     form = rng.choice(("torch", "state_dict", "module", "compiled", "compiled first"))
     return {rng.choice(("open_clip_pytorch_model.bin", "model.pth", "epoch_3.pt")): _encoded(form)}
 
@@ -105,10 +111,31 @@ def _wrong_config(rng: Random, config: dict[str, Any]) -> tuple[bytes, str]:
     if rng.random() < 0.3:
         damage = mutate(rng, json.dumps(config).encode())
         return damage.data, f"config: {damage.note}"
-    sections = [config, config["model_cfg"], config["model_cfg"]["vision_cfg"], config["model_cfg"]["text_cfg"]]
-    config["preprocess_cfg"] = {"size": 32, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "fill_color": 0}
+    sections = [
+        config,
+        config["model_cfg"],
+        config["model_cfg"]["vision_cfg"],
+        config["model_cfg"]["text_cfg"],
+    ]
+    config["preprocess_cfg"] = {
+        "size": 32,
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+        "interpolation": "bicubic",
+        "fill_color": 0,
+    }
     section = rng.choice([*sections, config["preprocess_cfg"]])
-    key = rng.choice([*section, "unknown", "quick_gelu", "hf_model_name", "timm_model_name", "hf_tokenizer_name", "pool_type"])
+    key = rng.choice(
+        [
+            *section,
+            "unknown",
+            "quick_gelu",
+            "hf_model_name",
+            "timm_model_name",
+            "hf_tokenizer_name",
+            "pool_type",
+        ]
+    )
     if rng.random() < 0.2:
         section.pop(key, None)
         return json.dumps(config).encode(), f"without {key}"
@@ -123,9 +150,21 @@ def _check_same(network: Any, preprocess: dict[str, Any]) -> None:
         require(np.array_equal(array, state[name].numpy()), "weights have other values", name)
     transform = network.transform
     require(transform.size == (32, 32), "another size", transform.size)
-    require(list(transform.mean) == preprocess.get("mean", list(transform.mean)), "another mean", transform.mean)
-    require(transform.resize_mode == preprocess.get("resize_mode", "shortest"), "another resize", transform.resize_mode)
-    require(transform.fill_color == preprocess.get("fill_color", 0), "another fill", transform.fill_color)
+    require(
+        list(transform.mean) == preprocess.get("mean", list(transform.mean)),
+        "another mean",
+        transform.mean,
+    )
+    require(
+        transform.resize_mode == preprocess.get("resize_mode", "shortest"),
+        "another resize",
+        transform.resize_mode,
+    )
+    require(
+        transform.fill_color == preprocess.get("fill_color", 0),
+        "another fill",
+        transform.fill_color,
+    )
 
 
 TARGET = Target("network", 1, make)

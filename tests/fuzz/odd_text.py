@@ -25,7 +25,18 @@ ALPHABETS = (
 EMOJI = ("😀", "👩‍👩‍👧‍👦", "🏳️‍🌈", "👍🏽", "🇫🇷", "1️⃣", "❤️‍🔥", "\U000e0067")
 CONTROLS = "\0\x01\x07\x08\t\n\v\f\r\x1b\x1f\x7f\x80\x85\x9f\u200b\u200d\u200e\u202e\u2028\u2029\ufeff\ufffe\uffff"
 COMBINING = "\u0300\u0301\u0308\u0323\u0489\u20dd\u3099\ufe0f"
-MARKUP = ("&amp;", "&lt;br&gt;", "&#39;", "&#x1F600;", "&amp;amp;quot;", "<b>", "</p>", "&nbsp;", "&bogus;", "%20")
+MARKUP = (
+    "&amp;",
+    "&lt;br&gt;",
+    "&#39;",
+    "&#x1F600;",
+    "&amp;amp;quot;",
+    "<b>",
+    "</p>",
+    "&nbsp;",
+    "&bogus;",
+    "%20",
+)
 MOJIBAKE = ("Ã©", "â€™", "ï»¿", "Â£", "ä½ å¥½", "Ð¿Ñ€Ð¸Ð²ÐµÑ‚")
 
 
@@ -43,7 +54,11 @@ def text(rng: Random, words: int) -> str:
 
 def file_name(rng: Random) -> str:
     """A name that every POSIX file system can hold, without ending; never hidden, at most 100 bytes of UTF-8."""
-    pieces = [word(rng), *(rng.choice(_NAME_PIECES) for _ in range(rng.randint(0, 2))), word(rng, 4)]
+    pieces = [
+        word(rng),
+        *(rng.choice(_NAME_PIECES) for _ in range(rng.randint(0, 2))),
+        word(rng, 4),
+    ]
     name = rng.choice(("", " ", "-", "+", "%41", "~")).join(pieces)
     return name.encode()[:100].decode("utf-8", "ignore").lstrip("._") or "x"
 

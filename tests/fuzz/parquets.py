@@ -76,16 +76,25 @@ def _valid(rng: Random, pool: Pool) -> Case:
         _check_valid(readout, table, folder / "0.parquet")
         return readout.outcomes
 
-    kinds = ", ".join(f"{name!r} {column.type}" for name, column in zip(table.names, table.columns, strict=True))
-    return Case(valid=True, note=f"{options}: {kinds}"[:2000], files={"0.parquet": data}, check=check)
+    kinds = ", ".join(
+        f"{name!r} {column.type}" for name, column in zip(table.names, table.columns, strict=True)
+    )
+    return Case(
+        valid=True, note=f"{options}: {kinds}"[:2000], files={"0.parquet": data}, check=check
+    )
 
 
 def _table(rng: Random, rows: int) -> Table:
     """A table with every part of a sample in one of its types, and columns of metadata of any type."""
     table = Table()
-    table.images = [rng.choice((None, b"", *[rng.randbytes(rng.randint(1, 300))] * 8)) for _ in range(rows)]
+    table.images = [
+        rng.choice((None, b"", *[rng.randbytes(rng.randint(1, 300))] * 8)) for _ in range(rows)
+    ]
     texts = (None, "", " \t", *[odd_text.text(rng, rng.randint(1, 6)) + "a"] * 9)
-    table.texts = [None if text is None else text.encode("utf-8", "replace") for text in rng.choices(texts, k=rows)]
+    table.texts = [
+        None if text is None else text.encode("utf-8", "replace")
+        for text in rng.choices(texts, k=rows)
+    ]
     _add_images(rng, table)
     _add_texts(rng, table)
     if rng.random() < 0.4:
@@ -117,9 +126,11 @@ def _keys(rng: Random, rows: int) -> pa.Array:
 
 
 def _add_images(rng: Random, table: Table) -> None:
-    kind = rng.choice(("binary", "binary", "large", "view", "fixed", "struct", "struct", "dictionary", "null"))
+    kind = rng.choice(
+        ("binary", "binary", "large", "view", "fixed", "struct", "struct", "dictionary", "null")
+    )
     if kind == "fixed":
-        table.images = [image and image.ljust(8, b".")[:8] or None for image in table.images]
+        table.images = [(image.ljust(8, b".")[:8] if image else None) for image in table.images]
     if kind == "null":
         table.images = [None] * len(table.images)
     types = {
@@ -134,7 +145,11 @@ def _add_images(rng: Random, table: Table) -> None:
         ]  # fmt: skip
     column = pa.array(values, types.get(kind, pa.binary()))
     if kind == "dictionary":
-        column, table.fault, table.may_fail = column.dictionary_encode(), ShardFault.MISTYPED_COLUMN, True
+        column, table.fault, table.may_fail = (
+            column.dictionary_encode(),
+            ShardFault.MISTYPED_COLUMN,
+            True,
+        )
     table.add(rng.choice(("image", "jpg", "png", "webp", "jpeg")), column)
 
 
@@ -212,9 +227,13 @@ def _check_valid(readout: Readout, table: Table, path: Path) -> None:
         due = (table.fault,) if table.images else (table.fault, ShardFault.EMPTY)
         require(fault in due, "a Parquet file has another fault", fault, readout.last.detail)
         return
-    require(table.fault is None or table.may_fail, "a faulty Parquet file is a good shard", table.fault)
+    require(
+        table.fault is None or table.may_fail, "a faulty Parquet file is a good shard", table.fault
+    )
     if not table.images:
-        require(fault in (None, ShardFault.EMPTY), "a valid file is a bad shard", readout.last.detail)
+        require(
+            fault in (None, ShardFault.EMPTY), "a valid file is a bad shard", readout.last.detail
+        )
         return
     require(fault is None, "a valid file is a bad shard", readout.last.detail)
     require(len(readout.rows) == len(table.images), "rows are lost", len(readout.rows))
@@ -255,26 +274,30 @@ def _compare(rows: list[Row], table: Table, path: Path) -> None:
     is_struct = pa.types.is_struct(table.columns[table.names.index(image)].type)
     if table.names.count(text) > 1:
         return
-    for name, part in ((f'"{image}"."bytes"' if is_struct else f'"{image}"', "image"), (f'"{text}"', "text")):
+    for name, part in (
+        (f'"{image}"."bytes"' if is_struct else f'"{image}"', "image"),
+        (f'"{text}"', "text"),
+    ):
         values = _duckdb(path, f"{name}::BLOB")
         for row, value in zip(rows, values or (), strict=False):
             if row["reason"] is None and value is not None:
                 mine = row[part] if part == "image" else row[part].encode()
-                value = value if part == "image" else value.removeprefix(b"\xef\xbb\xbf")
-                require(mine == value, f"DuckDB reads another {part}", row, value)
+                due = value if part == "image" else value.removeprefix(b"\xef\xbb\xbf")
+                require(mine == due, f"DuckDB reads another {part}", row, due)
     for name in table.plain:
         values = _duckdb(path, f'"{name}"')
         for row, value in zip(rows, values or (), strict=False):
             mine = json.loads(row["metadata"] or "{}").get(name)
-            if isinstance(value, float) and not math.isfinite(value):
-                value = None
-            require(mine == value, "DuckDB reads other metadata", name, mine, value)
+            due = None if isinstance(value, float) and not math.isfinite(value) else value
+            require(mine == due, "DuckDB reads other metadata", name, mine, due)
 
 
 def _duckdb(path: Path, expression: str) -> list[Any] | None:
     """The values of an expression over a file; None where DuckDB does not read the type."""
     try:
-        found = _connection(os.getpid()).execute(f"SELECT {expression} FROM read_parquet(?)", [str(path)])
+        found = _connection(os.getpid()).execute(
+            f"SELECT {expression} FROM read_parquet(?)", [str(path)]
+        )
         return [value for (value,) in found.fetchall()]
     except duckdb.Error:
         return None
@@ -284,7 +307,9 @@ def _duckdb(path: Path, expression: str) -> list[Any] | None:
 def _connection(pid: int) -> duckdb.DuckDBPyConnection:
     """One connection per process: DuckDB does not survive a fork."""
     del pid
-    return duckdb.connect(config={"threads": 1, "memory_limit": "512MB", "enable_external_file_cache": False})
+    return duckdb.connect(
+        config={"threads": 1, "memory_limit": "512MB", "enable_external_file_cache": False}
+    )
 
 
 def _damaged(rng: Random, pool: Pool) -> Case:
@@ -315,7 +340,11 @@ def _damaged(rng: Random, pool: Pool) -> Case:
             require(readout.last.fault is not None, "a file that is cut off is a good shard")
         if group is not None and column is not None:
             hit = range(group * per_group, (group + 1) * per_group) if column < 3 else range(0)
-            require(len(readout.rows) == rows, "rows of a damaged row group are not accounted for", readout.last)
+            require(
+                len(readout.rows) == rows,
+                "rows of a damaged row group are not accounted for",
+                readout.last,
+            )
             for row, image, text in zip(readout.rows, images, texts, strict=True):
                 _check_beside(row, image, text, hit=row["row"] in hit, checksum=checksum)
         return readout.outcomes
@@ -329,7 +358,9 @@ def _pages(rng: Random, data: bytes) -> tuple[int, int, tuple[int, int]]:
     footer = pq.read_metadata(io.BytesIO(data))
     group, column = rng.randrange(footer.num_row_groups), rng.randrange(4)
     chunk = footer.row_group(group).column(column)
-    start = min(offset for offset in (chunk.dictionary_page_offset, chunk.data_page_offset) if offset)
+    start = min(
+        offset for offset in (chunk.dictionary_page_offset, chunk.data_page_offset) if offset
+    )
     return group, column, (start, start + chunk.total_compressed_size)
 
 
@@ -338,8 +369,16 @@ def _check_beside(row: Row, image: bytes, text: str, *, hit: bool, checksum: boo
     if not hit:
         require(row["reason"] is None, "an undamaged row group is lost", row)
     if row["reason"] is None and (checksum or not hit):
-        require(row["image"] == image, "damaged bytes pass a page checksum" if hit else "other bytes", row)
-        require(row["text"] == text, "a damaged caption passes a page checksum" if hit else "other text", row)
+        require(
+            row["image"] == image,
+            "damaged bytes pass a page checksum" if hit else "other bytes",
+            row,
+        )
+        require(
+            row["text"] == text,
+            "a damaged caption passes a page checksum" if hit else "other text",
+            row,
+        )
 
 
 def _bomb(pool: Pool) -> Case:
@@ -348,7 +387,9 @@ def _bomb(pool: Pool) -> Case:
     @functools.cache
     def data() -> bytes:
         file = io.BytesIO()
-        table = pa.table({"image": pa.array([b"1", bytes(_BOMB_BYTES), b"3"]), "text": ["a", "b", "c"]})
+        table = pa.table(
+            {"image": pa.array([b"1", bytes(_BOMB_BYTES), b"3"]), "text": ["a", "b", "c"]}
+        )
         pq.write_table(table, file, compression="zstd", use_dictionary=False, row_group_size=1)
         return file.getvalue()
 
@@ -358,10 +399,15 @@ def _bomb(pool: Pool) -> Case:
         readout = read_file(content, folder, "0.parquet", pool, Random(0))
         require(len(readout.rows) == 3, "rows beside a bomb are lost", readout.last)
         require(readout.rows[1]["reason"], "an image beyond the limit is good")
-        require([readout.rows[0]["image"], readout.rows[2]["image"]] == [b"1", b"3"], "neighbours of a bomb are lost")
+        require(
+            [readout.rows[0]["image"], readout.rows[2]["image"]] == [b"1", b"3"],
+            "neighbours of a bomb are lost",
+        )
         return readout.outcomes
 
-    return Case(valid=True, note="96 MiB of zeros as an image", files={"0.parquet": content}, check=check)
+    return Case(
+        valid=True, note="96 MiB of zeros as an image", files={"0.parquet": content}, check=check
+    )
 
 
 TARGET = Target("parquet", 5, make)

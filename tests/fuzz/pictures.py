@@ -15,9 +15,40 @@ import numpy as np
 import tifffile
 from PIL import Image, PngImagePlugin
 
-MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "I;16", "I;16B", "F")
+MODES = (
+    "1",
+    "L",
+    "LA",
+    "P",
+    "PA",
+    "RGB",
+    "RGBA",
+    "RGBX",
+    "CMYK",
+    "YCbCr",
+    "LAB",
+    "HSV",
+    "I",
+    "I;16",
+    "I;16B",
+    "F",
+)
 READ = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF")
-NOT_READ = ("PPM", "ICO", "TGA", "PCX", "SGI", "DDS", "JPEG2000", "IM", "MSP", "XBM", "EPS", "PDF", "QOI")
+NOT_READ = (
+    "PPM",
+    "ICO",
+    "TGA",
+    "PCX",
+    "SGI",
+    "DDS",
+    "JPEG2000",
+    "IM",
+    "MSP",
+    "XBM",
+    "EPS",
+    "PDF",
+    "QOI",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +75,9 @@ def simple(rng: Random) -> Picture:
 
 
 def _size(rng: Random) -> tuple[int, int]:
-    return rng.choice(((1, 1), (1, 37), (41, 1), (2, 3), (16, 16), (17, 33), (64, 48), (200, 7), (65, 129)))
+    return rng.choice(
+        ((1, 1), (1, 37), (41, 1), (2, 3), (16, 16), (17, 33), (64, 48), (200, 7), (65, 129))
+    )
 
 
 def _rgb(rng: Random, width: int, height: int) -> np.ndarray:
@@ -72,7 +105,9 @@ def _any_mode(rng: Random) -> Picture:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):
             continue  # the format does not hold the mode, or not with the option
         scaled = mode in ("I", "F") and Image.open(io.BytesIO(data)).mode in ("I", "F")
-        return Picture(data=data, note=f"{name} {mode} {sorted(options)} {image.size}", scaled=scaled)
+        return Picture(
+            data=data, note=f"{name} {mode} {sorted(options)} {image.size}", scaled=scaled
+        )
 
 
 def _in_mode(image: Image.Image, mode: str) -> Image.Image:
@@ -117,7 +152,7 @@ _OPTIONS: dict[str, tuple[_Options, ...]] = {
     "PNG": (
         lambda rng, _: {"compress_level": rng.choice((0, 9)), "icc_profile": rng.randbytes(2_000_000)},
         lambda rng, _: {"pnginfo": _texts(rng), "exif": _exif(rng)},
-        lambda rng, image: _frames(rng, image),
+        _frames,
         lambda rng, _: {"bits": rng.choice((1, 2, 4, 8))},
         lambda rng, _: {"transparency": rng.choice((0, b"\0\x80\xff"))},
     ),
@@ -128,7 +163,7 @@ _OPTIONS: dict[str, tuple[_Options, ...]] = {
     ),
     "GIF": (
         lambda rng, _: {"interlace": rng.randint(0, 1)},
-        lambda rng, image: _frames(rng, image),
+        _frames,
         lambda _, __: {"transparency": 0, "comment": b"c" * 3000},
     ),
     "AVIF": (
@@ -141,7 +176,7 @@ _OPTIONS: dict[str, tuple[_Options, ...]] = {
         lambda rng, _: {"compression": rng.choice((
             None, "raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "zstd", "lzma", "group4", "webp"))},
         lambda _, __: {"big_tiff": True},
-        lambda rng, image: _frames(rng, image),
+        _frames,
         lambda rng, _: {"description": "d" * 100_000, "icc_profile": rng.randbytes(100)},
         lambda _, __: {"compression": "tiff_lzw", "tiffinfo": {317: 2}},
     ),
@@ -177,7 +212,9 @@ def _by_tifffile(rng: Random) -> Picture:
         file, array, byteorder=rng.choice("<>"), bigtiff=rng.random() < 0.3, compression=rng.choice((None, "zlib")),
         photometric="rgb" if array.ndim == 3 else "minisblack", metadata=None, **options,
     )  # fmt: skip
-    return Picture(data=file.getvalue(), note=f"tifffile {kind} {array.shape} {options}", scaled=kind != "u1")
+    return Picture(
+        data=file.getvalue(), note=f"tifffile {kind} {array.shape} {options}", scaled=kind != "u1"
+    )
 
 
 def _by_opencv(rng: Random) -> Picture:
@@ -205,8 +242,14 @@ def _interlaced_png(rng: Random) -> Picture:
     header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 1)
     chunks = [(b"IHDR", header), (b"prVt", rng.randbytes(20)), (b"gAMA", struct.pack(">I", 45455))]
     chunks += [(b"IDAT", zlib.compress(rows)), (b"tIME", bytes(7)), (b"IEND", b"")]
-    packed = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks)
-    return Picture(data=b"\x89PNG\r\n\x1a\n" + b"".join(packed), note=f"interlaced PNG of {bits} bits {width}x{height}")
+    packed = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+    return Picture(
+        data=b"\x89PNG\r\n\x1a\n" + b"".join(packed),
+        note=f"interlaced PNG of {bits} bits {width}x{height}",
+    )
 
 
 def _with_tail(rng: Random) -> Picture:
@@ -225,7 +268,12 @@ def _foreign(rng: Random) -> Picture:
     try:
         return Picture(data=_encoded(image, name), note=name, foreign=True)
     except (OSError, KeyError):
-        pages = (b"<html>404</html>", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"x", b"\0\0\0\x18ftypheic" + bytes(99))
+        pages = (
+            b"<html>404</html>",
+            b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+            b"x",
+            b"\0\0\0\x18ftypheic" + bytes(99),
+        )
         return Picture(data=rng.choice(pages), note="no image", foreign=True)
 
 

@@ -7,7 +7,15 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
-from dfn_ray.config import EvaluateRecipe, PipelineRecipe, Recipe, TrainRecipe, parse_recipe, recipe_from, recipe_values
+from dfn_ray.config import (
+    EvaluateRecipe,
+    PipelineRecipe,
+    Recipe,
+    TrainRecipe,
+    parse_recipe,
+    recipe_from,
+    recipe_values,
+)
 from dfn_ray.errors import RecipeError
 from tests.fuzz import odd_text
 from tests.fuzz.case import Case, Target, require
@@ -42,7 +50,32 @@ pool = {uri = "pool"}
 [workers]
 device = "cpu"
 """
-_RECIPES = ((_FILTER, Recipe), (_FILTER, Recipe), (_TRAIN, TrainRecipe), (_TRAIN, EvaluateRecipe), (_FILTER, PipelineRecipe))
+_EVALUATE = """
+run_uri = "runs/c"
+[network]
+model = "ViT-B-32"
+random_weights_seed = 1
+[[sets]]
+name = "pets"
+classnames = ["cat", "dog"]
+templates = ["a {}"]
+pool = {uri = "pets", caption = "label"}
+[scorers]
+device = "cpu"
+"""
+_RECIPES = (
+    (_FILTER, Recipe),
+    (_FILTER, Recipe),
+    (_TRAIN, TrainRecipe),
+    (_EVALUATE, EvaluateRecipe),
+    (_FILTER, PipelineRecipe),
+)
+
+_HARMLESS = (
+    "pool.chunk_rows=1_000", "pool.max_caption_bytes=0xff", "run_uri=a=b", 'run_uri="é\\n\\u0000"', "decode.timeout_s=1e3",
+    "decode.timeout_s=7", 'decode.labels={"a.b" = "c"}', "decode.labels.role=x", "scorers.gpus=0", "decode.max_pixels=1",
+    "scorers.batch_size=3", " decode.cpus = 0.5", "decode.mode=fast",
+)  # fmt: skip
 
 _VALUES = (
     "0", "-1", "1", "9223372036854775808", "0xff", "1_000", "1e400", "nan", "-inf", "0.15", "1.0000000001", "true", '""',
@@ -62,6 +95,8 @@ _NAMES = (
 def make(rng: Random) -> Case:
     """A recipe with odd lines and overrides, or with damaged text."""
     text, kind = rng.choice(_RECIPES)
+    if rng.random() < 0.3:
+        return _right(rng, text, kind)
     overrides = [f"{rng.choice(_NAMES)}={_value(rng)}" for _ in range(rng.choice((0, 1, 1, 3)))]
     if rng.random() < 0.1:
         overrides.append(rng.choice(("", "=", "pool", odd_text.text(rng, 3), "pool.uri", "=1")))
@@ -82,13 +117,38 @@ def make(rng: Random) -> Case:
         try:
             recipe = parse_recipe(raw, overrides, kind, source="recipe.toml")
         except RecipeError as error:
-            require(error.problems and all(error.problems), "a mistake without a word", error.problems)
+            require(
+                error.problems and all(error.problems), "a mistake without a word", error.problems
+            )
             return Counter(["refused"])
         stored = json.loads(json.dumps(recipe_values(recipe)))
         require(recipe_from(stored, (), kind) == recipe, "a stored recipe reads as another", stored)
         return Counter(["ok"])
 
     return Case(valid=valid, note=note, files={"recipe.toml": raw}, check=check)
+
+
+def _right(rng: Random, text: str, kind: type) -> Case:
+    """A valid recipe with overrides that many users give."""
+    overrides = rng.sample(_HARMLESS, rng.randint(0, 3))
+    if kind is not Recipe:
+        overrides = [override for override in overrides if override.startswith("run_uri")]
+
+    def check(folder: Path) -> Counter[str]:
+        del folder
+        if kind is PipelineRecipe:
+            return Counter(["not tried"])
+        recipe = parse_recipe(text.encode(), overrides, kind, source="recipe.toml")
+        stored = json.loads(json.dumps(recipe_values(recipe)))
+        require(recipe_from(stored, (), kind) == recipe, "a stored recipe reads as another", stored)
+        return Counter(["ok"])
+
+    return Case(
+        valid=True,
+        note=f"right, --set {overrides}",
+        files={"recipe.toml": text.encode()},
+        check=check,
+    )
 
 
 def _value(rng: Random) -> str:

@@ -38,7 +38,9 @@ class Report:
         for target in sorted(self._by_target):
             yield _line(target, self._by_target[target])
         yield _line("all", [result for every in self._by_target.values() for result in every])
-        for (target, failure), results in sorted(self._failed.items(), key=lambda item: -len(item[1])):
+        for (target, failure), results in sorted(
+            self._failed.items(), key=lambda item: -len(item[1])
+        ):
             first = min(results, key=lambda result: result.index)
             last_words = first.detail.strip().splitlines()[-1:] or [""]
             yield f"FAILED {len(results):>4}  {target}: {failure}"

@@ -105,7 +105,9 @@ def _check_row(shard: Shard, row: Row, pool: Pool) -> None:
     row["key"].encode()
     if pool.uid == "derive":
         require(row["uid"] == derive_uid(shard.name, row["key"]), "another uid than derived", row)
-    require(len(row["uid"]) == 32 and not set(row["uid"]) - set("0123456789abcdef"), "a bad uid", row)
+    require(
+        len(row["uid"]) == 32 and not set(row["uid"]) - set("0123456789abcdef"), "a bad uid", row
+    )
     if row["metadata"] is not None:
         metadata = json.loads(row["metadata"], parse_constant=_no_json)
         require(isinstance(metadata, dict), "metadata is no JSON object", row["metadata"])
@@ -122,15 +124,23 @@ def _check_skipping(
     """Skipped chunks change nothing about the others, and a chunk by itself is what it was among all."""
     skip = {chunk.first_row for chunk in chunks if rng.random() < 0.5}
     kept = [
-        (chunk, table) for chunk, table in zip(chunks, tables, strict=True) if chunk.first_row not in skip
+        (chunk, table)
+        for chunk, table in zip(chunks, tables, strict=True)
+        if chunk.first_row not in skip
     ]
     again = list(iter_chunks(shard, pool, skip=skip))
-    require([chunk for chunk, _ in again] == [chunk for chunk, _ in kept], "skipping changes chunks", skip)
+    require(
+        [chunk for chunk, _ in again] == [chunk for chunk, _ in kept],
+        "skipping changes chunks",
+        skip,
+    )
     for (_, table), (chunk, other) in zip(again, kept, strict=True):
         require(table.equals(other), "skipping changes rows", skip, chunk)
     for chunk, table in rng.sample(list(zip(chunks, tables, strict=True)), min(4, len(chunks))):
         if chunk.rows:
-            require(read_chunk(shard, pool, chunk).equals(table), "a chunk by itself differs", chunk)
+            require(
+                read_chunk(shard, pool, chunk).equals(table), "a chunk by itself differs", chunk
+            )
 
 
 def _check_single_rows(shard: Shard, pool: Pool, rng: Random, whole: pa.Table) -> None:

@@ -42,13 +42,19 @@ def make(rng: Random) -> Case:
     def check(folder: Path) -> Counter[str]:
         readout = read_file(data, folder, "0.tar", pool, Random(seed))
         require(readout.last.fault is None, "JSON makes a bad shard", readout.last.detail)
-        require([row["key"] for row in readout.rows] == ["0", "1", "2"], "rows beside JSON are lost")
+        require(
+            [row["key"] for row in readout.rows] == ["0", "1", "2"], "rows beside JSON are lost"
+        )
         before, row, behind = readout.rows
-        require((before["text"], behind["text"]) == ("before", "behind"), "neighbours of JSON differ")
+        require(
+            (before["text"], behind["text"]) == ("before", "behind"), "neighbours of JSON differ"
+        )
         _check(row, raw, own_caption, pool)
         return Counter([row["reason"] or "ok"])
 
-    return Case(valid=valid, note=f"{note}, caption {own_caption!r}", files={"0.tar": data}, check=check)
+    return Case(
+        valid=valid, note=f"{note}, caption {own_caption!r}", files={"0.tar": data}, check=check
+    )
 
 
 def _document(rng: Random) -> bytes:
@@ -59,23 +65,34 @@ def _document(rng: Random) -> bytes:
             b"{'caption': 'a'}", b"[" * 100_000, b'{"a":' * 3000 + b"1" + b"}" * 3000, b'{"caption": ' + b"9" * 5000 + b"}",
             b'{"caption":"' + b"x" * 70_000 + b'"}', b'{"a":"' + b"x" * 2**20 + b'"}',
         ))  # fmt: skip
-    pairs = [(rng.choice(_NAMES)(rng), _value(rng, rng.choice((0, 1, 3)))) for _ in range(rng.randint(0, 6))]
+    pairs = [
+        (rng.choice(_NAMES)(rng), _value(rng, rng.choice((0, 1, 3))))
+        for _ in range(rng.randint(0, 6))
+    ]
     for key in rng.sample(_CAPTION_KEYS, rng.randint(0, 2)):
         pairs.append((key, rng.choice(_CAPTIONS)(rng)))
     if rng.random() < 0.3:
-        pairs.append(("uid", rng.choice(("0123456789abcdef" * 2, "0123456789ABCDEF" * 2, "x", "", 7, None))))
+        pairs.append(
+            ("uid", rng.choice(("0123456789abcdef" * 2, "0123456789ABCDEF" * 2, "x", "", 7, None)))
+        )
     rng.shuffle(pairs)
     if pairs and rng.random() < 0.15:
         pairs.append((pairs[0][0], _value(rng, 1)))  # a key that is there twice
     ascii_only = rng.random() < 0.5
-    body = ",".join(f"{_dumped(key, ascii_only)}:{_dumped(value, ascii_only)}" for key, value in pairs)
+    body = ",".join(
+        f"{_dumped(key, ascii_only)}:{_dumped(value, ascii_only)}" for key, value in pairs
+    )
     text = rng.choice(("{%s}", "{%s}", "\ufeff{%s}", "\n\t {%s} \r\n")) % body
     return text.encode("utf-8", "surrogatepass")
 
 
 def _dumped(value: Any, ascii_only: bool) -> str:
     text = json.dumps(value, ensure_ascii=ascii_only)
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if not ascii_only else text
+    return (
+        text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        if not ascii_only
+        else text
+    )
 
 
 def _value(rng: Random, depth: int) -> Any:
@@ -96,9 +113,11 @@ def _nested(depth: int) -> Any:
 
 
 _NAMES = (
-    lambda rng: odd_text.word(rng),
+    odd_text.word,
     lambda rng: odd_text.text(rng, 2),
-    lambda rng: rng.choice(("", "width", "original_width", "sha256", "\ud800", "\0", "a.b", "status", "key")),
+    lambda rng: rng.choice(
+        ("", "width", "original_width", "sha256", "\ud800", "\0", "a.b", "status", "key")
+    ),
 )
 _CAPTIONS = (
     lambda rng: odd_text.text(rng, 4) + "a",
@@ -112,10 +131,14 @@ def _check(row: Row, raw: bytes, own_caption: str | None, pool: Pool) -> None:
     """The row holds what `json` finds, or a reason that fits."""
     value = _parsed(raw)
     if not isinstance(value, dict):
-        require(row["reason"] == Reason.BROKEN_JSON, "what is no JSON object is no broken_json", row)
+        require(
+            row["reason"] == Reason.BROKEN_JSON, "what is no JSON object is no broken_json", row
+        )
         return
     if row["reason"] == Reason.BROKEN_JSON:
-        require(_depth(value) > _DEEPEST_SURE or len(raw) > 2**20, "whole JSON is called broken", row)
+        require(
+            _depth(value) > _DEEPEST_SURE or len(raw) > 2**20, "whole JSON is called broken", row
+        )
         return
     require(row["metadata"] is not None, "metadata is lost", row)
     require(json.loads(row["metadata"]) == _finite(value), "metadata has other values", row)
@@ -139,7 +162,9 @@ def _check(row: Row, raw: bytes, own_caption: str | None, pool: Pool) -> None:
     elif len(caption.encode()) > pool.max_caption_bytes:
         require(row["reason"] == Reason.CAPTION_TOO_LONG, "a caption that is too long", row)
     elif any(character.isalnum() for character in caption):
-        require(row["text"] == caption.removeprefix("\ufeff"), "a caption is not found", row, caption)
+        require(
+            row["text"] == caption.removeprefix("\ufeff"), "a caption is not found", row, caption
+        )
 
 
 def _parsed(raw: bytes) -> Any:
@@ -169,7 +194,11 @@ def _depth(value: Any) -> int:
     deepest, level = 0, [value]
     while level:
         deepest += 1
-        inner = (item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list))
+        inner = (
+            item.values() if isinstance(item, dict) else item
+            for item in level
+            if isinstance(item, dict | list)
+        )
         level = [item for items in inner for item in items]
     return deepest
 

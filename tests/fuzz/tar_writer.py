@@ -149,7 +149,10 @@ def _sparse(name: str, data: bytes, flavour: str, rng: Random) -> tuple[bytes, b
         return _old_gnu(name, len(data), holes, len(stored), rng), stored
     pairs = [(b"%d" % start, b"%d" % size) for start, size in holes]
     path = name.encode("utf-8", "surrogateescape")
-    records = [(b"GNU.sparse.size", b"%d" % len(data)), (b"GNU.sparse.numblocks", b"%d" % len(holes))]
+    records = [
+        (b"GNU.sparse.size", b"%d" % len(data)),
+        (b"GNU.sparse.numblocks", b"%d" % len(holes)),
+    ]
     if flavour == "sparse-0.0":
         records.append((b"path", path))
         for start, size in pairs:
@@ -185,9 +188,7 @@ def _map_of(data: bytes, rng: Random) -> list[tuple[int, int]]:
     return [*stretches, (len(data), 0)]
 
 
-def _old_gnu(
-    name: str, size: int, holes: list[tuple[int, int]], stored: int, rng: Random
-) -> bytes:
+def _old_gnu(name: str, size: int, holes: list[tuple[int, int]], stored: int, rng: Random) -> bytes:
     """A header of type S: four stretches in it, 21 in each block after it."""
     info = _info(name, stored, rng)
     info.type = tarfile.GNUTYPE_SPARSE

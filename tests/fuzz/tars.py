@@ -21,7 +21,21 @@ from tests.fuzz.mutate import Mutation, mutate
 from tests.fuzz.shards import Readout, Row, read_file
 from tests.fuzz.tar_writer import BLOCK, EMPTY_SIZE, FLAVOURS, SPARSE, Member, Tar, signed
 
-_ENDINGS = ("jpg", "jpg", "png", "JPG", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "avif", "jfif", "jpe")
+_ENDINGS = (
+    "jpg",
+    "jpg",
+    "png",
+    "JPG",
+    "jpeg",
+    "webp",
+    "gif",
+    "bmp",
+    "tif",
+    "tiff",
+    "avif",
+    "jfif",
+    "jpe",
+)
 _OTHERS = (
     "__MACOSX/{}.jpg", "._{}.jpg", "{}/", "{}.npz", "{}.mp3", "{}", "{}.jpg.aes", ".hidden/._{}.txt", "{}.syn.json",
 )  # fmt: skip
@@ -53,7 +67,9 @@ def make(rng: Random) -> Case:
             _check_valid(readout, data, tar, layout, packing)
             return readout.outcomes
 
-        note = f"valid {packing}, {layout}, {', '.join(sorted(flavours))}, chunks of {pool.chunk_rows}"
+        note = (
+            f"valid {packing}, {layout}, {', '.join(sorted(flavours))}, chunks of {pool.chunk_rows}"
+        )
         return Case(valid=True, note=note, files={name: data}, check=check)
     return _damaged(rng, pool, seed)
 
@@ -115,7 +131,10 @@ def _filled(rng: Random) -> bytes:
 
 
 def _holed(rng: Random) -> bytes:
-    pieces = (bytes(rng.choice((0, 512, 4096, 5000))) + rng.randbytes(rng.randint(1, 700)) for _ in range(20))
+    pieces = (
+        bytes(rng.choice((0, 512, 4096, 5000))) + rng.randbytes(rng.randint(1, 700))
+        for _ in range(20)
+    )
     return b"".join(pieces)
 
 
@@ -123,7 +142,15 @@ def _add_other(rng: Random, tar: Tar) -> None:
     """A member that is no file, no part, or describes all that follow."""
     kind = rng.randrange(3)
     if kind == 0:
-        kinds = (tarfile.DIRTYPE, tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, b"V", b"D")
+        kinds = (
+            tarfile.DIRTYPE,
+            tarfile.LNKTYPE,
+            tarfile.SYMTYPE,
+            tarfile.FIFOTYPE,
+            tarfile.CHRTYPE,
+            b"V",
+            b"D",
+        )
         tar.other(f"other{rng.getrandbits(32)}.jpg", rng.choice(kinds), rng)
     elif kind == 1:
         tar.global_header({"comment": odd_text.text(rng, 3), "SCHILY.dev": "1"})
@@ -145,13 +172,19 @@ def _packed(rng: Random, tar: Tar) -> tuple[bytes, str]:
 
 def _gzipped(rng: Random, data: bytes) -> bytes:
     file = io.BytesIO()
-    with gzip.GzipFile(rng.choice(("", "x.tar")), "wb", rng.choice((1, 6, 9)), file, mtime=0) as out:
+    with gzip.GzipFile(
+        rng.choice(("", "x.tar")), "wb", rng.choice((1, 6, 9)), file, mtime=0
+    ) as out:
         out.write(data)
     return file.getvalue()
 
 
 def _check_valid(readout: Readout, data: bytes, tar: Tar, layout: str, packing: str) -> None:
-    require(readout.last.fault in (None, ShardFault.EMPTY), "a valid tar is a bad shard", readout.last.detail)
+    require(
+        readout.last.fault in (None, ShardFault.EMPTY),
+        "a valid tar is a bad shard",
+        readout.last.detail,
+    )
     expected = _independent(data, tar, packing)
     rows = readout.by_key()
     for key, parts in expected.items():
@@ -174,12 +207,27 @@ def _check_sample(row: Row, parts: Parts, *, met: bool) -> None:
     if row["reason"] is None:
         require(not faults, "a faulty sample is good", row, faults)
         require(row["image"] == parts.images[0], "an image has other bytes", row["key"])
-        require(row["text"].encode() == parts.captions[0].removeprefix(b"\xef\xbb\xbf"), "another caption", row["key"])
+        require(
+            row["text"].encode() == parts.captions[0].removeprefix(b"\xef\xbb\xbf"),
+            "another caption",
+            row["key"],
+        )
     elif met and not parts.odd:
-        require(row["reason"] in faults, "a sample fails with another reason", row["reason"], faults, row["key"])
+        require(
+            row["reason"] in faults,
+            "a sample fails with another reason",
+            row["reason"],
+            faults,
+            row["key"],
+        )
     elif not parts.odd:
         apart = {Reason.NON_CONTIGUOUS, Reason.MISSING_IMAGE, Reason.MISSING_CAPTION}
-        require(row["reason"] in faults | apart, "a sample fails with another reason", row["reason"], row["key"])
+        require(
+            row["reason"] in faults | apart,
+            "a sample fails with another reason",
+            row["reason"],
+            row["key"],
+        )
 
 
 def _faults(parts: Parts) -> set[str]:
@@ -298,7 +346,9 @@ def _header_field(rng: Random, data: bytes, member: Member) -> Mutation:
     )  # fmt: skip
     header[place : place + size] = rng.choice(values)[:size].ljust(size, b"\0")
     damaged = data[:start] + bytes(signed(header)) + data[start + BLOCK :]
-    return Mutation(data=damaged, note=f"header at {start}, field {place}", start=start, stop=start + BLOCK)
+    return Mutation(
+        data=damaged, note=f"header at {start}, field {place}", start=start, stop=start + BLOCK
+    )
 
 
 def _check_neighbours(readout: Readout, tar: Tar, damage: Mutation) -> None:
@@ -315,7 +365,9 @@ def _check_neighbours(readout: Readout, tar: Tar, damage: Mutation) -> None:
         elif chained:
             require(_key(image) in rows, "a sample with damaged bytes is lost", image.name)
     if damage.cut and damage.start < tar.members[-1].stop:
-        require(readout.last.fault is not None, "a tar that is cut off is a good shard", damage.note)
+        require(
+            readout.last.fault is not None, "a tar that is cut off is a good shard", damage.note
+        )
 
 
 def _check_zipped(readout: Readout, tar: Tar, damage: Mutation) -> None:
@@ -342,7 +394,11 @@ def _check_intact(rows: dict[str, list[Row]], image: Member, caption: Member) ->
     got = [row for row in rows.get(_key(image), []) if row["reason"] is None]
     require(got, "an undamaged neighbour is lost", image.name, rows.get(_key(image)))
     require(got[0]["image"] == image.data, "an undamaged neighbour has other bytes", image.name)
-    require(got[0]["text"].encode() == caption.data, "an undamaged neighbour has another caption", image.name)
+    require(
+        got[0]["text"].encode() == caption.data,
+        "an undamaged neighbour has another caption",
+        image.name,
+    )
 
 
 def _pairs(tar: Tar) -> list[tuple[Member, Member]]:

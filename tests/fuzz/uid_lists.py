@@ -50,7 +50,11 @@ def make(rng: Random) -> Case:
         require(found.distinct == len(set(records)), "distinct uids are miscounted", note)
         asked = [*rng_of(due), (1, 2)]
         times = found.times(pa.array([f"{high:016x}{low:016x}" for high, low in asked]))
-        require(times.tolist() == [due.count(uid) for uid in asked], "times of uids are miscounted", note)
+        require(
+            times.tolist() == [due.count(uid) for uid in asked],
+            "times of uids are miscounted",
+            note,
+        )
         return Counter(["ok"])
 
     return Case(valid=valid, note=note, files={"uids.npy": data}, check=check)
@@ -84,7 +88,9 @@ def _records(uids: list[tuple[int, int]], kind: str = "u8,u8") -> np.ndarray:
     return np.array(uids, np.dtype(kind))
 
 
-def _npy(array: np.ndarray, version: tuple[int, int] | None = None, *, pickle: bool = False) -> bytes:
+def _npy(
+    array: np.ndarray, version: tuple[int, int] | None = None, *, pickle: bool = False
+) -> bytes:
     file = io.BytesIO()
     np.lib.format.write_array(file, array, version, allow_pickle=pickle)
     return file.getvalue()

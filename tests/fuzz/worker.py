@@ -11,19 +11,16 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import dfn_ray
-from tests.fuzz.case import PromiseError, rng_of
-from tests.fuzz.targets import target_of
+from tests.fuzz.case import PromiseError, Target, rng_of
 
 MOST_CPU_S = 5.0
 """Of one input, with its children. In CPU time, so that a busy machine changes nothing."""
-_HANGS_S = 60.0
-"""Of the clock: an input that sleeps or runs longer is killed."""
 _MOST_GROWTH_BYTES = 320 * 2**20
 """Beyond what the worker held when it began to check an input of some MiB at most; an image is at most 16 megapixels."""
 _MOST_KEPT_BYTES = 256 * 2**20
@@ -34,6 +31,18 @@ _ADDRESS_BYTES = 3 * 2**30
 _INPUTS_OF_WORKER = 2000
 _PRODUCT = Path(dfn_ray.__file__).parent
 _FORK = multiprocessing.get_context("fork")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Which inputs there are, and where those that fail are written."""
+
+    seed: int
+    out: Path
+    target_of: Callable[[int], Target]
+    """The kind of an input by its index."""
+    hangs_s: float = 120.0
+    """By the clock: an input that sleeps or runs longer is killed. Far beyond MOST_CPU_S, for busy machines."""
 
 
 @dataclass(kw_only=True)
@@ -52,10 +61,10 @@ class Result:
     detail: str = ""
 
 
-def results(indexes: Sequence[int], seed: int, workers: int, out: Path) -> Iterator[Result]:
-    """The result of each input, in the order in which they end; inputs that fail are written below `out`."""
+def results(plan: Plan, indexes: Sequence[int], workers: int) -> Iterator[Result]:
+    """The result of each input, in the order in which they end; inputs that fail are written below `plan.out`."""
     pending = list(reversed(indexes))
-    pool = [_Worker(seed, out) for _ in range(min(workers, len(indexes)))]
+    pool = [_Worker(plan) for _ in range(min(workers, len(indexes)))]
     for worker in pool:
         worker.give(pending.pop())
     try:
@@ -68,9 +77,9 @@ def results(indexes: Sequence[int], seed: int, workers: int, out: Path) -> Itera
                 yield result
                 if worker.is_spent:
                     worker.stop()
-                    pool[place] = worker = _Worker(seed, out)
+                    pool[place] = _Worker(plan)
                 if pending:
-                    worker.give(pending.pop())
+                    pool[place].give(pending.pop())
     finally:
         for worker in pool:
             worker.stop()
@@ -79,10 +88,10 @@ def results(indexes: Sequence[int], seed: int, workers: int, out: Path) -> Itera
 class _Worker:
     """A forked process that is handed one input at a time."""
 
-    def __init__(self, seed: int, out: Path) -> None:
+    def __init__(self, plan: Plan) -> None:
         self.end, other = _FORK.Pipe()
-        self._seed, self._out = seed, out
-        self._process = _FORK.Process(target=_work, args=(other, seed, out), daemon=True)
+        self._plan = plan
+        self._process = _FORK.Process(target=_work, args=(other, plan), daemon=True)
         self._process.start()
         other.close()
         self.index: int | None = None
@@ -114,19 +123,19 @@ class _Worker:
             code = self._process.exitcode or 0
             why = signal.Signals(-code).name if code < 0 else f"exit {code}"
             return self._lost(f"died: {why}")
-        if time.monotonic() - self._since > _HANGS_S:
-            return self._lost(f"hangs: no result after {_HANGS_S:.0f} s")
+        if time.monotonic() - self._since > self._plan.hangs_s:
+            return self._lost(f"hangs: no result after {self._plan.hangs_s:.0f} s")
         return None
 
     def _lost(self, failure: str) -> Result:
         assert self.index is not None
         index, self.index, self._dead = self.index, None, True
         self.stop()
-        writer = _FORK.Process(target=write_input, args=(self._seed, index, self._out, failure))
+        writer = _FORK.Process(target=write_input, args=(self._plan, index, failure))
         writer.start()
-        writer.join(_HANGS_S)
+        writer.join(self._plan.hangs_s)
         writer.kill()
-        return Result(index=index, target=target_of(index).name, failure=failure)
+        return Result(index=index, target=self._plan.target_of(index).name, failure=failure)
 
     def stop(self) -> None:
         """End the process."""
@@ -135,7 +144,7 @@ class _Worker:
         self._process.join()
 
 
-def _work(end: Connection, seed: int, out: Path) -> None:
+def _work(end: Connection, plan: Plan) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     limit = _status("VmSize") + _ADDRESS_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -146,7 +155,7 @@ def _work(end: Connection, seed: int, out: Path) -> None:
             index = end.recv()
         except EOFError:
             return
-        result = checked(seed, index, out)
+        result = checked(plan, index)
         if count >= _WARM_INPUTS:
             gc.collect()
             held = _status("VmRSS")
@@ -156,12 +165,12 @@ def _work(end: Connection, seed: int, out: Path) -> None:
         end.send(result)
 
 
-def checked(seed: int, index: int, out: Path) -> Result:
+def checked(plan: Plan, index: int) -> Result:
     """The result of one input, in this process."""
-    target = target_of(index)
+    target = plan.target_of(index)
     result = Result(index=index, target=target.name)
     try:
-        case = target.make(rng_of(seed, index))
+        case = target.make(rng_of(plan.seed, index))
     except Exception:  # noqa: BLE001  recorded: the fuzzer itself is wrong
         result.failure, result.detail = "the generator failed", traceback.format_exc()
         return result
@@ -186,18 +195,18 @@ def checked(seed: int, index: int, out: Path) -> Result:
         result.failure = "memory: one input takes too much"
         result.detail = f"{result.growth_bytes >> 20} MiB, the limit is {_MOST_GROWTH_BYTES >> 20}"
     if result.failure is not None:
-        write_input(seed, index, out, f"{result.failure}\n\n{result.detail}")
+        write_input(plan, index, f"{result.failure}\n\n{result.detail}")
     return result
 
 
-def write_input(seed: int, index: int, out: Path, failure: str) -> None:
-    """Write the files of an input to a folder below `out`, with the command that repeats it."""
-    target = target_of(index)
-    folder = out / f"{target.name}-{seed}-{index}"
+def write_input(plan: Plan, index: int, failure: str) -> None:
+    """Write the files of an input to a folder below `plan.out`, with the command that repeats it."""
+    target = plan.target_of(index)
+    folder = plan.out / f"{target.name}-{plan.seed}-{index}"
     folder.mkdir(parents=True, exist_ok=True)
-    command = f"python -m tests.fuzz --seed {seed} --only {index}"
+    command = f"python -m tests.fuzz --seed {plan.seed} --only {index}"
     (folder / "failure.txt").write_text(f"{command}\n\n{failure}\n", errors="backslashreplace")
-    case = target.make(rng_of(seed, index))
+    case = target.make(rng_of(plan.seed, index))
     (folder / "input.txt").write_text(case.note + "\n", errors="backslashreplace")
     for name, content in case.files.items():
         (folder / name.replace("/", "_")[:100]).write_bytes(content)
