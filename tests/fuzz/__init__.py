@@ -6,9 +6,11 @@
     shards.py       what holds for every shard, and its ways of reading compared with each other
     tar_writer.py   tars of every flavour, by hand where `tarfile` writes none
     tars.py         target: tars against `tarfile`
+    tar_damage.py   damaged tars and their neighbours
     sidecars.py     target: JSON members against `json`
     arrow_values.py columns of every Arrow type with its extremes
     parquets.py     target: Parquet files against DuckDB
+    parquet_damage.py   damaged Parquet files and their other row groups
     pictures.py     images of every format and mode
     images.py       target: decoding against Pillow and OpenCV
     captions.py     target: tokens against open_clip

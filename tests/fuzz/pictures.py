@@ -46,7 +46,6 @@ NOT_READ = (
     "MSP",
     "XBM",
     "EPS",
-    "PDF",
     "QOI",
 )
 
@@ -270,6 +269,7 @@ def _foreign(rng: Random) -> Picture:
     except (OSError, KeyError):
         pages = (
             b"<html>404</html>",
+            b"%PDF-1.4",
             b"<svg xmlns='http://www.w3.org/2000/svg'/>",
             b"x",
             b"\0\0\0\x18ftypheic" + bytes(99),

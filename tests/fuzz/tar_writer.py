@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import tarfile
+import zlib
 from dataclasses import dataclass, field
 from random import Random
 
@@ -79,6 +82,31 @@ def signed(header: bytearray) -> bytearray:
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header)
     return header
+
+
+def filled(rng: Random) -> bytes:
+    """Bytes of a size around whole blocks."""
+    return rng.randbytes(rng.choice((0, 1, 511, 512, 513, 1024, rng.randint(1, 9000))))
+
+
+def gzipped(rng: Random, data: bytes) -> bytes:
+    """`data` as one member of a gzip file, with a name or without."""
+    file = io.BytesIO()
+    with gzip.GzipFile(
+        rng.choice(("", "x.tar")), "wb", rng.choice((1, 6, 9)), file, mtime=0
+    ) as out:
+        out.write(data)
+    return file.getvalue()
+
+
+def unpacked(data: bytes) -> bytes:
+    """All gzip members at the front of `data`."""
+    plain = b""
+    while data[:2] == b"\x1f\x8b":
+        stream = zlib.decompressobj(31)
+        plain += stream.decompress(data)
+        data = stream.unused_data
+    return plain
 
 
 def _fits_ustar(name: str) -> bool:
