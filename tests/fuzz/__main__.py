@@ -9,11 +9,12 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.fuzz.report import Report
 from tests.fuzz.targets import TARGETS, target_of
-from tests.fuzz.worker import Plan, results
+from tests.fuzz.worker import Plan, Result, results
 
 
 def main() -> int:
@@ -29,16 +30,27 @@ def main() -> int:
         if not asked.targets or target_of(index).name in asked.targets
     ]
     report, started = Report(), time.monotonic()
-    for result in results(plan, indexes, asked.workers):
+    done = results(plan, indexes, asked.workers)
+    while (result := _next(done)) is not None:
         report.add(result)
         if asked.only is not None:
             _say(f"{result.target}: {result.note!r}\n{result.failure or 'fine'}\n{result.detail}")
     for line in report.lines(asked.seed):
         _say(line)
-    _say(f"{len(indexes)} inputs of seed {asked.seed} in {time.monotonic() - started:.0f} s")
+    _say(
+        f"{report.inputs} of {len(indexes)} inputs of seed {asked.seed} in {time.monotonic() - started:.0f} s"
+    )
     if report.failures:
         _say(f"{report.failures} failed; they are in {out}")
     return 1 if report.failures else 0
+
+
+def _next(done: Iterator[Result]) -> Result | None:
+    """The next result; None at the end, or when the user wants to see no more."""
+    try:
+        return next(done, None)
+    except KeyboardInterrupt:
+        return None
 
 
 def _arguments() -> argparse.Namespace:

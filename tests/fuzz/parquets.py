@@ -108,7 +108,7 @@ def _table(rng: Random, rows: int) -> Table:
         for _ in range(2):
             table.add("twice", arrow_values.column(rng, rows))
     if rng.random() < 0.03:
-        table.add("text", table.columns[1])
+        table.add(table.names[1], table.columns[1])
         table.fault = ShardFault.MISTYPED_COLUMN
     order = rng.sample(range(len(table.names)), len(table.names))
     table.names = [table.names[at] for at in order]

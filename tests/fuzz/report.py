@@ -28,6 +28,11 @@ class Report:
             self._failed[result.target, result.failure].append(result)
 
     @property
+    def inputs(self) -> int:
+        """Inputs that have a result."""
+        return sum(map(len, self._by_target.values()))
+
+    @property
     def failures(self) -> int:
         """Inputs that failed."""
         return sum(map(len, self._failed.values()))

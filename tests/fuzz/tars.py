@@ -155,6 +155,8 @@ def _packed(rng: Random, tar: Tar) -> tuple[bytes, str]:
     """The bytes of a shard: plain, or in gzip of one or several members; sometimes with bytes after the end."""
     data = bytes(tar.data)
     tail = rng.choice((b"", b"", b"", b"\r\n", rng.randbytes(100), bytes(1000)))
+    if not tar.members:
+        tail = b""  # zeros and then something else are no tar
     if rng.random() < 0.65:
         return data + tail, "tar"
     at = rng.randrange(len(data) + 1)
