@@ -195,7 +195,10 @@ def _written(rng: Random, table: pa.Table) -> tuple[bytes, str]:
 
 def _by_duckdb(table: Table) -> tuple[bytes, str]:
     """The file that DuckDB writes of the plain columns: another writer."""
-    texts = [text and text.decode("utf-8", "replace").replace("\0", "") for text in table.texts]
+    texts = [
+        None if text is None else text.decode("utf-8", "replace").replace("\0", "")
+        for text in table.texts
+    ]
     table.texts = [None if text is None else text.encode() for text in texts]
     table.names, table.columns, table.plain, table.fault = ["image", "text"], [], [], None
     table.columns = [pa.array(table.images, pa.binary()), pa.array(texts, pa.string())]
