@@ -1,0 +1,26 @@
+"""A fuzzer of everything that reads what strangers wrote: `python -m tests.fuzz --inputs 10000 --seed 1`.
+
+    case.py         an input and its check; the error for a promise that does not hold
+    mutate.py       damage: flips, cuts, splices, insertions, lengths at their extremes
+    odd_text.py     strings and names of every script
+    shards.py       what holds for every shard, and its ways of reading compared with each other
+    tar_writer.py   tars of every flavour, by hand where `tarfile` writes none
+    tars.py         target: tars against `tarfile`
+    tar_damage.py   damaged tars and their neighbours
+    sidecars.py     target: JSON members against `json`
+    arrow_values.py columns of every Arrow type with its extremes
+    parquets.py     target: Parquet files against DuckDB
+    parquet_damage.py   damaged Parquet files and their other row groups
+    pictures.py     images of every format and mode
+    images.py       target: decoding against Pillow and OpenCV
+    captions.py     target: tokens against open_clip
+    uid_lists.py    target: uid lists against numpy
+    recipes.py      target: TOML and `--set`
+    networks.py     target: network folders
+    folders.py      target: listings and class folders against `os.walk`
+    targets.py      all targets and their shares
+    worker.py       forked processes under limits of time and memory
+    report.py       the table, and the folders of inputs that failed
+
+An input is a function of seed and index alone. Half of the inputs are valid and odd, half are damaged.
+"""

@@ -1,0 +1,38 @@
+"""All targets, and which of them an input belongs to."""
+
+from __future__ import annotations
+
+from tests.fuzz import (
+    captions,
+    folders,
+    images,
+    networks,
+    parquets,
+    recipes,
+    sidecars,
+    tars,
+    uid_lists,
+)
+from tests.fuzz.case import Target
+
+TARGETS: tuple[Target, ...] = tuple(
+    part.TARGET
+    for part in (
+        tars,
+        parquets,
+        images,
+        sidecars,
+        captions,
+        uid_lists,
+        recipes,
+        networks,
+        folders,
+    )
+)
+
+_ROUND = tuple(target for target in TARGETS for _ in range(target.share))
+
+
+def target_of(index: int) -> Target:
+    """The target of the input `index`."""
+    return _ROUND[index % len(_ROUND)]

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.case import Case, PromiseError, Target, rng_of
+from tests.fuzz.worker import Plan, Result, results
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_a_thousand_inputs_of_all_kinds_break_no_promise(tmp_path):
+    # A process of its own: its workers are forked, and this one may have run torch's threads already.
+    command = [
+        sys.executable,
+        "-m",
+        "tests.fuzz",
+        "--inputs",
+        "1000",
+        "--seed",
+        "1",
+        "--out",
+        str(tmp_path),
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=550, check=False
+    )
+    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_inputs_in_any_order():
+    script = (
+        "import hashlib, sys; from tests.fuzz.case import rng_of; from tests.fuzz.targets import target_of\n"
+        "for index in map(int, sys.argv[1:]):\n"
+        "    case = target_of(index).make(rng_of(5, index))\n"
+        "    print(index, hashlib.sha256(repr((case.note, sorted(case.files.items()))).encode()).hexdigest())\n"
+    )
+
+    def made(indexes: list[int]) -> list[str]:
+        command = [sys.executable, "-c", script, *map(str, indexes)]
+        return sorted(
+            subprocess.run(
+                command, cwd=ROOT, capture_output=True, text=True, check=True
+            ).stdout.split("\n")
+        )
+
+    indexes = list(range(44))
+    assert made(indexes) == made(indexes[::-1])
+
+
+def fuzzed(tmp_path: Path, check, *, inputs: int = 3, hangs_s: float = 60) -> list[Result]:
+    """The results of inputs that are all checked so, in one worker."""
+
+    def make(rng):
+        note = f"{rng.random()}"
+        return Case(valid=True, note=note, files={"a/b": note.encode()}, check=check)
+
+    plan = Plan(seed=1, out=tmp_path, target_of=lambda _: Target("odd", 1, make), hangs_s=hangs_s)
+    return sorted(results(plan, range(inputs), 1), key=lambda result: result.index)
+
+
+def only_on_the_second(tmp_path: Path, what):
+    """A check that does `what` when it is called for the second time."""
+    marks = tmp_path / "marks"
+    marks.touch()
+
+    def check(folder: Path) -> Counter[str]:
+        del folder
+        with marks.open("a") as file:
+            file.write("x")
+        if marks.stat().st_size == 2:
+            what()
+        return Counter(["ok"])
+
+    return check
+
+
+def promise_breaks():
+    raise PromiseError("a promise: of a kind")
+
+
+@pytest.mark.parametrize(
+    ("what", "failure"),
+    [
+        (promise_breaks, "a promise"),
+        (lambda: {}["x"], "KeyError outside the product"),
+        (lambda: os.kill(os.getpid(), 9), "died: SIGKILL"),
+        (lambda: os._exit(3), "died: exit 3"),
+        (lambda: time.sleep(100), "hangs: no result after 3 s"),
+        (lambda: bytearray(2**29).count(1), "memory: one input takes too much"),
+        (lambda: bytes(2**33), "MemoryError outside the product"),
+    ],
+)
+def test_an_input_that_fails_in_any_way_is_named_and_written_and_the_next_ones_go_on(
+    tmp_path, what, failure
+):
+    found = fuzzed(
+        tmp_path, only_on_the_second(tmp_path, what), hangs_s=3 if "hangs" in failure else 60
+    )
+    assert [result.failure for result in found] == [None, failure, None]
+    assert "--seed 1 --only 1\n" in (tmp_path / "odd-1-1" / "failure.txt").read_text()
+    assert (tmp_path / "odd-1-1" / "a_b").read_text() == str(rng_of(1, 1).random())
+
+
+def test_an_input_that_computes_too_long_is_slow(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.fuzz.worker.MOST_CPU_S", 0.2)
+
+    def compute():
+        end = time.process_time() + 0.4
+        while time.process_time() < end:
+            pass
+
+    assert [
+        result.failure for result in fuzzed(tmp_path, only_on_the_second(tmp_path, compute))
+    ] == [None, "slow", None]

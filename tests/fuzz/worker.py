@@ -1,0 +1,241 @@
+"""Inputs are made and checked in forked processes that may die: under limits of time and memory, and replaced."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import resource
+import shutil
+import signal
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+import dfn_ray
+from tests.fuzz.case import PromiseError, Target, rng_of
+
+MOST_CPU_S = 5.0
+"""Of one input, with its children. In CPU time, so that a busy machine changes nothing."""
+_MOST_GROWTH_BYTES = 320 * 2**20
+"""Beyond what the worker held when it began to check an input of some MiB at most; an image is at most 16 megapixels."""
+_MOST_KEPT_BYTES = 256 * 2**20
+"""That a worker may hold more than after its first inputs."""
+_WARM_INPUTS = 60
+_ADDRESS_BYTES = 3 * 2**30
+"""That a worker may map beyond what it was forked with."""
+_INPUTS_OF_WORKER = 2000
+_PRODUCT = Path(dfn_ray.__file__).parent
+_FORK = multiprocessing.get_context("fork")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Which inputs there are, and where those that fail are written."""
+
+    seed: int
+    out: Path
+    target_of: Callable[[int], Target]
+    """The kind of an input by its index."""
+    hangs_s: float = 120.0
+    """By the clock: an input that sleeps or runs longer is killed. Far beyond MOST_CPU_S, for busy machines."""
+
+
+@dataclass(kw_only=True)
+class Result:
+    """What became of one input."""
+
+    index: int
+    target: str
+    valid: bool = True
+    note: str = ""
+    cpu_s: float = 0.0
+    growth_bytes: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    failure: str | None = None
+    """The kind of failure."""
+    detail: str = ""
+
+
+def results(plan: Plan, indexes: Sequence[int], workers: int) -> Iterator[Result]:
+    """The result of each input, in the order in which they end; inputs that fail are written below `plan.out`."""
+    pending = list(reversed(indexes))
+    pool = [_Worker(plan) for _ in range(min(workers, len(indexes)))]
+    for worker in pool:
+        worker.give(pending.pop())
+    try:
+        while any(worker.index is not None for worker in pool):
+            wait([worker.end for worker in pool if worker.index is not None], timeout=1)
+            for place, worker in enumerate(pool):
+                result = worker.result()
+                if result is None:
+                    continue
+                yield result
+                if worker.is_spent:
+                    worker.stop()
+                    pool[place] = _Worker(plan)
+                if pending:
+                    pool[place].give(pending.pop())
+    finally:
+        for worker in pool:
+            worker.stop()
+
+
+class _Worker:
+    """A forked process that is handed one input at a time."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.end, other = _FORK.Pipe()
+        self._plan = plan
+        self._process = _FORK.Process(target=_work, args=(other, plan), daemon=True)
+        self._process.start()
+        other.close()
+        self.index: int | None = None
+        self._since = 0.0
+        self._given = 0
+        self._dead = False
+
+    @property
+    def is_spent(self) -> bool:
+        """True once it died, or after so many inputs that a new one should take over."""
+        return self._dead or self._given >= _INPUTS_OF_WORKER
+
+    def give(self, index: int) -> None:
+        """Hand out an input."""
+        self.index, self._since = index, time.monotonic()
+        self._given += 1
+        self.end.send(index)
+
+    def result(self) -> Result | None:
+        """The result of the input it has, None while there is none."""
+        if self.index is None:
+            return None
+        try:
+            if self.end.poll():
+                self.index, result = None, self.end.recv()
+                return result
+        except (EOFError, ConnectionResetError):
+            self._process.join(10)
+            code = self._process.exitcode or 0
+            why = signal.Signals(-code).name if code < 0 else f"exit {code}"
+            return self._lost(f"died: {why}")
+        if time.monotonic() - self._since > self._plan.hangs_s:
+            return self._lost(f"hangs: no result after {self._plan.hangs_s:.0f} s")
+        return None
+
+    def _lost(self, failure: str) -> Result:
+        assert self.index is not None
+        index, self.index, self._dead = self.index, None, True
+        self.stop()
+        writer = _FORK.Process(target=write_input, args=(self._plan, index, failure))
+        writer.start()
+        writer.join(self._plan.hangs_s)
+        writer.kill()
+        return Result(index=index, target=self._plan.target_of(index).name, failure=failure)
+
+    def stop(self) -> None:
+        """End the process."""
+        self.end.close()
+        self._process.kill()
+        self._process.join()
+
+
+def _work(end: Connection, plan: Plan) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    limit = _status("VmSize") + _ADDRESS_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    warm = None
+    for count in range(_INPUTS_OF_WORKER):
+        try:
+            index = end.recv()
+        except EOFError:
+            return
+        result = checked(plan, index)
+        if count >= _WARM_INPUTS:
+            gc.collect()
+            held = _status("VmRSS")
+            warm = warm or held
+            if held - warm > _MOST_KEPT_BYTES and result.failure is None:
+                result.failure = f"memory: a worker keeps {(held - warm) >> 20} MiB"
+        end.send(result)
+
+
+def checked(plan: Plan, index: int) -> Result:
+    """The result of one input, in this process."""
+    target = plan.target_of(index)
+    result = Result(index=index, target=target.name)
+    try:
+        case = target.make(rng_of(plan.seed, index))
+    except Exception:  # noqa: BLE001  recorded: the fuzzer itself is wrong
+        result.failure, result.detail = "the generator failed", traceback.format_exc()
+        return result
+    result.valid, result.note = case.valid, case.note
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    before = _begin_peak()
+    started = _cpu_s()
+    try:
+        result.outcomes = case.check(folder)
+    except PromiseError as error:
+        result.failure, result.detail = str(error).partition(":")[0], traceback.format_exc()
+    except BaseException as error:  # noqa: BLE001  recorded: this escaped the product
+        result.failure, result.detail = _escaped(error), traceback.format_exc()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    result.cpu_s = _cpu_s() - started
+    result.growth_bytes = max(0, _status("VmHWM") - before)
+    if result.failure is None and result.cpu_s > MOST_CPU_S:
+        result.failure = "slow"
+        result.detail = f"{result.cpu_s:.1f} s of CPU time, the limit is {MOST_CPU_S} s"
+    if result.failure is None and result.growth_bytes > _MOST_GROWTH_BYTES:
+        result.failure = "memory: one input takes too much"
+        result.detail = f"{result.growth_bytes >> 20} MiB, the limit is {_MOST_GROWTH_BYTES >> 20}"
+    if result.failure is not None:
+        write_input(plan, index, f"{result.failure}\n\n{result.detail}")
+    return result
+
+
+def write_input(plan: Plan, index: int, failure: str) -> None:
+    """Write the files of an input to a folder below `plan.out`, with the command that repeats it."""
+    target = plan.target_of(index)
+    folder = plan.out / f"{target.name}-{plan.seed}-{index}"
+    folder.mkdir(parents=True, exist_ok=True)
+    command = f"python -m tests.fuzz --seed {plan.seed} --only {index}"
+    (folder / "failure.txt").write_text(f"{command}\n\n{failure}\n", errors="backslashreplace")
+    case = target.make(rng_of(plan.seed, index))
+    (folder / "input.txt").write_text(case.note + "\n", errors="backslashreplace")
+    for name, content in case.files.items():
+        (folder / name.replace("/", "_")[:100]).write_bytes(content)
+
+
+def _escaped(error: BaseException) -> str:
+    """The kind of an exception that escaped: its name and where in the product it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(_PRODUCT)]
+    if not own:
+        return f"{type(error).__name__} outside the product"
+    place = Path(own[-1].filename).relative_to(_PRODUCT)
+    return f"{type(error).__name__} escaped {place}, {own[-1].name}"
+
+
+def _begin_peak() -> int:
+    """Let the kernel forget this process's peak; what it holds now, in bytes."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def _status(name: str) -> int:
+    """A size of this process out of /proc, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise KeyError(name)
+
+
+def _cpu_s() -> float:
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
