@@ -15,7 +15,7 @@ from ray.exceptions import RayError
 
 from dfn_ray.clip.network import FrozenNetwork
 from dfn_ray.config import Recipe, recipe_values
-from dfn_ray.errors import ErrorBudgetExceeded, IncompleteRun, NoProgress, StorageError, last_line
+from dfn_ray.errors import IncompleteRun, NoProgress, StorageError, last_line
 from dfn_ray.filtering import stream
 from dfn_ray.filtering.bounds import EVERYTHING, NOTHING, Bounds
 from dfn_ray.filtering.calibrate import bounds_from_scores, calibration_work
@@ -29,6 +29,7 @@ from dfn_ray.filtering.unread import closing_cell, killers, stop_for, wait_befor
 from dfn_ray.flow.capacity import lack, scoring_needed, telling_lacks
 from dfn_ray.flow.cells import Unread
 from dfn_ray.flow.datasets import Work, connect, share
+from dfn_ray.flow.error_limits import ErrorLimits
 from dfn_ray.flow.fingerprint import with_threads
 from dfn_ray.flow.metrics import PoolMetrics, run_label
 from dfn_ray.flow.prepare import NetworkInputs, Preparation, prepare
@@ -291,26 +292,15 @@ def _committer(job: ScoringJob, bounds: Bounds) -> Committer:
 
 def _judge(job: ScoringJob, *, final: bool = False) -> None:
     """Raise ErrorBudgetExceeded when more samples or shards are bad than the recipe allows."""
-    limits, ledger = job.recipe.execution, job.ledger
-    # Of all shards, not of those read so far: missing ones are done at once, and would look like all there is.
-    if len(ledger.faults) > limits.max_bad_shard_fraction * len(job.shards):
-        shard, (fault, detail) = next(iter(ledger.faults.items()))
-        raise ErrorBudgetExceeded(
-            f"{len(ledger.faults):,} of {len(job.shards):,} shards are bad, e.g. {shard}: {fault.value}"
-            f"{f' ({detail})' if detail else ''}; execution.max_bad_shard_fraction allows "
-            f"{limits.max_bad_shard_fraction:.0%}"
-        )
-    samples = sum(ledger.counts.values())
-    if not final and samples < limits.budget_after_samples:
-        return
-    failed = {k: n for k, n in ledger.counts.items() if k.startswith("failed/") and n}
-    if sum(failed.values()) > limits.max_failed_fraction * samples:
-        worst = max(failed, key=lambda key: failed[key])
-        raise ErrorBudgetExceeded(
-            f"{sum(failed.values()):,} of {samples:,} samples failed, most of them by "
-            f"{worst.partition('/')[2]} ({failed[worst]:,}); execution.max_failed_fraction allows "
-            f"{limits.max_failed_fraction:.0%}. Look with dfn-ray inspect; if the pool is like that, raise it"
-        )
+    execution, ledger = job.recipe.execution, job.ledger
+    limits = ErrorLimits(
+        max_failed_fraction=execution.max_failed_fraction,
+        max_bad_shard_fraction=execution.max_bad_shard_fraction,
+        section="execution.",
+    )
+    limits.judge_shards(ledger.faults, len(job.shards))
+    if final or sum(ledger.counts.values()) >= execution.budget_after_samples:
+        limits.judge_samples(ledger.counts)
 
 
 def _judge_budget(job: ScoringJob) -> None:

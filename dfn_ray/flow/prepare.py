@@ -9,13 +9,13 @@ import pyarrow as pa
 
 from dfn_ray.clip.decode import decode_images
 from dfn_ray.clip.text import tokenize
-from dfn_ray.clip.tokenizer import TokenizerSpec
+from dfn_ray.clip.tokenizer import TokenizerSpec, cut_captions
 from dfn_ray.clip.transform import ImageTransform
 from dfn_ray.config import Decode, Rules
 from dfn_ray.flow.cells import Cell, array_column
 from dfn_ray.flow.rules import SizeRule, reject_caption
 from dfn_ray.flow.statuses import mark, open_rows
-from dfn_ray.schema import SIZE_FIELDS
+from dfn_ray.schema import SIZE_FIELDS, Note
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ def prepare(cell: Cell, *, preparation: Preparation) -> Cell:
         columns[pixels_column(index)] = array_column(pixels if passed.all() else pixels[passed])
     for index, tokenizer in enumerate(preparation.tokenizers):
         columns[tokens_column(index)] = array_column(tokenize(tokenizer, captions))
-    chunk = cell.chunk.with_notes(decoded.notes)
+    notes = {**decoded.notes, Note.CAPTION_CUT.value: cut_captions(captions)}
+    chunk = cell.chunk.with_notes(notes)
     return replace(cell, chunk=chunk, samples=samples, inputs=pa.table(columns))
 
 

@@ -53,7 +53,7 @@ def _examine_cluster(
     networks: Sequence[FrozenNetwork],
 ) -> Iterator[Finding]:
     nodes = alive_nodes()
-    shard = next((shard.uri for shard in shards if shard.fault is None), None)
+    shard = next((shard.opened_at for shard in shards if shard.fault is None), None)
     if recipe.pool.format == "folder":
         shard = None  # a folder is no file that could be opened
     with probing(recipe.run_uri) as probe:
