@@ -29,6 +29,8 @@ _STATES_EARLY_END = frozenset({"JPEG", "MPO", "PNG", "GIF"})
 _JPEG_BLANK = frozenset({127, 128})
 """What libjpeg gives for blocks that it has no data for, in every colour space."""
 
+_JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
+
 _STRIP_ROWS = 64
 
 
@@ -79,9 +81,25 @@ def _what_is_there(data: bytes | memoryview) -> Image.Image | None:
         if image.format in ("JPEG", "MPO"):  # libjpeg also fills in by itself
             bands = [band.getextrema() for band in image.split()]
             blank = blank or all(low == high and low in _JPEG_BLANK for low, high in bands)
+            blank = blank or _first_block_is_invented(data)
     except DECODER_ERRORS:
         return None
     return None if blank else image
+
+
+def _first_block_is_invented(data: bytes | memoryview) -> bool:
+    """Whether not even the first block of a JPEG of one scan is in the file: it then follows from what is put behind the end.
+
+    libjpeg reads on in zeros where the data end, so that the first blocks hold pixels of no picture.
+    """
+    content = bytes(data)
+    if content.count(_JPEG_SCAN) != 1:
+        return False
+    first, second = (
+        np.asarray(_load_leniently(content + tail * 2048 + _JPEG_END))[:8, :8]
+        for tail in (b"\x00", b"\xaa")
+    )
+    return not np.array_equal(first, second)
 
 
 def _agree_somewhere(one: Image.Image, other: Image.Image) -> bool:
