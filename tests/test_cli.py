@@ -67,12 +67,13 @@ def test_a_dry_run_refuses_what_the_run_would_refuse_at_once(recipe, capsys, tmp
     (tmp_path / "mine" / "notes.txt").write_bytes(b"x")
     stored = tmp_path / "stored"
     loaded = load_recipe(recipe)
+    shards = list_shards(loaded.pool)
     start_run(
         str(stored),
         kind="filter",
         recipe=recipe_values(loaded),
-        fingerprint=settings_fingerprint(loaded),
-        listing=listing_table(list_shards(loaded.pool)),
+        fingerprint=settings_fingerprint(loaded, shards),
+        listing=listing_table(shards),
     )
     assert run(["filter", str(recipe), "--dry-run", "--set", f"run_uri={stored}"]) == 0
     for changes, named in (

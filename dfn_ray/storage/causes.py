@@ -56,6 +56,14 @@ class RefusalError(OSError):
         self.retry_after_s = retry_after_s
 
 
+class AbsentFileError(FileNotFoundError):
+    """A web server's answer that nothing is at a URL; `status` is 404 or 410."""
+
+    def __init__(self, url: str, status: int) -> None:
+        super().__init__(url)
+        self.status = status
+
+
 _CLIENTS = frozenset(
     {
         "adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "http", "httpcore", "httpx",

@@ -24,7 +24,7 @@ from fsspec.implementations.http import HTTPFileSystem
 
 from dfn_ray.errors import ShardChangedError
 from dfn_ray.storage import retries
-from dfn_ray.storage.causes import RefusalError, Verdict, attempts_for, of_status
+from dfn_ray.storage.causes import AbsentFileError, RefusalError, Verdict, attempts_for, of_status
 from dfn_ray.storage.filesystems import READ_AHEAD_BYTES
 from dfn_ray.storage.remote import RemoteFile
 from dfn_ray.storage.store import plain_etag
@@ -291,7 +291,7 @@ def _require(holds: bool, answer: ClientResponse) -> None:
 def _refusal(answer: ClientResponse, url: str) -> OSError:
     verdict = of_status(answer.status)
     if verdict is Verdict.MISSING:
-        return FileNotFoundError(url)
+        return AbsentFileError(url, answer.status)
     after = answer.headers.get("Retry-After", "").strip()
     return RefusalError(
         f"{answer.status} {answer.reason}",

@@ -129,7 +129,8 @@ def explained(
     ):
         return RefusalError(
             f"{place} cannot be reached; check AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the network",
-            Verdict.FINAL,
+            # Where it has answered before, more than one attempt was made: the address is right then.
+            Verdict.ACCESS if attempts == 1 else Verdict.PASSING,
         )
     if attempts > 1:
         why = f"{method} failed {attempts} times, at last with {_said(error)} at {place}"

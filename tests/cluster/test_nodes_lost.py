@@ -86,6 +86,7 @@ def trial(recipe, undisturbed, notes, monkeypatch, tmp_path) -> Trial:
     return Trial(recipe(tmp_path / "disturbed"), undisturbed, notes, time.time())
 
 
+@pytest.mark.slow
 def test_a_killed_gpu_node_leaves_no_trace(cluster, trial):
     def kill() -> None:
         until(lambda: parts_of(trial.recipe) >= 3)

@@ -21,7 +21,7 @@ import pytest
 
 from dfn_ray import cli
 from dfn_ray.config import recipe_values
-from dfn_ray.errors import InputError
+from dfn_ray.errors import StorageAccessError
 from dfn_ray.filtering.export import export_webdataset
 from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.filtering.verify import verify_run
@@ -258,8 +258,8 @@ def test_a_stream_that_breaks_leaves_no_object(s3):
     assert store.read("list.npy") == b"abcd"
 
 
-def test_a_missing_bucket_is_told_before_anything_starts(s3, recipe):
-    with pytest.raises(InputError, match="no-such-bucket"):
+def test_a_missing_bucket_is_named_before_anything_starts(s3, recipe):
+    with pytest.raises(StorageAccessError, match="no-such-bucket"):
         list_shards(recipe("s3://no-such-bucket/*.tar").pool)
 
 

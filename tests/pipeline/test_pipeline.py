@@ -56,6 +56,7 @@ def values(tmp_path, network, pool):
     }
 
 
+@pytest.mark.slow
 def test_the_story_trains_on_each_arm_compares_them_and_repeats_nothing(
     local_ray, values, tmp_path
 ):
@@ -82,6 +83,7 @@ def test_the_story_trains_on_each_arm_compares_them_and_repeats_nothing(
     assert {path: path.stat().st_mtime_ns for path in story.rglob("*.safetensors")} == written
 
 
+@pytest.mark.slow
 def test_the_arm_of_rules_keeps_what_passes_them(local_ray, values, network):
     values |= {"arms": ["dfn", "rules"], "dfn": None, "rules": {"min_caption_words": 6}}
     values["filter"] = {**values["filter"], "networks": [{"model": f"local-dir:{network}"}]}

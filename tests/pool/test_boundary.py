@@ -238,7 +238,7 @@ def test_a_missing_shard_is_one_that_its_folder_no_longer_lists(tmp_path, on_dis
     with pytest.raises(StorageError, match="nothing confirms"):
         sniffed(absent_root, pool_of(absent_root))
     folder = Pool(uri=(str(tmp_path / "unmounted"),), format="folder")
-    with pytest.raises(StorageError, match="nothing confirms"):
+    with pytest.raises(StorageError, match="check that its disk is mounted"):
         list(iter_chunks(Shard(str(tmp_path / "unmounted/cat"), "cat", 5), folder))
 
 
