@@ -11,7 +11,7 @@ from fsspec.utils import get_protocol
 from dfn_ray.errors import DfnRayError, MissingFileError, ShardChangedError, StorageError
 from dfn_ray.pool.shard import Shard, ShardDamage
 from dfn_ray.schema import ShardFault
-from dfn_ray.storage import is_confirmed_missing, open_uri
+from dfn_ray.storage import is_confirmed_missing, open_uri, plain_etag
 
 _LISTED_FAULTS = {
     ShardFault.MISSING: "not in the listing of its folder",
@@ -143,7 +143,11 @@ def require_size(shard: Shard, found: int) -> None:
 
 
 def _require_version(shard: Shard, found: str | None) -> None:
-    if shard.version is not None and found is not None and _bare(found) != _bare(shard.version):
+    if (
+        shard.version is not None
+        and found is not None
+        and plain_etag(found) != plain_etag(shard.version)
+    ):
         raise changed(shard, f"listed with version {shard.version}, found with {found}")
 
 
@@ -152,11 +156,6 @@ def _version_of(file: Any) -> str | None:
     details = getattr(file, "details", None)
     found = details.get("ETag") if isinstance(details, dict) else None
     return getattr(file, "version", None) or found
-
-
-def _bare(version: str) -> str:
-    # Listings and answers to HEAD quote an ETag differently.
-    return version.removeprefix("W/").strip('"')
 
 
 def require_same(shard: Shard) -> None:

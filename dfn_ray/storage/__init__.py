@@ -27,7 +27,7 @@ from dfn_ray.storage.files import (
     version_of,
 )
 from dfn_ray.storage.filesystems import READ_AHEAD_BYTES, filesystem, is_local
-from dfn_ray.storage.store import File, Store
+from dfn_ray.storage.store import File, Store, plain_etag
 from dfn_ray.storage.walk import Folder, files_below, scan, walk
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "is_confirmed_missing",
     "is_local",
     "open_uri",
+    "plain_etag",
     "read_uri",
     "scan",
     "shared_environment",
