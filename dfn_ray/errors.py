@@ -128,3 +128,8 @@ def last_line(error: BaseException) -> str:
     """The line of an error that says what it is: the last one, below whatever traceback Ray put before it."""
     lines = own_words(error).strip().splitlines()
     return lines[-1] if lines else type(error).__name__
+
+
+def shortened(text: str, length: int = 80) -> str:
+    """A value for a message, cut to `length` characters."""
+    return text if len(text) <= length else f"{text[: length - 3]}..."

@@ -36,7 +36,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dfn_ray.errors import FingerprintError, IncompleteRun, InputError, RunTakenOver
+from dfn_ray.errors import FingerprintError, IncompleteRun, InputError, RunTakenOver, shortened
 from dfn_ray.relisting import relisted, resized, scored_sizes
 from dfn_ray.schema import Chunk, ShardFault
 from dfn_ray.storage import File, Store
@@ -183,6 +183,10 @@ class Ledger:
     def open_chunks(self, shard: str) -> Mapping[int, int]:
         """First row -> rows of the committed chunks of a shard that is not complete."""
         return self._open.get(shard, {})
+
+    def last_chunk(self, shard: str) -> int | None:
+        """First row of the committed chunk that ends an incomplete shard; None where that is not committed."""
+        return max(self._open[shard]) if shard in self._end else None
 
     def rows_in_front(self, shard: str) -> int | None:
         """Rows that the committed chunks of an incomplete shard hold; None where a chunk in front of others is absent."""
@@ -491,7 +495,7 @@ def differences(
             inner = f"{name}.{key}" if name else key
             yield from differences(old.get(key), new.get(key), inner, sides=sides)
     elif old != new:
-        yield f"{name}: {sides[0]} has {_short(old)}, {sides[1]} has {_short(new)}"
+        yield f"{name}: {sides[0]} has {shortened(json.dumps(old))}, {sides[1]} has {shortened(json.dumps(new))}"
 
 
 def naming(names: Sequence[str]) -> str:
@@ -527,8 +531,3 @@ def versions() -> dict[str, str]:
 
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

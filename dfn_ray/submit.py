@@ -220,9 +220,26 @@ def _connect(address: str) -> JobSubmissionClient:
             f"{address}: no Ray dashboard answers ({why}); is the cluster up, and its port 8265 forwarded to here "
             "(ray dashboard CLUSTER.yaml, kubectl port-forward)?"
         ) from None
-    # Ray takes these before the address that it is given, and would submit to another cluster.
-    os.environ["RAY_API_SERVER_ADDRESS"] = address
-    return JobSubmissionClient(address)
+    with _address_in_environment(address):
+        return JobSubmissionClient(address)
+
+
+@contextmanager
+def _address_in_environment(address: str) -> Iterator[None]:
+    """Sets RAY_API_SERVER_ADDRESS for a while.
+
+    Ray's client prefers this variable, and RAY_ADDRESS after it, to the address that it is given (ray 2.60).
+    """
+    name = "RAY_API_SERVER_ADDRESS"
+    before = os.environ.get(name)
+    os.environ[name] = address
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 @contextmanager

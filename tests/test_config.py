@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -86,6 +87,32 @@ def test_a_missing_or_broken_recipe_file_is_told(tmp_path):
     (tmp_path / "broken.toml").write_text("run_uri = ")
     with pytest.raises(RecipeError, match="not TOML"):
         load_recipe(tmp_path / "broken.toml")
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("name = 1979-05-27", " name: no setting takes a date or a time, got 1979-05-27"),
+        ("pool = {uri = [1979-05-27T07:32:00Z]}", r" pool\.uri\.0: no setting takes a date"),
+        ("pool = {uri = 07:32:00}", r" pool\.uri: no setting takes a date or a time, got 07:32"),
+        (f"pool = {'[' * 5000}", "nested too deeply"),
+        (f"pool = {'[' * 400}{']' * 400}", "."),
+        (f"pool = {{chunk_rows = {'1' * 5000}}}", "not TOML|pool: .{,200}$"),
+    ],
+    ids=["date", "timestamp", "time", "open brackets", "brackets", "digits"],
+)
+def test_values_that_toml_knows_and_recipes_do_not_are_mistakes_like_others(
+    tmp_path, setting, says
+):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(setting)
+    name, _, value = setting.partition(" = ")
+    for refused in (
+        partial(load_recipe, recipe),
+        partial(recipe_from, VALUES, [f"{name}={value}"]),
+    ):
+        with pytest.raises(RecipeError, match=says):
+            refused()
 
 
 def test_a_recipe_that_may_not_be_read_is_told(tmp_path, monkeypatch):

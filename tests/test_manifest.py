@@ -203,6 +203,18 @@ def test_the_rows_in_front_of_a_shards_end_are_known_unless_there_is_a_gap():
     assert ledger.rows_in_front("a.tar") == 8
 
 
+def test_the_last_chunk_of_a_shard_is_known_while_others_are_absent():
+    ledger = Ledger()
+    assert ledger.last_chunk("a.tar") is None
+    ledger.add("p", [chunk(4, 4)], {"scored": 4})
+    assert ledger.last_chunk("a.tar") is None
+    ledger.add("q", [chunk(8, 0, last=True)], {})
+    assert ledger.last_chunk("a.tar") == 8
+    ledger.add("r", [chunk(0, 4)], {"scored": 4})
+    assert ledger.is_complete("a.tar")
+    assert ledger.last_chunk("a.tar") is None
+
+
 def test_notes_are_summed_over_the_chunks_that_count():
     ledger = Ledger()
     noted = chunk(0, 4).with_notes({"caption_cut": 2})

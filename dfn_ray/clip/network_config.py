@@ -18,7 +18,7 @@ from open_clip.coca_model import MultimodalCfg
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from dfn_ray.errors import InputError
+from dfn_ray.errors import InputError, shortened
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -100,10 +100,10 @@ def read_network_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from None
     model_cfg = values.get("model_cfg") if isinstance(values, dict) else None
     if not isinstance(model_cfg, dict):
-        raise InputError(f"{path}: need a JSON object with model_cfg, got {_short(values)}")
+        raise InputError(f"{path}: need a JSON object with model_cfg, got {_json(values)}")
     for tower in ("text_cfg", "vision_cfg"):
         if not isinstance(model_cfg.get(tower), dict):
-            got = _short(model_cfg.get(tower))
+            got = _json(model_cfg.get(tower))
             raise InputError(f"{path}: model_cfg.{tower}: need an object, got {got}")
     preprocess_cfg = values.get("preprocess_cfg") or {}
     problems = [*_of_model(model_cfg), *_of_preprocess(preprocess_cfg)]
@@ -127,17 +127,17 @@ def _of_model(cfg: dict[str, Any]) -> list[str]:
         known |= set(inspect.signature(kind).parameters)
     known -= {"self", "cast_dtype"}
     for key in sorted(set(cfg) - known):
-        problems.append(f"model_cfg.{key}: open_clip knows no such key (it has {_short(cfg[key])})")
+        problems.append(f"model_cfg.{key}: open_clip knows no such key (it has {_json(cfg[key])})")
     if type(cfg.get("embed_dim")) is not int or not 0 < cfg["embed_dim"] <= _LARGEST_NUMBER:
         problems.append(
-            f"model_cfg.embed_dim: need a whole number > 0, got {_short(cfg.get('embed_dim'))}"
+            f"model_cfg.embed_dim: need a whole number > 0, got {_json(cfg.get('embed_dim'))}"
         )
     for key in _NUMBERS:
         if type(cfg.get(key)) not in (int, float, type(None)):
-            problems.append(f"model_cfg.{key}: need a number, got {_short(cfg[key])}")
+            problems.append(f"model_cfg.{key}: need a number, got {_json(cfg[key])}")
     for key in _SWITCHES:
         if key in cfg and not isinstance(cfg[key], bool):
-            problems.append(f"model_cfg.{key}: need true or false, got {_short(cfg[key])}")
+            problems.append(f"model_cfg.{key}: need true or false, got {_json(cfg[key])}")
     for tower, adapter in _TOWERS.items():
         if tower in cfg:
             problems += _validated(adapter, f"model_cfg.{tower}", cfg[tower])
@@ -153,16 +153,16 @@ def _of_preprocess(cfg: Any) -> list[str]:
         value = cfg.get(key)
         if isinstance(value, list) and len(value) not in (1, 3):
             problems.append(
-                f"preprocess_cfg.{key}: need one number or one for each of 3 channels, got {_short(value)}"
+                f"preprocess_cfg.{key}: need one number or one for each of 3 channels, got {_json(value)}"
             )
         elif key == "std" and value is not None and any(v <= 0 for v in _listed(value)):
-            problems.append(f"preprocess_cfg.std: need numbers > 0, got {_short(value)}")
+            problems.append(f"preprocess_cfg.std: need numbers > 0, got {_json(value)}")
     size = cfg.get("size")
     if size is not None and (
         len(_listed(size)) not in (1, 2)
         or not all(0 < v <= _LARGEST["size"] for v in _listed(size))
     ):
-        problems.append(f"preprocess_cfg.size: need pixels or [height, width], got {_short(size)}")
+        problems.append(f"preprocess_cfg.size: need pixels or [height, width], got {_json(size)}")
     if not 0 <= (cfg.get("fill_color") or 0) <= 255:
         problems.append(f"preprocess_cfg.fill_color: need 0 to 255, got {cfg['fill_color']}")
     return problems
@@ -174,7 +174,7 @@ def _validated(adapter: TypeAdapter[Any], place: str, values: Any) -> list[str]:
         adapter.validate_json(json.dumps(values))
     except ValidationError as error:
         return [
-            f"{'.'.join([place, *(str(part) for part in found['loc'][:1])])}: {found['msg']}, got {_short(found['input'])}"
+            f"{'.'.join([place, *(str(part) for part in found['loc'][:1])])}: {found['msg']}, got {_json(found['input'])}"
             for found in error.errors(include_url=False)
         ]
     return []
@@ -190,7 +190,7 @@ def _sizes(place: str, values: dict[str, Any]) -> list[str]:
             isinstance(item, int | float) and abs(item) > _LARGEST.get(key, _LARGEST_NUMBER)
             for item in _listed(value)
         ):
-            problems.append(f"{place}.{key}: larger than in any network: {_short(value)}")
+            problems.append(f"{place}.{key}: larger than in any network: {_json(value)}")
     return problems
 
 
@@ -210,6 +210,5 @@ def _listed(value: Any) -> list[Any]:
     return cast("list[Any]", value) if isinstance(value, list) else [value]
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 80 else text[:77] + "..."
+def _json(value: Any) -> str:
+    return shortened(json.dumps(value, default=str))

@@ -6,6 +6,7 @@ import difflib
 import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, time
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,10 +14,11 @@ from typing import Any, TypeVar
 import pydantic
 
 from dfn_ray.config.filtering import Pool, Recipe
-from dfn_ray.errors import RecipeError
+from dfn_ray.errors import RecipeError, shortened
 from dfn_ray.uris import normalised, secret_in
 
 R = TypeVar("R")
+_TOO_DEEP = "lists or tables are nested too deeply; no setting needs more than a few levels"
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = (), kind: type[R] = Recipe) -> R:
@@ -41,8 +43,10 @@ def parse_recipe(
     """The recipe that a TOML text describes, with overrides applied; `source` names it in errors."""
     try:
         values = tomllib.loads(text.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # not UTF-8, not TOML, or an integer of thousands of digits
         raise RecipeError([f"{source}: not TOML: {error}"]) from None
+    except RecursionError:
+        raise RecipeError([f"{source}: {_TOO_DEEP}"]) from None
     return recipe_from(values, overrides, kind)
 
 
@@ -50,13 +54,17 @@ def recipe_from(
     values: Mapping[str, Any], overrides: Sequence[str] = (), kind: type[R] = Recipe
 ) -> R:
     """The recipe that plain values (as TOML or JSON give them) describe, with overrides applied."""
-    merged = json.loads(json.dumps(values))
-    for override in overrides:
-        _apply(merged, override)
-    if problems := list(_secrets(merged)):
-        raise RecipeError(problems)
     try:
+        _require_no_dates(values)
+        merged = json.loads(json.dumps(values))
+        for override in overrides:
+            _apply(merged, override)
+        _require_no_dates(merged)
+        if problems := list(_secrets(merged)):
+            raise RecipeError(problems)
         return _adapter(kind).validate_python(_spelled_alike(merged))
+    except RecursionError:
+        raise RecipeError([_TOO_DEEP]) from None
     except pydantic.ValidationError as error:
         raise RecipeError([_problem(e, kind) for e in error.errors()]) from None
 
@@ -101,8 +109,10 @@ def _apply(values: dict[str, Any], override: str) -> None:
         return
     try:
         target[keys[-1]] = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:  # as in `parse_recipe`
         target[keys[-1]] = text
+    except RecursionError:
+        raise RecipeError([f"--set {name}: {_TOO_DEEP}"]) from None
 
 
 def _secrets(value: Any, name: str = "") -> Iterator[str]:
@@ -119,6 +129,19 @@ def _secrets(value: Any, name: str = "") -> Iterator[str]:
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _secrets(inner, f"{name}.{key}" if name else str(key))
+
+
+def _require_no_dates(value: Any, name: str = "") -> None:
+    """Raise RecipeError for a date or a time: TOML has types for them, no setting takes one."""
+    if isinstance(value, date | time):
+        raise RecipeError(
+            [f"{name}: no setting takes a date or a time, got {value}; put a string in quotes"]
+        )
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _require_no_dates(inner, f"{name}.{key}" if name else str(key))
 
 
 def _spelled_alike(value: Any) -> Any:
@@ -142,7 +165,7 @@ def _problem(error: Any, kind: type) -> str:
         return f"{where}: no such setting{_alike(str(error['loc'][-1]), kind)}"
     if error["type"] in ("missing", "missing_argument"):
         return f"{where}: missing"
-    return f"{where}: {error['msg'].lower()}, got {error['input']!r}"
+    return f"{where}: {error['msg'].lower()}, got {shortened(repr(error['input']))}"
 
 
 def _alike(name: str, kind: type) -> str:

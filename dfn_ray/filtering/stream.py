@@ -74,7 +74,11 @@ class Committed:
 def work_left(shards: Sequence[Shard], ledger: Ledger) -> list[Work]:
     """What is left to do of the shards: those that are not complete, without their committed chunks."""
     return [
-        Work(shard, skip=frozenset(ledger.open_chunks(shard.uri)))
+        Work(
+            shard,
+            skip=frozenset(ledger.open_chunks(shard.uri)),
+            last=ledger.last_chunk(shard.uri),
+        )
         for shard in shards
         if not ledger.is_complete(shard.uri)
     ]

@@ -62,6 +62,8 @@ class Work:
 
     shard: Shard
     skip: frozenset[int] = frozenset()
+    last: int | None = None
+    """First row of the chunk of `skip` that ends the shard, None where it is not among them."""
     first_rows: int | None = None
 
 
@@ -164,14 +166,10 @@ def read_items(
 
 def _read_shard(work: Work, *, pool: Pool, report: bool) -> Iterable[pa.Table]:
     try:
-        for chunk, samples in iter_chunks(work.shard, pool, skip=work.skip):
+        for chunk, samples in iter_chunks(work.shard, pool, skip=work.skip, last=work.last):
             yield pack([Cell(chunk=chunk, samples=samples)])
-            if chunk.last or chunk.first_row + chunk.rows >= (work.first_rows or math.inf):
+            if chunk.first_row + chunk.rows >= (work.first_rows or math.inf):
                 return
-        raise ShardChangedError(
-            f"{work.shard.uri}: chunks of it are committed behind which nothing is left; put the shard back that was "
-            "read before, or use another run_uri"
-        )
     except (StorageError, ShardChangedError) as error:
         if not report:
             raise

@@ -11,7 +11,7 @@ import warnings
 from dataclasses import dataclass
 from typing import IO, Any
 
-from dfn_ray.errors import InputError
+from dfn_ray.errors import InputError, shortened
 from dfn_ray.uids import UID_DTYPE
 
 MAGIC = b"\x93NUMPY"
@@ -92,7 +92,7 @@ def _npy_layout(file: IO[bytes], size: int, uri: str) -> Layout:
     big_endian = _byte_order(values["descr"], uri)
     shape = values["shape"]
     if not (isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)):
-        raise _refusal(uri, f"is a damaged .npy file, of shape {_short(shape)}")
+        raise _refusal(uri, f"is a damaged .npy file, of shape {shortened(repr(shape))}")
     if len(shape) != 1:
         raise _refusal(uri, f"is an array of shape {shape}, where one dimension is needed")
     offset = len(start) + length_bytes + length
@@ -117,7 +117,7 @@ def _header_values(header: bytes, uri: str) -> dict[str, Any]:
             uri, f"is a .npy file with a damaged header ({type(error).__name__})"
         ) from None
     if not isinstance(values, dict) or not {"descr", "fortran_order", "shape"} <= values.keys():
-        raise _refusal(uri, f"is a .npy file with a damaged header ({_short(values)})")
+        raise _refusal(uri, f"is a .npy file with a damaged header ({shortened(repr(values))})")
     return values
 
 
@@ -130,14 +130,11 @@ def _byte_order(descr: Any, uri: str) -> bool:
     types = [field[1] for field in fields if isinstance(field, tuple) and len(field) == 2]
     known = [text for text in types if text in ("<u8", ">u8")]
     if not len(fields) == len(known) == 2 or known[0] != known[1]:
-        raise _refusal(uri, f"is an array of {_short(descr)}, where pairs of u8 are needed")
+        raise _refusal(
+            uri, f"is an array of {shortened(repr(descr))}, where pairs of u8 are needed"
+        )
     return known[0] == ">u8"
 
 
 def _refusal(uri: str, what: str) -> InputError:
     return InputError(f"{uri}: {what}; {NEED}")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -24,6 +24,7 @@ from dfn_ray.pool.patterns import (
     has_wildcard,
     split_fixed,
     varies,
+    without_query,
 )
 from dfn_ray.pool.remarks import Listing, Remark, Remarks
 from dfn_ray.pool.shard import Shard
@@ -170,13 +171,13 @@ class _Survey:
         named: list[str] = []
         for member in expand_braces(rest):
             uri = f"{fixed}/{member}"
-            if has_wildcard(member):
+            if has_wildcard(without_query(uri)[len(fixed) :]):
                 root, glob = split_fixed(uri, path_exists)
                 if glob:
                     self._add_below(root, glob, fixed)
                 else:
                     self._add_as_written(uri, fixed)
-            elif "." in basename(uri):
+            elif "." in basename(without_query(uri)):
                 named.append(uri)
             else:
                 self._add_below(uri, "**", fixed)

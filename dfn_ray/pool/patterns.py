@@ -38,11 +38,17 @@ def split_fixed(pattern: str, exists: Callable[[str], bool]) -> tuple[str, str]:
 
     A name with `*?[{` in it counts as one that does not vary where `exists` says that the path up to it is there.
     """
-    names = pattern.split("/")
+    path = without_query(pattern)
+    names = path.split("/")
     for index, name in enumerate(names):
         if varies(name) and not exists("/".join(names[: index + 1])):
-            return "/".join(names[:index]), "/".join(names[index:])
+            return "/".join(names[:index]), "/".join(names[index:]) + pattern[len(path) :]
     return pattern, ""
+
+
+def without_query(uri: str) -> str:
+    """A URI without what a question mark begins over HTTP; elsewhere it is a wildcard."""
+    return uri.partition("?")[0] if uri.startswith(("http://", "https://")) else uri
 
 
 def varies(pattern: str) -> bool:

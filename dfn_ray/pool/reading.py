@@ -18,6 +18,7 @@ from dfn_ray.errors import DfnRayError, InputError, StorageError
 from dfn_ray.pool.chunking import Group, Wanted
 from dfn_ray.pool.examination import examine, verdict_on
 from dfn_ray.pool.groups import entered_at, format_of, groups_of
+from dfn_ray.pool.opened import changed
 from dfn_ray.pool.shard import Shard, ShardDamage
 from dfn_ray.pool.sniff import Format
 from dfn_ray.schema import Chunk, ShardFault
@@ -28,28 +29,37 @@ other uids, or fails them by other reasons; not for what only changes speed, mes
 
 
 def iter_chunks(
-    shard: Shard, pool: Pool, *, skip: Collection[int] = ()
+    shard: Shard, pool: Pool, *, skip: Collection[int] = (), last: int | None = None
 ) -> Iterator[tuple[Chunk, pa.Table]]:
     """The chunks of a shard, in order, each with its samples: columns of `SAMPLE_SCHEMA`, `Chunk.rows` rows.
 
     Chunk boundaries are a function of the shard's content, `pool.chunk_rows` and `pool.chunk_bytes`.
-    Chunks whose first row is in `skip` are passed without being yielded; of a tar only their headers are read. The
-    last chunk of a shard says so and carries what is wrong with the shard, without rows if it has none.
+    Chunks whose first row is in `skip` are passed without being yielded; of a tar only their headers are read. Where the
+    one that ends the shard is among them, `last` is its first row, and nothing behind it is read. Otherwise the last
+    chunk is yielded: it says so and carries what is wrong with the shard, without rows if it has none.
 
-    Raises StorageError when the store fails, ShardChangedError when the shard is not the one that was listed.
+    Raises StorageError when the store fails, ShardChangedError when the shard is not the one that was listed or does not
+    hold a chunk of `skip`.
     """
     wanted = Wanted(skip=frozenset(skip))
     row = passed_bytes = 0
+    to_pass = set(skip)
     try:
         for group in groups_of(shard, pool, wanted):
-            after = group.next_row
-            if group.first_row not in wanted.skip:
+            after, is_passed = group.next_row, group.first_row in to_pass
+            to_pass.discard(group.first_row)
+            if group.last or group.first_row == last:
+                _require_passed(shard, to_pass, ends_too_soon=is_passed and group.first_row != last)
+            if not is_passed:
                 yield group.finish(shard, pool, wanted)
+            if group.first_row == last:
+                return
             row, passed_bytes = after, passed_bytes + group.bytes_read
     except Exception as error:  # noqa: BLE001  recorded as the shard's fault, or raised again
         damage = _damage(error, shard, pool, wanted, row)
         end = Group(row, bytes_read=max(0, shard.size_bytes - passed_bytes))
         end.end(damage)
+        _require_passed(shard, to_pass, ends_too_soon=row in wanted.skip)
         yield end.finish(shard, pool, wanted)
 
 
@@ -138,6 +148,14 @@ def _require_content(error: Exception, shard: Shard) -> None:
         isinstance(error, OSError) and error.errno is not None
     ):  # pyarrow's for broken files have none
         raise StorageError(f"{shard.uri}: cannot read it: {error}") from error
+
+
+def _require_passed(shard: Shard, absent: Collection[int], *, ends_too_soon: bool) -> None:
+    """Raise ShardChangedError where a shard ends in front of chunks that were read of it before, or within them."""
+    if absent:
+        raise changed(shard, f"no chunk begins at row {min(absent):,} any more, where one did")
+    if ends_too_soon:
+        raise changed(shard, "it ends with a chunk behind which it went on before")
 
 
 def _said(error: str, signal: int) -> str:

@@ -146,7 +146,8 @@ class RowGroup:
     def _batches(self, names: Sequence[str], done: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
         """The rows from `done` on, of the named columns, with the ordinal of the first row of each batch.
 
-        Reads again from the start where batches must be smaller, or without a column of metadata that is too large.
+        Reads again from the start where batches must be smaller, or without a column of metadata that is too large or
+        that pyarrow passes over.
         """
         columns = self.opened.columns
         spared = {column.name for column in columns.metadata} - {columns.uid}
@@ -160,13 +161,23 @@ class RowGroup:
                         yield max(at, done), batch.slice(max(done - at, 0))
                         done = end
                     at = end
-                return
+                unread = [name for name in names if name in spared and at < self.rows and self._is_unread(name)]
+                if not unread:
+                    return
+                names = [name for name in names if name not in unread]
             except BatchTooLarge as error:
                 size = error.rows
             except PageTooLarge as error:
                 if error.column not in spared:
                     raise
                 names = [name for name in names if name != error.column]
+
+    def _is_unread(self, name: str) -> bool:
+        """True for a column of which pyarrow gives no row and no error, and ends all columns read beside it.
+
+        So pyarrow 26 does with some lists of booleans in data pages of version 2, which it wrote itself.
+        """
+        return not any(batch.num_rows for batch in self._pass([name], _BATCH_ROWS))
 
     def _first_batch_rows(self) -> int:
         """Rows per batch by what the footer states; the pages may ask for fewer."""

@@ -128,7 +128,8 @@ def _check_skipping(
         for chunk, table in zip(chunks, tables, strict=True)
         if chunk.first_row not in skip
     ]
-    again = list(iter_chunks(shard, pool, skip=skip))
+    last = chunks[-1].first_row if chunks[-1].first_row in skip else None
+    again = list(iter_chunks(shard, pool, skip=skip, last=last))
     require(
         [chunk for chunk, _ in again] == [chunk for chunk, _ in kept],
         "skipping changes chunks",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import threading
@@ -251,3 +252,22 @@ def test_a_head_that_has_just_started_is_waited_for(tmp_path, starting_head, cap
     monkeypatch.setattr("dfn_ray.submit.AGENT_WAIT_S", 0.3)
     assert run(command) == 2
     assert "No available agent" in capsys.readouterr().err
+
+
+def test_a_submit_goes_to_its_own_address_and_leaves_the_environment_as_it_was(
+    tmp_path, starting_head, monkeypatch
+):
+    """Ray's client would go to the one that the environment names."""
+    address, head = starting_head
+    head.refusals = 0
+    command = ["submit", "filter", str(recipe_file(tmp_path)), "--address", address, "--no-wait"]
+    names = {"RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"}
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    for changes in ({}, dict.fromkeys(names, "http://127.0.0.1:9")):
+        for name, value in changes.items():
+            monkeypatch.setenv(name, value)
+        head.submitted.clear()
+        assert run(command) == 0
+        assert len(head.submitted) == 1
+        assert {name: os.environ[name] for name in names & os.environ.keys()} == changes

@@ -33,6 +33,11 @@ class Readout:
     def boundaries(self) -> list[tuple[int, int]]:
         return [(chunk.first_row, chunk.rows) for chunk in self.chunks]
 
+    def skipping(self, *first_rows: int) -> dict[str, Any]:
+        """Arguments with which `read` passes these chunks, as a run does that has committed them."""
+        end = self.last.first_row
+        return {"skip": set(first_rows), "last": end if end in first_rows else None}
+
 
 @pytest.fixture(scope="session")
 def put():
@@ -50,11 +55,11 @@ def put():
 def read(put):
     """Reads a shard (or its bytes) with settings of `[pool]`, checking what holds for every shard."""
 
-    def read(source: bytes | Shard, *, skip=(), **settings: Any) -> Readout:
+    def read(source: bytes | Shard, *, skip=(), last=None, **settings: Any) -> Readout:
         shard = source if isinstance(source, Shard) else put(source)
         pool = Pool(uri=(shard.uri,), **settings)
         chunks, rows = [], []
-        for chunk, table in iter_chunks(shard, pool, skip=skip):
+        for chunk, table in iter_chunks(shard, pool, skip=skip, last=last):
             assert table.schema == SAMPLE_SCHEMA
             assert table.num_rows == chunk.rows
             assert table.column("row").to_pylist() == list(

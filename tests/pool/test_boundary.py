@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import gzip
 import io
+import itertools
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -283,6 +285,39 @@ def test_a_shard_of_another_size_than_listed_is_read_no_further(on_disk, name):
         list(iter_chunks(listed, pool_of(listed)))
     with pytest.raises(ShardChangedError, match=sizes):
         list(read_rows(listed, pool_of(listed), {0}))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_any_chunks_of_a_shard_can_be_passed_its_last_one_too(on_disk, name):
+    shard = on_disk(FORMATS[name], name)
+    chunks = [chunk for chunk, _ in iter_chunks(shard, pool_of(shard))]
+    firsts, end = [chunk.first_row for chunk in chunks], chunks[-1].first_row
+    assert len(chunks) > 3
+    for count in range(len(chunks) + 1):
+        for skip in itertools.combinations(firsts, count):
+            last = end if end in skip else None
+            found = [c for c, _ in iter_chunks(shard, pool_of(shard), skip=skip, last=last)]
+            assert found == [chunk for chunk in chunks if chunk.first_row not in skip]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_shard_without_a_chunk_that_was_read_of_it_gives_no_last_chunk(on_disk, name):
+    """Without a size or version in the listing, only what is committed shows that it changed."""
+    whole = replace(on_disk(FORMATS[name], name), size_bytes=0)
+    end = [chunk.first_row for chunk, _ in iter_chunks(whole, pool_of(whole))][-1]
+    longer = {end}  # committed as a chunk behind which there was more
+    moved = {0, end - 1}
+    for skip, last, says in (
+        (longer, None, "it ends with a chunk behind which it went on before"),
+        (moved, None, f"no chunk begins at row {end - 1} any more"),
+        ({end + 3}, end + 3, f"no chunk begins at row {end + 3} any more"),
+        ({end + 3, end + 6}, end + 6, f"no chunk begins at row {end + 3} any more"),
+    ):
+        found = []
+        rest = iter_chunks(whole, pool_of(whole), skip=skip, last=last)
+        with pytest.raises(ShardChangedError, match=says):
+            found.extend(chunk for chunk, _ in rest)
+        assert not any(chunk.last for chunk in found)
 
 
 @pytest.mark.parametrize("cut", [True, False], ids=["cut", "grown"])

@@ -198,6 +198,16 @@ def test_files_on_the_web_are_taken_at_their_word():
     ]
 
 
+@pytest.mark.parametrize("query", ["?download=true", "?in=a/b&n=1"])
+def test_a_question_mark_begins_a_query_on_the_web(query):
+    names = [f"{n}.tar{query}" for n in ("00000", "00001")]
+    (single,) = listed(f"https://example.invalid/pool/00000.tar{query}")
+    assert single.uri == f"https://example.invalid/pool/00000.tar{query}"
+    assert listed(f"https://example.invalid/pool/{{00000..00001}}.tar{query}") == [
+        Shard(f"https://example.invalid/pool/{name}", name, 0) for name in names
+    ]
+
+
 def test_planning_is_fast_and_small():
     store = fsspec.filesystem("memory")
     for number in range(5000):

@@ -81,6 +81,9 @@ def test_braces_stand_for_what_bash_makes_of_them():
         ("/d/br[1]ack/x/*.tar", "/d/br[1]ack", ("/d/br[1]ack/x", "*.tar")),
         ("/d/br[1]ack", "/d/br[1]ack", ("/d/br[1]ack", "")),
         ("/d/br[1]ack", "", ("/d", "br[1]ack")),
+        ("https://h/x/0.tar?download=true", "", ("https://h/x/0.tar?download=true", "")),
+        ("https://h/x/{0..1}.tar?in=a/b", "", ("https://h/x", "{0..1}.tar?in=a/b")),
+        ("s3://b/x/0?.tar", "", ("s3://b/x", "0?.tar")),
     ],
 )
 def test_a_pattern_begins_where_something_varies_that_does_not_exist_as_written(

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -26,6 +27,7 @@ from dfn_ray.errors import (
 from dfn_ray.manifest import open_run
 from dfn_ray.pool import list_shards
 from dfn_ray.testing.pools import TarBuilder, photo, uid_of
+from dfn_ray.testing.waiting import until
 from dfn_ray.training import fit as module
 from dfn_ray.training import stream as stream_module
 from dfn_ray.training.index import source_counts
@@ -135,13 +137,13 @@ def test_no_sample_comes_twice_in_a_pass_however_many_workers_go_on_with_it(
 
 
 def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint(local_ray, train_recipe):
-    recipe = train_recipe("samples_seen=1600")
+    recipe = train_recipe("samples_seen=3200")
     killed = threading.Thread(target=kill_a_worker, args=(recipe.run_uri, 320))
     killed.start()
     result = train(recipe)
     killed.join()
-    assert result["samples_seen"] == places_seen(recipe) == 1600
-    assert [line["samples_seen"] for line in steps_of(recipe)] == list(range(32, 1601, 32))
+    assert result["samples_seen"] == places_seen(recipe) == 3200
+    assert [line["samples_seen"] for line in steps_of(recipe)] == list(range(32, 3201, 32))
     generations = {
         line["generation"] for line in log_lines(open_run(recipe.run_uri)) if "generation" in line
     }
@@ -150,17 +152,15 @@ def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint(local_ray, tr
 
 def kill_a_worker(run_uri: str, after_samples: int) -> None:
     """Kill the training worker once the run has committed that much."""
-    while True:
-        time.sleep(0.1)
-        if not os.path.exists(f"{run_uri}/generation.json"):
-            continue
-        if latest_position(open_run(run_uri)).samples_seen < after_samples:
-            continue
-        # Of this process's own Ray: the machine may train something else.
-        for process in psutil.Process().children(recursive=True):
-            if "RayTrainWorker" in " ".join(process.cmdline()):
-                os.kill(process.pid, signal.SIGKILL)
-                return
+    until(partial(os.path.exists, f"{run_uri}/generation.json"))
+    until(lambda: latest_position(open_run(run_uri)).samples_seen >= after_samples)
+    # Of this process's own Ray, as the machine may train something else; the newest, as one of another test may be ending.
+    workers = [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if "RayTrainWorker" in " ".join(process.cmdline())
+    ]
+    max(workers, key=psutil.Process.create_time).kill()
 
 
 def test_a_recipe_that_gives_other_weights_is_refused_by_name(local_ray, train_recipe):
@@ -325,8 +325,8 @@ def test_images_that_fail_are_counted_once_over_restarts_and_judged(
     once = train(train_recipe(*settings, "max_failed_fraction=0.5", sources=sources))
     assert train(train_recipe(*settings, "max_failed_fraction=0.5", sources=sources)) == once
     interrupted = train_recipe(*settings, "max_failed_fraction=0.5", sources=sources, run="parts")
-    for until in (16, 48):
-        train(interrupted, until_samples=until)
+    for stop in (16, 48):
+        train(interrupted, until_samples=stop)
     assert train(interrupted)["failed"] == once["failed"]
     assert 36 <= once["failed"]["not_an_image"] <= 40
     lines = log_lines(open_run(interrupted.run_uri))
