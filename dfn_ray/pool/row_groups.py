@@ -67,11 +67,16 @@ class RowGroup:
                 raise
             yield from self._failed(first, done, error, rows)
             return
-        if done != self.rows:
-            raise ShardDamage(
-                ShardFault.UNREADABLE,
-                f"row group {self.number} holds {done:,} rows or more, the footer states {self.rows:,}",
-            )
+        if done == self.rows:
+            return
+        if not done and (unread := next(filter(self._is_unread, self.opened.columns.read), None)):
+            error = OSError(f"pyarrow reads no row of column {unread}")
+            yield from self._failed(first, done, error, rows)
+            return
+        raise ShardDamage(
+            ShardFault.UNREADABLE,
+            f"row group {self.number} holds {done:,} rows or more, the footer states {self.rows:,}",
+        )
 
     def _drafts_of(self, batch: pa.RecordBatch, first: int) -> Iterator[Draft]:
         columns, metadata = self.opened.columns, self.opened.columns.metadata
@@ -161,7 +166,11 @@ class RowGroup:
                         yield max(at, done), batch.slice(max(done - at, 0))
                         done = end
                     at = end
-                unread = [name for name in names if name in spared and at < self.rows and self._is_unread(name)]
+                unread = [
+                    name
+                    for name in names
+                    if name in spared and at < self.rows and self._is_unread(name)
+                ]
                 if not unread:
                     return
                 names = [name for name in names if name not in unread]
@@ -175,7 +184,7 @@ class RowGroup:
     def _is_unread(self, name: str) -> bool:
         """True for a column of which pyarrow gives no row and no error, and ends all columns read beside it.
 
-        So pyarrow 26 does with some lists of booleans in data pages of version 2, which it wrote itself.
+        So pyarrow 26 does with lists of booleans in small data pages of version 2, which it wrote itself.
         """
         return not any(batch.num_rows for batch in self._pass([name], _BATCH_ROWS))
 

@@ -286,6 +286,28 @@ def test_memory_is_bounded_by_a_chunk_not_by_a_row_group(tmp_path):
     assert peak < 16 * MIB > python_peak
 
 
+@pytest.mark.parametrize("name", ["flags", "key"])
+def test_a_column_that_pyarrow_passes_over_costs_itself(read, name):
+    """pyarrow 26 reads no row, and raises nothing, of lists of booleans that it wrote in small pages of version 2."""
+    count = 4
+    flags = pa.array([[True, False]] * count, pa.list_(pa.bool_()))
+    columns = {"image": [b"i%d" % n for n in range(count)], "text": ["c"] * count, name: flags}
+    small = {"data_page_version": "2.0", "data_page_size": 1, "row_group_size": 1}
+    data = parquet(columns, **small)
+    alone = pq.ParquetFile(io.BytesIO(data)).iter_batches(columns=[name])
+    assert [batch.num_rows for batch in alone] == [], "pyarrow reads it: this test is not needed"
+    result = read(data)
+    assert result.last.fault is None
+    if name == "flags":
+        assert [row["image"] for row in result.rows] == columns["image"]
+        assert [row["metadata"] for row in result.rows] == ['{"flags":null}'] * count
+        assert result.last.notes == {"metadata_replaced": count}
+    else:  # rows without their names are no samples to keep, and cost no more than their row group
+        assert [(row["key"], row["reason"]) for row in result.rows] == [
+            (f"#{n}", "broken_row_group") for n in range(count)
+        ]
+
+
 def test_reading_rows_again_opens_only_their_row_groups(read, put):
     images = [random.Random(n).randbytes(5000) for n in range(40)]
     data = parquet({"image": images, "text": ["c"] * 40}, row_group_size=10)
