@@ -24,7 +24,7 @@ import torch
 from photos import PIXELS, write_pool
 
 from dfn_ray.clip.network import FrozenNetwork, build, load_network
-from dfn_ray.clip.text import tokenize
+from dfn_ray.clip.tokenizer import tokenize
 from dfn_ray.config import Decode, Network, Pool, Rules
 from dfn_ray.flow.cells import Cell, column_array
 from dfn_ray.flow.prepare import Preparation, pixels_column, prepare

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,17 +16,23 @@ import pytest
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Tests that need Ray come last: some others fork, and a Ray driver that forks may wait for ever for its cluster.
+    """Tests that need Ray are one group for pytest-xdist, so that one Ray runs at a time, and beside all others.
 
+    In a single process they come last: some others fork, and a Ray driver that forks may wait for ever for its cluster.
     Those with a cluster of their own come before those that share the session's: a process has one Ray at a time.
     """
-    items.sort(
-        key=lambda item: (
-            "local_ray" in item.fixturenames,
-            item.get_closest_marker("ray") is not None,
-        )
-    )
+
+    def place(item) -> int:
+        if "local_ray" in item.fixturenames:
+            return 2
+        return int(item.get_closest_marker("ray") is not None)
+
+    items.sort(key=place)
+    for item in items:
+        if place(item):
+            item.add_marker(pytest.mark.xdist_group("ray"))
 
 
 READ_TIMEOUT_S = 1
@@ -127,23 +135,44 @@ def pool(tmp_path_factory) -> Path:
     return write_pool(tmp_path_factory.mktemp("pool"), shards=6, samples=50)
 
 
+def _recipe(run: Path, pool: Path | str, network: Path, overrides: Sequence[str] = ()):
+    from dfn_ray.config import recipe_from
+
+    return recipe_from(
+        {
+            "run_uri": str(run),
+            "pool": {"uri": [str(pool)], "chunk_rows": 16},
+            "networks": [{"name": "dfn", "model": f"local-dir:{network}"}],
+            "select": {"keep_fraction": 0.3},
+            "scorers": {"threads": 1},
+            "execution": {"chunks_per_part": 3},
+        },
+        overrides,
+    )
+
+
 @pytest.fixture
 def recipe(tmp_path, network):
     """Makes recipes over a pool: `recipe(pool, "select.keep_fraction=0.3")`."""
 
-    from dfn_ray.config import recipe_from
-
     def make(pool: Path | str, *overrides: str, run: str = "run"):
-        return recipe_from(
-            {
-                "run_uri": str(tmp_path / run),
-                "pool": {"uri": [str(pool)], "chunk_rows": 16},
-                "networks": [{"name": "dfn", "model": f"local-dir:{network}"}],
-                "select": {"keep_fraction": 0.3},
-                "scorers": {"threads": 1},
-                "execution": {"chunks_per_part": 3},
-            },
-            overrides,
-        )
+        return _recipe(tmp_path / run, pool, network, overrides)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def _finished(local_ray, tmp_path_factory, pool, network):
+    from dfn_ray.filtering.filter_pool import filter_pool
+
+    run = tmp_path_factory.mktemp("finished") / "run"
+    filter_pool(_recipe(run, pool, network))
+    return run
+
+
+@pytest.fixture
+def finished(_finished, recipe, pool):
+    """The recipe of `recipe(pool)` whose run is there already and finished, a copy of its own."""
+    job = recipe(pool)
+    shutil.copytree(_finished, job.run_uri)
+    return job

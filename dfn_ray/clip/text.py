@@ -1,4 +1,4 @@
-"""Captions: tokenise, and encode without the padding where that gives the same embedding.
+"""Captions encoded without their padding, where that gives the same embedding.
 
 A causal text tower that is read at the end token cannot see what follows it. Web captions have 10 to 20
 tokens of CLIP's 77, so a batch is cropped to its longest caption.
@@ -6,23 +6,12 @@ tokens of CLIP's 77, so a batch is cropped to its longest caption.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from open_clip.transformer import TextTransformer, text_global_pool
 from torch import nn
-
-from dfn_ray.clip import tokenizer
-from dfn_ray.clip.tokenizer import TokenizerSpec
-
-
-def tokenize(spec: TokenizerSpec, captions: Sequence[str]) -> np.ndarray:
-    """The tokens of each caption as open_clip's tokenizer gives them, int32 (N, context_length)."""
-    if not captions:
-        return np.zeros((0, spec.context_length), np.int32)
-    return tokenizer.build(spec)(list(captions)).numpy().astype(np.int32)
 
 
 def can_crop_text(model: nn.Module) -> bool:

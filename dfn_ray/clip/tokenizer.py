@@ -1,25 +1,23 @@
 """A tokenizer that travels as data: an actor builds it without network access.
 
-CLIP's own BPE ships with open_clip. A Hugging Face tokenizer (SigLIP, multilingual networks) needs the
-`transformers` package; its files are carried along.
+CLIP's own is `clip.byte_pairs`. A Hugging Face tokenizer (SigLIP, multilingual networks) is open_clip's and needs the
+`transformers` package; its files are carried along. Only that one imports torch, which decode workers can do without.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import heapq
 import json
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import open_clip
-import torch
-from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer
+import numpy as np
 
+from dfn_ray.clip.byte_pairs import CLEANERS, LONGEST_CAPTION, BytePairTokenizer, looked_at
 from dfn_ray.errors import InputError
 from dfn_ray.versions import package_versions
 
@@ -32,16 +30,9 @@ _READ_BY = {
 }
 """Packages that the tokens of a kind of tokenizer depend on."""
 
-Tokenize = Callable[[list[str]], torch.Tensor]
-
-_MOST_CACHED_WORDS = 2**17
-"""open_clip's BPE remembers every word it ever saw; this many (about 30 MB) cover the frequent ones."""
-_LONGEST_CAPTION = 4096
-"""Characters of a caption that are looked at. Cleaning takes time quadratic in them: ftfy undoes one level of
-HTML entities a pass, so `&amp;amp;amp;...` of 64,000 characters takes 6 s and of 4,096 about 25 ms. 77 tokens of
-English are about 300 characters."""
-_LONGEST_TOKEN = 32
-"""Bytes of the longest token of CLIP's BPE."""
+Tokenize = Callable[[Sequence[str]], np.ndarray]
+_CONTEXT_LENGTH = 77
+"""CLIP's, where a config states none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,17 +64,19 @@ class TokenizerSpec:
 def resolve(model_cfg: dict[str, Any], source: str | None) -> TokenizerSpec:
     """The tokenizer of a model config, as open_clip's `get_tokenizer` picks it; `source` is Hugging Face's.
 
-    Raises InputError if it cannot be fetched or does not give the same tokens each time.
+    Raises InputError if it cannot be fetched, has an option that is not known, or does not give the same tokens each time.
     """
     text_cfg = model_cfg["text_cfg"]
-    kwargs = text_cfg.get("tokenizer_kwargs") or {}
-    if kwargs.get("reduction_mask"):
+    kwargs = dict(text_cfg.get("tokenizer_kwargs") or {})
+    if mask := kwargs.pop("reduction_mask", None):
         raise InputError(
-            f"text_cfg.tokenizer_kwargs.reduction_mask: {kwargs['reduction_mask']!r} drops tokens at random;"
+            f"text_cfg.tokenizer_kwargs.reduction_mask: {mask!r} drops tokens at random;"
             " scores would not repeat"
         )
+    if source is None:
+        _require_known(kwargs)
     spec = TokenizerSpec(
-        context_length=text_cfg.get("context_length", DEFAULT_CONTEXT_LENGTH),
+        context_length=text_cfg.get("context_length", _CONTEXT_LENGTH),
         kwargs_json=json.dumps(kwargs, sort_keys=True),
         mode=text_cfg.get("tokenizer_mode") if source else None,
         files=_fetch(source, kwargs) if source else (),
@@ -92,25 +85,58 @@ def resolve(model_cfg: dict[str, Any], source: str | None) -> TokenizerSpec:
     return spec
 
 
+def _require_known(kwargs: Mapping[str, Any]) -> None:
+    """Raise InputError for an option that CLIP's own tokenizer does not have here."""
+    name = "text_cfg.tokenizer_kwargs"
+    if unknown := sorted(kwargs.keys() - {"clean", "additional_special_tokens"}):
+        raise InputError(
+            f"{name}.{unknown[0]}: not known for CLIP's tokenizer; need clean or additional_special_tokens"
+        )
+    if kwargs.get("clean", "lower") not in CLEANERS:
+        raise InputError(
+            f"{name}.clean: need one of {', '.join(CLEANERS)}, got {kwargs['clean']!r}"
+        )
+    tokens = kwargs.get("additional_special_tokens") or []
+    if not (isinstance(tokens, list) and all(isinstance(token, str) for token in tokens)):
+        raise InputError(
+            f"{name}.additional_special_tokens: need a list of strings, got {tokens!r}"
+        )
+
+
+def tokenize(spec: TokenizerSpec, captions: Sequence[str]) -> np.ndarray:
+    """The tokens of each caption as open_clip's tokenizer gives them, int32 (N, context_length)."""
+    if not captions:
+        return np.zeros((0, spec.context_length), np.int32)
+    return build(spec)(captions)
+
+
 @functools.cache
 def build(spec: TokenizerSpec) -> Tokenize:
-    """open_clip's tokenizer for `spec`; built once per process."""
+    """The tokenizer for `spec`; built once per process."""
     kwargs = json.loads(spec.kwargs_json)
     if not spec.files:
-        return _bounded(open_clip.SimpleTokenizer(context_length=spec.context_length, **kwargs))
+        return BytePairTokenizer(context_length=spec.context_length, **kwargs)
     with tempfile.TemporaryDirectory() as folder:
         for name, content in spec.files:
             (Path(folder) / name).write_bytes(content)
-        tokenizer = HFTokenizer(
+        tokenizer = _hugging_face(
             folder, context_length=spec.context_length, tokenizer_mode=spec.mode, **kwargs
         )
-        return _bounded(tokenizer)
+    return lambda captions: (
+        tokenizer([looked_at(text) for text in captions]).numpy().astype(np.int32)
+    )
+
+
+def _hugging_face(source: str, **kwargs: Any) -> Any:
+    from open_clip.tokenizer import HFTokenizer  # noqa: PLC0415  imports torch
+
+    return HFTokenizer(source, **kwargs)
 
 
 def _fetch(source: str, kwargs: dict[str, Any]) -> tuple[tuple[str, bytes], ...]:
     """Name and content of the files that a Hugging Face tokenizer saves."""
     try:
-        tokenizer = HFTokenizer(source, **kwargs)
+        tokenizer = _hugging_face(source, **kwargs)
     except ImportError:
         raise InputError(
             f"tokenizer {source!r}: needs the transformers package; pip install transformers"
@@ -132,67 +158,4 @@ def _digest(files: tuple[tuple[str, bytes], ...]) -> str:
 
 def cut_captions(captions: Iterable[str]) -> int:
     """How many captions are longer than what any tokenizer here looks at."""
-    return sum(len(caption.strip()) > _LONGEST_CAPTION for caption in captions)
-
-
-def _bounded(tokenizer: Any) -> Tokenize:
-    """open_clip's tokenizer with bounds on time and memory that no caption of a pool can break."""
-    clean = tokenizer.clean_fn
-    tokenizer.clean_fn = lambda text: clean(
-        text if len(text) <= _LONGEST_CAPTION else text.lstrip()[:_LONGEST_CAPTION]
-    )
-    if isinstance(tokenizer, open_clip.SimpleTokenizer):
-        _bound_words(tokenizer)
-    return tokenizer
-
-
-def _bound_words(tokenizer: Any) -> None:
-    """Make CLIP's BPE forget words, and linear in their length (4,096 random letters: 0.13 s before)."""
-    seeded, ranks = dict(tokenizer.cache), tokenizer.bpe_ranks
-    longest = 2 * _LONGEST_TOKEN * tokenizer.context_length  # twice as far as the context can reach
-
-    def bpe(word: str) -> str:
-        if (known := tokenizer.cache.get(word)) is not None:
-            return known
-        if len(tokenizer.cache) > _MOST_CACHED_WORDS:
-            tokenizer.cache = dict(seeded)
-        parts = list(word[:longest])
-        parts[-1] += "</w>"
-        tokenizer.cache[word] = found = " ".join(merged(parts, ranks))
-        return found
-
-    tokenizer.bpe = bpe
-
-
-def merged(parts: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
-    """Byte pair encoding: of all pairs that have a rank the lowest is merged, from left to right wherever it occurs.
-
-    As open_clip's `bpe`, but with a heap of the pairs instead of one pass over the word for each merge.
-    """
-    count = len(parts)
-    before, after = list(range(-1, count - 1)), list(range(1, count + 1))
-    heap: list[tuple[int, int]] = []
-
-    def offer(left: int) -> None:
-        if left >= 0 and parts[left] and after[left] < count:
-            rank = ranks.get((parts[left], parts[after[left]]))
-            if rank is not None:
-                heapq.heappush(heap, (rank, left))
-
-    for left in range(count):
-        offer(left)
-    while heap:
-        lowest, changed = heap[0][0], list[int]()
-        while heap and heap[0][0] == lowest:
-            _, left = heapq.heappop(heap)
-            right = after[left]
-            if right >= count or ranks.get((parts[left], parts[right])) != lowest:
-                continue  # one of the two was merged with another neighbour
-            parts[left], parts[right] = parts[left] + parts[right], ""
-            after[left] = after[right]
-            if after[left] < count:
-                before[after[left]] = left
-            changed += (before[left], left)
-        for left in changed:
-            offer(left)
-    return [part for part in parts if part]
+    return sum(len(caption.strip()) > LONGEST_CAPTION for caption in captions)

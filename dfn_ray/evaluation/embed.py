@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import ray
 
 from dfn_ray.clip.network import FrozenNetwork, build
-from dfn_ray.clip.text import tokenize
+from dfn_ray.clip.tokenizer import tokenize
 from dfn_ray.config import Scorers
 from dfn_ray.flow.cells import Cell, array_column, column_array, over_cells
 from dfn_ray.flow.classnames import prompt

@@ -8,8 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from dfn_ray.clip.decode import decode_images
-from dfn_ray.clip.text import tokenize
-from dfn_ray.clip.tokenizer import TokenizerSpec, cut_captions
+from dfn_ray.clip.tokenizer import TokenizerSpec, cut_captions, tokenize
 from dfn_ray.clip.transform import ImageTransform
 from dfn_ray.config import Decode, Rules
 from dfn_ray.flow.cells import Cell, array_column

@@ -12,7 +12,7 @@ import ray
 import torch
 
 from dfn_ray.clip.network import FrozenNetwork, build
-from dfn_ray.clip.text import tokenize
+from dfn_ray.clip.tokenizer import tokenize
 from dfn_ray.config import Recipe, Scorers
 from dfn_ray.flow.bundles import scorer_bundle
 from dfn_ray.flow.datasets import share

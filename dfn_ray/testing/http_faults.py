@@ -56,6 +56,8 @@ class HttpServer:
     files: dict[str, bytes]
     endpoint: str = ""
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
+    encodings: set[str | None] = field(default_factory=set)
+    """What requests said that they accept, as any server may compress its answers to those that let it."""
     answers: Callable[[str], tuple[int, bytes] | None] | None = None
     """Asked first, by path: status and JSON of an answer that is no file, as a hub gives."""
     packed: dict[str, bytes] = field(default_factory=dict)
@@ -118,6 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         span = self.headers.get("Range")
         state.requests.append((self.command, self.path, span))
+        state.encodings.add(self.headers.get("Accept-Encoding"))
         match = re.fullmatch(r"bytes=(\d+)-(\d*)", span or "")
         start = int(match[1]) if match else 0
         if state.answers is not None and (given := state.answers(self.path)) is not None:

@@ -9,8 +9,7 @@ import numpy as np
 
 from dfn_ray.clip.augment import VariedTransform
 from dfn_ray.clip.decode import DecodedImages, decode_images
-from dfn_ray.clip.text import tokenize
-from dfn_ray.clip.tokenizer import TokenizerSpec
+from dfn_ray.clip.tokenizer import TokenizerSpec, tokenize
 from dfn_ray.clip.transform import ImageTransform
 from dfn_ray.config import Augmentation, Decode, Source
 from dfn_ray.errors import InputError

@@ -15,30 +15,13 @@ from PIL import Image
 from dfn_ray.config import Execution
 from dfn_ray.errors import InputError, StorageError
 from dfn_ray.filtering.export import export_uids, export_webdataset
-from dfn_ray.filtering.filter_pool import filter_pool
+from dfn_ray.filtering.filter_pool import materialize
 from dfn_ray.filtering.listed import materialize_listed
 from dfn_ray.filtering.verify import verify_run
 from dfn_ray.testing.pools import uid_of
 from tests.filtering.test_filter_pool import read
 
 pytestmark = pytest.mark.ray
-
-
-@pytest.fixture(scope="module")
-def finished(local_ray, tmp_path_factory, network, pool):
-    from dfn_ray.config import recipe_from
-
-    job = recipe_from(
-        {
-            "run_uri": str(tmp_path_factory.mktemp("exported") / "run"),
-            "pool": {"uri": [str(pool)], "chunk_rows": 16},
-            "networks": [{"name": "dfn", "model": f"local-dir:{network}"}],
-            "select": {"keep_fraction": 0.3},
-            "execution": {"chunks_per_part": 3},
-        }
-    )
-    filter_pool(job)
-    return job
 
 
 def test_the_uid_list_is_datacomps(finished, tmp_path):
@@ -105,11 +88,11 @@ def test_a_folder_that_holds_another_export_is_refused_and_left_as_it_is(
     out = tmp_path / "tars"
     export_webdataset(finished.run_uri, str(out), shard_samples=40)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    other = recipe(pool, "select.keep_fraction=0.2", run="other")
-    filter_pool(other)
+    other = str(tmp_path / "other")
+    materialize(recipe(pool, "select.keep_fraction=0.2"), out_uri=other)
     for run, samples, named in (
         (finished.run_uri, 50, "shard_samples: that has 40, this export has 50"),
-        (other.run_uri, 40, "select.keep_fraction: that has 0.3, this export has 0.2"),
+        (other, 40, "select.keep_fraction: that has 0.3, this export has 0.2"),
     ):
         with pytest.raises(InputError, match=f"holds another export:(.|\n)*{named}"):
             export_webdataset(run, str(out), shard_samples=samples)
@@ -120,17 +103,20 @@ def test_a_folder_that_holds_another_export_is_refused_and_left_as_it_is(
     "name", ["00000000.tar", "00000003.tar", "00000001_stats.json", "mine.txt"]
 )
 def test_a_folder_with_files_of_another_hand_is_refused(finished, tmp_path, name):
-    (tmp_path / name).write_bytes(b"x")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_bytes(b"x")
     with pytest.raises(InputError, match=f"holds {name}"):
-        export_webdataset(finished.run_uri, str(tmp_path), shard_samples=40)
-    assert [path.name for path in tmp_path.iterdir()] == [name]
+        export_webdataset(finished.run_uri, str(out), shard_samples=40)
+    assert [path.name for path in out.iterdir()] == [name]
 
 
 def test_what_came_into_the_folder_of_an_export_is_refused_when_it_goes_on(finished, tmp_path):
-    export_webdataset(finished.run_uri, str(tmp_path), shard_samples=40)
-    (tmp_path / "00000003.tar").write_bytes(b"x")
+    out = tmp_path / "out"
+    export_webdataset(finished.run_uri, str(out), shard_samples=40)
+    (out / "00000003.tar").write_bytes(b"x")
     with pytest.raises(InputError, match=r"holds 00000003\.tar, which this export did not write"):
-        export_webdataset(finished.run_uri, str(tmp_path), shard_samples=40)
+        export_webdataset(finished.run_uri, str(out), shard_samples=40)
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(finished, tmp_path):
@@ -142,7 +128,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused(finished, tmp_path):
 @pytest.mark.parametrize("samples", [0, -5])
 def test_tars_without_samples_are_refused(finished, tmp_path, samples):
     with pytest.raises(InputError, match=f"--shard-samples: need >= 1, got {samples}"):
-        export_webdataset(finished.run_uri, str(tmp_path), shard_samples=samples)
+        export_webdataset(finished.run_uri, str(tmp_path / "out"), shard_samples=samples)
 
 
 def test_an_error_raised_in_a_task_comes_out_as_itself(local_ray):
@@ -157,13 +143,10 @@ def test_an_error_raised_in_a_task_comes_out_as_itself(local_ray):
     assert type(told.value) is StorageError
 
 
-def test_exporting_an_unfinished_run_is_refused(local_ray, recipe, pool):
-    from dfn_ray.filtering.filter_pool import score
-
-    job = recipe(pool)
-    score(job)
+def test_exporting_an_unfinished_run_is_refused(finished):
+    (Path(finished.run_uri) / "selection.json").unlink()
     with pytest.raises(InputError, match="no finished subset"):
-        export_uids(job.run_uri, "x.npy")
+        export_uids(finished.run_uri, "x.npy")
 
 
 def records(numbers: list[int]) -> np.ndarray:

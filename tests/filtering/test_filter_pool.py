@@ -70,22 +70,19 @@ def by_open_clip(network: Path, pool) -> dict[tuple[str, int], float]:
     return found
 
 
-def test_filter_keeps_exactly_the_best_by_open_clips_own_scores(local_ray, recipe, pool, network):
-    job = recipe(pool)
-    value = filter_pool(job)
-    expected = by_open_clip(network, job.pool)
-    found = scores(job.run_uri)
+def test_filter_keeps_exactly_the_best_by_open_clips_own_scores(finished, network):
+    expected = by_open_clip(network, finished.pool)
+    found = scores(finished.run_uri)
     assert found.keys() == expected.keys()
     assert max(abs(found[key] - expected[key]) for key in found) < 1e-5
-    assert value["k"] == 90 == len(kept(job.run_uri))
+    assert len(kept(finished.run_uri)) == 90
     best = sorted(found, key=lambda key: -found[key])[:90]
-    assert set(kept(job.run_uri)) == set(best)
-    assert verify_run(job.run_uri, full=True)["compared"] == 90
+    assert set(kept(finished.run_uri)) == set(best)
+    assert verify_run(finished.run_uri, full=True)["compared"] == 90
 
 
-def test_the_subset_carries_bytes_captions_and_metadata_untouched(local_ray, recipe, pool):
-    job = recipe(pool)
-    filter_pool(job)
+def test_the_subset_carries_bytes_captions_and_metadata_untouched(finished):
+    job = finished
     found = kept(job.run_uri)
     for shard in list_shards(job.pool):
         for _, table in iter_chunks(shard, job.pool):
@@ -95,38 +92,38 @@ def test_the_subset_carries_bytes_captions_and_metadata_untouched(local_ray, rec
                         assert mine[name] == row[name]
 
 
-def test_the_result_is_the_same_apart_in_one_pass_and_however_bounds_and_parts_fall(
-    local_ray, recipe, pool, tmp_path
-):
-    whole = recipe(pool, run="whole")
-    filter_pool(whole)
-    expected = kept(whole.run_uri)
-
+def test_the_result_is_the_same_in_one_pass_and_apart(finished, recipe, pool):
     apart = recipe(pool, run="apart")
     score(apart)
     assert not (Path(apart.run_uri) / "subset").exists()
     assert select(apart)["k"] == 90
     materialize(apart)
+    _require_same(apart.run_uri, finished.run_uri)
 
-    runs = [apart]
-    threshold = json.loads((Path(whole.run_uri) / "selection.json").read_text())["threshold"]
-    wrong = {
-        "far-too-high": (threshold + 0.2, threshold + 0.3),
-        "far-too-low": (threshold - 0.3, threshold - 0.2),
-        "narrow": (threshold - 0.01, threshold + 0.01),
-        "at-the-threshold": (threshold, threshold),
-    }
-    for name, (lo, hi) in wrong.items():
-        job = recipe(pool, "execution.chunks_per_part=5", run=name)
-        _with_bounds(job, lo, hi)
-        filter_pool(job)
-        runs.append(job)
-    for job in runs:
-        assert scores(job.run_uri) == scores(whole.run_uri), job.run_uri
-        assert kept(job.run_uri) == expected, job.run_uri
-        verify_run(job.run_uri, full=True)
-        uids = [np.load(Path(run) / "subset_uids.npy") for run in (job.run_uri, whole.run_uri)]
-        assert (uids[0] == uids[1]).all()
+
+@pytest.mark.parametrize(
+    ("below", "above"),
+    [
+        (0.01, 0.01),
+        pytest.param(-0.2, 0.3, marks=pytest.mark.slow),
+        pytest.param(0.3, -0.2, marks=pytest.mark.slow),
+        pytest.param(0.0, 0.0, marks=pytest.mark.slow),
+    ],
+    ids=["narrow", "far too high", "far too low", "at the threshold"],
+)
+def test_the_result_is_the_same_however_bounds_and_parts_fall(finished, recipe, pool, below, above):
+    stored = json.loads((Path(finished.run_uri) / "selection.json").read_text())
+    job = recipe(pool, "execution.chunks_per_part=5", run="other")
+    _with_bounds(job, stored["threshold"] - below, stored["threshold"] + above)
+    filter_pool(job)
+    _require_same(job.run_uri, finished.run_uri)
+
+
+def _require_same(run: str, expected: str) -> None:
+    assert scores(run) == scores(expected)
+    assert kept(run) == kept(expected)
+    verify_run(run, full=True)
+    assert np.array_equal(*(np.load(Path(uri) / "subset_uids.npy") for uri in (run, expected)))
 
 
 def _with_bounds(job, lo: float, hi: float) -> None:
@@ -152,9 +149,8 @@ def test_calibrated_bounds_keep_most_bytes_from_travelling(local_ray, recipe, tm
     verify_run(job.run_uri, full=True)
 
 
-def test_a_run_that_lost_parts_makes_up_for_just_those(local_ray, recipe, pool):
-    job = recipe(pool)
-    filter_pool(job)
+def test_a_run_that_lost_parts_makes_up_for_just_those(finished):
+    job = finished
     expected = kept(job.run_uri), scores(job.run_uri)
     run = Path(job.run_uri)
     (run / "selection.json").unlink()
@@ -171,11 +167,10 @@ def test_a_run_that_lost_parts_makes_up_for_just_those(local_ray, recipe, pool):
     verify_run(job.run_uri, full=True)
 
 
-def test_files_of_a_crash_between_bytes_and_commit_are_ignored_and_removed(local_ray, recipe, pool):
-    job = recipe(pool)
-    score(job)
+def test_files_of_a_crash_between_bytes_and_commit_are_ignored_and_removed(finished):
+    job = finished
+    (Path(job.run_uri) / "selection.json").unlink()
     subset = Path(job.run_uri) / "subset"
-    subset.mkdir()
     orphan = subset / "part-00000000000000000000000000000000.parquet"
     pq.write_table(pa.table({"uid": ["0" * 32], "shard": ["x"], "row": [0]}), orphan)
     filter_pool(job)
@@ -183,12 +178,11 @@ def test_files_of_a_crash_between_bytes_and_commit_are_ignored_and_removed(local
     verify_run(job.run_uri, full=True)
 
 
-def test_two_parts_that_commit_the_same_chunk_count_it_once(local_ray, recipe, pool):
+def test_two_parts_that_commit_the_same_chunk_count_it_once(finished, recipe, pool):
     """A driver that was taken for dead writes on: its parts overlap those of the one that took over."""
-    first = recipe(pool, run="first")
+    first = recipe(pool, "execution.chunks_per_part=5", run="first")
     score(first)
-    second = recipe(pool, "execution.chunks_per_part=5", run="second")
-    filter_pool(second)
+    second = finished
     for part in (Path(first.run_uri) / "scores").glob("*.parquet"):
         target = Path(second.run_uri) / "scores" / part.name
         target.write_bytes(part.read_bytes())
@@ -199,9 +193,8 @@ def test_two_parts_that_commit_the_same_chunk_count_it_once(local_ray, recipe, p
     assert counted["samples"] == 300
 
 
-def test_select_again_gives_other_fractions_without_touching_the_subset(local_ray, recipe, pool):
-    job = recipe(pool)
-    filter_pool(job)
+def test_select_again_gives_other_fractions_without_touching_the_subset(finished, recipe, pool):
+    job = finished
     before = kept(job.run_uri)
     for fraction in (0.0, 0.1, 0.29, 1.0):
         other = recipe(pool, f"select.keep_fraction={fraction}")
@@ -222,10 +215,9 @@ def test_select_again_gives_other_fractions_without_touching_the_subset(local_ra
 
 
 def test_materialize_into_another_folder_takes_a_wider_selection_from_the_pool(
-    local_ray, recipe, pool, tmp_path
+    finished, recipe, pool, tmp_path
 ):
-    job = recipe(pool)
-    filter_pool(job)
+    job = finished
     before = kept(job.run_uri)
     wider = recipe(pool, "select.keep_fraction=0.5")
     out = str(tmp_path / "wider")
@@ -239,12 +231,11 @@ def test_materialize_into_another_folder_takes_a_wider_selection_from_the_pool(
 
 
 def test_a_materialized_folder_is_verified_exported_and_resumed_like_any_run(
-    local_ray, recipe, pool, tmp_path
+    finished, recipe, pool, tmp_path
 ):
     from dfn_ray.filtering.export import export_webdataset
 
-    job = recipe(pool)
-    score(job)
+    job = finished
     out = tmp_path / "out"
     value = materialize(job, out_uri=str(out))
     assert verify_run(str(out), full=True)["compared"] == 90
@@ -263,10 +254,9 @@ def test_a_materialized_folder_is_verified_exported_and_resumed_like_any_run(
 
 
 def test_materialize_into_a_folder_of_something_else_is_refused_and_leaves_it_as_it_is(
-    local_ray, recipe, pool, tmp_path
+    finished, recipe, pool, tmp_path
 ):
-    job = recipe(pool)
-    filter_pool(job)
+    job = finished
     wider, out = recipe(pool, "select.keep_fraction=0.5"), tmp_path / "out"
     materialize(wider, out_uri=str(out))
     (tmp_path / "mine").mkdir()
@@ -564,7 +554,7 @@ def test_verify_names_missing_chunks_and_a_wrong_uid_list(scored_run, tmp_path):
         verify_run(str(run))
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 def test_a_shard_that_kills_its_reader_costs_itself_and_no_more(local_ray, recipe, tmp_path):
     from dfn_ray.testing.lethal import READER_KILLER
 
@@ -577,7 +567,6 @@ def test_a_shard_that_kills_its_reader_costs_itself_and_no_more(local_ray, recip
     assert faults == {f"00001-{READER_KILLER}.tar": "crashes_reader"}
 
 
-@pytest.mark.ray
 def test_too_many_bad_shards_stop_the_run_as_soon_as_that_is_certain(local_ray, recipe, tmp_path):
     folder = write_pool(tmp_path / "pool", shards=4, samples=10)
     for name in ("00000.tar", "00001.tar"):
@@ -586,6 +575,7 @@ def test_too_many_bad_shards_stop_the_run_as_soon_as_that_is_certain(local_ray, 
         filter_pool(recipe(folder, "execution.budget_after_samples=1000000"))
 
 
+@pytest.mark.slow
 def test_a_driver_whose_run_is_taken_over_stops_at_its_next_commit(local_ray, recipe, pool, capsys):
     job = recipe(pool, "execution.chunks_per_part=1", "scorers.max_size=1")
     run = Path(job.run_uri)

@@ -59,6 +59,7 @@ def scores(uri: str) -> list[dict]:
     return sorted(rows, key=lambda row: row["uid"])
 
 
+@pytest.mark.slow
 def test_a_run_on_s3_with_every_fifth_request_faulty_equals_the_run_on_disk(
     local_ray, s3, proxy, recipe, pool, tmp_path
 ):
@@ -214,6 +215,7 @@ def toml_of(values: dict) -> str:
     return "\n".join([*lines, "[select]", "keep_fraction = 0.3"])
 
 
+@pytest.mark.slow
 def test_no_byte_that_a_run_leaves_holds_the_secret(s3, proxy, recipe, pool, tmp_path):
     upload(pool, "s3://pools/secret")
     job = recipe("s3://pools/secret/*.tar", "run_uri=s3://runs/secret/run")
@@ -263,6 +265,7 @@ def test_a_missing_bucket_is_named_before_anything_starts(s3, recipe):
         list_shards(recipe("s3://no-such-bucket/*.tar").pool)
 
 
+@pytest.mark.slow
 def test_image_parquet_is_readable_from_s3_by_plain_pyarrow(local_ray, s3, recipe, pool):
     job = recipe(pool, "run_uri=s3://runs/plain/run")
     filter_pool(job)

@@ -38,6 +38,7 @@ class TwoChunkScorer(ScorerActor):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_run_stopped_by_its_budget_three_times_ends_as_an_undisturbed_one(
     local_ray, recipe, tmp_path, monkeypatch
 ):

@@ -40,6 +40,7 @@ def stalls(tmp_path, monkeypatch):
     return make
 
 
+@pytest.mark.slow
 def test_what_a_stalled_attempt_left_is_scored_by_the_next(local_ray, recipe, pool, stalls, capsys):
     settings = ["scorers.max_size=1", "calibration.shards=1", "execution.chunks_per_part=1"]
     selection = filter_pool(recipe(pool, *settings, run="calm"))
@@ -61,6 +62,7 @@ def test_a_run_that_always_stalls_ends_and_says_so(local_ray, recipe, pool, stal
         )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_nodes_that_never_come_are_waited_for_past_the_stall_limit(local_ray, recipe, pool, capsys):
     with pytest.raises(NoProgress, match=r"no_progress_timeout_s.*room for 0 of scorers") as told:
         filter_pool(

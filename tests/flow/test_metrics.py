@@ -112,6 +112,7 @@ def test_score_buckets_are_those_of_the_stored_scores(filtered):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_run_that_goes_on_counts_what_it_commits_and_gauges_say_what_all_attempts_did(filtered):
     lost = sorted(filtered.run.glob("scores/*.parquet"))[0]
     rows = pq.read_metadata(lost).num_rows

@@ -57,6 +57,7 @@ def killed():
     ("start", "why"),
     [(out_of_memory, "RuntimeError: CUDA out of memory"), (killed, "its process died")],
 )
+@pytest.mark.slow
 def test_a_fault_of_every_start_ends_the_run_and_says_so(local_ray, start, why):
     with pytest.raises(ScorersFailed, match=f"no scorer could start.*: .*{why}"):
         run(start)

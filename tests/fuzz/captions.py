@@ -11,8 +11,7 @@ from random import Random
 import numpy as np
 import open_clip
 
-from dfn_ray.clip.text import tokenize
-from dfn_ray.clip.tokenizer import TokenizerSpec
+from dfn_ray.clip.tokenizer import TokenizerSpec, tokenize
 from tests.fuzz import odd_text
 from tests.fuzz.case import Case, Target, require
 from tests.fuzz.mutate import mutate

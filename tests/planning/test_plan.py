@@ -33,6 +33,7 @@ def folder_bytes(folder: str) -> int:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_the_pilot_of_half_the_demo_pool_foretells_the_run(local_ray, tmp_path):
     recipe = demo_recipe(tmp_path / "run")
     told: list[str] = []

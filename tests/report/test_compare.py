@@ -19,13 +19,11 @@ pytestmark = pytest.mark.ray
 
 
 @pytest.fixture
-def runs(local_ray, recipe, pool, other_network) -> list[str]:
+def runs(finished, recipe, pool, other_network) -> list[str]:
     """Two filters of 300 samples."""
-    first = recipe(pool, run="first")
     second = recipe(pool, f'networks.0.model="local-dir:{other_network}"', run="second")
-    for one in (first, second):
-        filter_pool(one)
-    return [first.run_uri, second.run_uri]
+    filter_pool(second)
+    return [finished.run_uri, second.run_uri]
 
 
 def scores_of(run_uri: str) -> dict[str, float]:
@@ -57,6 +55,7 @@ def test_overlap_rank_correlation_and_keep_rates_are_numpys(runs, tmp_path, caps
     assert picture.exists()
 
 
+@pytest.mark.slow
 def test_runs_of_two_pools_are_refused(runs, recipe, tmp_path):
     other = recipe(write_pool(tmp_path / "other", shards=1, samples=5), run="third")
     filter_pool(other)
@@ -66,6 +65,7 @@ def test_runs_of_two_pools_are_refused(runs, recipe, tmp_path):
         compare_runs(runs[:1])
 
 
+@pytest.mark.slow
 def test_what_models_trained_on_a_storys_subset_achieve_stands_beside_the_filter(runs, tmp_path):
     for uri, own, induced in zip(runs, (0.9, 0.3), (0.2, 0.4), strict=True):
         value = {"arms": {"dfn": {"mean": induced}}, "network": own}

@@ -47,6 +47,13 @@ def read_all(uri, *, in_order=True):
     return b"".join(pieces)
 
 
+def test_no_request_asks_for_compressed_bytes(server):
+    """A server that compresses knows no length and no ranges: each fault would cost the whole file again."""
+    assert read_all(server.uri("small.bin")) == read_uri(server.uri("small.bin")) == b"12345"
+    stat(server.uri("small.bin"))
+    assert server.encodings == {"identity"}
+
+
 @pytest.mark.parametrize("from_byte", [0, MIDDLE])
 @pytest.mark.parametrize("fault", [*PASSING, Fault.STATUS_403])
 def test_a_fault_that_passes_loses_and_doubles_no_byte(server, fault, from_byte):

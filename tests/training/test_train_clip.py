@@ -109,6 +109,7 @@ def test_a_run_sees_each_sample_once_a_pass_and_leaves_a_network_that_open_clip_
     assert len(steps_of(recipe)) == 20
 
 
+@pytest.mark.slow
 def test_one_seed_gives_one_curve_and_another_seed_another(local_ray, train_recipe):
     curves = []
     for run, seed in (("a", 0), ("b", 0), ("c", 1)):
@@ -119,6 +120,7 @@ def test_one_seed_gives_one_curve_and_another_seed_another(local_ray, train_reci
     assert curves[0] != curves[2]
 
 
+@pytest.mark.slow
 def test_no_sample_comes_twice_in_a_pass_however_many_workers_go_on_with_it(
     local_ray, train_recipe
 ):
@@ -136,6 +138,7 @@ def test_no_sample_comes_twice_in_a_pass_however_many_workers_go_on_with_it(
     assert steps_of(recipe)[-1]["workers"] == 1
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint(local_ray, train_recipe):
     recipe = train_recipe("samples_seen=3200")
     killed = threading.Thread(target=kill_a_worker, args=(recipe.run_uri, 320))
@@ -163,6 +166,7 @@ def kill_a_worker(run_uri: str, after_samples: int) -> None:
     max(workers, key=psutil.Process.create_time).kill()
 
 
+@pytest.mark.slow
 def test_a_recipe_that_gives_other_weights_is_refused_by_name(local_ray, train_recipe):
     recipe = train_recipe("samples_seen=32", "checkpoints.every_samples=32")
     train(recipe)
@@ -176,6 +180,7 @@ def test_a_recipe_that_gives_other_weights_is_refused_by_name(local_ray, train_r
     train(train_recipe("samples_seen=32", every, *free, *placed))
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_the_run_at_once(local_ray, train_recipe):
     with pytest.raises(TrainingFailed, match=r"the loss is nan.*learning_rate"):
         train(train_recipe("optimizer.learning_rate=1e30", "optimizer.warmup_steps=0"))
@@ -188,6 +193,7 @@ def test_a_source_without_usable_samples_is_wrong_input(local_ray, train_recipe,
         train(train_recipe(sources=[{"pool": {"uri": str(tmp_path / "empty")}}]))
 
 
+@pytest.mark.slow
 def test_weights_are_averaged_with_their_start(local_ray, train_recipe, network):
     values = recipe_values(train_recipe("samples_seen=64"))["model"] | {"random_weights_seed": None}
     trained = train(train_recipe("samples_seen=64", model=values, run="plain"))
@@ -202,6 +208,7 @@ def test_weights_are_averaged_with_their_start(local_ray, train_recipe, network)
     assert not torch.equal(start["text_projection"], end["text_projection"])
 
 
+@pytest.mark.slow
 def test_a_network_trained_onto_object_storage_scores_alike_in_dfn_ray_and_in_open_clip_alone(
     local_ray, train_recipe, tmp_path
 ):
@@ -228,13 +235,14 @@ def test_a_network_trained_onto_object_storage_scores_alike_in_dfn_ray_and_in_op
         image = model.encode_image(torch.stack([transform(i) for i in images]), normalize=True)
         expected = (image * model.encode_text(tokenizer(texts), normalize=True)).sum(dim=1)
     frozen = load_network_of(Network(model=f"local-dir:{result['network']}"))
-    from dfn_ray.clip.text import tokenize
+    from dfn_ray.clip.tokenizer import tokenize
 
     pixels = np.stack([frozen.transform.pixels_HWC(i, i.size) for i in images])
     found = build(frozen).score(pixels, tokenize(frozen.tokenizer, texts), batch_size=8).score_N
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_workers_that_keep_dying_end_the_run_with_the_reason(local_ray, train_recipe, monkeypatch):
     def broken(config):
         raise RuntimeError("no such device")
@@ -245,6 +253,7 @@ def test_workers_that_keep_dying_end_the_run_with_the_reason(local_ray, train_re
         train(replace(recipe))
 
 
+@pytest.mark.slow
 def test_a_killed_driver_goes_on_from_its_last_checkpoint(local_ray, train_recipe, tmp_path):
     import json
     import subprocess
@@ -287,6 +296,7 @@ def latest(recipe) -> int:
     return latest_position(open_run(recipe.run_uri)).samples_seen
 
 
+@pytest.mark.slow
 def test_bad_shards_end_training_before_workers_start_and_are_named(
     local_ray, train_recipe, pool, tmp_path, capsys
 ):
@@ -308,6 +318,7 @@ def test_bad_shards_end_training_before_workers_start_and_are_named(
     assert result == open_run(recipe.run_uri).read_json("result.json")
 
 
+@pytest.mark.slow
 def test_images_that_fail_are_counted_once_over_restarts_and_judged(
     local_ray, train_recipe, tmp_path
 ):
@@ -334,6 +345,7 @@ def test_images_that_fail_are_counted_once_over_restarts_and_judged(
     assert sum(counted) == once["failed"]["not_an_image"]
 
 
+@pytest.mark.slow
 def test_images_of_which_none_decodes_end_training_with_their_reason(
     local_ray, train_recipe, tmp_path
 ):
