@@ -30,6 +30,7 @@ from dfn_ray.flow.cells import Unread
 from dfn_ray.flow.datasets import connect
 from dfn_ray.flow.fingerprint import pool_fingerprint, reading_versions
 from dfn_ray.flow.metrics import PoolMetrics
+from dfn_ray.flow.ray_address import check_ray_reachable
 from dfn_ray.flow.uid_lists import UidList, open_uid_list
 from dfn_ray.manifest import Run, scan_ledger, start_run, subset_tables
 from dfn_ray.pool import list_pool, listing_notes, listing_table, refuse_inside
@@ -52,6 +53,7 @@ def materialize_listed(
 
     `decode` says where the pool is read, as for filtering. Returns the counts: uids listed, samples found, listed uids that the pool does not have.
     """
+    check_ray_reachable()
     execution = execution or Execution()
     uids = open_uid_list(uids_uri)
     listing = list_pool(pool)

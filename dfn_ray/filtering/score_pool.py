@@ -33,6 +33,7 @@ from dfn_ray.flow.error_limits import ErrorLimits
 from dfn_ray.flow.fingerprint import with_threads
 from dfn_ray.flow.metrics import PoolMetrics, run_label
 from dfn_ray.flow.prepare import NetworkInputs, Preparation, prepare
+from dfn_ray.flow.ray_address import check_ray_reachable
 from dfn_ray.flow.weights import load_networks
 from dfn_ray.manifest import Ledger, Run, scan_ledger, start_run
 from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table
@@ -68,6 +69,7 @@ def score_pool(recipe: Recipe, *, keep_bytes: bool) -> Run:
     what it may, NoProgress when nothing moves any more, IncompleteRun when shards cannot be finished, StorageError when
     they cannot be reached, ShardChangedError when they are not the listed ones.
     """
+    check_ray_reachable()
     job = _open_job(recipe)
     try:
         if stream.work_left(job.shards, job.ledger):

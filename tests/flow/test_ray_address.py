@@ -10,12 +10,17 @@ import threading
 import time
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 
 from dfn_ray.cli import run
+from dfn_ray.config import recipe_from
 from dfn_ray.errors import InputError
+from dfn_ray.filtering.filter_pool import filter_pool
+from dfn_ray.filtering.listed import materialize_listed
 from dfn_ray.flow import ray_address as module
 from dfn_ray.flow.ray_address import check_ray_reachable
+from dfn_ray.testing.pools import uid_of, write_pool
 
 FILTER = '[pool]\nuri = "{0}/pool"\n[[networks]]\nmodel = "ViT-B-32"\nrandom_weights_seed = 0\n'
 TRAIN = 'samples_seen = 8\nbatch_size = 4\n[model]\nmodel = "ViT-B-32"\nrandom_weights_seed = 0\n[[sources]]\npool = {{uri = "{0}/pool"}}\n'
@@ -76,6 +81,27 @@ def test_every_verb_ends_with_2_where_nobody_answers_and_has_written_nothing(
     assert f"RAY_ADDRESS={address}: no Ray cluster answers there" in said
     assert "unset RAY_ADDRESS for a local Ray" in said
     assert not (tmp_path / "run").exists()
+
+
+def test_the_library_writes_nothing_either_where_nobody_answers(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", free_address())
+    uids = [(int(uid_of(n)[:16], 16), int(uid_of(n)[16:], 16)) for n in range(2)]
+    np.save(tmp_path / "uids.npy", np.sort(np.array(uids, dtype="u8,u8")))
+    pool = write_pool(tmp_path / "pool", shards=1, samples=2)
+    values = {
+        "run_uri": str(tmp_path / "run"),
+        "pool": {"uri": str(pool)},
+        "networks": [{"model": "ViT-B-32", "random_weights_seed": 0}],
+    }
+    for verb in (
+        lambda: filter_pool(recipe_from(values)),
+        lambda: materialize_listed(
+            recipe_from(values).pool, str(tmp_path / "uids.npy"), str(tmp_path / "run")
+        ),
+    ):
+        with pytest.raises(InputError, match="no Ray cluster answers there"):
+            verb()
+        assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from tests.fuzz.worker import Plan, Result, results
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.slow
 def test_a_thousand_inputs_of_all_kinds_break_no_promise(tmp_path):
     # A process of its own: its workers are forked, and this one may have run torch's threads already.
     command = [

@@ -109,6 +109,9 @@ def test_an_exception_that_the_content_makes_again_in_a_fresh_process_ends_the_s
     assert sum(chunk.bytes_read for chunk in chunks) == shard.size_bytes
     resumed = [chunk for chunk, _ in iter_chunks(shard, pool_of(shard), skip={0, 3})]
     assert [(c.first_row, c.rows, c.fault) for c in resumed] == [(6, 0, ShardFault.CRASHES_READER)]
+    # What is passed is not parsed, and so does not end the shard again: its committed end does.
+    rest = [c.first_row for c, _ in iter_chunks(shard, pool_of(shard), skip={3, 6}, last=6)]
+    assert rest == [0]
 
 
 def test_an_exception_that_does_not_come_again_is_no_fault_of_the_shard(

@@ -206,21 +206,3 @@ def test_files_of_our_own_carry_checksums_that_arrow_verifies():
     pq.read_table(io.BytesIO(data), page_checksum_verification=True)
     with pytest.raises(OSError, match="CRC"):
         pq.read_table(io.BytesIO(damaged(data, IMAGES[13])), page_checksum_verification=True)
-
-
-def test_nothing_behind_the_committed_end_of_a_damaged_shard_is_read(read):
-    """The third row group holds fewer rows than the footer states, which is not seen where all its rows are passed."""
-    file, schema = io.BytesIO(), pa.schema({"image": pa.binary(), "text": pa.string()})
-    with pq.ParquetWriter(file, schema) as writer:
-        for rows in (300, 300, 277, 300):
-            columns = {"image": [b"i"] * rows, "text": ["a"] * rows}
-            writer.write_table(pa.table(columns, schema=schema))
-    data = file.getvalue()
-    start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
-    footer = data[start:-8].replace(varint(277), varint(300)).replace(varint(1177), varint(1200))
-    shard = data[:start] + footer + len(footer).to_bytes(4, "little") + b"PAR1"
-    whole = read(shard, chunk_rows=300)
-    assert whole.boundaries == [(0, 300), (300, 300), (600, 277)]
-    assert whole.last.fault is ShardFault.UNREADABLE
-    again = read(shard, chunk_rows=300, **whole.skipping(300, 600))
-    assert again.boundaries == [(0, 300)]
