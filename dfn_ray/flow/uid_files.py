@@ -131,7 +131,8 @@ def _byte_order(descr: Any, uri: str) -> bool:
     known = [text for text in types if text in ("<u8", ">u8")]
     if not len(fields) == len(known) == 2 or known[0] != known[1]:
         raise _refusal(
-            uri, f"is an array of {shortened(repr(descr))}, where pairs of u8 are needed"
+            uri,
+            f"is an array of {shortened(repr(descr))}, where pairs of u8 in one byte order are needed",
         )
     return known[0] == ">u8"
 

@@ -184,7 +184,7 @@ class RowGroup:
     def _is_unread(self, name: str) -> bool:
         """True for a column of which pyarrow gives no row and no error, and ends all columns read beside it.
 
-        So pyarrow 26 does with lists of booleans in small data pages of version 2, which it wrote itself.
+        So pyarrow 26 does with some lists in tiny data pages, which it wrote itself.
         """
         return not any(batch.num_rows for batch in self._pass([name], _BATCH_ROWS))
 

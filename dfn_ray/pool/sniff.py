@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from enum import Enum
 from typing import IO, Literal
 
 from dfn_ray.pool.shard import ShardDamage
+from dfn_ray.pool.tape import GzipTape
 from dfn_ray.pool.tar import BLOCK_BYTES, is_tar_header
 from dfn_ray.schema import ShardFault
 
@@ -52,8 +51,6 @@ def sniff(
 def _decompressed_head(file: IO[bytes]) -> bytes:
     """The first tar block inside a gzip file, or what there is of it."""
     try:
-        return gzip.GzipFile(fileobj=file, mode="rb").read(BLOCK_BYTES)
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        return b""
+        return GzipTape(file).read(BLOCK_BYTES)
     finally:
         file.seek(0)

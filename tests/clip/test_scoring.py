@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dfn_ray import config
-from dfn_ray.clip import text
 from dfn_ray.clip.decode import decode_images
 from dfn_ray.clip.network import build, load_network
 from dfn_ray.clip.scoring import batch_by_length
+from dfn_ray.clip.tokenizer import tokenize
 from tests.clip.conftest import CAPTIONS, KINDS, encoded, photo, spec
 
 SIZES = [(64, 64), (120, 80), (33, 90), (300, 31), (80, 80), (47, 48), (160, 161), (20, 20)]
@@ -31,7 +31,7 @@ def chunk(frozen):
         max_pixels=10**6,
         timeout_s=30.0,
     )
-    return decoded.pixels[0], text.tokenize(frozen.tokenizer, CAPTIONS)
+    return decoded.pixels[0], tokenize(frozen.tokenizer, CAPTIONS)
 
 
 @torch.inference_mode()
@@ -111,7 +111,7 @@ def test_equal_captions_are_encoded_once_and_short_ones_without_padding(folders,
         network, "_text_tower", lambda model, x: shapes.append(x.shape) or real(model, x)
     )
     captions = ["a dog", "a cat on a sofa", "a dog", "a dog"]
-    network.score(chunk(frozen)[0][:4], text.tokenize(frozen.tokenizer, captions), batch_size=8)
+    network.score(chunk(frozen)[0][:4], tokenize(frozen.tokenizer, captions), batch_size=8)
     assert [tuple(shape) for shape in shapes] == [(2, 7)]
 
 
@@ -130,7 +130,7 @@ def test_kept_embeddings_are_float16_and_give_the_score(folders):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_score_is_nan_where_an_embedding_is_not_finite(folders, value):
     frozen = load_network(spec(folders("vit")))
-    row = int(text.tokenize(frozen.tokenizer, ["dog"])[0, 1])
+    row = int(tokenize(frozen.tokenizer, ["dog"])[0, 1])
     frozen.state["token_embedding.weight"][row] = value
     pixels, tokens = chunk(frozen)
     score_N = build(frozen).score(pixels, tokens, batch_size=8).score_N

@@ -111,7 +111,6 @@ _VALID = {
     "npy 2.0": lambda _, uids: _npy(_records(uids), (2, 0)),
     "npy 3.0": lambda _, uids: _npy(_records(uids), (3, 0)),
     "big-endian": lambda _, uids: _npy(_records(uids, ">u8,>u8")),
-    "mixed ends": lambda _, uids: _npy(_records(uids, ">u8,<u8")),
     "other names": lambda _, uids: _npy(_named(uids)),
     "fortran order": lambda _, uids: _npy(np.asfortranarray(_records(uids))),
     "bare records": lambda _, uids: _records(uids).tobytes(),
@@ -119,6 +118,7 @@ _VALID = {
 """Forms that are taken. Without a uid in it, a list may be refused."""
 
 _WRONG = {
+    "mixed ends": lambda _, uids: _npy(_records(uids, ">u8,<u8")),
     "objects": lambda _, uids: _npy(np.array([*uids, None], object), pickle=True),
     "column": lambda _, uids: _npy(_records([*uids, (2**64 - 1, 2**64 - 1)]).reshape(-1, 1)),
     "scalar": lambda _, __: _npy(_records([(1, 2)])[0]),

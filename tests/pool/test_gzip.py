@@ -38,6 +38,21 @@ def test_gzipped_tars_read_as_plain_ones(read):
     assert [row["key"] for row in again.rows] == ["b"]
 
 
+def test_a_broken_gzip_of_a_few_kilobytes_keeps_the_samples_before_the_damage(read):
+    tar = TarBuilder()
+    for number in range(3):
+        tar.sample(f"{number}", image=random.Random(number).randbytes(2000), caption="x")
+    packed = bytearray(gzip.compress(tar.getvalue(), 0))  # stored as it is: the damage has a place
+    packed[len(packed) // 2] ^= 0xFF
+    result = read(bytes(packed))
+    assert result.reasons["0"] is None
+    broken = bytearray(gzip.compress(tar.getvalue()))
+    broken[-1800:-1700] = bytes(100)
+    result = read(bytes(broken))
+    assert result.reasons["0"] is None
+    assert result.last.fault is ShardFault.UNREADABLE
+
+
 def test_a_cut_gzip_keeps_the_samples_before_the_cut(read):
     tar = TarBuilder()
     for number in range(20):
