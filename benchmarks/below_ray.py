@@ -1,17 +1,15 @@
 """The parts below Ray by themselves: python benchmarks/below_ray.py [--device cuda]
 
     read            samples/s of walking tars, one process
-    decode          images/s of `prepare` (flow/prepare.py) on Arrow tables as readers give them, per CPU second: decoding
-                    and resizing, exact and fast in turns, medians; then their ratio and the score drift of fast
+    drift           the largest score difference that fast decoding makes
     forward         samples/s of the network per precision and batch size; images and captions apart
 
-Needs no running Ray. On a GPU this says how many CPU cores of decoding one GPU can use up: forward / decode.
+Needs no running Ray. On a GPU this says how many CPU cores of decoding one GPU can use up: forward / decode (benchmarks/decoding.py).
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -31,8 +29,8 @@ from dfn_ray.flow.prepare import Preparation, pixels_column, prepare
 from dfn_ray.pool import iter_chunks, list_shards
 
 REPEATS = 3
-DECODE_ROUNDS = 5
-MODES: tuple[Literal["exact", "fast"], ...] = ("exact", "fast")
+Mode = Literal["exact", "fast"]
+MODES: tuple[Mode, ...] = ("exact", "fast")
 
 
 def main() -> None:
@@ -57,10 +55,7 @@ def main() -> None:
         print(f"read                 {rate(lambda: samples_in(read(pool))):9.0f} samples/s")
         cells = read(pool)
     frozen = load_network(Network(model=given.model, random_weights_seed=0))
-    rates, decoded = decode_rates(cells, frozen)
-    for mode in MODES:
-        print(f"decode {mode:6}        {rates[mode]:9.0f} images/s of one core")
-    print(f"fast / exact         {rates['fast'] / rates['exact']:9.2f}")
+    decoded = {mode: decoded_pixels(cells, frozen, mode) for mode in MODES}
     captions = [text for cell in cells for text in cell.samples["text"].to_pylist()]
     tokens = tokenize(frozen.tokenizer, captions)
     print(
@@ -94,29 +89,13 @@ def samples_in(cells: Sequence[Cell]) -> int:
     return sum(len(cell.samples) for cell in cells)
 
 
-def decode_rates(
-    cells: Sequence[Cell], frozen: FrozenNetwork
-) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """By mode: median images per CPU second of `prepare` and its child, and the pixels."""
-    took_s: dict[str, list[float]] = {mode: [] for mode in MODES}
-    pixels: dict[str, np.ndarray] = {}
-    for _ in range(DECODE_ROUNDS + 1):
-        for mode in MODES:
-            preparation = Preparation(Rules(), Decode(mode=mode), (frozen.transform,), ())
-            begin = cpu_s()
-            done = [prepare(cell, preparation=preparation) for cell in cells]
-            took_s[mode].append(cpu_s() - begin)
-            shape = (*frozen.transform.size, 3)
-            columns = [c.inputs[pixels_column(0)] for c in done if c.inputs is not None]
-            pixels[mode] = np.concatenate([column_array(c, np.uint8, shape) for c in columns])
-    # The first round does not count.
-    rates = {mode: samples_in(cells) / median(times[1:]) for mode, times in took_s.items()}
-    return rates, pixels
-
-
-def cpu_s() -> float:
-    """CPU seconds of this process and the children it has waited for: what else the machine does matters less."""
-    return sum(os.times()[:4])
+def decoded_pixels(cells: Sequence[Cell], frozen: FrozenNetwork, mode: Mode) -> np.ndarray:
+    """The pixels of all samples, as the network's tasks get them."""
+    preparation = Preparation(Rules(), Decode(mode=mode), (frozen.transform,), ())
+    done = [prepare(cell, preparation=preparation) for cell in cells]
+    shape = (*frozen.transform.size, 3)
+    columns = [cell.inputs[pixels_column(0)] for cell in done if cell.inputs is not None]
+    return np.concatenate([column_array(column, np.uint8, shape) for column in columns])
 
 
 def drift(

@@ -1,0 +1,78 @@
+"""Decoding and resizing, exact and fast in turns: python benchmarks/decoding.py
+
+Images per CPU second of `prepare` (flow/prepare.py), its child counted, on Arrow tables as readers give them; medians, and their
+ratio. In a process like a decode worker's, with neither torch nor a network in memory: a fork copies the page tables of its parent,
+which for one with a network takes as long as decoding several images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+from photos import PIXELS, write_pool
+
+from dfn_ray.clip.transform import ImageTransform
+from dfn_ray.config import Decode, Pool, Rules
+from dfn_ray.flow.cells import Cell
+from dfn_ray.flow.prepare import Preparation, prepare
+from dfn_ray.pool import iter_chunks, list_shards
+
+ROUNDS = 5
+MODES: tuple[Literal["exact", "fast"], ...] = ("exact", "fast")
+CLIP = ImageTransform(
+    size=(224, 224),
+    resize_mode="shortest",
+    interpolation="bicubic",
+    mean=(0.48145466, 0.4578275, 0.40821073),
+    std=(0.26862954, 0.26130258, 0.27577711),
+)
+
+
+def main() -> None:
+    """Print both rates and their ratio."""
+    options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    options.add_argument("--samples", type=int, default=2048)
+    given = options.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        pool = Pool(uri=(str(write_pool(Path(folder) / "pool", given.samples)),))
+        cells = [
+            Cell(chunk=chunk, samples=samples)
+            for shard in list_shards(pool)
+            for chunk, samples in iter_chunks(shard, pool)
+        ]
+    rates = decode_rates(cells)
+    chunk = sum(len(cell.samples) for cell in cells) / len(cells)
+    sys.stdout.write(f"{given.samples} JPEGs of {PIXELS}x{PIXELS}, {chunk:.0f} to a chunk\n")
+    for mode in MODES:
+        sys.stdout.write(f"decode {mode:6} {rates[mode]:9.0f} images/s of one core\n")
+    sys.stdout.write(f"fast / exact  {rates['fast'] / rates['exact']:9.2f}\n")
+
+
+def decode_rates(cells: Sequence[Cell]) -> dict[str, float]:
+    """Median images per CPU second by mode, of rounds in which the modes take turns; the first does not count."""
+    took_s: dict[str, list[float]] = {mode: [] for mode in MODES}
+    for _ in range(ROUNDS + 1):
+        for mode in MODES:
+            preparation = Preparation(Rules(), Decode(mode=mode), (CLIP,), ())
+            begin = cpu_s()
+            for cell in cells:
+                prepare(cell, preparation=preparation)
+            took_s[mode].append(cpu_s() - begin)
+    samples = sum(len(cell.samples) for cell in cells)
+    return {mode: samples / median(times[1:]) for mode, times in took_s.items()}
+
+
+def cpu_s() -> float:
+    """CPU seconds of this process and the children it has waited for: what else the machine does matters less."""
+    return sum(os.times()[:4])
+
+
+if __name__ == "__main__":
+    main()
