@@ -28,7 +28,8 @@ from tests.evaluation.conftest import (
     write_parquet,
 )
 
-pytestmark = pytest.mark.ray
+# Its fixture takes one minute alone, and has taken three beside other tests.
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from tests.fuzz.worker import Plan, Result, results
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.timeout(1600)
 def test_a_thousand_inputs_of_all_kinds_break_no_promise(tmp_path):
     # A process of its own: its workers are forked, and this one may have run torch's threads already.
     command = [
@@ -29,7 +30,7 @@ def test_a_thousand_inputs_of_all_kinds_break_no_promise(tmp_path):
         str(tmp_path),
     ]
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=550, check=False
+        command, cwd=ROOT, capture_output=True, text=True, timeout=1500, check=False
     )
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2000:]
 
