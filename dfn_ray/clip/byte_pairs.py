@@ -145,7 +145,7 @@ CLEANERS: dict[str, Callable[[str], str]] = {
         _fixed(text).replace("_", " ").translate(_NO_PUNCTUATION).lower()
     ),
 }
-"""What is done to a caption first, by the names of open_clip's `clean`."""
+"""Functions that clean a caption before it is split into words, by open_clip's names for them."""
 
 
 def _vocabulary() -> list[str]:

@@ -115,33 +115,34 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise RecipeError([f"--set {name}: {_TOO_DEEP}"]) from None
 
 
-def _secrets(value: Any, name: str = "") -> Iterator[str]:
+def _secrets(values: Any) -> Iterator[str]:
     """What is wrong with URIs that hold credentials, which a recipe, being stored with the run, must not."""
-    if isinstance(value, str):
-        if where := secret_in(value):
+    for name, value in _leaves(values):
+        if isinstance(value, str) and (where := secret_in(value)):
             yield (
                 f"{name}: need a URI without credentials, got one with {where} (not repeated here); give credentials "
                 "by the environment: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, ..."
             )
-        return
-    if isinstance(value, list):
-        value = dict(enumerate(value))
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _secrets(inner, f"{name}.{key}" if name else str(key))
 
 
-def _require_no_dates(value: Any, name: str = "") -> None:
+def _require_no_dates(values: Any) -> None:
     """Raise RecipeError for a date or a time: TOML has types for them, no setting takes one."""
-    if isinstance(value, date | time):
-        raise RecipeError(
-            [f"{name}: no setting takes a date or a time, got {value}; put a string in quotes"]
-        )
+    for name, value in _leaves(values):
+        if isinstance(value, date | time):
+            raise RecipeError(
+                [f"{name}: no setting takes a date or a time, got {value}; put a string in quotes"]
+            )
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The values in lists and tables, each with its dotted name."""
     if isinstance(value, list):
         value = dict(enumerate(value))
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            _require_no_dates(inner, f"{name}.{key}" if name else str(key))
+            yield from _leaves(inner, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value
 
 
 def _spelled_alike(value: Any) -> Any:

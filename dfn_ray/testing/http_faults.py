@@ -57,7 +57,7 @@ class HttpServer:
     endpoint: str = ""
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     encodings: set[str | None] = field(default_factory=set)
-    """What requests said that they accept, as any server may compress its answers to those that let it."""
+    """`Accept-Encoding` of all requests; a server may compress its answers to those that allow it."""
     answers: Callable[[str], tuple[int, bytes] | None] | None = None
     """Asked first, by path: status and JSON of an answer that is no file, as a hub gives."""
     packed: dict[str, bytes] = field(default_factory=dict)
