@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -166,12 +166,7 @@ class RowGroup:
                         yield max(at, done), batch.slice(max(done - at, 0))
                         done = end
                     at = end
-                unread = [
-                    name
-                    for name in names
-                    if name in spared and at < self.rows and self._is_unread(name)
-                ]
-                if not unread:
+                if at >= self.rows or not (unread := self._unread(spared.intersection(names))):
                     return
                 names = [name for name in names if name not in unread]
             except BatchTooLarge as error:
@@ -180,13 +175,24 @@ class RowGroup:
                 if error.column not in spared:
                     raise
                 names = [name for name in names if name != error.column]
+            except pa.ArrowInvalid:
+                if not (unread := self._unread(spared.intersection(names))):
+                    raise
+                names = [name for name in names if name not in unread]
+
+    def _unread(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if self._is_unread(name)]
 
     def _is_unread(self, name: str) -> bool:
-        """True for a column of which pyarrow gives no row and no error, and ends all columns read beside it.
+        """True for a sound column that pyarrow cannot put together.
 
-        So pyarrow 26 does with some lists in tiny data pages, which it wrote itself.
+        pyarrow 26 gives no row and no error for some lists in tiny data pages, which it wrote itself, and ends all
+        columns read beside them; in a struct with other fields the same is an ArrowInvalid, which no broken page is.
         """
-        return not any(batch.num_rows for batch in self._pass([name], _BATCH_ROWS))
+        try:
+            return not any(batch.num_rows for batch in self._pass([name], _BATCH_ROWS))
+        except pa.ArrowInvalid:
+            return True
 
     def _first_batch_rows(self) -> int:
         """Rows per batch by what the footer states; the pages may ask for fewer."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
+import regex
+
 from dfn_ray.config import Pool
 from dfn_ray.schema import Reason, ShardFault
 from tests.fuzz import odd_text
@@ -36,6 +38,7 @@ _OTHERS = (
     "__MACOSX/{}.jpg", "._{}.jpg", "{}/", "{}.npz", "{}.mp3", "{}", "{}.jpg.aes", ".hidden/._{}.txt", "{}.syn.json",
 )  # fmt: skip
 """Names of members that are no part of a sample."""
+_UNSEEN = regex.compile(r"[\s\0\p{Cc}\p{Cf}\p{Z}\p{Default_Ignorable_Code_Point}\u2800]*")
 
 
 @dataclass(kw_only=True)
@@ -246,7 +249,7 @@ def _faults(parts: Parts) -> set[str]:
 
 def _shown(text: str) -> bool:
     """False for what is only white space, or characters that nobody sees."""
-    return any(character.isprintable() and not character.isspace() for character in text)
+    return _UNSEEN.fullmatch(text) is None
 
 
 def _independent(data: bytes, tar: Tar, packing: str) -> dict[str, Parts]:

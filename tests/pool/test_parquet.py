@@ -311,6 +311,24 @@ def test_a_column_that_pyarrow_passes_over_costs_itself(read, name):
         ]
 
 
+def test_a_struct_that_pyarrow_cannot_put_together_costs_itself(read):
+    """The same lists as a field of a struct are an ArrowInvalid."""
+    count = 4
+    flags = pa.array([[True, False]] * count, pa.list_(pa.bool_()))
+    struct = pa.StructArray.from_arrays([pa.array(range(count)), flags], ["n", "flags"])
+    columns = {"image": [b"i%d" % n for n in range(count)], "text": ["c"] * count, "about": struct}
+    columns["width"] = list(range(count))
+    data = parquet(columns, data_page_version="2.0", data_page_size=1, row_group_size=1)
+    with pytest.raises(pa.ArrowInvalid):
+        list(pq.ParquetFile(io.BytesIO(data)).iter_batches(columns=["about"]))
+    result = read(data)
+    assert [row["image"] for row in result.rows] == columns["image"]
+    assert [row["metadata"] for row in result.rows] == [
+        f'{{"about":null,"width":{n}}}' for n in range(count)
+    ]
+    assert result.last.notes == {"metadata_replaced": count}
+
+
 def test_reading_rows_again_opens_only_their_row_groups(read, put):
     images = [random.Random(n).randbytes(5000) for n in range(40)]
     data = parquet({"image": images, "text": ["c"] * 40}, row_group_size=10)
