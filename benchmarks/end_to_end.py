@@ -36,9 +36,9 @@ from dfn_ray.filtering.score_pool import plan_inputs
 from dfn_ray.filtering.scorer import Bounds, Scorer
 from dfn_ray.flow.prepare import Preparation
 from dfn_ray.flow.weights import load_networks
-from dfn_ray.manifest import read_part
 from dfn_ray.planning.limits import prepare_cells, read_cells, rows_of_cells, score_cells, timed
 from dfn_ray.pool import Shard, list_shards
+from dfn_ray.run import read_part
 from dfn_ray.storage import Store
 
 

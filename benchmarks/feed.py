@@ -27,8 +27,8 @@ from dfn_ray.clip.text import lengths
 from dfn_ray.clip.towers import Towers, backward, contrastive_loss
 from dfn_ray.config import TrainRecipe, recipe_from
 from dfn_ray.flow.weights import load_network_of
-from dfn_ray.manifest import open_run
 from dfn_ray.pool import list_shards
+from dfn_ray.run import open_run
 from dfn_ray.testing.networks import save_random_network
 from dfn_ray.training.feed import Feeding, feed_group
 from dfn_ray.training.index import index_shard, split_index

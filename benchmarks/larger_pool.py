@@ -38,8 +38,8 @@ from dfn_ray.demo.make_pool import encode
 from dfn_ray.demo.packages import GOOGLE, Package, read_package
 from dfn_ray.demo.story import story_values
 from dfn_ray.demo.tars import write_tar
-from dfn_ray.manifest import open_run, subset_tables
 from dfn_ray.pipeline.pipeline import run_pipeline
+from dfn_ray.run import open_run, scan_subset
 from dfn_ray.telemetry import grid
 
 SEED = 20234
@@ -205,7 +205,7 @@ def kept_by_kind(recipe: PipelineRecipe, truth: Path) -> str:
     """How much of each source and kind the DFN kept, as a table."""
     kept = {
         uid
-        for _, table in subset_tables(open_run(recipe.uri("filter")), ["uid"])
+        for _, table in scan_subset(open_run(recipe.uri("filter")), ["uid"])
         for uid in table["uid"].to_pylist()
     }
     counted: dict[tuple[str, str], list[bool]] = {}

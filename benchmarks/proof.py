@@ -24,8 +24,8 @@ from matplotlib.figure import Figure
 from dfn_ray.config import PipelineRecipe, recipe_from
 from dfn_ray.demo.run import demo_truth
 from dfn_ray.demo.story import DATA, story_values
-from dfn_ray.manifest import open_run, subset_tables
 from dfn_ray.pipeline.pipeline import run_pipeline
+from dfn_ray.run import open_run, scan_subset
 from dfn_ray.telemetry import grid
 
 METRIC = "emoji, acc1"
@@ -94,7 +94,7 @@ def _clean_share(recipe: PipelineRecipe) -> float:
     truth = demo_truth()
     kept = [
         truth[uid]
-        for _, table in subset_tables(open_run(recipe.uri("filter")), ["uid"])
+        for _, table in scan_subset(open_run(recipe.uri("filter")), ["uid"])
         for uid in table["uid"].to_pylist()
     ]
     return sum(kind == "clean" for kind in kept) / len(kept)

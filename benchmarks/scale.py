@@ -45,19 +45,18 @@ from dfn_ray.filtering.score_pool import score_pool
 from dfn_ray.filtering.select_run import select_run
 from dfn_ray.flow.datasets import connect
 from dfn_ray.flow.weights import load_networks
-from dfn_ray.manifest import (
+from dfn_ray.pool import list_shards, listing_table
+from dfn_ray.run import (
     SCORES,
     Run,
+    named,
     open_run,
     part_footer,
-    part_name,
     part_names,
-    read_listing,
     read_parts,
     scan_ledger,
     start_run,
 )
-from dfn_ray.pool import list_shards, listing_table
 from dfn_ray.schema import Chunk
 from dfn_ray.storage import Store
 from dfn_ray.testing.networks import save_random_network
@@ -289,7 +288,7 @@ def score(recipe: Recipe) -> Scored:
     start = process.memory_full_info().uss
     begin = time.perf_counter()
     with sampled_memory(process) as samples:
-        run = score_pool(recipe, keep_bytes=True)
+        run, _ = score_pool(recipe, keep_bytes=True)
     wall_s = time.perf_counter() - begin
     ray.shutdown()
     commits = np.sort([moment for moment, chunks in commit_times(run) for _ in range(chunks)])
@@ -347,18 +346,18 @@ def written_run(recipe: Recipe, run_uri: Path, *, shard_chunks: int, part_chunks
     like = next(read_parts(run.store, part_names(run.store)[:1]))
     rows = pq.read_table(run.store.uri_of(f"{SCORES}/{like.name}.parquet"))
     (run_uri / SCORES).mkdir(parents=True)
-    for name in ("run.json", "pool.parquet"):
+    for name in ("run.json", "pool.parquet", "attempts/000001.json"):
         Store(str(run_uri)).write(name, run.store.read(name))
     chunks = [
         Chunk(shard=uri, first_row=256 * n, rows=256, last=n == shard_chunks - 1, bytes_read=10**7)
-        for uri in read_listing(run)["uri"].to_pylist()
+        for uri in run.listing()["uri"].to_pylist()
         for n in range(shard_chunks)
     ]
     for start in range(0, len(chunks), part_chunks):
         mine = chunks[start : start + part_chunks]
         footer = part_footer(mine, replace(like.header, counts={"scored": 256 * len(mine)}))
         # Not by Store.write: nothing here has to survive a crash, and fsync takes its time.
-        path = run_uri / SCORES / f"{part_name(mine)}.parquet"
+        path = run_uri / SCORES / f"{named(1, repr(mine).encode())}.parquet"
         pq.write_table(rows.replace_schema_metadata(footer), path)
     return replace(recipe, run_uri=str(run_uri))
 

@@ -19,6 +19,7 @@
     ├── JobFailed               a job on a cluster failed or was stopped; exit code is the job's
     ├── JobOutOfSight           a job on a cluster is no longer followed; it goes on
     └── VerificationError       a promise does not hold on storage
+        └── DamagedRunError     a file of a run is absent, damaged or altered
 
 A message says what is wrong, what was got, where, and what to do.
 """
@@ -117,6 +118,10 @@ class JobOutOfSight(DfnRayError):
 
 class VerificationError(DfnRayError):
     """A promise does not hold on storage; the message names the first breach."""
+
+
+class DamagedRunError(VerificationError):
+    """A file of a run is absent, cannot be read, or is not what was written; the message names it."""
 
 
 def own_words(error: BaseException) -> str:

@@ -99,6 +99,11 @@ class Note(StrEnum):
     CAPTION_CUT = "caption_cut"  # longer than what the tokenizer looks at
 
 
+def status_key(status: str, reason: str | None) -> str:
+    """How counts name a status and reason: `scored`, `failed/not_an_image`."""
+    return f"{status}/{reason}" if reason else status
+
+
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
     """A run of rows of one shard; a function of the pool and of `[pool]` in the recipe alone."""

@@ -270,6 +270,9 @@ class Execution:
     """Shards planned at a time, >= 1; bounds the driver's and Ray's memory."""
     attempts: int = 3
     """Times a shard whose tasks died is tried again before it is given up, >= 1."""
+    accept_versions: bool = False
+    """Go on with a run whose last attempt had other versions of torch, open_clip, pillow, simplejpeg, or another major
+    version of numpy: its scores can then differ in their last digits. The attempt records which."""
     accept_changed_shards: bool = False
     """Resume although shards have other sizes than the run listed: they are listed anew. What is committed of complete
     ones stays as it is; one that is committed in part is refused even so, since its rows would mix two contents."""

@@ -254,6 +254,9 @@ class TrainRecipe:
     workers start), or of all samples in reading and decoding (judged from 10,000 samples on, and at the end), 0 to 1."""
     max_bad_shard_fraction: float = 0.25
     """As in filtering: the run stops when more than this share of a source's shards is bad, 0 to 1."""
+    accept_versions: bool = False
+    """Go on with a run whose last attempt had other versions of torch, open_clip, pillow, simplejpeg, or another major
+    version of numpy."""
     optimizer: Optimizer = field(default_factory=Optimizer)
     augmentation: Augmentation | None = field(default_factory=Augmentation)
     decode: Decode = field(default_factory=Decode)

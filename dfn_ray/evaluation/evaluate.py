@@ -35,8 +35,8 @@ from dfn_ray.flow.fingerprint import (
 from dfn_ray.flow.prepare import Preparation
 from dfn_ray.flow.ray_address import check_ray_reachable
 from dfn_ray.flow.weights import load_network_of
-from dfn_ray.manifest import fingerprint_digest, listing_digest
 from dfn_ray.pool import listing_table
+from dfn_ray.run import fingerprint_digest, listing_digest
 from dfn_ray.schema import ShardFault
 from dfn_ray.telemetry import Progress
 
@@ -93,6 +93,7 @@ def evaluate_sets(recipe: EvaluateRecipe) -> Evaluation:
             progress.say(note)
         if todo:
             connect()
+            results = results.held()
             shared = share([network])
             of_classes = _classifiers(todo, recipe, shared, progress)
             for job in todo:

@@ -14,13 +14,15 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dfn_ray.config import EvaluationSet, Network
+from dfn_ray.errors import DamagedRunError, RunTakenOver
 from dfn_ray.evaluation.datacomp import MEAN_RECALL, TASKS, GroupAverage, key_of
 from dfn_ray.flow.error_limits import by_reason
 from dfn_ray.printing import printable_line
+from dfn_ray.run import Attempt, take, versions
 from dfn_ray.storage import Store
 from dfn_ray.telemetry import grid
 
@@ -82,12 +84,23 @@ class SetResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """The results of one network in a run."""
+    """The results of one network in a run.
+
+    Whoever writes holds the evaluations of the run by an attempt at them, in eval/attempts/: no other driver's result is
+    replaced by one that comes late.
+    """
 
     run_uri: str
     spec: Network
     network: str
     """Digest of the network."""
+    attempt: Attempt | None = None
+    """By which this driver holds the evaluations; None to read only."""
+
+    def held(self) -> Results:
+        """The same, with the evaluations taken over from any other driver."""
+        record = {"versions": versions(), "network": self.network}
+        return replace(self, attempt=take(self.store.child(FOLDER), record))
 
     @property
     def store(self) -> Store:
@@ -99,7 +112,15 @@ class Results:
         name = self._file(item)
         if not self.store.exists(name):
             return None
-        return _from_json(json.loads(self.store.read(name)))
+        return self._read(name)
+
+    def _read(self, name: str) -> SetResult | None:
+        try:
+            return _from_json(json.loads(self.store.read(name)))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DamagedRunError(
+                f"{self.store.uri_of(name)}: is damaged ({type(error).__name__}: {error}); delete it and evaluate again"
+            ) from None
 
     def write(self, item: EvaluationSet, result: SetResult) -> None:
         """Store the result of a set, replacing an earlier one."""
@@ -122,18 +143,29 @@ class Results:
                 "network": result.network,
             },
         }
-        self.store.write(self._file(item), json.dumps(value).encode())
+        self._replace(self._file(item), json.dumps(value).encode())
 
     def write_lines(self) -> tuple[SetResult, ...]:
         """Write DataComp's `eval_results.jsonl` anew, from all stored results of this network; returns them."""
         stored = [
-            _from_json(json.loads(self.store.read(f"{FOLDER}/{file.name}")))
-            for file in self.store.list(FOLDER, suffix=".json")
+            self._read(f"{FOLDER}/{file.name}") for file in self.store.list(FOLDER, suffix=".json")
         ]
         results = tuple(result for result in stored if result and result.network == self.network)
         lines = [json.dumps(_line(result)) + "\n" for result in results]
-        self.store.write(LINES, "".join(lines).encode())
+        data = "".join(lines).encode()
+        if not self.store.exists(LINES) or self.store.read(LINES) != data:
+            (self if self.attempt else self.held())._replace(LINES, data)
         return results
+
+    def _replace(self, name: str, data: bytes) -> None:
+        """Replace what a file holds now. Raises RunTakenOver when another driver evaluates into the run by now."""
+        assert self.attempt is not None, "results are written by who holds the evaluations"
+        before = self.store.read(name) if self.store.exists(name) else None
+        self.attempt.check(self.store.child(FOLDER))
+        if not self.store.replace(name, data, before=before):
+            raise RunTakenOver(
+                f"{self.store.uri_of(name)}: another driver has changed it; this one stops. Run one evaluation per run_uri"
+            )
 
     def _file(self, item: EvaluationSet) -> str:
         parts = (item.name, _pretrained(self.spec), _model(self.spec), item.language, item.task)

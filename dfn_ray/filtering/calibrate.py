@@ -16,13 +16,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from dfn_ray.config import Calibration, Recipe, Select
 from dfn_ray.filtering.bounds import EVERYTHING, NOTHING, Bounds
 from dfn_ray.filtering.stream import Work
-from dfn_ray.manifest import SCORES, Ledger, Run, part_names, read_parts
 from dfn_ray.pool import Shard
+from dfn_ray.run import Ledger, Run, read_parts, scan_parts
 from dfn_ray.schema import Status, score_column
 
 RESAMPLES = 400
@@ -47,17 +46,19 @@ def calibration_work(
     ]
 
 
-def bounds_from_scores(run: Run, recipe: Recipe, shards: Sequence[Shard], seed: str) -> Bounds:
-    """The bounds that the committed scores of the calibration shards give."""
+def bounds_from_scores(
+    run: Run, recipe: Recipe, shards: Sequence[Shard], seed: str, names: Sequence[str]
+) -> Bounds:
+    """The bounds that the committed scores of the calibration shards give, in the parts of those names."""
     select = recipe.select
     if select.threshold is not None:
         return _float32(select.threshold, select.threshold)
     chosen = _chosen(shards, recipe.calibration, seed)
     rows = _rows_each(recipe.calibration, len(chosen))
-    values = _values_by_shard(run, recipe, {shard.uri for shard in chosen}, rows)
+    values = _values_by_shard(run, recipe, {shard.uri for shard in chosen}, rows, names)
     if len(values) < MIN_SHARDS:
         return EVERYTHING
-    few, many = _shares(run, select, shards)
+    few, many = _shares(run, select, shards, names)
     confidence = recipe.calibration.confidence
     hi = bootstrap_bounds(values, few, confidence, seed).hi
     return Bounds(bootstrap_bounds(values, many, confidence, seed).lo, hi)
@@ -94,28 +95,30 @@ def _rows_each(calibration: Calibration, shards: int) -> int:
     return ceil(calibration.samples / max(1, shards))
 
 
-def _shares(run: Run, select: Select, shards: Sequence[Shard]) -> tuple[float, float]:
+def _shares(
+    run: Run, select: Select, shards: Sequence[Shard], names: Sequence[str]
+) -> tuple[float, float]:
     """Smallest and largest share of the samples that may have to be kept."""
     if select.keep_fraction is not None:
         return select.keep_fraction, select.keep_fraction
     assert select.keep_count is not None
     # The number of samples is known only at the end: guess it from the bytes of those read so far.
-    chunks = [c for part in read_parts(run.store, part_names(run.store)) for c in part.chunks]
+    chunks = [c for part in read_parts(run.store, names) for c in part.chunks]
     sample_bytes = sum(c.bytes_read for c in chunks) / max(1, sum(c.rows for c in chunks))
     samples = max(1.0, sum(shard.size_bytes for shard in shards) / max(1.0, sample_bytes))
     share = select.keep_count / samples
     return min(1.0, share * (1 - COUNT_SLACK)), min(1.0, share * (1 + COUNT_SLACK))
 
 
-def _values_by_shard(run: Run, recipe: Recipe, shards: set[str], rows: int) -> list[np.ndarray]:
+def _values_by_shard(
+    run: Run, recipe: Recipe, shards: set[str], rows: int, names: Sequence[str]
+) -> list[np.ndarray]:
     """Scores of the first rows of each shard, as `bootstrap_bounds` takes them."""
     column = score_column(recipe.deciding_network)
     found: dict[str, list[np.ndarray]] = {}
-    for name in part_names(run.store):
-        with run.store.open(f"{SCORES}/{name}.parquet") as file:
-            table = pq.read_table(file, columns=["shard", "row", "status", column])
-        table = table.filter(pc.less(table["row"], rows))
-        table = table.filter(counted(table["status"], recipe.select))
+    for _, part in scan_parts(run, ["shard", "row", "status", column], sorted(names)):
+        first = part.filter(pc.less(part["row"], rows))
+        table = first.filter(counted(first["status"], recipe.select))
         score = table[column].to_numpy(zero_copy_only=False)
         scored = pc.equal(table["status"], Status.SCORED.value).to_numpy(zero_copy_only=False)
         values = np.where(scored, score, -np.inf)

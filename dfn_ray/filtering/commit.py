@@ -1,4 +1,4 @@
-"""Committing a part: subset and borderline bytes first, scores last. See `dfn_ray.manifest`."""
+"""Committing a part: subset and borderline bytes first, scores last. See `dfn_ray.run`."""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow makes its compute functions at import, where no type checker sees them)
@@ -17,16 +17,16 @@ from dfn_ray.filtering.bounds import Bounds
 from dfn_ray.flow.cells import Cell, unpack
 from dfn_ray.flow.metrics import score_buckets
 from dfn_ray.flow.statuses import status_counts
-from dfn_ray.manifest import (
+from dfn_ray.run import (
     BORDERLINE,
-    SCORES,
     SUBSET,
     Part,
     PartHeader,
     Run,
+    named,
     parquet_bytes,
+    part_file,
     part_footer,
-    part_name,
 )
 from dfn_ray.schema import BYTE_COLUMNS, Chunk, Status, score_column
 
@@ -83,26 +83,33 @@ class Committer:
         return pa.Table.from_pylist([report, *unread], schema=_REPORT)
 
     def commit(self, cells: Sequence[Cell]) -> Part:
-        """Commit the cells as one part, named by their chunks."""
+        """Commit the cells as one part. Raises RunTakenOver when another driver has the run."""
         cells = sorted(cells, key=lambda cell: (cell.chunk.shard, cell.chunk.first_row))
         chunks = [cell.chunk for cell in cells]
-        name = part_name(chunks)
         samples = pa.concat_tables([with_shard(cell) for cell in cells], promote_options="default")
         kept, borderline = self._split(samples)
         header = PartHeader(
             fingerprint=self.run.fingerprint,
             bounds=(self.bounds.lo, self.bounds.hi),
+            counts=status_counts(samples),
             subset_rows=kept.num_rows,
             borderline_rows=borderline.num_rows,
-            counts=status_counts(samples),
+            subset=self._write_rows(SUBSET, kept),
+            borderline=self._write_rows(BORDERLINE, borderline),
         )
-        # A driver that lost the run must not write even files that readers would ignore.
-        self.run.check_attempt()
-        for folder, rows in ((SUBSET, kept), (BORDERLINE, borderline)):
-            if rows.num_rows:
-                self.run.store.write(f"{folder}/{name}.parquet", image_parquet(rows))
-        self.run.store.write(f"{SCORES}/{name}.parquet", scores_parquet(samples, chunks, header))
+        data = scores_parquet(samples, chunks, header)
+        name = named(self.run.attempt.number, data)
+        self.run.write(part_file(name), data)
         return Part(name, tuple(chunks), header)
+
+    def _write_rows(self, folder: str, rows: pa.Table) -> str | None:
+        """Write rows with their bytes to a file of their own; its name without the ending, None for no rows."""
+        if not rows.num_rows:
+            return None
+        data = image_parquet(rows)
+        name = named(self.run.attempt.number, data)
+        self.run.write(f"{folder}/{name}.parquet", data)
+        return name
 
     def _score_buckets(self, cells: Sequence[Cell]) -> list[int]:
         """The deciding network's scores, for the metrics; none where no network decides."""

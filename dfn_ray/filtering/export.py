@@ -22,17 +22,19 @@ import pyarrow.parquet as pq
 
 from dfn_ray.errors import InputError
 from dfn_ray.filtering.preflight import refuse_out
-from dfn_ray.filtering.select_run import SELECTION, State
-from dfn_ray.filtering.uid_list import UID_LIST
+from dfn_ray.filtering.select_run import State
 from dfn_ray.flow.datasets import connect, each
 from dfn_ray.image_formats import extension_of
-from dfn_ray.manifest import (
+from dfn_ray.run import (
+    SELECTION,
     SUBSET,
+    UID_LIST,
     Run,
     differences,
     fingerprint_digest,
     naming,
     open_run,
+    read_ahead,
 )
 from dfn_ray.storage import Store
 
@@ -71,9 +73,10 @@ def export_webdataset(run_uri: str, out_uri: str, *, shard_samples: int = SHARD_
     writer = _TarWriter(run, out, tuple(files), tuple(accumulate(rows)), shard_samples)
     shards = -(-kept // shard_samples)
     there = _claim(out, _identity(run, files, rows, shard_samples), shards)
-    todo = [n for n in range(shards) if _stats_name(n) not in there]
+    todo = [str(n) for n in range(shards) if _stats_name(n) not in there]
     connect()
-    each(todo, writer.write)
+    for _ in each(todo, writer.write):
+        pass
     sizes = {
         SHARD_FORMAT.format(n): min(shard_samples, kept - n * shard_samples) for n in range(shards)
     }
@@ -144,7 +147,9 @@ class _TarWriter:
     ends: tuple[int, ...]
     shard_samples: int
 
-    def write(self, number: int) -> None:
+    def write(self, item: str) -> str:
+        """Write the tar of that number; returns its name."""
+        number = int(item)
         buffer, count = io.BytesIO(), 0
         copies: dict[str, int] = {}
         with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
@@ -159,6 +164,7 @@ class _TarWriter:
         self.out.write(SHARD_FORMAT.format(number), buffer.getvalue())
         # Its presence says that the tar is whole.
         self.out.write(_stats_name(number), json.dumps({"successes": count}).encode())
+        return SHARD_FORMAT.format(number)
 
     def _rows(self, start: int, stop: int) -> Iterator[dict]:
         index = bisect_right(self.ends, start)
@@ -195,12 +201,8 @@ def _finished(run_uri: str) -> tuple[Run, int]:
 
 
 def _subset_files(run: Run) -> tuple[list[str], list[int]]:
-    names = [file.name for file in run.store.list(SUBSET, suffix=".parquet")]
-    rows = []
-    for name in names:
-        with run.store.open(f"{SUBSET}/{name}") as file:
-            rows.append(pq.read_metadata(file).num_rows)
-    return names, rows
+    names = run.subset_files()
+    return names, list(read_ahead(names, lambda name: run.rows_of(f"{SUBSET}/{name}")))
 
 
 def _stats_name(number: int) -> str:

@@ -6,8 +6,7 @@ other, with status `listed` or `rejected/not_listed` for every sample of the poo
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
@@ -20,9 +19,10 @@ from dfn_ray.config import Decode, Execution, Pool
 from dfn_ray.errors import IncompleteRun
 from dfn_ray.filtering import stream
 from dfn_ray.filtering.bounds import EVERYTHING
-from dfn_ray.filtering.commit import COPIES, Committer
+from dfn_ray.filtering.commit import COPIES, Committer, image_parquet
 from dfn_ray.filtering.keep_listed import keep_listed
-from dfn_ray.filtering.select_run import SELECTION, State
+from dfn_ray.filtering.select_run import State
+from dfn_ray.filtering.settle import SETTLED
 from dfn_ray.filtering.stream import Committed
 from dfn_ray.filtering.uid_list import write_uid_list
 from dfn_ray.filtering.unread import closing_cell, stop_for, wait_before
@@ -32,9 +32,20 @@ from dfn_ray.flow.fingerprint import pool_fingerprint, reading_versions
 from dfn_ray.flow.metrics import PoolMetrics
 from dfn_ray.flow.ray_address import check_ray_reachable
 from dfn_ray.flow.uid_lists import UidList, open_uid_list
-from dfn_ray.manifest import Run, scan_ledger, start_run, subset_tables
 from dfn_ray.pool import list_pool, listing_notes, listing_table, refuse_inside
-from dfn_ray.schema import ShardFault
+from dfn_ray.run import (
+    SELECTION,
+    SUBSET,
+    UID_LIST,
+    Ledger,
+    Part,
+    Run,
+    read_parts,
+    scan_ledger,
+    scan_subset,
+    start_run,
+)
+from dfn_ray.schema import Chunk, ShardFault
 from dfn_ray.telemetry import Progress
 from dfn_ray.uids import uid_records
 
@@ -70,12 +81,13 @@ def materialize_listed(
         },
         listing=listing_table(shards),
         accept_changed_shards=execution.accept_changed_shards,
+        accept_versions=execution.accept_versions,
     )
     ledger = scan_ledger(run.store, run.fingerprint)
     total_bytes = sum(shard.size_bytes for shard in shards)
     progress = Progress(total_bytes, stage="reading")
     progress.resume(ledger.samples, ledger.bytes_read, ledger.counts, ledger.notes)
-    for note in listing_notes(listing):
+    for note in (*listing_notes(listing), *run.notes()):
         progress.say(note)
     metrics = PoolMetrics(run_uri, shards=len(shards), total_bytes=total_bytes)
     metrics.resume(ledger)
@@ -116,14 +128,26 @@ def materialize_listed(
         raise IncompleteRun(
             f"{len(left)} shards could not be read, {left[0].shard.uri} among them; run again"
         )
-    return _conclude(run, uids, scan_ledger(run.store, run.fingerprint).counts)
+    return _conclude(run, uids, ledger)
 
 
-def _conclude(run: Run, uids: UidList, counts: Counter[str]) -> dict[str, Any]:
+def _conclude(run: Run, uids: UidList, ledger: Ledger) -> dict[str, Any]:
     """Write the list of what was found and the counts that declare the subset finished."""
-    found = sum(len(some) for some in _subset_uids(run))
-    repeated = write_uid_list(run.store, lambda: _subset_uids(run), found)
+    stored = run.read_json_bytes(SELECTION)
+    if stored:
+        return stored[0]
+    ledger = scan_ledger(run.store, run.fingerprint, sorted(ledger.names, reverse=True))
+    counts = ledger.counts
+    rows: dict[str, int] = {}
+    for part in read_parts(run.store, ledger.names):
+        if part.header.subset:
+            rows |= _owned(run, part, ledger.disowned.get(part.name, ()))
+    files, found = sorted(rows), sum(rows.values())
+    called = run.write_names("files", files)
+    repeated = write_uid_list(run, UID_LIST, _subset_uids(run, files), found)
     value = {
+        "parts": run.write_names("parts", ledger.names),
+        "files": called,
         "state": State.FINAL,
         "uids": uids.uri,
         "listed": len(uids.records()),
@@ -133,10 +157,27 @@ def _conclude(run: Run, uids: UidList, counts: Counter[str]) -> dict[str, Any]:
         "samples": sum(counts.values()),
         "counts": dict(sorted(counts.items())),
     }
-    run.write_json(SELECTION, value)
+    run.replace_json(SELECTION, value, None)
     return value
 
 
-def _subset_uids(run: Run) -> Iterator[np.ndarray]:
-    for _, table in subset_tables(run, ["uid"]):
+def _owned(run: Run, part: Part, disowned: Sequence[Chunk]) -> dict[str, int]:
+    """The file with a part's rows of the subset, without those of chunks that another part owns -> its rows."""
+    if not disowned:
+        return {f"{part.header.subset}.parquet": part.header.subset_rows}
+    table = run.read_table(f"{SUBSET}/{part.header.subset}.parquet")
+    places = zip(table["shard"].to_pylist(), table["row"].to_pylist(), strict=True)
+    owned = [
+        not any(c.shard == shard and 0 <= row - c.first_row < c.rows for c in disowned)
+        for shard, row in places
+    ]
+    rows = table.filter(pa.array(owned, pa.bool_()))
+    name = f"{part.header.subset}{SETTLED}.parquet"
+    if rows.num_rows:
+        run.write(f"{SUBSET}/{name}", image_parquet(rows))
+    return {name: rows.num_rows} if rows.num_rows else {}
+
+
+def _subset_uids(run: Run, files: Sequence[str]) -> Iterator[np.ndarray]:
+    for _, table in scan_subset(run, ["uid"], files):
         yield uid_records(table["uid"])

@@ -12,10 +12,10 @@ from typing import Any
 from dfn_ray.config import Decode, Network, Recipe, Rules, Select, recipe_values, stored_pool
 from dfn_ray.errors import FingerprintError, InputError
 from dfn_ray.filtering.fingerprint import settings_fingerprint, settings_of
-from dfn_ray.filtering.select_run import SELECTION, State
+from dfn_ray.filtering.select_run import State
 from dfn_ray.flow.fingerprint import decode_fingerprint, pool_fingerprint
-from dfn_ray.manifest import Run, differences, open_run, read_listing, resumable
 from dfn_ray.pool import RUN_FILES, Shard, listed_shards, listing_table, refuse_inside
+from dfn_ray.run import SELECTION, Run, differences, open_run, resumable
 from dfn_ray.storage import Store
 
 SCORED, MATERIALIZED = "filter", "materialized"
@@ -29,9 +29,7 @@ def open_scored_by(recipe: Recipe) -> Run:
     """
     run = open_scored(recipe.run_uri)
     problems = list(
-        differences(
-            _scoring_sections(run.description["recipe"]), _scoring_sections(recipe_values(recipe))
-        )
+        differences(_scoring_sections(run.recipe), _scoring_sections(recipe_values(recipe)))
     )
     if problems:
         raise FingerprintError(
@@ -55,9 +53,9 @@ def _scoring_sections(values: Mapping[str, Any]) -> dict[str, Any]:
 def open_scored(run_uri: str) -> Run:
     """The run at a URI, which must have scores of its own. Raises InputError when it has none."""
     run = open_run(run_uri)
-    if run.description["kind"] != SCORED:
+    if run.kind != SCORED:
         raise InputError(
-            f"{run_uri}: holds a subset without scores ({run.description['kind']}); "
+            f"{run_uri}: holds a subset without scores ({run.kind}); "
             f"run_uri must be a scored run{_source(run)}"
         )
     return run
@@ -90,21 +88,21 @@ def refuse_other_materialized(run: Run, recipe: Recipe, out_uri: str) -> None:
         out_uri,
         kind=MATERIALIZED,
         fingerprint=materialized_fingerprint(run, recipe),
-        listing=read_listing(run),
+        listing=run.listing(),
     )
 
 
 def refuse_out(run: Run, out_uri: str, writes: Sequence[str] = RUN_FILES) -> None:
     """Raise InputError when the pool that a run is from would list what is written to a URI."""
-    pool, shards = stored_pool(run.description["recipe"]), listed_shards(read_listing(run))
+    pool, shards = stored_pool(run.recipe), listed_shards(run.listing())
     refuse_inside(pool, out_uri, setting="output", writes=writes, shards=shards)
 
 
 def scores_of(run: Run) -> Run:
     """The run that holds the scores of a run: its own, or those that its subset was materialized from."""
-    if run.description["kind"] != MATERIALIZED:
+    if run.kind != MATERIALIZED:
         return run
-    return open_scored(run.description["recipe"]["scores"])
+    return open_scored(run.recipe["scores"])
 
 
 def refuse_other_scoring(recipe: Recipe, shards: Sequence[Shard]) -> None:
@@ -116,6 +114,7 @@ def refuse_other_scoring(recipe: Recipe, shards: Sequence[Shard]) -> None:
         fingerprint=settings_fingerprint(recipe, shards),
         listing=listing_table(shards),
         accept_changed_shards=recipe.execution.accept_changed_shards,
+        accept_versions=recipe.execution.accept_versions,
         judged=settings_of,
     )
 
@@ -135,5 +134,5 @@ def _rule(select: Mapping[str, Any]) -> str:
 
 
 def _source(run: Run) -> str:
-    source = run.description["recipe"].get("scores")
+    source = run.recipe.get("scores")
     return f", as {source} is, which it was made from" if source else ""

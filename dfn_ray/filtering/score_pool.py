@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -35,12 +35,10 @@ from dfn_ray.flow.metrics import PoolMetrics, run_label
 from dfn_ray.flow.prepare import NetworkInputs, Preparation, prepare
 from dfn_ray.flow.ray_address import check_ray_reachable
 from dfn_ray.flow.weights import load_networks
-from dfn_ray.manifest import Ledger, Run, scan_ledger, start_run
 from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table
+from dfn_ray.run import BOUNDS, Ledger, Run, scan_ledger, start_run
 from dfn_ray.schema import SIZE_FIELDS, ShardFault, score_column
 from dfn_ray.telemetry import Progress
-
-BOUNDS = "bounds.json"
 
 
 @dataclass(frozen=True)
@@ -55,12 +53,14 @@ class ScoringJob:
     progress: Progress = field(repr=False)
     metrics: PoolMetrics = field(repr=False)
     meter: Meter = field(repr=False)
+    total_bytes: int
+    """Of all shards."""
     unread: dict[str, Unread] = field(default_factory=dict)
     """Shards that their store, or a change of them, kept from being read when they were tried last."""
 
 
-def score_pool(recipe: Recipe, *, keep_bytes: bool) -> Run:
-    """Score every sample of the recipe's pool, or what is left of it, and return the complete run.
+def score_pool(recipe: Recipe, *, keep_bytes: bool) -> tuple[Run, Ledger]:
+    """Score every sample of the recipe's pool, or what is left of it: the complete run and what it holds.
 
     `keep_bytes` also writes image bytes wherever the score may be kept, so that the pool is read once.
 
@@ -81,7 +81,7 @@ def score_pool(recipe: Recipe, *, keep_bytes: bool) -> Run:
     finally:
         job.progress.close()
         job.metrics.close()
-    return job.run
+    return job.run, job.ledger
 
 
 def _score_all(job: ScoringJob, *, keep_bytes: bool) -> None:
@@ -126,12 +126,13 @@ def _open_job(recipe: Recipe) -> ScoringJob:
         ),
         listing=listing_table(shards),
         accept_changed_shards=recipe.execution.accept_changed_shards,
+        accept_versions=recipe.execution.accept_versions,
     )
     ledger = scan_ledger(run.store, run.fingerprint)
     total_bytes = sum(shard.size_bytes for shard in shards)
     progress = Progress(total_bytes)
     progress.resume(ledger.samples, ledger.bytes_read, ledger.counts, ledger.notes)
-    for note in listing_notes(listing):
+    for note in (*listing_notes(listing), *run.notes()):
         progress.say(note)
     metrics = PoolMetrics(
         recipe.run_uri,
@@ -144,25 +145,31 @@ def _open_job(recipe: Recipe) -> ScoringJob:
         f"{len(shards):,} shards, {ledger.complete_shards:,} of them scored before; run {recipe.run_uri}"
     )
     meter = Meter(recipe, run)
-    return ScoringJob(recipe, run, shards, networks, ledger, progress, metrics, meter)
+    return ScoringJob(
+        recipe, run, shards, networks, ledger, progress, metrics, meter, total_bytes=total_bytes
+    )
 
 
 def _calibrate(job: ScoringJob, networks: ObjectRef) -> Bounds:
     """The bounds of this run: as an earlier attempt stored them, else from a first look at the scores."""
     stored = job.run.read_json(BOUNDS)
     if stored is not None:
-        return Bounds(float(stored["lo"]), float(stored["hi"]))
+        return _stored_bounds(stored)
     seed = job.run.description["pool"]["digest"]
     if job.recipe.select.threshold is None:
         left = partial(calibration_work, job.shards, job.recipe.calibration, job.ledger, seed)
         if work := left():
             job.progress.say(f"calibrating on {len(work)} shards")
         _attempt(job, left, EVERYTHING, networks, tolerant=True)
-    bounds = bounds_from_scores(job.run, job.recipe, job.shards, seed)
-    job.run.write_json(BOUNDS, {"lo": str(bounds.lo), "hi": str(bounds.hi)})
+    found = bounds_from_scores(job.run, job.recipe, job.shards, seed, job.ledger.names)
+    bounds = _stored_bounds(job.run.create_json(BOUNDS, {"lo": str(found.lo), "hi": str(found.hi)}))
     if -inf < bounds.lo < bounds.hi < inf:
         job.progress.say(f"threshold expected between {bounds.lo:.4f} and {bounds.hi:.4f}")
     return bounds
+
+
+def _stored_bounds(value: Mapping[str, str]) -> Bounds:
+    return Bounds(float(value["lo"]), float(value["hi"]))
 
 
 def _waves(shards: Sequence[Shard], size: int) -> Iterator[Sequence[Shard]]:
@@ -308,8 +315,7 @@ def _judge(job: ScoringJob, *, final: bool = False) -> None:
 def _judge_budget(job: ScoringJob) -> None:
     """Raise BudgetSpent when there is work left but nothing left to spend."""
     if job.ledger.complete_shards < len(job.shards):
-        total = sum(shard.size_bytes for shard in job.shards)
-        job.meter.judge(job.ledger.bytes_read / max(1, total))
+        job.meter.judge(job.ledger.bytes_read / max(1, job.total_bytes))
 
 
 def _give_up_killers(job: ScoringJob, work: Sequence[Work], bounds: Bounds) -> None:

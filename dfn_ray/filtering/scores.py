@@ -5,23 +5,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import islice
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from dfn_ray.manifest import SCORES, Run, read_listing
+from dfn_ray.run import Run, read_ahead, read_columns
 from dfn_ray.schema import Chunk, Status, score_column
-from dfn_ray.storage import Store
 from dfn_ray.uids import uid_records
-
-READ_THREADS = 8
-"""Parts read ahead side by side; bounds the memory to so many score columns."""
 
 
 class ScoredPart(Mapping[str, np.ndarray]):
@@ -29,14 +21,14 @@ class ScoredPart(Mapping[str, np.ndarray]):
 
     def __init__(
         self,
-        store: Store,
+        run: Run,
         name: str,
         network: str,
         shard_index: Mapping[str, int],
         disowned: Sequence[Chunk] = (),
     ) -> None:
         self.name = name
-        self._store, self._shard_index, self._disowned = store, shard_index, disowned
+        self._run, self._shard_index, self._disowned = run, shard_index, disowned
         self._columns: dict[str, np.ndarray] = {}
         status, score = self._read(["status", score_column(network)])
         mask = pc.equal(status, Status.SCORED.value).to_numpy(zero_copy_only=False)
@@ -61,6 +53,10 @@ class ScoredPart(Mapping[str, np.ndarray]):
         """One uint64 per row that names the sample in the run: see `sample_position`."""
         return sample_position(self["shard"], self["row"])
 
+    def table(self, columns: Sequence[str]) -> pa.Table:
+        """Those columns of the scored rows."""
+        return read_columns(self._run, self.name, columns).filter(self._mask)
+
     def _load(self, column: str) -> np.ndarray:
         (values,) = self._read([column])
         values = values.filter(self._mask)
@@ -81,13 +77,7 @@ class ScoredPart(Mapping[str, np.ndarray]):
         return owned
 
     def _read(self, columns: list[str]) -> list[pa.ChunkedArray]:
-        with self._store.open(f"{SCORES}/{self.name}.parquet") as file:
-            table = pq.read_table(file, columns=columns)
-        for column in columns:
-            # A part of shards without a single sample may never have met a network.
-            if column not in table.column_names and table.num_rows == 0:
-                table = table.append_column(column, pa.array([], pa.float32()))
-        return [table[column] for column in columns]
+        return read_columns(self._run, self.name, columns).columns
 
 
 @dataclass(frozen=True)
@@ -101,34 +91,38 @@ class RunScores:
 
     def __call__(self) -> Iterator[ScoredPart]:
         """Every part once, in the order of names, some read ahead."""
-        with ThreadPoolExecutor(READ_THREADS) as threads:
-            names = iter(self.names)
-            ahead = [threads.submit(self.part, name) for name in islice(names, 2 * READ_THREADS)]
-            while ahead:
-                yield ahead.pop(0).result()
-                ahead += [threads.submit(self.part, name) for name in islice(names, 1)]
+        return read_ahead(self.names, self.part)
 
     def part(self, name: str) -> ScoredPart:
         """The scored rows of one part."""
         return ScoredPart(
-            self.run.store, name, self.network, self.shard_index, self.disowned.get(name, ())
+            self.run, name, self.network, self.shard_index, self.disowned.get(name, ())
         )
 
-    @cached_property
+    @property
     def shard_uris(self) -> list[str]:
         """The shards by number: as the pool listing has them, sorted by URI."""
-        return read_listing(self.run)["uri"].to_pylist()
+        return list(self.shard_index)
 
-    @cached_property
+    @property
     def shard_index(self) -> Mapping[str, int]:
         """Shard URI -> its number."""
-        return {uri: number for number, uri in enumerate(self.shard_uris)}
+        key = (self.run.uri, self.run.listing_name, self.run.description["pool"]["digest"])
+        if key not in _SHARDS:
+            _SHARDS.clear()
+            uris = self.run.listing()["uri"].to_pylist()
+            _SHARDS[key] = {uri: number for number, uri in enumerate(uris)}
+        return _SHARDS[key]
 
     def positions(self, table: pa.Table) -> np.ndarray:
         """The `sample_position` of each row of a table with `shard` and `row`."""
         return sample_position(
             shard_numbers(table["shard"], self.shard_index), table["row"].to_numpy()
         )
+
+
+_SHARDS: dict[tuple[str, str, str], Mapping[str, int]] = {}
+"""The shard numbers of the run that this process read last: a task that is sent a `RunScores` is not sent them with it."""
 
 
 def shard_numbers(shards: pa.ChunkedArray | pa.Array, index: Mapping[str, int]) -> np.ndarray:

@@ -14,10 +14,8 @@ import numpy as np
 from dfn_ray.config import Select
 from dfn_ray.filtering.scores import RunScores
 from dfn_ray.filtering.selection import Selection, select_best, select_threshold
-from dfn_ray.manifest import Ledger, Run, part_names, read_listing, scan_ledger
+from dfn_ray.run import Ledger, Run, scan_ledger
 from dfn_ray.uids import UID_DTYPE, uid_strings
-
-SELECTION = "selection.json"
 
 
 class State(StrEnum):
@@ -72,12 +70,21 @@ class Selected:
         }
 
 
-def select_run(run: Run, select: Select, network: str) -> tuple[Selected, RunScores]:
-    """The exact selection over all scores of a complete run. Raises IncompleteRun when shards are missing."""
-    ledger = scan_ledger(run.store, run.fingerprint)
-    listing = read_listing(run)["uri"].to_pylist()
+def select_run(
+    run: Run, select: Select, network: str, ledger: Ledger | None = None
+) -> tuple[Selected, RunScores]:
+    """The exact selection over all scores of a complete run, or over the parts of a ledger that has just been made.
+
+    Raises IncompleteRun when shards are missing.
+    """
+    if ledger is None or ledger.disowned:
+        # Which of two parts owns a chunk is decided in the order of names.
+        names = run.part_names() if ledger is None else sorted(ledger.names, reverse=True)
+        ledger = scan_ledger(run.store, run.fingerprint, names)
+    listing = run.listing()["uri"].to_pylist()
     ledger.require_complete(listing)
-    scores = RunScores(run, network, tuple(part_names(run.store)), dict(ledger.disowned))
+    names = tuple(sorted(ledger.names, reverse=True))
+    scores = RunScores(run, network, names, dict(ledger.disowned))
     n = denominator(ledger, select)
     asked = None if select.threshold is not None else wanted(select, n)
     if select.threshold is not None:
@@ -131,4 +138,4 @@ def stored_selection(value: Mapping[str, Any]) -> Selection:
 
 def _tie_name(run: Run, last: tuple[int, int, int, int]) -> dict[str, Any]:
     uid = uid_strings(np.array([last[:2]], dtype=UID_DTYPE))[0].as_py()
-    return {"uid": uid, "shard": read_listing(run)["uri"][last[2]].as_py(), "row": last[3]}
+    return {"uid": uid, "shard": run.listing()["uri"][last[2]].as_py(), "row": last[3]}

@@ -1,30 +1,31 @@
 """Making `subset/` hold exactly the selection, without moving bytes that are already right.
 
 While scoring, bytes went to `subset/` when their score was sure to be kept and to `borderline/` when it
-was near the threshold to be. Now the threshold is known. Every step is idempotent: a crash in between is
-repaired by doing it again.
+was near the threshold to be. Now the threshold is known. Every file that is written is a function of the scores and the
+rule, whoever writes it, and only files are removed that no reader of the settled run looks at: so a crash in between
+is repaired by doing it again, and a driver that lost the run while it was at it changes nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dfn_ray.config import Pool
 from dfn_ray.errors import InputError
 from dfn_ray.filtering.commit import image_parquet, subset_rows
 from dfn_ray.filtering.scores import RunScores, ScoredPart
 from dfn_ray.filtering.selection import Selection
-from dfn_ray.manifest import BORDERLINE, SCORES, SUBSET, Part, read_part
 from dfn_ray.pool import Shard, read_rows
-from dfn_ray.storage import Store
+from dfn_ray.run import SUBSET, Part, Run, part_file, read_part
 
 SETTLED = "-settled"
-"""Suffix of the subset file with the kept rows of a borderline file."""
+"""Suffix of the subset file with the kept rows of a file that also holds others."""
 
 
 @dataclass(frozen=True)
@@ -34,27 +35,25 @@ class Settler:
     scores: RunScores
     selection: Selection
     pool: Pool
-    target: Store
-    """Whose `subset/` is made right: the run's own, or another folder that gets all bytes from the pool."""
+    target: Run
+    """Whose `subset/` is made right: the run itself, or another one that gets all bytes from the pool."""
     from_pool: bool = False
     """True reads every kept sample from the pool, whether or not its bytes are in the run."""
 
-    def settle_part(self, name: str) -> None:
-        """Move the kept borderline rows of a part to the subset, and drop subset rows that are not kept."""
-        store = self.scores.run.store
-        part = read_part(store, name)
+    def settle_part(self, name: str) -> str:
+        """Move the kept borderline rows of a part to the subset, and take out subset rows that are not kept.
+
+        Returns the names of the subset's files that are the part's then, in lines.
+        """
+        part = read_part(self.scores.run.store, name)
         rows = self.scores.part(name)
         kept = np.sort(rows.position[self.selection.keeps(rows)])
-        if self._may_demote(part):
-            for stem in (name, f"{name}{SETTLED}"):
-                self._rewrite(f"{SUBSET}/{stem}.parquet", f"{SUBSET}/{stem}.parquet", kept)
-        if part.header.borderline_rows and store.exists(f"{BORDERLINE}/{name}.parquet"):
-            self._rewrite(f"{BORDERLINE}/{name}.parquet", f"{SUBSET}/{name}{SETTLED}.parquet", kept)
-            store.delete(f"{BORDERLINE}/{name}.parquet")
+        files = [self._settled(file, kept) for file in part.files]
+        return "\n".join(file for file in files if file)
 
-    def needs_settling(self, part: Part, borderline: frozenset[str]) -> bool:
-        """True when the part has a borderline file or subset rows that may not be kept."""
-        return part.name in borderline or self._may_demote(part)
+    def needs_settling(self, part: Part) -> bool:
+        """True when the part has borderline rows, or subset rows that may not be kept."""
+        return part.header.borderline is not None or self._may_demote(part)
 
     def shards_with_missing_bytes(self, part: Part) -> list[str]:
         """Shards of the part with kept samples whose bytes did not travel."""
@@ -65,11 +64,16 @@ class Settler:
         uris = self.scores.shard_uris
         return [uris[n] for n in np.unique(rows["shard"][self._absent(rows, part)]).tolist()]
 
-    def read_back(self, missing: tuple[Shard, tuple[str, ...]]) -> None:
-        """Read the kept samples of a shard whose bytes did not travel from the pool, into one subset file."""
-        shard, names = missing
+    def read_back(self, missing: str) -> str:
+        """Read the kept samples of a shard whose bytes did not travel from the pool, into one subset file: its name.
+
+        `missing` is what `missing_shard` makes.
+        """
+        value = json.loads(missing)
+        parts = value.pop("parts")
+        shard = Shard(**value)
         wanted = pa.concat_tables(
-            [self._absent_rows(shard, name) for name in names], promote_options="default"
+            [self._absent_rows(shard, name) for name in parts], promote_options="default"
         ).sort_by("row")
         found = pa.concat_tables(read_rows(shard, self.pool, set(wanted["row"].to_pylist())))
         if found["row"].to_pylist() != wanted["row"].to_pylist():
@@ -84,15 +88,16 @@ class Settler:
             )
         for name in ("image", "text", "metadata"):
             wanted = wanted.append_column(found.schema.field(name), found[name])
-        self.target.write(f"{SUBSET}/{shard_file(shard.uri)}", image_parquet(_ordered(wanted)))
+        file = shard_file(shard.uri)
+        self.target.write(f"{SUBSET}/{file}", image_parquet(_ordered(wanted)))
+        return file
 
     def _absent_rows(self, shard: Shard, name: str) -> pa.Table:
         """The scores rows of a shard in a part that are kept but whose bytes did not travel."""
         rows = self.scores.part(name)
         absent = self._absent(rows, read_part(self.scores.run.store, name))
         absent &= rows["shard"] == self.scores.shard_index[shard.uri]
-        with self.scores.run.store.open(f"{SCORES}/{name}.parquet") as file:
-            table = pq.read_table(file)
+        table = self.scores.run.read_table(part_file(name))
         kept = self._at_positions(table, np.sort(rows.position[absent]))
         return subset_rows(kept).replace_schema_metadata(None)
 
@@ -109,24 +114,30 @@ class Settler:
         beyond = threshold is None or part.header.bounds[1] <= threshold
         return part.header.subset_rows > 0 and beyond
 
-    def _rewrite(self, source: str, target: str, kept: np.ndarray) -> None:
-        """Make `target` the rows of `source` at the kept positions; no rows, no file."""
-        store = self.scores.run.store
-        if not store.exists(source):
-            return
-        with store.open(source) as file:
-            table = pq.read_table(file)
+    def _settled(self, source: str, kept: np.ndarray) -> str | None:
+        """The name of the subset's file with the kept rows of a file that was written while scoring; None for no rows."""
+        folder, _, base = source.rpartition("/")
+        settled = f"{base.removesuffix('.parquet')}{SETTLED}.parquet"
+        run = self.target
+        if not run.exists(source):  # settled before, by this driver or another one
+            return settled if run.exists(f"{SUBSET}/{settled}") else None
+        table = run.read_table(source)
         rows = self._at_positions(table, kept)
-        if rows.num_rows == table.num_rows and source == target:
-            return
+        if rows.num_rows == table.num_rows and folder == SUBSET:
+            return base
         if rows.num_rows:
-            store.write(target, image_parquet(rows))
-        else:
-            store.delete(target)
+            run.write(f"{SUBSET}/{settled}", image_parquet(rows))
+        run.delete(source)
+        return settled if rows.num_rows else None
 
     def _at_positions(self, table: pa.Table, kept: np.ndarray) -> pa.Table:
         """The rows of a table with `shard` and `row` whose position is in `kept`, which is sorted."""
         return table.filter(pa.array(np.isin(self.scores.positions(table), kept)))
+
+
+def missing_shard(shard: Shard, parts: Sequence[str]) -> str:
+    """A shard and the parts with scores of it, as `Settler.read_back` takes them."""
+    return json.dumps({**asdict(shard), "parts": list(parts)})
 
 
 def shard_file(shard: str) -> str:

@@ -7,7 +7,6 @@ requests, transfer and storage, the start of nodes before they join, and selecti
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -19,12 +18,10 @@ import ray
 from ray.exceptions import RayError
 
 from dfn_ray.config import Prices, Recipe
-from dfn_ray.errors import BudgetSpent, StorageError
-from dfn_ray.manifest import Run
+from dfn_ray.errors import BudgetSpent, RunTakenOver, StorageError
+from dfn_ray.run import SPENDING, Run
 from dfn_ray.telemetry import duration
 
-SPENDING = "spending"
-"""Folder of a run with what each attempt cost: drivers never write each other's file, and a crash loses a minute."""
 LOOK_EVERY_S = 5.0
 """Between looks at which nodes are alive."""
 STORE_EVERY_S = 60.0
@@ -59,7 +56,8 @@ def spent_before(run: Run) -> Spent:
     """What all attempts at a run have cost together, as they stored it."""
     total = Spent()
     for file in run.store.list(SPENDING, suffix=".json"):
-        total += Spent(**json.loads(run.store.read(f"{SPENDING}/{file.name}")))
+        value = run.read_json(f"{SPENDING}/{file.name}")
+        total += Spent(**value) if value else Spent()
     return total
 
 
@@ -157,7 +155,8 @@ class Meter:
         """Store what this attempt cost. A store that fails is tried again at the next time, unless this is the last."""
         self._stored = time.monotonic()
         try:
-            self._run.write_json(f"{SPENDING}/{self._run.attempt}.json", asdict(self._spent))
-        except StorageError:
+            name = f"{SPENDING}/{self._run.attempt.number:06d}.json"
+            self._run.write_json(name, asdict(self._spent))
+        except (StorageError, RunTakenOver):
             if must:
                 raise

@@ -31,10 +31,10 @@ from dfn_ray.flow.datasets import (
 )
 from dfn_ray.flow.metrics import PoolMetrics
 from dfn_ray.flow.pools import Starts, pool_arguments
-from dfn_ray.manifest import Ledger
 from dfn_ray.pool import Shard
 from dfn_ray.pool.chunking import Wanted
 from dfn_ray.pool.examination import Verdict, examine
+from dfn_ray.run import Ledger
 from dfn_ray.schema import Chunk
 from dfn_ray.telemetry import Progress
 

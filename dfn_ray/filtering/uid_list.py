@@ -1,65 +1,117 @@
-"""The sorted uid list of a subset, `subset_uids.npy`, in bounded memory.
+"""The sorted uid list of a subset, `subset_uids.npy`, in one pass and bounded memory.
 
-DataComp-XL's is 30 GB: it is written bucket by bucket of the leading 16 bits, each sorted in memory.
+DataComp-XL's is 30 GB: stretches of it are sorted in memory, kept beside the run and merged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import IO
 
 import numpy as np
 
-from dfn_ray.filtering.selection import BINS
-from dfn_ray.storage import Store
+from dfn_ray.run import Run
 from dfn_ray.uids import UID_DTYPE, npy_header
 
-UID_LIST = "subset_uids.npy"
-BUCKET_UIDS = 1 << 25
-"""Uids sorted in memory at a time: 512 MiB."""
-
-Uids = Callable[[], Iterable[np.ndarray]]
-"""Gives all uids, as UID_DTYPE arrays in any order and grouping; called once per bucket."""
-
-
-def write_uid_list(store: Store, uids: Uids, count: int) -> int:
-    """Write the sorted list of `count` uids to a store; returns how many of them repeat another one."""
-    repeated = 0
-
-    def pieces() -> Iterator[bytes | memoryview]:
-        nonlocal repeated
-        yield npy_header(count)
-        for low, high in _buckets(uids, count):
-            bucket = np.concatenate([np.empty(0, UID_DTYPE), *_between(uids, low, high)])
-            bucket = bucket[np.lexsort((bucket["f1"], bucket["f0"]))]
-            repeated += int((bucket[1:] == bucket[:-1]).sum())
-            yield bucket.tobytes()
-
-    store.write_stream(UID_LIST, pieces())
-    return repeated
+STRETCH_UIDS = 1 << 25
+"""Uids sorted in memory at a time: 512 MiB, and as much again while they are sorted."""
+BLOCK_UIDS = 1 << 17
+"""Uids held of each stretch while they are merged: 2 MiB."""
+SPILL = "spill"
+"""Folder of a run with the stretches of each attempt, until its list is written."""
 
 
-def _buckets(uids: Uids, count: int) -> Iterator[tuple[int, int]]:
-    """Ranges [low, high) of the leading 16 bits that hold at most BUCKET_UIDS uids each, in order."""
-    if count <= BUCKET_UIDS:
-        yield 0, BINS
-        return
-    counts = np.zeros(BINS, dtype=np.int64)
-    for some in uids():
-        counts += np.bincount(_leading(some), minlength=BINS)
-    low, held = 0, 0
-    for digit, here in enumerate(counts.tolist()):
-        if held and held + here > BUCKET_UIDS:
-            yield low, digit
-            low, held = digit, 0
-        held += here
-    yield low, BINS
+def write_uid_list(run: Run, name: str, uids: Iterable[np.ndarray], count: int) -> int:
+    """Write the sorted list of `count` uids to the file `name` of a run; returns how many of them repeat another one.
+
+    `uids` gives them all, as UID_DTYPE arrays in any order and grouping.
+    """
+    stretches = _stretches(uids)
+    first = next(stretches, np.empty(0, UID_DTYPE))
+    second = next(stretches, None)
+    if second is None:
+        repeated = _Repeated()
+        run.write_stream(name, [npy_header(count), repeated.seen(first).tobytes()])
+        return repeated.count
+    folder = f"{SPILL}/{run.attempt.number:06d}"
+    files = []
+    for number, stretch in enumerate(_chained(first, second, stretches)):
+        files.append(f"{folder}/{number:05d}.bin")
+        run.write(files[-1], stretch.tobytes())
+    repeated = _Repeated()
+    with ExitStack() as opened:
+        sources = [opened.enter_context(run.store.open(file)) for file in files]
+        pieces = (repeated.seen(piece).tobytes() for piece in merged(sources))
+        run.write_stream(name, _headed(count, pieces))
+    run.delete_folder(folder)
+    return repeated.count
 
 
-def _between(uids: Uids, low: int, high: int) -> Iterator[np.ndarray]:
-    for some in uids():
-        leading = _leading(some)
-        yield some[(leading >= low) & (leading < high)]
+def merged(sources: Sequence[IO[bytes]]) -> Iterator[np.ndarray]:
+    """The uids of several sorted files in their order, a piece at a time."""
+    blocks = [_block(source) for source in sources]
+    while any(len(block) for block in blocks):
+        # All that is not above the last uid of any block that may have more behind it can be passed on.
+        bound = min(_keys(block[-1:])[0] for block in blocks if len(block))
+        cuts = [int(np.searchsorted(_keys(block), bound, "right")) for block in blocks]
+        yield _sorted(np.concatenate([b[:cut] for b, cut in zip(blocks, cuts, strict=True)]))
+        blocks = [
+            block[cut:] if cut < len(block) else _block(source)
+            for block, cut, source in zip(blocks, cuts, sources, strict=True)
+        ]
 
 
-def _leading(uids: np.ndarray) -> np.ndarray:
-    return (uids["f0"] >> np.uint64(48)).astype(np.int64)
+class _Repeated:
+    """Counts, in a sorted list that passes through, the uids that are equal to the one before."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._last = np.empty(0, UID_DTYPE)
+
+    def seen(self, uids: np.ndarray) -> np.ndarray:
+        both = np.concatenate([self._last, uids])
+        self.count += int((both[1:] == both[:-1]).sum())
+        self._last = both[-1:]
+        return uids
+
+
+def _stretches(uids: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """All uids in sorted arrays of STRETCH_UIDS or a little more."""
+    held: list[np.ndarray] = []
+    count = 0
+    for some in uids:
+        held.append(some)
+        count += len(some)
+        if count >= STRETCH_UIDS:
+            yield _sorted(np.concatenate(held))
+            held, count = [], 0
+    if count:
+        yield _sorted(np.concatenate(held))
+
+
+def _chained(
+    first: np.ndarray, second: np.ndarray, others: Iterator[np.ndarray]
+) -> Iterator[np.ndarray]:
+    yield first
+    yield second
+    yield from others
+
+
+def _headed(count: int, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    yield npy_header(count)
+    yield from pieces
+
+
+def _sorted(uids: np.ndarray) -> np.ndarray:
+    return uids[np.lexsort((uids["f1"], uids["f0"]))]
+
+
+def _block(source: IO[bytes]) -> np.ndarray:
+    return np.frombuffer(source.read(BLOCK_UIDS * UID_DTYPE.itemsize), UID_DTYPE)
+
+
+def _keys(uids: np.ndarray) -> np.ndarray:
+    """Values that sort as the uids do: their 16 bytes, the most significant first."""
+    words = np.stack([uids["f0"], uids["f1"]], axis=1).astype(">u8")
+    return np.frombuffer(words.tobytes(), "S16")

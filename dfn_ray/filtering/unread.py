@@ -14,7 +14,7 @@ from dfn_ray.errors import ShardChangedError, StorageError
 from dfn_ray.filtering import stream
 from dfn_ray.flow.cells import Cell, Unread
 from dfn_ray.flow.datasets import Work
-from dfn_ray.manifest import Ledger, naming
+from dfn_ray.run import Ledger, naming
 from dfn_ray.schema import SAMPLE_SCHEMA, Chunk, ShardFault
 
 FIRST_PAUSE_S, PAUSE_GROWTH, LONGEST_PAUSE_S = 2.0, 5.0, 60.0

@@ -4,65 +4,47 @@
 # (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
-import random
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from dfn_ray.config import Select, stored_pool
-from dfn_ray.errors import MissingFileError, VerificationError
+from dfn_ray.config import Select
+from dfn_ray.errors import VerificationError
+from dfn_ray.filtering.commit import COPIES
 from dfn_ray.filtering.preflight import MATERIALIZED, SCORED, scores_of
-from dfn_ray.filtering.scores import RunScores
-from dfn_ray.filtering.select_run import SELECTION, State, select_run, stored_selection
-from dfn_ray.filtering.uid_list import UID_LIST
-from dfn_ray.manifest import (
+from dfn_ray.filtering.row_sums import RowSums, buckets, column_words, first_different_row
+from dfn_ray.filtering.scores import RunScores, sample_position, shard_numbers
+from dfn_ray.filtering.select_run import State, select_run, stored_selection
+from dfn_ray.filtering.verify_bytes import Sample, compare_with_pool, taken_from
+from dfn_ray.run import (
+    BORDERLINE,
     SCORES,
+    SELECTION,
     SUBSET,
+    UID_LIST,
     Ledger,
     Part,
     Run,
+    is_named,
     open_run,
-    part_name,
-    part_names,
-    read_listing,
-    read_parts,
-    status_key,
-    subset_tables,
+    part_file,
+    pool_digest,
+    read_ahead,
+    read_part,
+    scan_parts,
+    scan_subset,
 )
-from dfn_ray.pool import Shard, listed_shards, read_rows
-from dfn_ray.schema import score_column
-from dfn_ray.storage import stat
-from dfn_ray.uids import UID_DTYPE, first_unsorted, uid_records
+from dfn_ray.schema import BYTE_COLUMNS, Status, status_key
+from dfn_ray.uids import UID_DTYPE, first_unsorted, uid_records, uid_strings
 
-SAMPLE_SHARDS = 8
-"""Shards whose kept samples are compared with the pool byte by byte, unless all are asked for."""
-SAMPLE_ROWS = 256
-"""Kept samples compared per such shard."""
-
-
-@dataclass(frozen=True)
-class Multiset:
-    """A multiset of samples as count and sum of hashes: equal for equal multisets in any order.
-
-    Two different multisets agree with probability 2^-64.
-    """
-
-    count: int = 0
-    total: int = 0
-
-    def plus(self, position: np.ndarray, uid: np.ndarray, score: np.ndarray) -> Multiset:
-        """With samples added: (shard, row) positions uint64, uid records and float32 scores, shape (N,)."""
-        mixed = _mix(position)
-        for word in (uid["f0"], uid["f1"], score.view(np.uint32).astype(np.uint64)):
-            mixed = _mix(mixed ^ word)
-        total = int(mixed.sum(dtype=np.uint64)) if len(mixed) else 0
-        return Multiset(self.count + len(position), (self.total + total) & 0xFFFFFFFFFFFFFFFF)
+_PLACE = ("uid", "shard", "row")
+Rows = Callable[[], Iterator[tuple[str, pa.Table]]]
+"""Rows with the columns that scores and subset share, and where each table is from."""
 
 
 def verify_run(
@@ -70,15 +52,16 @@ def verify_run(
 ) -> dict[str, int]:
     """Check every promise of a finished run; returns what was counted.
 
-    `full` compares all kept samples with the pool, otherwise a sample of them. Raises VerificationError
-    naming the first breach.
+    `full` compares all kept samples with the pool, and the content of each part with its name, otherwise a sample of the
+    kept samples. Raises VerificationError naming the first breach, DamagedRunError for a file that is
+    absent or cannot be read.
     """
     run = open_run(run_uri)
     value = run.read_json(SELECTION)
-    _require(
-        value is not None, f"{run_uri}: has no {SELECTION}: the run is not finished, run it again"
-    )
-    assert value is not None
+    if value is None:
+        raise VerificationError(
+            f"{run_uri}: has no {SELECTION}: the run is not finished, run it again"
+        )
     _require(
         value["state"] == State.FINAL,
         f"{run_uri}: its subset is not finished ({value['state']}); run it again",
@@ -87,15 +70,27 @@ def verify_run(
     ledger = _verify_parts(scored)
     say(f"chunks complete and disjoint: {ledger.complete_shards:,} shards, {ledger.parts:,} parts")
     say(f"counts balance: {ledger.samples:,} samples")
-    if scored.description["kind"] == SCORED:
+    due = partial(_listed_rows, scored, ledger)
+    columns = ["key"]
+    if scored.kind == SCORED:
         _verify_source(run, scored)
-        scores = _verify_selection(scored, value)
+        scores = _verify_selection(scored, value, ledger)
         say(f"selection = f(scores): {value['k']:,} kept, threshold {value['threshold']}")
-        _verify_subset(run, scores, value)
+        columns = _shared_columns(run, scored)
+        due = partial(_kept_rows, scores, value, columns)
+    sample = Sample.of(run, value["k"], full=full)
+    _verify_subset(run, due, columns, sample)
     _verify_uid_list(run, value)
     say(f"subset = selection: {value['k']:,} samples and uids")
-    compared = _verify_bytes(run, full=full, say=say)
-    say(f"bytes equal to the pool's: {compared:,} samples compared")
+    if full:
+        say(f"contents = names: {_verify_contents(scored):,} parts")
+    for notice in _strays(run, ledger):
+        say(notice)
+    compared = compare_with_pool(run, sample, say)
+    say(
+        f"bytes equal to the pool's: {compared:,} samples compared"
+        + ("" if full else f", {value['k'] - compared:,} not; --full compares all")
+    )
     return {
         "shards": ledger.complete_shards,
         "samples": ledger.samples,
@@ -107,61 +102,73 @@ def verify_run(
 def _verify_parts(run: Run) -> Ledger:
     """Footers tile the pool; every part holds exactly the rows and counts that its footer says."""
     ledger = Ledger()
-    names = part_names(run.store)
-    for part in read_parts(run.store, names):
-        uri = run.store.uri_of(f"{SCORES}/{part.name}.parquet")
-        _require(
-            part.header.fingerprint == run.fingerprint,
-            f"{uri}: made under another fingerprint than the run's: scores are mixed",
-        )
-        _require(
-            part_name(part.chunks) == part.name,
-            f"{uri}: commits chunks that are not those of its name",
-        )
-        _verify_rows(run, part, uri)
+    for part in read_ahead(run.part_names(), partial(_verified_part, run)):
         ledger.add(part.name, part.chunks, part.header.counts)
-    listing = read_listing(run)["uri"].to_pylist()
-    missing = [shard for shard in listing if not ledger.is_complete(shard)]
+    missing = [shard for shard in run.listing()["uri"].to_pylist() if not ledger.is_complete(shard)]
     _require(
         not missing,
-        f"{run.store.uri}: {len(missing)} shards are not complete, {missing[0] if missing else ''} first",
+        f"{run.uri}: {len(missing)} shards are not complete, {missing[0] if missing else ''} first",
     )
     return ledger
 
 
-def _verify_rows(run: Run, part: Part, uri: str) -> None:
-    with run.store.open(f"{SCORES}/{part.name}.parquet") as file:
-        table = pq.read_table(file, columns=["shard", "row", "status", "reason"])
-    expected = [
-        (chunk.shard, chunk.first_row + offset)
-        for chunk in sorted(part.chunks, key=lambda c: (c.shard, c.first_row))
-        for offset in range(chunk.rows)
-    ]
-    found = list(zip(table["shard"].to_pylist(), table["row"].to_pylist(), strict=True))
-    _require(found == expected, f"{uri}: its rows are not those of the chunks it commits")
-    counts = Counter(
-        status_key(status, reason)
-        for status, reason in zip(
-            table["status"].to_pylist(), table["reason"].to_pylist(), strict=True
-        )
+def _verified_part(run: Run, name: str) -> Part:
+    part = read_part(run.store, name)
+    uri = run.store.uri_of(part_file(name))
+    _require(
+        part.header.fingerprint == run.fingerprint,
+        f"{uri}: made under another fingerprint than the run's: scores are mixed",
     )
-    _require(counts == Counter(part.header.counts), f"{uri}: its counts are not those of its rows")
+    table = run.read_table(part_file(name), ["shard", "row", "status", "reason"])
+    chunks = sorted(part.chunks, key=lambda chunk: (chunk.shard, chunk.first_row))
+    rows = np.concatenate(
+        [np.empty(0, np.int64), *(np.arange(c.first_row, c.first_row + c.rows) for c in chunks)]
+    )
+    shards = pa.array([chunk.shard for chunk in chunks], pa.string())
+    due = shards.take(pa.array(np.repeat(np.arange(len(chunks)), [c.rows for c in chunks])))
+    found = table["shard"].cast(pa.string()).combine_chunks()
+    _require(
+        found.equals(due) and np.array_equal(table["row"].to_numpy(), rows),
+        f"{uri}: its rows are not those of the chunks it commits",
+    )
+    grouped = table.group_by(["status", "reason"]).aggregate([([], "count_all")]).to_pylist()
+    counts = {status_key(row["status"], row["reason"]): row["count_all"] for row in grouped}
+    _require(
+        Counter(counts) == Counter(part.header.counts),
+        f"{uri}: its counts are not those of its rows",
+    )
     _require("None" not in counts, f"{uri}: has samples without a status")
+    return part
+
+
+def _verify_contents(run: Run) -> int:
+    """Every part has the content that its name is the digest of: not a bit of it is another one. Not in format 1."""
+    if run.description["format"] == 1:
+        return 0
+
+    def check(name: str) -> None:
+        with run.open(part_file(name)) as file:
+            _require(
+                is_named(name, file.read()),
+                f"{run.store.uri_of(part_file(name))}: was altered: its content is not what its name says",
+            )
+
+    return sum(1 for _ in read_ahead(run.part_names(), check))
 
 
 def _verify_source(run: Run, scored: Run) -> None:
     """A subset written elsewhere is still that of the scores and of the pool that it was made from."""
-    if run.description["kind"] == MATERIALIZED:
+    if run.kind == MATERIALIZED:
         made_from = run.description["fingerprint"]["scores"], run.description["pool"]
         _require(
-            made_from == (scored.description["fingerprint"], scored.description["pool"]),
-            f"{run.store.uri}: {scored.store.uri} holds other scores than it was made from",
+            made_from == (scored.description["fingerprint"], pool_digest(scored.listing())),
+            f"{run.uri}: {scored.uri} holds other scores than it was made from",
         )
 
 
-def _verify_selection(run: Run, value: Mapping[str, Any]) -> RunScores:
+def _verify_selection(run: Run, value: Mapping[str, Any], ledger: Ledger) -> RunScores:
     """The stored selection is what its rule gives on the stored scores."""
-    selected, scores = select_run(run, Select(**value["select"]), value["network"])
+    selected, scores = select_run(run, Select(**value["select"]), value["network"], ledger)
     for name, again in selected.to_json(run).items():
         # JSON has lists where Python has tuples.
         if name == "notes" and name not in value:
@@ -175,132 +182,132 @@ def _verify_selection(run: Run, value: Mapping[str, Any]) -> RunScores:
     return scores
 
 
-def _verify_subset(run: Run, scores: RunScores, value: Mapping[str, Any]) -> None:
-    """The subset files hold the kept samples, each once, and no other."""
-    selection, column = stored_selection(value), score_column(scores.network)
-    expected = Multiset()
+def _shared_columns(run: Run, scored: Run) -> list[str]:
+    """What the subset has of a sample that its scores have as well, beside its place."""
+    names, files = scored.part_names(), run.subset_files()
+    if not names or not files:
+        return []
+    of_scores = set(scored.columns_of(part_file(names[0])))
+    found = run.columns_of(f"{SUBSET}/{files[0]}")
+    return [name for name in found if name in of_scores and name not in (*_PLACE, *BYTE_COLUMNS)]
+
+
+def _kept_rows(
+    scores: RunScores, value: Mapping[str, Any], columns: list[str]
+) -> Iterator[tuple[str, pa.Table]]:
+    """The rows that the selection keeps, of a run with scores."""
+    selection = stored_selection(value)
     for rows in scores():
         kept = selection.keeps(rows)
         if kept.any():
-            expected = expected.plus(rows.position[kept], rows["uid"][kept], rows["score"][kept])
-    found = Multiset()
-    for _, table in subset_tables(run, ["uid", "shard", "row", column]):
-        position = scores.positions(table)
-        score = table[column].to_numpy(zero_copy_only=False)
-        found = found.plus(position, uid_records(table["uid"]), score)
-    if found != expected:
-        _name_breach(run, scores, value)
-    _require(
-        found == expected,
-        f"{run.store.uri_of(SUBSET)}: holds {found.count:,} samples, the selection keeps {expected.count:,}",
-    )
+            table = rows.table([*_PLACE, *columns])
+            yield part_file(rows.name), table.filter(pa.array(kept))
 
 
-def _name_breach(run: Run, scores: RunScores, value: Mapping[str, Any]) -> None:
-    """Find and name one sample that is in the subset but not kept, kept but not there, or there twice."""
-    selection = stored_selection(value)
-    kept = [rows.position[selection.keeps(rows)] for rows in scores()]
-    expected = np.concatenate([np.empty(0, np.uint64), *kept])
-    shards = scores.shard_uris
-    seen: set[int] = set()
-    for file, table in subset_tables(run, ["shard", "row"]):
-        for position in scores.positions(table).tolist():
-            where = f"{shards[position >> 32]} row {position & 0xFFFFFFFF}"
-            _require(position not in seen, f"{file.uri}: {where} is in the subset twice")
-            _require(
-                bool((expected == position).any()),
-                f"{file.uri}: {where} is in the subset but the selection does not keep it",
-            )
-            seen.add(position)
-    for position in expected.tolist():
-        where = f"{shards[position >> 32]} row {position & 0xFFFFFFFF}"
-        _require(
-            position in seen,
-            f"{run.store.uri_of(SUBSET)}: {where} is kept by the selection but not in the subset",
+def _listed_rows(run: Run, ledger: Ledger) -> Iterator[tuple[str, pa.Table]]:
+    """The rows that a uid list asks for, each as often as it is listed."""
+    for name, table in scan_parts(run, [*_PLACE, "key", "status", COPIES], ledger.names):
+        listed = pc.equal(table["status"], Status.LISTED.value).to_numpy()
+        for chunk in ledger.disowned.get(name, ()):
+            row, shard = table["row"].to_numpy(), table["shard"].cast(pa.string())
+            inside = (row >= chunk.first_row) & (row < chunk.first_row + chunk.rows)
+            listed &= ~(inside & pc.equal(shard, chunk.shard).to_numpy())
+        times = np.where(listed, pc.fill_null(table[COPIES], 0).to_numpy(), 0)
+        yield part_file(name), table.take(pa.array(np.repeat(np.arange(len(times)), times)))
+
+
+def _verify_subset(run: Run, due: Rows, columns: list[str], sample: Sample) -> None:
+    """The subset files hold the kept samples, each as often as it is kept, and no other, with what their scores say."""
+    index = {uri: number for number, uri in enumerate(run.listing()["uri"].to_pylist())}
+
+    def placed(rows: Iterator[tuple[str, pa.Table]]) -> Iterator[tuple[str, pa.Table]]:
+        for where, table in rows:
+            place = sample_position(shard_numbers(table["shard"], index), table["row"].to_numpy())
+            yield where, table.append_column("place", pa.array(place))
+
+    def found() -> Iterator[tuple[str, pa.Table]]:
+        for name, table in scan_subset(run, [*_PLACE, *columns]):
+            yield run.store.uri_of(f"{SUBSET}/{name}"), table
+
+    sums = []
+    for rows in (due(), taken_from(found(), sample)):
+        total = RowSums()
+        for _, table in placed(rows):
+            uid = uid_records(table["uid"])
+            words = [uid["f0"], uid["f1"], *(column_words(table[name]) for name in columns)]
+            total.add(table["place"].to_numpy(), words)
+        sums.append(total)
+    bucket = sums[0].first_difference(sums[1])
+    if bucket is not None:
+        difference = first_different_row(placed(due()), placed(found()), ["uid", *columns], bucket)
+        raise VerificationError(
+            f"{run.store.uri_of(SUBSET)}: holds {sums[1].rows:,} samples, the selection keeps {sums[0].rows:,}; "
+            f"{difference}"
         )
 
 
 def _verify_uid_list(run: Run, value: Mapping[str, Any]) -> None:
     """`subset_uids.npy` is sorted and lists the kept uids, each as often as it is kept."""
     uri = run.store.uri_of(UID_LIST)
-    with run.store.open(UID_LIST) as file:
-        version = np.lib.format.read_magic(file)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    listed = RowSums()
+    with run.open(UID_LIST) as file:
+        try:
+            version = np.lib.format.read_magic(file)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        except ValueError as error:
+            raise VerificationError(f"{uri}: is no array of numpy's ({error})") from None
         _require(version == (1, 0) and dtype == UID_DTYPE, f"{uri}: is not an array of u8,u8")
         _require(shape == (value["k"],), f"{uri}: lists {shape[0]:,} uids of {value['k']:,} kept")
-        listed, last = Multiset(), None
+        last = None
         while octets := file.read(UID_DTYPE.itemsize << 16):
+            _require(len(octets) % UID_DTYPE.itemsize == 0, f"{uri}: ends within a uid")
             uids = np.frombuffer(octets, dtype=UID_DTYPE)
             joined = uids if last is None else np.concatenate([last, uids])
             _require(first_unsorted(joined) is None, f"{uri}: is not sorted")
             last = uids[-1:]
-            listed = _plus_uids(listed, uids)
-    expected = Multiset()
-    for _, table in subset_tables(run, ["uid"]):
-        expected = _plus_uids(expected, uid_records(table["uid"]))
-    _require(listed == expected, f"{uri}: its uids are not those of the subset")
+            listed.add(uids["f0"], [uids["f1"]])
+    expected = RowSums()
+    for _, table in scan_subset(run, ["uid"]):
+        uids = uid_records(table["uid"])
+        expected.add(uids["f0"], [uids["f1"]])
+    if (bucket := listed.first_difference(expected)) is not None:
+        _name_uid(run, uri, bucket)
 
 
-def _verify_bytes(run: Run, *, full: bool, say: Callable[[str], None]) -> int:
-    """Kept images and captions equal the pool's. Another size or version of a shard is only said: its bytes decide."""
-    pool = stored_pool(run.description["recipe"])
-    shards = {shard.uri: shard for shard in listed_shards(read_listing(run))}
-    noticed: set[str] = set()
-    wanted = set(shards)
-    if not full:
-        wanted = set(random.Random(0).sample(sorted(shards), min(SAMPLE_SHARDS, len(shards))))
-    compared = 0
-    for file, table in subset_tables(run, ["uid", "shard", "row", "image", "text"]):
-        names = table["shard"].cast(pa.string())
-        for shard in sorted(wanted & set(names.unique().to_pylist())):
-            here = table.filter(pc.equal(names, shard)).sort_by("row")
-            here = here if full else here.slice(0, SAMPLE_ROWS)
-            rows = here["row"].to_pylist()
-            if shard not in noticed and (notice := _notice(shards[shard])):
-                say(notice)
-            noticed.add(shard)
-            whatever = replace(shards[shard], size_bytes=0, version=None)
-            of_pool = pa.concat_tables(read_rows(whatever, pool, set(rows)))
-            # A uid list may ask for copies of a sample.
-            of_pool = of_pool.take(pc.index_in(here["row"], of_pool["row"].combine_chunks()))
-            for name in ("row", "uid", "image", "text"):
-                _require(
-                    here[name].to_pylist() == of_pool[name].to_pylist(),
-                    f"{file.uri}: {name} of samples of {shard} differs from the pool's",
-                )
-            compared += here.num_rows
-    return compared
+def _name_uid(run: Run, uri: str, bucket: int) -> None:
+    """Raise VerificationError that names a uid which list and subset do not have equally often."""
+    counts: list[Counter[tuple[int, int]]] = [Counter(), Counter()]
+
+    def take(counter: Counter[tuple[int, int]], uids: np.ndarray) -> None:
+        counter.update(map(tuple, uids[buckets(uids["f0"]) == bucket].tolist()))
+
+    with run.open(UID_LIST) as file:
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        while octets := file.read(UID_DTYPE.itemsize << 16):
+            take(counts[0], np.frombuffer(octets, dtype=UID_DTYPE))
+    for _, table in scan_subset(run, ["uid"]):
+        take(counts[1], uid_records(table["uid"]))
+    words = next(w for w in {**counts[0], **counts[1]} if counts[0][w] != counts[1][w])
+    uid = uid_strings(np.array([words], UID_DTYPE))[0].as_py()
+    raise VerificationError(
+        f"{uri}: its uids are not those of the subset: {uid} is listed {counts[0][words]} times and "
+        f"{counts[1][words]} times in the subset"
+    )
 
 
-def _notice(shard: Shard) -> str:
-    """What a shard differs in from its listing; empty for nothing, or where it cannot be asked without reading it."""
-    try:
-        now = stat(shard.opened_at)
-    except MissingFileError:
-        return ""  # reading it says so
-    if now is None:
-        return ""  # a class folder
-    if shard.size_bytes and now.size_bytes and now.size_bytes != shard.size_bytes:
-        return f"notice: {shard.uri} was listed with {shard.size_bytes:,} bytes and has {now.size_bytes:,} now"
-    if shard.version and now.version and shard.version != now.version:
-        return (
-            f"notice: {shard.uri} was listed with version {shard.version} and has {now.version} now"
-        )
-    return ""
-
-
-def _plus_uids(multiset: Multiset, uids: np.ndarray) -> Multiset:
-    nothing = np.zeros(len(uids), dtype=np.uint64)
-    return multiset.plus(nothing, uids, np.zeros(len(uids), dtype=np.float32))
-
-
-def _mix(words: np.ndarray) -> np.ndarray:
-    """splitmix64's finaliser (Steele, Lea, Flood 2014): spreads every input bit over 64 bits."""
-    with np.errstate(over="ignore"):
-        mixed = words.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return mixed ^ (mixed >> np.uint64(31))
+def _strays(run: Run, ledger: Ledger) -> Iterator[str]:
+    """What lies in the folders of a finished run that is none of it: a driver that had lost the run wrote it late."""
+    known = {SCORES: {f"{name}.parquet" for name in ledger.names}, SUBSET: set(run.subset_files())}
+    for folder, names in {**known, BORDERLINE: set[str]()}.items():
+        if folder == SCORES and run.kind == MATERIALIZED:
+            continue
+        there = {file.name for file in run.store.list(folder, suffix=".parquet")}
+        if stray := sorted(there - names):
+            yield (
+                f"notice: {len(stray):,} files in {folder}/ are none of the run, first {stray[0]}; a driver that had lost "
+                "the run wrote them late, and they may be deleted"
+            )
 
 
 def _require(holds: bool, breach: str) -> None:

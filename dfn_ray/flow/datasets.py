@@ -208,22 +208,20 @@ def stage_arguments(stage: Stage, decode: Decode) -> dict[str, Any]:
 
 
 def each(
-    items: Sequence[Any], function: Callable[[Any], None], decode: Decode | None = None
-) -> None:
-    """Run an idempotent function on every item, in tasks, where `decode` says."""
+    items: Sequence[str], function: Callable[[str], str], decode: Decode | None = None
+) -> Iterator[str]:
+    """What an idempotent function gives for every item, run in tasks where `decode` says; in any order."""
     if not items:
         return
 
     def run(batch: pa.Table) -> pa.Table:
-        for index in batch["item"].to_pylist():
-            function(items[index])
-        return batch
+        return pa.table({"found": [function(item) for item in batch["item"].to_pylist()]})
 
     configure(errored_blocks=0, no_progress_timeout_s=EACH_TIMEOUT_S)
     blocks = min(len(items), 1024)
     with retry_arguments():
         done = ray.data.from_items(
-            [{"item": index} for index in range(len(items))], override_num_blocks=blocks
+            [{"item": item} for item in items], override_num_blocks=blocks
         ).map_batches(
             run,
             batch_size=1,
@@ -231,8 +229,8 @@ def each(
             max_retries=TASK_RETRIES,
             **decode_bundle(decode or Decode()).reserved(),
         )
-    for _ in rows_of(done):
-        pass
+    for row in rows_of(done):
+        yield row["found"]
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 import numpy as np
 from ray.util.metrics import Counter, Gauge
 
-from dfn_ray.manifest import Ledger
+from dfn_ray.run import Ledger
 from dfn_ray.schema import Chunk
 from dfn_ray.storage import Store
 

@@ -11,8 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dfn_ray.manifest import status_key
-from dfn_ray.schema import REJECTIONS, Reason, Status
+from dfn_ray.schema import REJECTIONS, Reason, Status, status_key
 
 
 def open_rows(samples: pa.Table) -> np.ndarray:

@@ -11,9 +11,9 @@ from dfn_ray.errors import DfnRayError, InputError, StorageError
 from dfn_ray.filtering.fingerprint import scoring_fingerprint
 from dfn_ray.filtering.preflight import refuse_before
 from dfn_ray.flow.weights import load_network_of
-from dfn_ray.manifest import fingerprint_digest
 from dfn_ray.planning.finding import Finding, change
 from dfn_ray.pool import Shard
+from dfn_ray.run import fingerprint_digest
 from dfn_ray.storage import Store
 from dfn_ray.telemetry import size
 

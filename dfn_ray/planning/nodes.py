@@ -22,9 +22,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from dfn_ray.config import Recipe
 from dfn_ray.errors import StorageError, last_line
 from dfn_ray.flow.fingerprint import with_threads
-from dfn_ray.manifest import naming, versions
 from dfn_ray.planning.finding import Finding, change
 from dfn_ray.planning.rights import try_rights
+from dfn_ray.run import naming, versions
 from dfn_ray.storage import Store, open_uri
 
 ANSWER_S = 120.0

@@ -31,7 +31,6 @@ from dfn_ray.flow.cells import pack, unpack
 from dfn_ray.flow.datasets import own_errors, share
 from dfn_ray.flow.prepare import NetworkInputs, Preparation
 from dfn_ray.flow.statuses import status_counts
-from dfn_ray.manifest import PartHeader
 from dfn_ray.planning.limits import (
     prepare_cells,
     read_cells,
@@ -42,6 +41,7 @@ from dfn_ray.planning.limits import (
 from dfn_ray.planning.nodes import alive_nodes
 from dfn_ray.planning.placement import addable, place
 from dfn_ray.pool import Shard
+from dfn_ray.run import PartHeader
 from dfn_ray.schema import BYTE_COLUMNS, Status, score_column
 
 

@@ -12,9 +12,10 @@ from dfn_ray.pool.patterns import Glob, split_fixed
 from dfn_ray.pool.shard import Shard
 from dfn_ray.storage import Store, is_local
 
-_PART = f"part-{'0' * 32}.parquet"
+_PART = f"part-000001-{'0' * 32}.parquet"
 RUN_FILES = (
     "pool.parquet",
+    f"pool-{'0' * 32}.parquet",
     "index.parquet",
     *(f"{folder}/{_PART}" for folder in ("scores", "subset", "borderline")),
 )

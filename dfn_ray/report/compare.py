@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
 from dfn_ray.errors import InputError
-from dfn_ray.manifest import Run, open_run, read_listing
 from dfn_ray.report.gallery import scored_tables
+from dfn_ray.run import Run, open_run
 from dfn_ray.storage import Store, open_uri
 from dfn_ray.telemetry import grid
 
@@ -190,7 +190,7 @@ def _own_fraction(run: Run) -> float:
 
 def _chosen_shards(run: Run, samples: int) -> dict[str, int]:
     """Shard -> number, of as many shards as hold about that many samples, spread over the listing."""
-    uris = read_listing(run)["uri"].to_pylist()
+    uris = run.listing()["uri"].to_pylist()
     total = (run.read_json("selection.json") or {}).get("samples", 0)
     step = max(1, round(total / samples))
     return {uri: number for number, uri in enumerate(uris) if number % step == 0}

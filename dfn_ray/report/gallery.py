@@ -1,5 +1,7 @@
 """Example pairs of a run: the surely kept, those around the threshold, the surely dropped."""
 
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
 import heapq
@@ -9,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from dfn_ray.config import stored_pool
-from dfn_ray.manifest import SCORES, Run, part_names, read_listing
 from dfn_ray.pool import listed_shards, read_rows
+from dfn_ray.run import Run, scan_parts
 from dfn_ray.schema import Status, score_column
 
 HISTOGRAM_BINS = 2048
@@ -78,20 +80,15 @@ def overview(run: Run, network: str, threshold: float, examples: int) -> Overvie
 def scored_tables(run: Run, network: str, columns: list[str]) -> Iterator[pa.Table]:
     """The scored rows of each part with the columns wanted and `score`."""
     column = score_column(network)
-    for name in part_names(run.store):
-        with run.store.open(f"{SCORES}/{name}.parquet") as file:
-            table = pq.read_table(
-                file,
-                columns=[*columns, column, "status"],
-                filters=[("status", "=", Status.SCORED.value)],
-            )
+    for _, part in scan_parts(run, [*columns, column, "status"]):
+        table = part.filter(pc.equal(part["status"], Status.SCORED.value))
         yield table.rename_columns(["score" if c == column else c for c in table.column_names])
 
 
 def pairs(run: Run, places: list[tuple[str, int, float]]) -> list[Pair]:
     """The pairs at (shard, row, score), read from the pool, in the order given."""
-    pool = stored_pool(run.description["recipe"])
-    shards = {shard.uri: shard for shard in listed_shards(read_listing(run))}
+    pool = stored_pool(run.recipe)
+    shards = {shard.uri: shard for shard in listed_shards(run.listing())}
     rows: dict[tuple[str, int], dict[str, Any]] = {}
     for uri in {shard for shard, _, _ in places}:
         wanted = {row for shard, row, _ in places if shard == uri}

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from dfn_ray.errors import InputError
-from dfn_ray.manifest import Run, open_run
 from dfn_ray.report.gallery import HISTOGRAM_BINS, Pair, overview, pairs, scored_tables
+from dfn_ray.run import Run, open_run
 
 COLUMNS = 10
 """Pairs in a row."""

@@ -56,6 +56,10 @@ class RefusalError(OSError):
         self.retry_after_s = retry_after_s
 
 
+class ConditionFailedError(OSError):
+    """A store's answer that a file is there which may not be, or is not the version that it had to be (412)."""
+
+
 class AbsentFileError(FileNotFoundError):
     """A web server's answer that nothing is at a URL; `status` is 404 or 410."""
 

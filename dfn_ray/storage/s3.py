@@ -21,7 +21,13 @@ from dfn_ray.errors import ShardChangedError
 from dfn_ray.storage import retries
 from dfn_ray.storage.filesystems import READ_AHEAD_BYTES
 from dfn_ray.storage.remote import ClientSource, RemoteFile
-from dfn_ray.storage.s3_faults import FAILURES, attempts_for, code_of, explained
+from dfn_ray.storage.s3_faults import (
+    CONDITION_CODES,
+    FAILURES,
+    attempts_for,
+    code_of,
+    explained,
+)
 from dfn_ray.storage.store import plain_etag
 from dfn_ray.uris import normalised
 
@@ -84,7 +90,7 @@ class S3(S3FileSystem):
             answer = await AsyncRetrying(**retries.settings(attempts))(once)
         except FAILURES as failure:
             error: Exception = failure
-            if method == "get_object" and code_of(error) in ("412", "PreconditionFailed"):
+            if method == "get_object" and code_of(error) in CONDITION_CODES:
                 _require_version(kwargs, None)
             if attempt > 1 and await self._was_done(error, method, kwargs, before):
                 return {}

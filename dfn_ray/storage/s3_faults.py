@@ -25,7 +25,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from dfn_ray.storage import retries
-from dfn_ray.storage.causes import RefusalError, Verdict
+from dfn_ray.storage.causes import ConditionFailedError, RefusalError, Verdict
 
 TRANSIENT_STATUS = frozenset({429, 500, 502, 503, 504, 509})
 """Throttling and the server's own trouble. A HEAD has no body, so often only this tells (botocore's _retry.json)."""
@@ -39,12 +39,15 @@ TRANSIENT_CODES = frozenset(
         "BadDigest",  # 400: the body was damaged on its way there
         "XAmzContentSHA256Mismatch",
         "OperationAborted",  # 409: another operation on the object is under way
+        "ConditionalRequestConflict",  # 409: another conditional write is under way
         "RequestLimitExceeded",
         "Throttling",
         "ThrottlingException",
         "TooManyRequestsException",
     }
 )
+CONDITION_CODES = ("412", "PreconditionFailed")
+"""The answer to a write under IfNoneMatch or IfMatch, or to a read under IfMatch, whose condition does not hold."""
 TRANSIENT_EXCEPTIONS = (
     HTTPClientError,  # resets, closed connections, reads that time out, bodies that break off
     IncompleteReadError,  # a body shorter than its Content-Length
@@ -121,6 +124,8 @@ def explained(
     code = code_of(error)
     if isinstance(error, FileNotFoundError) and code != "NoSuchBucket":
         return error
+    if code in CONDITION_CODES:
+        return ConditionFailedError(f"{method} in bucket {bucket}: its condition does not hold")
     place = _place(endpoint)
     if why := _denial(error, code, method, bucket, place):
         return RefusalError(why, Verdict.ACCESS)

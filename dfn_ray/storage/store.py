@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import posixpath
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import IO, Any
 
 from dfn_ray.errors import InputError, MissingFileError
+from dfn_ray.storage.causes import ConditionFailedError
 from dfn_ray.storage.filesystems import filesystem, is_local, storage_errors
 from dfn_ray.uris import normalised
 
 _TEMPORARY = ".writing-"
+_LOCK = ".replacing"
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""What file systems without hard links answer."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +101,10 @@ class Store:
             return self._fs.cat_file(self._path(name))
 
     def open(self, name: str) -> IO[bytes]:
-        """The file `name`, opened for reading with seeks."""
+        """The file `name`, opened for reading here and there: nothing is fetched beyond what is asked for."""
+        options = {} if self.is_local else {"cache_type": "none"}
         with storage_errors(self.uri_of(name), "open"):
-            return self._fs.open(self._path(name), "rb")
+            return self._fs.open(self._path(name), "rb", **options)
 
     def write(self, name: str, data: bytes) -> None:
         """Make `data` the content of the file `name`, whole or not at all, replacing what was there.
@@ -105,33 +113,91 @@ class Store:
         one upload, which becomes the object when it is completed. Done twice it is done once, so that a PUT whose
         answer was lost is simply sent again.
         """
-        path = self._path(name)
         with storage_errors(self.uri_of(name), "write"):
-            if not self.is_local:
-                self._fs.pipe_file(path, data)
-                return
-            os.makedirs(posixpath.dirname(path), exist_ok=True)
-            aside = posixpath.join(
-                posixpath.dirname(path),
-                f"{_TEMPORARY}{uuid.uuid4().hex}-{posixpath.basename(path)}",
-            )
-            try:
-                with open(aside, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(aside, path)
-            except BaseException:
-                if os.path.exists(aside):
-                    os.remove(aside)
-                raise
+            if self.is_local:
+                with _aside(self._path(name), [data]) as aside:
+                    os.replace(aside, self._path(name))
+            else:
+                self._fs.pipe_file(self._path(name), data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Make `data` the content of the file `name` if there is none; True when the file has this content now.
+
+        Of several that create a file at a time one does, by the store's own means: a hard link on a disk, IfNoneMatch
+        on S3 (gs and az: the precondition of their clients). A store that takes no notice of the condition lets the
+        last one win: see `honours_conditions`.
+        """
+        with storage_errors(self.uri_of(name), "create"):
+            if self._created(name, data):
+                return True
+        # Also where the answer to our own write was lost and it was sent again.
+        return self.read(name) == data
+
+    def replace(self, name: str, data: bytes, *, before: bytes | None) -> bool:
+        """Make `data` the content of the file `name` if that is `before` now (None: if there is none); True when done.
+
+        On a disk under a lock that every `replace` takes; on S3 under IfMatch. Elsewhere another write may come in
+        between the look and the write.
+        """
+        if before is None:
+            return self.create(name, data)
+        with storage_errors(self.uri_of(name), "replace"):
+            if self.is_local:
+                with _locked(self._root):
+                    done = self._content(name) == before
+                    if done:
+                        with _aside(self._path(name), [data]) as aside:
+                            os.replace(aside, self._path(name))
+            else:
+                done = self._replaced(name, data, before)
+        # Also where the answer to our own write was lost and it was sent again.
+        return done or self._content(name) == data
+
+    def honours_conditions(self, name: str) -> bool:
+        """True if the store refuses to create the file `name`, which is there, once more with the same content."""
+        data = self.read(name)
+        with storage_errors(self.uri_of(name), "create"):
+            return not self._created(name, data)
+
+    def _created(self, name: str, data: bytes) -> bool:
+        """False when the file is there already."""
+        path = self._path(name)
+        if self.is_local:
+            with _aside(path, [data]) as aside:
+                return _linked(aside, path)
+        try:
+            self._fs.pipe_file(path, data, mode="create")
+        except (ConditionFailedError, FileExistsError):
+            return False
+        return True
+
+    def _replaced(self, name: str, data: bytes, before: bytes) -> bool:
+        """False when the file is not, or is no longer, what it was before."""
+        try:
+            version = version_in(self._fs.info(self._path(name)))
+            if self._fs.cat_file(self._path(name)) != before:
+                return False
+            match = {"IfMatch": f'"{version}"'} if version and self.uri.startswith("s3") else {}
+            self._fs.pipe_file(self._path(name), data, **match)
+        except (ConditionFailedError, FileNotFoundError):
+            return False
+        return True
+
+    def _content(self, name: str) -> bytes | None:
+        try:
+            return self.read(name)
+        except MissingFileError:
+            return None
 
     def write_stream(self, name: str, pieces: Iterable[bytes | memoryview]) -> None:
         """Make the joined pieces the content of the file `name`, whole or not at all, without holding them all."""
         path = self._path(name)
         with storage_errors(self.uri_of(name), "write"):
-            if self.is_local:  # elsewhere s3fs would make the bucket that a typing error names
-                os.makedirs(posixpath.dirname(path), exist_ok=True)
+            if self.is_local:
+                # Not the client's own way, which writes to the folder for temporary files and copies from there.
+                with _aside(path, pieces) as aside:
+                    os.replace(aside, path)
+                return
             file = self._fs.open(path, "wb", autocommit=False)
             try:
                 for piece in pieces:
@@ -204,12 +270,77 @@ class Store:
         return sorted(name for name in names if not name.startswith("."))
 
     def remove_leftovers(self, folder: str) -> None:
-        """Remove files of `folder` that a killed writer left half-written on a local disk."""
+        """Remove files of `folder` that a killed writer left half-written on a local disk.
+
+        A writer that is alive fails then: for folders into which nobody may write any more.
+        """
         path = self._path(folder)
         if self.is_local and os.path.isdir(path):
             for name in os.listdir(path):
                 if name.startswith(_TEMPORARY):
-                    os.remove(posixpath.join(path, name))
+                    with suppress(FileNotFoundError):
+                        os.remove(posixpath.join(path, name))
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
+
+
+@contextmanager
+def _aside(path: str, pieces: Iterable[bytes | memoryview]) -> Iterator[str]:
+    """The pieces as a file beside `path`, on its disk for good; removed at the end where it still is."""
+    folder, name = posixpath.split(path)
+    os.makedirs(folder, exist_ok=True)
+    aside = posixpath.join(folder, f"{_TEMPORARY}{uuid.uuid4().hex}-{name}")
+    try:
+        with open(aside, "wb") as file:
+            for piece in pieces:
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        yield aside
+        _sync_folder(folder)
+    finally:
+        with suppress(FileNotFoundError):
+            os.remove(aside)
+
+
+def _sync_folder(folder: str) -> None:
+    """Bring the names in a folder to its disk: until then a power cut can undo a rename."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _linked(aside: str, path: str) -> bool:
+    """Give a file its name, unless that is taken."""
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return _copied(aside, path)
+    return True
+
+
+def _copied(aside: str, path: str) -> bool:
+    """The same without hard links. A crash in between leaves a part of the content under the name."""
+    try:
+        with open(aside, "rb") as source, open(path, "xb") as file:
+            file.write(source.read())
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        return False
+    return True
+
+
+@contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    """Hold the lock of a folder. It is the kernel's, so that a process that dies gives it back."""
+    with open(posixpath.join(folder, _LOCK), "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

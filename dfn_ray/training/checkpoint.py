@@ -1,13 +1,13 @@
 """Checkpoints on the run's storage, whole or absent.
 
-    checkpoints/samples-000000012800/model.safetensors       parameters and buffers, float32
-    checkpoints/samples-000000012800/optimizer.safetensors   AdamW's moments by parameter name
-    checkpoints/samples-000000012800.json                    written last: the checkpoint is committed
-    log/samples-000000012800.jsonl                           the steps since the checkpoint before
-    generation.json                                          which workers may commit, and from where they began
+    checkpoints/samples-000000012800-000002-0003/model.safetensors       parameters and buffers, float32
+    checkpoints/samples-000000012800-000002-0003/optimizer.safetensors   AdamW's moments by parameter name
+    checkpoints/samples-000000012800-000002-0003.json                    written last: the checkpoint is committed
+    log/samples-000000012800-000002-0003.jsonl                           the steps since the checkpoint before
 
 A crash costs the steps since the last committed checkpoint; their log lines are never seen, so the curve of a run
-holds each step once.
+holds each step once. Names end in the generation of workers that wrote them (see `position`): what an earlier one
+writes late lies beside, and is never read.
 """
 
 from __future__ import annotations
@@ -18,10 +18,19 @@ from dataclasses import replace
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
-from dfn_ray.manifest import Run
-from dfn_ray.training.position import FOLDER, LOG, Generation, Position, check_generation
+from dfn_ray.errors import TrainingFailed
+from dfn_ray.run import Run
+from dfn_ray.training.position import (
+    FOLDER,
+    LOG,
+    Generation,
+    Position,
+    check_generation,
+    checkpoint_name,
+)
 
 Tensors = Mapping[str, Tensor]
 
@@ -38,13 +47,20 @@ def commit(
 ) -> Position:
     """Write a checkpoint and, last, its marker; then remove all but the `keep` latest. Returns its position.
 
-    Raises RunTakenOver when other workers have started since.
+    Raises RunTakenOver when other workers have started since, TrainingFailed when a weight is no number: from such a
+    checkpoint no start could go on.
     """
-    name = f"samples-{position.samples_seen:012d}"
+    if broken := next((n for n, t in model.items() if not torch.isfinite(t).all()), None):
+        raise TrainingFailed(
+            f"{run.uri}: {broken} holds values that are no numbers at {position.samples_seen:,} samples, so this is not "
+            "made a checkpoint; lower optimizer.learning_rate, set optimizer.clip_norm or lengthen optimizer.warmup_steps"
+        )
+    name = checkpoint_name(position.samples_seen, generation)
+    check_generation(run, generation)
     for part, tensors in (("model", model), ("optimizer", optimizer)):
-        run.store.write(f"{FOLDER}/{name}/{part}.safetensors", _packed(tensors))
+        run.write(f"{FOLDER}/{name}/{part}.safetensors", _packed(tensors))
     log = "".join(json.dumps(line) + "\n" for line in lines)
-    run.store.write(f"{LOG}/{name}.jsonl", log.encode())
+    run.write(f"{LOG}/{name}.jsonl", log.encode())
     check_generation(run, generation)
     run.write_json(
         f"{FOLDER}/{name}.json",
@@ -56,6 +72,8 @@ def commit(
             "counts": dict(position.counts),
         },
     )
+    # Whoever begins the next generation from here on finds this checkpoint, and none of those that are removed.
+    check_generation(run, generation)
     _remove_old(run, keep)
     return replace(position, name=name)
 
@@ -72,7 +90,10 @@ def _packed(tensors: Tensors) -> bytes:
 
 
 def _remove_old(run: Run, keep: int) -> None:
-    committed = [file.name for file in run.store.list(FOLDER, suffix=".json")]
-    for marker in committed[:-keep]:
-        run.store.delete(f"{FOLDER}/{marker}")  # first: without it the rest is no checkpoint
-        run.store.delete_folder(f"{FOLDER}/{marker.removesuffix('.json')}")
+    """Remove all checkpoints but the latest, and what crashes have left of others."""
+    committed = [file.name.removesuffix(".json") for file in run.store.list(FOLDER, suffix=".json")]
+    for name in committed[:-keep]:
+        run.delete(f"{FOLDER}/{name}.json")  # first: without it the rest is no checkpoint
+    for folder in run.store.child(FOLDER).names():
+        if folder.endswith("/") and folder.rstrip("/") not in committed[-keep:]:
+            run.delete_folder(f"{FOLDER}/{folder.rstrip('/')}")

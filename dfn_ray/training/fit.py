@@ -16,18 +16,18 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
-from dfn_ray.errors import DfnRayError, RunTakenOver, StorageError
+from dfn_ray.errors import DfnRayError, RunTakenOver, StorageError, last_line
 from dfn_ray.flow.bundles import worker_bundle
 from dfn_ray.flow.capacity import telling_lacks, workers_needed
 from dfn_ray.flow.datasets import drivers_node, own_error
 from dfn_ray.flow.metrics import TrainingMetrics
-from dfn_ray.manifest import Run
+from dfn_ray.run import Run
 from dfn_ray.storage import filesystem
 from dfn_ray.telemetry import TrainingProgress
 from dfn_ray.training.feed import COUNTED
 from dfn_ray.training.job import Job
 from dfn_ray.training.next_samples import NextSamples
-from dfn_ray.training.position import GENERATION
+from dfn_ray.training.position import generation_count
 from dfn_ray.training.stream import DATASET, in_order
 from dfn_ray.training.worker import train_worker
 
@@ -54,7 +54,6 @@ def fit(
     """
     workers, asked = plan.recipe.workers, worker_bundle(plan.recipe.workers)
     reports = Reports.options(label_selector=drivers_node()).remote()  # pyright: ignore[reportAttributeAccessIssue]
-    generations = plan.run.read_json(GENERATION) or {"number": 0}
     size = (
         workers.min_size
         if workers.min_size == workers.max_size
@@ -73,7 +72,7 @@ def fit(
         ),
         run_config=RunConfig(
             # A name of its own: Ray Train would go on from its own records of an older one.
-            name=f"start-{generations['number'] + 1:04d}",
+            name=f"start-{plan.run.attempt.number:06d}-{generation_count(plan.run) + 1:04d}",
             storage_path=_ray_path(plan.run),
             storage_filesystem=_ray_filesystem(plan.run),
             # Whether another start can help is for `train_clip` to judge.
@@ -93,7 +92,18 @@ def fit(
             if own is not None and _is_final(own):
                 raise own from error
             return Ending(error=own or error)
-    return Ending(unplaced=ray.get(reports.unplaced_counts.remote()))  # pyright: ignore[reportFunctionMemberAccess]
+    return Ending(unplaced=_unplaced(reports, progress))
+
+
+def _unplaced(reports: Any, progress: TrainingProgress) -> dict[str, int]:
+    """The counts that no checkpoint has. Workers have ended well by then, so a lost actor is no reason to fail."""
+    try:
+        return ray.get(reports.unplaced_counts.remote())
+    except RayError as error:
+        progress.say(
+            f"warning: failed samples behind the last batch are not counted: {last_line(error)}"
+        )
+        return {}
 
 
 def _own_error(error: Exception) -> DfnRayError | None:
@@ -149,7 +159,11 @@ def _watching(reports: Any, progress: TrainingProgress, metrics: TrainingMetrics
     stop = threading.Event()
 
     def show() -> None:
-        for line in ray.get(reports.take.remote()):
+        try:
+            lines = ray.get(reports.take.remote())
+        except RayError:
+            return  # the actor is lost, and with it only what would have been shown
+        for line in lines:
             progress.show(line)
             metrics.show(line)
 

@@ -9,7 +9,7 @@ from typing import Any
 import ray
 
 from dfn_ray.config import TrainRecipe
-from dfn_ray.manifest import Run
+from dfn_ray.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from tensorboardX import SummaryWriter
 
 from dfn_ray.config import Logs
 from dfn_ray.errors import InputError
-from dfn_ray.manifest import Run
+from dfn_ray.run import Run
 
 TENSORBOARD = "tensorboard"
 MLFLOW = "mlflow.json"
@@ -59,7 +59,7 @@ class _TensorBoard:
     def save(self, run: Run) -> None:
         self._writer.flush()
         for path in Path(self._folder.name).iterdir():
-            run.store.write(f"{TENSORBOARD}/{path.name}", path.read_bytes())
+            run.write(f"{TENSORBOARD}/{path.name}", path.read_bytes())
 
 
 class _Wandb:
@@ -70,7 +70,8 @@ class _Wandb:
             import wandb  # noqa: PLC0415  # pyright: ignore[reportMissingImports]  optional
         except ImportError:
             raise InputError("logs.wandb_project: needs the wandb package") from None
-        identity = run.description["fingerprint_digest"][:16]
+        # Not the fingerprint's, which runs of one recipe share.
+        identity = run.description["id"][:16]
         self._run = wandb.init(project=project, id=identity, resume="allow", config=dict(recipe))
 
     def write(self, figures: Mapping[str, float], step: int) -> None:
@@ -91,7 +92,7 @@ class _Mlflow:
         mlflow.set_tracking_uri(uri)
         # MLflow gives out the identity, so the run has to remember it.
         known = run.read_json(MLFLOW) or {}
-        started = mlflow.start_run(run_id=known.get(uri), run_name=run.store.uri)
+        started = mlflow.start_run(run_id=known.get(uri), run_name=run.uri)
         run.write_json(MLFLOW, known | {uri: started.info.run_id})
         self._mlflow = mlflow
 

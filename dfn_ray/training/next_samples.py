@@ -10,7 +10,7 @@ import ray
 from ray.data import Dataset
 
 from dfn_ray.config import TrainRecipe
-from dfn_ray.manifest import Run
+from dfn_ray.run import Run
 from dfn_ray.training.index import ChunkIndex, drawn_counts
 from dfn_ray.training.plan import Group, plan_groups
 from dfn_ray.training.position import begin_generation

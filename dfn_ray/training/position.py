@@ -1,22 +1,27 @@
 """How far a run has come, and the one decision from where a group of workers goes on.
 
-Whenever workers start, a *generation* is decided first: by it the data skips exactly what the weights have seen, and
-a worker of an earlier generation that comes back to life cannot commit. Loads no torch: processes that only plan need none.
+    generations/000002-0003.json         attempt 2 has begun generation 3 of workers: it shuts out all before it
+    generations/000002-0003.start.json   from which checkpoint it goes on; decided behind the file above
+    generations/000002-0003.reached.json how far its workers are beyond their last checkpoint, now and then
+
+Whenever workers start, a *generation* is decided first: by it the data skips exactly what the weights have seen. What
+workers commit bears the name of their generation, and counts up to where the next one began: a worker that comes back
+to life can write, but nobody looks there. Loads no torch: processes that only plan need none.
 """
 
 from __future__ import annotations
 
 import json
-import uuid
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dfn_ray.errors import RunTakenOver
-from dfn_ray.manifest import Run
+from dfn_ray.errors import DamagedRunError, RunTakenOver
+from dfn_ray.run import Run
 from dfn_ray.training.seen import Seen
 
-FOLDER, LOG, GENERATION, REACHED = "checkpoints", "log", "generation.json", "reached.json"
+FOLDER, LOG, GENERATIONS = "checkpoints", "log", "generations"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,85 +41,151 @@ class Position:
 class Generation:
     """One start of a group of workers."""
 
-    identity: str
-    number: int
+    name: str
+    """ATTEMPT-NUMBER, which sorts in the order of generations."""
     position: Position
     """Where it goes on."""
     repeats: int = 0
     """Samples that workers before it had trained on beyond that, as far as they told: they are trained on again."""
 
+    @property
+    def number(self) -> int:
+        """The how many-th start of workers of the run it is, from 1."""
+        return _number(self.name)
+
+
+def checkpoint_name(samples_seen: int, generation: Generation) -> str:
+    """What a checkpoint of a generation is called."""
+    return f"samples-{samples_seen:012d}-{generation.name}"
+
 
 def begin_generation(run: Run) -> Generation:
-    """Decide from which checkpoint the next workers go on, and shut out all earlier ones.
+    """Shut out all workers before, and then decide from which checkpoint the next ones go on.
 
     Raises RunTakenOver when another driver has taken the run.
     """
-    run.check_attempt()
-    before = run.read_json(GENERATION) or {"number": 0}
-    reached = run.read_json(REACHED) or {"samples_seen": 0}
+    before = _names(run)
+    number = 1 + max(map(_number, before), default=0)
+    name = f"{run.attempt.number:06d}-{number:04d}"
+    run.create_json(f"{GENERATIONS}/{name}.json", {"number": number})
+    # Only now: a worker that found itself current may have committed, and removed older checkpoints, up to here.
     position = latest_position(run)
     generation = Generation(
-        identity=uuid.uuid4().hex,
-        number=before["number"] + 1,
+        name=name,
         position=position,
-        repeats=max(0, reached["samples_seen"] - position.samples_seen),
+        repeats=max(0, reached(run) - position.samples_seen),
     )
-    run.write_json(
-        GENERATION,
-        {
-            "generation": generation.identity,
-            "number": generation.number,
-            "checkpoint": position.name,
-            "repeats": generation.repeats,
-        },
+    run.create_json(
+        f"{GENERATIONS}/{name}.start.json",
+        {"checkpoint": position.name, "repeats": generation.repeats},
     )
     return generation
 
 
 def current_generation(run: Run) -> Generation:
-    """The generation that was decided last."""
-    value = run.read_json(GENERATION)
-    assert value is not None, "workers start after their generation"
-    name = value["checkpoint"]
-    return Generation(
-        identity=value["generation"],
-        number=value["number"],
-        position=Position() if name is None else _read_position(run, name),
-        repeats=value["repeats"],
-    )
+    """The generation that was begun last."""
+    name, start = _starts(run)[-1]
+    return Generation(name=name, position=_position(run, start), repeats=start["repeats"])
+
+
+def generation_count(run: Run) -> int:
+    """How often workers have been started."""
+    return max(map(_number, _names(run)), default=0)
 
 
 def latest_position(run: Run) -> Position:
     """Where the last committed checkpoint stands; the beginning when there is none."""
-    committed = run.store.list(FOLDER, suffix=".json")
-    return (
-        _read_position(run, committed[-1].name.removesuffix(".json")) if committed else Position()
-    )
+    starts = _starts(run)
+    if not starts:
+        return Position()
+    name, start = starts[-1]
+    markers = [file.name.removesuffix(".json") for file in run.store.list(FOLDER, suffix=".json")]
+    own = sorted(marker for marker in markers if marker.endswith(name))
+    return _read_position(run, own[-1]) if own else _position(run, start)
+
+
+def reached(run: Run) -> int:
+    """Samples that the workers before had trained on, as far as they told."""
+    names = [name for name, _ in _starts(run)]
+    found = (run.read_json(f"{GENERATIONS}/{name}.reached.json") for name in names[-1:])
+    return next((value["samples_seen"] for value in found if value), 0)
+
+
+def tell_reached(run: Run, generation: Generation, samples_seen: int) -> None:
+    """Leave a note of how far these workers are, for whoever must say what a restart repeats."""
+    check_generation(run, generation)
+    run.write_json(f"{GENERATIONS}/{generation.name}.reached.json", {"samples_seen": samples_seen})
 
 
 def check_generation(run: Run, generation: Generation) -> None:
     """Raise RunTakenOver when other workers have started since."""
-    current = run.read_json(GENERATION)
-    if current is None or current["generation"] != generation.identity:
+    run.check_attempt()
+    names = _names(run)
+    if not names or names[-1] != generation.name:
         raise RunTakenOver(
-            f"{run.store.uri}: workers that started later go on from the last checkpoint; these stop"
+            f"{run.uri}: workers that started later go on from the last checkpoint; these stop"
         )
 
 
 def log_lines(run: Run) -> list[dict[str, Any]]:
     """The log of all committed steps, in order."""
-    names = [file.name for file in run.store.list(LOG, suffix=".jsonl")]
-    latest = latest_position(run)
-    return [
-        json.loads(line)
-        for name in names
-        if latest.name is not None and name <= f"{latest.name}.jsonl"
-        for line in run.store.read(f"{LOG}/{name}").decode().splitlines()
-    ]
+    ends = _ends(run)
+    found = []
+    for file in run.store.list(LOG, suffix=".jsonl"):
+        parts = re.fullmatch(r"samples-(\d+)-(\d+-\d+)\.jsonl", file.name)
+        if parts and int(parts[1]) <= ends.get(parts[2], -1):
+            found += map(json.loads, run.store.read(f"{LOG}/{file.name}").decode().splitlines())
+    return found
+
+
+def _ends(run: Run) -> dict[str, float]:
+    """By generation the samples up to which its checkpoints count: where a later one began, for the last its latest."""
+    ends: dict[str, float] = {}
+    end: float = latest_position(run).samples_seen
+    for name, start in reversed(_starts(run)):
+        ends[name] = end
+        end = min(end, _samples_of(start["checkpoint"]))
+    return ends
+
+
+def _starts(run: Run) -> list[tuple[str, dict[str, Any]]]:
+    """The generations that workers can have been started for, in order, each with where it goes on."""
+    stems = [file.name for file in run.store.list(GENERATIONS, suffix=".start.json")]
+    return list(_read_starts(run, [stem.removesuffix(".start.json") for stem in stems]))
+
+
+def _read_starts(run: Run, names: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name in names:
+        value = run.read_json(f"{GENERATIONS}/{name}.start.json")
+        if value is not None:
+            yield name, value
+
+
+def _names(run: Run) -> list[str]:
+    """All generations, in order."""
+    stems = (
+        file.name.removesuffix(".json") for file in run.store.list(GENERATIONS, suffix=".json")
+    )
+    return [stem for stem in stems if "." not in stem]
+
+
+def _number(name: str) -> int:
+    return int(name.partition("-")[2])
+
+
+def _samples_of(checkpoint: str | None) -> float:
+    return 0 if checkpoint is None else int(checkpoint.split("-")[1])
+
+
+def _position(run: Run, start: Mapping[str, Any]) -> Position:
+    name = start["checkpoint"]
+    return Position() if name is None else _read_position(run, name)
 
 
 def _read_position(run: Run, name: str) -> Position:
-    value = json.loads(run.store.read(f"{FOLDER}/{name}.json"))
+    value = run.read_json(f"{FOLDER}/{name}.json")
+    if value is None:
+        raise DamagedRunError(f"{run.store.uri_of(FOLDER)}/{name}.json: is absent; restore it")
     return Position(
         samples_seen=value["samples_seen"],
         steps=value["steps"],

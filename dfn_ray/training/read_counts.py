@@ -27,8 +27,7 @@ from dfn_ray.flow.error_limits import (
     rejections,
 )
 from dfn_ray.flow.statuses import status_counts
-from dfn_ray.manifest import status_key
-from dfn_ray.schema import Note, Reason, Status
+from dfn_ray.schema import Note, Reason, Status, status_key
 
 USABLE = "usable"
 JUDGED_AFTER = 10_000

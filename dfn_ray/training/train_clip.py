@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 
 from dfn_ray.clip.network import WEIGHTS_FILE, FrozenNetwork
@@ -24,15 +23,15 @@ from dfn_ray.flow.metrics import TrainingMetrics
 from dfn_ray.flow.ray_address import check_ray_reachable
 from dfn_ray.flow.uid_lists import open_uid_list
 from dfn_ray.flow.weights import load_network_of
-from dfn_ray.manifest import Run, parquet_bytes, start_run
 from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table, refuse_inside
+from dfn_ray.run import Run, parquet_bytes, start_run
 from dfn_ray.telemetry import TrainingProgress
 from dfn_ray.training.feed import Captions, Feeding
 from dfn_ray.training.fit import fit
 from dfn_ray.training.index import INDEX_SCHEMA, source_counts, split_index
 from dfn_ray.training.job import Job, network_folder
 from dfn_ray.training.next_samples import NextSamples
-from dfn_ray.training.position import REACHED, Position, latest_position
+from dfn_ray.training.position import Position, latest_position, reached
 from dfn_ray.training.read_counts import (
     judge_sources,
     judge_trained,
@@ -59,7 +58,7 @@ def train(recipe: TrainRecipe, *, until_samples: int | None = None) -> dict[str,
     target = min(recipe.samples_seen, until_samples or recipe.samples_seen)
     run, shards, network, notes = _open(recipe)
     progress = TrainingProgress(recipe.samples_seen)
-    for note in notes:
+    for note in (*notes, *run.notes()):
         progress.say(note)
     metrics = TrainingMetrics(recipe.run_uri, total_samples=recipe.samples_seen)
     try:
@@ -93,7 +92,9 @@ def _result(run: Run, recipe: TrainRecipe, shards: Shards) -> dict[str, Any]:
         **training_values(position.counts),
         "sources": [source.values() for source in sources],
     }
-    run.write_json(RESULT, value)
+    stored = run.read_json_bytes(RESULT)
+    if stored is None or stored[0] != value:
+        run.replace_json(RESULT, value, stored and stored[1])
     return value
 
 
@@ -110,6 +111,8 @@ def _open(recipe: TrainRecipe) -> tuple[Run, Shards, FrozenNetwork, list[str]]:
         recipe=recipe_values(recipe),
         fingerprint=_fingerprint(recipe, network),
         listing=listing_table([shard for some in shards for shard in some]),
+        accept_versions=recipe.accept_versions,
+        section="",
     )
     return run, shards, network, listing_notes(*listings)
 
@@ -119,7 +122,7 @@ def _fingerprint(recipe: TrainRecipe, network: FrozenNetwork) -> dict[str, Any]:
     values = recipe_values(recipe)
     for free in (
         "run_uri", "model", "workers", "checkpoints", "logs", "scale", "max_failed_fraction",
-        "max_bad_shard_fraction",
+        "max_bad_shard_fraction", "accept_versions",
     ):  # fmt: skip
         del values[free]
     for free in ("prefetch_batches", "groups_per_attempt", "no_progress_timeout_s"):
@@ -169,10 +172,9 @@ def _plan(
 
 def _stored_index(run: Run) -> pa.Table | None:
     """The index as the run stored it; None where there is none, or one without counts of what was read."""
-    if not run.store.exists(INDEX):
+    if not run.exists(INDEX):
         return None
-    with run.store.open(INDEX) as file:
-        table = pq.read_table(file)
+    table = run.read_table(INDEX)
     return table if table.schema.names == INDEX_SCHEMA.names else None
 
 
@@ -184,7 +186,7 @@ def _index(run: Run, recipe: TrainRecipe, shards: Shards, say: Callable[[str], N
         if source.uid_list is not None:
             open_uid_list(source.uid_list)  # refuses an unsorted one
     table = index_sources(recipe, shards, say)
-    run.store.write(INDEX, parquet_bytes(table, compression="zstd"))
+    run.write(INDEX, parquet_bytes(table, compression="zstd"))
     return table
 
 
@@ -247,7 +249,6 @@ def _judge(
 
 def _say_repeats(run: Run, progress: TrainingProgress, samples_seen: int) -> None:
     """Say from where a run goes on and what it does again."""
-    reached = (run.read_json(REACHED) or {"samples_seen": 0})["samples_seen"]
-    if reached:
-        again = max(0, reached - samples_seen)
+    if before := reached(run):
+        again = max(0, before - samples_seen)
         progress.say(f"going on from {samples_seen:,} samples; {again:,} are trained on again")

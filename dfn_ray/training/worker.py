@@ -37,7 +37,7 @@ from dfn_ray.training.parallel import (
     whole_model,
     whole_optimizer,
 )
-from dfn_ray.training.position import REACHED, check_generation, current_generation
+from dfn_ray.training.position import check_generation, current_generation, tell_reached
 from dfn_ray.training.read_counts import judge_trained, limits_of, training_values
 from dfn_ray.training.stream import DATASET, Batch, batches
 
@@ -182,8 +182,7 @@ class _Worker:
         if now - self._told < TOLD_EVERY_S:
             return
         self._told = now
-        check_generation(self._run, self._generation)
-        self._run.write_json(REACHED, {"samples_seen": self._position.samples_seen})
+        tell_reached(self._run, self._generation, self._position.samples_seen)
 
     def _commit(self) -> None:
         """Commit a checkpoint of all workers."""
@@ -261,8 +260,9 @@ class _Worker:
                     name: torch.from_numpy(np.array(a)) for name, a in self._frozen.state.items()
                 }
                 state = weights.interpolate(start, state, self._recipe.ensemble_alpha)
+            check_generation(self._run, self._generation)
             for name, content in network_files(self._frozen, state).items():
-                self._run.store.write(f"{folder}/{name}", content)
+                self._run.write(f"{folder}/{name}", content)
 
 
 def _device(recipe: TrainRecipe) -> torch.device:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dfn_ray.config import TrainRecipe, recipe_from
-from dfn_ray.manifest import open_run
+from dfn_ray.run import open_run
 from dfn_ray.testing.clusters import ROLE, NodeType, local_cluster
 from dfn_ray.testing.waiting import meanwhile, until
 from dfn_ray.training.position import log_lines

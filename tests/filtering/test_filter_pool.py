@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from dfn_ray.errors import (
+    DamagedRunError,
     ErrorBudgetExceeded,
     FingerprintError,
     InputError,
@@ -25,7 +26,7 @@ from dfn_ray.errors import (
 from dfn_ray.filtering.filter_pool import filter_pool, materialize, score, select
 from dfn_ray.filtering.verify import verify_run
 from dfn_ray.pool import iter_chunks, list_shards
-from dfn_ray.storage import Store
+from dfn_ray.run import hold, open_run
 from dfn_ray.testing.pools import TarBuilder, write_pool
 from dfn_ray.testing.waiting import meanwhile, until
 
@@ -550,7 +551,7 @@ def test_verify_names_missing_chunks_and_a_wrong_uid_list(scored_run, tmp_path):
     np.save(run / "subset_uids.npy", uids)
     verify_run(str(run))
     sorted((run / "scores").glob("*.parquet"))[0].unlink()
-    with pytest.raises(VerificationError, match="shards are not complete"):
+    with pytest.raises(DamagedRunError, match="shards are not complete"):
         verify_run(str(run))
 
 
@@ -580,11 +581,9 @@ def test_a_driver_whose_run_is_taken_over_stops_at_its_next_commit(local_ray, re
     job = recipe(pool, "execution.chunks_per_part=1", "scorers.max_size=1")
     run = Path(job.run_uri)
 
-    other = {"attempt": "another's", "host": "elsewhere", "time": "now"}
-
     def take_over():
         until(lambda: any(run.glob("scores/part-*.parquet")))
-        Store(job.run_uri).write("attempt.json", json.dumps(other).encode())
+        hold(open_run(job.run_uri))
 
     with meanwhile(take_over), pytest.raises(RunTakenOver, match="taken over by"):
         filter_pool(job)

@@ -15,7 +15,7 @@ from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.filtering.scorer import ScorerActor
 from dfn_ray.filtering.spending import Meter, Spent, spent_before
 from dfn_ray.flow.cells import Cell
-from dfn_ray.manifest import Run, open_run
+from dfn_ray.run import Run, open_run
 from dfn_ray.storage import Store
 from dfn_ray.testing.pools import write_pool
 

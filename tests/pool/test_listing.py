@@ -15,7 +15,6 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from dfn_ray.config import Pool
 from dfn_ray.errors import DfnRayError, InputError, StorageAccessError
-from dfn_ray.manifest import parquet_bytes
 from dfn_ray.pool import (
     Shard,
     iter_chunks,
@@ -25,6 +24,7 @@ from dfn_ray.pool import (
     listing_notes,
     listing_table,
 )
+from dfn_ray.run import parquet_bytes
 from dfn_ray.schema import ShardFault
 from dfn_ray.storage import Store, open_uri
 from dfn_ray.testing.pools import TarBuilder

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dfn_ray.manifest import parquet_bytes
 from dfn_ray.pool import derive_uid
+from dfn_ray.run import parquet_bytes
 from dfn_ray.schema import ShardFault
 
 MIB = 2**20

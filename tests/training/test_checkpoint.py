@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from dfn_ray.errors import RunTakenOver
-from dfn_ray.manifest import start_run
 from dfn_ray.pool import listing_table
+from dfn_ray.run import start_run
 from dfn_ray.training.checkpoint import commit, read_tensors
 from dfn_ray.training.position import (
     Position,
@@ -58,10 +58,10 @@ def test_only_the_latest_checkpoints_are_kept(run):
         write(run, generation, samples)
     names = sorted(path.name for path in Path(run.store.uri, "checkpoints").iterdir())
     assert names == [
-        "samples-000000000020",
-        "samples-000000000020.json",
-        "samples-000000000030",
-        "samples-000000000030.json",
+        "samples-000000000020-000001-0001",
+        "samples-000000000020-000001-0001.json",
+        "samples-000000000030-000001-0001",
+        "samples-000000000030-000001-0001.json",
     ]
 
 
@@ -69,7 +69,7 @@ def test_a_checkpoint_without_its_marker_does_not_count_and_its_steps_are_not_in
     generation = begin_generation(run)
     write(run, generation, 10)
     write(run, generation, 20)
-    run.store.delete("checkpoints/samples-000000000020.json")
+    run.store.delete("checkpoints/samples-000000000020-000001-0001.json")
     assert latest_position(run).samples_seen == 10
     assert [line["loss"] for line in log_lines(run)] == [10]
     write(run, begin_generation(run), 20)
@@ -102,5 +102,5 @@ def test_the_marker_is_written_last(run, monkeypatch):
         store, "write", lambda self, name, data: (written.append(name), plain(self, name, data))
     )
     write(run, generation, 10)
-    assert written[-1] == "checkpoints/samples-000000000010.json"
+    assert written[-1] == "checkpoints/samples-000000000010-000001-0001.json"
     assert json.loads(run.store.read(written[-1]))["samples_seen"] == 10

@@ -24,8 +24,8 @@ from dfn_ray.errors import (
     StorageError,
     TrainingFailed,
 )
-from dfn_ray.manifest import open_run
 from dfn_ray.pool import list_shards
+from dfn_ray.run import open_run
 from dfn_ray.testing.pools import TarBuilder, photo, uid_of
 from dfn_ray.testing.waiting import until
 from dfn_ray.training import fit as module
@@ -99,9 +99,9 @@ def test_a_run_sees_each_sample_once_a_pass_and_leaves_a_network_that_open_clip_
     run = open_run(recipe.run_uri)
     assert run.store.list("tensorboard")
     # Nothing is left to do, and nothing is done.
-    before = run.store.read("generation.json")
+    before = run.store.list("generations")
     assert train(recipe) == result
-    assert run.store.read("generation.json") == before
+    assert run.store.list("generations") == before
     # Stopped between the last checkpoint and the last file of the network: only that is made up for.
     run.store.delete("network/open_clip_model.safetensors")
     assert train(recipe) == result
@@ -155,7 +155,7 @@ def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint(local_ray, tr
 
 def kill_a_worker(run_uri: str, after_samples: int) -> None:
     """Kill the training worker once the run has committed that much."""
-    until(partial(os.path.exists, f"{run_uri}/generation.json"))
+    until(partial(os.path.exists, f"{run_uri}/run.json"))
     until(lambda: latest_position(open_run(run_uri)).samples_seen >= after_samples)
     # Of this process's own Ray, as the machine may train something else; the newest, as one of another test may be ending.
     workers = [
@@ -291,7 +291,7 @@ def test_a_killed_driver_goes_on_from_its_last_checkpoint(local_ray, train_recip
 
 def latest(recipe) -> int:
     """Samples that the run has committed, if it is there yet."""
-    if not os.path.exists(f"{recipe.run_uri}/generation.json"):
+    if not os.path.exists(f"{recipe.run_uri}/run.json"):
         return 0
     return latest_position(open_run(recipe.run_uri)).samples_seen
 
@@ -309,7 +309,7 @@ def test_bad_shards_end_training_before_workers_start_and_are_named(
     recipe = train_recipe("samples_seen=64", sources=sources)
     with pytest.raises(ErrorBudgetExceeded, match=r"2 of 4 shards are bad, e\.g\. .*00002\.tar"):
         train(recipe)
-    assert not open_run(recipe.run_uri).store.exists("generation.json")
+    assert not open_run(recipe.run_uri).store.list("generations")
     said = "source pairs: 100 samples read, 100 used in a pass; 0 failed; 2 of 4 shards bad"
     assert said in capsys.readouterr().err
     result = train(train_recipe("samples_seen=64", "max_bad_shard_fraction=0.5", sources=sources))

@@ -1,26 +1,34 @@
 from __future__ import annotations
 
+import json
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dfn_ray.errors import FingerprintError, IncompleteRun, InputError, RunTakenOver
-from dfn_ray.manifest import (
+from dfn_ray.errors import (
+    DamagedRunError,
+    FingerprintError,
+    IncompleteRun,
+    InputError,
+    RunTakenOver,
+)
+from dfn_ray.run import (
     Ledger,
     PartHeader,
     differences,
     fingerprint_digest,
+    named,
     open_run,
+    part_file,
     part_footer,
-    part_name,
-    read_listing,
     read_part,
     scan_ledger,
+    scored_sizes,
     start_run,
 )
-from dfn_ray.relisting import scored_sizes
 from dfn_ray.schema import Chunk, ShardFault
 
 LISTING = pa.table(
@@ -61,14 +69,14 @@ def commit(run, chunks, counts=None):
     header = PartHeader(
         fingerprint=run.fingerprint,
         bounds=(-1.0, float("inf")),
-        subset_rows=0,
-        borderline_rows=0,
         counts=counts or {"scored": rows},
     )
     sink = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata(part_footer(chunks, header)), sink)
-    run.store.write(f"scores/{part_name(chunks)}.parquet", sink.getvalue())
-    return part_name(chunks)
+    data = sink.getvalue().to_pybytes()
+    name = named(run.attempt.number, data)
+    run.write(part_file(name), data)
+    return name
 
 
 @given(st.permutations([chunk(0, 4), chunk(4, 4), chunk(8, 2, last=True)]))
@@ -90,23 +98,22 @@ def test_a_shard_with_a_hole_is_not_complete_even_when_its_end_is_known():
     assert dict(ledger.open_chunks("a.tar")) == {0: 4, 8: 2}
 
 
-def test_a_chunk_that_two_parts_commit_belongs_to_the_part_that_sorts_first(tmp_path):
+def test_a_chunk_that_two_parts_commit_belongs_to_the_part_of_the_later_attempt(tmp_path):
+    first = start(str(tmp_path / "run"))
+    early = commit(first, [chunk(0, 4), chunk(4, 4)])
     run = start(str(tmp_path / "run"))
-    names = [
-        commit(run, [chunk(0, 4), chunk(4, 4)]),
-        commit(run, [chunk(4, 4), chunk(8, 2, last=True)]),
-    ]
+    late = commit(run, [chunk(4, 4), chunk(8, 2, last=True)])
     ledger = scan_ledger(run.store, run.fingerprint)
-    assert list(ledger.disowned) == [max(names)]
-    assert [c.first_row for c in ledger.disowned[max(names)]] == [4]
+    assert ledger.names == [late, early]
+    assert list(ledger.disowned) == [early]
+    assert [c.first_row for c in ledger.disowned[early]] == [4]
     assert ledger.samples == 10
     assert ledger.counts["scored"] == 10
 
 
-def test_part_names_depend_on_the_chunks_and_not_on_their_order():
-    assert part_name([chunk(0, 4), chunk(4, 4)]) == part_name([chunk(4, 4), chunk(0, 4)])
-    assert part_name([chunk(0, 4)]) != part_name([chunk(4, 4)])
-    assert part_name([chunk(0, 4)]) != part_name([chunk(0, 4, shard="b.tar")])
+def test_no_two_contents_and_no_two_attempts_share_a_name():
+    assert named(1, b"a") == named(1, b"a")
+    assert len({named(1, b"a"), named(1, b"b"), named(2, b"a")}) == 3
 
 
 def test_a_footer_gives_back_the_chunks_and_header_of_its_part(tmp_path):
@@ -155,10 +162,10 @@ def test_a_resume_over_shards_of_other_sizes_waits_for_a_word(tmp_path):
     for word in (None, False):
         with pytest.raises(InputError, match=r"1 shards .* first a\.tar had 7 bytes and has 8"):
             start(uri, listing=sized(8), accept_changed_shards=word)
-        assert read_listing(open_run(uri))["size_bytes"].to_pylist() == [7]
+        assert open_run(uri).listing()["size_bytes"].to_pylist() == [7]
     run = start(uri, listing=sized(8), accept_changed_shards=True)
-    assert read_listing(run)["size_bytes"].to_pylist() == [8]
-    assert scored_sizes(read_listing(run)) == {}
+    assert run.listing()["size_bytes"].to_pylist() == [8]
+    assert scored_sizes(run.listing()) == {}
     start(uri, listing=sized(8))
     start(uri, listing=sized(0))  # a store that does not say
 
@@ -168,9 +175,9 @@ def test_what_is_committed_of_a_complete_shard_stays_when_it_is_listed_anew(tmp_
     commit(start(uri), [chunk(0, 4, last=True)])
     run = start(uri, listing=sized(8), accept_changed_shards=True)
     assert scan_ledger(run.store, run.fingerprint).samples == 4
-    assert scored_sizes(read_listing(run)) == {"a.tar": 7}
+    assert scored_sizes(run.listing()) == {"a.tar": 7}
     again = start(uri, listing=sized(9), accept_changed_shards=True)
-    assert scored_sizes(read_listing(again)) == {"a.tar": 7}
+    assert scored_sizes(again.listing()) == {"a.tar": 7}
 
 
 def test_a_changed_shard_that_is_committed_in_part_is_refused_whatever_the_word(tmp_path):
@@ -178,13 +185,14 @@ def test_a_changed_shard_that_is_committed_in_part_is_refused_whatever_the_word(
     commit(start(uri), [chunk(0, 4)])
     with pytest.raises(InputError, match=r"committed in part and have changed.*a\.tar had 7 bytes"):
         start(uri, listing=sized(8), accept_changed_shards=True)
-    assert read_listing(open_run(uri))["size_bytes"].to_pylist() == [7]
+    assert open_run(uri).listing()["size_bytes"].to_pylist() == [7]
 
 
 def test_a_run_of_an_older_format_is_read_and_never_resumed(tmp_path):
     run = start(str(tmp_path / "run"))
     commit(run, [chunk(0, 4, last=True)])
-    run.write_json("run.json", {**run.description, "format": 1, "versions": {"dfn_ray": "0.0.9"}})
+    old = {**run.description, "format": 1, "versions": {"dfn_ray": "0.0.9"}}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(old))
     old = open_run(run.store.uri)
     assert scan_ledger(old.store, old.fingerprint).samples == 4
     with pytest.raises(InputError, match=r"run format 1 by dfn_ray 0\.0\.9.*adds nothing"):
@@ -234,7 +242,7 @@ def test_a_foreign_parquet_file_among_the_scores_is_named(tmp_path):
     run = start(str(tmp_path / "run"))
     (tmp_path / "run" / "scores").mkdir()
     pq.write_table(pa.table({"x": [1]}), tmp_path / "run" / "scores" / "mine.parquet")
-    with pytest.raises(InputError, match=r"mine\.parquet: commits no chunks"):
+    with pytest.raises(DamagedRunError, match=r"mine\.parquet: commits no chunks"):
         scan_ledger(run.store, run.fingerprint)
 
 
@@ -243,7 +251,7 @@ def test_a_cut_off_part_is_named(tmp_path):
     name = commit(run, [chunk(0, 4, last=True)])
     path = tmp_path / "run" / "scores" / f"{name}.parquet"
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(InputError, match="not a whole Parquet file"):
+    with pytest.raises(DamagedRunError, match="is damaged"):
         scan_ledger(run.store, run.fingerprint)
 
 

@@ -1,0 +1,159 @@
+"""Two sets of rows compared in constant memory: sums of hashes by bucket, and then the rows of one bucket."""
+
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes its compute functions at import, where no type checker sees them)
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from math import isnan
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+BUCKETS = 1 << 14
+"""Rows that differ are looked for among one in so many."""
+_WEIGHTS = np.random.default_rng(0).integers(0, 1 << 63, 4096, dtype=np.uint64) | np.uint64(1)
+
+
+class RowSums:
+    """A multiset of rows as counts and sums of hashes by bucket: equal for equal multisets in any order.
+
+    Two different multisets agree with probability 2^-64.
+    """
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(BUCKETS, dtype=np.int64)
+        self.totals = np.zeros(BUCKETS, dtype=np.uint64)
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return int(self.counts.sum())
+
+    def add(self, place: np.ndarray, columns: Iterable[np.ndarray]) -> None:
+        """Add rows: what decides their bucket and the words of their columns, uint64 of shape (N,) each."""
+        bucket = buckets(place)
+        mixed = mix(place)
+        for words in columns:
+            mixed = mix(mixed ^ words)
+        self.counts += np.bincount(bucket, minlength=BUCKETS)
+        np.add.at(self.totals, bucket, mixed)
+
+    def first_difference(self, other: RowSums) -> int | None:
+        """The first bucket in which two multisets differ; None where they are equal."""
+        differs = (self.counts != other.counts) | (self.totals != other.totals)
+        return int(np.argmax(differs)) if differs.any() else None
+
+
+def buckets(place: np.ndarray) -> np.ndarray:
+    """The bucket of each place, int64."""
+    return (mix(place) % np.uint64(BUCKETS)).astype(np.int64)
+
+
+def column_words(column: pa.ChunkedArray) -> np.ndarray:
+    """One uint64 a row for a column of numbers, strings or lists of numbers of one length; null has one of its own."""
+    array = column.combine_chunks()
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    null = array.is_null().to_numpy(zero_copy_only=False)
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        words = _string_words(array.cast(pa.large_string()))
+    elif pa.types.is_fixed_size_list(array.type):
+        width = array.type.list_size
+        words = _weighted(_numbers(array.fill_null([0] * width).flatten()).reshape(-1, width))
+    else:
+        words = _numbers(array)
+    return np.where(null, np.uint64(0x9E3779B97F4A7C15), mix(words))
+
+
+def _numbers(array: pa.Array) -> np.ndarray:
+    """The bits of numbers as uint64; null as 0."""
+    values = array.to_numpy(zero_copy_only=False) if not array.null_count else None
+    if values is None:
+        values = pc.fill_null(array, 0).to_numpy(zero_copy_only=False)
+    bits = np.dtype(f"u{values.dtype.itemsize}")
+    return np.ascontiguousarray(values).view(bits).astype(np.uint64)
+
+
+def _string_words(array: pa.Array) -> np.ndarray:
+    """A hash of each string: the weighted sum of its bytes, and its length."""
+    array = pc.fill_null(array, "")
+    offsets = np.frombuffer(array.buffers()[1], np.int64)[
+        array.offset : array.offset + len(array) + 1
+    ]
+    if len(offsets) == 0 or offsets[-1] == offsets[0]:
+        return np.zeros(len(array), np.uint64)
+    data = np.frombuffer(array.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
+    starts, lengths = offsets[:-1] - offsets[0], np.diff(offsets)
+    place = np.arange(len(data)) - np.repeat(starts, lengths)
+    terms = (data.astype(np.uint64) + np.uint64(1)) * mix(place.astype(np.uint64))
+    sums = np.zeros(len(array), np.uint64)
+    np.add.at(sums, np.repeat(np.arange(len(array)), lengths), terms)
+    return sums ^ lengths.astype(np.uint64)
+
+
+def _weighted(values: np.ndarray) -> np.ndarray:
+    """Sums of the rows of uint64 (N, W), each column with an odd weight of its own."""
+    weights = np.resize(_WEIGHTS, values.shape[1])
+    return (mix(values) * weights).sum(axis=1, dtype=np.uint64)
+
+
+def first_different_row(
+    due: Iterable[tuple[str, pa.Table]],
+    found: Iterable[tuple[str, pa.Table]],
+    columns: Sequence[str],
+    bucket: int,
+) -> str:
+    """What the first row of a bucket is in which two sets of tables differ: where, and both values.
+
+    Each table has a column `place` (uint64), `shard`, `row` and `columns`; the string beside it says where it is from.
+    """
+    missing = Counter[int]()
+    by_place: dict[int, dict] = {}
+    for _, row in _rows_of(due, bucket):
+        missing[row["place"]] += 1
+        by_place[row["place"]] = row
+    seen = Counter[int]()
+    for where, row in _rows_of(found, bucket):
+        name, place = f"{row['shard']} row {row['row']}", row["place"]
+        seen[place] += 1
+        if place not in by_place:
+            return f"{where}: {name} is in the subset but the selection does not keep it"
+        if seen[place] > missing[place]:
+            return f"{where}: {name} is in the subset {_times(seen[place])}"
+        for column in columns:
+            if not _same(row[column], by_place[place][column]):
+                return f"{where}: {column} of {name} is {row[column]!r}, its scores have {by_place[place][column]!r}"
+    for place, row in by_place.items():
+        if seen[place] < missing[place]:
+            return f"{row['shard']} row {row['row']} is kept by the selection but not in the subset"
+    return "rows differ"
+
+
+def _times(count: int) -> str:
+    return "twice" if count == 2 else f"{count} times"
+
+
+def _same(a: Any, b: Any) -> bool:
+    both_nan = isinstance(a, float) and isinstance(b, float) and isnan(a) and isnan(b)
+    return both_nan or a == b
+
+
+def _rows_of(tables: Iterable[tuple[str, pa.Table]], bucket: int) -> Iterator[tuple[str, dict]]:
+    for where, table in tables:
+        here = buckets(table["place"].to_numpy()) == bucket
+        if here.any():
+            for row in table.filter(pa.array(here)).to_pylist():
+                yield where, row
+
+
+def mix(words: np.ndarray) -> np.ndarray:
+    """splitmix64's finaliser (Steele, Lea, Flood 2014): spreads every input bit over 64 bits."""
+    with np.errstate(over="ignore"):
+        mixed = words.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return mixed ^ (mixed >> np.uint64(31))

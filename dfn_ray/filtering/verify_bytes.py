@@ -1,0 +1,145 @@
+"""Kept samples compared with the pool: images, captions and everything else that passes through."""
+
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes its compute functions at import, where no type checker sees them)
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dfn_ray.config import stored_pool
+from dfn_ray.errors import MissingFileError, VerificationError, shortened
+from dfn_ray.pool import Shard, listed_shards, read_rows
+from dfn_ray.run import SUBSET, Run
+from dfn_ray.storage import stat
+
+SAMPLE_ROWS = 2048
+"""Kept samples compared with the pool unless all are."""
+SAMPLE_SHARDS = 8
+"""Shards that they are of: each has to be opened."""
+_COMPARED = ("uid", "key", "image", "text", "metadata")
+
+
+@dataclass
+class Sample:
+    """Which kept samples are compared: all, or some of a few shards."""
+
+    shards: frozenset[str] | None
+    """None: of all."""
+    chosen: dict[str, np.ndarray] = field(default_factory=dict)
+    """File of the subset -> ordinals of the rows in it, ascending; filled by `taken_from`."""
+    _left: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, run: Run, kept: int, *, full: bool) -> Sample:
+        """All kept samples, or those of some shards, the same ones for the same pool."""
+        if full or kept <= SAMPLE_ROWS // SAMPLE_SHARDS:
+            return cls(None)
+        uris = sorted(run.listing()["uri"].to_pylist())
+        return cls(frozenset(random.Random(0).sample(uris, min(SAMPLE_SHARDS, len(uris)))))
+
+    def take(self, file: str, table: pa.Table) -> None:
+        """Choose rows of a file of the subset."""
+        if self.shards is None:
+            self.chosen[file] = np.arange(table.num_rows)
+            return
+        names = table["shard"].cast(pa.string())
+        found = [np.empty(0, np.int64)]
+        for shard in sorted(self.shards & set(names.unique().to_pylist())):
+            here = np.flatnonzero(pc.equal(names, shard).to_numpy(zero_copy_only=False))
+            left = self._left.get(shard, SAMPLE_ROWS // SAMPLE_SHARDS)
+            found.append(here[:left])
+            self._left[shard] = left - len(found[-1])
+        if len(rows := np.sort(np.concatenate(found))):
+            self.chosen[file] = rows
+
+
+def taken_from(
+    tables: Iterator[tuple[str, pa.Table]], sample: Sample
+) -> Iterator[tuple[str, pa.Table]]:
+    """The tables of the files of a subset, unchanged, while rows of them are chosen."""
+    for uri, table in tables:
+        sample.take(uri.rpartition("/")[2], table)
+        yield uri, table
+
+
+def compare_with_pool(run: Run, sample: Sample, say: Callable[[str], None]) -> int:
+    """Compare the chosen samples with the pool; returns how many they are. Raises VerificationError.
+
+    Another size or version of a shard is only said: its bytes decide. Of the subset no more is read than the row groups
+    with the chosen rows.
+    """
+    pool = stored_pool(run.recipe)
+    shards = {shard.uri: shard for shard in listed_shards(run.listing())}
+    noticed: set[str] = set()
+    compared = 0
+    for name, rows in sample.chosen.items():
+        uri = run.store.uri_of(f"{SUBSET}/{name}")
+        for table in _row_groups(run, name, rows):
+            for shard in table["shard"].cast(pa.string()).unique().to_pylist():
+                here = table.filter(pc.equal(table["shard"].cast(pa.string()), shard))
+                if shard not in noticed and (notice := _notice(shards[shard])):
+                    say(notice)
+                noticed.add(shard)
+                whatever = replace(shards[shard], size_bytes=0, version=None)
+                read = list(read_rows(whatever, pool, set(here["row"].to_pylist())))
+                _compare(uri, shard, here, pa.concat_tables(read))
+                compared += here.num_rows
+    return compared
+
+
+def _row_groups(run: Run, name: str, rows: np.ndarray) -> Iterator[pa.Table]:
+    """The chosen rows of a file of the subset, with all that is compared, by row group."""
+    with run.open(f"{SUBSET}/{name}") as file:
+        parquet = pq.ParquetFile(file, page_checksum_verification=True)
+        columns = ["shard", "row", *(c for c in _COMPARED if c in parquet.schema_arrow.names)]
+        first = 0
+        for number in range(parquet.num_row_groups):
+            count = parquet.metadata.row_group(number).num_rows
+            here = rows[(rows >= first) & (rows < first + count)] - first
+            first += count
+            if len(here):
+                yield parquet.read_row_group(number, columns=columns).take(pa.array(here))
+
+
+def _compare(uri: str, shard: str, here: pa.Table, of_pool: pa.Table) -> None:
+    # A uid list may ask for copies of a sample.
+    place = pc.index_in(here["row"], of_pool["row"].combine_chunks())
+    of_pool = of_pool.take(place.combine_chunks())
+    for name in ("row", *(c for c in _COMPARED if c in here.column_names)):
+        kept, due = here[name].to_pylist(), of_pool[name].to_pylist()
+        if kept == due:
+            continue
+        at = next(n for n, pair in enumerate(zip(kept, due, strict=True)) if pair[0] != pair[1])
+        raise VerificationError(
+            f"{uri}: {name} of {shard} row {here['row'][at].as_py()} differs from the pool's: it is "
+            f"{_said(kept[at])}, the pool has {_said(due[at])}"
+        )
+
+
+def _said(value: Any) -> str:
+    return f"{len(value):,} bytes" if isinstance(value, bytes) else shortened(repr(value))
+
+
+def _notice(shard: Shard) -> str:
+    """What a shard differs in from its listing; empty for nothing, or where it cannot be asked without reading it."""
+    try:
+        now = stat(shard.opened_at)
+    except MissingFileError:
+        return ""  # reading it says so
+    if now is None:
+        return ""  # a class folder
+    if shard.size_bytes and now.size_bytes and now.size_bytes != shard.size_bytes:
+        return f"notice: {shard.uri} was listed with {shard.size_bytes:,} bytes and has {now.size_bytes:,} now"
+    if shard.version and now.version and shard.version != now.version:
+        return (
+            f"notice: {shard.uri} was listed with version {shard.version} and has {now.version} now"
+        )
+    return ""

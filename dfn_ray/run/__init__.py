@@ -1,0 +1,120 @@
+"""The run on storage: what is there, who may write, and how it is read again.
+
+    RUN_URI/
+      run.json               kind, recipe, fingerprint, digest of the pool listing; written once
+      pool.parquet           the pool listing: uri, name, size_bytes, fault of every shard
+      attempts/000001.json   one per driver: who, when, recipe, versions, listing; the last one holds the run
+      spending/*.json        what each attempt used, for budgets
+      bounds.json            [lo, hi] for the threshold, from calibration; written once
+      scores/part-*.parquet  one row per sample; the footer names the chunks it commits
+      subset/part-*.parquet  the kept
+      borderline/part-*.parquet   only while the run is not finalised
+      parts-*.txt, files-*.txt    which parts a selection is over, and which files its subset is
+      selection.json         the rule and its exact result
+      subset_uids.npy        sorted u8,u8 records
+
+**Commit.** A part is named by its attempt and its content. Its subset and borderline files are written first, its
+scores file last, each whole or absent, and the footer of the scores file names the other two: the scores file is the
+commit. A crash in between leaves files that no scores file names; readers pass over them. What is committed is the
+union of the footers, nothing else. Where two parts commit the same chunk (a driver that was thought dead wrote on),
+the part of the later attempt owns it, and readers skip it in the other.
+
+**Fence.** Whoever resumes a run creates the next file of `attempts/`, which only one can. Every write asks before whether
+that file is still the last one. A write that was on its way by then changes nothing that a reader sees: it creates
+a file of a name of its own, replaces one by the same content, or is refused by the store because it replaces another
+version than it knows. On a store that takes no notice of conditions, two drivers that start within one request of each
+other can both think that they hold the run, and `selection.json` can go back to that of the loser.
+
+    layout       names of files and folders
+    sealed       JSON with a digest of itself, and lists of names by their digest
+    parts        a committed part: its name, footer and files
+    ledger       which chunks are committed
+    attempts     who holds the run, with which versions
+    identity     fingerprints, digests and what differs between two of them
+    relisting    two listings of one pool compared
+    opened       the run itself: opened for reading, or held for writing
+    resuming     creating a run, going on with one, refusing another one
+"""
+
+from dfn_ray.run.attempts import Attempt, take
+from dfn_ray.run.identity import (
+    differences,
+    fingerprint_digest,
+    listing_digest,
+    naming,
+    pool_digest,
+    versions,
+)
+from dfn_ray.run.layout import (
+    BORDERLINE,
+    BOUNDS,
+    FORMAT_VERSION,
+    SCORES,
+    SELECTION,
+    SPENDING,
+    SUBSET,
+    UID_LIST,
+    part_file,
+)
+from dfn_ray.run.ledger import Ledger, scan_ledger
+from dfn_ray.run.opened import Run, open_run
+from dfn_ray.run.parts import (
+    Part,
+    PartHeader,
+    is_named,
+    named,
+    parquet_bytes,
+    parquet_stems,
+    part_footer,
+    part_names,
+    read_part,
+    read_parts,
+)
+from dfn_ray.run.relisting import scored_sizes
+from dfn_ray.run.resuming import hold, refuse_old_format, resumable, start_run
+from dfn_ray.run.scan import read_ahead, read_columns, scan_parts, scan_subset
+from dfn_ray.run.sealed import read_names
+
+__all__ = [
+    "BORDERLINE",
+    "BOUNDS",
+    "FORMAT_VERSION",
+    "SCORES",
+    "SELECTION",
+    "SPENDING",
+    "SUBSET",
+    "UID_LIST",
+    "Attempt",
+    "Ledger",
+    "Part",
+    "PartHeader",
+    "Run",
+    "differences",
+    "fingerprint_digest",
+    "hold",
+    "is_named",
+    "listing_digest",
+    "named",
+    "naming",
+    "open_run",
+    "parquet_bytes",
+    "parquet_stems",
+    "part_file",
+    "part_footer",
+    "part_names",
+    "pool_digest",
+    "read_ahead",
+    "read_columns",
+    "read_names",
+    "read_part",
+    "read_parts",
+    "refuse_old_format",
+    "resumable",
+    "scan_ledger",
+    "scan_parts",
+    "scan_subset",
+    "scored_sizes",
+    "start_run",
+    "take",
+    "versions",
+]

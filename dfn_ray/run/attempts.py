@@ -1,0 +1,83 @@
+"""Who holds a run: the driver whose attempt is the last one.
+
+An attempt is a file of its own that is created once and never changed: attempts/000001.json, 000002, ... Whoever creates
+the next one has taken the run over. Creating is atomic where the store honours conditions (see `Store.create`).
+"""
+
+from __future__ import annotations
+
+import platform
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dfn_ray.errors import DamagedRunError, RunTakenOver
+from dfn_ray.run.layout import ATTEMPTS
+from dfn_ray.run.sealed import json_bytes, parsed_json, read_whole
+from dfn_ray.storage import Store
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One driver's hold on a run. Small: it is sent along with every task that writes."""
+
+    number: int
+    token: str
+    is_exclusive: bool = True
+    """False on a store that takes no notice of conditions."""
+    record: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """Host, time, versions, recipe and listing of the attempt."""
+
+    def check(self, store: Store) -> None:
+        """Raise RunTakenOver when another driver has taken the run over since."""
+        # One request, which grows with nothing: whoever comes next creates this file first.
+        if not store.exists(_file(self.number + 1)):
+            if self.is_exclusive or _read(store, self.number)["token"] == self.token:
+                return
+            number = self.number
+        else:
+            number = _last_number(store)
+        taker = _read(store, number)
+        raise RunTakenOver(
+            f"{store.uri}: taken over by a driver on {taker.get('host')} at {taker.get('time')}; "
+            "this one stops. Run one driver per run_uri"
+        )
+
+
+def take(store: Store, record: Mapping[str, Any]) -> Attempt:
+    """Take a run over: create its next attempt, with a record of what this driver is."""
+    token = uuid.uuid4().hex
+    value = {**record, "token": token, "host": platform.node()}
+    number = _last_number(store)
+    while True:
+        number += 1
+        if store.create(_file(number), json_bytes(value)):
+            break
+    return Attempt(number, token, store.honours_conditions(_file(number)), value)
+
+
+def last_attempt(store: Store) -> Attempt | None:
+    """The last attempt at a run, to read what it recorded; None before the first. Raises DamagedRunError."""
+    number = _last_number(store)
+    if not number:
+        return None
+    record = _read(store, number)
+    return Attempt(number, record["token"], record=record)
+
+
+def _file(number: int) -> str:
+    return f"{ATTEMPTS}/{number:06d}.json"
+
+
+def _last_number(store: Store) -> int:
+    stems = [file.name.removesuffix(".json") for file in store.list(ATTEMPTS, suffix=".json")]
+    return max((int(stem) for stem in stems if stem.isdecimal()), default=0)
+
+
+def _read(store: Store, number: int) -> dict[str, Any]:
+    where = store.uri_of(_file(number))
+    value = parsed_json(read_whole(store, _file(number)), where, must=True)
+    if "token" not in value:
+        raise DamagedRunError(f"{where}: is damaged: it names no driver; delete it")
+    return value

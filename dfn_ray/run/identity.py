@@ -1,0 +1,81 @@
+"""What makes two runs, or two attempts at one, the same: fingerprints, the pool's digest, versions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from dfn_ray.errors import shortened
+from dfn_ray.versions import package_versions
+
+SCORING_PACKAGES = ("torch", "open_clip_torch", "pillow", "simplejpeg", "numpy")
+"""Packages that can change scores in a release without any setting: of numpy the first number of a version counts."""
+_PACKAGES = ("dfn_ray", "ray", "torchvision", "pyarrow", *SCORING_PACKAGES)
+
+
+def fingerprint_digest(fingerprint: Mapping[str, Any]) -> str:
+    """SHA-256 of a fingerprint's canonical JSON."""
+    canonical = json.dumps(fingerprint, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def listing_digest(listing: pa.Table) -> str:
+    """Digest of the shards of a listing: URI, name (derived uids are made of it) and fault.
+
+    Sizes and versions are judged shard by shard.
+    """
+    digest = hashlib.sha256()
+    for batch in listing.select(["uri", "name", "fault"]).to_batches(max_chunksize=4096):
+        columns = [column.to_pylist() for column in batch.columns]
+        text = "".join(
+            f"{uri}\0{name}\0{fault}\0" for uri, name, fault in zip(*columns, strict=True)
+        )
+        digest.update(text.encode())
+    return digest.hexdigest()
+
+
+def pool_digest(listing: pa.Table) -> dict[str, Any]:
+    """What `run.json` says of the pool."""
+    return {"shards": listing.num_rows, "digest": listing_digest(listing)}
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that results depend on, as far as they are installed."""
+    return {"python": platform.python_version(), **package_versions(_PACKAGES)}
+
+
+def changed_versions(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """In which packages that can change scores two attempts differ, as `torch: 2.6.0, now 2.9.1`."""
+    return [
+        f"{name}: {before.get(name)}, now {now.get(name)}"
+        for name in SCORING_PACKAGES
+        if _decisive(name, before.get(name)) != _decisive(name, now.get(name))
+    ]
+
+
+def _decisive(package: str, version: str | None) -> str | None:
+    """As much of a version as can change scores."""
+    return version.partition(".")[0] if version and package == "numpy" else version
+
+
+def differences(
+    old: Any, new: Any, name: str = "", *, sides: tuple[str, str] = ("run", "recipe")
+) -> Iterator[str]:
+    """Each leaf in which two JSON values differ, as `dotted.name: run has A, recipe has B`."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted({*old, *new}):
+            inner = f"{name}.{key}" if name else key
+            yield from differences(old.get(key), new.get(key), inner, sides=sides)
+    elif old != new:
+        yield f"{name}: {sides[0]} has {shortened(json.dumps(old))}, {sides[1]} has {shortened(json.dumps(new))}"
+
+
+def naming(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more

@@ -1,0 +1,237 @@
+"""A run on storage, opened: for reading by anyone, for writing by the driver that holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dfn_ray.errors import DamagedRunError, InputError, MissingFileError, RunTakenOver
+from dfn_ray.run.attempts import Attempt, last_attempt
+from dfn_ray.run.layout import FORMAT_VERSION, LISTING, READABLE_FORMATS, RUN, SELECTION, SUBSET
+from dfn_ray.run.parts import part_names
+from dfn_ray.run.sealed import RESTORE, json_bytes, names_file, parsed_json, read_names
+from dfn_ray.storage import Store
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run on storage. Small enough to send to tasks.
+
+    Everything that is written into it goes through here, which asks before each write whether this driver still holds
+    the run, and raises RunTakenOver if not.
+    """
+
+    store: Store
+    description: Mapping[str, Any]
+    """`run.json`: format, kind, recipe, fingerprint, pool."""
+    last: Attempt | None = field(default=None, compare=False)
+    """The last attempt when this was opened; None for runs of format 1."""
+    held: bool = field(default=False, compare=False)
+    """True if the last attempt is this driver's own."""
+
+    @property
+    def uri(self) -> str:
+        """Where it is."""
+        return self.store.uri
+
+    @property
+    def kind(self) -> str:
+        """What made it: `filter`, `materialized`, `listed`, `train`."""
+        return self.description["kind"]
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of everything that changes scores."""
+        return self.description["fingerprint_digest"]
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """The recipe of the last attempt: it gives the same scores as all others."""
+        record = self.last.record if self.last else {}
+        return record.get("recipe", self.description["recipe"])
+
+    @property
+    def attempt(self) -> Attempt:
+        """The attempt by which this driver holds the run. Raises RunTakenOver where it does not."""
+        if self.last is None or not self.held:
+            raise RunTakenOver(f"{self.uri}: opened for reading; nothing may be written into it")
+        return self.last
+
+    def check_attempt(self) -> None:
+        """Raise RunTakenOver when another driver has taken the run over since this attempt began."""
+        self.attempt.check(self.store)
+
+    def notes(self) -> list[str]:
+        """What is to be said of this attempt: packages of other versions, a store without conditions."""
+        record, found = self.attempt.record, []
+        if changed := record.get("accepted_versions"):
+            found.append(
+                f"going on with other versions ({'; '.join(changed)}), as the recipe accepts"
+            )
+        if not self.attempt.is_exclusive:
+            found.append(
+                f"{self.uri}: the store takes no notice of conditional writes; start one driver at a time for this run"
+            )
+        return found
+
+    # Reading
+
+    def exists(self, name: str) -> bool:
+        """True if the file `name` is there."""
+        return self.store.exists(name)
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """The JSON file `name` of the run, None when it is not there. Raises DamagedRunError."""
+        found = self.read_json_bytes(name)
+        return found and found[0]
+
+    def read_json_bytes(self, name: str) -> tuple[dict[str, Any], bytes] | None:
+        """The same with the bytes of the file, by which `replace_json` knows this version of it."""
+        try:
+            data = self.store.read(name)
+        except MissingFileError:
+            return None
+        must = self.description["format"] != 1
+        return parsed_json(data, self.store.uri_of(name), must=must), data
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[IO[bytes]]:
+        """A file that the run must have, for reading here and there.
+
+        Raises DamagedRunError when it is absent, and for what pyarrow raises over its content.
+        """
+        where = self.store.uri_of(name)
+        try:
+            with self.store.open(name) as file:
+                yield file
+        except MissingFileError:
+            raise DamagedRunError(f"{where}: is absent; {RESTORE}") from None
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise DamagedRunError(f"{where}: is damaged: {error}; {RESTORE}") from None
+
+    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """A Parquet file of the run, or some of its columns. Raises DamagedRunError."""
+        with self.open(name) as file:
+            return pq.read_table(file, columns=columns, page_checksum_verification=True)
+
+    def columns_of(self, name: str) -> list[str]:
+        """The columns of a Parquet file, by its footer. Raises DamagedRunError."""
+        with self.open(name) as file:
+            return pq.read_schema(file).names
+
+    def rows_of(self, name: str) -> int:
+        """The rows of a Parquet file, by its footer. Raises DamagedRunError."""
+        with self.open(name) as file:
+            return pq.read_metadata(file).num_rows
+
+    @property
+    def listing_name(self) -> str:
+        """The file with the pool listing that the last attempt reads the pool by."""
+        record = self.last.record if self.last else {}
+        return record.get("listing", LISTING)
+
+    def listing(self) -> pa.Table:
+        """The pool listing: uri, name, size_bytes, fault."""
+        table = self.read_table(self.listing_name)
+        if not {"uri", "name", "size_bytes", "fault"} <= set(table.column_names):
+            raise DamagedRunError(
+                f"{self.store.uri_of(self.listing_name)}: is damaged: not a pool listing; {RESTORE}"
+            )
+        return table
+
+    def part_names(self) -> list[str]:
+        """Names of the parts that count: all that its selection is over, else all that are committed."""
+        selection = self.read_json(SELECTION)
+        if selection and "parts" in selection:
+            return read_names(self.store, selection["parts"])
+        return part_names(self.store)
+
+    def subset_files(self) -> list[str]:
+        """Names of the files of the subset: those that its selection names, else all that are there."""
+        selection = self.read_json(SELECTION)
+        if selection and "files" in selection:
+            return read_names(self.store, selection["files"])
+        return [file.name for file in self.store.list(SUBSET, suffix=".parquet")]
+
+    # Writing
+
+    def write(self, name: str, data: bytes) -> None:
+        """Make `data` the content of the file `name`.
+
+        For files that are equal whoever writes them, or of a name that no other attempt writes.
+        """
+        self.check_attempt()
+        self.store.write(name, data)
+
+    def write_stream(self, name: str, pieces: Iterable[bytes | memoryview]) -> None:
+        """The same for content that is not held as a whole."""
+        self.check_attempt()
+        self.store.write_stream(name, pieces)
+
+    def delete(self, name: str) -> None:
+        """Remove the file `name`; for files that no reader needs whoever removes them, and when."""
+        self.check_attempt()
+        self.store.delete(name)
+
+    def delete_folder(self, name: str) -> None:
+        """Remove the folder `name` and all below it; likewise."""
+        self.check_attempt()
+        self.store.delete_folder(name)
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """`write` for a JSON file."""
+        self.write(name, json_bytes(value))
+
+    def write_names(self, kind: str, names: Sequence[str]) -> str:
+        """Write a list of names under a name that is its digest, `KIND-DIGEST.txt`, and return that name."""
+        called, data = names_file(kind, names)
+        self.write(called, data)
+        return called
+
+    def create_json(self, name: str, value: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the JSON file `name` if there is none; returns what the file holds then."""
+        self.check_attempt()
+        self.store.create(name, json_bytes(value))
+        found = self.read_json(name)
+        assert found is not None
+        return found
+
+    def replace_json(self, name: str, value: Mapping[str, Any], before: bytes | None) -> bytes:
+        """Replace the version `before` of the JSON file `name`, None: that there is none; returns the new version.
+
+        Raises RunTakenOver when it is another version by now.
+        """
+        self.check_attempt()
+        data = json_bytes(value)
+        if not self.store.replace(name, data, before=before):
+            self.check_attempt()
+            raise RunTakenOver(
+                f"{self.store.uri_of(name)}: another driver has changed it; this one stops. Run one driver per run_uri"
+            )
+        return data
+
+
+def open_run(run_uri: str) -> Run:
+    """The run at a URI, for reading. Raises InputError when there is none, DamagedRunError when it cannot be read."""
+    store = Store(run_uri)
+    try:
+        data = store.read(RUN)
+    except MissingFileError:
+        raise InputError(f"{run_uri}: holds no run (no run.json); check run_uri") from None
+    value = parsed_json(data, store.uri_of(RUN), must=False)
+    if value.get("format") not in READABLE_FORMATS:
+        raise InputError(
+            f"{run_uri}: run format {value.get('format')}, this version reads "
+            f"{' and '.join(map(str, READABLE_FORMATS))}; use the version named in run.json"
+        )
+    value = parsed_json(data, store.uri_of(RUN), must=value["format"] == FORMAT_VERSION)
+    if absent := {"kind", "recipe", "fingerprint", "fingerprint_digest", "pool"} - set(value):
+        raise DamagedRunError(
+            f"{store.uri_of(RUN)}: is damaged: it lacks {', '.join(sorted(absent))}; {RESTORE}"
+        )
+    return Run(store, value, last_attempt(store))

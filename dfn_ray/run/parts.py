@@ -1,0 +1,171 @@
+"""Committed parts: their names, footers and files."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dfn_ray.errors import DamagedRunError, MissingFileError
+from dfn_ray.run.layout import BORDERLINE, SCORES, SUBSET, part_file
+from dfn_ray.run.sealed import sealed, unsealed
+from dfn_ray.schema import Chunk
+from dfn_ray.storage import Store
+
+SCAN_THREADS = 32
+"""Footers read side by side; a footer is one or two small range requests, so latency dominates."""
+_SLICE = 4096
+"""Footers asked for at a time, so that neither futures nor footers of a million parts pile up."""
+_CHUNKS, _PART = b"dfn_ray.chunks", b"dfn_ray.part"
+_DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartHeader:
+    """What the footer of a scores part says about the part beside its chunks."""
+
+    fingerprint: str
+    """Digest of the fingerprint under which the scores were made."""
+    bounds: tuple[float, float]
+    """[lo, hi): rows with score >= hi went to subset/, those between to borderline/."""
+    counts: Mapping[str, int]
+    """Samples by `status` or `status/reason`."""
+    subset_rows: int = 0
+    borderline_rows: int = 0
+    subset: str | None = None
+    """Name of the file in subset/ with its kept rows, without the ending; None where there are none."""
+    borderline: str | None = None
+    """The same in borderline/."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A committed part: its name, chunks and header."""
+
+    name: str
+    chunks: tuple[Chunk, ...]
+    header: PartHeader
+
+    @property
+    def files(self) -> list[str]:
+        """The files beside the scores that were written with it."""
+        header = self.header
+        found = ((SUBSET, header.subset), (BORDERLINE, header.borderline))
+        return [f"{folder}/{stem}.parquet" for folder, stem in found if stem]
+
+
+def named(attempt: int, data: bytes) -> str:
+    """The name of a file of a part: by the attempt that writes it and its content, so that no two contents share one."""
+    digest = hashlib.blake2b(data, digest_size=_DIGEST_BYTES).hexdigest()
+    return f"part-{attempt:06d}-{digest}"
+
+
+def is_named(name: str, data: bytes) -> bool:
+    """True if a file that `named` has named still has this content."""
+    return name.endswith(hashlib.blake2b(data, digest_size=_DIGEST_BYTES).hexdigest())
+
+
+def part_footer(chunks: Sequence[Chunk], header: PartHeader) -> dict[bytes, bytes]:
+    """The Parquet key-value metadata that commits `chunks`."""
+    values = {
+        "fingerprint": header.fingerprint,
+        "bounds": [str(bound) for bound in header.bounds],
+        "counts": dict(header.counts),
+        "subset_rows": header.subset_rows,
+        "borderline_rows": header.borderline_rows,
+        "subset": header.subset,
+        "borderline": header.borderline,
+    }
+    written = [chunk.to_json() for chunk in chunks]
+    return {
+        _CHUNKS: json.dumps(written).encode(),
+        _PART: json.dumps(sealed({**values, "chunks": _digest(written)})).encode(),
+    }
+
+
+def read_part(store: Store, name: str) -> Part:
+    """The chunks and header of a committed part, from its footer alone. Raises DamagedRunError."""
+    where = store.uri_of(part_file(name))
+    try:
+        with store.open(part_file(name)) as file:
+            metadata = pq.read_metadata(file).metadata or {}
+    except MissingFileError:
+        raise DamagedRunError(
+            f"{where}: is absent, so that its shards are not complete; restore it from a copy, or score the pool into "
+            "another run_uri"
+        ) from None
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(where, str(error)) from None
+    if _CHUNKS not in metadata:
+        raise DamagedRunError(
+            f"{where}: commits no chunks, so dfn_ray did not write it; move it out of the run"
+        )
+    try:
+        chunks, values = json.loads(metadata[_CHUNKS]), json.loads(metadata[_PART])
+    except (ValueError, KeyError) as error:
+        raise _damaged(where, f"no JSON in its footer: {error}") from None
+    values = unsealed(values, f"footer of {where}", must=False)
+    if values.get("chunks", _digest(chunks)) != _digest(chunks):
+        raise _damaged(where, "its chunks are not what their digest says")
+    try:
+        return Part(name, tuple(map(Chunk.from_json, chunks)), _header(name, values))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(where, f"its footer lacks {error}") from None
+
+
+def _header(name: str, values: Mapping[str, Any]) -> PartHeader:
+    lo, hi = (float(bound) for bound in values["bounds"])
+    rows = {folder: values[f"{folder}_rows"] for folder in (SUBSET, BORDERLINE)}
+    # In format 1 the files beside a part have its name.
+    stems = {folder: values.get(folder, name if rows[folder] else None) for folder in rows}
+    return PartHeader(
+        fingerprint=values["fingerprint"],
+        bounds=(lo, hi),
+        counts=values["counts"],
+        subset_rows=rows[SUBSET],
+        borderline_rows=rows[BORDERLINE],
+        subset=stems[SUBSET],
+        borderline=stems[BORDERLINE],
+    )
+
+
+def part_names(store: Store) -> list[str]:
+    """Names of all committed parts. Of two with the same chunk the first one here owns it: that of the later attempt."""
+    return sorted(parquet_stems(store, SCORES), reverse=True)
+
+
+def parquet_stems(store: Store, folder: str) -> list[str]:
+    """Names, without their ending, of the Parquet files in a folder of a run, sorted."""
+    return [file.name.removesuffix(".parquet") for file in store.list(folder, suffix=".parquet")]
+
+
+def read_parts(store: Store, names: Sequence[str]) -> Iterator[Part]:
+    """The parts of those names in that order, their footers read side by side."""
+    with ThreadPoolExecutor(SCAN_THREADS) as pool:
+        for start in range(0, len(names), _SLICE):
+            yield from pool.map(lambda name: read_part(store, name), names[start : start + _SLICE])
+
+
+def parquet_bytes(rows: pa.Table, **settings: Any) -> bytes:
+    """The rows as a Parquet file with page checksums, by settings of `pyarrow.parquet.write_table`."""
+    # S3's client takes bytes and nothing else; a buffer of Arrow's would have to be copied for it.
+    sink = io.BytesIO()
+    pq.write_table(rows, sink, write_page_checksum=True, **settings)
+    return sink.getvalue()
+
+
+def _damaged(where: str, why: str) -> DamagedRunError:
+    return DamagedRunError(
+        f"{where}: is damaged: {why}; delete it and run the recipe again, its chunks are then scored again"
+    )
+
+
+def _digest(chunks: Sequence[Mapping[str, Any]]) -> str:
+    return hashlib.sha256(json.dumps(chunks, sort_keys=True).encode()).hexdigest()

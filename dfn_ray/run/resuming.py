@@ -1,0 +1,224 @@
+"""Creating a run, going on with one, refusing to add to another one."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from dfn_ray.errors import FingerprintError, InputError
+from dfn_ray.run.attempts import take
+from dfn_ray.run.identity import (
+    changed_versions,
+    differences,
+    fingerprint_digest,
+    naming,
+    pool_digest,
+    versions,
+)
+from dfn_ray.run.layout import ATTEMPTS, FORMAT_VERSION, LISTING, OLD_ATTEMPT, RUN
+from dfn_ray.run.ledger import scan_ledger
+from dfn_ray.run.opened import Run, open_run
+from dfn_ray.run.parts import parquet_bytes
+from dfn_ray.run.relisting import relisted, resized, scored_sizes
+from dfn_ray.run.sealed import json_bytes
+from dfn_ray.storage import Store
+
+
+def start_run(
+    run_uri: str,
+    *,
+    kind: str,
+    recipe: Mapping[str, Any],
+    fingerprint: Mapping[str, Any],
+    listing: pa.Table,
+    accept_changed_shards: bool | None = None,
+    accept_versions: bool | None = None,
+    section: str = "execution.",
+) -> Run:
+    """The run at a URI, created or resumed, and taken over from any other driver.
+
+    `accept_changed_shards` is the setting of that name, which puts `listing` in place of the stored one where sizes
+    differ, and `accept_versions` that of packages of other versions; None where a recipe has none. `section` of the
+    recipe has them. Raises what `resumable` raises.
+    """
+    store = Store(run_uri)
+    accepted: dict[str, Any] = {
+        "accept_changed_shards": accept_changed_shards,
+        "accept_versions": accept_versions,
+        "section": section,
+    }
+    same = {"kind": kind, "fingerprint": fingerprint, "listing": listing}
+    existing = resumable(run_uri, **same, **accepted)
+    if existing is None:
+        description = {
+            "format": FORMAT_VERSION,
+            "kind": kind,
+            "id": uuid.uuid4().hex,
+            "created": _now(),
+            "pool": pool_digest(listing),
+            "fingerprint_digest": fingerprint_digest(fingerprint),
+            "fingerprint": fingerprint,
+            "recipe": recipe,
+        }
+        if not store.create(RUN, json_bytes(description)):
+            # Another driver was quicker: what it has begun is gone on with, if it is the same.
+            existing = resumable(run_uri, **same, **accepted)
+    run = open_run(run_uri)
+    record = {
+        "time": _now(),
+        "versions": versions(),
+        "recipe": recipe,
+        "listing": _stored_listing(run, listing, is_new=existing is None),
+    }
+    if existing is not None and (changed := _changed_versions(existing)):
+        record["accepted_versions"] = changed
+    return replace(run, last=take(store, record), held=True)
+
+
+def hold(run: Run) -> Run:
+    """A run that was opened for reading, taken over from any other driver to be written into."""
+    refuse_old_format(run)
+    record = dict(run.last.record) if run.last else {"recipe": run.recipe}
+    own = {"time": _now(), "versions": versions()}
+    return replace(run, last=take(run.store, record | own), held=True)
+
+
+def resumable(
+    run_uri: str,
+    *,
+    kind: str,
+    fingerprint: Mapping[str, Any],
+    listing: pa.Table,
+    accept_changed_shards: bool | None = None,
+    accept_versions: bool | None = None,
+    section: str = "execution.",
+    judged: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+) -> Run | None:
+    """The run that `start_run` would resume at a URI, None where it would create one.
+
+    `judged` reduces the stored fingerprint to what of it `fingerprint` has. Raises FingerprintError, naming
+    every field that differs, when the run there gives other scores or reads another pool; InputError when it is of an
+    older format, when shards have other sizes than it listed or packages other versions and that is not accepted, and
+    when something else is there.
+    """
+    store = Store(run_uri)
+    if not store.exists(RUN):
+        if foreign := [
+            name for name in store.names() if name not in (LISTING, f"{ATTEMPTS}/", OLD_ATTEMPT)
+        ]:
+            raise InputError(
+                f"{run_uri}: holds {naming(foreign)} but no run.json, so it is not a run; "
+                "use an empty folder"
+            )
+        return None
+    run = open_run(run_uri)
+    refuse_old_format(run)
+    old = run.description
+    problems = list(differences(judged(old["fingerprint"]), fingerprint, "fingerprint"))
+    if old["kind"] != kind:
+        problems = [f"kind: run has {old['kind']}, recipe has {kind}"]
+    problems += _other_pool(run, listing)
+    if problems:
+        raise FingerprintError(
+            f"{run_uri}: holds another run, which this recipe must not add to:\n"
+            + "\n".join(f"  {problem}" for problem in problems)
+            + "\nuse another folder, or the recipe stored in its run.json"
+        )
+    if accept_versions is False and (changed := _changed_versions(run)):
+        raise InputError(
+            f"{run_uri}: was begun with other versions of packages that can change scores ({'; '.join(changed)}); "
+            "install those again, or set {section}accept_versions = true to go on with these, which the run records"
+        )
+    _judge_sizes(run, listing, accept_changed_shards)
+    return run
+
+
+def refuse_old_format(run: Run) -> None:
+    """Raise InputError for a run that can be read and no longer be added to."""
+    if run.description["format"] != FORMAT_VERSION:
+        made_by = run.description.get("versions", {}).get("dfn_ray", "an older one")
+        raise InputError(
+            f"{run.uri}: made in run format {run.description['format']} by dfn_ray {made_by}; this version verifies, "
+            "selects from, exports and compares it, and adds nothing to it: use another run_uri, or that version to go on"
+        )
+
+
+def _other_pool(run: Run, listing: pa.Table) -> list[str]:
+    """In what the listing is not of the run's pool."""
+    old = run.description["pool"]
+    problems = list(differences(old, pool_digest(listing), "pool"))
+    if problems and old["shards"] == listing.num_rows and run.exists(run.listing_name):
+        pairs = zip(*(_names(table) for table in (run.listing(), listing)), strict=True)
+        for (uri, before), (again, now) in pairs:
+            if uri == again and before != now:
+                return [
+                    f"pool.uri: another spelling of the same pool, under which {uri} is called {now} and not {before}: "
+                    "derived uids are made of these names"
+                ]
+    return problems
+
+
+def _names(listing: pa.Table) -> list[tuple[str, str]]:
+    return list(zip(listing["uri"].to_pylist(), listing["name"].to_pylist(), strict=True))
+
+
+def _changed_versions(run: Run) -> list[str]:
+    """In which packages that can change scores this process differs from the last attempt."""
+    before = run.last.record.get("versions") if run.last else None
+    return changed_versions(before, versions()) if before else []
+
+
+def _judge_sizes(run: Run, listing: pa.Table, accepted: bool | None) -> None:
+    """Raise InputError when shards have other sizes than the run listed, unless that is accepted and can be."""
+    found = resized(run.listing(), listing) if run.exists(run.listing_name) else []
+    if not found:
+        return
+    if not accepted:
+        how = (
+            ""
+            if accepted is None
+            else ", set execution.accept_changed_shards = true to list them anew"
+        )
+        raise InputError(
+            f"{run.uri}: {len(found):,} shards have other sizes than when the run listed them, first {found[0]}; "
+            f"put them back{how}, or use another run_uri"
+        )
+    ledger = scan_ledger(run.store, run.fingerprint)
+    torn = [item for item in found if ledger.open_chunks(item.uri)]
+    if torn:
+        raise InputError(
+            f"{run.uri}: {len(torn):,} shards were committed in part and have changed since, first {torn[0]}; rows "
+            "of two contents would mix, so this is refused even with execution.accept_changed_shards: put them back, "
+            "or use another run_uri"
+        )
+
+
+def _stored_listing(run: Run, listing: pa.Table, *, is_new: bool) -> str:
+    """The file with the listing that this attempt reads the pool by, written where it is not there yet."""
+    name = run.listing_name
+    if is_new or not run.exists(name):
+        # Not the other's, where another driver began at the same time: it may have seen other sizes.
+        run.store.create(name, parquet_bytes(listing, compression="zstd"))
+        return name
+    stored = run.listing()
+    found = resized(stored, listing)
+    if not found:
+        return name
+    ledger = scan_ledger(run.store, run.fingerprint)
+    known = scored_sizes(stored)
+    kept = {
+        item.uri: known.get(item.uri, item.before) for item in found if ledger.is_complete(item.uri)
+    }
+    table = relisted(stored, listing, kept)
+    name = f"pool-{fingerprint_digest({'listing': table.to_pylist()})[:32]}.parquet"
+    run.store.write(name, parquet_bytes(table, compression="zstd"))
+    return name
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

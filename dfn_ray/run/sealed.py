@@ -1,0 +1,81 @@
+"""JSON files and lists that say by a digest of their own whether they are whole and unaltered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dfn_ray.errors import DamagedRunError, MissingFileError
+from dfn_ray.storage import Store
+
+_SEAL = "sha256"
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with the digest of all else in it, under `sha256`."""
+    return {**value, _SEAL: _digest(value)}
+
+
+def unsealed(value: Any, where: str, *, must: bool) -> dict[str, Any]:
+    """What `sealed` was given, which is at `where`. Raises DamagedRunError if the value is altered.
+
+    `must`: False takes an object without a digest as well, as runs of format 1 have them.
+    """
+    if not isinstance(value, dict):
+        raise DamagedRunError(f"{where}: is damaged: not a JSON object; {RESTORE}")
+    found: dict[str, Any] = dict(value)
+    seal = found.pop(_SEAL, None)
+    if seal != _digest(found) and (must or seal is not None):
+        raise DamagedRunError(
+            f"{where}: is damaged or was altered: it is not what its digest says; {RESTORE}"
+        )
+    return found
+
+
+def json_bytes(value: Mapping[str, Any]) -> bytes:
+    """A sealed JSON file."""
+    return json.dumps(sealed(value), indent=1).encode()
+
+
+def parsed_json(data: bytes, where: str, *, must: bool) -> dict[str, Any]:
+    """The content of a JSON file of a run, read from `where`. Raises DamagedRunError."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise DamagedRunError(f"{where}: is damaged: no JSON ({error}); {RESTORE}") from None
+    return unsealed(value, where, must=must)
+
+
+def names_file(kind: str, names: Sequence[str]) -> tuple[str, bytes]:
+    """A list of names as a file, a name a line: what it is called (`KIND-DIGEST.txt`) and its content."""
+    data = "".join(f"{name}\n" for name in names).encode()
+    return f"{kind}-{hashlib.sha256(data).hexdigest()[:32]}.txt", data
+
+
+def read_names(store: Store, called: str) -> list[str]:
+    """The names of a list. Raises DamagedRunError when they are not those that were written."""
+    data = read_whole(store, called)
+    if hashlib.sha256(data).hexdigest()[:32] not in called:
+        raise DamagedRunError(
+            f"{store.uri_of(called)}: is damaged: its content is not what its name says; {RESTORE}"
+        )
+    return data.decode().splitlines()
+
+
+def read_whole(store: Store, name: str) -> bytes:
+    """The bytes of a file that a run must have. Raises DamagedRunError when it is absent."""
+    try:
+        return store.read(name)
+    except MissingFileError:
+        raise DamagedRunError(f"{store.uri_of(name)}: is absent; {RESTORE}") from None
+
+
+RESTORE = "restore it from a copy, or score the pool into another run_uri"
+"""What to do about a damaged file that cannot be made again."""
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
