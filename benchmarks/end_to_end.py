@@ -32,7 +32,7 @@ from webdataset.compat import WebDataset
 
 from dfn_ray.config import Pool, Recipe, recipe_from
 from dfn_ray.filtering.filter_pool import filter_pool
-from dfn_ray.filtering.score_pool import plan_inputs
+from dfn_ray.filtering.scorer import plan_inputs
 from dfn_ray.filtering.scorer import Bounds, Scorer
 from dfn_ray.flow.prepare import Preparation
 from dfn_ray.flow.weights import load_networks

@@ -175,6 +175,13 @@ def _parser() -> argparse.ArgumentParser:
     verify = verbs.add_parser("verify", help="prove a finished run from storage")
     verify.add_argument("run_uri", type=_uri)
     verify.add_argument("--full", action="store_true", help="compare the bytes of all kept samples")
+    verify.add_argument(
+        "--rescore",
+        type=int,
+        default=0,
+        metavar="N",
+        help="score N random chunks again and compare",
+    )
     verify.set_defaults(verb=_verify)
 
     inspect = verbs.add_parser("inspect", help="what is in a pool, and what is broken")
@@ -344,7 +351,9 @@ def _compare(options: argparse.Namespace) -> None:
 def _verify(options: argparse.Namespace) -> None:
     from dfn_ray.filtering.verify import verify_run
 
-    verify_run(options.run_uri, full=options.full, say=_say)
+    if options.rescore < 0:
+        raise InputError(f"--rescore: need a number of chunks >= 0, got {options.rescore}")
+    verify_run(options.run_uri, full=options.full, rescore_chunks=options.rescore, say=_say)
     _say(f"{options.run_uri}: every promise holds")
 
 

@@ -28,6 +28,7 @@ from dfn_ray.telemetry import grid
 
 FOLDER = "eval"
 LINES = "eval_results.jsonl"
+ATTEMPTS = "eval_attempts"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,7 @@ class SetResult:
 class Results:
     """The results of one network in a run.
 
-    Whoever writes holds the evaluations of the run by an attempt at them, in eval/attempts/: no other driver's result is
+    Whoever writes holds the evaluations of the run by an attempt at them, in eval_attempts/: no other driver's result is
     replaced by one that comes late.
     """
 
@@ -95,12 +96,12 @@ class Results:
     network: str
     """Digest of the network."""
     attempt: Attempt | None = None
-    """By which this driver holds the evaluations; None to read only."""
+    """By which this driver holds the evaluations; None takes them over at the first write."""
 
     def held(self) -> Results:
         """The same, with the evaluations taken over from any other driver."""
         record = {"versions": versions(), "network": self.network}
-        return replace(self, attempt=take(self.store.child(FOLDER), record))
+        return replace(self, attempt=take(self.store, record, ATTEMPTS))
 
     @property
     def store(self) -> Store:
@@ -154,14 +155,15 @@ class Results:
         lines = [json.dumps(_line(result)) + "\n" for result in results]
         data = "".join(lines).encode()
         if not self.store.exists(LINES) or self.store.read(LINES) != data:
-            (self if self.attempt else self.held())._replace(LINES, data)
+            self._replace(LINES, data)
         return results
 
     def _replace(self, name: str, data: bytes) -> None:
         """Replace what a file holds now. Raises RunTakenOver when another driver evaluates into the run by now."""
-        assert self.attempt is not None, "results are written by who holds the evaluations"
+        attempt = self.attempt or self.held().attempt
+        assert attempt is not None
         before = self.store.read(name) if self.store.exists(name) else None
-        self.attempt.check(self.store.child(FOLDER))
+        attempt.check(self.store)
         if not self.store.replace(name, data, before=before):
             raise RunTakenOver(
                 f"{self.store.uri_of(name)}: another driver has changed it; this one stops. Run one evaluation per run_uri"

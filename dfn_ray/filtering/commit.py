@@ -92,6 +92,7 @@ class Committer:
             fingerprint=self.run.fingerprint,
             bounds=(self.bounds.lo, self.bounds.hi),
             counts=status_counts(samples),
+            environments=tuple(sorted({cell.environment for cell in cells} - {""})),
             subset_rows=kept.num_rows,
             borderline_rows=borderline.num_rows,
             subset=self._write_rows(SUBSET, kept),

@@ -129,6 +129,7 @@ def selection_folder(select: Select) -> str:
 def _finalise(run: Run, ledger: Ledger | None, recipe: Recipe) -> dict[str, Any]:
     """Select, and make `subset/` hold exactly the selection; nothing is left to do when it already does."""
     refuse_old_format(run)
+    run.check_attempt()  # what another driver has made of the run is not this one's to return
     refuse_other_rule(run, recipe.select)
     found = run.read_json_bytes(SELECTION)
     stored, before = found or (None, None)
@@ -220,7 +221,7 @@ def _write_selection(
         (rows["uid"][selection.keeps(rows)] for rows in scores()),
         selection.k,
     )
-    value = selected.to_json(run) | {"repeated_uids": repeated, "state": state}
+    value = selected.to_json(scores.run) | {"repeated_uids": repeated, "state": state}
     if folder:
         run.write_json(f"{folder}{SELECTION}", value)
     return value

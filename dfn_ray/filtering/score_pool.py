@@ -22,7 +22,7 @@ from dfn_ray.filtering.calibrate import bounds_from_scores, calibration_work
 from dfn_ray.filtering.commit import Committer
 from dfn_ray.filtering.fingerprint import scoring_fingerprint
 from dfn_ray.filtering.preflight import SCORED, refuse_other_scoring
-from dfn_ray.filtering.scorer import ScorerActor
+from dfn_ray.filtering.scorer import ScorerActor, plan_inputs
 from dfn_ray.filtering.spending import Meter
 from dfn_ray.filtering.stream import Committed
 from dfn_ray.filtering.unread import closing_cell, killers, stop_for, wait_before
@@ -93,22 +93,6 @@ def _score_all(job: ScoringJob, *, keep_bytes: bool) -> None:
     if job.unread:
         attempts = job.recipe.execution.attempts
         stop_for(job.unread, shards=len(job.shards), attempts=attempts)
-
-
-def plan_inputs(
-    networks: Sequence[FrozenNetwork], recipe: Recipe
-) -> tuple[Preparation, tuple[NetworkInputs, ...]]:
-    """What to prepare for the networks, equal transforms and tokenizers once, and which is whose."""
-    transforms = list(dict.fromkeys(network.transform for network in networks))
-    tokenizers = list(dict.fromkeys(network.tokenizer for network in networks))
-    inputs = tuple(
-        NetworkInputs(transforms.index(network.transform), tokenizers.index(network.tokenizer))
-        for network in networks
-    )
-    return (
-        Preparation(recipe.rules, recipe.decode, tuple(transforms), tuple(tokenizers)),
-        inputs,
-    )
 
 
 def _open_job(recipe: Recipe) -> ScoringJob:

@@ -14,13 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
+from dfn_ray.clip.environment import environment_digest
 from dfn_ray.clip.network import FrozenNetwork, build
-from dfn_ray.config import Scorers
+from dfn_ray.config import Recipe, Scorers
 from dfn_ray.filtering.bounds import Bounds
 from dfn_ray.flow.cells import Cell, column_array, over_cells
 from dfn_ray.flow.metrics import ScorerMetrics
 from dfn_ray.flow.pools import Starts
-from dfn_ray.flow.prepare import NetworkInputs, pixels_column, tokens_column
+from dfn_ray.flow.prepare import NetworkInputs, Preparation, pixels_column, tokens_column
 from dfn_ray.flow.statuses import mark, replace_column
 from dfn_ray.schema import (
     BYTE_COLUMNS,
@@ -51,6 +52,7 @@ class Scorer:
         ]
         self._frozen, self._inputs = networks, inputs
         self._scorers, self._deciding, self._bounds = scorers, deciding, bounds
+        self._environment = environment_digest(scorers.device, threads)
 
     def __call__(self, cell: Cell) -> Cell:
         """The cell with a float32 score column per network; bytes kept only for scores >= bounds.lo."""
@@ -77,7 +79,12 @@ class Scorer:
                 samples = samples.append_column(name, _spread(values, rows, len(samples)))
         reasons = [None if good else Reason.NAN_SCORE for good in finite.tolist()]
         samples = mark(samples, rows, reasons, otherwise=Status.SCORED)
-        return replace(cell, samples=self._drop_bytes(samples), inputs=None)
+        return replace(
+            cell,
+            samples=self._drop_bytes(samples),
+            inputs=None,
+            environment=self._environment,
+        )
 
     def _timed(self, network: str, samples: int) -> AbstractContextManager[None]:
         """What a forward of so many samples runs in."""
@@ -121,6 +128,22 @@ class ScorerActor(Scorer):
 
     def _timed(self, network: str, samples: int) -> AbstractContextManager[None]:
         return self._metrics.forward(network, samples)
+
+
+def plan_inputs(
+    networks: Sequence[FrozenNetwork], recipe: Recipe
+) -> tuple[Preparation, tuple[NetworkInputs, ...]]:
+    """What to prepare for the networks, equal transforms and tokenizers once, and which is whose."""
+    transforms = list(dict.fromkeys(network.transform for network in networks))
+    tokenizers = list(dict.fromkeys(network.tokenizer for network in networks))
+    inputs = tuple(
+        NetworkInputs(transforms.index(network.transform), tokenizers.index(network.tokenizer))
+        for network in networks
+    )
+    return (
+        Preparation(recipe.rules, recipe.decode, tuple(transforms), tuple(tokenizers)),
+        inputs,
+    )
 
 
 def _spread(values: np.ndarray, rows: np.ndarray, count: int) -> pa.Array:

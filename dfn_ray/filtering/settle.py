@@ -116,23 +116,29 @@ class Settler:
 
     def _settled(self, source: str, kept: np.ndarray) -> str | None:
         """The name of the subset's file with the kept rows of a file that was written while scoring; None for no rows."""
-        folder, _, base = source.rpartition("/")
-        settled = f"{base.removesuffix('.parquet')}{SETTLED}.parquet"
-        run = self.target
+        run, target = self.target, f"{SUBSET}/{_settled_name(source)}"
         if not run.exists(source):  # settled before, by this driver or another one
-            return settled if run.exists(f"{SUBSET}/{settled}") else None
+            source = target
+            if not run.exists(source):
+                return None
         table = run.read_table(source)
         rows = self._at_positions(table, kept)
-        if rows.num_rows == table.num_rows and folder == SUBSET:
-            return base
+        if source.startswith(f"{SUBSET}/") and rows.num_rows == table.num_rows:
+            return source.rpartition("/")[2]
         if rows.num_rows:
-            run.write(f"{SUBSET}/{settled}", image_parquet(rows))
-        run.delete(source)
-        return settled if rows.num_rows else None
+            run.write(target, image_parquet(rows))
+        if source != target or not rows.num_rows:
+            run.delete(source)
+        return target.rpartition("/")[2] if rows.num_rows else None
 
     def _at_positions(self, table: pa.Table, kept: np.ndarray) -> pa.Table:
         """The rows of a table with `shard` and `row` whose position is in `kept`, which is sorted."""
         return table.filter(pa.array(np.isin(self.scores.positions(table), kept)))
+
+
+def _settled_name(source: str) -> str:
+    base = source.rpartition("/")[2]
+    return f"{base.removesuffix('.parquet')}{SETTLED}.parquet"
 
 
 def missing_shard(shard: Shard, parts: Sequence[str]) -> str:

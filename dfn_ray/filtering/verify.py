@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dfn_ray.config import Select
-from dfn_ray.errors import VerificationError
+from dfn_ray.errors import InputError, VerificationError
 from dfn_ray.filtering.commit import COPIES
 from dfn_ray.filtering.preflight import MATERIALIZED, SCORED, scores_of
 from dfn_ray.filtering.row_sums import RowSums, buckets, column_words, first_different_row
@@ -48,12 +48,16 @@ Rows = Callable[[], Iterator[tuple[str, pa.Table]]]
 
 
 def verify_run(
-    run_uri: str, *, full: bool = False, say: Callable[[str], None] = lambda _: None
+    run_uri: str,
+    *,
+    full: bool = False,
+    rescore_chunks: int = 0,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, int]:
     """Check every promise of a finished run; returns what was counted.
 
     `full` compares all kept samples with the pool, and the content of each part with its name, otherwise a sample of the
-    kept samples. Raises VerificationError naming the first breach, DamagedRunError for a file that is
+    kept samples. `rescore_chunks` chunks are scored again, in this process (see `rescore`). Raises VerificationError naming the first breach, DamagedRunError for a file that is
     absent or cannot be read.
     """
     run = open_run(run_uri)
@@ -91,12 +95,23 @@ def verify_run(
         f"bytes equal to the pool's: {compared:,} samples compared"
         + ("" if full else f", {value['k'] - compared:,} not; --full compares all")
     )
+    if rescore_chunks:
+        # Only who scores again loads torch and the networks.
+        from dfn_ray.filtering.rescore import rescore  # noqa: PLC0415
+
+        say(str(rescore(_with_scores(scored), rescore_chunks)))
     return {
         "shards": ledger.complete_shards,
         "samples": ledger.samples,
         "kept": value["k"],
         "compared": compared,
     }
+
+
+def _with_scores(run: Run) -> Run:
+    if run.kind != SCORED:
+        raise InputError(f"{run.uri}: has no scores, so --rescore has nothing to compare with")
+    return run
 
 
 def _verify_parts(run: Run) -> Ledger:

@@ -119,8 +119,8 @@ def _compare(uri: str, shard: str, here: pa.Table, of_pool: pa.Table) -> None:
             continue
         at = next(n for n, pair in enumerate(zip(kept, due, strict=True)) if pair[0] != pair[1])
         raise VerificationError(
-            f"{uri}: {name} of {shard} row {here['row'][at].as_py()} differs from the pool's: it is "
-            f"{_said(kept[at])}, the pool has {_said(due[at])}"
+            f"{uri}: {name} of samples of {shard} differs from the pool's: row {here['row'][at].as_py()} has "
+            f"{_said(kept[at])}, the pool {_said(due[at])}"
         )
 
 

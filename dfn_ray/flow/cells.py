@@ -41,6 +41,8 @@ class Cell:
     """One row per sample that the networks must score: `row`, pixels and tokens. None once scored."""
     scorer: str = ""
     """Which scorer scored it; for progress only."""
+    environment: str = ""
+    """Digest of what it was scored by beside the recipe."""
     unread: Unread | None = None
     """Set where reading ended instead: the cell is no chunk, and passes every stage as it is."""
 
@@ -56,6 +58,7 @@ def pack(cells: list[Cell]) -> pa.Table:
             "samples": pa.chunked_array([_to_binary(cell.samples) for cell in cells], _BINARY),
             "inputs": pa.chunked_array([_to_binary(cell.inputs) for cell in cells], _BINARY),
             "scorer": pa.array([cell.scorer for cell in cells], pa.string()),
+            "environment": pa.array([cell.environment for cell in cells], pa.string()),
             "unread": pa.array(
                 [json.dumps(asdict(cell.unread)) if cell.unread else None for cell in cells],
                 pa.string(),
@@ -74,6 +77,7 @@ def unpack(block: pa.Table) -> Iterator[Cell]:
             if block["inputs"][index].is_valid
             else None,
             scorer=block["scorer"][index].as_py(),
+            environment=block["environment"][index].as_py(),
             unread=Unread(**json.loads(block["unread"][index].as_py()))
             if block["unread"][index].is_valid
             else None,

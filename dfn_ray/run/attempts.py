@@ -28,56 +28,58 @@ class Attempt:
     """False on a store that takes no notice of conditions."""
     record: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """Host, time, versions, recipe and listing of the attempt."""
+    folder: str = ATTEMPTS
+    """Where it is among others."""
 
     def check(self, store: Store) -> None:
         """Raise RunTakenOver when another driver has taken the run over since."""
         # One request, which grows with nothing: whoever comes next creates this file first.
-        if not store.exists(_file(self.number + 1)):
-            if self.is_exclusive or _read(store, self.number)["token"] == self.token:
+        if not store.exists(_file(self.folder, self.number + 1)):
+            if self.is_exclusive or _read(store, self.folder, self.number)["token"] == self.token:
                 return
             number = self.number
         else:
-            number = _last_number(store)
-        taker = _read(store, number)
+            number = _last_number(store, self.folder)
+        taker = _read(store, self.folder, number)
         raise RunTakenOver(
             f"{store.uri}: taken over by a driver on {taker.get('host')} at {taker.get('time')}; "
             "this one stops. Run one driver per run_uri"
         )
 
 
-def take(store: Store, record: Mapping[str, Any]) -> Attempt:
+def take(store: Store, record: Mapping[str, Any], folder: str = ATTEMPTS) -> Attempt:
     """Take a run over: create its next attempt, with a record of what this driver is."""
     token = uuid.uuid4().hex
     value = {**record, "token": token, "host": platform.node()}
-    number = _last_number(store)
+    number = _last_number(store, folder)
     while True:
         number += 1
-        if store.create(_file(number), json_bytes(value)):
+        if store.create(_file(folder, number), json_bytes(value)):
             break
-    return Attempt(number, token, store.honours_conditions(_file(number)), value)
+    return Attempt(number, token, store.honours_conditions(_file(folder, number)), value, folder)
 
 
 def last_attempt(store: Store) -> Attempt | None:
     """The last attempt at a run, to read what it recorded; None before the first. Raises DamagedRunError."""
-    number = _last_number(store)
+    number = _last_number(store, ATTEMPTS)
     if not number:
         return None
-    record = _read(store, number)
+    record = _read(store, ATTEMPTS, number)
     return Attempt(number, record["token"], record=record)
 
 
-def _file(number: int) -> str:
-    return f"{ATTEMPTS}/{number:06d}.json"
+def _file(folder: str, number: int) -> str:
+    return f"{folder}/{number:06d}.json"
 
 
-def _last_number(store: Store) -> int:
-    stems = [file.name.removesuffix(".json") for file in store.list(ATTEMPTS, suffix=".json")]
+def _last_number(store: Store, folder: str) -> int:
+    stems = [file.name.removesuffix(".json") for file in store.list(folder, suffix=".json")]
     return max((int(stem) for stem in stems if stem.isdecimal()), default=0)
 
 
-def _read(store: Store, number: int) -> dict[str, Any]:
-    where = store.uri_of(_file(number))
-    value = parsed_json(read_whole(store, _file(number)), where, must=True)
+def _read(store: Store, folder: str, number: int) -> dict[str, Any]:
+    where = store.uri_of(_file(folder, number))
+    value = parsed_json(read_whole(store, _file(folder, number)), where, must=True)
     if "token" not in value:
         raise DamagedRunError(f"{where}: is damaged: it names no driver; delete it")
     return value

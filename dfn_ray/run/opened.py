@@ -208,8 +208,9 @@ class Run:
         """
         self.check_attempt()
         data = json_bytes(value)
-        if not self.store.replace(name, data, before=before):
-            self.check_attempt()
+        done = self.store.replace(name, data, before=before)
+        self.check_attempt()  # also where the other driver wrote the same
+        if not done:
             raise RunTakenOver(
                 f"{self.store.uri_of(name)}: another driver has changed it; this one stops. Run one driver per run_uri"
             )

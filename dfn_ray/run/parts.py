@@ -43,6 +43,8 @@ class PartHeader:
     """Name of the file in subset/ with its kept rows, without the ending; None where there are none."""
     borderline: str | None = None
     """The same in borderline/."""
+    environments: tuple[str, ...] = ()
+    """Digests of what the scores were made by beside the recipe: device, threads, versions of libraries."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ def part_footer(chunks: Sequence[Chunk], header: PartHeader) -> dict[bytes, byte
         "borderline_rows": header.borderline_rows,
         "subset": header.subset,
         "borderline": header.borderline,
+        "environments": list(header.environments),
     }
     written = [chunk.to_json() for chunk in chunks]
     return {
@@ -133,6 +136,7 @@ def _header(name: str, values: Mapping[str, Any]) -> PartHeader:
         borderline_rows=rows[BORDERLINE],
         subset=stems[SUBSET],
         borderline=stems[BORDERLINE],
+        environments=tuple(values.get("environments", ())),
     )
 
 

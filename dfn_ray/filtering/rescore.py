@@ -1,0 +1,139 @@
+"""Scores of a run made once more, from the bytes of the pool to the last bit."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from dfn_ray.clip.environment import environment_digest
+from dfn_ray.config import Recipe, recipe_from
+from dfn_ray.errors import FingerprintError, VerificationError
+from dfn_ray.filtering.bounds import NOTHING
+from dfn_ray.filtering.fingerprint import scoring_fingerprint
+from dfn_ray.filtering.scorer import Scorer, plan_inputs
+from dfn_ray.flow.cells import Cell
+from dfn_ray.flow.prepare import prepare
+from dfn_ray.flow.weights import load_networks
+from dfn_ray.pool import listed_shards, read_chunk
+from dfn_ray.run import Part, Run, differences, part_file, read_part
+from dfn_ray.schema import Chunk, score_column
+
+TOLERANCES = {"fp32": 1e-5, "bf16": 2e-3, "fp16": 2e-3}
+"""How far a cosine similarity may be off in another environment, by the precision of its network."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rescored:
+    """What scoring again has compared."""
+
+    chunks: int
+    samples: int
+    bit_for_bit: int
+    """Chunks of parts that were scored in the environment of this process."""
+    largest: float
+    """Largest difference among the others."""
+
+    def __str__(self) -> str:
+        how = f"{self.bit_for_bit:,} of them bit for bit"
+        if others := self.chunks - self.bit_for_bit:
+            how += f", {others:,} of another environment within {max(TOLERANCES.values()):g} or less, at most {self.largest:.1e}"
+        return f"{self.samples:,} samples in {self.chunks:,} chunks scored again, {how}"
+
+
+def rescore(run: Run, count: int) -> Rescored:
+    """Score `count` random chunks of a scored run again, in this process, and compare every status and score.
+
+    Bit for bit where the part was scored in an environment like this one (device, threads, library versions), else
+    within the tolerance of the network's precision. Raises VerificationError naming the first sample that differs,
+    FingerprintError when the networks are other ones now.
+    """
+    recipe = recipe_from(run.recipe, kind=Recipe)
+    shards = {shard.uri: shard for shard in listed_shards(run.listing())}
+    networks = load_networks(recipe)
+    now = scoring_fingerprint(
+        recipe, {network.name: network.fingerprint() for network in networks}, list(shards.values())
+    )
+    if problems := list(differences(run.description["fingerprint"], now, sides=("run", "this"))):
+        raise FingerprintError(
+            f"{run.uri}: cannot be scored again as it was:\n"
+            + "\n".join(f"  {problem}" for problem in problems)
+        )
+    preparation, inputs = plan_inputs(networks, recipe)
+    scorer = Scorer(networks, inputs, recipe.scorers, recipe.deciding_network, NOTHING)
+    here = environment_digest(recipe.scorers.device, recipe.scorers.threads)
+    tolerance = {score_column(n.name): TOLERANCES[n.precision] for n in networks}
+    samples, exact, chunks, largest = 0, 0, 0, 0.0
+    for part, chunk in _drawn(run, count):
+        cell = Cell(chunk=chunk, samples=read_chunk(shards[chunk.shard], recipe.pool, chunk))
+        again = scorer(prepare(cell, preparation=preparation)).samples
+        same = part.header.environments == (here,)
+        where = f"{run.store.uri_of(part_file(part.name))}: "
+        stored = _rows(run, part, chunk)
+        off = _compare(
+            where, chunk, stored, again, {n: 0.0 if same else t for n, t in tolerance.items()}
+        )
+        largest = max(largest, off)
+        samples, chunks, exact = samples + chunk.rows, chunks + 1, exact + same
+    return Rescored(chunks=chunks, samples=samples, bit_for_bit=exact, largest=largest)
+
+
+def _drawn(run: Run, count: int) -> Iterator[tuple[Part, Chunk]]:
+    """Random chunks with samples, each once, with the part that holds it; fewer where the run has fewer."""
+    # Others at each time: what is verified again and again is verified more and more.
+    draw = random.SystemRandom()
+    names = run.part_names()
+    draw.shuffle(names)
+    left = count
+    for turn, name in enumerate(names):
+        part = read_part(run.store, name)
+        chunks = [chunk for chunk in part.chunks if chunk.rows]
+        some = -(-left // (len(names) - turn))
+        for chunk in draw.sample(chunks, min(some, left, len(chunks))):
+            left -= 1
+            yield part, chunk
+        if not left:
+            return
+
+
+def _rows(run: Run, part: Part, chunk: Chunk) -> pa.Table:
+    table = run.read_table(part_file(part.name))
+    here = np.array([uri == chunk.shard for uri in table["shard"].to_pylist()], dtype=bool)
+    rows = table["row"].to_numpy()
+    here &= (rows >= chunk.first_row) & (rows < chunk.first_row + chunk.rows)
+    return table.filter(pa.array(here))
+
+
+def _compare(
+    where: str, chunk: Chunk, stored: pa.Table, again: pa.Table, tolerances: dict[str, float]
+) -> float:
+    """Raise VerificationError on the first value that differs; returns the largest difference of two scores."""
+    if stored.num_rows != again.num_rows:
+        raise VerificationError(
+            f"{where}has {stored.num_rows} rows of {chunk.shard} from row {chunk.first_row}, the pool {again.num_rows}"
+        )
+    for name in ("row", "uid", "key", "status", "reason", "width", "height"):
+        for at, (a, b) in enumerate(
+            zip(stored[name].to_pylist(), again[name].to_pylist(), strict=True)
+        ):
+            if a != b:
+                _differs(where, chunk, at, name, a, b)
+    largest = 0.0
+    for name, tolerance in tolerances.items():
+        a, b = (table[name].to_numpy(zero_copy_only=False) for table in (stored, again))
+        off = np.where(np.isnan(a) & np.isnan(b), 0.0, np.abs(a - b))
+        wrong = ~(off <= tolerance)
+        if wrong.any():
+            at = int(np.argmax(wrong))
+            _differs(where, chunk, at, name, float(a[at]), float(b[at]))
+        largest = max(largest, float(off.max(initial=0.0)))
+    return largest
+
+
+def _differs(where: str, chunk: Chunk, at: int, name: str, stored: object, again: object) -> None:
+    raise VerificationError(
+        f"{where}{name} of {chunk.shard} row {chunk.first_row + at} is {stored!r}, scored again {again!r}"
+    )

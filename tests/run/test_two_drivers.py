@@ -1,0 +1,160 @@
+"""Two drivers over one run, one stopped at each of its writes while the other takes over and finishes; and one that dies there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from dfn_ray.errors import InputError, RunTakenOver
+from dfn_ray.filtering.verify import verify_run
+from dfn_ray.run import SELECTION, open_run, scan_subset
+from dfn_ray.testing.pools import write_pool
+from tests.run.below_ray import (
+    NEAR,
+    TOO_HIGH,
+    TOO_LOW,
+    at_writes,
+    expected,
+    filter_without_ray,
+    recipe_of,
+)
+
+FIRST, OTHER = 0.5, 0.25
+
+
+@pytest.fixture(scope="module")
+def small_pool(tmp_path_factory):
+    return write_pool(tmp_path_factory.mktemp("pool"), shards=2, samples=14)
+
+
+def writes_of(recipe, bounds) -> list[str]:
+    """Names of the writes of an undisturbed driver."""
+    with at_writes(lambda number, when: None) as made:
+        filter_without_ray(recipe, bounds=bounds)
+    return made
+
+
+def finish_after(run: Path, pool: Path, fraction: float) -> None:
+    """The second driver: by its own rule, or by the first one's where the run is settled to that already."""
+    for rule in (fraction, FIRST):
+        try:
+            filter_without_ray(recipe_of(run, pool, rule), part_chunks=3)
+            return
+        except InputError as error:
+            if "another selection" not in str(error):
+                raise
+    raise AssertionError("neither rule is taken")
+
+
+def check(run: Path, pool: Path) -> None:
+    """The run is final for one rule, and holds just what that rule keeps."""
+    opened = open_run(str(run))
+    value = opened.read_json(SELECTION)
+    assert value is not None
+    assert value["state"] == "final"
+    verify_run(str(run), full=True)
+    uids = [uid for _, table in scan_subset(opened, ["uid"]) for uid in table["uid"].to_pylist()]
+    assert len(uids) == value["k"]
+    assert set(uids) == expected(pool, value["select"]["keep_fraction"])
+
+
+def drive_interleaved(run: Path, pool: Path, number: int, when: str, fraction, bounds) -> str:
+    """Both drivers, the second at one write of the first; how the first one ended."""
+
+    def meet(now: int, at: str) -> None:
+        if (now, at) == (number, when) and not met:
+            met.append(True)
+            finish_after(run, pool, fraction)
+
+    met: list[bool] = []
+    ended = "done"
+    with at_writes(meet):
+        try:
+            filter_without_ray(recipe_of(run, pool, FIRST), bounds=bounds)
+        except (RunTakenOver, InputError) as error:
+            ended = type(error).__name__
+    assert met
+    return ended
+
+
+CASES = [
+    (FIRST, NEAR),
+    (OTHER, NEAR),
+    pytest.param(OTHER, TOO_HIGH, marks=pytest.mark.slow),
+    pytest.param(OTHER, TOO_LOW, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("fraction", "bounds"), CASES)
+def test_a_driver_that_lost_its_run_changes_nothing_whenever_it_was_stopped(
+    small_pool, tmp_path, fraction, bounds
+):
+    writes = writes_of(recipe_of(tmp_path / "calm", small_pool, FIRST), bounds)
+    opening = next(n for n, name in enumerate(writes) if "attempts/" in name)
+    for number, when in product(range(len(writes)), ("before", "after")):
+        run = tmp_path / "run"
+        try:
+            ended = drive_interleaved(run, small_pool, number, when, fraction, bounds)
+            check(run, small_pool)
+            # Stopped before it held the run, it is the second driver, and goes on or is refused.
+            late = number < opening or (number, when) == (opening, "before")
+            assert (ended == "RunTakenOver") is not late, ended
+        except Exception as error:
+            error.add_note(f"stopped {when} write {number}, {writes[number]}")
+            raise
+        shutil.rmtree(run)
+
+
+def die_at(number: int, when: str, now: int, at: str) -> None:
+    if (now, at) == (number, when):
+        os._exit(9)
+
+
+@pytest.mark.parametrize(
+    "bounds", [NEAR, *(pytest.param(b, marks=pytest.mark.slow) for b in (TOO_HIGH, TOO_LOW))]
+)
+def test_after_a_crash_at_any_write_the_next_attempt_ends_as_an_undisturbed_one(
+    small_pool, tmp_path, bounds
+):
+    calm = recipe_of(tmp_path / "calm", small_pool, FIRST)
+    writes = writes_of(calm, bounds)
+    value, uids = (
+        open_run(calm.run_uri).read_json(SELECTION),
+        (tmp_path / "calm" / "subset_uids.npy").read_bytes(),
+    )
+    assert value is not None
+    by_names = ("parts", "files")  # whose names hold the number of the attempt
+    for number, when in product(range(len(writes)), ("before", "after")):
+        recipe = recipe_of(tmp_path / "run", small_pool, FIRST)
+        child = os.fork()
+        if not child:
+            with at_writes(partial(die_at, number, when)):
+                filter_without_ray(recipe, bounds=bounds)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+        try:
+            again = filter_without_ray(recipe, part_chunks=3, bounds=bounds)
+            check(tmp_path / "run", small_pool)
+            assert {k: v for k, v in again.items() if k not in by_names} == {
+                k: v for k, v in value.items() if k not in by_names
+            }
+            assert (tmp_path / "run" / "subset_uids.npy").read_bytes() == uids
+        except Exception as error:
+            error.add_note(f"died {when} write {number}, {writes[number]}")
+            raise
+        shutil.rmtree(tmp_path / "run")
+
+
+def test_the_writes_of_a_driver_are_those_of_every_step(small_pool, tmp_path):
+    kinds = " ".join(writes_of(recipe_of(tmp_path / "near", small_pool, FIRST), NEAR))
+    kinds += " ".join(writes_of(recipe_of(tmp_path / "high", small_pool, FIRST), TOO_HIGH))
+    for step in (
+        "run.json", "pool.parquet", "attempts/", "bounds.json", "scores/", "subset/part-", "borderline/", "parts-",
+        "subset_uids.npy", "files-", "replace selection.json", "delete borderline/", "subset/shard-",
+    ):  # fmt: skip
+        assert step in kinds, step
