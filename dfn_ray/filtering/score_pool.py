@@ -32,7 +32,7 @@ from dfn_ray.flow.datasets import Work, connect, share
 from dfn_ray.flow.error_limits import ErrorLimits
 from dfn_ray.flow.fingerprint import with_threads
 from dfn_ray.flow.metrics import PoolMetrics, run_label
-from dfn_ray.flow.prepare import NetworkInputs, Preparation, prepare
+from dfn_ray.flow.prepare import prepare
 from dfn_ray.flow.ray_address import check_ray_reachable
 from dfn_ray.flow.weights import load_networks
 from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table
