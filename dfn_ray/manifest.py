@@ -2,7 +2,7 @@
 
     RUN_URI/
       run.json               kind, resolved recipe, fingerprint, versions, digest of the pool listing
-      pool.parquet           the pool listing: uri, name, size_bytes, fault of every shard
+      pool.parquet           the pool listing: uri, name, size_bytes, fault, version of every shard
       attempt.json           which driver may commit now
       spending/*.json        what each attempt used, for budgets
       bounds.json            [lo, hi] for the threshold, from calibration
@@ -474,7 +474,7 @@ def _relisted(run: Run, listing: pa.Table) -> pa.Table | None:
 
 
 def read_listing(run: Run) -> pa.Table:
-    """The pool listing of a run: uri, name, size_bytes, fault."""
+    """The pool listing of a run: what `dfn_ray.pool.listing_table` makes; of format 1 uri, name, size_bytes and fault."""
     with run.store.open(_LISTING) as file:
         return pq.read_table(file)
 
@@ -509,6 +509,13 @@ def _pool_digest(listing: pa.Table) -> dict[str, Any]:
         "shards": listing.num_rows,
         "digest": listing_digest(listing),
     }
+
+
+def pool_digest(run: Run) -> str:
+    """The digest that runs of one pool share; format 1 stored one that covers sizes as well."""
+    if run.description["format"] == FORMAT_VERSION:
+        return run.description["pool"]["digest"]
+    return listing_digest(read_listing(run))
 
 
 def listing_digest(listing: pa.Table) -> str:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dfn_ray.config import Select, stored_pool
-from dfn_ray.errors import MissingFileError, VerificationError
+from dfn_ray.errors import InputError, MissingFileError, VerificationError
 from dfn_ray.filtering.preflight import MATERIALIZED, SCORED, scores_of
 from dfn_ray.filtering.scores import RunScores
 from dfn_ray.filtering.select_run import SELECTION, State, select_run, stored_selection
@@ -30,12 +30,13 @@ from dfn_ray.manifest import (
     open_run,
     part_name,
     part_names,
+    pool_digest,
     read_listing,
     read_parts,
     status_key,
     subset_tables,
 )
-from dfn_ray.pool import Shard, listed_shards, read_rows
+from dfn_ray.pool import Shard, listed_shards, listed_versions, read_rows
 from dfn_ray.schema import score_column
 from dfn_ray.storage import stat
 from dfn_ray.uids import UID_DTYPE, first_unsorted, uid_records
@@ -152,9 +153,9 @@ def _verify_rows(run: Run, part: Part, uri: str) -> None:
 def _verify_source(run: Run, scored: Run) -> None:
     """A subset written elsewhere is still that of the scores and of the pool that it was made from."""
     if run.description["kind"] == MATERIALIZED:
-        made_from = run.description["fingerprint"]["scores"], run.description["pool"]
+        made_from = run.description["fingerprint"]["scores"], pool_digest(run)
         _require(
-            made_from == (scored.description["fingerprint"], scored.description["pool"]),
+            made_from == (scored.description["fingerprint"], pool_digest(scored)),
             f"{run.store.uri}: {scored.store.uri} holds other scores than it was made from",
         )
 
@@ -244,7 +245,9 @@ def _verify_uid_list(run: Run, value: Mapping[str, Any]) -> None:
 def _verify_bytes(run: Run, *, full: bool, say: Callable[[str], None]) -> int:
     """Kept images and captions equal the pool's. Another size or version of a shard is only said: its bytes decide."""
     pool = stored_pool(run.description["recipe"])
-    shards = {shard.uri: shard for shard in listed_shards(read_listing(run))}
+    listing = read_listing(run)
+    shards = {shard.uri: shard for shard in listed_shards(listing)}
+    versions = listed_versions(listing)
     noticed: set[str] = set()
     wanted = set(shards)
     if not full:
@@ -256,11 +259,16 @@ def _verify_bytes(run: Run, *, full: bool, say: Callable[[str], None]) -> int:
             here = table.filter(pc.equal(names, shard)).sort_by("row")
             here = here if full else here.slice(0, SAMPLE_ROWS)
             rows = here["row"].to_pylist()
-            if shard not in noticed and (notice := _notice(shards[shard])):
+            if shard not in noticed and (notice := _notice(shards[shard], versions.get(shard))):
                 say(notice)
             noticed.add(shard)
-            whatever = replace(shards[shard], size_bytes=0, version=None)
-            of_pool = pa.concat_tables(read_rows(whatever, pool, set(rows)))
+            whatever = replace(shards[shard], size_bytes=0)
+            try:
+                of_pool = pa.concat_tables(read_rows(whatever, pool, set(rows)))
+            except InputError as error:
+                raise VerificationError(
+                    f"{file.uri}: holds samples that the pool has no more: {error}"
+                ) from error
             # A uid list may ask for copies of a sample.
             of_pool = of_pool.take(pc.index_in(here["row"], of_pool["row"].combine_chunks()))
             for name in ("row", "uid", "image", "text"):
@@ -272,7 +280,7 @@ def _verify_bytes(run: Run, *, full: bool, say: Callable[[str], None]) -> int:
     return compared
 
 
-def _notice(shard: Shard) -> str:
+def _notice(shard: Shard, version: str | None) -> str:
     """What a shard differs in from its listing; empty for nothing, or where it cannot be asked without reading it."""
     try:
         now = stat(shard.opened_at)
@@ -282,10 +290,8 @@ def _notice(shard: Shard) -> str:
         return ""  # a class folder
     if shard.size_bytes and now.size_bytes and now.size_bytes != shard.size_bytes:
         return f"notice: {shard.uri} was listed with {shard.size_bytes:,} bytes and has {now.size_bytes:,} now"
-    if shard.version and now.version and shard.version != now.version:
-        return (
-            f"notice: {shard.uri} was listed with version {shard.version} and has {now.version} now"
-        )
+    if version and now.version and version != now.version:
+        return f"notice: {shard.uri} was listed with version {version} and has {now.version} now"
     return ""
 
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
 from dfn_ray.errors import InputError
-from dfn_ray.manifest import Run, open_run, read_listing
+from dfn_ray.manifest import Run, open_run, pool_digest, read_listing
 from dfn_ray.report.gallery import scored_tables
 from dfn_ray.storage import Store, open_uri
 from dfn_ray.telemetry import grid
@@ -72,7 +72,7 @@ def compare_runs(
     if len(run_uris) < 2:
         raise InputError(f"compare: need at least two runs, got {len(run_uris)}")
     runs = [_filter_run(uri) for uri in run_uris]
-    digests = [run.description["pool"]["digest"] for run in runs]
+    digests = [pool_digest(run) for run in runs]
     for uri, digest in zip(run_uris, digests, strict=True):
         if digest != digests[0]:
             raise InputError(
