@@ -90,6 +90,7 @@ def test_a_shard_that_changes_after_it_was_listed_waits_for_a_word_to_be_listed_
     verify_run(job.run_uri, full=True)
 
 
+@pytest.mark.slow
 def test_bytes_are_never_taken_from_a_shard_that_replaced_a_scored_one(
     local_ray, recipe, small_pool, larger
 ):
@@ -110,6 +111,7 @@ def test_bytes_are_never_taken_from_a_shard_that_replaced_a_scored_one(
     verify_run(job.run_uri, full=True)
 
 
+@pytest.mark.slow
 def test_an_object_replaced_by_one_of_its_size_stops_the_run_and_is_read_by_the_next(
     local_ray, s3, proxy, recipe, small_pool, after_listing
 ):

@@ -19,7 +19,12 @@ from tests.filtering.damaged import encoded
 pytestmark = pytest.mark.ray
 
 REFUSED = "00001.tar"
-ONCE = ("execution.attempts=1", "select.keep_fraction=none", "select.threshold=-1.0")
+ONCE = (
+    "execution.attempts=1",
+    "scorers.max_size=1",
+    "select.keep_fraction=none",
+    "select.threshold=-1.0",
+)
 """Without calibration, which is an attempt of its own."""
 
 
@@ -110,6 +115,7 @@ def test_a_shard_that_is_given_up_counts_as_bad_and_stays_given_up(local_ray, se
     assert filter_pool(job) == value
 
 
+@pytest.mark.slow
 def test_what_was_read_of_a_shard_before_it_was_refused_is_kept_when_it_is_given_up(
     local_ray, server, web_recipe
 ):
