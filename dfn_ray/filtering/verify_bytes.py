@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dfn_ray.config import stored_pool
-from dfn_ray.errors import MissingFileError, VerificationError, shortened
+from dfn_ray.errors import InputError, MissingFileError, VerificationError, shortened
 from dfn_ray.flow.slices import over_slices
-from dfn_ray.pool import Shard, listed_shards, read_rows
+from dfn_ray.pool import Shard, listed_shards, listed_versions, read_rows
 from dfn_ray.run import SUBSET, Run, scan_subset
 from dfn_ray.storage import stat
 
@@ -76,7 +76,9 @@ def compare_with_pool(run: Run, sample: Sample, say: Callable[[str], None]) -> i
     with the chosen rows.
     """
     pool = stored_pool(run.recipe)
-    shards = {shard.uri: shard for shard in listed_shards(run.listing())}
+    listing = run.listing()
+    shards = {shard.uri: shard for shard in listed_shards(listing)}
+    versions = listed_versions(listing)
     noticed: set[str] = set()
     compared = 0
     for name, rows in sample.files.items():
@@ -84,11 +86,16 @@ def compare_with_pool(run: Run, sample: Sample, say: Callable[[str], None]) -> i
         for table in _row_groups(run, name, rows):
             for shard in table["shard"].cast(pa.string()).unique().to_pylist():
                 here = table.filter(pc.equal(table["shard"].cast(pa.string()), shard))
-                if shard not in noticed and (notice := _notice(shards[shard])):
+                if shard not in noticed and (notice := _notice(shards[shard], versions.get(shard))):
                     say(notice)
                 noticed.add(shard)
-                whatever = replace(shards[shard], size_bytes=0, version=None)
-                read = list(read_rows(whatever, pool, set(here["row"].to_pylist())))
+                whatever = replace(shards[shard], size_bytes=0)
+                try:
+                    read = list(read_rows(whatever, pool, set(here["row"].to_pylist())))
+                except InputError as error:
+                    raise VerificationError(
+                        f"{uri}: holds samples that the pool has no more: {error}"
+                    ) from error
                 _compare(uri, shard, here, pa.concat_tables(read))
                 compared += here.num_rows
     return compared
@@ -130,7 +137,7 @@ def _said(value: Any) -> str:
     return f"{len(value):,} bytes" if isinstance(value, bytes) else shortened(repr(value))
 
 
-def _notice(shard: Shard) -> str:
+def _notice(shard: Shard, version: str | None) -> str:
     """What a shard differs in from its listing; empty for nothing, or where it cannot be asked without reading it."""
     try:
         now = stat(shard.opened_at)
@@ -140,8 +147,6 @@ def _notice(shard: Shard) -> str:
         return ""  # a class folder
     if shard.size_bytes and now.size_bytes and now.size_bytes != shard.size_bytes:
         return f"notice: {shard.uri} was listed with {shard.size_bytes:,} bytes and has {now.size_bytes:,} now"
-    if shard.version and now.version and shard.version != now.version:
-        return (
-            f"notice: {shard.uri} was listed with version {shard.version} and has {now.version} now"
-        )
+    if version and now.version and version != now.version:
+        return f"notice: {shard.uri} was listed with version {version} and has {now.version} now"
     return ""
