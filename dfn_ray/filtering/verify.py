@@ -16,13 +16,14 @@ import pyarrow.compute as pc
 from dfn_ray.config import Select
 from dfn_ray.errors import InputError, VerificationError
 from dfn_ray.filtering.commit import COPIES
-from dfn_ray.filtering.preflight import MATERIALIZED, SCORED, scores_of
 from dfn_ray.filtering.row_sums import RowSums, buckets, column_words, first_different_row
-from dfn_ray.filtering.scores import RunScores, sample_position, shard_numbers
+from dfn_ray.filtering.scores import RunScores
 from dfn_ray.filtering.select_run import State, select_run, stored_selection
 from dfn_ray.filtering.verify_bytes import Sample, compare_with_pool, taken_from
 from dfn_ray.run import (
     BORDERLINE,
+    MATERIALIZED,
+    SCORED,
     SCORES,
     SELECTION,
     SUBSET,
@@ -36,8 +37,11 @@ from dfn_ray.run import (
     pool_digest,
     read_ahead,
     read_part,
+    sample_position,
     scan_parts,
     scan_subset,
+    scores_of,
+    shard_numbers,
 )
 from dfn_ray.schema import BYTE_COLUMNS, Status, status_key
 from dfn_ray.uids import UID_DTYPE, first_unsorted, uid_records, uid_strings

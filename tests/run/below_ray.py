@@ -15,12 +15,12 @@ from dfn_ray.config import Recipe, recipe_from, recipe_values
 from dfn_ray.filtering import filter_pool
 from dfn_ray.filtering.bounds import Bounds
 from dfn_ray.filtering.commit import Committer
-from dfn_ray.filtering.preflight import SCORED, refuse_other_rule
+from dfn_ray.filtering.preflight import refuse_other_rule
 from dfn_ray.filtering.stream import work_left
 from dfn_ray.flow.cells import Cell
 from dfn_ray.flow.statuses import mark, open_rows
 from dfn_ray.pool import iter_chunks, list_pool, listing_table
-from dfn_ray.run import BOUNDS, open_run, scan_ledger, start_run
+from dfn_ray.run import BOUNDS, SCORED, open_run, scan_ledger, start_run
 from dfn_ray.schema import SIZE_FIELDS, Status
 from dfn_ray.storage import Store
 
