@@ -10,7 +10,6 @@ from typing import Any
 from dfn_ray.config import Decode, Recipe, Select, stored_pool
 from dfn_ray.errors import InputError
 from dfn_ray.filtering.preflight import (
-    MATERIALIZED,
     materialized_fingerprint,
     open_scored_by,
     refuse_other_rule,
@@ -26,6 +25,7 @@ from dfn_ray.flow.datasets import connect, each
 from dfn_ray.pool import listed_shards
 from dfn_ray.run import (
     BORDERLINE,
+    MATERIALIZED,
     SELECTION,
     SUBSET,
     UID_LIST,

@@ -120,7 +120,7 @@ def _compare(
             zip(stored[name].to_pylist(), again[name].to_pylist(), strict=True)
         ):
             if a != b:
-                raise VerificationError(where + _difference(chunk, at, name, (a, b)))
+                raise VerificationError(_difference(where, chunk, at, name, (a, b)))
     largest = 0.0
     for name, tolerance in tolerances.items():
         a, b = (table[name].to_numpy(zero_copy_only=False) for table in (stored, again))
@@ -129,13 +129,12 @@ def _compare(
         if wrong.any():
             at = int(np.argmax(wrong))
             values = float(a[at]), float(b[at])
-            raise VerificationError(where + _difference(chunk, at, name, values))
+            raise VerificationError(_difference(where, chunk, at, name, values))
         largest = max(largest, float(off.max(initial=0.0)))
     return largest
 
 
-def _difference(chunk: Chunk, at: int, name: str, values: tuple[object, object]) -> str:
+def _difference(where: str, chunk: Chunk, at: int, name: str, values: tuple[object, object]) -> str:
     stored, again = values
-    return (
-        f"{name} of {chunk.shard} row {chunk.first_row + at} is {stored!r}, scored again {again!r}"
-    )
+    sample = f"{chunk.shard} row {chunk.first_row + at}"
+    return f"{where}{name} of {sample} is {stored!r}, scored again {again!r}"

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dfn_ray.flow.slices import over_slices
-from dfn_ray.run import Run, read_ahead, read_columns
+from dfn_ray.run import Run, read_ahead, read_columns, sample_position, shard_numbers
 from dfn_ray.schema import Chunk, Status, score_column
 from dfn_ray.uids import uid_records
 
@@ -146,17 +146,3 @@ def shard_index(run: Run) -> Mapping[str, int]:
         _SHARDS.clear()
         _SHARDS[key] = {uri: n for n, uri in enumerate(run.listing()["uri"].to_pylist())}
     return _SHARDS[key]
-
-
-def shard_numbers(shards: pa.ChunkedArray | pa.Array, index: Mapping[str, int]) -> np.ndarray:
-    """The number of each row's shard, int64."""
-    column = shards.combine_chunks() if isinstance(shards, pa.ChunkedArray) else shards
-    if not pa.types.is_dictionary(column.type):
-        column = column.dictionary_encode()
-    numbers = np.array([index[uri] for uri in column.dictionary.to_pylist()], dtype=np.int64)
-    return numbers[column.indices.to_numpy(zero_copy_only=False)] if len(column) else numbers[:0]
-
-
-def sample_position(shard: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """(shard, row) as one uint64, 2^32 of each: what names a sample inside a run."""
-    return shard.astype(np.uint64) << np.uint64(32) | row.astype(np.uint64)

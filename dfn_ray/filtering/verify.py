@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 from dfn_ray.config import Select
 from dfn_ray.errors import InputError, VerificationError
 from dfn_ray.filtering.commit import COPIES
-from dfn_ray.filtering.preflight import MATERIALIZED, SCORED, scores_of
 from dfn_ray.filtering.row_sums import (
     RowSums,
     buckets,
@@ -25,13 +24,15 @@ from dfn_ray.filtering.row_sums import (
     first_different_row,
     rows_of_bucket,
 )
-from dfn_ray.filtering.scores import RunScores, sample_position, shard_index, shard_numbers
+from dfn_ray.filtering.scores import RunScores, shard_index
 from dfn_ray.filtering.select_run import State, select_run, stored_selection
 from dfn_ray.filtering.selection import Selection
 from dfn_ray.filtering.verify_bytes import Sample, compare_with_pool
 from dfn_ray.flow.slices import over_slices
 from dfn_ray.run import (
     BORDERLINE,
+    MATERIALIZED,
+    SCORED,
     SCORES,
     SELECTION,
     SUBSET,
@@ -43,9 +44,12 @@ from dfn_ray.run import (
     part_file,
     read_ahead,
     read_part,
+    sample_position,
     scan_ledger,
     scan_parts,
     scan_subset,
+    scores_of,
+    shard_numbers,
 )
 from dfn_ray.schema import BYTE_COLUMNS, Chunk, Status, status_key
 from dfn_ray.uids import UID_DTYPE, first_unsorted, uid_records, uid_strings

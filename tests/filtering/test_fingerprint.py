@@ -12,8 +12,8 @@ from dfn_ray.clip.tokenizer import TokenizerSpec
 from dfn_ray.errors import FingerprintError
 from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.filtering.fingerprint import scoring_fingerprint
-from dfn_ray.manifest import fingerprint_digest
 from dfn_ray.pool import Shard
+from dfn_ray.run import fingerprint_digest
 
 TARS, PARQUETS = (Shard("/p/0.tar", "0.tar", 1),), (Shard("/p/0.parquet", "0.parquet", 1),)
 HUGGING_FACE = TokenizerSpec(context_length=8, files=(("tokenizer.json", b"{}"),))

@@ -20,8 +20,8 @@ from dfn_ray.config import Select, recipe_values
 from dfn_ray.filtering.export import export_webdataset
 from dfn_ray.filtering.filter_pool import materialize, select
 from dfn_ray.filtering.verify import verify_run
-from dfn_ray.manifest import fingerprint_digest
 from dfn_ray.report.compare import compare_runs
+from dfn_ray.run import fingerprint_digest
 from tests.filtering.test_filter_pool import kept
 from tests.filtering.test_object_storage import toml_of
 

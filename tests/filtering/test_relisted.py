@@ -13,8 +13,7 @@ from dfn_ray.errors import InputError, ShardChangedError, VerificationError
 from dfn_ray.filtering import score_pool as module
 from dfn_ray.filtering.filter_pool import filter_pool, score
 from dfn_ray.filtering.verify import verify_run
-from dfn_ray.manifest import open_run, read_listing
-from dfn_ray.relisting import scored_sizes
+from dfn_ray.run import open_run, scored_sizes
 from dfn_ray.storage import Store
 from dfn_ray.testing.pools import write_pool
 from tests.filtering.test_filter_pool import kept
@@ -56,7 +55,7 @@ def larger(tmp_path) -> Path:
 
 
 def sizes(run_uri: str) -> dict[str, int]:
-    listing = read_listing(open_run(run_uri))
+    listing = open_run(run_uri).listing()
     names = [Path(uri).name for uri in listing["uri"].to_pylist()]
     return dict(zip(names, listing["size_bytes"].to_pylist(), strict=True))
 
@@ -86,7 +85,7 @@ def test_a_shard_that_changes_after_it_was_listed_waits_for_a_word_to_be_listed_
     value = filter_pool(recipe(small_pool, WORD, *ONCE))
     assert value["counts"] == {"scored": 42}
     assert sizes(job.run_uri) == sizes_in(small_pool)
-    assert scored_sizes(read_listing(open_run(job.run_uri))) == {}
+    assert scored_sizes(open_run(job.run_uri).listing()) == {}
     verify_run(job.run_uri, full=True)
 
 
