@@ -88,6 +88,7 @@ def materialize(recipe: Recipe, *, out_uri: str | None = None) -> dict[str, Any]
     """
     run = open_scored_by(recipe)
     if out_uri is None:
+        refuse_old_format(run)
         refuse_other_rule(run, recipe.select)
         return _finalise(hold(run), None, recipe)
     selected, scores = select_run(run, recipe.select, recipe.deciding_network)

@@ -6,10 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
-import ray
-
-from dfn_ray.flow.datasets import TASK_RETRIES, connect, own_errors
-
 SLICE_ITEMS = 512
 """Items of a task: for parts of a run half a minute of reading, so that neither starts nor results count."""
 LEAST_ITEMS = 8 * SLICE_ITEMS
@@ -34,6 +30,17 @@ def over_slices(
     if len(items) < least_items:
         yield function(items)
         return
+    yield from _in_tasks(items, function, slice_items)
+
+
+def _in_tasks(
+    items: Sequence[str], function: Callable[[Sequence[str]], Found], slice_items: int
+) -> Iterator[Found]:
+    # Small runs are verified, and recipes tried, without Ray.
+    import ray  # noqa: PLC0415
+
+    from dfn_ray.flow.datasets import TASK_RETRIES, connect, own_errors  # noqa: PLC0415
+
     connect()
 
     @ray.remote(num_cpus=1, max_retries=TASK_RETRIES, scheduling_strategy="SPREAD")

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.ray
 
 SINCE = {
     "pool": ("verify_page_checksums", "give_up_unreachable"),
-    "execution": ("accept_changed_shards",),
+    "execution": ("accept_changed_shards", "accept_versions"),
 }
 """Settings that came with format 2."""
 
@@ -51,21 +51,36 @@ def as_format_1(run: Path) -> None:
         "format": 1,
         "fingerprint_digest": digest,
         "pool": pool_of_format_1(listing),
-        "versions": description["versions"] | {"dfn_ray": "0.0.9"},
+        "versions": {"dfn_ray": "0.0.9"},
     }
+    del description["id"], description["sha256"]
     (run / "run.json").write_text(json.dumps(description))
-    for path in (run / "scores").iterdir():
+    shutil.rmtree(run / "attempts")
+    (run / "attempt.json").write_text(json.dumps({"attempt": "a", "host": "h", "time": "t"}))
+    for path in [*run.glob("parts-*.txt"), *run.glob("files-*.txt")]:
+        path.unlink()
+    for path in list((run / "scores").iterdir()):
         table = pq.read_table(path)
         metadata = dict(table.schema.metadata)
         chunks = json.loads(metadata[b"dfn_ray.chunks"])
         for chunk in chunks:
             chunk.pop("notes", None)
         part = json.loads(metadata[b"dfn_ray.part"]) | {"fingerprint": digest}
+        del part["chunks"], part["environments"], part["sha256"]
+        # The files beside a part had its name, which was a digest of its chunks.
+        names = json.dumps([[chunk["shard"], chunk.get("first_row", 0)] for chunk in chunks])
+        name = f"part-{hashlib.blake2b(names.encode(), digest_size=16).hexdigest()}"
+        for stem, ending in ((part.pop("subset"), ""), (part.pop("borderline"), "-settled")):
+            for old in (run / "subset").glob(f"{stem}{ending}.parquet"):
+                old.rename(run / "subset" / f"{name}{ending}.parquet")
         metadata[b"dfn_ray.chunks"] = json.dumps(chunks).encode()
         metadata[b"dfn_ray.part"] = json.dumps(part).encode()
-        pq.write_table(table.replace_schema_metadata(metadata), path)
+        path.unlink()
+        whole = table.replace_schema_metadata(metadata)
+        pq.write_table(whole, run / "scores" / f"{name}.parquet")
     selection = json.loads((run / "selection.json").read_text())
-    del selection["notes"]
+    for name in ("notes", "parts", "files", "sha256"):
+        del selection[name]
     (run / "selection.json").write_text(json.dumps(selection | {"fingerprint": digest}))
 
 
@@ -101,7 +116,8 @@ def test_a_run_of_format_1_is_selected_from(older):
     assert select(replace(older, select=Select(keep_fraction=0.5)))["k"] == 150
     after = files_in(older.run_uri)
     assert before.items() <= after.items()
-    assert {path.parent.parent.name for path in after.keys() - before.keys()} == {"selections"}
+    new = {path.relative_to(older.run_uri).parts[0] for path in after.keys() - before.keys()}
+    assert new == {"attempts", "selections"}
 
 
 def test_a_run_of_format_1_is_exported(older, tmp_path):
