@@ -121,6 +121,13 @@ def no_ray() -> Iterator[None]:
         yield
 
 
+def scored_cells(recipe: Recipe) -> Iterator[list[Cell]]:
+    """All cells of the pool, shard by shard."""
+    for shard in list_pool(recipe.pool).shards:
+        chunks = iter_chunks(shard, recipe.pool)
+        yield [_scored(Cell(chunk=chunk, samples=samples), ("dfn",)) for chunk, samples in chunks]
+
+
 def _scored(cell: Cell, networks: Sequence[str]) -> Cell:
     samples = cell.samples
     rows = open_rows(samples)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from dfn_ray.errors import InputError, RunTakenOver
+from dfn_ray.filtering.bounds import Bounds
+from dfn_ray.filtering.commit import Committer
 from dfn_ray.filtering.verify import verify_run
 from dfn_ray.run import SELECTION, open_run, scan_subset
 from dfn_ray.testing.pools import write_pool
@@ -22,6 +25,7 @@ from tests.run.below_ray import (
     expected,
     filter_without_ray,
     recipe_of,
+    scored_cells,
 )
 
 FIRST, OTHER = 0.5, 0.25
@@ -148,6 +152,27 @@ def test_after_a_crash_at_any_write_the_next_attempt_ends_as_an_undisturbed_one(
             error.add_note(f"died {when} write {number}, {writes[number]}")
             raise
         shutil.rmtree(tmp_path / "run")
+
+
+def test_a_part_that_a_task_commits_late_is_none_of_a_finished_run(small_pool, tmp_path):
+    """Ray runs a task again whose node it has lost; the first one may write its part when all is done."""
+    recipe = recipe_of(tmp_path / "run", small_pool, FIRST)
+    filter_without_ray(recipe)
+    run = open_run(recipe.run_uri)
+    before = run.part_names(), run.subset_files()
+    late = Committer(replace(run, held=True), Bounds(*TOO_LOW), "dfn")
+    for cells in scored_cells(recipe):
+        late.commit(cells)
+    assert (run.part_names(), run.subset_files()) == before
+    assert len(run.store.list("scores")) > len(before[0])
+    said: list[str] = []
+    verify_run(recipe.run_uri, full=True, say=said.append)
+    strays = [line for line in said if "are none of the run" in line]
+    assert [line.split(" in ")[1].split("/")[0] for line in strays] == [
+        "scores",
+        "subset",
+        "borderline",
+    ]
 
 
 def test_the_writes_of_a_driver_are_those_of_every_step(small_pool, tmp_path):
