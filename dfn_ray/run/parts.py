@@ -19,7 +19,7 @@ from dfn_ray.run.sealed import sealed, unsealed
 from dfn_ray.schema import Chunk
 from dfn_ray.storage import Store
 
-SCAN_THREADS = 32
+SCAN_THREADS = 64
 """Footers read side by side; a footer is one or two small range requests, so latency dominates."""
 _SLICE = 4096
 """Footers asked for at a time, so that neither futures nor footers of a million parts pile up."""

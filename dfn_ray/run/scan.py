@@ -13,7 +13,7 @@ import pyarrow as pa
 from dfn_ray.run.layout import SUBSET, part_file
 from dfn_ray.run.opened import Run
 
-READ_THREADS = 16
+READ_THREADS = 32
 """Files read side by side: the time of a pass is that of the requests, two or three a file, over this number."""
 AHEAD = 2 * READ_THREADS
 """Files that are read before they are asked for; bounds the memory to so many tables."""

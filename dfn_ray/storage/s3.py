@@ -31,7 +31,7 @@ from dfn_ray.storage.s3_faults import (
 from dfn_ray.storage.store import plain_etag
 from dfn_ray.uris import normalised
 
-CONNECTIONS = 32
+CONNECTIONS = 64
 """Of one process, as many as footers are read side by side. botocore's default is 10."""
 
 

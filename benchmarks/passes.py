@@ -1,0 +1,263 @@
+"""What passes over a large run cost: resume, select, uid list, sweep, verify: python benchmarks/passes.py --samples 100000000
+
+The run is made by a stand-in scorer: real parts on disk with real footers, random uids and scores, and a subset of the best 15 %
+whose images are a few bytes. Passes over many parts run in Ray tasks on all CPUs, as they do for users. Printed are seconds, per
+part, per row, and the driver's peak memory; then the same for 12.8 billion samples in 1.28 million shards with 16 cores:
+CPU time by cores, and beside it, for threads wait while others compute, the requests at 30 ms each over all threads that read
+(`run.scan.READ_THREADS` a core).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dfn_ray.config import Recipe, Select, recipe_from, recipe_values
+from dfn_ray.filtering.bounds import Bounds
+from dfn_ray.filtering.commit import Committer
+from dfn_ray.filtering.filter_pool import select
+from dfn_ray.filtering.select_run import select_run
+from dfn_ray.filtering.verify import _kept_rows, _shared_columns, _verify_parts, _verify_subset
+from dfn_ray.flow.cells import Cell
+from dfn_ray.flow.slices import LEAST_ITEMS
+from dfn_ray.pool import Shard, listing_table
+from dfn_ray.run import SCORED, Run, open_run, scan_ledger, start_run
+from dfn_ray.run.parts import SCAN_THREADS
+from dfn_ray.run.scan import READ_THREADS
+from dfn_ray.schema import SAMPLE_SCHEMA, Chunk
+from dfn_ray.storage import Store
+from dfn_ray.uids import UID_DTYPE, uid_strings
+
+SHARD_ROWS, CHUNK_ROWS, PART_CHUNKS = 10_000, 256, 64
+KEPT = 0.15
+LOWEST = float(np.float32(1 - KEPT))
+"""The subset holds what scores this or more."""
+FULL = 12_800_000_000
+CORES, REQUEST_S = 16, 0.03
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass: its name, how often it reads a file of the run, and the requests of a reading."""
+
+    name: str
+    work: Callable[[Recipe], Any]
+    readings: int
+    requests: int = 3
+    in_tasks: bool = True
+
+
+def main() -> None:
+    """Make the run, time each pass in a process of its own, and print the table."""
+    options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    options.add_argument("--samples", type=int, default=100_000_000)
+    options.add_argument("--folder", type=Path, help="put the run here and leave it")
+    given = options.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        recipe = recipe_of(given.folder or Path(temporary))
+        if not Store(recipe.run_uri).exists("run.json"):
+            timed("making the run", partial(make_run, recipe, given.samples))
+        parts = len(open_run(recipe.run_uri).part_names())
+        where = "Ray tasks" if parts >= LEAST_ITEMS else "this process"
+        print(
+            f"{given.samples:,} samples, {parts:,} parts, {os.cpu_count()} CPUs, passes in {where}"
+        )
+        print(
+            f"{'pass':24} {'s':>8} {'ms/part':>8} {'ns/row':>8} {'MiB':>6}   at 12.8 billion, 16 cores"
+        )
+        for one in PASSES:
+            seconds, peak = alone(one.work, recipe)
+            print_pass(one, seconds, peak, parts, given.samples)
+
+
+def print_pass(one: Pass, seconds: float, peak: int, parts: int, samples: int) -> None:
+    """Print a measured pass and what it comes to for the largest pool."""
+    scale = FULL / samples
+    cores = CORES if one.in_tasks else 1
+    used = (os.cpu_count() or 1) if one.in_tasks and parts >= LEAST_ITEMS else 1
+    cpu_s = seconds * used * scale / cores
+    threads = READ_THREADS * cores if one.in_tasks else SCAN_THREADS
+    waiting_s = parts * scale * one.readings * one.requests * REQUEST_S / threads
+    print(
+        f"{one.name:24} {seconds:8.1f} {seconds / parts * 1e3:8.3f} {seconds / samples * 1e9:8.1f} {peak >> 20:6} "
+        f"  CPU {cpu_s / 60:5.1f} min, requests {waiting_s / 60:5.1f} min",
+        flush=True,
+    )
+
+
+def resume(recipe: Recipe) -> None:
+    """Open the run and read all footers."""
+    run = open_run(recipe.run_uri)
+    scan_ledger(run.store, run.fingerprint)
+
+
+def select_once(recipe: Recipe) -> None:
+    """The exact selection, its footers apart."""
+    run, ledger = scanned(recipe)
+    clock = time.perf_counter()
+    select_run(run, recipe.select, "dfn", ledger)
+    report(clock)
+
+
+def select_and_list(recipe: Recipe) -> None:
+    """The verb: selection, uid list, files."""
+    select(recipe)
+
+
+def sweep(recipe: Recipe) -> None:
+    """Five fractions, over one scan of the footers."""
+    run, ledger = scanned(recipe)
+    clock = time.perf_counter()
+    for fraction in (0.1, 0.2, 0.3, 0.4, 0.5):
+        select_run(run, Select(keep_fraction=fraction), "dfn", ledger)
+    report(clock)
+
+
+def verify(recipe: Recipe) -> None:
+    """All of `verify` but the pool's own bytes, which the stand-in has not."""
+    run = open_run(recipe.run_uri)
+    ledger = _verify_parts(run)
+    selected, scores = select_run(run, Select(threshold=LOWEST), "dfn", ledger)
+    columns = _shared_columns(run, run)
+    due = partial(_kept_rows, scores.without_names(), selected.selection, columns)
+    _verify_subset(run, ledger.names, due, columns)
+
+
+PASSES = (
+    Pass("resume (footers)", resume, readings=1, requests=2, in_tasks=False),
+    Pass("select", select_once, readings=2),
+    Pass("select verb, uid list", select_and_list, readings=4),
+    Pass("sweep of 5 fractions", sweep, readings=10),
+    Pass("verify, pool apart", verify, readings=6),
+)
+
+
+def scanned(recipe: Recipe) -> tuple[Run, Any]:
+    run = open_run(recipe.run_uri)
+    return run, scan_ledger(run.store, run.fingerprint)
+
+
+_TOOK: list[float] = []
+
+
+def report(clock: float) -> None:
+    """Count only what came since `clock`."""
+    _TOOK.append(time.perf_counter() - clock)
+
+
+def alone(work: Callable[[Recipe], Any], recipe: Recipe) -> tuple[float, int]:
+    """Seconds and peak memory of a pass in a fresh process."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(measured, work, recipe).result()
+
+
+def measured(work: Callable[[Recipe], Any], recipe: Recipe) -> tuple[float, int]:
+    """Seconds of a pass, or of the part of it that it reported, and the peak of this process's memory in bytes."""
+    clock = time.perf_counter()
+    work(recipe)
+    seconds = _TOOK[0] if _TOOK else time.perf_counter() - clock
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def timed(name: str, work: Callable[[], Any]) -> None:
+    """Print how long something took."""
+    clock = time.perf_counter()
+    work()
+    print(f"{name}: {time.perf_counter() - clock:.0f} s", flush=True)
+
+
+def recipe_of(folder: Path) -> Recipe:
+    """A recipe over a pool that is only listed."""
+    return recipe_from(
+        {
+            "run_uri": str(folder / "run"),
+            "pool": {"uri": ["/none/*.tar"]},
+            "networks": [{"name": "dfn", "model": "local-dir:/none"}],
+            "select": {"keep_fraction": KEPT},
+        }
+    )
+
+
+def make_run(recipe: Recipe, samples: int) -> None:
+    """Commit the samples part by part, by as many processes as there are CPUs."""
+    shards = [
+        Shard(f"/none/{n:08d}.tar", f"{n:08d}.tar", 10**9) for n in range(samples // SHARD_ROWS)
+    ]
+    run = start_run(
+        recipe.run_uri,
+        kind=SCORED,
+        recipe=recipe_values(recipe),
+        fingerprint={"networks": {"dfn": {}}},
+        listing=listing_table(shards),
+    )
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as processes:
+        for _ in processes.map(partial(commit_part, run), parts_of(shards), chunksize=16):
+            pass
+
+
+def parts_of(shards: list[Shard]) -> Iterator[list[Chunk]]:
+    """The chunks of each part: PART_CHUNKS in the order of shards."""
+    chunks = []
+    for shard in shards:
+        for first in range(0, SHARD_ROWS, CHUNK_ROWS):
+            rows = min(CHUNK_ROWS, SHARD_ROWS - first)
+            last = first + rows == SHARD_ROWS
+            chunks.append(
+                Chunk(shard=shard.uri, first_row=first, rows=rows, last=last, bytes_read=10**7)
+            )
+            if len(chunks) == PART_CHUNKS:
+                yield chunks
+                chunks = []
+    if chunks:
+        yield chunks
+
+
+def commit_part(run: Run, chunks: list[Chunk]) -> None:
+    """Commit a part with random uids and scores, the best of them to the subset."""
+    seed = int(chunks[0].shard[6:14]) * 64 + chunks[0].first_row // CHUNK_ROWS
+    rng = np.random.default_rng(seed)
+    committer = Committer(run, Bounds(LOWEST, LOWEST), "dfn")
+    committer.commit([scored_cell(chunk, rng) for chunk in chunks])
+
+
+def scored_cell(chunk: Chunk, rng: np.random.Generator) -> Cell:
+    """A chunk with random uids and scores in [0, 1)."""
+    uids = np.empty(chunk.rows, UID_DTYPE)
+    uids["f0"], uids["f1"] = rng.integers(0, 2**63, (2, chunk.rows), dtype=np.uint64)
+    rows = np.arange(chunk.first_row, chunk.first_row + chunk.rows)
+    columns = {
+        "uid": uid_strings(uids),
+        "row": pa.array(rows),
+        "key": pa.array([f"{row:09d}" for row in rows.tolist()]),
+        "image": pa.array([b"bytes"] * chunk.rows, pa.large_binary()),
+        "text": pa.array(["a caption"] * chunk.rows, pa.large_string()),
+        "metadata": pa.nulls(chunk.rows, pa.large_string()),
+        "status": pa.array(["scored"] * chunk.rows),
+        "reason": pa.nulls(chunk.rows, pa.string()),
+    }
+    samples = pa.table(columns, schema=SAMPLE_SCHEMA)
+    for side in ("width", "height"):
+        samples = samples.append_column(
+            side, pa.array(rng.integers(64, 4096, chunk.rows), pa.int32())
+        )
+    return Cell(
+        chunk=chunk,
+        samples=samples.append_column("score_dfn", pa.array(rng.random(chunk.rows, np.float32))),
+    )
+
+
+if __name__ == "__main__":
+    main()
