@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 import pyarrow.parquet as pq
@@ -103,7 +102,9 @@ def test_all_nodes_alive_are_paid_for_by_the_second_and_the_sum_is_stored(run, r
     assert after.money(prices) - before.money(prices) == pytest.approx(
         seconds * (2 * 2.0 + 4 * 0.01)
     )
-    stored = Spent(**json.loads(run.store.read("spending/first.json")))
+    value = run.read_json("spending/000001.json")
+    assert value is not None
+    stored = Spent(**value)
     assert stored.hours >= after.hours
     assert spent_before(run) == stored
     # The next attempt adds to it, in a file of its own.
