@@ -87,8 +87,8 @@ def drive_interleaved(run: Path, pool: Path, number: int, when: str, fraction, b
 
 
 CASES = [
-    (FIRST, NEAR),
     (OTHER, NEAR),
+    pytest.param(FIRST, NEAR, marks=pytest.mark.slow),
     pytest.param(OTHER, TOO_HIGH, marks=pytest.mark.slow),
     pytest.param(OTHER, TOO_LOW, marks=pytest.mark.slow),
 ]
