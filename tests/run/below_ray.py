@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
@@ -109,7 +109,9 @@ def _scored(cell: Cell) -> Cell:
 
 
 @contextmanager
-def at_writes(meet: Callable[[int, str], None]) -> Iterator[list[str]]:
+def at_writes(
+    meet: Callable[[int, str], None], methods: Sequence[str] = WRITES
+) -> Iterator[list[str]]:
     """Call `meet` with the number of each write, from 0, and "before" or "after" it; yields their names."""
     made: list[str] = []
 
@@ -126,7 +128,7 @@ def at_writes(meet: Callable[[int, str], None]) -> Iterator[list[str]]:
 
         return patch.object(Store, name, write)
 
-    patches = [watched(name) for name in WRITES]
+    patches = [watched(name) for name in methods]
     for one in patches:
         one.start()
     try:

@@ -24,10 +24,14 @@ from dfn_ray.training.position import (
     tell_reached,
 )
 from dfn_ray.training.seen import Seen
-from tests.run.below_ray import at_writes
+from tests.run.below_ray import WRITES, at_writes
 
 BASE, FIRST, SECOND, LAST = 0, 1, 2, 3
 """Which workers wrote a tensor."""
+
+
+STOPS = (*WRITES, "names")
+"""Where workers are stopped: also at the listing by which they know what to remove."""
 
 
 def start(folder: Path) -> Run:
@@ -104,7 +108,7 @@ def begun(folder: Path, keep: int) -> Run:
 
 def writes_of(folder: Path, keep: int) -> list[str]:
     run = begun(folder, keep)
-    with at_writes(lambda number, when: None) as made:
+    with at_writes(lambda number, when: None, STOPS) as made:
         train_first(run, keep)
     return made
 
@@ -121,7 +125,7 @@ def train_interleaved(
 
     met: list[bool] = []
     stopped = False
-    with at_writes(meet):
+    with at_writes(meet, STOPS):
         try:
             train_first(run, keep)
         except RunTakenOver:
@@ -172,7 +176,7 @@ def test_after_a_crash_at_any_write_the_next_workers_go_on_from_a_whole_checkpoi
         run = begun(folder, keep)
         child = os.fork()
         if not child:
-            with at_writes(partial(die_at, number, when)):
+            with at_writes(partial(die_at, number, when), STOPS):
                 train_first(run, keep)
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
