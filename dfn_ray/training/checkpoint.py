@@ -50,14 +50,16 @@ def commit(
 ) -> Position:
     """Write a checkpoint and, last, its marker; then remove all but the `keep` latest. Returns its position.
 
-    Raises RunTakenOver when other workers have started since, TrainingFailed when a weight is no number: from such a
-    checkpoint no start could go on.
+    Raises RunTakenOver when other workers have started since, TrainingFailed when a weight or a moment is no number:
+    from such a checkpoint no start could go on.
     """
-    if broken := next((n for n, t in model.items() if not torch.isfinite(t).all()), None):
-        raise TrainingFailed(
-            f"{run.uri}: {broken} holds values that are no numbers at {position.samples_seen:,} samples, so this is not "
-            "made a checkpoint; lower optimizer.learning_rate, set optimizer.clip_norm or lengthen optimizer.warmup_steps"
-        )
+    for part, tensors in (("the model", model), ("the optimizer", optimizer)):
+        if broken := next((n for n, t in tensors.items() if not torch.isfinite(t).all()), None):
+            raise TrainingFailed(
+                f"{run.uri}: {broken} of {part} holds values that are no finite numbers at {position.samples_seen:,} "
+                "samples, so this is not made a checkpoint; lower optimizer.learning_rate, set optimizer.clip_norm or "
+                "lengthen optimizer.warmup_steps"
+            )
     name = checkpoint_name(position.samples_seen, generation)
     check_generation(run, generation)
     for part, tensors in (("model", model), ("optimizer", optimizer)):
