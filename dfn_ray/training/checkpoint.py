@@ -24,12 +24,15 @@ from torch import Tensor
 from dfn_ray.errors import TrainingFailed
 from dfn_ray.run import Run
 from dfn_ray.training.position import (
+    CHECKPOINT_NAME,
     FOLDER,
     LOG,
     Generation,
     Position,
     check_generation,
     checkpoint_name,
+    committed_names,
+    generation_of,
 )
 
 Tensors = Mapping[str, Tensor]
@@ -47,14 +50,16 @@ def commit(
 ) -> Position:
     """Write a checkpoint and, last, its marker; then remove all but the `keep` latest. Returns its position.
 
-    Raises RunTakenOver when other workers have started since, TrainingFailed when a weight is no number: from such a
-    checkpoint no start could go on.
+    Raises RunTakenOver when other workers have started since, TrainingFailed when a weight or a moment is no number:
+    from such a checkpoint no start could go on.
     """
-    if broken := next((n for n, t in model.items() if not torch.isfinite(t).all()), None):
-        raise TrainingFailed(
-            f"{run.uri}: {broken} holds values that are no numbers at {position.samples_seen:,} samples, so this is not "
-            "made a checkpoint; lower optimizer.learning_rate, set optimizer.clip_norm or lengthen optimizer.warmup_steps"
-        )
+    for part, tensors in (("the model", model), ("the optimizer", optimizer)):
+        if broken := next((n for n, t in tensors.items() if not torch.isfinite(t).all()), None):
+            raise TrainingFailed(
+                f"{run.uri}: {broken} of {part} holds values that are no finite numbers at {position.samples_seen:,} "
+                "samples, so this is not made a checkpoint; lower optimizer.learning_rate, set optimizer.clip_norm or "
+                "lengthen optimizer.warmup_steps"
+            )
     name = checkpoint_name(position.samples_seen, generation)
     check_generation(run, generation)
     for part, tensors in (("model", model), ("optimizer", optimizer)):
@@ -72,10 +77,25 @@ def commit(
             "counts": dict(position.counts),
         },
     )
-    # Whoever begins the next generation from here on finds this checkpoint, and none of those that are removed.
-    check_generation(run, generation)
-    _remove_old(run, keep)
+    remove_old(run, generation, keep)
     return replace(position, name=name)
+
+
+def remove_old(run: Run, generation: Generation, keep: int) -> None:
+    """Remove all checkpoints but the `keep` latest, and what crashes or workers that were replaced have left of others.
+
+    Raises RunTakenOver when other workers have started since.
+    """
+    # Whoever begins the next generation from here on finds the latest checkpoint, and none of those that are removed.
+    check_generation(run, generation)
+    # However late this goes on, it touches nothing that later generations write.
+    kept = [name for name in committed_names(run) if _is_up_to(generation, name)][-keep:]
+    there = run.store.child(FOLDER).names()
+    names = sorted({name.rstrip("/").removesuffix(".json") for name in there} - set(kept))
+    for name in names:
+        if _is_up_to(generation, name):
+            run.delete(f"{FOLDER}/{name}.json")  # first: without it the rest is no checkpoint
+            run.delete_folder(f"{FOLDER}/{name}")
 
 
 def read_tensors(run: Run, position: Position, part: str) -> dict[str, Tensor]:
@@ -89,11 +109,8 @@ def _packed(tensors: Tensors) -> bytes:
     )
 
 
-def _remove_old(run: Run, keep: int) -> None:
-    """Remove all checkpoints but the latest, and what crashes have left of others."""
-    committed = [file.name.removesuffix(".json") for file in run.store.list(FOLDER, suffix=".json")]
-    for name in committed[:-keep]:
-        run.delete(f"{FOLDER}/{name}.json")  # first: without it the rest is no checkpoint
-    for folder in run.store.child(FOLDER).names():
-        if folder.endswith("/") and folder.rstrip("/") not in committed[-keep:]:
-            run.delete_folder(f"{FOLDER}/{folder.rstrip('/')}")
+def _is_up_to(generation: Generation, checkpoint: str) -> bool:
+    """True if a checkpoint is of this generation of workers or one before."""
+    return (
+        bool(CHECKPOINT_NAME.fullmatch(checkpoint)) and generation_of(checkpoint) <= generation.name
+    )

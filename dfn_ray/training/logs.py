@@ -91,9 +91,9 @@ class _Mlflow:
             raise InputError("logs.mlflow_uri: needs the mlflow package") from None
         mlflow.set_tracking_uri(uri)
         # MLflow gives out the identity, so the run has to remember it.
-        known = run.read_json(MLFLOW) or {}
+        known, before = run.read_json_bytes(MLFLOW) or ({}, None)
         started = mlflow.start_run(run_id=known.get(uri), run_name=run.uri)
-        run.write_json(MLFLOW, known | {uri: started.info.run_id})
+        run.replace_json(MLFLOW, known | {uri: started.info.run_id}, before)
         self._mlflow = mlflow
 
     def write(self, figures: Mapping[str, float], step: int) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,8 @@ from dfn_ray.run import Run
 from dfn_ray.training.seen import Seen
 
 FOLDER, LOG, GENERATIONS = "checkpoints", "log", "generations"
+CHECKPOINT_NAME = re.compile(r"samples-\d+-\d+-\d+")
+"""Of checkpoints: see `checkpoint_name`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +67,7 @@ def begin_generation(run: Run) -> Generation:
 
     Raises RunTakenOver when another driver has taken the run.
     """
-    before = _names(run)
-    number = 1 + max(map(_number, before), default=0)
-    name = f"{run.attempt.number:06d}-{number:04d}"
-    run.create_json(f"{GENERATIONS}/{name}.json", {"number": number})
+    name = _new_name(run)
     # Only now: a worker that found itself current may have committed, and removed older checkpoints, up to here.
     position = latest_position(run)
     generation = Generation(
@@ -80,6 +80,17 @@ def begin_generation(run: Run) -> Generation:
         {"checkpoint": position.name, "repeats": generation.repeats},
     )
     return generation
+
+
+def _new_name(run: Run) -> str:
+    """The name of a generation that is now the last one, and that nobody else has begun."""
+    number, token = generation_count(run), uuid.uuid4().hex
+    while True:
+        number += 1
+        name = f"{run.attempt.number:06d}-{number:04d}"
+        value = {"number": number, "token": token}
+        if run.create_json(f"{GENERATIONS}/{name}.json", value) == value:
+            return name
 
 
 def current_generation(run: Run) -> Generation:
@@ -99,8 +110,7 @@ def latest_position(run: Run) -> Position:
     if not starts:
         return Position()
     name, start = starts[-1]
-    markers = [file.name.removesuffix(".json") for file in run.store.list(FOLDER, suffix=".json")]
-    own = sorted(marker for marker in markers if marker.endswith(name))
+    own = [marker for marker in _markers(run) if generation_of(marker) == name]
     return _read_position(run, own[-1]) if own else _position(run, start)
 
 
@@ -129,13 +139,39 @@ def check_generation(run: Run, generation: Generation) -> None:
 
 def log_lines(run: Run) -> list[dict[str, Any]]:
     """The log of all committed steps, in order."""
+    logs = [file.name.removesuffix(".jsonl") for file in run.store.list(LOG, suffix=".jsonl")]
+    texts = (run.store.read(f"{LOG}/{name}.jsonl").decode() for name in _counting(run, logs))
+    return [json.loads(line) for text in texts for line in text.splitlines()]
+
+
+def committed_names(run: Run) -> list[str]:
+    """Names of the checkpoints that count, in order. Others are of workers that wrote on after they were replaced."""
+    return _counting(run, _markers(run))
+
+
+def generation_of(checkpoint: str) -> str:
+    """The name of the generation that wrote a checkpoint."""
+    return checkpoint.split("-", 2)[2]
+
+
+def _markers(run: Run) -> list[str]:
+    files = run.store.list(FOLDER, suffix=".json")
+    return [
+        file.name.removesuffix(".json")
+        for file in files
+        if CHECKPOINT_NAME.fullmatch(file.name[:-5])
+    ]
+
+
+def _counting(run: Run, names: list[str]) -> list[str]:
+    """Those of the names of checkpoints that count."""
     ends = _ends(run)
-    found = []
-    for file in run.store.list(LOG, suffix=".jsonl"):
-        parts = re.fullmatch(r"samples-(\d+)-(\d+-\d+)\.jsonl", file.name)
-        if parts and int(parts[1]) <= ends.get(parts[2], -1):
-            found += map(json.loads, run.store.read(f"{LOG}/{file.name}").decode().splitlines())
-    return found
+    return [
+        name
+        for name in names
+        if CHECKPOINT_NAME.fullmatch(name)
+        and _samples_of(name) <= ends.get(generation_of(name), -1)
+    ]
 
 
 def _ends(run: Run) -> dict[str, float]:

@@ -21,7 +21,7 @@ from dfn_ray.clip.network import FrozenNetwork, network_files, trainable
 from dfn_ray.clip.towers import Towers, backward, contrastive_loss
 from dfn_ray.config import TrainRecipe, recipe_values
 from dfn_ray.errors import TrainingFailed
-from dfn_ray.training.checkpoint import commit, read_tensors
+from dfn_ray.training.checkpoint import commit, read_tensors, remove_old
 from dfn_ray.training.feed import COUNTED
 from dfn_ray.training.job import Job, network_folder
 from dfn_ray.training.logs import open_sinks
@@ -91,6 +91,8 @@ class _Worker:
 
     def train(self) -> None:
         """Step until the last sample, checkpointing on the way."""
+        if self._rank == 0:
+            remove_old(self._run, self._generation, self._recipe.checkpoints.keep)
         step_samples = self._batch_size * self._world
         every, exports = (
             self._recipe.samples_between_checkpoints,

@@ -142,7 +142,9 @@ def _scored(cell: Cell, networks: Sequence[str]) -> Cell:
 
 
 @contextmanager
-def at_writes(meet: Callable[[int, str], None]) -> Iterator[list[str]]:
+def at_writes(
+    meet: Callable[[int, str], None], methods: Sequence[str] = WRITES
+) -> Iterator[list[str]]:
     """Call `meet` with the number of each write, from 0, and "before" or "after" it; yields their names."""
     made: list[str] = []
 
@@ -159,7 +161,7 @@ def at_writes(meet: Callable[[int, str], None]) -> Iterator[list[str]]:
 
         return patch.object(Store, name, write)
 
-    patches = [watched(name) for name in WRITES]
+    patches = [watched(name) for name in methods]
     for one in patches:
         one.start()
     try:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import uuid
 
 import pytest
@@ -57,6 +58,44 @@ def test_a_stream_that_breaks_leaves_no_file_and_does_not_harm_the_old_one(tmp_p
     with pytest.raises(RuntimeError, match="source died"):
         store.write_stream("f/x.npy", pieces())
     assert store.read("f/x.npy") == b"abcd"
+
+
+def test_a_stream_is_written_beside_its_target_and_not_in_the_folder_for_temporary_files(
+    tmp_path, monkeypatch
+):
+    elsewhere = tmp_path / "tmp"
+    elsewhere.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(elsewhere))
+    monkeypatch.setenv("TMPDIR", str(elsewhere))
+    store, seen = Store(str(tmp_path / "s")), []
+
+    def pieces():
+        yield b"a" * 2**20
+        seen.extend(path.parent for path in tmp_path.rglob("*") if path.is_file())
+        yield b"b"
+
+    store.write_stream("f/x.npy", pieces())
+    assert seen == [tmp_path / "s" / "f"]
+    assert [path.name for path in (tmp_path / "s" / "f").iterdir()] == ["x.npy"]
+
+
+def test_a_process_that_dies_while_it_writes_a_stream_leaves_nothing_under_the_name(tmp_path):
+    store = Store(str(tmp_path))
+    store.write("old", b"whole")
+
+    def pieces():
+        yield b"a" * 2**20
+        os._exit(9)
+
+    for name in ("new", "old"):
+        child = os.fork()
+        if not child:
+            store.write_stream(name, pieces())
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert not store.exists("new")
+    assert store.read("old") == b"whole"
+    assert [file.name for file in store.list()] == ["old"]
 
 
 def test_a_write_that_breaks_leaves_no_file_on_disk(tmp_path, monkeypatch):

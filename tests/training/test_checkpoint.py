@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dfn_ray.errors import RunTakenOver
+from dfn_ray.errors import RunTakenOver, TrainingFailed
 from dfn_ray.pool import listing_table
 from dfn_ray.run import start_run
 from dfn_ray.training.checkpoint import commit, read_tensors
@@ -104,3 +104,24 @@ def test_the_marker_is_written_last(run, monkeypatch):
     write(run, generation, 10)
     assert written[-1] == "checkpoints/samples-000000000010-000001-0001.json"
     assert json.loads(run.store.read(written[-1]))["samples_seen"] == 10
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("broken", ["model", "optimizer"])
+def test_what_is_no_number_is_not_made_a_checkpoint(run, value, broken):
+    generation = begin_generation(run)
+    good = write(run, generation, 10)
+    tensors = {part: {"a": torch.ones(2), "w": torch.ones(2)} for part in ("model", "optimizer")}
+    tensors[broken]["w"][1] = value
+    with pytest.raises(TrainingFailed, match=f"w of the {broken} .*20 samples.*learning_rate"):
+        commit(
+            run,
+            generation,
+            Position(samples_seen=20, steps=2),
+            **tensors,
+            lines=[{"loss": 1.0}],
+            keep=2,
+        )
+    assert latest_position(run) == good
+    assert [name for name in run.store.child("checkpoints").names() if "20" in name] == []
+    assert begin_generation(run).position == good

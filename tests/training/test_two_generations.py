@@ -1,0 +1,231 @@
+"""Two generations of workers over one run, one stopped at each of its writes while the other goes on; and one that dies there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+
+from dfn_ray.errors import RunTakenOver
+from dfn_ray.pool import listing_table
+from dfn_ray.run import Run, open_run, start_run
+from dfn_ray.training.checkpoint import commit, read_tensors, remove_old
+from dfn_ray.training.position import (
+    Position,
+    begin_generation,
+    check_generation,
+    latest_position,
+    log_lines,
+    tell_reached,
+)
+from dfn_ray.training.seen import Seen
+from tests.run.below_ray import WRITES, at_writes
+
+BASE, FIRST, SECOND, LAST = 0, 1, 2, 3
+"""Which workers wrote a tensor."""
+
+
+STOPS = (*WRITES, "names")
+"""Where workers are stopped: also at the listing by which they know what to remove."""
+
+
+def start(folder: Path) -> Run:
+    return start_run(
+        str(folder), kind="train", recipe={}, fingerprint={}, listing=listing_table([])
+    )
+
+
+@pytest.fixture(autouse=True)
+def unsynced(monkeypatch):
+    """What a power cut would undo is not looked at here, and thousands of writes need not wait for the disk."""
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+
+
+def train(run: Run, workers: int, keep: int, *, checkpoints: int = 1, every: int = 10) -> None:
+    """What workers write: a step each 5 samples, checkpoints, and tensors that say who wrote them and when."""
+    generation = begin_generation(run)
+    remove_old(run, generation, keep)
+    for number in range(1, checkpoints + 1):
+        samples = generation.position.samples_seen + every * number
+        tell_reached(run, generation, samples - 5)
+        commit(
+            run,
+            generation,
+            Position(samples_seen=samples, steps=samples // 5, seen=Seen(1, {1: ((0, samples),)})),
+            model={"w": torch.tensor([workers, samples])},
+            optimizer={"w/exp_avg": torch.tensor([workers, samples])},
+            lines=[{"step": (samples - every + past) // 5} for past in range(5, every + 1, 5)],
+            keep=keep,
+        )
+    check_generation(run, generation)
+
+
+def train_first(run: Run, keep: int) -> None:
+    """Checkpoints far apart, so that what is written late lies behind those of workers that came later."""
+    train(run, FIRST, keep, checkpoints=3, every=30)
+
+
+def writers_of(run: Run, position: Position) -> set[int]:
+    """Who wrote the tensors of a checkpoint, which are whole and of its own samples."""
+    writers = set()
+    for part, name in (("model", "w"), ("optimizer", "w/exp_avg")):
+        workers, samples = read_tensors(run, position, part)[name].tolist()
+        assert samples == position.samples_seen
+        writers.add(workers)
+    return writers
+
+
+def check_log(run: Run) -> None:
+    until = latest_position(run).samples_seen
+    assert [line["step"] for line in log_lines(run)] == list(range(1, until // 5 + 1))
+
+
+def check_nothing_is_left_over(folder: Path, keep: int) -> None:
+    """One commit later only the latest checkpoints are there, each with its marker."""
+    run = start(folder)
+    before = latest_position(run).samples_seen
+    train(run, LAST, keep)
+    position = latest_position(run)
+    assert position.samples_seen == before + 10
+    assert writers_of(run, position) == {LAST}
+    check_log(run)
+    names = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    folders = [name for name in names if "." not in name]
+    assert len(folders) == keep
+    assert names == sorted([*folders, *(f"{name}.json" for name in folders)])
+
+
+def begun(folder: Path, keep: int) -> Run:
+    """A run with two checkpoints, held by a new driver."""
+    train(start(folder), BASE, keep, checkpoints=2)
+    return start(folder)
+
+
+def writes_of(folder: Path, keep: int) -> list[str]:
+    run = begun(folder, keep)
+    with at_writes(lambda number, when: None, STOPS) as made:
+        train_first(run, keep)
+    return made
+
+
+def train_interleaved(
+    run: Run, folder: Path, number: int, when: str, *, keep: int, other_driver: bool
+) -> bool:
+    """Both, the second at one write of the first; True when the first was stopped."""
+
+    def meet(now: int, at: str) -> None:
+        if (now, at) == (number, when) and not met:
+            met.append(True)
+            train(start(folder) if other_driver else run, SECOND, keep)
+
+    met: list[bool] = []
+    stopped = False
+    with at_writes(meet, STOPS):
+        try:
+            train_first(run, keep)
+        except RunTakenOver:
+            stopped = True
+    assert met
+    return stopped
+
+
+@pytest.mark.parametrize("other_driver", [False, True])
+@pytest.mark.parametrize("keep", [1, 2])
+def test_workers_that_were_replaced_change_nothing_whenever_they_were_stopped(
+    tmp_path, keep, other_driver
+):
+    writes = writes_of(tmp_path / "calm", keep)
+    folder = tmp_path / "run"
+    for number, when in product(range(len(writes)), ("before", "after")):
+        run = begun(folder, keep)
+        try:
+            stopped = train_interleaved(
+                run, folder, number, when, keep=keep, other_driver=other_driver
+            )
+            # Of one driver, those that were stopped before they had begun are the later ones.
+            assert stopped is (other_driver or (number, when) != (0, "before"))
+            now = open_run(str(folder))
+            position = latest_position(now)
+            assert writers_of(now, position) == {SECOND if stopped else FIRST}
+            check_log(now)
+            check_nothing_is_left_over(folder, keep)
+        except Exception as error:
+            error.add_note(f"stopped {when} write {number}, {writes[number]}")
+            raise
+        shutil.rmtree(folder)
+
+
+def die_at(number: int, when: str, now: int, at: str) -> None:
+    if (now, at) == (number, when):
+        os._exit(9)
+
+
+@pytest.mark.parametrize("other_driver", [False, True])
+@pytest.mark.parametrize("keep", [1, 2])
+def test_after_a_crash_at_any_write_the_next_workers_go_on_from_a_whole_checkpoint(
+    tmp_path, keep, other_driver
+):
+    writes = writes_of(tmp_path / "calm", keep)
+    folder = tmp_path / "run"
+    for number, when in product(range(len(writes)), ("before", "after")):
+        run = begun(folder, keep)
+        child = os.fork()
+        if not child:
+            with at_writes(partial(die_at, number, when), STOPS):
+                train_first(run, keep)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+        try:
+            now = start(folder) if other_driver else run
+            position = latest_position(now)
+            assert writers_of(now, position) == {BASE if position.samples_seen == 20 else FIRST}
+            train(now, SECOND, keep)
+            assert latest_position(now).samples_seen == position.samples_seen + 10
+            check_log(now)
+            check_nothing_is_left_over(folder, keep)
+        except Exception as error:
+            error.add_note(f"died {when} write {number}, {writes[number]}")
+            raise
+        shutil.rmtree(folder)
+
+
+def test_two_starts_of_one_driver_at_a_time_are_two_generations(tmp_path):
+    run, other = start(tmp_path / "run"), []
+
+    def meet(number: int, when: str) -> None:
+        if not other:
+            other.append(None)
+            other[0] = begin_generation(run)
+
+    with at_writes(meet):
+        mine = begin_generation(run)
+    assert (other[0].number, mine.number) == (1, 2)
+    check_generation(run, mine)
+    with pytest.raises(RunTakenOver):
+        check_generation(run, other[0])
+
+
+def test_workers_that_find_nothing_left_to_do_remove_what_a_crash_left(tmp_path):
+    folder = tmp_path / "run"
+    run = begun(folder, 1)
+    leftover = folder / "checkpoints" / "samples-000000000015-000001-0001"
+    leftover.mkdir()
+    (leftover / "model.safetensors").write_bytes(b"half")
+    train(run, FIRST, 1, checkpoints=0)
+    assert not leftover.exists()
+    assert writers_of(run, latest_position(run)) == {BASE}
+
+
+def test_the_writes_of_workers_are_those_of_every_step(tmp_path):
+    made = "\n".join(writes_of(tmp_path / "calm", 1))
+    for step in (
+        "create generations/000002-0002.json", "create generations/000002-0002.start.json", ".reached.json",
+        "/model.safetensors", "/optimizer.safetensors", "write log/", "write checkpoints/samples-000000000050-000002-0002.json",
+        "delete checkpoints/samples-000000000020-000001-0001.json", "delete_folder checkpoints/samples-000000000020-000001-0001",
+    ):  # fmt: skip
+        assert step in made, step
