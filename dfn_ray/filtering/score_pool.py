@@ -25,12 +25,13 @@ from dfn_ray.filtering.preflight import refuse_other_scoring
 from dfn_ray.filtering.scorer import ScorerActor, plan_inputs
 from dfn_ray.filtering.spending import Meter
 from dfn_ray.filtering.stream import Committed
-from dfn_ray.filtering.unread import closing_cell, killers, stop_for, wait_before
+from dfn_ray.filtering.unread import closing_cell, stop_for, wait_before
 from dfn_ray.flow.capacity import lack, scoring_needed, telling_lacks
 from dfn_ray.flow.cells import Unread
 from dfn_ray.flow.datasets import Work, connect, share
 from dfn_ray.flow.error_limits import ErrorLimits
 from dfn_ray.flow.fingerprint import with_threads
+from dfn_ray.flow.killers import killers
 from dfn_ray.flow.metrics import PoolMetrics, run_label
 from dfn_ray.flow.prepare import prepare
 from dfn_ray.flow.ray_address import check_ray_reachable
@@ -304,10 +305,11 @@ def _judge_budget(job: ScoringJob) -> None:
 
 def _give_up_killers(job: ScoringJob, work: Sequence[Work], bounds: Bounds) -> None:
     """Close the shards whose mere reading kills the process, so that they cost themselves and no more."""
-    suspects = [item for item in work if item.shard.uri not in job.unread]
-    for item, detail in killers(suspects, job.recipe.pool, job.recipe.decode):
-        if _close(job, item.shard.uri, ShardFault.CRASHES_READER, detail, bounds):
-            job.progress.say(f"{item.shard.uri}: given up, {detail}")
+    left = {item.shard.uri: (item, job.recipe.pool) for item in work}
+    suspects = {uri: item for uri, item in left.items() if uri not in job.unread}
+    for uri, killer in killers(suspects, job.recipe.decode):
+        if _close(job, uri, ShardFault.CRASHES_READER, killer.detail, bounds):
+            job.progress.say(f"{uri}: given up, {killer.detail}")
 
 
 def _give_up_unreachable(job: ScoringJob, work: Sequence[Work], bounds: Bounds) -> None:

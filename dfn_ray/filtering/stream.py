@@ -11,11 +11,10 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import ray
 from ray.data import Dataset
 
 from dfn_ray.config import Decode, Execution, Pool, Scorers
-from dfn_ray.errors import RunTakenOver, StorageError
+from dfn_ray.errors import RunTakenOver
 from dfn_ray.filtering.commit import TAKEN_OVER, UNREAD, Committer
 from dfn_ray.flow.bundles import decode_bundle
 from dfn_ray.flow.cells import Stage, Unread
@@ -23,7 +22,6 @@ from dfn_ray.flow.datasets import (
     TASK_RETRIES,
     Work,
     configure,
-    own_errors,
     read_pool,
     retry_arguments,
     rows_of,
@@ -32,8 +30,6 @@ from dfn_ray.flow.datasets import (
 from dfn_ray.flow.metrics import PoolMetrics
 from dfn_ray.flow.pools import Starts, pool_arguments
 from dfn_ray.pool import Shard
-from dfn_ray.pool.chunking import Wanted
-from dfn_ray.pool.examination import Verdict, examine
 from dfn_ray.run import Ledger
 from dfn_ray.schema import Chunk
 from dfn_ray.telemetry import Progress
@@ -141,20 +137,6 @@ def keep_stream(
             .map_batches(committer, **_committing(committer, execution, decode))
         )
     return _committed(parts)
-
-
-def examined(work: Work, pool: Pool, decode: Decode) -> Verdict:
-    """What becomes of reading what is left of a shard, in a fresh process on a node that reads."""
-
-    @ray.remote(max_retries=TASK_RETRIES)
-    def read_again() -> Verdict:
-        return examine(work.shard, pool, Wanted(skip=work.skip))
-
-    try:
-        with own_errors():
-            return ray.get(read_again.options(**decode_bundle(decode).reserved()).remote())
-    except StorageError as error:
-        return Verdict(error=type(error).__name__, message=str(error), own=True)
 
 
 def _committing(committer: Committer, execution: Execution, decode: Decode) -> dict[str, Any]:

@@ -1,51 +1,26 @@
-"""Shards that were not read to their end: waited for, examined, given up where that is allowed, else named."""
+"""Shards that were not read to their end: waited for, given up where that is allowed, else named."""
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import NoReturn
 
 import pyarrow as pa
 
-from dfn_ray.config import Decode, Pool
 from dfn_ray.errors import ShardChangedError, StorageError
-from dfn_ray.filtering import stream
 from dfn_ray.flow.cells import Cell, Unread
-from dfn_ray.flow.datasets import Work
 from dfn_ray.run import Ledger, naming
 from dfn_ray.schema import SAMPLE_SCHEMA, Chunk, ShardFault
 
 FIRST_PAUSE_S, PAUSE_GROWTH, LONGEST_PAUSE_S = 2.0, 5.0, 60.0
 """Before an attempt at shards that a store did not give: 2 s, 10 s, then 50 s and 60 s. Each request has been retried
 already; what is left are faults that last, for all shards alike as a rule."""
-MAX_SUSPECTS = 64
-"""Shards examined one by one for killing their reader; more than these is not the shards' doing."""
-KILLS = 3
-"""Times out of as many that reading a shard must kill the process that does it."""
 
 
 def wait_before(attempt: int) -> None:
     """Wait before the attempt of that number (2, 3, ...) at shards that could not be reached."""
     time.sleep(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * PAUSE_GROWTH ** (attempt - 2)))
-
-
-def killers(work: Sequence[Work], pool: Pool, decode: Decode) -> Iterator[tuple[Work, str]]:
-    """The shards whose mere reading kills a process each time, and by what; none where too many are suspected.
-
-    SIGKILL and SIGTERM come from outside, when memory runs out for instance, and say nothing about a shard.
-    """
-    if len(work) > MAX_SUSPECTS:
-        return
-    for item in work:
-        verdicts = (stream.examined(item, pool, decode) for _ in range(KILLS))
-        deadly = (
-            v.signal not in (0, signal.SIGKILL, signal.SIGTERM) and v.signal for v in verdicts
-        )
-        by = 0
-        if all(by := number for number in deadly):
-            yield item, f"reading on from here kills the process (signal {by})"
 
 
 def closing_cell(

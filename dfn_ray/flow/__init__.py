@@ -1,6 +1,7 @@
 """The pool as a stream of cells on Ray Data, for filtering, training and evaluation alike.
 
     datasets.py     read a pool as a Ray Dataset of cells; run a function on items in tasks
+    killers.py      shards whose mere reading kills the process
     cells.py        a chunk as one row, which Ray cannot split
     prepare.py      rules.py, decoding, tokens: from samples to the networks' inputs, in CPU tasks
     statuses.py     marking and counting samples

@@ -29,7 +29,7 @@ class Verdict:
     """What became of reading a shard to its end."""
 
     row: int = 0
-    """Row that would have come next where reading failed."""
+    """Row that would have come next where reading failed, or killed the process."""
     error: str = ""
     """Qualified name of the exception that reading raised; empty if none."""
     message: str = ""
@@ -77,15 +77,21 @@ def examine(shard: Shard, pool: Pool, wanted: Wanted) -> Verdict:
             f"{shard.uri}: reading it again did not end in {TIMEOUT_S:,.0f} s"
         ) from error
     if done.returncode < 0:
-        return Verdict(signal=-done.returncode)
+        return Verdict(row=_row_reached(done.stdout), signal=-done.returncode)
     if done.returncode:
         why = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
         raise StorageError(f"{shard.uri}: reading it again in a fresh process failed: {why}")
     return Verdict(**json.loads(done.stdout.splitlines()[-1]))
 
 
+def _row_reached(output: bytes) -> int:
+    """The last row of the lines that `_read` wrote whole before the process died."""
+    whole = output.rpartition(b"\n")[0]
+    return max((int(line) for line in whole.split(b"\n") if line.isdigit()), default=0)
+
+
 def main() -> None:
-    """Read the shard that standard input describes, and write the verdict to standard output."""
+    """Read the shard that standard input describes, and write the rows reached and the verdict to standard output."""
     job: dict[str, Any] = json.load(sys.stdin)
     fault = job["shard"]["fault"]
     shard = Shard(**job["shard"] | {"fault": ShardFault(fault) if fault else None})
@@ -103,6 +109,8 @@ def _read(shard: Shard, pool: Pool, wanted: Wanted) -> Verdict:
             if group.first_row not in wanted.skip:
                 group.take_table(shard, pool, wanted)
             row = after
+            sys.stdout.write(f"{row}\n")
+            sys.stdout.flush()  # what is in a buffer dies with the process
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001  recorded in the verdict, whatever it is

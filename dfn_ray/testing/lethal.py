@@ -23,8 +23,7 @@ STALLER = b"\xff\xd8\xff dfn_ray stalls"
 
 
 READER_KILLER = "kills-its-reader"
-"""Opening a local file with this in its name is a segmentation fault."""
-
+"""Opening a local file with this in its name is a segmentation fault, and so is parsing JSON that holds it."""
 
 SURPRISE = "dfn_ray surprises its reader"
 """Parsing JSON that holds this raises an OverflowError, which no reader expects of JSON."""
@@ -44,7 +43,10 @@ def arm_process() -> None:
     plain_loads = json.loads
 
     def armed_loads(text: Any, *arguments: Any, **options: Any) -> Any:
-        if SURPRISE in (text if isinstance(text, str) else bytes(text).decode(errors="replace")):
+        words = text if isinstance(text, str) else bytes(text).decode(errors="replace")
+        if f'"{READER_KILLER}"' in words:
+            ctypes.string_at(0)
+        if SURPRISE in words:
             raise OverflowError("a surprise\nwith a second line")
         return plain_loads(text, *arguments, **options)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from dfn_ray.config import Source
 from dfn_ray.errors import InputError
+from dfn_ray.flow.killers import Killer
 from dfn_ray.pool import Shard, iter_chunks
 from dfn_ray.schema import Chunk, ShardFault
 from dfn_ray.training.read_counts import SourceCounts, shard_counts
@@ -73,11 +74,18 @@ class ChunkIndex:
         )
 
 
-def index_shard(source: Source, number: int, shard: Shard, place: int) -> pa.Table:
-    """The chunks of a shard with usable samples and, last, what was read of it: a table with `INDEX_SCHEMA`."""
+def index_shard(
+    source: Source, number: int, shard: Shard, place: int, killer: Killer | None = None
+) -> pa.Table:
+    """The chunks of a shard with usable samples and, last, what was read of it: a table with `INDEX_SCHEMA`.
+
+    A shard that is a killer is read up to where it kills and has that as its fault.
+    """
     rows: list[tuple[int | str | None, ...]] = []
     counts, notes, fault = Counter[str](), Counter[str](), {}
-    for chunk, samples in iter_chunks(shard, source.pool):
+    if killer is not None:
+        fault = {"fault": ShardFault.CRASHES_READER.value, "detail": killer.detail}
+    for chunk, samples in _chunks(shard, source, killer):
         copies = copies_of(samples, source)
         if taken := int(copies.sum()):
             rows.append((number, place, chunk.first_row, chunk.rows, chunk.at, taken, None))
@@ -90,6 +98,18 @@ def index_shard(source: Source, number: int, shard: Shard, place: int) -> pa.Tab
     return pa.Table.from_pylist(
         [dict(zip(INDEX_SCHEMA.names, row, strict=True)) for row in rows], INDEX_SCHEMA
     )
+
+
+def _chunks(
+    shard: Shard, source: Source, killer: Killer | None
+) -> Iterator[tuple[Chunk, pa.Table]]:
+    """The chunks of a shard, of a killer those in front of where it kills."""
+    if killer is not None and killer.row == 0:
+        return
+    for chunk, samples in iter_chunks(shard, source.pool):
+        yield chunk, samples
+        if killer is not None and chunk.first_row + chunk.rows >= killer.row:
+            return
 
 
 def indexed_shards(table: pa.Table) -> set[tuple[int, int]]:

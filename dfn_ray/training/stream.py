@@ -6,7 +6,7 @@ workers in order, so that one seed and one number of workers give one sequence o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,8 @@ from ray.train import DataConfig
 
 from dfn_ray.config import Source, TrainRecipe
 from dfn_ray.errors import StorageAccessError, StorageError, last_line
-from dfn_ray.flow.datasets import configure, read_items, tables_of
+from dfn_ray.flow.datasets import Work, configure, read_items, tables_of
+from dfn_ray.flow.killers import Killer, killers
 from dfn_ray.pool import Shard
 from dfn_ray.training.index import INDEX_SCHEMA, index_shard, indexed_shards
 from dfn_ray.training.samples import GroupInputs
@@ -37,6 +38,8 @@ INDEX_ATTEMPTS = 3
 ERRORED_BLOCKS = 64
 """Index tasks that may fail in an attempt before Ray stops it."""
 Batch = dict[str, "torch.Tensor"]
+Item = tuple[Source, int, Shard, int, Killer | None]
+"""A shard to index: arguments of `index_shard`."""
 
 
 @dataclass(frozen=True)
@@ -83,16 +86,19 @@ def index_sources(
 ) -> pa.Table:
     """The chunks of all sources, in any order: columns of `INDEX_SCHEMA`.
 
-    Shards whose tasks failed, by storage or a node that is gone, are walked again, `INDEX_ATTEMPTS` times in all.
+    Shards whose tasks failed, by storage or a node that is gone, are walked again, `INDEX_ATTEMPTS` times in all. Those
+    that kill their reader each time have this as their fault, as in filtering.
     """
-    todo = {
-        (number, place): (source, number, shard, place)
+    todo: dict[tuple[int, int], Item] = {
+        (number, place): (source, number, shard, place, None)
         for number, source in enumerate(recipe.sources)
         for place, shard in enumerate(shards[number])
     }
     tables = [INDEX_SCHEMA.empty_table()]
     for attempt in range(1, INDEX_ATTEMPTS + 1):
         last = attempt == INDEX_ATTEMPTS
+        if last:
+            todo |= _killers(todo, recipe, say)
         _configure(recipe, errored_blocks=0 if last else ERRORED_BLOCKS)
         try:
             for table in tables_of(read_items(list(todo.values()), _index, recipe.decode)):
@@ -110,7 +116,20 @@ def index_sources(
     return pa.concat_tables(tables)
 
 
-def _index(item: tuple[Source, int, Shard, int]) -> Iterable[pa.Table]:
+def _killers(
+    todo: Mapping[tuple[int, int], Item], recipe: TrainRecipe, say: Callable[[str], None]
+) -> dict[tuple[int, int], Item]:
+    """Those of the shards whose reading kills a process, as items that say so."""
+    suspects = {key: (Work(item[2]), item[0].pool) for key, item in todo.items()}
+    found: dict[tuple[int, int], Item] = {}
+    for key, killer in killers(suspects, recipe.decode):
+        source, number, shard, place, _ = todo[key]
+        found[key] = (source, number, shard, place, killer)
+        say(f"{shard.uri}: given up, {killer.detail}")
+    return found
+
+
+def _index(item: Item) -> Iterable[pa.Table]:
     yield index_shard(*item)
 
 

@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ from PIL import Image
 from dfn_ray.config import Pool
 from dfn_ray.errors import InputError, ShardChangedError, StorageError
 from dfn_ray.pool import Shard, iter_chunks, list_shards, read_chunk, read_rows
+from dfn_ray.pool.chunking import Wanted
+from dfn_ray.pool.examination import examine
 from dfn_ray.pool.reading import sniffed
 from dfn_ray.schema import ShardFault
 from dfn_ray.storage import stat
@@ -112,6 +115,18 @@ def test_the_bugs_reach_processes_that_start_and_leave_no_files_behind(tmp_path)
     )
     assert "OverflowError: a surprise" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shard_that_kills_its_reader_is_examined_up_to_the_chunk_that_kills(surprised, on_disk):
+    tar = TarBuilder()
+    for number in range(12):
+        what = lethal.READER_KILLER if number == 8 else "plain"
+        tar.sample(f"{number:03d}", image=b"image", caption="c", metadata={"what": what})
+    shard = on_disk(tar.getvalue())
+    verdict = examine(shard, pool_of(shard), Wanted())
+    assert (verdict.signal, verdict.row, verdict.error) == (signal.SIGSEGV, 6, "")
+    skipped = examine(shard, pool_of(shard), Wanted(skip=frozenset({0, 6})))
+    assert (skipped.signal, skipped.row, skipped.error) == (0, 12, "")
 
 
 @pytest.mark.parametrize("squeeze", [bytes, gzip.compress], ids=["tar", "tar.gz"])

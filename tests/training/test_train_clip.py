@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -26,7 +27,8 @@ from dfn_ray.errors import (
 )
 from dfn_ray.pool import list_shards
 from dfn_ray.run import open_run
-from dfn_ray.testing.pools import TarBuilder, photo, uid_of
+from dfn_ray.testing.lethal import READER_KILLER
+from dfn_ray.testing.pools import TarBuilder, photo, uid_of, write_pool
 from dfn_ray.testing.waiting import until
 from dfn_ray.training import fit as module
 from dfn_ray.training import stream as stream_module
@@ -368,7 +370,7 @@ def test_a_store_that_fails_for_a_while_costs_no_shard_and_one_that_goes_on_fail
         def index(item):
             from dfn_ray.training.index import index_shard
 
-            _, _, shard, place = item
+            _, _, shard, place, _ = item
             notes = list(folder.glob(f"{place}-*"))
             if place % 2 and len(notes) < times:
                 (folder / f"{place}-{len(notes)}").touch()
@@ -388,3 +390,28 @@ def test_a_store_that_fails_for_a_while_costs_no_shard_and_one_that_goes_on_fail
     monkeypatch.setattr(stream_module, "_index", failing_reader(100))
     with pytest.raises(StorageError, match=r"cannot read it: 503$"):
         stream_module.index_sources(recipe, shards, said.append)
+
+
+@pytest.mark.slow
+def test_shards_that_kill_their_reader_are_faults_of_the_index_and_cost_nothing_else(
+    local_ray, train_recipe, tmp_path, capsys
+):
+    folder = write_pool(tmp_path / "pool", shards=3, samples=20)
+    (folder / "00001.tar").rename(folder / f"00001-{READER_KILLER}.tar")
+    tar = TarBuilder()
+    for n in range(20):
+        what = READER_KILLER if n == 11 else "plain"
+        tar.sample(f"{n:03d}", image=photo(n), caption=f"number {n}", metadata={"what": what})
+    (folder / "00003.tar").write_bytes(tar.getvalue())
+    sources = [{"pool": {"uri": str(folder), "chunk_rows": 4}}]
+    with pytest.raises(ErrorBudgetExceeded, match=r"2 of 4 shards are bad.*crashes_reader"):
+        train(train_recipe("samples_seen=64", sources=sources, run="strict"))
+    assert "00003.tar: given up, reading on from here kills the process" in capsys.readouterr().err
+    result = train(train_recipe("samples_seen=64", "max_bad_shard_fraction=0.5", sources=sources))
+    (source,) = result["sources"]
+    assert (source["shards"], source["bad_shards"]) == (4, 2)
+    what = "crashes_reader: reading on from here kills the process (signal 11)"
+    named = {Path(uri).name: fault for uri, fault in source["faults"].items()}
+    assert named == {f"00001-{READER_KILLER}.tar": what, "00003.tar": what}
+    # Two whole shards, and of the last one the two chunks in front of the sample that kills.
+    assert (source["samples"], source["usable"]) == (48, 48)
