@@ -226,7 +226,7 @@ def test_a_store_that_takes_no_notice_of_conditions_is_known_and_said(rclone):
     rclone.write("x", b"content")
     assert not rclone.honours_conditions("x")
     assert rclone.read("x") == b"content"
-    run = start(rclone.uri)
+    run = start(rclone.uri_of("run"))
     assert any("takes no notice of conditional writes" in note for note in run.notes())
 
 
