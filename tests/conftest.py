@@ -108,6 +108,27 @@ def fresh_s3():
 
 
 @pytest.fixture(scope="session")
+def _conditional_s3():
+    """An S3 server that honours IfNoneMatch and IfMatch, behind a fault proxy of its own."""
+    from dfn_ray.testing.faults import fault_proxy
+    from dfn_ray.testing.s3 import serve_conditional_s3
+
+    with serve_conditional_s3(["runs"]) as server, fault_proxy(server.endpoint) as proxy:
+        yield replace(server, endpoint=proxy.endpoint), proxy
+
+
+@pytest.fixture
+def conditional_s3(_conditional_s3, fresh_s3, monkeypatch):
+    """Lets a test find that server, and not the other one, at s3://; gives the proxy before it."""
+    server, proxy = _conditional_s3
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    proxy.reset()
+    yield proxy
+    proxy.reset()
+
+
+@pytest.fixture(scope="session")
 def local_ray(s3):
     """A Ray on this machine with logical CPUs and GPUs; starting one costs about 8 s."""
     import ray

@@ -23,6 +23,9 @@ _LOCK = ".replacing"
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 """What file systems without hard links answer."""
 
+_NO_VERSION = "0" * 32
+"""An ETag that no content has."""
+
 
 @dataclass(frozen=True)
 class File:
@@ -154,10 +157,15 @@ class Store:
         return done or self._content(name) == data
 
     def honours_conditions(self, name: str) -> bool:
-        """True if the store refuses to create the file `name`, which is there, once more with the same content."""
+        """True if the store refuses to create the file `name`, which is there, and on S3 to replace another version of it.
+
+        Both are tried with the content that it has.
+        """
         data = self.read(name)
         with storage_errors(self.uri_of(name), "create"):
-            return not self._created(name, data)
+            if self._created(name, data):
+                return False
+            return not self._has_versions or not self._put_over(name, data, _NO_VERSION)
 
     def _created(self, name: str, data: bytes) -> bool:
         """False when the file is there already."""
@@ -177,7 +185,19 @@ class Store:
             version = version_in(self._fs.info(self._path(name)))
             if self._fs.cat_file(self._path(name)) != before:
                 return False
-            match = {"IfMatch": f'"{version}"'} if version and self.uri.startswith("s3") else {}
+        except FileNotFoundError:
+            return False
+        return self._put_over(name, data, version)
+
+    @property
+    def _has_versions(self) -> bool:
+        """True where a write can be made to depend on the version that it replaces."""
+        return self.uri.startswith("s3")
+
+    def _put_over(self, name: str, data: bytes, version: str | None) -> bool:
+        """False when the file is not of this version; elsewhere than on S3 nobody looks."""
+        match = {"IfMatch": f'"{version}"'} if version and self._has_versions else {}
+        try:
             self._fs.pipe_file(self._path(name), data, **match)
         except (ConditionFailedError, FileNotFoundError):
             return False

