@@ -134,8 +134,13 @@ def train_interleaved(
     return stopped
 
 
-@pytest.mark.parametrize("other_driver", [False, True])
-@pytest.mark.parametrize("keep", [1, 2])
+CASES = [
+    (1, True),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in ((1, False), (2, False), (2, True))),
+]
+
+
+@pytest.mark.parametrize(("keep", "other_driver"), CASES)
 def test_workers_that_were_replaced_change_nothing_whenever_they_were_stopped(
     tmp_path, keep, other_driver
 ):
@@ -165,8 +170,7 @@ def die_at(number: int, when: str, now: int, at: str) -> None:
         os._exit(9)
 
 
-@pytest.mark.parametrize("other_driver", [False, True])
-@pytest.mark.parametrize("keep", [1, 2])
+@pytest.mark.parametrize(("keep", "other_driver"), CASES)
 def test_after_a_crash_at_any_write_the_next_workers_go_on_from_a_whole_checkpoint(
     tmp_path, keep, other_driver
 ):
