@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
+
+import numpy as np
 
 from dfn_ray.config import Decode, Recipe, Select, stored_pool
 from dfn_ray.errors import InputError
@@ -20,8 +22,14 @@ from dfn_ray.filtering.scores import RunScores, ScoredPart
 from dfn_ray.filtering.select_run import Selected, State, select_run
 from dfn_ray.filtering.selection import Selection
 from dfn_ray.filtering.settle import Settler, missing_shard
-from dfn_ray.filtering.uid_list import merge_spilled, spill_sorted
+from dfn_ray.filtering.uid_list import (
+    SPILL,
+    merge_spilled,
+    spill_sorted,
+    write_uid_list,
+)
 from dfn_ray.flow.datasets import connect, each
+from dfn_ray.flow.slices import LEAST_ITEMS
 from dfn_ray.pool import listed_shards
 from dfn_ray.run import (
     BORDERLINE,
@@ -206,7 +214,11 @@ def _read_back(
 
 def _spill(run: Run, selection: Selection, parts: Iterable[ScoredPart]) -> list[str]:
     """The uids that a selection keeps of some parts, in sorted files beside the run."""
-    return spill_sorted(run, (rows["uid"][selection.keeps(rows)] for rows in parts))
+    return spill_sorted(run, _kept_uids(selection, parts))
+
+
+def _kept_uids(selection: Selection, parts: Iterable[ScoredPart]) -> Iterator[np.ndarray]:
+    return (rows["uid"][selection.keeps(rows)] for rows in parts)
 
 
 def _remove_all_but(run: Run, files: set[str]) -> None:
@@ -216,16 +228,19 @@ def _remove_all_but(run: Run, files: set[str]) -> None:
             if f"{stem}.parquet" not in kept:
                 run.delete(f"{folder}/{stem}.parquet")
         run.store.remove_leftovers(folder)
+    run.delete_folder(SPILL)
 
 
 def _write_selection(
     run: Run, folder: str, scores: RunScores, selected: Selected, state: State
 ) -> dict[str, Any]:
     """Write the uid list of a selection and, but for the run's own, the selection behind it."""
-    files = [
-        file for some in scores.over(partial(_spill, run, selected.selection)) for file in some
-    ]
-    repeated = merge_spilled(run, f"{folder}{UID_LIST}", files, selected.selection.k)
+    name, selection = f"{folder}{UID_LIST}", selected.selection
+    if len(scores.names) < LEAST_ITEMS:
+        repeated = write_uid_list(run, name, _kept_uids(selection, scores()), selection.k)
+    else:
+        spilled = [file for some in scores.over(partial(_spill, run, selection)) for file in some]
+        repeated = merge_spilled(run, name, spilled, selection.k)
     value = selected.to_json(scores.run) | {"repeated_uids": repeated, "state": state}
     if folder:
         run.write_json(f"{folder}{SELECTION}", value)
