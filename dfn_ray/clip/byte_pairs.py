@@ -64,6 +64,11 @@ class BytePairTokenizer:
         self._seeded: dict[str, tuple[int, ...]] = {token: (self._ids[token],) for token in special}
         self._cache = dict(self._seeded)
 
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens: ids are below it."""
+        return len(self._ids)
+
     def __call__(self, captions: Sequence[str]) -> np.ndarray:
         """The tokens of each caption, int32 (N, context_length): cut to the context, the end token last, or padded by 0."""
         tokens_NL = np.zeros((len(captions), self._context_length), np.int32)

@@ -81,8 +81,20 @@ def resolve(model_cfg: dict[str, Any], source: str | None) -> TokenizerSpec:
         mode=text_cfg.get("tokenizer_mode") if source else None,
         files=_fetch(source, kwargs) if source else (),
     )
-    build(spec)
+    tokenize = build(spec)
+    if isinstance(tokenize, BytePairTokenizer):
+        _require_rows(text_cfg, tokenize)
     return spec
+
+
+def _require_rows(text_cfg: Mapping[str, Any], tokenizer: BytePairTokenizer) -> None:
+    """Raise InputError where the network has no embedding for some of the tokens."""
+    rows = text_cfg.get("vocab_size", tokenizer.vocab_size)
+    if rows < tokenizer.vocab_size:
+        raise InputError(
+            f"text_cfg.vocab_size: {rows:,} embeddings, but CLIP's tokenizer has {tokenizer.vocab_size:,} tokens; "
+            "name the network's own tokenizer (text_cfg.hf_tokenizer_name), or correct the config"
+        )
 
 
 def _require_known(kwargs: Mapping[str, Any]) -> None:

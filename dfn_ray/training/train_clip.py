@@ -129,6 +129,10 @@ def _fingerprint(recipe: TrainRecipe, network: FrozenNetwork) -> dict[str, Any]:
         del values["feed"][free]
     for free in ("cpus", "labels", "resources"):
         del values["decode"][free]
+    for source, stored in zip(recipe.sources, values["sources"], strict=True):
+        del stored["pool"]["give_up_unreachable"]
+        if source.uid_list is not None:
+            stored["uid_list"] = open_uid_list(source.uid_list).sha256
     pools = [source.pool for source in recipe.sources]
     return {
         "training": values,

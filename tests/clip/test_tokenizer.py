@@ -157,3 +157,13 @@ def test_what_prepares_samples_imports_neither_torch_nor_open_clip():
 def test_options_that_the_tokenizer_does_not_have_are_refused(options, says):
     with pytest.raises(InputError, match=says):
         resolve({"text_cfg": {"tokenizer_kwargs": options}}, None)
+
+
+@pytest.mark.parametrize(("rows", "is_enough"), [(49407, False), (49408, True), (50000, True)])
+def test_a_network_must_have_an_embedding_for_every_token(rows, is_enough):
+    config = {"text_cfg": {"context_length": 77, "vocab_size": rows}}
+    if is_enough:
+        assert resolve(config, None).context_length == 77
+        return
+    with pytest.raises(InputError, match="49,407 embeddings, but CLIP's tokenizer has 49,408"):
+        resolve(config, None)
