@@ -11,8 +11,9 @@ import hashlib
 import os
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,9 @@ from dfn_ray.uids import UID_DTYPE, first_unsorted, uid_records
 
 SLICE = 1 << 22
 """Uids looked at or copied at a time: 64 MiB."""
+UNUSED_S = 7 * 86_400
+"""Copies of lists that nobody has opened for so long are removed when another one is made."""
+_PREFIX = "dfn_ray-uids-"
 _BIG_ENDIAN = UID_DTYPE.newbyteorder(">")
 
 
@@ -120,10 +124,13 @@ def _copied(uri: str) -> Path:
 def _on_disk(what: str, pieces: Callable[[], Iterator[bytes]]) -> Path:
     """The file of this node that holds `pieces`, written by whichever process comes first; `what` names its content."""
     name = hashlib.sha256(f"{os.getuid()}\0{what}".encode()).hexdigest()[:32]
-    path = Path(tempfile.gettempdir()) / f"dfn_ray-uids-{name}"
+    path = Path(tempfile.gettempdir()) / f"{_PREFIX}{name}"
     try:
         with _alone(path.with_suffix(".lock")):
-            if not path.exists():
+            if path.exists():
+                os.utime(path)
+            else:
+                _remove_unused(path.parent)
                 aside = path.with_suffix(".part")
                 with open(aside, "wb") as file:
                     for piece in pieces():
@@ -135,6 +142,15 @@ def _on_disk(what: str, pieces: Callable[[], Iterator[bytes]]) -> Path:
             "room for it"
         ) from error
     return path
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove this user's copies that no process has asked for in UNUSED_S. Who has one mapped keeps what it sees."""
+    for path in folder.glob(f"{_PREFIX}*"):
+        with suppress(FileNotFoundError):  # another process removes them as well
+            status = path.stat()
+            if status.st_uid == os.getuid() and time.time() - status.st_mtime > UNUSED_S:
+                path.unlink()
 
 
 @contextmanager

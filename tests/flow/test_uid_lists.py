@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import os
 import pickle
 import subprocess
 import sys
+import time
 
 import fsspec
 import numpy as np
@@ -214,3 +216,16 @@ def test_mutated_lists_are_read_or_refused_and_nothing_else(tmp_path, data, chan
         return
     assert found.records().dtype == UID_DTYPE
     assert len(found.times(uid_strings(UIDS))) == 5
+
+
+def test_copies_that_nobody_opened_for_a_week_are_removed_when_another_is_made(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    old, used = tmp_path / "dfn_ray-uids-old", tmp_path / "dfn_ray-uids-used"
+    foreign = tmp_path / "another-file"
+    for path, age_s in ((old, 8 * 86_400), (used, 6 * 86_400), (foreign, 9 * 86_400)):
+        path.write_bytes(b"uids")
+        os.utime(path, (time.time() - age_s,) * 2)
+    module._on_disk("new", lambda: iter([b"new"]))
+    assert (old.exists(), used.exists(), foreign.exists()) == (False, True, True)
