@@ -240,15 +240,16 @@ def test_of_two_drivers_that_take_a_run_at_a_time_without_conditions_the_overwri
         second.check(rclone)
 
 
+@pytest.mark.parametrize("unnoticed", ["mode", "IfMatch"])
 def test_a_store_that_honours_one_of_the_two_conditions_is_not_taken_for_one_that_honours_both(
-    moto, monkeypatch
+    moto, monkeypatch, unnoticed
 ):
     moto.write("x", b"content")
     client = filesystem(moto.uri)
     plain = client.pipe_file
 
     def pipe_file(path, data, **options):
-        options.pop("IfMatch", None)
+        options.pop(unnoticed, None)
         return plain(path, data, **options)
 
     assert moto.honours_conditions("x")
