@@ -115,7 +115,7 @@ class RunScores:
     @property
     def shard_uris(self) -> list[str]:
         """The shards by number: as the pool listing has them, sorted by URI."""
-        return list(self.shard_index)
+        return _shards(self.run)[0]
 
     @property
     def shard_index(self) -> Mapping[str, int]:
@@ -135,14 +135,20 @@ def _find_in(
     return find(replace(scores, names=tuple(names))())
 
 
-_SHARDS: dict[tuple[str, str, str], Mapping[str, int]] = {}
-"""The shard numbers of the run that this process read last: a task that is sent a `RunScores` is not sent them with it."""
+_SHARDS: dict[tuple[str, str, str], tuple[list[str], Mapping[str, int]]] = {}
+"""The shards, and their numbers, of the run that this process read last: a task that is sent a `RunScores` is not sent
+them with it."""
 
 
 def shard_index(run: Run) -> Mapping[str, int]:
     """The number of each shard of a run: its place in the pool listing."""
+    return _shards(run)[1]
+
+
+def _shards(run: Run) -> tuple[list[str], Mapping[str, int]]:
     key = (run.uri, run.listing_name, run.description["pool"]["digest"])
     if key not in _SHARDS:
         _SHARDS.clear()
-        _SHARDS[key] = {uri: n for n, uri in enumerate(run.listing()["uri"].to_pylist())}
+        uris = run.listing()["uri"].to_pylist()
+        _SHARDS[key] = uris, {uri: number for number, uri in enumerate(uris)}
     return _SHARDS[key]

@@ -131,7 +131,7 @@ def resumable(
     if accept_versions is False and (changed := _changed_versions(run)):
         raise InputError(
             f"{run_uri}: was begun with other versions of packages that can change scores ({'; '.join(changed)}); "
-            "install those again, or set {section}accept_versions = true to go on with these, which the run records"
+            f"install those again, or set {section}accept_versions = true to go on with these, which the run records"
         )
     _judge_sizes(run, listing, accept_changed_shards)
     return run

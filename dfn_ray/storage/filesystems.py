@@ -68,6 +68,11 @@ def is_local(uri: str) -> bool:
     return _protocol(uri) in LocalFileSystem.protocol
 
 
+def is_s3(uri: str) -> bool:
+    """True for an object of S3, or of a store that speaks its protocol."""
+    return _protocol(uri) in _S3
+
+
 def _protocol(uri: str) -> str:
     """The scheme of a URI. A path from the root has none, whatever it holds: `/data/a::b` is no chain of fsspec's."""
     return "file" if uri.startswith("/") else get_protocol(uri)

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from dfn_ray.errors import InputError, MissingFileError
 from dfn_ray.storage.causes import ConditionFailedError
-from dfn_ray.storage.filesystems import filesystem, is_local, storage_errors
+from dfn_ray.storage.filesystems import filesystem, is_local, is_s3, storage_errors
 from dfn_ray.uris import normalised
 
 _TEMPORARY = ".writing-"
@@ -165,7 +165,7 @@ class Store:
         with storage_errors(self.uri_of(name), "create"):
             if self._created(name, data):
                 return False
-            return not self._has_versions or not self._put_over(name, data, _NO_VERSION)
+            return not is_s3(self.uri) or not self._put_over(name, data, _NO_VERSION)
 
     def _created(self, name: str, data: bytes) -> bool:
         """False when the file is there already."""
@@ -189,14 +189,9 @@ class Store:
             return False
         return self._put_over(name, data, version)
 
-    @property
-    def _has_versions(self) -> bool:
-        """True where a write can be made to depend on the version that it replaces."""
-        return self.uri.startswith("s3")
-
     def _put_over(self, name: str, data: bytes, version: str | None) -> bool:
         """False when the file is not of this version; elsewhere than on S3 nobody looks."""
-        match = {"IfMatch": f'"{version}"'} if version and self._has_versions else {}
+        match = {"IfMatch": f'"{version}"'} if version and is_s3(self.uri) else {}
         try:
             self._fs.pipe_file(self._path(name), data, **match)
         except (ConditionFailedError, FileNotFoundError):

@@ -26,6 +26,7 @@ from dfn_ray.run import (
     part_file,
     part_footer,
     read_part,
+    resuming,
     scan_ledger,
     scored_sizes,
     start_run,
@@ -214,6 +215,26 @@ def test_a_run_of_an_older_format_is_read_and_never_resumed(tmp_path):
     run.write_json("run.json", {**run.description, "format": 3})
     with pytest.raises(InputError, match="run format 3, this version reads 1 and 2"):
         open_run(run.store.uri)
+
+
+@pytest.mark.parametrize("section", ["execution.", ""])
+def test_a_resume_with_other_versions_waits_for_a_word_and_records_it(
+    tmp_path, monkeypatch, section
+):
+    uri = str(tmp_path / "run")
+    same = {"kind": "filter", "recipe": {}, "fingerprint": {}, "listing": LISTING}
+    monkeypatch.setattr(resuming, "versions", lambda: {"torch": "2.6.0", "numpy": "2.1.0"})
+    start_run(uri, **same, accept_versions=False)
+    monkeypatch.setattr(resuming, "versions", lambda: {"torch": "2.9.1", "numpy": "2.3.0"})
+    word = rf"\(torch: 2\.6\.0, now 2\.9\.1\).* set {section}accept_versions = true"
+    with pytest.raises(InputError, match=word):
+        start_run(uri, **same, accept_versions=False, section=section)
+    run = start_run(uri, **same, accept_versions=True, section=section)
+    assert run.attempt.record["accepted_versions"] == ["torch: 2.6.0, now 2.9.1"]
+    assert run.notes() == [
+        "going on with other versions (torch: 2.6.0, now 2.9.1), as the recipe accepts"
+    ]
+    assert "accepted_versions" not in start_run(uri, **same, accept_versions=False).attempt.record
 
 
 def test_the_rows_in_front_of_a_shards_end_are_known_unless_there_is_a_gap():

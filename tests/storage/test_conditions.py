@@ -255,3 +255,12 @@ def test_a_store_that_honours_one_of_the_two_conditions_is_not_taken_for_one_tha
     assert moto.honours_conditions("x")
     monkeypatch.setattr(client, "pipe_file", pipe_file)
     assert not moto.honours_conditions("x")
+
+
+def test_a_local_folder_whose_name_begins_like_s3_is_local(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = Store("s3-runs/run")
+    assert store.create("x", b"first")
+    assert store.honours_conditions("x")
+    assert store.replace("x", b"second", before=b"first")
+    assert (tmp_path / "s3-runs" / "run" / "x").read_bytes() == b"second"
