@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dfn_ray.config import EvaluationSet, Network
-from dfn_ray.errors import DamagedRunError, RunTakenOver
+from dfn_ray.errors import DamagedRunError
 from dfn_ray.evaluation.datacomp import MEAN_RECALL, TASKS, GroupAverage, key_of
 from dfn_ray.flow.error_limits import by_reason
 from dfn_ray.printing import printable_line
@@ -163,11 +163,7 @@ class Results:
         attempt = self.attempt or self.held().attempt
         assert attempt is not None
         before = self.store.read(name) if self.store.exists(name) else None
-        attempt.check(self.store)
-        if not self.store.replace(name, data, before=before):
-            raise RunTakenOver(
-                f"{self.store.uri_of(name)}: another driver has changed it; this one stops. Run one evaluation per run_uri"
-            )
+        attempt.replace(self.store, name, data, before)
 
     def _file(self, item: EvaluationSet) -> str:
         parts = (item.name, _pretrained(self.spec), _model(self.spec), item.language, item.task)

@@ -43,7 +43,7 @@ from dfn_ray.run import (
     naming,
     open_run,
     parquet_stems,
-    read_parts,
+    read_ahead,
     refuse_old_format,
     scored_sizes,
     start_run,
@@ -74,8 +74,7 @@ def select(recipe: Recipe) -> dict[str, Any]:
     is that of no selection.
     """
     run = open_scored_by(recipe)
-    found = run.read_json_bytes(SELECTION)
-    stored, before = found or (None, None)
+    stored, before = run.read_json_bytes(SELECTION)
     if stored and stored["state"] != State.SELECTED and stored["select"] == asdict(recipe.select):
         return stored
     selected, scores = select_run(run, recipe.select, recipe.deciding_network)
@@ -101,8 +100,7 @@ def materialize(recipe: Recipe, *, out_uri: str | None = None) -> dict[str, Any]
         return _finalise(hold(run), None, recipe)
     selected, scores = select_run(run, recipe.select, recipe.deciding_network)
     out = _start_materialized(run, recipe, out_uri)
-    found = out.read_json_bytes(SELECTION)
-    stored, before = found or (None, None)
+    stored, before = out.read_json_bytes(SELECTION)
     if stored and stored["state"] == State.FINAL:
         return stored
     settler = Settler(scores, selected.selection, stored_pool(run.recipe), out, from_pool=True)
@@ -139,11 +137,9 @@ def selection_folder(select: Select) -> str:
 
 def _finalise(run: Run, ledger: Ledger | None, recipe: Recipe) -> dict[str, Any]:
     """Select, and make `subset/` hold exactly the selection; nothing is left to do when it already does."""
-    refuse_old_format(run)
     run.check_attempt()  # what another driver has made of the run is not this one's to return
     refuse_other_rule(run, recipe.select)
-    found = run.read_json_bytes(SELECTION)
-    stored, before = found or (None, None)
+    stored, before = run.read_json_bytes(SELECTION)
     if stored and stored["state"] == State.FINAL:
         return stored
     settling = stored is not None and stored["state"] == State.SETTLING
@@ -185,12 +181,12 @@ class _Survey:
 
 def _survey(settler: Settler) -> _Survey:
     survey = _Survey()
-    for part in read_parts(settler.scores.run.store, settler.scores.names):
+    for part, missing in read_ahead(settler.scores.names, settler.survey_part):
         if settler.needs_settling(part):
             survey.unsettled.append(part.name)
         elif part.header.subset:
             survey.settled.append(f"{part.header.subset}.parquet")
-        for shard in settler.shards_with_missing_bytes(part):
+        for shard in missing:
             survey.missing.setdefault(shard, []).append(part.name)
     return survey
 

@@ -40,7 +40,10 @@ from dfn_ray.run import (
     Ledger,
     Part,
     Run,
+    in_order,
+    owning_ledger,
     read_parts,
+    rows_in_chunks,
     scan_ledger,
     scan_subset,
     start_run,
@@ -133,20 +136,19 @@ def materialize_listed(
 
 def _conclude(run: Run, uids: UidList, ledger: Ledger) -> dict[str, Any]:
     """Write the list of what was found and the counts that declare the subset finished."""
-    stored = run.read_json_bytes(SELECTION)
-    if stored:
-        return stored[0]
-    ledger = scan_ledger(run.store, run.fingerprint, sorted(ledger.names, reverse=True))
+    if stored := run.read_json(SELECTION):
+        return stored
+    ledger = owning_ledger(run.store, run.fingerprint, ledger)
     counts = ledger.counts
     rows: dict[str, int] = {}
-    for part in read_parts(run.store, ledger.names):
+    for part in read_parts(run.store, in_order(ledger.names)):
         if part.header.subset:
             rows |= _owned(run, part, ledger.disowned.get(part.name, ()))
     files, found = sorted(rows), sum(rows.values())
     called = run.write_names("files", files)
     repeated = write_uid_list(run, UID_LIST, _subset_uids(run, files), found)
     value = {
-        "parts": run.write_names("parts", ledger.names),
+        "parts": run.write_names("parts", in_order(ledger.names)),
         "files": called,
         "state": State.FINAL,
         "uids": uids.uri,
@@ -166,12 +168,7 @@ def _owned(run: Run, part: Part, disowned: Sequence[Chunk]) -> dict[str, int]:
     if not disowned:
         return {f"{part.header.subset}.parquet": part.header.subset_rows}
     table = run.read_table(f"{SUBSET}/{part.header.subset}.parquet")
-    places = zip(table["shard"].to_pylist(), table["row"].to_pylist(), strict=True)
-    owned = [
-        not any(c.shard == shard and 0 <= row - c.first_row < c.rows for c in disowned)
-        for shard, row in places
-    ]
-    rows = table.filter(pa.array(owned, pa.bool_()))
+    rows = table.filter(pa.array(~rows_in_chunks(table, disowned)))
     name = f"{part.header.subset}{SETTLED}.parquet"
     if rows.num_rows:
         run.write(f"{SUBSET}/{name}", image_parquet(rows))

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from dfn_ray.clip.environment import environment_digest
 from dfn_ray.config import Recipe, recipe_from
 from dfn_ray.errors import FingerprintError, VerificationError
 from dfn_ray.filtering.bounds import NOTHING
@@ -19,7 +18,7 @@ from dfn_ray.flow.cells import Cell
 from dfn_ray.flow.prepare import prepare
 from dfn_ray.flow.weights import load_networks
 from dfn_ray.pool import listed_shards, read_chunk
-from dfn_ray.run import Part, Run, differences, part_file, read_part
+from dfn_ray.run import Part, Run, differences, part_file, read_part, rows_in_chunks
 from dfn_ray.schema import Chunk, score_column
 
 TOLERANCES = {"fp32": 1e-5, "bf16": 2e-3, "fp16": 2e-3}
@@ -64,17 +63,20 @@ def rescore(run: Run, count: int) -> Rescored:
         )
     preparation, inputs = plan_inputs(networks, recipe)
     scorer = Scorer(networks, inputs, recipe.scorers, recipe.deciding_network, NOTHING)
-    here = environment_digest(recipe.scorers.device, recipe.scorers.threads)
     tolerance = {score_column(n.name): TOLERANCES[n.precision] for n in networks}
     samples, exact, chunks, largest = 0, 0, 0, 0.0
     for part, chunk in _drawn(run, count):
         cell = Cell(chunk=chunk, samples=read_chunk(shards[chunk.shard], recipe.pool, chunk))
-        again = scorer(prepare(cell, preparation=preparation)).samples
-        same = part.header.environments == (here,)
+        again = scorer(prepare(cell, preparation=preparation))
+        same = part.header.environments == (again.environment,)
         where = f"{run.store.uri_of(part_file(part.name))}: "
         stored = _rows(run, part, chunk)
         off = _compare(
-            where, chunk, stored, again, {n: 0.0 if same else t for n, t in tolerance.items()}
+            where,
+            chunk,
+            stored,
+            again.samples,
+            {n: 0.0 if same else t for n, t in tolerance.items()},
         )
         largest = max(largest, off)
         samples, chunks, exact = samples + chunk.rows, chunks + 1, exact + same
@@ -101,10 +103,7 @@ def _drawn(run: Run, count: int) -> Iterator[tuple[Part, Chunk]]:
 
 def _rows(run: Run, part: Part, chunk: Chunk) -> pa.Table:
     table = run.read_table(part_file(part.name))
-    here = np.array([uri == chunk.shard for uri in table["shard"].to_pylist()], dtype=bool)
-    rows = table["row"].to_numpy()
-    here &= (rows >= chunk.first_row) & (rows < chunk.first_row + chunk.rows)
-    return table.filter(pa.array(here))
+    return table.filter(pa.array(rows_in_chunks(table, [chunk])))
 
 
 def _compare(

@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 
 BUCKETS = 1 << 14
 """Rows that differ are looked for among one in so many."""
-_WEIGHTS = np.random.default_rng(0).integers(0, 1 << 63, 4096, dtype=np.uint64) | np.uint64(1)
 
 
 class RowSums:
@@ -80,9 +79,9 @@ def column_words(column: pa.ChunkedArray) -> np.ndarray:
 
 def _numbers(array: pa.Array) -> np.ndarray:
     """The bits of numbers as uint64; null as 0."""
-    values = array.to_numpy(zero_copy_only=False) if not array.null_count else None
-    if values is None:
-        values = pc.fill_null(array, 0).to_numpy(zero_copy_only=False)
+    if array.null_count:
+        array = pc.fill_null(array, 0)
+    values = array.to_numpy(zero_copy_only=False)
     bits = np.dtype(f"u{values.dtype.itemsize}")
     return np.ascontiguousarray(values).view(bits).astype(np.uint64)
 
@@ -106,7 +105,7 @@ def _string_words(array: pa.Array) -> np.ndarray:
 
 def _weighted(values: np.ndarray) -> np.ndarray:
     """Sums of the rows of uint64 (N, W), each column with an odd weight of its own."""
-    weights = np.resize(_WEIGHTS, values.shape[1])
+    weights = mix(np.arange(values.shape[1], dtype=np.uint64)) | np.uint64(1)
     return (mix(values) * weights).sum(axis=1, dtype=np.uint64)
 
 

@@ -14,7 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dfn_ray.flow.slices import over_slices
-from dfn_ray.run import Run, read_ahead, read_columns, sample_position, shard_numbers
+from dfn_ray.run import (
+    Run,
+    read_ahead,
+    read_columns,
+    rows_in_chunks,
+    sample_position,
+    shard_numbers,
+)
 from dfn_ray.schema import Chunk, Status, score_column
 from dfn_ray.uids import uid_records
 
@@ -33,12 +40,13 @@ class ScoredPart(Mapping[str, np.ndarray]):
         disowned: Sequence[Chunk] = (),
     ) -> None:
         self.name = name
-        self._run, self._shard_index, self._disowned = run, shard_index, disowned
+        self._run, self._shard_index = run, shard_index
         self._columns: dict[str, np.ndarray] = {}
         status, score = self._read(["status", score_column(network)])
         mask = pc.equal(status, Status.SCORED.value).to_numpy(zero_copy_only=False)
         if disowned:
-            mask &= self._owned()
+            table = read_columns(run, name, ["shard", "row"])
+            mask &= ~rows_in_chunks(table, disowned)
         self._mask = pa.array(mask)
         self._columns["score"] = score.filter(self._mask).to_numpy(zero_copy_only=False)
 
@@ -70,16 +78,6 @@ class ScoredPart(Mapping[str, np.ndarray]):
         if column == "shard":
             return shard_numbers(values, self._shard_index)
         return values.to_numpy(zero_copy_only=False)
-
-    def _owned(self) -> np.ndarray:
-        shard, row = self._read(["shard", "row"])
-        numbers = shard_numbers(shard, self._shard_index)
-        rows = row.to_numpy()
-        owned = np.ones(len(rows), dtype=bool)
-        for chunk in self._disowned:
-            inside = (rows >= chunk.first_row) & (rows < chunk.first_row + chunk.rows)
-            owned &= ~((numbers == self._shard_index[chunk.shard]) & inside)
-        return owned
 
     def _read(self, columns: list[str]) -> list[pa.ChunkedArray]:
         return read_columns(self._run, self.name, columns).columns

@@ -12,7 +12,7 @@ import numpy as np
 from dfn_ray.config import Select, count_of_fraction
 from dfn_ray.filtering.scores import RunScores
 from dfn_ray.filtering.selection import Selection, select_best, select_threshold
-from dfn_ray.run import Ledger, Run, scan_ledger
+from dfn_ray.run import Ledger, Run, in_order, owning_ledger, scan_ledger
 from dfn_ray.uids import UID_DTYPE, uid_strings
 
 
@@ -75,14 +75,13 @@ def select_run(
 
     Raises IncompleteRun when shards are missing.
     """
-    if ledger is None or ledger.disowned:
-        # Which of two parts owns a chunk is decided in the order of names.
-        names = run.part_names() if ledger is None else sorted(ledger.names, reverse=True)
-        ledger = scan_ledger(run.store, run.fingerprint, names)
+    if ledger is None:
+        ledger = scan_ledger(run.store, run.fingerprint, run.part_names())
+    else:
+        ledger = owning_ledger(run.store, run.fingerprint, ledger)
     listing = run.listing()["uri"].to_pylist()
     ledger.require_complete(listing)
-    names = tuple(sorted(ledger.names, reverse=True))
-    scores = RunScores(run, network, names, dict(ledger.disowned))
+    scores = RunScores(run, network, tuple(in_order(ledger.names)), dict(ledger.disowned))
     n = denominator(ledger, select)
     asked = None if select.threshold is not None else wanted(select, n)
     if select.threshold is not None:

@@ -51,12 +51,16 @@ class Settler:
         files = [self._settled(file, kept) for file in part.files]
         return "\n".join(file for file in files if file)
 
+    def survey_part(self, name: str) -> tuple[Part, list[str]]:
+        """The part of that name, and the shards with kept samples in it whose bytes did not travel."""
+        part = read_part(self.scores.run.store, name)
+        return part, self._shards_with_missing_bytes(part)
+
     def needs_settling(self, part: Part) -> bool:
         """True when the part has borderline rows, or subset rows that may not be kept."""
         return part.header.borderline is not None or self._may_demote(part)
 
-    def shards_with_missing_bytes(self, part: Part) -> list[str]:
-        """Shards of the part with kept samples whose bytes did not travel."""
+    def _shards_with_missing_bytes(self, part: Part) -> list[str]:
         threshold = self.selection.threshold
         if threshold is None or not (self.from_pool or part.header.bounds[0] > threshold):
             return []

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dfn_ray.config import Select
-from dfn_ray.errors import InputError, VerificationError
+from dfn_ray.errors import VerificationError
 from dfn_ray.filtering.commit import COPIES
 from dfn_ray.filtering.row_sums import (
     RowSums,
@@ -44,6 +44,8 @@ from dfn_ray.run import (
     part_file,
     read_ahead,
     read_part,
+    require_scores,
+    rows_in_chunks,
     sample_position,
     scan_ledger,
     scan_parts,
@@ -71,8 +73,9 @@ def verify_run(
     """Check every promise of a finished run; returns what was counted.
 
     `full` compares all kept samples with the pool, and the content of each part with its name, otherwise a sample of the
-    kept samples. `rescore_chunks` chunks are scored again, in this process (see `rescore`). Raises VerificationError naming the first breach, DamagedRunError for a file that is
-    absent or cannot be read.
+    kept samples. `rescore_chunks` chunks are scored again, in this process (see `rescore`). Raises VerificationError
+    naming the first breach, DamagedRunError for a file that is absent or cannot be read, InputError for a run without
+    scores that is to be scored again.
     """
     run = open_run(run_uri)
     value = run.read_json(SELECTION)
@@ -112,19 +115,13 @@ def verify_run(
         # Only who scores again loads torch and the networks.
         from dfn_ray.filtering.rescore import rescore  # noqa: PLC0415
 
-        say(str(rescore(_with_scores(scored), rescore_chunks)))
+        say(str(rescore(require_scores(scored), rescore_chunks)))
     return {
         "shards": ledger.complete_shards,
         "samples": ledger.samples,
         "kept": value["k"],
         "compared": compared,
     }
-
-
-def _with_scores(run: Run) -> Run:
-    if run.kind != SCORED:
-        raise InputError(f"{run.uri}: has no scores, so --rescore has nothing to compare with")
-    return run
 
 
 def _verify_parts(run: Run) -> Ledger:
@@ -244,10 +241,7 @@ def _listed_rows(run: Run, disowned: Mapping[str, Sequence[Chunk]], names: Seque
     """The rows that a uid list asks for in some parts, each as often as it is listed."""
     for name, table in scan_parts(run, [*_PLACE, "key", "status", COPIES], names):
         listed = pc.equal(table["status"], Status.LISTED.value).to_numpy()
-        for chunk in disowned.get(name, ()):
-            row, shard = table["row"].to_numpy(), table["shard"].cast(pa.string())
-            inside = (row >= chunk.first_row) & (row < chunk.first_row + chunk.rows)
-            listed &= ~(inside & pc.equal(shard, chunk.shard).to_numpy())
+        listed &= ~rows_in_chunks(table, disowned.get(name, ()))
         times = np.where(listed, pc.fill_null(table[COPIES], 0).to_numpy(), 0)
         yield part_file(name), table.take(pa.array(np.repeat(np.arange(len(times)), times)))
 

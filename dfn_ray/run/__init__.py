@@ -58,11 +58,12 @@ from dfn_ray.run.layout import (
     UID_LIST,
     part_file,
 )
-from dfn_ray.run.ledger import Ledger, scan_ledger
+from dfn_ray.run.ledger import Ledger, owning_ledger, scan_ledger
 from dfn_ray.run.opened import Run, open_run
 from dfn_ray.run.parts import (
     Part,
     PartHeader,
+    in_order,
     is_named,
     named,
     parquet_bytes,
@@ -72,7 +73,7 @@ from dfn_ray.run.parts import (
     read_part,
     read_parts,
 )
-from dfn_ray.run.places import sample_position, shard_numbers
+from dfn_ray.run.places import rows_in_chunks, sample_position, shard_numbers
 from dfn_ray.run.relisting import scored_sizes
 from dfn_ray.run.resuming import hold, refuse_old_format, resumable, start_run
 from dfn_ray.run.scan import read_ahead, read_columns, scan_parts, scan_subset
@@ -105,12 +106,14 @@ __all__ = [
     "differences",
     "fingerprint_digest",
     "hold",
+    "in_order",
     "is_named",
     "listing_digest",
     "named",
     "naming",
     "open_run",
     "open_scored",
+    "owning_ledger",
     "parquet_bytes",
     "parquet_stems",
     "part_file",
@@ -125,6 +128,7 @@ __all__ = [
     "refuse_old_format",
     "require_scores",
     "resumable",
+    "rows_in_chunks",
     "sample_position",
     "scan_ledger",
     "scan_parts",

@@ -46,6 +46,16 @@ class Attempt:
             "this one stops. Run one driver per run_uri"
         )
 
+    def replace(self, store: Store, name: str, data: bytes, before: bytes | None) -> None:
+        """Replace the version `before` of a file, None: that there is none. Raises RunTakenOver when it is another by now."""
+        self.check(store)
+        done = store.replace(name, data, before=before)
+        self.check(store)  # also where the other driver wrote the same
+        if not done:
+            raise RunTakenOver(
+                f"{store.uri_of(name)}: another driver has changed it; this one stops. Run one driver per run_uri"
+            )
+
 
 def take(store: Store, record: Mapping[str, Any], folder: str = ATTEMPTS) -> Attempt:
     """Take a run over: create its next attempt, with a record of what this driver is."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dfn_ray.errors import FingerprintError, IncompleteRun
 from dfn_ray.run.layout import part_file
-from dfn_ray.run.parts import part_names, read_parts
+from dfn_ray.run.parts import in_order, part_names, read_parts
+from dfn_ray.run.places import rows_in_chunks
 from dfn_ray.schema import Chunk, ShardFault, status_key
 from dfn_ray.storage import Store
 
@@ -35,7 +37,7 @@ class Ledger:
         self._end: dict[str, int] = {}
 
     def add(self, name: str, chunks: Sequence[Chunk], counts: Mapping[str, int]) -> None:
-        """Take in a committed part. In the order of `part_names` the ownership of doubled chunks is the same for all."""
+        """Take in a committed part. In the order of `in_order` the ownership of doubled chunks is the same for all."""
         self.names.append(name)
         doubled = [chunk for chunk in chunks if not self._own(chunk)]
         if doubled:
@@ -136,13 +138,18 @@ def scan_ledger(store: Store, fingerprint: str, names: Sequence[str] | None = No
     return ledger
 
 
+def owning_ledger(store: Store, fingerprint: str, ledger: Ledger) -> Ledger:
+    """The ledger of the same parts with the ownership of doubled chunks that all readers have, in whatever order it was made."""
+    if not ledger.disowned:
+        return ledger
+    return scan_ledger(store, fingerprint, in_order(ledger.names))
+
+
 def _counts_of(store: Store, name: str, chunks: Sequence[Chunk]) -> Counter[str]:
     """Samples by status of some chunks of a part, from its rows."""
     counts: Counter[str] = Counter()
     with store.open(part_file(name)) as file:
         table = pq.read_table(file, columns=["shard", "row", "status", "reason"])
-    spans = [(chunk.shard, chunk.first_row, chunk.first_row + chunk.rows) for chunk in chunks]
-    for row in table.to_pylist():
-        if any(shard == row["shard"] and lo <= row["row"] < hi for shard, lo, hi in spans):
-            counts[status_key(row["status"], row["reason"])] += 1
+    for row in table.filter(pa.array(rows_in_chunks(table, chunks))).to_pylist():
+        counts[status_key(row["status"], row["reason"])] += 1
     return counts

@@ -88,15 +88,14 @@ class Run:
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """The JSON file `name` of the run, None when it is not there. Raises DamagedRunError."""
-        found = self.read_json_bytes(name)
-        return found and found[0]
+        return self.read_json_bytes(name)[0]
 
-    def read_json_bytes(self, name: str) -> tuple[dict[str, Any], bytes] | None:
+    def read_json_bytes(self, name: str) -> tuple[dict[str, Any], bytes] | tuple[None, None]:
         """The same with the bytes of the file, by which `replace_json` knows this version of it."""
         try:
             data = self.store.read(name)
         except MissingFileError:
-            return None
+            return None, None
         must = self.description["format"] != 1
         return parsed_json(data, self.store.uri_of(name), must=must), data
 
@@ -214,14 +213,8 @@ class Run:
 
         Raises RunTakenOver when it is another version by now.
         """
-        self.check_attempt()
         data = json_bytes(value)
-        done = self.store.replace(name, data, before=before)
-        self.check_attempt()  # also where the other driver wrote the same
-        if not done:
-            raise RunTakenOver(
-                f"{self.store.uri_of(name)}: another driver has changed it; this one stops. Run one driver per run_uri"
-            )
+        self.attempt.replace(self.store, name, data, before)
         return data
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -141,8 +141,13 @@ def _header(name: str, values: Mapping[str, Any]) -> PartHeader:
 
 
 def part_names(store: Store) -> list[str]:
-    """Names of all committed parts. Of two with the same chunk the first one here owns it: that of the later attempt."""
-    return sorted(parquet_stems(store, SCORES), reverse=True)
+    """Names of all committed parts, `in_order`."""
+    return in_order(parquet_stems(store, SCORES))
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of parts, those of later attempts first: of two parts with the same chunk the first one here owns it."""
+    return sorted(names, reverse=True)
 
 
 def parquet_stems(store: Store, folder: str) -> list[str]:

@@ -1,11 +1,16 @@
 """Samples of a run as numbers: that of the shard in the pool listing, and the row in it."""
 
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from dfn_ray.schema import Chunk
 
 
 def shard_numbers(
@@ -25,3 +30,14 @@ def shard_numbers(
 def sample_position(shard: np.ndarray, row: np.ndarray) -> np.ndarray:
     """(shard, row) as one uint64, 2^32 of each: what names a sample inside a run."""
     return shard.astype(np.uint64) << np.uint64(32) | row.astype(np.uint64)
+
+
+def rows_in_chunks(table: pa.Table, chunks: Sequence[Chunk]) -> np.ndarray:
+    """Which rows of a table with `shard` and `row` are in any of the chunks, bool (N,)."""
+    shards, rows = table["shard"].cast(pa.string()), table["row"].to_numpy()
+    inside = np.zeros(len(rows), dtype=bool)
+    for chunk in chunks:
+        here = (rows >= chunk.first_row) & (rows < chunk.first_row + chunk.rows)
+        if here.any():
+            inside |= here & pc.equal(shards, chunk.shard).to_numpy()
+    return inside

@@ -22,17 +22,15 @@ Item = TypeVar("Item")
 Read = TypeVar("Read")
 
 
-def read_ahead(
-    items: Iterable[Item], read: Callable[[Item], Read], threads: int = READ_THREADS
-) -> Iterator[Read]:
+def read_ahead(items: Iterable[Item], read: Callable[[Item], Read]) -> Iterator[Read]:
     """What `read` gives for each item, in their order, the next ones read meanwhile.
 
     However the loop over it ends, no thread is left.
     """
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="scan")
+    pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="scan")
     left = iter(items)
     try:
-        reading = deque(pool.submit(read, item) for item in islice(left, 2 * threads))
+        reading = deque(pool.submit(read, item) for item in islice(left, AHEAD))
         while reading:
             found = reading.popleft().result()
             reading.extend(pool.submit(read, item) for item in islice(left, 1))

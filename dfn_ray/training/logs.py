@@ -91,7 +91,8 @@ class _Mlflow:
             raise InputError("logs.mlflow_uri: needs the mlflow package") from None
         mlflow.set_tracking_uri(uri)
         # MLflow gives out the identity, so the run has to remember it.
-        known, before = run.read_json_bytes(MLFLOW) or ({}, None)
+        stored, before = run.read_json_bytes(MLFLOW)
+        known = stored or {}
         started = mlflow.start_run(run_id=known.get(uri), run_name=run.uri)
         run.replace_json(MLFLOW, known | {uri: started.info.run_id}, before)
         self._mlflow = mlflow

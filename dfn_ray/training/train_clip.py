@@ -92,9 +92,9 @@ def _result(run: Run, recipe: TrainRecipe, shards: Shards) -> dict[str, Any]:
         **training_values(position.counts),
         "sources": [source.values() for source in sources],
     }
-    stored = run.read_json_bytes(RESULT)
-    if stored is None or stored[0] != value:
-        run.replace_json(RESULT, value, stored and stored[1])
+    stored, before = run.read_json_bytes(RESULT)
+    if stored != value:
+        run.replace_json(RESULT, value, before)
     return value
 
 
