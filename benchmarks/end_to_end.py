@@ -32,8 +32,7 @@ from webdataset.compat import WebDataset
 
 from dfn_ray.config import Pool, Recipe, recipe_from
 from dfn_ray.filtering.filter_pool import filter_pool
-from dfn_ray.filtering.scorer import plan_inputs
-from dfn_ray.filtering.scorer import Bounds, Scorer
+from dfn_ray.filtering.scorer import Bounds, Scorer, plan_inputs
 from dfn_ray.flow.prepare import Preparation
 from dfn_ray.flow.weights import load_networks
 from dfn_ray.planning.limits import prepare_cells, read_cells, rows_of_cells, score_cells, timed

@@ -345,7 +345,8 @@ def _compare(options: argparse.Namespace) -> None:
     )
     _say(comparison_lines(found))
     if options.picture is not None:
-        Path(options.picture).write_bytes(draw_comparison(found))
+        folder, _, name = options.picture.rpartition("/")
+        Store(folder or ".").write(name, draw_comparison(found))
 
 
 def _verify(options: argparse.Namespace) -> None:

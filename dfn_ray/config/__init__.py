@@ -9,6 +9,7 @@ nor torch, so `--dry-run` and `--help` answer at once.
     evaluation.py   EvaluateRecipe: dfn-ray evaluate
     pipeline.py     PipelineRecipe: dfn-ray run
     reading.py      from TOML to a recipe
+    fractions.py    a share of a number of samples
     checks.py       what settings are checked for
 """
 
@@ -25,6 +26,7 @@ from dfn_ray.config.filtering import (
     Scorers,
     Select,
 )
+from dfn_ray.config.fractions import count_of_fraction
 from dfn_ray.config.pipeline import PipelineRecipe
 from dfn_ray.config.reading import (
     load_recipe,
@@ -70,6 +72,7 @@ __all__ = [
     "Source",
     "TrainRecipe",
     "Workers",
+    "count_of_fraction",
     "load_recipe",
     "parse_recipe",
     "recipe_from",

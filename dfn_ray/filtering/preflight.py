@@ -15,11 +15,17 @@ from dfn_ray.filtering.fingerprint import settings_fingerprint, settings_of
 from dfn_ray.filtering.select_run import State
 from dfn_ray.flow.fingerprint import decode_fingerprint, pool_fingerprint
 from dfn_ray.pool import RUN_FILES, Shard, listed_shards, listing_table, refuse_inside
-from dfn_ray.run import SELECTION, Run, differences, open_run, resumable
+from dfn_ray.run import (
+    MATERIALIZED,
+    SCORED,
+    SELECTION,
+    Run,
+    differences,
+    open_run,
+    open_scored,
+    resumable,
+)
 from dfn_ray.storage import Store
-
-SCORED, MATERIALIZED = "filter", "materialized"
-"""Kinds of run: one that scores its pool; a subset written elsewhere from the scores of such a run."""
 
 
 def open_scored_by(recipe: Recipe) -> Run:
@@ -48,17 +54,6 @@ def _scoring_sections(values: Mapping[str, Any]) -> dict[str, Any]:
         "decode": decode_fingerprint(Decode(**values["decode"])),
         "networks": {value["name"]: asdict(Network(**value)) for value in values["networks"]},
     }
-
-
-def open_scored(run_uri: str) -> Run:
-    """The run at a URI, which must have scores of its own. Raises InputError when it has none."""
-    run = open_run(run_uri)
-    if run.kind != SCORED:
-        raise InputError(
-            f"{run_uri}: holds a subset without scores ({run.kind}); "
-            f"run_uri must be a scored run{_source(run)}"
-        )
-    return run
 
 
 def refuse_before(verb: str, recipe: Recipe, shards: Sequence[Shard], out_uri: str | None) -> None:
@@ -98,13 +93,6 @@ def refuse_out(run: Run, out_uri: str, writes: Sequence[str] = RUN_FILES) -> Non
     refuse_inside(pool, out_uri, setting="output", writes=writes, shards=shards)
 
 
-def scores_of(run: Run) -> Run:
-    """The run that holds the scores of a run: its own, or those that its subset was materialized from."""
-    if run.kind != MATERIALIZED:
-        return run
-    return open_scored(run.recipe["scores"])
-
-
 def refuse_other_scoring(recipe: Recipe, shards: Sequence[Shard]) -> None:
     """Raise what `start_run` will raise, as far as that is known before the networks are loaded, and refuse a run in its pool."""
     refuse_inside(recipe.pool, recipe.run_uri, setting="run_uri", shards=shards)
@@ -131,8 +119,3 @@ def refuse_other_rule(run: Run, select: Select) -> None:
 
 def _rule(select: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} = {value}" for key, value in select.items() if value is not None)
-
-
-def _source(run: Run) -> str:
-    source = run.recipe.get("scores")
-    return f", as {source} is, which it was made from" if source else ""

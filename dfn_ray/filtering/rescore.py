@@ -120,7 +120,7 @@ def _compare(
             zip(stored[name].to_pylist(), again[name].to_pylist(), strict=True)
         ):
             if a != b:
-                _differs(where, chunk, at, name, a, b)
+                raise VerificationError(_difference(where, chunk, at, name, (a, b)))
     largest = 0.0
     for name, tolerance in tolerances.items():
         a, b = (table[name].to_numpy(zero_copy_only=False) for table in (stored, again))
@@ -128,12 +128,13 @@ def _compare(
         wrong = ~(off <= tolerance)
         if wrong.any():
             at = int(np.argmax(wrong))
-            _differs(where, chunk, at, name, float(a[at]), float(b[at]))
+            values = float(a[at]), float(b[at])
+            raise VerificationError(_difference(where, chunk, at, name, values))
         largest = max(largest, float(off.max(initial=0.0)))
     return largest
 
 
-def _differs(where: str, chunk: Chunk, at: int, name: str, stored: object, again: object) -> None:
-    raise VerificationError(
-        f"{where}{name} of {chunk.shard} row {chunk.first_row + at} is {stored!r}, scored again {again!r}"
-    )
+def _difference(where: str, chunk: Chunk, at: int, name: str, values: tuple[object, object]) -> str:
+    stored, again = values
+    sample = f"{chunk.shard} row {chunk.first_row + at}"
+    return f"{where}{name} of {sample} is {stored!r}, scored again {again!r}"

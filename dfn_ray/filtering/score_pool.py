@@ -21,7 +21,7 @@ from dfn_ray.filtering.bounds import EVERYTHING, NOTHING, Bounds
 from dfn_ray.filtering.calibrate import bounds_from_scores, calibration_work
 from dfn_ray.filtering.commit import Committer
 from dfn_ray.filtering.fingerprint import scoring_fingerprint
-from dfn_ray.filtering.preflight import SCORED, refuse_other_scoring
+from dfn_ray.filtering.preflight import refuse_other_scoring
 from dfn_ray.filtering.scorer import ScorerActor, plan_inputs
 from dfn_ray.filtering.spending import Meter
 from dfn_ray.filtering.stream import Committed
@@ -32,11 +32,11 @@ from dfn_ray.flow.datasets import Work, connect, share
 from dfn_ray.flow.error_limits import ErrorLimits
 from dfn_ray.flow.fingerprint import with_threads
 from dfn_ray.flow.metrics import PoolMetrics, run_label
-from dfn_ray.flow.prepare import NetworkInputs, Preparation, prepare
+from dfn_ray.flow.prepare import prepare
 from dfn_ray.flow.ray_address import check_ray_reachable
 from dfn_ray.flow.weights import load_networks
 from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table
-from dfn_ray.run import BOUNDS, Ledger, Run, scan_ledger, start_run
+from dfn_ray.run import BOUNDS, SCORED, Ledger, Run, scan_ledger, start_run
 from dfn_ray.schema import SIZE_FIELDS, ShardFault, score_column
 from dfn_ray.telemetry import Progress
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from fractions import Fraction
-from math import floor
 from typing import Any
 
 import numpy as np
 
-from dfn_ray.config import Select
+from dfn_ray.config import Select, count_of_fraction
 from dfn_ray.filtering.scores import RunScores
 from dfn_ray.filtering.selection import Selection, select_best, select_threshold
 from dfn_ray.run import Ledger, Run, scan_ledger
@@ -88,9 +86,9 @@ def select_run(
     n = denominator(ledger, select)
     asked = None if select.threshold is not None else wanted(select, n)
     if select.threshold is not None:
-        selection = select_threshold(scores, select.threshold)
+        selection = select_threshold(scores, select.threshold, scores.over)
     else:
-        selection = select_best(scores, wanted(select, n))
+        selection = select_best(scores, wanted(select, n), scores.over)
     selected = Selected(
         select=select,
         network=network,
@@ -120,8 +118,8 @@ def wanted(select: Select, n: int) -> int:
     """How many samples a fraction or a count asks for: floor(f * N) with f as it was written in decimals."""
     if select.keep_count is not None:
         return select.keep_count
-    # In binary floating point 0.29 * 100 is 28.999999999999996.
-    return floor(Fraction(repr(select.keep_fraction)) * n)
+    assert select.keep_fraction is not None
+    return count_of_fraction(select.keep_fraction, n)
 
 
 def stored_selection(value: Mapping[str, Any]) -> Selection:

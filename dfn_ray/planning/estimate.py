@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, floor
+from math import ceil
 from statistics import NormalDist
 
 import numpy as np
 
-from dfn_ray.config import Recipe, Select
+from dfn_ray.config import Recipe, Select, count_of_fraction
 from dfn_ray.planning.pilot import Pilot, PilotShard
 from dfn_ray.pool import Shard
 from dfn_ray.storage import READ_AHEAD_BYTES, Store
@@ -128,7 +128,7 @@ def _kept(select: Select, score_N: np.ndarray, scale: float) -> np.ndarray:
     if select.threshold is not None:
         return score_N >= select.threshold
     if select.keep_fraction is not None:
-        count = floor(select.keep_fraction * len(score_N))
+        count = count_of_fraction(select.keep_fraction, len(score_N))
     else:
         count = round((select.keep_count or 0) / max(scale, 1e-9))
     best = np.argsort(-score_N, kind="stable")[:count]

@@ -24,8 +24,7 @@ from dfn_ray.errors import InputError, NotReady, last_line
 from dfn_ray.filtering.bounds import EVERYTHING
 from dfn_ray.filtering.calibrate import counted
 from dfn_ray.filtering.commit import image_parquet, scores_parquet, subset_rows, with_shard
-from dfn_ray.filtering.scorer import plan_inputs
-from dfn_ray.filtering.scorer import Scorer
+from dfn_ray.filtering.scorer import Scorer, plan_inputs
 from dfn_ray.flow.bundles import decode_bundle, scorer_bundle
 from dfn_ray.flow.cells import pack, unpack
 from dfn_ray.flow.datasets import own_errors, share

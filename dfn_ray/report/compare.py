@@ -1,9 +1,12 @@
 """Filters side by side: how much of what one keeps the other keeps, how alike they rank, whom they keep.
 
-Runs over the same pool are joined sample by sample, on the driver: 16 bytes a sample and run. Of a larger pool whole
-shards are drawn, the same ones for all runs.
+Runs over the same pool are joined sample by sample, on the driver: 12 bytes a sample and run, with subgroups 28 of the
+first one, and twice that while they are put together. Of a larger pool whole shards are drawn, the same ones for all
+runs, and only the parts that hold some of these are read.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
 import io
@@ -13,17 +16,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
+from dfn_ray.config import count_of_fraction
 from dfn_ray.errors import InputError
 from dfn_ray.report.gallery import scored_tables
-from dfn_ray.run import Run, open_run
+from dfn_ray.run import (
+    Run,
+    open_run,
+    read_parts,
+    require_scores,
+    sample_position,
+    selecting_network,
+    shard_numbers,
+)
 from dfn_ray.storage import Store, open_uri
 from dfn_ray.telemetry import grid
+from dfn_ray.uids import UID_DTYPE, uid_records
 
 SAMPLES = 10_000_000
-"""Samples compared at most: 160 MB a run."""
+"""Samples compared, about: 120 MB a run."""
 _COMPARISON = "comparison.json"
 
 
@@ -67,19 +82,22 @@ def compare_runs(
     """Compare scored runs of one pool, or whole stories (`dfn-ray run`) by the filters in them.
 
     `groups_uri` is a Parquet file with columns `uid` and one more, the subgroup. `keep_fraction`: None takes that of
-    the first run's selection. Raises InputError when the runs are not of one pool, or only one is given.
+    the first run's selection. Raises InputError when the runs are not of one pool, when one has no scores, or only one
+    is given.
     """
     if len(run_uris) < 2:
         raise InputError(f"compare: need at least two runs, got {len(run_uris)}")
     runs = [_filter_run(uri) for uri in run_uris]
-    digests = [run.description["pool"]["digest"] for run in runs]
+    digests = [run.pool_digest for run in runs]
     for uri, digest in zip(run_uris, digests, strict=True):
         if digest != digests[0]:
             raise InputError(
                 f"{uri}: has another pool than {run_uris[0]}; only one pool's can be compared"
             )
     chosen = _chosen_shards(runs[0], samples)
-    tables = [_scores(run, chosen) for run in runs]
+    tables = [
+        _scores(run, chosen, with_uids=groups_uri is not None and run is runs[0]) for run in runs
+    ]
     place = np.unique(np.concatenate([table["place"] for table in tables]))
     filters = tuple(
         Filter(
@@ -188,31 +206,65 @@ def _own_fraction(run: Run) -> float:
     return selection["k"] / scored if scored else 0.0
 
 
-def _chosen_shards(run: Run, samples: int) -> dict[str, int]:
-    """Shard -> number, of as many shards as hold about that many samples, spread over the listing."""
+@dataclass(frozen=True)
+class _Chosen:
+    """Shards of a pool."""
+
+    index: Mapping[str, int]
+    """Shard -> its number in the pool listing."""
+    is_all: bool
+
+
+def _chosen_shards(run: Run, samples: int) -> _Chosen:
+    """As many shards as hold about that many samples, spread over the listing."""
     uris = run.listing()["uri"].to_pylist()
-    total = (run.read_json("selection.json") or {}).get("samples", 0)
-    step = max(1, round(total / samples))
-    return {uri: number for number, uri in enumerate(uris) if number % step == 0}
+    step = max(1, round(_samples_of(run) / samples))
+    return _Chosen({uri: n for n, uri in enumerate(uris) if n % step == 0}, step == 1)
 
 
-def _scores(run: Run, shards: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """`place` (shard number and row in one int64), `score` and `uid` of the scored samples, by place, each once."""
-    network = run.description["recipe"]["networks"][0]["name"]
-    found: dict[str, list[np.ndarray]] = {"place": [], "score": [], "uid": []}
-    for table in scored_tables(run, network, ["shard", "row", "uid"]):
-        number = np.array(
-            [shards.get(uri, -1) for uri in table["shard"].to_pylist()], dtype=np.int64
-        )
+def _samples_of(run: Run) -> int:
+    """Samples of the pool, scored or not."""
+    if (selection := run.read_json("selection.json")) is not None:
+        return selection["samples"]
+    scored = require_scores(run)
+    parts = read_parts(scored.store, scored.part_names())
+    return sum(sum(part.header.counts.values()) for part in parts)
+
+
+def _scores(run: Run, chosen: _Chosen, *, with_uids: bool) -> dict[str, np.ndarray]:
+    """`place` (see `sample_position`) and `score` of the scored samples, by place, each once; `uid` records if asked for."""
+    scored, network = require_scores(run), selecting_network(run)
+    found: dict[str, list[np.ndarray]] = {
+        "place": [np.empty(0, np.uint64)],
+        "score": [np.empty(0, np.float32)],
+    }
+    if with_uids:
+        found["uid"] = [np.empty(0, UID_DTYPE)]
+    columns = ["shard", "row", *(["uid"] if with_uids else [])]
+    for table in scored_tables(scored, network, columns, _parts_of(scored, chosen)):
+        number = shard_numbers(table["shard"], chosen.index, other=-1)
         taken = number >= 0
-        found["place"].append((number << 32 | table["row"].to_numpy())[taken])
+        found["place"].append(sample_position(number, table["row"].to_numpy())[taken])
         found["score"].append(table["score"].to_numpy()[taken])
-        found["uid"].append(table["uid"].to_numpy()[taken])
-    if not found["place"]:
-        raise InputError(f"{run.store.uri}: has no scores")
-    joined = {name: np.concatenate(parts) for name, parts in found.items()}
+        if with_uids:
+            found["uid"].append(uid_records(table["uid"].filter(pa.array(taken))))
+    joined = {name: np.concatenate(found.pop(name)) for name in list(found)}
     _, first = np.unique(joined["place"], return_index=True)
+    if not len(first):
+        raise InputError(f"{run.uri}: has no scores of the samples compared")
     return {name: values[first] for name, values in joined.items()}
+
+
+def _parts_of(scored: Run, chosen: _Chosen) -> list[str]:
+    """Names of the parts with rows of some shards, by their footers: first the one that owns a doubled chunk."""
+    names = sorted(scored.part_names(), reverse=True)
+    if chosen.is_all:
+        return names
+    return [
+        part.name
+        for part in read_parts(scored.store, names)
+        if any(chunk.shard in chosen.index for chunk in part.chunks)
+    ]
 
 
 def _spread(place: np.ndarray, score: np.ndarray, everywhere: np.ndarray) -> np.ndarray:
@@ -224,7 +276,7 @@ def _spread(place: np.ndarray, score: np.ndarray, everywhere: np.ndarray) -> np.
 def _kept(score: np.ndarray, fraction: float) -> np.ndarray:
     """The best share of the samples; ties by place."""
     kept = np.zeros(len(score), dtype=bool)
-    kept[np.argsort(-score, kind="stable")[: int(fraction * len(score))]] = True
+    kept[np.argsort(-score, kind="stable")[: count_of_fraction(fraction, len(score))]] = True
     return kept
 
 
@@ -239,32 +291,58 @@ def _ranks(score: np.ndarray) -> np.ndarray:
     return ((ends - counts + ends - 1) / 2)[inverse.reshape(-1)]
 
 
-def _groups(
-    uri: str | None, table: Mapping[str, np.ndarray], place: np.ndarray
-) -> np.ndarray | None:
-    """The subgroup of each sample at `place`, or None without a file."""
+@dataclass(frozen=True)
+class _Groups:
+    """The subgroup of each sample, as its number among the names."""
+
+    names: tuple[str, ...]
+    number_N: np.ndarray
+
+
+def _groups(uri: str | None, table: Mapping[str, np.ndarray], place: np.ndarray) -> _Groups | None:
+    """The subgroup of each sample at `place`, which `table` has all, or None without a file."""
     if uri is None:
         return None
-    with open_uri(uri, in_order=False) as file:
-        groups = pq.read_table(file)
+    groups = _read_groups(uri)
     others = [name for name in groups.column_names if name != "uid"]
+    uids = table["uid"][np.searchsorted(table["place"], place)]
+    at = pc.index_in(_octets(uids), _octets(uid_records(groups["uid"].cast(pa.string()))))
+    named = groups[others[-1]].cast(pa.string()).combine_chunks().take(at)
+    encoded = pc.fill_null(named, "unknown").dictionary_encode()
+    return _Groups(tuple(encoded.dictionary.to_pylist()), encoded.indices.to_numpy())
+
+
+def _read_groups(uri: str) -> pa.Table:
+    try:
+        with open_uri(uri, in_order=False) as file:
+            groups = pq.read_table(file)
+    except pa.ArrowException as error:
+        raise InputError(f"{uri}: is no Parquet file that can be read: {error}") from None
     if len(groups.column_names) < 2 or "uid" not in groups.column_names:
         raise InputError(
             f"{uri}: need columns uid and the subgroup, got {', '.join(groups.column_names)}"
         )
-    of_uid = dict(zip(groups["uid"].to_pylist(), groups[others[-1]].to_pylist(), strict=True))
-    uids = table["uid"][np.searchsorted(table["place"], place)]
-    return np.array([str(of_uid.get(uid, "unknown")) for uid in uids])
+    return groups
 
 
-def _keep_rates(
-    kept: Sequence[np.ndarray], groups: np.ndarray | None
-) -> dict[str, tuple[float, ...]]:
+def _octets(uids: np.ndarray) -> pa.Array:
+    """Uid records as values that Arrow can look up."""
+    data = pa.py_buffer(np.ascontiguousarray(uids).view(np.uint8))
+    return pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(UID_DTYPE.itemsize), len(uids), [None, data]
+    )
+
+
+def _keep_rates(kept: Sequence[np.ndarray], groups: _Groups | None) -> dict[str, tuple[float, ...]]:
+    """By subgroup, in the order of their names, the share that each filter keeps."""
     if groups is None:
         return {}
+    count = len(groups.names)
+    members = np.bincount(groups.number_N, minlength=count)
+    rates = [np.bincount(groups.number_N[mask], minlength=count) / members for mask in kept]
     return {
-        str(group): tuple(float(mask[groups == group].mean()) for mask in kept)
-        for group in np.unique(groups)
+        groups.names[n]: tuple(float(rate[n]) for rate in rates)
+        for n in sorted(range(count), key=groups.names.__getitem__)
     }
 
 

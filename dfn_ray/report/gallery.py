@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,10 +77,12 @@ def overview(run: Run, network: str, threshold: float, examples: int) -> Overvie
     return Overview(counts, **told)
 
 
-def scored_tables(run: Run, network: str, columns: list[str]) -> Iterator[pa.Table]:
-    """The scored rows of each part with the columns wanted and `score`."""
+def scored_tables(
+    run: Run, network: str, columns: list[str], parts: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    """The scored rows of each part with the columns wanted and `score`; of the parts of those names, None: of all."""
     column = score_column(network)
-    for _, part in scan_parts(run, [*columns, column, "status"]):
+    for _, part in scan_parts(run, [*columns, column, "status"], parts):
         table = part.filter(pc.equal(part["status"], Status.SCORED.value))
         yield table.rename_columns(["score" if c == column else c for c in table.column_names])
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from dfn_ray.errors import InputError
 from dfn_ray.report.gallery import HISTOGRAM_BINS, Pair, overview, pairs, scored_tables
-from dfn_ray.run import Run, open_run
+from dfn_ray.run import Run, open_run, require_scores
 
 COLUMNS = 10
 """Pairs in a row."""
@@ -26,10 +26,11 @@ def draw_run(run_uri: str, out: Path, *, truth: Mapping[str, str] | None = None)
     """Write a PNG of a finished run to `out`.
 
     `truth` maps uids to a kind ("clean", "swapped", ...) where it is known: the histogram is then drawn
-    by kind, and the pairs carry theirs. Raises InputError when the run has no finished selection.
+    by kind, and the pairs carry theirs. Raises InputError when the run has no scores or no selection.
     """
-    run = open_run(run_uri)
-    selection = run.read_json("selection.json")
+    opened = open_run(run_uri)
+    run = require_scores(opened)
+    selection = opened.read_json("selection.json")
     if selection is None or selection["threshold"] is None:
         raise InputError(f"{run_uri}: has no selection with a threshold to draw")
     threshold, network = selection["threshold"], selection["network"]

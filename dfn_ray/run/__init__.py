@@ -33,6 +33,8 @@ other can both think that they hold the run, and `selection.json` can go back to
     identity     fingerprints, digests and what differs between two of them
     relisting    two listings of one pool compared
     opened       the run itself: opened for reading, or held for writing
+    scored       where the scores of a run are, and which network selects
+    places       samples as numbers
     resuming     creating a run, going on with one, refusing another one
 """
 
@@ -70,15 +72,26 @@ from dfn_ray.run.parts import (
     read_part,
     read_parts,
 )
+from dfn_ray.run.places import sample_position, shard_numbers
 from dfn_ray.run.relisting import scored_sizes
 from dfn_ray.run.resuming import hold, refuse_old_format, resumable, start_run
 from dfn_ray.run.scan import read_ahead, read_columns, scan_parts, scan_subset
+from dfn_ray.run.scored import (
+    MATERIALIZED,
+    SCORED,
+    open_scored,
+    require_scores,
+    scores_of,
+    selecting_network,
+)
 from dfn_ray.run.sealed import read_names
 
 __all__ = [
     "BORDERLINE",
     "BOUNDS",
     "FORMAT_VERSION",
+    "MATERIALIZED",
+    "SCORED",
     "SCORES",
     "SELECTION",
     "SPENDING",
@@ -97,6 +110,7 @@ __all__ = [
     "named",
     "naming",
     "open_run",
+    "open_scored",
     "parquet_bytes",
     "parquet_stems",
     "part_file",
@@ -109,11 +123,16 @@ __all__ = [
     "read_part",
     "read_parts",
     "refuse_old_format",
+    "require_scores",
     "resumable",
+    "sample_position",
     "scan_ledger",
     "scan_parts",
     "scan_subset",
     "scored_sizes",
+    "scores_of",
+    "selecting_network",
+    "shard_numbers",
     "start_run",
     "take",
     "versions",

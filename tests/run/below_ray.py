@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
@@ -15,12 +15,12 @@ from dfn_ray.config import Recipe, recipe_from, recipe_values
 from dfn_ray.filtering import filter_pool
 from dfn_ray.filtering.bounds import Bounds
 from dfn_ray.filtering.commit import Committer
-from dfn_ray.filtering.preflight import SCORED, refuse_other_rule
+from dfn_ray.filtering.preflight import refuse_other_rule
 from dfn_ray.filtering.stream import work_left
 from dfn_ray.flow.cells import Cell
 from dfn_ray.flow.statuses import mark, open_rows
 from dfn_ray.pool import iter_chunks, list_pool, listing_table
-from dfn_ray.run import BOUNDS, open_run, scan_ledger, start_run
+from dfn_ray.run import BOUNDS, SCORED, open_run, scan_ledger, start_run
 from dfn_ray.schema import SIZE_FIELDS, Status
 from dfn_ray.storage import Store
 
@@ -36,14 +36,22 @@ WRITES = (
 """All that changes storage."""
 
 
-def recipe_of(run: Path, pool: Path, keep_fraction: float) -> Recipe:
-    """The recipe of a driver."""
+def recipe_of(
+    run: Path,
+    pool: Path,
+    keep_fraction: float,
+    *,
+    networks: Sequence[str] = ("dfn",),
+    deciding: str | None = None,
+) -> Recipe:
+    """The recipe of a driver; its networks are some of SCORES."""
+    select = {"keep_fraction": keep_fraction} | ({"network": deciding} if deciding else {})
     return recipe_from(
         {
             "run_uri": str(run),
             "pool": {"uri": [str(pool)], "chunk_rows": 5},
-            "networks": [{"name": "dfn", "model": "local-dir:/none"}],
-            "select": {"keep_fraction": keep_fraction},
+            "networks": [{"name": name, "model": "local-dir:/none"} for name in networks],
+            "select": select,
         }
     )
 
@@ -52,6 +60,12 @@ def score_of(uid: str) -> float:
     """What a network might say: a function of the sample."""
     return int(hashlib.md5(uid.encode()).hexdigest()[:8], 16) / 2**32
 
+
+SCORES: dict[str, Callable[[str], float]] = {
+    "dfn": score_of,
+    "against": lambda uid: 1 - score_of(uid),
+}
+"""Networks, which are functions of the uid."""
 
 NEAR, TOO_HIGH, TOO_LOW = (0.35, 0.8), (0.8, 0.9), (0.1, 0.2)
 """Bounds: around the thresholds of the tests; above them, so that bytes of kept samples do not travel; below them, so
@@ -69,12 +83,14 @@ def filter_without_ray(
         recipe.run_uri,
         kind=SCORED,
         recipe=recipe_values(recipe),
-        fingerprint={"networks": {"dfn": {"weights": "none"}}},
+        fingerprint={"networks": {network.name: {} for network in recipe.networks}},
         listing=listing_table(shards),
     )
     ledger = scan_ledger(run.store, run.fingerprint)
     found = run.create_json(BOUNDS, {"lo": str(bounds[0]), "hi": str(bounds[1])})
-    committer = Committer(run, Bounds(float(found["lo"]), float(found["hi"])), "dfn")
+    committer = Committer(
+        run, Bounds(float(found["lo"]), float(found["hi"])), recipe.deciding_network
+    )
     cells: list[Cell] = []
 
     def commit() -> None:
@@ -85,25 +101,35 @@ def filter_without_ray(
     for work in work_left(shards, ledger):
         chunks = iter_chunks(work.shard, recipe.pool, skip=work.skip, last=work.last)
         for chunk, samples in chunks:
-            cells.append(_scored(Cell(chunk=chunk, samples=samples)))
+            cell = Cell(chunk=chunk, samples=samples)
+            cells.append(_scored(cell, [network.name for network in recipe.networks]))
             if len(cells) == part_chunks:
                 commit()
     if cells:
         commit()
+    with no_ray():
+        return filter_pool._finalise(run, ledger, recipe)
+
+
+@contextmanager
+def no_ray() -> Iterator[None]:
+    """What would be done in tasks of Ray is done here."""
     with (
         patch.object(filter_pool, "connect", lambda: None),
         patch.object(filter_pool, "each", lambda items, each, _: map(each, items)),
     ):
-        return filter_pool._finalise(run, ledger, recipe)
+        yield
 
 
-def _scored(cell: Cell) -> Cell:
+def _scored(cell: Cell, networks: Sequence[str]) -> Cell:
     samples = cell.samples
     rows = open_rows(samples)
     for field in SIZE_FIELDS:
         samples = samples.append_column(field, pa.array([8] * len(samples), pa.int32()))
-    scores = np.array([score_of(uid) for uid in samples["uid"].to_pylist()], np.float32)
-    samples = samples.append_column("score_dfn", pa.array(scores))
+    uids = samples["uid"].to_pylist()
+    for name in networks:
+        scores = np.array([SCORES[name](uid) for uid in uids], np.float32)
+        samples = samples.append_column(f"score_{name}", pa.array(scores))
     samples = mark(samples, rows, [None] * len(rows), otherwise=Status.SCORED)
     return Cell(chunk=cell.chunk, samples=samples)
 
