@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-import pyarrow.parquet as pq
-
 from dfn_ray.errors import FingerprintError, IncompleteRun
 from dfn_ray.run.layout import part_file
-from dfn_ray.run.parts import part_names, read_parts
+from dfn_ray.run.parts import part_names, read_part_rows, read_parts
 from dfn_ray.schema import Chunk, ShardFault, status_key
 from dfn_ray.storage import Store
 
@@ -139,8 +137,7 @@ def scan_ledger(store: Store, fingerprint: str, names: Sequence[str] | None = No
 def _counts_of(store: Store, name: str, chunks: Sequence[Chunk]) -> Counter[str]:
     """Samples by status of some chunks of a part, from its rows."""
     counts: Counter[str] = Counter()
-    with store.open(part_file(name)) as file:
-        table = pq.read_table(file, columns=["shard", "row", "status", "reason"])
+    table = read_part_rows(store, name, ["shard", "row", "status", "reason"])
     spans = [(chunk.shard, chunk.first_row, chunk.first_row + chunk.rows) for chunk in chunks]
     for row in table.to_pylist():
         if any(shard == row["shard"] and lo <= row["row"] < hi for shard, lo, hi in spans):

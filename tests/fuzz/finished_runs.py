@@ -65,7 +65,11 @@ def base_run(name: str) -> BaseRun:
 def _made() -> Path:
     """The folder with the pool and all runs: one for each version of the product, so that the same seed gives the same inputs."""
     code = hashlib.sha256()
-    for path in (*sorted(Path(dfn_ray.__file__).parent.rglob("*.py")), Path(below_ray.__file__), Path(__file__)):
+    for path in (
+        *sorted(Path(dfn_ray.__file__).parent.rglob("*.py")),
+        Path(below_ray.__file__),
+        Path(__file__),
+    ):
         code.update(path.read_bytes())
     root = Path(tempfile.gettempdir()) / f"dfn-ray-fuzz-runs-{code.hexdigest()[:16]}"
     root.mkdir(exist_ok=True)

@@ -57,7 +57,9 @@ def case_of(name: str, file: str, data: bytes, how: str) -> Case:
         (run / file).write_bytes(data)
         return _compared(_due(name), _outcomes(base, run), note, _must_notice(base, file, data))
 
-    return Case(valid=data == base_run(name).files[file], note=note, files={file: data}, check=check)
+    return Case(
+        valid=data == base_run(name).files[file], note=note, files={file: data}, check=check
+    )
 
 
 def _compared(
@@ -66,7 +68,9 @@ def _compared(
     for reader, (kind, what) in found.items():
         if (kind, what) == due[reader]:
             continue
-        require(kind != "read", f"{reader} reads other values without a word", note, what, due[reader])
+        require(
+            kind != "read", f"{reader} reads other values without a word", note, what, due[reader]
+        )
         require(kind in _RIGHT or due[reader][0] == kind, f"{reader} ends in {kind}", note, what)
         require(_IN_THIS_RUN in what, f"{reader}: a message that names no file", note, what)
     noticed = found["verify"] != due["verify"] or due["verify"][0] != "read"
@@ -189,11 +193,9 @@ def _mutated(rng: Random, base: BaseRun, file: str) -> tuple[bytes, str]:
 
 
 def _swapped(rng: Random, base: BaseRun, file: str) -> tuple[bytes, str]:
-    other = rng.choice(NAMES)
-    files = base_run(other).files
-    alike = [name for name in files if _kind(name) == _kind(file)] or list(files)
-    name = rng.choice(alike if rng.random() < 0.7 else list(files))
-    return files[name], f"{name} of {other} in its place"
+    alike = [name for name in base.files if _kind(name) == _kind(file)]
+    name = rng.choice(alike if rng.random() < 0.5 else list(base.files))
+    return base.files[name], f"{name} in its place"
 
 
 def _rewritten(rng: Random, base: BaseRun, file: str) -> tuple[bytes, str]:
@@ -237,8 +239,30 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
             yield from _places(inner)
 
 
-_SHAPES: tuple[Any, ...] = ({}, [], None, "x", 3, [[]], {"format": 1}, {"format": 2}, {"format": []}, {"state": "final"})
-_VALUES: tuple[Any, ...] = (True, -1, 10**30, 0.5, "", "final", "selected", float("nan"), {"a": 1}, [1, 2])
+_SHAPES: tuple[Any, ...] = (
+    {},
+    [],
+    None,
+    "x",
+    3,
+    [[]],
+    {"format": 1},
+    {"format": 2},
+    {"format": []},
+    {"state": "final"},
+)
+_VALUES: tuple[Any, ...] = (
+    True,
+    -1,
+    10**30,
+    0.5,
+    "",
+    "final",
+    "selected",
+    float("nan"),
+    {"a": 1},
+    [1, 2],
+)
 
 
 def _other_parquet(rng: Random, data: bytes) -> tuple[bytes, str]:
@@ -252,10 +276,16 @@ def _other_parquet(rng: Random, data: bytes) -> tuple[bytes, str]:
         values = table[name].to_pylist()
         place = rng.randrange(len(values))
         values[place] = _other_value(rng, values[place])
-        table = table.set_column(column, table.field(name), pa.array(values).cast(table.field(name).type))
+        table = table.set_column(
+            column, table.field(name), pa.array(values).cast(table.field(name).type)
+        )
         note = f"rewritten, {name} {place} changed"
     elif how == "rows" and table.num_rows:
-        table = table.slice(1) if rng.random() < 0.5 else table.take(pa.array(range(table.num_rows)[::-1]))
+        table = (
+            table.slice(1)
+            if rng.random() < 0.5
+            else table.take(pa.array(range(table.num_rows)[::-1]))
+        )
     elif how == "column":
         table = table.drop_columns([rng.choice(table.column_names)])
     elif how == "metadata":
@@ -273,7 +303,9 @@ def _other_value(rng: Random, value: Any) -> Any:
 
 def _other_array(rng: Random, data: bytes) -> tuple[bytes, str]:
     array = np.load(io.BytesIO(data))
-    other = rng.choice((array[::-1], array[1:], array[:0], array.reshape(-1, 1), array["f0"], np.array("x")))
+    other = rng.choice(
+        (array[::-1], array[1:], array[:0], array.reshape(-1, 1), array["f0"], np.array("x"))
+    )
     sink = io.BytesIO()
     np.save(sink, other)
     return sink.getvalue(), f"another array, {other.dtype} {other.shape}"
