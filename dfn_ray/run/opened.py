@@ -134,15 +134,15 @@ class Run:
         """A Parquet file of the run, or some of its columns. Raises DamagedRunError."""
         with self.open(name) as file:
             if columns is None:
-                return whole_parquet(file, _last(name), must=self._is_sealed).read()
-            parquet = opened_parquet(file, _last(name), must=self._is_sealed, pre_buffer=True)
+                return whole_parquet(file, _last(name), is_sealed=self._is_sealed).read()
+            parquet = opened_parquet(file, _last(name), is_sealed=self._is_sealed, pre_buffer=True)
             return parquet.read(columns)
 
     @contextmanager
     def open_parquet(self, name: str) -> Iterator[pq.ParquetFile]:
         """A Parquet file that the run must have, its footer checked. Raises DamagedRunError, as `open` does."""
         with self.open(name) as file:
-            yield opened_parquet(file, _last(name), must=self._is_sealed)
+            yield opened_parquet(file, _last(name), is_sealed=self._is_sealed)
 
     def columns_of(self, name: str) -> list[str]:
         """The columns of a Parquet file, by its footer. Raises DamagedRunError."""
@@ -164,7 +164,7 @@ class Run:
     def check_whole(self, name: str) -> None:
         """Raise DamagedRunError unless every bit of a Parquet file of the run is as it was written."""
         with self.open(name) as file:
-            whole_parquet(file, _last(name), must=self._is_sealed)
+            whole_parquet(file, _last(name), is_sealed=self._is_sealed)
 
     def attempts(self) -> list[str]:
         """Names of the files of all attempts."""

@@ -15,9 +15,9 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-_MAGIC, _DIGEST_BYTES = b"dfn_ray\0", 16
-_SEAL_BYTES = len(_MAGIC) + 2 * _DIGEST_BYTES
-"""Then the digest of the bytes before, and the digest of that, the name and the footer."""
+_DIGEST_BYTES = 16
+_SEAL_BYTES = 2 * _DIGEST_BYTES
+"""The digest of the bytes before, and the digest of that, the name and the footer."""
 _END_BYTES = 8  # length of the footer and PAR1
 _TAIL_BYTES = 1 << 16
 """Read at first; footers are a few KiB."""
@@ -37,7 +37,7 @@ def parquet_bytes(rows: pa.Table, name: str = "", **settings: Any) -> bytes:
         start = _footer_start(data)
         end, body = bytes(data[start:]), _digest(data[:start])
     sink.seek(start)
-    sink.write(_MAGIC + body + _digest(body, name.encode(), end) + end)
+    sink.write(body + _digest(body, name.encode(), end) + end)
     return sink.getvalue()
 
 
@@ -48,19 +48,19 @@ def named(attempt: int, data: bytes) -> str:
 
 
 def opened_parquet(
-    file: IO[bytes], name: str, *, must: bool, pre_buffer: bool = False
+    file: IO[bytes], name: str, *, is_sealed: bool, pre_buffer: bool = False
 ) -> pq.ParquetFile:
     """The Parquet file of that name, its footer checked. Raises ArrowInvalid when that is not what was written.
 
-    `must`: False takes a file without a digest as well, as runs of format 1 have them. `pre_buffer` asks for all
+    `is_sealed`: False for runs of format 1, whose files have no digests. `pre_buffer` asks for all
     columns of a read at once.
     """
     tail = _tail(file)
     length = int.from_bytes(tail[-8:-4], "little") + _END_BYTES
     seal, end = tail[-length - _SEAL_BYTES : -length], tail[-length:]
-    if must or seal.startswith(_MAGIC):
+    if is_sealed:
         by_content = _BY_CONTENT.fullmatch(name)
-        body, digest = seal[len(_MAGIC) : -_DIGEST_BYTES], seal[-_DIGEST_BYTES:]
+        body, digest = seal[:_DIGEST_BYTES], seal[_DIGEST_BYTES:]
         is_right = _digest(body, b"" if by_content else name.encode(), end) == digest
         if not is_right or (by_content and by_content[1] != digest.hex()):
             raise pa.ArrowInvalid(_ALTERED)
@@ -70,14 +70,13 @@ def opened_parquet(
     )
 
 
-def whole_parquet(file: IO[bytes], name: str, *, must: bool) -> pq.ParquetFile:
+def whole_parquet(file: IO[bytes], name: str, *, is_sealed: bool) -> pq.ParquetFile:
     """The same with every bit of it checked, in memory."""
     data = file.read()
-    found = opened_parquet(io.BytesIO(data), name, must=must)
+    found = opened_parquet(io.BytesIO(data), name, is_sealed=is_sealed)
     start = _footer_start(data) - _SEAL_BYTES
-    seal = data[start : start + _SEAL_BYTES]
-    body = _MAGIC + _digest(memoryview(data)[:start])
-    if (must or seal.startswith(_MAGIC)) and not seal.startswith(body):
+    body = data[start : start + _DIGEST_BYTES]
+    if is_sealed and _digest(memoryview(data)[:start]) != body:
         raise pa.ArrowInvalid(_ALTERED)
     return found
 

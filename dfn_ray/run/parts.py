@@ -135,8 +135,8 @@ def _opened(store: Store, name: str) -> Iterator[pq.ParquetFile]:
     where = store.uri_of(part_file(name))
     try:
         with store.open(part_file(name)) as file:
-            must = _SEALED.match(name) is not None
-            yield opened_parquet(file, f"{name}.parquet", must=must)
+            is_sealed = _SEALED.match(name) is not None
+            yield opened_parquet(file, f"{name}.parquet", is_sealed=is_sealed)
     except MissingFileError:
         raise DamagedRunError(
             f"{where}: is absent, so that its shards are not complete; restore it from a copy, or score the pool into "
