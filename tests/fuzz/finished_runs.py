@@ -19,6 +19,8 @@ from tests.run.below_ray import NEAR, TOO_HIGH, TOO_LOW, at_writes, filter_witho
 
 KEEP_FRACTION = 0.5
 _BOUNDS = {"near": NEAR, "high": TOO_HIGH, "low": TOO_LOW}
+_SHARED = Path(tempfile.gettempdir())
+"""Not the folder of a worker, which goes with it: what is damaged must be the same in all of them."""
 _HALF = "-half"
 """Ending of the names of runs whose driver stopped when their bytes were still to be settled."""
 NAMES = tuple(f"{bounds}{half}" for bounds in _BOUNDS for half in ("", _HALF))
@@ -71,7 +73,7 @@ def _made() -> Path:
         Path(__file__),
     ):
         code.update(path.read_bytes())
-    root = Path(tempfile.gettempdir()) / f"dfn-ray-fuzz-runs-{code.hexdigest()[:16]}"
+    root = _SHARED / f"dfn-ray-fuzz-runs-{code.hexdigest()[:16]}"
     root.mkdir(exist_ok=True)
     with (root / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
