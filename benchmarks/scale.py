@@ -51,6 +51,7 @@ from dfn_ray.run import (
     Run,
     named,
     open_run,
+    parquet_bytes,
     part_footer,
     part_names,
     read_parts,
@@ -357,8 +358,8 @@ def written_run(recipe: Recipe, run_uri: Path, *, shard_chunks: int, part_chunks
         mine = chunks[start : start + part_chunks]
         footer = part_footer(mine, replace(like.header, counts={"scored": 256 * len(mine)}))
         # Not by Store.write: nothing here has to survive a crash, and fsync takes its time.
-        path = run_uri / SCORES / f"{named(1, repr(mine).encode())}.parquet"
-        pq.write_table(rows.replace_schema_metadata(footer), path)
+        data = parquet_bytes(rows.replace_schema_metadata(footer))
+        (run_uri / SCORES / f"{named(1, data)}.parquet").write_bytes(data)
     return replace(recipe, run_uri=str(run_uri))
 
 

@@ -145,13 +145,17 @@ def _copies(listed: pa.Table) -> pa.Table:
     return listed.take(pa.array(np.repeat(np.arange(len(times)), times)))
 
 
-def image_parquet(rows: pa.Table) -> bytes:
-    """The rows as a Parquet file with row groups of about ROW_GROUP_BYTES; images are stored as they are."""
+def image_parquet(rows: pa.Table, name: str = "") -> bytes:
+    """The rows as a Parquet file with row groups of about ROW_GROUP_BYTES; images are stored as they are.
+
+    `name` is what the file will be called; empty for one named by its content.
+    """
     row_bytes = max(1, rows.nbytes // max(1, rows.num_rows))
     group_rows = min(MAX_ROW_GROUP_ROWS, max(1, ROW_GROUP_BYTES // row_bytes))
     names = rows.column_names
     return parquet_bytes(
         rows,
+        name,
         row_group_size=group_rows,
         # Images are compressed already; statistics on bytes and captions would only bloat the footer.
         compression={name: "NONE" if name == "image" else "ZSTD" for name in names},

@@ -18,17 +18,16 @@ from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dfn_ray.errors import InputError
 from dfn_ray.filtering.preflight import refuse_out
 from dfn_ray.filtering.select_run import State
+from dfn_ray.filtering.uid_list import uid_list_pieces
 from dfn_ray.flow.datasets import connect, each
 from dfn_ray.image_formats import extension_of
 from dfn_ray.run import (
     SELECTION,
     SUBSET,
-    UID_LIST,
     Run,
     differences,
     fingerprint_digest,
@@ -47,12 +46,11 @@ _SIZES, _META, _UIDS = "sizes.json", "meta.json", "sample_ids.npy"
 
 def export_uids(run_uri: str, out_uri: str) -> int:
     """Copy the run's sorted uid list to a `.npy` file; returns how many uids it has."""
-    run, kept = _finished(run_uri)
+    run, selection = _finished(run_uri)
     folder, _, name = out_uri.rpartition("/")
     refuse_out(run, folder or ".", (name,))
-    with run.store.open(UID_LIST) as file:
-        Store(folder or ".").write_stream(name, iter(lambda: file.read(1 << 24), b""))
-    return kept
+    Store(folder or ".").write_stream(name, uid_list_pieces(run, selection))
+    return selection["k"]
 
 
 def export_webdataset(run_uri: str, out_uri: str, *, shard_samples: int = SHARD_SAMPLES) -> int:
@@ -62,7 +60,8 @@ def export_webdataset(run_uri: str, out_uri: str, *, shard_samples: int = SHARD_
     """
     if shard_samples < 1:
         raise InputError(f"--shard-samples: need >= 1, got {shard_samples}")
-    run, kept = _finished(run_uri)
+    run, selection = _finished(run_uri)
+    kept = selection["k"]
     refuse_out(run, out_uri, (SHARD_FORMAT.format(0),))
     out = Store(out_uri)
     files, rows = _subset_files(run)
@@ -81,8 +80,7 @@ def export_webdataset(run_uri: str, out_uri: str, *, shard_samples: int = SHARD_
         SHARD_FORMAT.format(n): min(shard_samples, kept - n * shard_samples) for n in range(shards)
     }
     out.write(_SIZES, json.dumps(sizes).encode())
-    with run.store.open(UID_LIST) as file:
-        out.write_stream(_UIDS, iter(lambda: file.read(1 << 24), b""))
+    out.write_stream(_UIDS, uid_list_pieces(run, selection))
     meta = {
         "input_dir": run_uri,
         "output_dir": out_uri,
@@ -169,9 +167,9 @@ class _TarWriter:
     def _rows(self, start: int, stop: int) -> Iterator[dict]:
         index = bisect_right(self.ends, start)
         while index < len(self.files) and (begin := self._begin(index)) < stop:
-            with self.run.store.open(f"{SUBSET}/{self.files[index]}") as file:
+            with self.run.open_parquet(f"{SUBSET}/{self.files[index]}") as parquet:
                 position = begin
-                for batch in pq.ParquetFile(file).iter_batches(256):
+                for batch in parquet.iter_batches(256):
                     lo, hi = max(start - position, 0), min(stop - position, batch.num_rows)
                     if lo < hi:
                         yield from pa.Table.from_batches([batch.slice(lo, hi - lo)]).to_pylist()
@@ -192,12 +190,12 @@ def _members(row: dict) -> Iterator[tuple[str, bytes]]:
     yield "json", json.dumps(values | own).encode()
 
 
-def _finished(run_uri: str) -> tuple[Run, int]:
+def _finished(run_uri: str) -> tuple[Run, dict[str, Any]]:
     run = open_run(run_uri)
     value = run.read_json(SELECTION)
     if value is None or value["state"] != State.FINAL:
         raise InputError(f"{run_uri}: has no finished subset to export; run dfn-ray filter first")
-    return run, value["k"]
+    return run, value
 
 
 def _subset_files(run: Run) -> tuple[list[str], list[int]]:

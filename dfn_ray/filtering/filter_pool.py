@@ -160,8 +160,7 @@ def _finalise(run: Run, ledger: Ledger | None, recipe: Recipe) -> dict[str, Any]
         files.update(settled.splitlines())
     files |= _read_back(run, settler, survey.missing, recipe.decode)
     _remove_all_but(run, files)
-    repeated = _write_selection(run, "", scores, selected, State.FINAL)["repeated_uids"]
-    value |= {"repeated_uids": repeated, "state": State.FINAL}
+    value |= _write_selection(run, "", scores, selected, State.FINAL)
     value |= {"files": run.write_names("files", sorted(files))}
     run.replace_json(SELECTION, value, before)
     return value
@@ -233,11 +232,11 @@ def _write_selection(
     """Write the uid list of a selection and, but for the run's own, the selection behind it."""
     name, selection = f"{folder}{UID_LIST}", selected.selection
     if len(scores.names) < LEAST_ITEMS:
-        repeated = write_uid_list(run, name, _kept_uids(selection, scores()), selection.k)
+        written = write_uid_list(run, name, _kept_uids(selection, scores()), selection.k)
     else:
         spilled = [file for some in scores.over(partial(_spill, run, selection)) for file in some]
-        repeated = merge_spilled(run, name, spilled, selection.k)
-    value = selected.to_json(scores.run) | {"repeated_uids": repeated, "state": state}
+        written = merge_spilled(run, name, spilled, selection.k)
+    value = selected.to_json(scores.run) | written | {"state": state}
     if folder:
         run.write_json(f"{folder}{SELECTION}", value)
     return value

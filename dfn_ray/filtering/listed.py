@@ -146,16 +146,17 @@ def _conclude(run: Run, uids: UidList, ledger: Ledger) -> dict[str, Any]:
             rows |= _owned(run, part, ledger.disowned.get(part.name, ()))
     files, found = sorted(rows), sum(rows.values())
     called = run.write_names("files", files)
-    repeated = write_uid_list(run, UID_LIST, _subset_uids(run, files), found)
+    written = write_uid_list(run, UID_LIST, _subset_uids(run, files), found)
     value = {
         "parts": run.write_names("parts", in_order(ledger.names)),
         "files": called,
         "state": State.FINAL,
+        "uid_list_sha256": written["uid_list_sha256"],
         "uids": uids.uri,
         "listed": len(uids.records()),
         "k": found,
         "threshold": None,
-        "not_found": uids.distinct - (found - repeated),
+        "not_found": uids.distinct - (found - written["repeated_uids"]),
         "samples": sum(counts.values()),
         "counts": dict(sorted(counts.items())),
     }
@@ -171,7 +172,7 @@ def _owned(run: Run, part: Part, disowned: Sequence[Chunk]) -> dict[str, int]:
     rows = table.filter(pa.array(~rows_in_chunks(table, disowned)))
     name = f"{part.header.subset}{SETTLED}.parquet"
     if rows.num_rows:
-        run.write(f"{SUBSET}/{name}", image_parquet(rows))
+        run.write(f"{SUBSET}/{name}", image_parquet(rows, name))
     return {name: rows.num_rows} if rows.num_rows else {}
 
 

@@ -93,7 +93,7 @@ class Settler:
         for name in ("image", "text", "metadata"):
             wanted = wanted.append_column(found.schema.field(name), found[name])
         file = shard_file(shard.uri)
-        self.target.write(f"{SUBSET}/{file}", image_parquet(_ordered(wanted)))
+        self.target.write(f"{SUBSET}/{file}", image_parquet(_ordered(wanted), file))
         return file
 
     def _absent_rows(self, shard: Shard, name: str) -> pa.Table:
@@ -130,7 +130,7 @@ class Settler:
         if source.startswith(f"{SUBSET}/") and rows.num_rows == table.num_rows:
             return source.rpartition("/")[2]
         if rows.num_rows:
-            run.write(target, image_parquet(rows))
+            run.write(target, image_parquet(rows, target.rpartition("/")[2]))
         if source != target or not rows.num_rows:
             run.delete(source)
         return target.rpartition("/")[2] if rows.num_rows else None

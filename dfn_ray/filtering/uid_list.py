@@ -6,25 +6,29 @@ DataComp-XL's is 30 GB: stretches of it are sorted in memory, kept beside the ru
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
-from dfn_ray.run import Run
+from dfn_ray.errors import DamagedRunError
+from dfn_ray.run import SELECTION, UID_LIST, Run
 from dfn_ray.uids import UID_DTYPE, npy_header
 
 STRETCH_UIDS = 1 << 25
 """Uids sorted in memory at a time: 512 MiB, and as much again while they are sorted."""
 BLOCK_UIDS = 1 << 17
 """Uids held of each stretch while they are merged: 2 MiB."""
+_DIGEST = "uid_list_sha256"
 SPILL = "spill"
 """Folder of a run with the stretches of each attempt, until its list is written."""
 
 
-def write_uid_list(run: Run, name: str, uids: Iterable[np.ndarray], count: int) -> int:
-    """Write the sorted list of `count` uids to the file `name` of a run; returns how many of them repeat another one.
+def write_uid_list(run: Run, name: str, uids: Iterable[np.ndarray], count: int) -> dict[str, Any]:
+    """Write the sorted list of `count` uids to the file `name` of a run; returns what `selection.json` says of it.
+
+    That is how many of them repeat another one, and the digest of the file.
 
     `uids` gives them all, as UID_DTYPE arrays in any order and grouping.
     """
@@ -43,19 +47,39 @@ def spill_sorted(run: Run, uids: Iterable[np.ndarray]) -> list[str]:
     return [_spill(run, stretch) for stretch in _stretches(uids)]
 
 
-def merge_spilled(run: Run, name: str, files: Sequence[str], count: int) -> int:
+def merge_spilled(run: Run, name: str, files: Sequence[str], count: int) -> dict[str, Any]:
     """Write the sorted list of the uids in files of `spill_sorted`, and remove these; see `write_uid_list`."""
     with ExitStack() as opened:
         sources = [opened.enter_context(run.store.open(file)) for file in files]
-        repeated = _write(run, name, merged(sources), count)
+        written = _write(run, name, merged(sources), count)
     run.delete_folder(_folder(run))
-    return repeated
+    return written
 
 
-def _write(run: Run, name: str, pieces: Iterable[np.ndarray], count: int) -> int:
-    repeated = _Repeated()
-    run.write_stream(name, _headed(count, (repeated.seen(piece).tobytes() for piece in pieces)))
-    return repeated.count
+def uid_list_pieces(run: Run, selection: Mapping[str, Any]) -> Iterator[bytes]:
+    """The bytes of the uid list of a finished run. Raises DamagedRunError behind them if they are not what was written."""
+    digest = hashlib.sha256()
+    with run.open(UID_LIST) as file:
+        while piece := file.read(1 << 24):
+            digest.update(piece)
+            yield piece
+    if selection.get(_DIGEST, digest.hexdigest()) != digest.hexdigest():
+        raise DamagedRunError(
+            f"{run.store.uri_of(UID_LIST)}: is damaged or was altered: it is not what the digest in {SELECTION} says; "
+            "restore it from a copy, or materialize the selection anew"
+        )
+
+
+def _write(run: Run, name: str, pieces: Iterable[np.ndarray], count: int) -> dict[str, Any]:
+    repeated, digest = _Repeated(), hashlib.sha256()
+
+    def written() -> Iterator[bytes]:
+        for piece in _headed(count, (repeated.seen(piece).tobytes() for piece in pieces)):
+            digest.update(piece)
+            yield piece
+
+    run.write_stream(name, written())
+    return {"repeated_uids": repeated.count, _DIGEST: digest.hexdigest()}
 
 
 def _spill(run: Run, stretch: np.ndarray) -> str:

@@ -27,10 +27,12 @@ from dfn_ray.filtering.row_sums import (
 from dfn_ray.filtering.scores import RunScores, shard_index
 from dfn_ray.filtering.select_run import State, select_run, stored_selection
 from dfn_ray.filtering.selection import Selection
+from dfn_ray.filtering.uid_list import uid_list_pieces
 from dfn_ray.filtering.verify_bytes import Sample, compare_with_pool
 from dfn_ray.flow.slices import over_slices
 from dfn_ray.run import (
     BORDERLINE,
+    BOUNDS,
     MATERIALIZED,
     SCORED,
     SCORES,
@@ -39,7 +41,6 @@ from dfn_ray.run import (
     UID_LIST,
     Ledger,
     Run,
-    is_named,
     open_run,
     part_file,
     read_ahead,
@@ -54,7 +55,7 @@ from dfn_ray.run import (
     shard_numbers,
 )
 from dfn_ray.schema import BYTE_COLUMNS, Chunk, Status, status_key
-from dfn_ray.uids import UID_DTYPE, first_unsorted, uid_records, uid_strings
+from dfn_ray.uids import UID_DTYPE, first_unsorted, npy_header, uid_records, uid_strings
 
 _PLACE = ("uid", "shard", "row")
 Tables = Iterator[tuple[str, pa.Table]]
@@ -72,10 +73,10 @@ def verify_run(
 ) -> dict[str, int]:
     """Check every promise of a finished run; returns what was counted.
 
-    `full` compares all kept samples with the pool, and the content of each part with its name, otherwise a sample of the
-    kept samples. `rescore_chunks` chunks are scored again, in this process (see `rescore`). Raises VerificationError
-    naming the first breach, DamagedRunError for a file that is absent or cannot be read, InputError for a run without
-    scores that is to be scored again.
+    `full` compares all kept samples with the pool, and each file with its digest, otherwise a sample of the kept
+    samples. `rescore_chunks` chunks are scored again, in this process (see `rescore`). Raises VerificationError naming
+    the first breach, DamagedRunError for a file that is absent or cannot be read, InputError for a run without scores
+    that is to be scored again.
     """
     run = open_run(run_uri)
     value = run.read_json(SELECTION)
@@ -103,7 +104,7 @@ def verify_run(
     _verify_uid_list(run, value)
     say(f"subset = selection: {value['k']:,} samples and uids")
     if full:
-        say(f"contents = names: {_verify_contents(scored):,} parts")
+        say(f"contents = digests: {_verify_contents(run, scored):,} files")
     for notice in _strays(run, ledger):
         say(notice)
     compared = compare_with_pool(run, Sample.of(run, value["k"], full=full), say)
@@ -171,23 +172,23 @@ def _verify_part(run: Run, name: str) -> None:
     _require("None" not in counts, f"{uri}: has samples without a status")
 
 
-def _verify_contents(run: Run) -> int:
-    """Every part has the content that its name is the digest of: not a bit of it is another one. Not in format 1."""
-    if run.description["format"] == 1:
-        return 0
-
-    return sum(over_slices(run.part_names(), partial(_verify_some_contents, run)))
+def _verify_contents(run: Run, scored: Run) -> int:
+    """Not a bit of any file is another one than was written; returns how many there are. Of format 1 only JSON is read."""
+    scored.read_json(BOUNDS)
+    for attempt in run.attempts():
+        run.read_json(attempt)
+    for _ in uid_list_pieces(run, run.read_json(SELECTION) or {}):
+        pass
+    parts = [part_file(name) for name in scored.part_names()]
+    subset = [f"{SUBSET}/{name}" for name in run.subset_files()]
+    return sum(
+        sum(over_slices(names, partial(_verify_some_contents, of)))
+        for of, names in ((scored, parts), (run, subset))
+    )
 
 
 def _verify_some_contents(run: Run, names: Sequence[str]) -> int:
-    def check(name: str) -> None:
-        with run.open(part_file(name)) as file:
-            _require(
-                is_named(name, file.read()),
-                f"{run.store.uri_of(part_file(name))}: was altered: its content is not what its name says",
-            )
-
-    return sum(1 for _ in read_ahead(names, check))
+    return sum(1 for _ in read_ahead(names, run.check_whole))
 
 
 def _verify_source(run: Run, scored: Run) -> None:
@@ -301,13 +302,10 @@ def _verify_uid_list(run: Run, value: Mapping[str, Any]) -> None:
     uri = run.store.uri_of(UID_LIST)
     listed = RowSums()
     with run.open(UID_LIST) as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        except ValueError as error:
-            raise VerificationError(f"{uri}: is no array of numpy's ({error})") from None
-        _require(version == (1, 0) and dtype == UID_DTYPE, f"{uri}: is not an array of u8,u8")
-        _require(shape == (value["k"],), f"{uri}: lists {shape[0]:,} uids of {value['k']:,} kept")
+        header = npy_header(value["k"])
+        _require(
+            file.read(len(header)) == header, f"{uri}: is no array of u8,u8 of {value['k']:,} uids"
+        )
         last = None
         while octets := file.read(UID_DTYPE.itemsize << 16):
             _require(len(octets) % UID_DTYPE.itemsize == 0, f"{uri}: ends within a uid")
@@ -332,8 +330,7 @@ def _name_uid(run: Run, uri: str, bucket: int) -> None:
         counter.update(map(tuple, uids[buckets(uids["f0"]) == bucket].tolist()))
 
     with run.open(UID_LIST) as file:
-        np.lib.format.read_magic(file)
-        np.lib.format.read_array_header_1_0(file)
+        file.seek(len(npy_header(0)))
         while octets := file.read(UID_DTYPE.itemsize << 16):
             take(counts[0], np.frombuffer(octets, dtype=UID_DTYPE))
     for _, table in scan_subset(run, ["uid"]):

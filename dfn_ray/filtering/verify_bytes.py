@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from dfn_ray.config import stored_pool
 from dfn_ray.errors import InputError, MissingFileError, VerificationError, shortened
@@ -103,8 +102,7 @@ def compare_with_pool(run: Run, sample: Sample, say: Callable[[str], None]) -> i
 
 def _row_groups(run: Run, name: str, rows: np.ndarray | None) -> Iterator[pa.Table]:
     """The chosen rows of a file of the subset, with all that is compared, by row group."""
-    with run.open(f"{SUBSET}/{name}") as file:
-        parquet = pq.ParquetFile(file, page_checksum_verification=True)
+    with run.open_parquet(f"{SUBSET}/{name}") as parquet:
         columns = ["shard", "row", *(c for c in _COMPARED if c in parquet.schema_arrow.names)]
         first = 0
         for number in range(parquet.num_row_groups):

@@ -27,6 +27,7 @@ other can both think that they hold the run, and `selection.json` can go back to
 
     layout       names of files and folders
     sealed       JSON with a digest of itself, and lists of names by their digest
+    parquets     Parquet files with a digest of themselves
     parts        a committed part: its name, footer and files
     ledger       which chunks are committed
     attempts     who holds the run, with which versions
@@ -60,13 +61,11 @@ from dfn_ray.run.layout import (
 )
 from dfn_ray.run.ledger import Ledger, owning_ledger, scan_ledger
 from dfn_ray.run.opened import Run, open_run
+from dfn_ray.run.parquets import named, parquet_bytes
 from dfn_ray.run.parts import (
     Part,
     PartHeader,
     in_order,
-    is_named,
-    named,
-    parquet_bytes,
     parquet_stems,
     part_footer,
     part_names,
@@ -107,7 +106,6 @@ __all__ = [
     "fingerprint_digest",
     "hold",
     "in_order",
-    "is_named",
     "listing_digest",
     "named",
     "naming",

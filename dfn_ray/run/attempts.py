@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dfn_ray.errors import DamagedRunError, RunTakenOver
-from dfn_ray.run.layout import ATTEMPTS
+from dfn_ray.errors import RunTakenOver
+from dfn_ray.run.layout import ATTEMPTS, NEEDED
 from dfn_ray.run.sealed import json_bytes, parsed_json, read_whole
 from dfn_ray.storage import Store
 
@@ -89,7 +89,5 @@ def _last_number(store: Store, folder: str) -> int:
 
 def _read(store: Store, folder: str, number: int) -> dict[str, Any]:
     where = store.uri_of(_file(folder, number))
-    value = parsed_json(read_whole(store, _file(folder, number)), where, must=True)
-    if "token" not in value:
-        raise DamagedRunError(f"{where}: is damaged: it names no driver; delete it")
-    return value
+    data = read_whole(store, _file(folder, number))
+    return parsed_json(data, where, must=True, needed=NEEDED[ATTEMPTS])

@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dfn_ray.errors import FingerprintError, IncompleteRun
 from dfn_ray.run.layout import part_file
-from dfn_ray.run.parts import in_order, part_names, read_parts
+from dfn_ray.run.parts import in_order, part_names, read_part_rows, read_parts
 from dfn_ray.run.places import rows_in_chunks
 from dfn_ray.schema import Chunk, ShardFault, status_key
 from dfn_ray.storage import Store
@@ -148,8 +147,7 @@ def owning_ledger(store: Store, fingerprint: str, ledger: Ledger) -> Ledger:
 def _counts_of(store: Store, name: str, chunks: Sequence[Chunk]) -> Counter[str]:
     """Samples by status of some chunks of a part, from its rows."""
     counts: Counter[str] = Counter()
-    with store.open(part_file(name)) as file:
-        table = pq.read_table(file, columns=["shard", "row", "status", "reason"])
+    table = read_part_rows(store, name, ["shard", "row", "status", "reason"])
     for row in table.filter(pa.array(rows_in_chunks(table, chunks))).to_pylist():
         counts[status_key(row["status"], row["reason"])] += 1
     return counts

@@ -13,7 +13,17 @@ import pyarrow.parquet as pq
 from dfn_ray.errors import DamagedRunError, InputError, MissingFileError, RunTakenOver
 from dfn_ray.run.attempts import Attempt, last_attempt
 from dfn_ray.run.identity import listing_digest
-from dfn_ray.run.layout import FORMAT_VERSION, LISTING, READABLE_FORMATS, RUN, SELECTION, SUBSET
+from dfn_ray.run.layout import (
+    ATTEMPTS,
+    FORMAT_VERSION,
+    LISTING,
+    NEEDED,
+    READABLE_FORMATS,
+    RUN,
+    SELECTION,
+    SUBSET,
+)
+from dfn_ray.run.parquets import opened_parquet, whole_parquet
 from dfn_ray.run.parts import part_names
 from dfn_ray.run.sealed import RESTORE, json_bytes, names_file, parsed_json, read_names
 from dfn_ray.storage import Store
@@ -96,8 +106,13 @@ class Run:
             data = self.store.read(name)
         except MissingFileError:
             return None, None
-        must = self.description["format"] != 1
-        return parsed_json(data, self.store.uri_of(name), must=must), data
+        where, needed = self.store.uri_of(name), NEEDED.get(_last(name), {})
+        return parsed_json(data, where, must=self._is_sealed, needed=needed), data
+
+    @property
+    def _is_sealed(self) -> bool:
+        """True if its files have digests of themselves: since format 2."""
+        return self.description["format"] != 1
 
     @contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
@@ -117,17 +132,26 @@ class Run:
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """A Parquet file of the run, or some of its columns. Raises DamagedRunError."""
         with self.open(name) as file:
-            return pq.read_table(file, columns=columns, page_checksum_verification=True)
+            if columns is None:
+                return whole_parquet(file, _last(name), is_sealed=self._is_sealed).read()
+            parquet = opened_parquet(file, _last(name), is_sealed=self._is_sealed, pre_buffer=True)
+            return parquet.read(columns)
+
+    @contextmanager
+    def open_parquet(self, name: str) -> Iterator[pq.ParquetFile]:
+        """A Parquet file that the run must have, its footer checked. Raises DamagedRunError, as `open` does."""
+        with self.open(name) as file:
+            yield opened_parquet(file, _last(name), is_sealed=self._is_sealed)
 
     def columns_of(self, name: str) -> list[str]:
         """The columns of a Parquet file, by its footer. Raises DamagedRunError."""
-        with self.open(name) as file:
-            return pq.read_schema(file).names
+        with self.open_parquet(name) as parquet:
+            return parquet.schema_arrow.names
 
     def rows_of(self, name: str) -> int:
         """The rows of a Parquet file, by its footer. Raises DamagedRunError."""
-        with self.open(name) as file:
-            return pq.read_metadata(file).num_rows
+        with self.open_parquet(name) as parquet:
+            return parquet.metadata.num_rows
 
     @property
     def pool_digest(self) -> str:
@@ -135,6 +159,17 @@ class Run:
         if self.description["format"] == FORMAT_VERSION:
             return self.description["pool"]["digest"]
         return listing_digest(self.listing())
+
+    def check_whole(self, name: str) -> None:
+        """Raise DamagedRunError unless every bit of a Parquet file of the run is as it was written."""
+        with self.open(name) as file:
+            whole_parquet(file, _last(name), is_sealed=self._is_sealed)
+
+    def attempts(self) -> list[str]:
+        """Names of the files of all attempts."""
+        return [
+            f"{ATTEMPTS}/{_last(file.uri)}" for file in self.store.list(ATTEMPTS, suffix=".json")
+        ]
 
     @property
     def listing_name(self) -> str:
@@ -231,9 +266,10 @@ def open_run(run_uri: str) -> Run:
             f"{run_uri}: run format {value.get('format')}, this version reads "
             f"{' and '.join(map(str, READABLE_FORMATS))}; use the version named in run.json"
         )
-    value = parsed_json(data, store.uri_of(RUN), must=value["format"] == FORMAT_VERSION)
-    if absent := {"kind", "recipe", "fingerprint", "fingerprint_digest", "pool"} - set(value):
-        raise DamagedRunError(
-            f"{store.uri_of(RUN)}: is damaged: it lacks {', '.join(sorted(absent))}; {RESTORE}"
-        )
+    must = value["format"] == FORMAT_VERSION
+    value = parsed_json(data, store.uri_of(RUN), must=must, needed=NEEDED[RUN])
     return Run(store, value, last_attempt(store))
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]

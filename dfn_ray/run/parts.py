@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 
 from dfn_ray.errors import DamagedRunError, MissingFileError
 from dfn_ray.run.layout import BORDERLINE, SCORES, SUBSET, part_file
+from dfn_ray.run.parquets import opened_parquet
 from dfn_ray.run.sealed import sealed, unsealed
 from dfn_ray.schema import Chunk
 from dfn_ray.storage import Store
@@ -24,7 +26,8 @@ SCAN_THREADS = 64
 _SLICE = 4096
 """Footers asked for at a time, so that neither futures nor footers of a million parts pile up."""
 _CHUNKS, _PART = b"dfn_ray.chunks", b"dfn_ray.part"
-_DIGEST_BYTES = 16
+_SEALED = re.compile(r"part-\d{6}-")
+"""How names of parts begin since their footers have a digest: format 2."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,17 +66,6 @@ class Part:
         return [f"{folder}/{stem}.parquet" for folder, stem in found if stem]
 
 
-def named(attempt: int, data: bytes) -> str:
-    """The name of a file of a part: by the attempt that writes it and its content, so that no two contents share one."""
-    digest = hashlib.blake2b(data, digest_size=_DIGEST_BYTES).hexdigest()
-    return f"part-{attempt:06d}-{digest}"
-
-
-def is_named(name: str, data: bytes) -> bool:
-    """True if a file that `named` has named still has this content."""
-    return name.endswith(hashlib.blake2b(data, digest_size=_DIGEST_BYTES).hexdigest())
-
-
 def part_footer(chunks: Sequence[Chunk], header: PartHeader) -> dict[bytes, bytes]:
     """The Parquet key-value metadata that commits `chunks`."""
     values = {
@@ -96,16 +88,8 @@ def part_footer(chunks: Sequence[Chunk], header: PartHeader) -> dict[bytes, byte
 def read_part(store: Store, name: str) -> Part:
     """The chunks and header of a committed part, from its footer alone. Raises DamagedRunError."""
     where = store.uri_of(part_file(name))
-    try:
-        with store.open(part_file(name)) as file:
-            metadata = pq.read_metadata(file).metadata or {}
-    except MissingFileError:
-        raise DamagedRunError(
-            f"{where}: is absent, so that its shards are not complete; restore it from a copy, or score the pool into "
-            "another run_uri"
-        ) from None
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(where, str(error)) from None
+    with _opened(store, name) as parquet:
+        metadata = parquet.metadata.metadata or {}
     if _CHUNKS not in metadata:
         raise DamagedRunError(
             f"{where}: commits no chunks, so dfn_ray did not write it; move it out of the run"
@@ -140,6 +124,28 @@ def _header(name: str, values: Mapping[str, Any]) -> PartHeader:
     )
 
 
+def read_part_rows(store: Store, name: str, columns: list[str]) -> pa.Table:
+    """Columns of a committed part. Raises DamagedRunError."""
+    with _opened(store, name) as parquet:
+        return parquet.read(columns)
+
+
+@contextmanager
+def _opened(store: Store, name: str) -> Iterator[pq.ParquetFile]:
+    where = store.uri_of(part_file(name))
+    try:
+        with store.open(part_file(name)) as file:
+            is_sealed = _SEALED.match(name) is not None
+            yield opened_parquet(file, f"{name}.parquet", is_sealed=is_sealed)
+    except MissingFileError:
+        raise DamagedRunError(
+            f"{where}: is absent, so that its shards are not complete; restore it from a copy, or score the pool into "
+            "another run_uri"
+        ) from None
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(where, str(error)) from None
+
+
 def part_names(store: Store) -> list[str]:
     """Names of all committed parts, `in_order`."""
     return in_order(parquet_stems(store, SCORES))
@@ -160,14 +166,6 @@ def read_parts(store: Store, names: Sequence[str]) -> Iterator[Part]:
     with ThreadPoolExecutor(SCAN_THREADS) as pool:
         for start in range(0, len(names), _SLICE):
             yield from pool.map(lambda name: read_part(store, name), names[start : start + _SLICE])
-
-
-def parquet_bytes(rows: pa.Table, **settings: Any) -> bytes:
-    """The rows as a Parquet file with page checksums, by settings of `pyarrow.parquet.write_table`."""
-    # S3's client takes bytes and nothing else; a buffer of Arrow's would have to be copied for it.
-    sink = io.BytesIO()
-    pq.write_table(rows, sink, write_page_checksum=True, **settings)
-    return sink.getvalue()
 
 
 def _damaged(where: str, why: str) -> DamagedRunError:

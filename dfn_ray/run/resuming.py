@@ -23,7 +23,7 @@ from dfn_ray.run.identity import (
 from dfn_ray.run.layout import ATTEMPTS, FORMAT_VERSION, LISTING, OLD_ATTEMPT, RUN
 from dfn_ray.run.ledger import scan_ledger
 from dfn_ray.run.opened import Run, open_run
-from dfn_ray.run.parts import parquet_bytes
+from dfn_ray.run.parquets import parquet_bytes
 from dfn_ray.run.relisting import relisted, resized, scored_sizes
 from dfn_ray.run.sealed import json_bytes
 from dfn_ray.storage import Store
@@ -202,7 +202,7 @@ def _stored_listing(run: Run, listing: pa.Table, *, is_new: bool) -> str:
     name = run.listing_name
     if is_new or not run.exists(name):
         # Not the other's, where another driver began at the same time: it may have seen other sizes.
-        run.store.create(name, parquet_bytes(listing, compression="zstd"))
+        run.store.create(name, parquet_bytes(listing, name, compression="zstd"))
         return name
     stored = run.listing()
     found = resized(stored, listing)
@@ -215,7 +215,7 @@ def _stored_listing(run: Run, listing: pa.Table, *, is_new: bool) -> str:
     }
     table = relisted(stored, listing, kept)
     name = f"pool-{fingerprint_digest({'listing': table.to_pylist()})[:32]}.parquet"
-    run.store.write(name, parquet_bytes(table, compression="zstd"))
+    run.store.write(name, parquet_bytes(table, name, compression="zstd"))
     return name
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from dfn_ray.errors import DamagedRunError, MissingFileError
@@ -39,13 +40,21 @@ def json_bytes(value: Mapping[str, Any]) -> bytes:
     return json.dumps(sealed(value), indent=1).encode()
 
 
-def parsed_json(data: bytes, where: str, *, must: bool) -> dict[str, Any]:
-    """The content of a JSON file of a run, read from `where`. Raises DamagedRunError."""
+def parsed_json(
+    data: bytes, where: str, *, must: bool, needed: Mapping[str, type] = MappingProxyType({})
+) -> dict[str, Any]:
+    """The content of a JSON file of a run, read from `where`, which holds values of those types. Raises DamagedRunError."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise DamagedRunError(f"{where}: is damaged: no JSON ({error}); {RESTORE}") from None
-    return unsealed(value, where, must=must)
+    found = unsealed(value, where, must=must)
+    wrong = [name for name, kind in needed.items() if not isinstance(found.get(name), kind)]
+    if wrong:
+        raise DamagedRunError(
+            f"{where}: is damaged: it has no {', '.join(sorted(wrong))} of the right type; {RESTORE}"
+        )
+    return found
 
 
 def names_file(kind: str, names: Sequence[str]) -> tuple[str, bytes]:

@@ -190,7 +190,7 @@ def _index(run: Run, recipe: TrainRecipe, shards: Shards, say: Callable[[str], N
         if source.uid_list is not None:
             open_uid_list(source.uid_list)  # refuses an unsorted one
     table = index_sources(recipe, shards, say)
-    run.write(INDEX, parquet_bytes(table, compression="zstd"))
+    run.write(INDEX, parquet_bytes(table, INDEX, compression="zstd"))
     return table
 
 

@@ -26,7 +26,8 @@ from dfn_ray.errors import (
 from dfn_ray.filtering.filter_pool import filter_pool, materialize, score, select
 from dfn_ray.filtering.verify import verify_run
 from dfn_ray.pool import iter_chunks, list_shards
-from dfn_ray.run import hold, open_run
+from dfn_ray.run import hold, named, open_run, parquet_bytes
+from dfn_ray.run.sealed import json_bytes, names_file
 from dfn_ray.testing.pools import TarBuilder, write_pool
 from dfn_ray.testing.waiting import meanwhile, until
 
@@ -263,13 +264,13 @@ def test_materialize_into_a_folder_of_something_else_is_refused_and_leaves_it_as
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "photo.jpg").write_bytes(b"x")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    for folder, named in (
+    for folder, message in (
         (job.run_uri, "holds another run(.|\n)*kind: run has filter"),
         (out, r"holds another run(.|\n)*select.keep_fraction: run has 0\.5, recipe has 0\.3"),
         (tmp_path / "mine", r"holds photo\.jpg but no run\.json"),
         (tmp_path / "mine" / "photo.jpg", "is a file"),
     ):
-        with pytest.raises(InputError, match=named):
+        with pytest.raises(InputError, match=message):
             materialize(job, out_uri=str(folder))
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
@@ -480,8 +481,20 @@ def test_threads_are_settled_on_the_driver_where_they_change_scores_and_nowhere_
 
 
 def _rewrite(path: Path, change) -> None:
+    """Other rows in a file of a finished run, with every digest as if they had been written so."""
     table = pq.read_table(path)
-    pq.write_table(change(table).replace_schema_metadata(table.schema.metadata), path)
+    data = parquet_bytes(change(table).replace_schema_metadata(table.schema.metadata))
+    run, kind = path.parents[1], "parts" if path.parent.name == "scores" else "files"
+    ending = "" if kind == "parts" else ".parquet"
+    names = {path.stem + ending: named(1, data) + ending}
+    path.unlink()
+    path.with_name(f"{named(1, data)}.parquet").write_bytes(data)
+    selection = json.loads((run / "selection.json").read_text())
+    del selection["sha256"]
+    listed = (run / selection[kind]).read_text().split()
+    selection[kind], lines = names_file(kind, [names.get(name, name) for name in listed])
+    (run / selection[kind]).write_bytes(lines)
+    (run / "selection.json").write_bytes(json_bytes(selection))
 
 
 BREACHES = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -36,17 +38,21 @@ def by_numpy(found: np.ndarray) -> tuple[np.ndarray, int]:
     return ordered, len(found) - len(np.unique(found))
 
 
+def sha256(run, name):
+    return hashlib.sha256(run.store.read(name)).hexdigest()
+
+
 @pytest.mark.parametrize("high", [1, 3, 2**63])
 @pytest.mark.parametrize("count", [0, 1, 999, 1000, 5003])
 def test_the_list_is_the_sorted_uids_however_many_stretches_it_takes(run, monkeypatch, count, high):
     monkeypatch.setattr(module, "STRETCH_UIDS", 1000)
     monkeypatch.setattr(module, "BLOCK_UIDS", 64)
     found = uids(count, high)
-    repeated = write_uid_list(run, "list.npy", np.array_split(found, 7), count)
+    written = write_uid_list(run, "list.npy", np.array_split(found, 7), count)
     ordered, repeats = by_numpy(found)
     with run.open("list.npy") as file:
         assert np.array_equal(np.load(file), ordered)
-    assert repeated == repeats
+    assert written == {"repeated_uids": repeats, "uid_list_sha256": sha256(run, "list.npy")}
     assert run.store.list(f"spill/{run.attempt.number:06d}") == []
 
 
@@ -56,9 +62,9 @@ def test_what_tasks_have_spilled_is_merged_and_removed(run, monkeypatch):
     found = uids(2500, 2)
     files = [file for some in np.array_split(found, 4) for file in spill_sorted(run, [some])]
     assert spill_sorted(run, [np.array_split(found, 4)[0]]) == files[: len(files) // 4]
-    repeated = merge_spilled(run, "list.npy", files, len(found))
+    written = merge_spilled(run, "list.npy", files, len(found))
     ordered, repeats = by_numpy(found)
     with run.open("list.npy") as file:
         assert np.array_equal(np.load(file), ordered)
-    assert repeated == repeats
+    assert written == {"repeated_uids": repeats, "uid_list_sha256": sha256(run, "list.npy")}
     assert run.store.list(f"spill/{run.attempt.number:06d}") == []

@@ -18,6 +18,8 @@
     recipes.py      target: TOML and `--set`
     networks.py     target: network folders
     folders.py      target: listings and class folders against `os.walk`
+    finished_runs.py  runs to damage
+    runs.py         target: the files of a run against the run as it was written
     targets.py      all targets and their shares
     worker.py       forked processes under limits of time and memory
     report.py       the table, and the folders of inputs that failed

@@ -9,6 +9,7 @@ from tests.fuzz import (
     networks,
     parquets,
     recipes,
+    runs,
     sidecars,
     tars,
     uid_lists,
@@ -27,6 +28,7 @@ TARGETS: tuple[Target, ...] = tuple(
         recipes,
         networks,
         folders,
+        runs,
     )
 )
 

@@ -23,6 +23,7 @@ from dfn_ray.run import (
     fingerprint_digest,
     named,
     open_run,
+    parquet_bytes,
     part_file,
     part_footer,
     read_part,
@@ -75,9 +76,7 @@ def commit(run, chunks, counts=None):
         bounds=(-1.0, float("inf")),
         counts=counts or {"scored": rows},
     )
-    sink = pa.BufferOutputStream()
-    pq.write_table(table.replace_schema_metadata(part_footer(chunks, header)), sink)
-    data = sink.getvalue().to_pybytes()
+    data = parquet_bytes(table.replace_schema_metadata(part_footer(chunks, header)))
     name = named(run.attempt.number, data)
     run.write(part_file(name), data)
     return name
@@ -116,8 +115,9 @@ def test_a_chunk_that_two_parts_commit_belongs_to_the_part_of_the_later_attempt(
 
 
 def test_no_two_contents_and_no_two_attempts_share_a_name():
-    assert named(1, b"a") == named(1, b"a")
-    assert len({named(1, b"a"), named(1, b"b"), named(2, b"a")}) == 3
+    a, b = (parquet_bytes(pa.table({"n": [n]})) for n in (1, 2))
+    assert named(1, a) == named(1, bytes(a))
+    assert len({named(1, a), named(1, b), named(2, a)}) == 3
 
 
 def test_a_footer_gives_back_the_chunks_and_header_of_its_part(tmp_path):
