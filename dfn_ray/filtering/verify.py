@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dfn_ray.config import Select
-from dfn_ray.errors import InputError, VerificationError
-from dfn_ray.filtering.commit import COPIES
+from dfn_ray.errors import DamagedRunError, InputError, VerificationError
+from dfn_ray.filtering.commit import COPIES, NOT_IN_SUBSET
 from dfn_ray.filtering.row_sums import RowSums, buckets, column_words, first_different_row
 from dfn_ray.filtering.scores import RunScores
 from dfn_ray.filtering.select_run import State, select_run, stored_selection
 from dfn_ray.filtering.verify_bytes import Sample, compare_with_pool, taken_from
 from dfn_ray.run import (
     BORDERLINE,
+    BOUNDS,
     MATERIALIZED,
     SCORED,
     SCORES,
@@ -31,12 +33,14 @@ from dfn_ray.run import (
     Ledger,
     Part,
     Run,
+    differences,
     is_named,
     open_run,
     part_file,
     pool_digest,
     read_ahead,
     read_part,
+    require_attempts,
     sample_position,
     scan_parts,
     scan_subset,
@@ -44,7 +48,7 @@ from dfn_ray.run import (
     shard_numbers,
 )
 from dfn_ray.schema import BYTE_COLUMNS, Status, status_key
-from dfn_ray.uids import UID_DTYPE, first_unsorted, uid_records, uid_strings
+from dfn_ray.uids import UID_DTYPE, first_unsorted, npy_header, uid_records, uid_strings
 
 _PLACE = ("uid", "shard", "row")
 Rows = Callable[[], Iterator[tuple[str, pa.Table]]]
@@ -65,16 +69,14 @@ def verify_run(
     absent or cannot be read.
     """
     run = open_run(run_uri)
-    value = run.read_json(SELECTION)
-    if value is None:
-        raise VerificationError(
-            f"{run_uri}: has no {SELECTION}: the run is not finished, run it again"
-        )
+    value = _stored_selection(run)
     _require(
         value["state"] == State.FINAL,
         f"{run_uri}: its subset is not finished ({value['state']}); run it again",
     )
     scored = scores_of(run)
+    for opened in {run.uri: run, scored.uri: scored}.values():
+        _verify_description(opened)
     ledger = _verify_parts(scored)
     say(f"chunks complete and disjoint: {ledger.complete_shards:,} shards, {ledger.parts:,} parts")
     say(f"counts balance: {ledger.samples:,} samples")
@@ -112,6 +114,35 @@ def verify_run(
     }
 
 
+def _stored_selection(run: Run) -> dict[str, Any]:
+    value = run.read_json(SELECTION)
+    if value is None:
+        raise VerificationError(
+            f"{run.uri}: has no {SELECTION}: the run is not finished, run it again"
+        )
+    needed = {"state", "k"} | (
+        {"select", "network"} if run.kind in (SCORED, MATERIALIZED) else set()
+    )
+    if absent := needed - set(value):
+        raise DamagedRunError(
+            f"{run.store.uri_of(SELECTION)}: is damaged: it lacks {', '.join(sorted(absent))}"
+        )
+    return value
+
+
+def _verify_description(run: Run) -> None:
+    """The small files of a run are whole, and its pool listing is the one that it was begun with."""
+    run.read_json(BOUNDS)
+    if run.description["format"] == 1:
+        return  # it has no attempts, and its digest of the listing is another one
+    require_attempts(run.store)
+    stored, due = pool_digest(run.listing()), run.description["pool"]
+    _require(
+        stored == due,
+        f"{run.store.uri_of(run.listing_name)}: was altered: it lists {stored}, run.json says {due}",
+    )
+
+
 def _with_scores(run: Run) -> Run:
     if run.kind != SCORED:
         raise InputError(f"{run.uri}: has no scores, so --rescore has nothing to compare with")
@@ -121,9 +152,16 @@ def _with_scores(run: Run) -> Run:
 def _verify_parts(run: Run) -> Ledger:
     """Footers tile the pool; every part holds exactly the rows and counts that its footer says."""
     ledger = Ledger()
+    listed = dict.fromkeys(run.listing()["uri"].to_pylist())
     for part in read_ahead(run.part_names(), partial(_verified_part, run)):
         ledger.add(part.name, part.chunks, part.header.counts)
-    missing = [shard for shard in run.listing()["uri"].to_pylist() if not ledger.is_complete(shard)]
+        for chunk in part.chunks:
+            _require(
+                chunk.shard in listed,
+                f"{run.store.uri_of(part_file(part.name))}: commits rows of {chunk.shard}, which "
+                f"{run.store.uri_of(run.listing_name)} does not list",
+            )
+    missing = [shard for shard in listed if not ledger.is_complete(shard)]
     _require(
         not missing,
         f"{run.uri}: {len(missing)} shards are not complete, {missing[0] if missing else ''} first",
@@ -146,18 +184,26 @@ def _verified_part(run: Run, name: str) -> Part:
     shards = pa.array([chunk.shard for chunk in chunks], pa.string())
     due = shards.take(pa.array(np.repeat(np.arange(len(chunks)), [c.rows for c in chunks])))
     found = table["shard"].cast(pa.string()).combine_chunks()
-    _require(
-        found.equals(due) and np.array_equal(table["row"].to_numpy(), rows),
-        f"{uri}: its rows are not those of the chunks it commits",
-    )
+    if not (found.equals(due) and np.array_equal(table["row"].to_numpy(), rows)):
+        there = zip(found.to_pylist(), table["row"].to_pylist(), strict=True)
+        pairs = zip_longest(there, zip(due.to_pylist(), rows.tolist(), strict=True))
+        got, needed = next((a, b) for a, b in pairs if a != b)
+        raise VerificationError(
+            f"{uri}: its rows are not those of the chunks it commits: it has {_place(got)} where {_place(needed)} "
+            "should be"
+        )
     grouped = table.group_by(["status", "reason"]).aggregate([([], "count_all")]).to_pylist()
     counts = {status_key(row["status"], row["reason"]): row["count_all"] for row in grouped}
-    _require(
-        Counter(counts) == Counter(part.header.counts),
-        f"{uri}: its counts are not those of its rows",
-    )
+    if other := list(
+        differences(dict(part.header.counts), counts, sides=("its footer", "its rows"))
+    ):
+        raise VerificationError(f"{uri}: its counts are not those of its rows: {'; '.join(other)}")
     _require("None" not in counts, f"{uri}: has samples without a status")
     return part
+
+
+def _place(sample: tuple[str, int] | None) -> str:
+    return "nothing" if sample is None else f"{sample[0]} row {sample[1]}"
 
 
 def _verify_contents(run: Run) -> int:
@@ -203,12 +249,20 @@ def _verify_selection(run: Run, value: Mapping[str, Any], ledger: Ledger) -> Run
 
 def _shared_columns(run: Run, scored: Run) -> list[str]:
     """What the subset has of a sample that its scores have as well, beside its place."""
-    names, files = scored.part_names(), run.subset_files()
-    if not names or not files:
+    files = run.subset_files()
+    # A part without a sample has never met a network, and has no column of its scores.
+    part = next((name for name in scored.part_names() if scored.rows_of(part_file(name))), None)
+    if part is None or not files:
         return []
-    of_scores = set(scored.columns_of(part_file(names[0])))
-    found = run.columns_of(f"{SUBSET}/{files[0]}")
-    return [name for name in found if name in of_scores and name not in (*_PLACE, *BYTE_COLUMNS)]
+    shared = [
+        name
+        for name in scored.columns_of(part_file(part))
+        if name not in (*_PLACE, *BYTE_COLUMNS, *NOT_IN_SUBSET)
+    ]
+    if run.description["format"] == 1:
+        found = set(run.columns_of(f"{SUBSET}/{files[0]}"))
+        shared = [name for name in shared if name in found]
+    return shared
 
 
 def _kept_rows(
@@ -241,7 +295,13 @@ def _verify_subset(run: Run, due: Rows, columns: list[str], sample: Sample) -> N
 
     def placed(rows: Iterator[tuple[str, pa.Table]]) -> Iterator[tuple[str, pa.Table]]:
         for where, table in rows:
-            place = sample_position(shard_numbers(table["shard"], index), table["row"].to_numpy())
+            for name in _PLACE:
+                _require(
+                    not table[name].null_count, f"{where}: is damaged: has rows without {name}"
+                )
+            # -1 is no shard of the listing, and so no place where the selection keeps a sample.
+            number = shard_numbers(table["shard"], index, other=-1)
+            place = sample_position(number, table["row"].to_numpy())
             yield where, table.append_column("place", pa.array(place))
 
     def found() -> Iterator[tuple[str, pa.Table]]:
@@ -251,8 +311,8 @@ def _verify_subset(run: Run, due: Rows, columns: list[str], sample: Sample) -> N
     sums = []
     for rows in (due(), taken_from(found(), sample)):
         total = RowSums()
-        for _, table in placed(rows):
-            uid = uid_records(table["uid"])
+        for where, table in placed(rows):
+            uid = _uids(where, table)
             words = [uid["f0"], uid["f1"], *(column_words(table[name]) for name in columns)]
             total.add(table["place"].to_numpy(), words)
         sums.append(total)
@@ -270,13 +330,11 @@ def _verify_uid_list(run: Run, value: Mapping[str, Any]) -> None:
     uri = run.store.uri_of(UID_LIST)
     listed = RowSums()
     with run.open(UID_LIST) as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        except ValueError as error:
-            raise VerificationError(f"{uri}: is no array of numpy's ({error})") from None
-        _require(version == (1, 0) and dtype == UID_DTYPE, f"{uri}: is not an array of u8,u8")
-        _require(shape == (value["k"],), f"{uri}: lists {shape[0]:,} uids of {value['k']:,} kept")
+        header = npy_header(value["k"])
+        _require(
+            file.read(len(header)) == header,
+            f"{uri}: is not the file of {value['k']:,} uids: its header is another one",
+        )
         last = None
         while octets := file.read(UID_DTYPE.itemsize << 16):
             _require(len(octets) % UID_DTYPE.itemsize == 0, f"{uri}: ends within a uid")
@@ -290,10 +348,10 @@ def _verify_uid_list(run: Run, value: Mapping[str, Any]) -> None:
         uids = uid_records(table["uid"])
         expected.add(uids["f0"], [uids["f1"]])
     if (bucket := listed.first_difference(expected)) is not None:
-        _name_uid(run, uri, bucket)
+        _name_uid(run, value["k"], bucket)
 
 
-def _name_uid(run: Run, uri: str, bucket: int) -> None:
+def _name_uid(run: Run, kept: int, bucket: int) -> None:
     """Raise VerificationError that names a uid which list and subset do not have equally often."""
     counts: list[Counter[tuple[int, int]]] = [Counter(), Counter()]
 
@@ -301,8 +359,7 @@ def _name_uid(run: Run, uri: str, bucket: int) -> None:
         counter.update(map(tuple, uids[buckets(uids["f0"]) == bucket].tolist()))
 
     with run.open(UID_LIST) as file:
-        np.lib.format.read_magic(file)
-        np.lib.format.read_array_header_1_0(file)
+        file.seek(len(npy_header(kept)))
         while octets := file.read(UID_DTYPE.itemsize << 16):
             take(counts[0], np.frombuffer(octets, dtype=UID_DTYPE))
     for _, table in scan_subset(run, ["uid"]):
@@ -310,9 +367,16 @@ def _name_uid(run: Run, uri: str, bucket: int) -> None:
     words = next(w for w in {**counts[0], **counts[1]} if counts[0][w] != counts[1][w])
     uid = uid_strings(np.array([words], UID_DTYPE))[0].as_py()
     raise VerificationError(
-        f"{uri}: its uids are not those of the subset: {uid} is listed {counts[0][words]} times and "
+        f"{run.store.uri_of(UID_LIST)}: its uids are not those of the subset: {uid} is listed {counts[0][words]} times and "
         f"{counts[1][words]} times in the subset"
     )
+
+
+def _uids(where: str, table: pa.Table) -> np.ndarray:
+    try:
+        return uid_records(table["uid"])
+    except InputError as error:
+        raise DamagedRunError(f"{where}: is damaged: {error}") from None
 
 
 def _strays(run: Run, ledger: Ledger) -> Iterator[str]:

@@ -12,7 +12,15 @@ import pyarrow.parquet as pq
 
 from dfn_ray.errors import DamagedRunError, InputError, MissingFileError, RunTakenOver
 from dfn_ray.run.attempts import Attempt, last_attempt
-from dfn_ray.run.layout import FORMAT_VERSION, LISTING, READABLE_FORMATS, RUN, SELECTION, SUBSET
+from dfn_ray.run.layout import (
+    FORMAT_VERSION,
+    LISTING,
+    READABLE_FORMATS,
+    RUN,
+    SCORES,
+    SELECTION,
+    SUBSET,
+)
 from dfn_ray.run.parts import part_names
 from dfn_ray.run.sealed import RESTORE, json_bytes, names_file, parsed_json, read_names
 from dfn_ray.storage import Store
@@ -115,9 +123,19 @@ class Run:
             raise DamagedRunError(f"{where}: is damaged: {error}; {RESTORE}") from None
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """A Parquet file of the run, or some of its columns. Raises DamagedRunError."""
+        """A Parquet file of the run, or some of its columns. Raises DamagedRunError.
+
+        Only a file without rows may lack some of these.
+        """
         with self.open(name) as file:
-            return pq.read_table(file, columns=columns, page_checksum_verification=True)
+            table = pq.read_table(file, columns=columns, page_checksum_verification=True)
+            rows = table.num_rows or pq.read_metadata(file).num_rows
+        absent = set(columns or ()) - set(table.column_names)
+        if absent and rows:
+            raise DamagedRunError(
+                f"{self.store.uri_of(name)}: is damaged: it lacks {', '.join(sorted(absent))}; {RESTORE}"
+            )
+        return table
 
     def columns_of(self, name: str) -> list[str]:
         """The columns of a Parquet file, by its footer. Raises DamagedRunError."""
@@ -223,9 +241,13 @@ def open_run(run_uri: str) -> Run:
     try:
         data = store.read(RUN)
     except MissingFileError:
+        if {SELECTION, f"{SCORES}/"} & set(store.names()):
+            raise DamagedRunError(f"{store.uri_of(RUN)}: is absent; {RESTORE}") from None
         raise InputError(f"{run_uri}: holds no run (no run.json); check run_uri") from None
     value = parsed_json(data, store.uri_of(RUN), must=False)
-    if value.get("format") not in READABLE_FORMATS:
+    if type(value.get("format")) is not int:
+        raise DamagedRunError(f"{store.uri_of(RUN)}: is damaged: it has no format; {RESTORE}")
+    if value["format"] not in READABLE_FORMATS:
         raise InputError(
             f"{run_uri}: run format {value.get('format')}, this version reads "
             f"{' and '.join(map(str, READABLE_FORMATS))}; use the version named in run.json"
