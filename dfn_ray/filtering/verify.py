@@ -299,8 +299,12 @@ def _verify_subset(run: Run, due: Rows, columns: list[str], sample: Sample) -> N
                 _require(
                     not table[name].null_count, f"{where}: is damaged: has rows without {name}"
                 )
-            # -1 is no shard of the listing, and so no place where the selection keeps a sample.
             number = shard_numbers(table["shard"], index, other=-1)
+            if (number < 0).any():
+                shard, row = (table[name][int(np.argmin(number))].as_py() for name in _PLACE[1:])
+                raise VerificationError(
+                    f"{where}: has row {row} of {shard}, which {run.listing_name} does not list"
+                )
             place = sample_position(number, table["row"].to_numpy())
             yield where, table.append_column("place", pa.array(place))
 

@@ -8,7 +8,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from os.path import commonprefix
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -149,7 +149,10 @@ def _compare(uri: str, shard: str, here: pa.Table, of_pool: pa.Table) -> None:
 
 def _first_difference(a: Any, b: Any) -> int:
     """The place of the first character in which two strings differ; 0 for other values."""
-    return len(commonprefix([a, b])) if isinstance(a, str) and isinstance(b, str) else 0
+    if not (isinstance(a, str) and isinstance(b, str)):
+        return 0
+    same = (x == y for x, y in zip(a, b, strict=False))
+    return sum(1 for _ in takewhile(bool, same))
 
 
 def _said(value: Any, first: int) -> str:

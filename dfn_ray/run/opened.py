@@ -128,13 +128,14 @@ class Run:
         Only a file without rows may lack some of these.
         """
         with self.open(name) as file:
-            table = pq.read_table(file, columns=columns, page_checksum_verification=True)
-            rows = table.num_rows or pq.read_metadata(file).num_rows
-        absent = set(columns or ()) - set(table.column_names)
-        if absent and rows:
-            raise DamagedRunError(
-                f"{self.store.uri_of(name)}: is damaged: it lacks {', '.join(sorted(absent))}; {RESTORE}"
-            )
+            # Not pyarrow's `read_table`, which fails on a column that the file lacks.
+            parquet = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=True)
+            absent = set(columns or ()) - set(parquet.schema_arrow.names)
+            table = parquet.read(columns=columns)
+            if absent and parquet.metadata.num_rows:
+                raise DamagedRunError(
+                    f"{self.store.uri_of(name)}: is damaged: it lacks {', '.join(sorted(absent))}; {RESTORE}"
+                )
         return table
 
     def columns_of(self, name: str) -> list[str]:

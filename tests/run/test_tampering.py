@@ -120,14 +120,12 @@ def test_the_difference_of_two_long_strings_is_shown(run):
     path = subset_file_of(run)
     before = column(path, "text")[1]
     set_value(path, "text", 1, f"{before}{'x' * 500}!")
-    with pytest.raises(VerificationError, match="has .*many'?x+.*, the pool .*many'"):
+    with pytest.raises(VerificationError, match=r"has .*many'?x+.*, the pool .*many'"):
         verify_run(str(run))
-    other = "a" * 100
     set_value(path, "metadata", 1, column(path, "metadata")[1].replace("test", "tes!"))
     set_value(path, "text", 1, before)
     with pytest.raises(VerificationError, match=r"has \.\.\..*tes!.*, the pool \.\.\..*test"):
         verify_run(str(run))
-    assert other
 
 
 def move_score(run: Path, by: float) -> tuple[Path, int]:
@@ -186,7 +184,7 @@ def test_an_altered_selection_is_noticed_with_its_digest_or_without(run, key):
         verify_run(str(run))
     del value["sha256"]
     path.write_bytes(json_bytes({**value, key: other}))
-    with pytest.raises(VerificationError, match="selection.json|other"):
+    with pytest.raises(VerificationError, match=r"selection\.json|other"):
         verify_run(str(run))
 
 
@@ -200,7 +198,7 @@ def test_an_altered_pool_listing_is_noticed(run):
 def test_the_shard_of_a_kept_sample_set_to_one_that_is_none_of_the_pools_is_named(run):
     path = subset_file_of(run)
     set_value(path, "shard", 0, "elsewhere.tar")
-    with pytest.raises(VerificationError, match=rf"{path.name}: elsewhere\.tar row .* is in the"):
+    with pytest.raises(VerificationError, match=rf"{path.name}: has row .* of elsewhere\.tar, which"):
         verify_run(str(run))
 
 
@@ -277,7 +275,6 @@ def test_a_file_cut_anywhere_is_named(run, which):
         path.write_bytes(data[:length])
         with pytest.raises(VerificationError, match=path.name):
             verify_run(str(run))
-            pytest.fail(f"{path.name} cut to {length} bytes of {len(data)}")
     path.write_bytes(data)
     verify_run(str(run), full=True)
     path.write_bytes(data[:0])
