@@ -21,6 +21,7 @@ from dfn_ray.filtering.row_sums import RowSums, buckets, column_words, first_dif
 from dfn_ray.filtering.scores import RunScores
 from dfn_ray.filtering.select_run import State, select_run, stored_selection
 from dfn_ray.filtering.verify_bytes import Sample, compare_with_pool, taken_from
+from dfn_ray.pool import listing_table
 from dfn_ray.run import (
     BORDERLINE,
     BOUNDS,
@@ -136,7 +137,12 @@ def _verify_description(run: Run) -> None:
     if run.description["format"] == 1:
         return  # it has no attempts, and its digest of the listing is another one
     require_attempts(run.store)
-    stored, due = pool_digest(run.listing()), run.description["pool"]
+    listing = run.listing()
+    if absent := set(listing_table(()).column_names) - set(listing.column_names):
+        raise DamagedRunError(
+            f"{run.store.uri_of(run.listing_name)}: is damaged: it lacks {', '.join(sorted(absent))}"
+        )
+    stored, due = pool_digest(listing), run.description["pool"]
     _require(
         stored == due,
         f"{run.store.uri_of(run.listing_name)}: was altered: it lists {stored}, run.json says {due}",

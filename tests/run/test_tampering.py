@@ -198,7 +198,9 @@ def test_an_altered_pool_listing_is_noticed(run):
 def test_the_shard_of_a_kept_sample_set_to_one_that_is_none_of_the_pools_is_named(run):
     path = subset_file_of(run)
     set_value(path, "shard", 0, "elsewhere.tar")
-    with pytest.raises(VerificationError, match=rf"{path.name}: has row .* of elsewhere\.tar, which"):
+    with pytest.raises(
+        VerificationError, match=rf"{path.name}: has row .* of elsewhere\.tar, which"
+    ):
         verify_run(str(run))
 
 
