@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from dfn_ray.config import Decode, Recipe, Select, stored_pool
@@ -15,10 +16,11 @@ from dfn_ray.filtering.preflight import (
     refuse_out,
 )
 from dfn_ray.filtering.score_pool import score_pool
-from dfn_ray.filtering.scores import RunScores
+from dfn_ray.filtering.scores import RunScores, ScoredPart
 from dfn_ray.filtering.select_run import Selected, State, select_run
+from dfn_ray.filtering.selection import Selection
 from dfn_ray.filtering.settle import Settler, missing_shard
-from dfn_ray.filtering.uid_list import write_uid_list
+from dfn_ray.filtering.uid_list import merge_spilled, spill_sorted
 from dfn_ray.flow.datasets import connect, each
 from dfn_ray.pool import listed_shards
 from dfn_ray.run import (
@@ -86,6 +88,7 @@ def materialize(recipe: Recipe, *, out_uri: str | None = None) -> dict[str, Any]
     """
     run = open_scored_by(recipe)
     if out_uri is None:
+        refuse_old_format(run)
         refuse_other_rule(run, recipe.select)
         return _finalise(hold(run), None, recipe)
     selected, scores = select_run(run, recipe.select, recipe.deciding_network)
@@ -201,6 +204,11 @@ def _read_back(
     return set(each(items, settler.read_back, decode))
 
 
+def _spill(run: Run, selection: Selection, parts: Iterable[ScoredPart]) -> list[str]:
+    """The uids that a selection keeps of some parts, in sorted files beside the run."""
+    return spill_sorted(run, (rows["uid"][selection.keeps(rows)] for rows in parts))
+
+
 def _remove_all_but(run: Run, files: set[str]) -> None:
     """Remove what crashes have left in the folders of a run whose subset is these files."""
     for folder, kept in ((SUBSET, files), (BORDERLINE, set[str]())):
@@ -214,13 +222,10 @@ def _write_selection(
     run: Run, folder: str, scores: RunScores, selected: Selected, state: State
 ) -> dict[str, Any]:
     """Write the uid list of a selection and, but for the run's own, the selection behind it."""
-    selection = selected.selection
-    repeated = write_uid_list(
-        run,
-        f"{folder}{UID_LIST}",
-        (rows["uid"][selection.keeps(rows)] for rows in scores()),
-        selection.k,
-    )
+    files = [
+        file for some in scores.over(partial(_spill, run, selected.selection)) for file in some
+    ]
+    repeated = merge_spilled(run, f"{folder}{UID_LIST}", files, selected.selection.k)
     value = selected.to_json(scores.run) | {"repeated_uids": repeated, "state": state}
     if folder:
         run.write_json(f"{folder}{SELECTION}", value)

@@ -28,6 +28,15 @@ class RowSums:
         self.counts = np.zeros(BUCKETS, dtype=np.int64)
         self.totals = np.zeros(BUCKETS, dtype=np.uint64)
 
+    @staticmethod
+    def total(sums: Iterable[RowSums]) -> RowSums:
+        """The sums of all rows of several."""
+        total = RowSums()
+        for some in sums:
+            total.counts += some.counts
+            total.totals += some.totals
+        return total
+
     @property
     def rows(self) -> int:
         """How many rows there are."""
@@ -102,33 +111,29 @@ def _weighted(values: np.ndarray) -> np.ndarray:
 
 
 def first_different_row(
-    due: Iterable[tuple[str, pa.Table]],
-    found: Iterable[tuple[str, pa.Table]],
+    due: Iterable[tuple[str, dict[str, Any]]],
+    found: Iterable[tuple[str, dict[str, Any]]],
     columns: Sequence[str],
-    bucket: int,
 ) -> str:
-    """What the first row of a bucket is in which two sets of tables differ: where, and both values.
-
-    Each table has a column `place` (uint64), `shard`, `row` and `columns`; the string beside it says where it is from.
-    """
-    missing = Counter[int]()
-    by_place: dict[int, dict] = {}
-    for _, row in _rows_of(due, bucket):
-        missing[row["place"]] += 1
+    """What the first row is in which two sets of rows, as `rows_of_bucket` gives them, differ: where, and both values."""
+    kept = Counter[int]()
+    by_place: dict[int, dict[str, Any]] = {}
+    for _, row in due:
+        kept[row["place"]] += 1
         by_place[row["place"]] = row
     seen = Counter[int]()
-    for where, row in _rows_of(found, bucket):
+    for where, row in found:
         name, place = f"{row['shard']} row {row['row']}", row["place"]
         seen[place] += 1
         if place not in by_place:
             return f"{where}: {name} is in the subset but the selection does not keep it"
-        if seen[place] > missing[place]:
+        if seen[place] > kept[place]:
             return f"{where}: {name} is in the subset {_times(seen[place])}"
         for column in columns:
             if not _same(row[column], by_place[place][column]):
                 return f"{where}: {column} of {name} is {row[column]!r}, its scores have {by_place[place][column]!r}"
     for place, row in by_place.items():
-        if seen[place] < missing[place]:
+        if seen[place] < kept[place]:
             return f"{row['shard']} row {row['row']} is kept by the selection but not in the subset"
     return "rows differ"
 
@@ -142,7 +147,10 @@ def _same(a: Any, b: Any) -> bool:
     return both_nan or a == b
 
 
-def _rows_of(tables: Iterable[tuple[str, pa.Table]], bucket: int) -> Iterator[tuple[str, dict]]:
+def rows_of_bucket(
+    tables: Iterable[tuple[str, pa.Table]], bucket: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of one bucket of tables with a column `place`, each with where its table is from."""
     for where, table in tables:
         here = buckets(table["place"].to_numpy()) == bucket
         if here.any():

@@ -4,16 +4,21 @@
 # (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dfn_ray.flow.slices import over_slices
 from dfn_ray.run import Run, read_ahead, read_columns, sample_position, shard_numbers
 from dfn_ray.schema import Chunk, Status, score_column
 from dfn_ray.uids import uid_records
+
+Found = TypeVar("Found")
 
 
 class ScoredPart(Mapping[str, np.ndarray]):
@@ -93,6 +98,14 @@ class RunScores:
         """Every part once, in the order of names, some read ahead."""
         return read_ahead(self.names, self.part)
 
+    def over(self, find: Callable[[Iterator[ScoredPart]], Found]) -> Iterator[Found]:
+        """What a function finds in slices of the parts, side by side in Ray tasks where there are many."""
+        return over_slices(self.names, partial(_find_in, self.without_names(), find))
+
+    def without_names(self) -> RunScores:
+        """The same of no part."""
+        return replace(self, names=())
+
     def part(self, name: str) -> ScoredPart:
         """The scored rows of one part."""
         return ScoredPart(
@@ -107,12 +120,7 @@ class RunScores:
     @property
     def shard_index(self) -> Mapping[str, int]:
         """Shard URI -> its number."""
-        key = (self.run.uri, self.run.listing_name, self.run.description["pool"]["digest"])
-        if key not in _SHARDS:
-            _SHARDS.clear()
-            uris = self.run.listing()["uri"].to_pylist()
-            _SHARDS[key] = {uri: number for number, uri in enumerate(uris)}
-        return _SHARDS[key]
+        return shard_index(self.run)
 
     def positions(self, table: pa.Table) -> np.ndarray:
         """The `sample_position` of each row of a table with `shard` and `row`."""
@@ -121,5 +129,20 @@ class RunScores:
         )
 
 
+def _find_in(
+    scores: RunScores, find: Callable[[Iterator[ScoredPart]], Found], names: Sequence[str]
+) -> Found:
+    return find(replace(scores, names=tuple(names))())
+
+
 _SHARDS: dict[tuple[str, str, str], Mapping[str, int]] = {}
 """The shard numbers of the run that this process read last: a task that is sent a `RunScores` is not sent them with it."""
+
+
+def shard_index(run: Run) -> Mapping[str, int]:
+    """The number of each shard of a run: its place in the pool listing."""
+    key = (run.uri, run.listing_name, run.description["pool"]["digest"])
+    if key not in _SHARDS:
+        _SHARDS.clear()
+        _SHARDS[key] = {uri: n for n, uri in enumerate(run.listing()["uri"].to_pylist())}
+    return _SHARDS[key]

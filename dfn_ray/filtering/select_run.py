@@ -86,9 +86,9 @@ def select_run(
     n = denominator(ledger, select)
     asked = None if select.threshold is not None else wanted(select, n)
     if select.threshold is not None:
-        selection = select_threshold(scores, select.threshold)
+        selection = select_threshold(scores, select.threshold, scores.over)
     else:
-        selection = select_best(scores, wanted(select, n))
+        selection = select_best(scores, wanted(select, n), scores.over)
     selected = Selected(
         select=select,
         network=network,

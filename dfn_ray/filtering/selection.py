@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -19,6 +20,9 @@ Rows = Mapping[str, np.ndarray]
 rows without a tie at the threshold, so a mapping that loads columns when asked saves most of the reading."""
 Source = Callable[[], Iterable[Rows]]
 """Gives every scored row once, in any order and grouping; called once per pass."""
+Find = Callable[[Iterable[Rows]], np.ndarray]
+Over = Callable[[Find], Iterable[np.ndarray]]
+"""What a function finds in slices of the rows that cover them all, wherever they are read; called once per pass."""
 
 COLLECT_ROWS = 1 << 18
 """Once so few rows are in question they are sorted in memory (32 bytes each)."""
@@ -77,34 +81,69 @@ def key_score(key: int) -> np.float32:
     return np.array([bits], dtype=np.uint32).view(np.float32)[0]
 
 
-def select_best(source: Source, k: int) -> Selection:
+def select_best(source: Source, k: int, over: Over | None = None) -> Selection:
     """The selection of the k best scored rows, or of all when there are fewer.
 
-    Ties at the threshold are broken by uid, then shard, then row, ascending.
+    Ties at the threshold are broken by uid, then shard, then row, ascending. `over` takes the place of `source` where
+    the rows are read in slices.
     """
-    high = _histogram(_keys(source), lambda key: key >> 16)
+    over = over or _here(source)
+    high = _total(over(_count_high))
     available = int(high.sum())
     k = min(k, available)
     if k == 0:
         return Selection(k=0, threshold_key=BINS * BINS, last_tie=None, above=0, at=0)
     high_bin, above = _descend(high, k)
-    low = _histogram(
-        (key[key >> 16 == high_bin] for key in _keys(source)), lambda key: key & 0xFFFF
-    )
+    low = _total(over(partial(_count_low, high_bin=high_bin)))
     low_bin, more = _descend(low, k - above)
     above, at = above + more, int(low[low_bin])
     threshold_key = high_bin << 16 | low_bin
     wanted = k - above
-    last = None if wanted == at else _last_tie(source, threshold_key, wanted)
+    last = None if wanted == at else _last_tie(over, threshold_key, wanted)
     return Selection(k=k, threshold_key=threshold_key, last_tie=last, above=above, at=at)
 
 
-def select_threshold(source: Source, threshold: float) -> Selection:
+def select_threshold(source: Source, threshold: float, over: Over | None = None) -> Selection:
     """The selection of every row with score >= threshold, compared in float32."""
     key = int(score_key(np.array([threshold], dtype=np.float32))[0])
     above = at = 0
     lowest = BINS * BINS
-    for keys in _keys(source):
+    for smallest, here, more in (over or _here(source))(partial(_count_from, key=key)):
+        if here and smallest < lowest:
+            above, at, lowest = above + at, 0, int(smallest)
+        at += int(here) if smallest == lowest else 0
+        above += int(more) + (int(here) if smallest != lowest else 0)
+    return Selection(k=above + at, threshold_key=lowest, last_tie=None, above=above, at=at)
+
+
+def _here(source: Source) -> Over:
+    """All rows as one slice, read by the source."""
+    return lambda find: [find(source())]
+
+
+def _keys(rows: Iterable[Rows]) -> Iterable[np.ndarray]:
+    """The keys of all rows that have a score."""
+    for some in rows:
+        score = some["score"]
+        yield score_key(score[~np.isnan(score)])
+
+
+def _count_high(rows: Iterable[Rows]) -> np.ndarray:
+    """How many keys have which upper half."""
+    return _total(np.bincount(key >> 16, minlength=BINS) for key in _keys(rows))
+
+
+def _count_low(rows: Iterable[Rows], *, high_bin: int) -> np.ndarray:
+    """How many keys with that upper half have which lower half."""
+    found = (key[key >> 16 == high_bin] & 0xFFFF for key in _keys(rows))
+    return _total(np.bincount(key, minlength=BINS) for key in found)
+
+
+def _count_from(rows: Iterable[Rows], *, key: int) -> np.ndarray:
+    """The lowest key from `key` on, how many rows have it, and how many are above it."""
+    at = above = 0
+    lowest = BINS * BINS
+    for keys in _keys(rows):
         kept = keys[keys >= key]
         if len(kept):
             smallest = int(kept.min())
@@ -112,23 +151,14 @@ def select_threshold(source: Source, threshold: float) -> Selection:
                 above, at, lowest = above + at, 0, smallest
             here = int((kept == lowest).sum())
             at, above = at + here, above + len(kept) - here
-    return Selection(k=above + at, threshold_key=lowest, last_tie=None, above=above, at=at)
+    return np.array([lowest, at, above], dtype=np.int64)
 
 
-def _keys(source: Source) -> Iterable[np.ndarray]:
-    """The keys of all rows that have a score."""
-    for rows in source():
-        score = rows["score"]
-        yield score_key(score[~np.isnan(score)])
-
-
-def _histogram(
-    values: Iterable[np.ndarray], digit: Callable[[np.ndarray], np.ndarray]
-) -> np.ndarray:
-    counts = np.zeros(BINS, dtype=np.int64)
-    for array in values:
-        counts += np.bincount(digit(array), minlength=BINS)
-    return counts
+def _total(counts: Iterable[np.ndarray]) -> np.ndarray:
+    total = np.zeros(BINS, dtype=np.int64)
+    for some in counts:
+        total += some
+    return total
 
 
 def _descend(counts: np.ndarray, k: int) -> tuple[int, int]:
@@ -138,33 +168,45 @@ def _descend(counts: np.ndarray, k: int) -> tuple[int, int]:
     return BINS - 1 - position, int(from_top[position] - counts[BINS - 1 - position])
 
 
-def _last_tie(source: Source, threshold_key: int, wanted: int) -> tuple[int, int, int, int]:
+def _last_tie(over: Over, threshold_key: int, wanted: int) -> tuple[int, int, int, int]:
     """(uid high, uid low, shard, row) of the `wanted`-th of the rows at the threshold, in tie order.
 
     One 16-bit digit a pass, most significant first, until few enough rows share the digits found.
     """
     prefix: list[int] = []
     while True:
-        counts = np.zeros(BINS, dtype=np.int64)
-        for words in _tied(source, threshold_key, prefix):
-            counts += np.bincount(_digit(words, len(prefix)), minlength=BINS)
+        tied = {"threshold_key": threshold_key, "prefix": tuple(prefix)}
+        counts = _total(over(partial(_count_tied, **tied)))
         before = np.cumsum(counts) - counts
         digit = int(np.searchsorted(before + counts, wanted))
         wanted -= int(before[digit])
         prefix.append(digit)
         if counts[digit] <= COLLECT_ROWS or len(prefix) == _TIE_WORDS * _DIGITS_PER_WORD:
             break
-    words = np.concatenate(list(_tied(source, threshold_key, prefix)))
+    found = partial(_collect_tied, threshold_key=threshold_key, prefix=tuple(prefix))
+    words = np.concatenate(list(over(found)))
     last = words[np.lexsort(words.T[::-1])[wanted - 1]]
     return int(last[0]), int(last[1]), int(last[2]), int(last[3])
 
 
-def _tied(source: Source, threshold_key: int, prefix: Sequence[int]) -> Iterable[np.ndarray]:
+def _count_tied(rows: Iterable[Rows], *, threshold_key: int, prefix: Sequence[int]) -> np.ndarray:
+    """How many rows at the threshold whose first digits are `prefix` have which next digit."""
+    words = _tied(rows, threshold_key, prefix)
+    return _total(np.bincount(_digit(some, len(prefix)), minlength=BINS) for some in words)
+
+
+def _collect_tied(rows: Iterable[Rows], *, threshold_key: int, prefix: Sequence[int]) -> np.ndarray:
+    """The tie words of those rows."""
+    nothing = np.empty((0, _TIE_WORDS), np.uint64)
+    return np.concatenate([nothing, *_tied(rows, threshold_key, prefix)])
+
+
+def _tied(rows: Iterable[Rows], threshold_key: int, prefix: Sequence[int]) -> Iterable[np.ndarray]:
     """The tie words, (N, 4), of the rows at the threshold whose first digits are `prefix`."""
-    for rows in source():
-        tied = np.flatnonzero(score_key(rows["score"]) == threshold_key)
+    for some in rows:
+        tied = np.flatnonzero(score_key(some["score"]) == threshold_key)
         if len(tied):
-            words = _tie_words(rows, tied)
+            words = _tie_words(some, tied)
             for position, digit in enumerate(prefix):
                 words = words[_digit(words, position) == digit]
             yield words

@@ -5,6 +5,7 @@ DataComp-XL's is 30 GB: stretches of it are sorted in memory, kept beside the ru
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import IO
@@ -31,21 +32,42 @@ def write_uid_list(run: Run, name: str, uids: Iterable[np.ndarray], count: int) 
     first = next(stretches, np.empty(0, UID_DTYPE))
     second = next(stretches, None)
     if second is None:
-        repeated = _Repeated()
-        run.write_stream(name, [npy_header(count), repeated.seen(first).tobytes()])
-        return repeated.count
-    folder = f"{SPILL}/{run.attempt.number:06d}"
-    files = []
-    for number, stretch in enumerate(_chained(first, second, stretches)):
-        files.append(f"{folder}/{number:05d}.bin")
-        run.write(files[-1], stretch.tobytes())
-    repeated = _Repeated()
+        return _write(run, name, [first], count)
+    files = [_spill(run, stretch) for stretch in (first, second)]
+    files += [_spill(run, stretch) for stretch in stretches]
+    return merge_spilled(run, name, files, count)
+
+
+def spill_sorted(run: Run, uids: Iterable[np.ndarray]) -> list[str]:
+    """Write uids in sorted stretches beside the run, for `merge_spilled`; returns the names of the files."""
+    return [_spill(run, stretch) for stretch in _stretches(uids)]
+
+
+def merge_spilled(run: Run, name: str, files: Sequence[str], count: int) -> int:
+    """Write the sorted list of the uids in files of `spill_sorted`, and remove these; see `write_uid_list`."""
     with ExitStack() as opened:
         sources = [opened.enter_context(run.store.open(file)) for file in files]
-        pieces = (repeated.seen(piece).tobytes() for piece in merged(sources))
-        run.write_stream(name, _headed(count, pieces))
-    run.delete_folder(folder)
+        repeated = _write(run, name, merged(sources), count)
+    run.delete_folder(_folder(run))
+    return repeated
+
+
+def _write(run: Run, name: str, pieces: Iterable[np.ndarray], count: int) -> int:
+    repeated = _Repeated()
+    run.write_stream(name, _headed(count, (repeated.seen(piece).tobytes() for piece in pieces)))
     return repeated.count
+
+
+def _spill(run: Run, stretch: np.ndarray) -> str:
+    # Named by its content: a task that runs twice writes it once.
+    data = stretch.tobytes()
+    file = f"{_folder(run)}/{hashlib.blake2b(data, digest_size=16).hexdigest()}.bin"
+    run.write(file, data)
+    return file
+
+
+def _folder(run: Run) -> str:
+    return f"{SPILL}/{run.attempt.number:06d}"
 
 
 def merged(sources: Sequence[IO[bytes]]) -> Iterator[np.ndarray]:
@@ -88,14 +110,6 @@ def _stretches(uids: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
             held, count = [], 0
     if count:
         yield _sorted(np.concatenate(held))
-
-
-def _chained(
-    first: np.ndarray, second: np.ndarray, others: Iterator[np.ndarray]
-) -> Iterator[np.ndarray]:
-    yield first
-    yield second
-    yield from others
 
 
 def _headed(count: int, pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
 from typing import Any
@@ -17,10 +18,18 @@ import pyarrow.compute as pc
 from dfn_ray.config import Select
 from dfn_ray.errors import DamagedRunError, InputError, VerificationError
 from dfn_ray.filtering.commit import COPIES, NOT_IN_SUBSET
-from dfn_ray.filtering.row_sums import RowSums, buckets, column_words, first_different_row
-from dfn_ray.filtering.scores import RunScores
+from dfn_ray.filtering.row_sums import (
+    RowSums,
+    buckets,
+    column_words,
+    first_different_row,
+    rows_of_bucket,
+)
+from dfn_ray.filtering.scores import RunScores, shard_index
 from dfn_ray.filtering.select_run import State, select_run, stored_selection
-from dfn_ray.filtering.verify_bytes import Sample, compare_with_pool, taken_from
+from dfn_ray.filtering.selection import Selection
+from dfn_ray.filtering.verify_bytes import Sample, compare_with_pool
+from dfn_ray.flow.slices import over_slices
 from dfn_ray.pool import listing_table
 from dfn_ray.run import (
     BORDERLINE,
@@ -32,7 +41,6 @@ from dfn_ray.run import (
     SUBSET,
     UID_LIST,
     Ledger,
-    Part,
     Run,
     differences,
     is_named,
@@ -43,17 +51,20 @@ from dfn_ray.run import (
     read_part,
     require_attempts,
     sample_position,
+    scan_ledger,
     scan_parts,
     scan_subset,
     scores_of,
     shard_numbers,
 )
-from dfn_ray.schema import BYTE_COLUMNS, Status, status_key
+from dfn_ray.schema import BYTE_COLUMNS, Chunk, Status, status_key
 from dfn_ray.uids import UID_DTYPE, first_unsorted, npy_header, uid_records, uid_strings
 
 _PLACE = ("uid", "shard", "row")
-Rows = Callable[[], Iterator[tuple[str, pa.Table]]]
+Tables = Iterator[tuple[str, pa.Table]]
 """Rows with the columns that scores and subset share, and where each table is from."""
+Rows = Callable[[Sequence[str]], Tables]
+"""Gives the rows that are in some parts, or files of the subset."""
 
 
 def verify_run(
@@ -81,23 +92,22 @@ def verify_run(
     ledger = _verify_parts(scored)
     say(f"chunks complete and disjoint: {ledger.complete_shards:,} shards, {ledger.parts:,} parts")
     say(f"counts balance: {ledger.samples:,} samples")
-    due = partial(_listed_rows, scored, ledger)
+    due: Rows = partial(_listed_rows, scored, dict(ledger.disowned))
     columns = ["key"]
     if scored.kind == SCORED:
         _verify_source(run, scored)
         scores = _verify_selection(scored, value, ledger)
         say(f"selection = f(scores): {value['k']:,} kept, threshold {value['threshold']}")
         columns = _shared_columns(run, scored)
-        due = partial(_kept_rows, scores, value, columns)
-    sample = Sample.of(run, value["k"], full=full)
-    _verify_subset(run, due, columns, sample)
+        due = partial(_kept_rows, scores.without_names(), stored_selection(value), columns)
+    _verify_subset(run, ledger.names, due, columns)
     _verify_uid_list(run, value)
     say(f"subset = selection: {value['k']:,} samples and uids")
     if full:
         say(f"contents = names: {_verify_contents(scored):,} parts")
     for notice in _strays(run, ledger):
         say(notice)
-    compared = compare_with_pool(run, sample, say)
+    compared = compare_with_pool(run, Sample.of(run, value["k"], full=full), say)
     say(
         f"bytes equal to the pool's: {compared:,} samples compared"
         + ("" if full else f", {value['k'] - compared:,} not; --full compares all")
@@ -157,16 +167,11 @@ def _with_scores(run: Run) -> Run:
 
 def _verify_parts(run: Run) -> Ledger:
     """Footers tile the pool; every part holds exactly the rows and counts that its footer says."""
-    ledger = Ledger()
-    listed = dict.fromkeys(run.listing()["uri"].to_pylist())
-    for part in read_ahead(run.part_names(), partial(_verified_part, run)):
-        ledger.add(part.name, part.chunks, part.header.counts)
-        for chunk in part.chunks:
-            _require(
-                chunk.shard in listed,
-                f"{run.store.uri_of(part_file(part.name))}: commits rows of {chunk.shard}, which "
-                f"{run.store.uri_of(run.listing_name)} does not list",
-            )
+    names = run.part_names()
+    listed = shard_index(run)
+    for _ in over_slices(names, partial(_verify_some, run)):
+        pass
+    ledger = scan_ledger(run.store, run.fingerprint, names)
     missing = [shard for shard in listed if not ledger.is_complete(shard)]
     _require(
         not missing,
@@ -175,13 +180,22 @@ def _verify_parts(run: Run) -> Ledger:
     return ledger
 
 
-def _verified_part(run: Run, name: str) -> Part:
+def _verify_some(run: Run, names: Sequence[str]) -> None:
+    for _ in read_ahead(names, partial(_verify_part, run)):
+        pass
+
+
+def _verify_part(run: Run, name: str) -> None:
     part = read_part(run.store, name)
     uri = run.store.uri_of(part_file(name))
     _require(
         part.header.fingerprint == run.fingerprint,
         f"{uri}: made under another fingerprint than the run's: scores are mixed",
     )
+    if foreign := {chunk.shard for chunk in part.chunks} - shard_index(run).keys():
+        raise VerificationError(
+            f"{uri}: commits rows of {min(foreign)}, which {run.store.uri_of(run.listing_name)} does not list"
+        )
     table = run.read_table(part_file(name), ["shard", "row", "status", "reason"])
     chunks = sorted(part.chunks, key=lambda chunk: (chunk.shard, chunk.first_row))
     rows = np.concatenate(
@@ -205,7 +219,6 @@ def _verified_part(run: Run, name: str) -> Part:
     ):
         raise VerificationError(f"{uri}: its counts are not those of its rows: {'; '.join(other)}")
     _require("None" not in counts, f"{uri}: has samples without a status")
-    return part
 
 
 def _place(sample: tuple[str, int] | None) -> str:
@@ -217,6 +230,10 @@ def _verify_contents(run: Run) -> int:
     if run.description["format"] == 1:
         return 0
 
+    return sum(over_slices(run.part_names(), partial(_verify_some_contents, run)))
+
+
+def _verify_some_contents(run: Run, names: Sequence[str]) -> int:
     def check(name: str) -> None:
         with run.open(part_file(name)) as file:
             _require(
@@ -224,15 +241,15 @@ def _verify_contents(run: Run) -> int:
                 f"{run.store.uri_of(part_file(name))}: was altered: its content is not what its name says",
             )
 
-    return sum(1 for _ in read_ahead(run.part_names(), check))
+    return sum(1 for _ in read_ahead(names, check))
 
 
 def _verify_source(run: Run, scored: Run) -> None:
     """A subset written elsewhere is still that of the scores and of the pool that it was made from."""
     if run.kind == MATERIALIZED:
-        made_from = run.description["fingerprint"]["scores"], run.description["pool"]
+        made_from = run.description["fingerprint"]["scores"], run.pool_digest
         _require(
-            made_from == (scored.description["fingerprint"], pool_digest(scored.listing())),
+            made_from == (scored.description["fingerprint"], scored.pool_digest),
             f"{run.uri}: {scored.uri} holds other scores than it was made from",
         )
 
@@ -272,22 +289,21 @@ def _shared_columns(run: Run, scored: Run) -> list[str]:
 
 
 def _kept_rows(
-    scores: RunScores, value: Mapping[str, Any], columns: list[str]
-) -> Iterator[tuple[str, pa.Table]]:
-    """The rows that the selection keeps, of a run with scores."""
-    selection = stored_selection(value)
-    for rows in scores():
+    scores: RunScores, selection: Selection, columns: Sequence[str], names: Sequence[str]
+) -> Tables:
+    """The rows that the selection keeps in some parts of a run with scores."""
+    for rows in replace(scores, names=tuple(names))():
         kept = selection.keeps(rows)
         if kept.any():
             table = rows.table([*_PLACE, *columns])
             yield part_file(rows.name), table.filter(pa.array(kept))
 
 
-def _listed_rows(run: Run, ledger: Ledger) -> Iterator[tuple[str, pa.Table]]:
-    """The rows that a uid list asks for, each as often as it is listed."""
-    for name, table in scan_parts(run, [*_PLACE, "key", "status", COPIES], ledger.names):
+def _listed_rows(run: Run, disowned: Mapping[str, Sequence[Chunk]], names: Sequence[str]) -> Tables:
+    """The rows that a uid list asks for in some parts, each as often as it is listed."""
+    for name, table in scan_parts(run, [*_PLACE, "key", "status", COPIES], names):
         listed = pc.equal(table["status"], Status.LISTED.value).to_numpy()
-        for chunk in ledger.disowned.get(name, ()):
+        for chunk in disowned.get(name, ()):
             row, shard = table["row"].to_numpy(), table["shard"].cast(pa.string())
             inside = (row >= chunk.first_row) & (row < chunk.first_row + chunk.rows)
             listed &= ~(inside & pc.equal(shard, chunk.shard).to_numpy())
@@ -295,44 +311,62 @@ def _listed_rows(run: Run, ledger: Ledger) -> Iterator[tuple[str, pa.Table]]:
         yield part_file(name), table.take(pa.array(np.repeat(np.arange(len(times)), times)))
 
 
-def _verify_subset(run: Run, due: Rows, columns: list[str], sample: Sample) -> None:
+def _subset_rows(run: Run, columns: Sequence[str], names: Sequence[str]) -> Tables:
+    """The rows of some files of the subset."""
+    for name, table in scan_subset(run, [*_PLACE, *columns], names):
+        yield run.store.uri_of(f"{SUBSET}/{name}"), table
+
+
+def _verify_subset(run: Run, parts: Sequence[str], due: Rows, columns: list[str]) -> None:
     """The subset files hold the kept samples, each as often as it is kept, and no other, with what their scores say."""
-    index = {uri: number for number, uri in enumerate(run.listing()["uri"].to_pylist())}
+    found = partial(_subset_rows, run, columns)
+    files = run.subset_files()
+    kept, there = (
+        RowSums.total(over_slices(names, partial(_sums, run, rows, columns)))
+        for names, rows in ((parts, due), (files, found))
+    )
+    bucket = kept.first_difference(there)
+    if bucket is None:
+        return
+    differing = (
+        [row for some in over_slices(names, partial(_in_bucket, run, rows, bucket)) for row in some]
+        for names, rows in ((parts, due), (files, found))
+    )
+    raise VerificationError(
+        f"{run.store.uri_of(SUBSET)}: holds {there.rows:,} samples, the selection keeps {kept.rows:,}; "
+        f"{first_different_row(next(differing), next(differing), ['uid', *columns])}"
+    )
 
-    def placed(rows: Iterator[tuple[str, pa.Table]]) -> Iterator[tuple[str, pa.Table]]:
-        for where, table in rows:
-            for name in _PLACE:
-                _require(
-                    not table[name].null_count, f"{where}: is damaged: has rows without {name}"
-                )
-            number = shard_numbers(table["shard"], index, other=-1)
-            if (number < 0).any():
-                shard, row = (table[name][int(np.argmin(number))].as_py() for name in _PLACE[1:])
-                raise VerificationError(
-                    f"{where}: has row {row} of {shard}, which {run.listing_name} does not list"
-                )
-            place = sample_position(number, table["row"].to_numpy())
-            yield where, table.append_column("place", pa.array(place))
 
-    def found() -> Iterator[tuple[str, pa.Table]]:
-        for name, table in scan_subset(run, [*_PLACE, *columns]):
-            yield run.store.uri_of(f"{SUBSET}/{name}"), table
+def _sums(run: Run, rows: Rows, columns: Sequence[str], names: Sequence[str]) -> RowSums:
+    total = RowSums()
+    for where, table in _placed(run, rows(names)):
+        uid = _uids(where, table)
+        words = [uid["f0"], uid["f1"], *(column_words(table[name]) for name in columns)]
+        total.add(table["place"].to_numpy(), words)
+    return total
 
-    sums = []
-    for rows in (due(), taken_from(found(), sample)):
-        total = RowSums()
-        for where, table in placed(rows):
-            uid = _uids(where, table)
-            words = [uid["f0"], uid["f1"], *(column_words(table[name]) for name in columns)]
-            total.add(table["place"].to_numpy(), words)
-        sums.append(total)
-    bucket = sums[0].first_difference(sums[1])
-    if bucket is not None:
-        difference = first_different_row(placed(due()), placed(found()), ["uid", *columns], bucket)
-        raise VerificationError(
-            f"{run.store.uri_of(SUBSET)}: holds {sums[1].rows:,} samples, the selection keeps {sums[0].rows:,}; "
-            f"{difference}"
-        )
+
+def _in_bucket(
+    run: Run, rows: Rows, bucket: int, names: Sequence[str]
+) -> list[tuple[str, dict[str, Any]]]:
+    return list(rows_of_bucket(_placed(run, rows(names)), bucket))
+
+
+def _placed(run: Run, tables: Tables) -> Tables:
+    """The tables with `place`, a uint64 that names the sample in the run."""
+    index = shard_index(run)
+    for where, table in tables:
+        for name in _PLACE:
+            _require(not table[name].null_count, f"{where}: is damaged: has rows without {name}")
+        number = shard_numbers(table["shard"], index, other=-1)
+        if (number < 0).any():
+            shard, row = (table[name][int(np.argmin(number))].as_py() for name in _PLACE[1:])
+            raise VerificationError(
+                f"{where}: has row {row} of {shard}, which {run.listing_name} does not list"
+            )
+        place = sample_position(number, table["row"].to_numpy())
+        yield where, table.append_column("place", pa.array(place))
 
 
 def _verify_uid_list(run: Run, value: Mapping[str, Any]) -> None:

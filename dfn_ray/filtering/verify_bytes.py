@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -24,8 +25,9 @@ from dfn_ray.errors import (
     VerificationError,
     shortened,
 )
-from dfn_ray.pool import Shard, listed_shards, read_rows
-from dfn_ray.run import SUBSET, Run
+from dfn_ray.flow.slices import over_slices
+from dfn_ray.pool import Shard, listed_shards, listed_versions, read_rows
+from dfn_ray.run import SUBSET, Run, scan_subset
 from dfn_ray.storage import stat
 
 SAMPLE_ROWS = 2048
@@ -37,47 +39,44 @@ _CONTEXT = 20
 _COMPARED = ("uid", "key", "image", "text", "metadata")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Sample:
-    """Which kept samples are compared: all, or some of a few shards."""
+    """Which kept samples are compared: by file of the subset, ordinals of rows in it, ascending; None for all of a file."""
 
-    shards: frozenset[str] | None
-    """None: of all."""
-    chosen: dict[str, np.ndarray] = field(default_factory=dict)
-    """File of the subset -> ordinals of the rows in it, ascending; filled by `taken_from`."""
-    _left: dict[str, int] = field(default_factory=dict)
+    files: Mapping[str, np.ndarray | None]
 
-    @classmethod
-    def of(cls, run: Run, kept: int, *, full: bool) -> Sample:
-        """All kept samples, or those of some shards, the same ones for the same pool."""
+    @staticmethod
+    def of(run: Run, kept: int, *, full: bool) -> Sample:
+        """All kept samples, or some of a few shards, the same ones for the same pool."""
+        names = run.subset_files()
         if full or kept <= SAMPLE_ROWS // SAMPLE_SHARDS:
-            return cls(None)
-        uris = sorted(run.listing()["uri"].to_pylist())
-        return cls(frozenset(random.Random(0).sample(uris, min(SAMPLE_SHARDS, len(uris)))))
-
-    def take(self, file: str, table: pa.Table) -> None:
-        """Choose rows of a file of the subset."""
-        if self.shards is None:
-            self.chosen[file] = np.arange(table.num_rows)
-            return
-        names = table["shard"].cast(pa.string())
-        found = [np.empty(0, np.int64)]
-        for shard in sorted(self.shards & set(names.unique().to_pylist())):
-            here = np.flatnonzero(pc.equal(names, shard).to_numpy(zero_copy_only=False))
-            left = self._left.get(shard, SAMPLE_ROWS // SAMPLE_SHARDS)
-            found.append(here[:left])
-            self._left[shard] = left - len(found[-1])
-        if len(rows := np.sort(np.concatenate(found))):
-            self.chosen[file] = rows
+            return Sample(dict.fromkeys(names))
+        uris = run.listing()["uri"].to_pylist()
+        shards = random.Random(0).sample(uris, min(SAMPLE_SHARDS, len(uris)))
+        chosen: dict[str, np.ndarray | None] = {}
+        left = dict.fromkeys(shards, SAMPLE_ROWS // SAMPLE_SHARDS)
+        for some in over_slices(names, partial(_rows_of_shards, run, shards)):
+            for name, shard, rows in sorted(some, key=lambda found: found[:2]):
+                before = chosen.get(name)
+                taken = rows[: left[shard]]
+                left[shard] -= len(taken)
+                if len(taken):
+                    both = [taken] if before is None else [before, taken]
+                    chosen[name] = np.sort(np.concatenate(both))
+        return Sample(chosen)
 
 
-def taken_from(
-    tables: Iterator[tuple[str, pa.Table]], sample: Sample
-) -> Iterator[tuple[str, pa.Table]]:
-    """The tables of the files of a subset, unchanged, while rows of them are chosen."""
-    for uri, table in tables:
-        sample.take(uri.rpartition("/")[2], table)
-        yield uri, table
+def _rows_of_shards(
+    run: Run, shards: Sequence[str], names: Sequence[str]
+) -> list[tuple[str, str, np.ndarray]]:
+    """Ordinals of the rows of some shards in files of the subset: file, shard, a few more than are compared."""
+    found = []
+    for name, table in scan_subset(run, ["shard"], names):
+        column = table["shard"].cast(pa.string())
+        for shard in set(shards) & set(column.unique().to_pylist()):
+            rows = np.flatnonzero(pc.equal(column, shard).to_numpy(zero_copy_only=False))
+            found.append((name, shard, rows[: SAMPLE_ROWS // SAMPLE_SHARDS]))
+    return found
 
 
 def compare_with_pool(run: Run, sample: Sample, say: Callable[[str], None]) -> int:
@@ -87,25 +86,26 @@ def compare_with_pool(run: Run, sample: Sample, say: Callable[[str], None]) -> i
     with the chosen rows.
     """
     pool = stored_pool(run.recipe)
-    shards = {shard.uri: shard for shard in listed_shards(run.listing())}
+    listing = run.listing()
+    shards = {shard.uri: shard for shard in listed_shards(listing)}
+    versions = listed_versions(listing)
     noticed: set[str] = set()
     compared = 0
-    for name, rows in sample.chosen.items():
+    for name, rows in sample.files.items():
         uri = run.store.uri_of(f"{SUBSET}/{name}")
         for table in _row_groups(run, name, rows):
             for shard in table["shard"].cast(pa.string()).unique().to_pylist():
                 here = table.filter(pc.equal(table["shard"].cast(pa.string()), shard))
-                if shard not in noticed and (notice := _notice(shards[shard])):
+                if shard not in noticed and (notice := _notice(shards[shard], versions.get(shard))):
                     say(notice)
                 noticed.add(shard)
-                whatever = replace(shards[shard], size_bytes=0, version=None)
-                read = _read_again(uri, whatever, pool, here)
-                _compare(uri, shard, here, read)
+                whatever = replace(shards[shard], size_bytes=0)
+                _compare(uri, shard, here, _read_again(uri, whatever, pool, here))
                 compared += here.num_rows
     return compared
 
 
-def _row_groups(run: Run, name: str, rows: np.ndarray) -> Iterator[pa.Table]:
+def _row_groups(run: Run, name: str, rows: np.ndarray | None) -> Iterator[pa.Table]:
     """The chosen rows of a file of the subset, with all that is compared, by row group."""
     with run.open(f"{SUBSET}/{name}") as file:
         parquet = pq.ParquetFile(file, page_checksum_verification=True)
@@ -117,10 +117,13 @@ def _row_groups(run: Run, name: str, rows: np.ndarray) -> Iterator[pa.Table]:
         first = 0
         for number in range(parquet.num_row_groups):
             count = parquet.metadata.row_group(number).num_rows
-            here = rows[(rows >= first) & (rows < first + count)] - first
+            here = None
+            if rows is not None:
+                here = rows[(rows >= first) & (rows < first + count)] - first
             first += count
-            if len(here):
-                yield parquet.read_row_group(number, columns=columns).take(pa.array(here))
+            if here is None or len(here):
+                table = parquet.read_row_group(number, columns=columns)
+                yield table if here is None else table.take(pa.array(here))
 
 
 def _read_again(uri: str, shard: Shard, pool: Pool, here: pa.Table) -> pa.Table:
@@ -164,7 +167,7 @@ def _said(value: Any, first: int) -> str:
     return shortened(repr(value))
 
 
-def _notice(shard: Shard) -> str:
+def _notice(shard: Shard, version: str | None) -> str:
     """What a shard differs in from its listing; empty for nothing, or where it cannot be asked without reading it."""
     try:
         now = stat(shard.opened_at)
@@ -174,8 +177,6 @@ def _notice(shard: Shard) -> str:
         return ""  # a class folder
     if shard.size_bytes and now.size_bytes and now.size_bytes != shard.size_bytes:
         return f"notice: {shard.uri} was listed with {shard.size_bytes:,} bytes and has {now.size_bytes:,} now"
-    if shard.version and now.version and shard.version != now.version:
-        return (
-            f"notice: {shard.uri} was listed with version {shard.version} and has {now.version} now"
-        )
+    if version and now.version and version != now.version:
+        return f"notice: {shard.uri} was listed with version {version} and has {now.version} now"
     return ""

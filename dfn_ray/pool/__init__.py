@@ -13,7 +13,7 @@ from dfn_ray.pool.outputs import RUN_FILES, refuse_inside
 from dfn_ray.pool.reading import iter_chunks, read_chunk, read_rows
 from dfn_ray.pool.remarks import Listing, listing_notes
 from dfn_ray.pool.shard import Shard
-from dfn_ray.pool.stored import listed_shards, listing_table
+from dfn_ray.pool.stored import listed_shards, listed_versions, listing_table
 from dfn_ray.pool.uid import derive_uid
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "list_pool",
     "list_shards",
     "listed_shards",
+    "listed_versions",
     "listing_notes",
     "listing_table",
     "read_chunk",

@@ -12,9 +12,10 @@ from dfn_ray.schema import ShardFault
 
 
 def listing_table(shards: Sequence[Shard]) -> pa.Table:
-    """The shards as a table: uri, name, size_bytes, fault (null for none), location.
+    """The shards as a table: uri, name, size_bytes, fault (null for none), location, version.
 
-    `location` holds the bytes of what is to be opened where `uri` only spells it, else null.
+    `location` holds the bytes of what is to be opened where `uri` only spells it, `version` the store's version of the
+    content where it has one; both are null elsewhere.
     """
     return pa.table(
         {
@@ -25,12 +26,13 @@ def listing_table(shards: Sequence[Shard]) -> pa.Table:
             "location": pa.array(
                 [shard.location and os.fsencode(shard.location) for shard in shards], pa.binary()
             ),
+            "version": pa.array([shard.version for shard in shards], pa.string()),
         }
     )
 
 
 def listed_shards(listing: pa.Table) -> tuple[Shard, ...]:
-    """The shards of a table that `listing_table` made."""
+    """The shards of a table that `listing_table` made, without versions, which hold within an attempt only."""
     return tuple(
         Shard(
             row["uri"],
@@ -42,3 +44,11 @@ def listed_shards(listing: pa.Table) -> tuple[Shard, ...]:
         for batch in listing.to_batches()
         for row in batch.to_pylist()
     )
+
+
+def listed_versions(listing: pa.Table) -> dict[str, str]:
+    """The stores' versions of the shards in such a table by URI, for those that have one; format 1 has none."""
+    if "version" not in listing.column_names:
+        return {}
+    columns = (listing[name].to_pylist() for name in ("uri", "version"))
+    return {uri: version for uri, version in zip(*columns, strict=True) if version is not None}

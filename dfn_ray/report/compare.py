@@ -88,7 +88,7 @@ def compare_runs(
     if len(run_uris) < 2:
         raise InputError(f"compare: need at least two runs, got {len(run_uris)}")
     runs = [_filter_run(uri) for uri in run_uris]
-    digests = [run.description["pool"]["digest"] for run in runs]
+    digests = [run.pool_digest for run in runs]
     for uri, digest in zip(run_uris, digests, strict=True):
         if digest != digests[0]:
             raise InputError(

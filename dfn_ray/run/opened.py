@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from dfn_ray.errors import DamagedRunError, InputError, MissingFileError, RunTakenOver
 from dfn_ray.run.attempts import Attempt, last_attempt
+from dfn_ray.run.identity import listing_digest
 from dfn_ray.run.layout import (
     FORMAT_VERSION,
     LISTING,
@@ -147,6 +148,13 @@ class Run:
         """The rows of a Parquet file, by its footer. Raises DamagedRunError."""
         with self.open(name) as file:
             return pq.read_metadata(file).num_rows
+
+    @property
+    def pool_digest(self) -> str:
+        """The digest that runs of one pool share; format 1 stored one that covers sizes as well."""
+        if self.description["format"] == FORMAT_VERSION:
+            return self.description["pool"]["digest"]
+        return listing_digest(self.listing())
 
     @property
     def listing_name(self) -> str:

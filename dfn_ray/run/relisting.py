@@ -38,7 +38,10 @@ def resized(stored: pa.Table, listing: pa.Table) -> list[Resized]:
 def relisted(stored: pa.Table, listing: pa.Table, kept: Mapping[str, int]) -> pa.Table:
     """The listing in place of the stored one; `kept` are the sizes that complete shards were read with, by URI."""
     known = {**scored_sizes(stored), **kept}
-    sizes = [known.get(uri) for uri in listing["uri"].to_pylist()]
+    # A shard that was put back is the one whose rows are committed.
+    sizes = [
+        known[uri] if known.get(uri) not in (None, now) else None for uri, now in _sizes(listing)
+    ]
     return listing.append_column(SCORED_SIZE, pa.array(sizes, pa.int64()))
 
 

@@ -82,7 +82,6 @@ def start_run(
 
 def hold(run: Run) -> Run:
     """A run that was opened for reading, taken over from any other driver to be written into."""
-    refuse_old_format(run)
     record = dict(run.last.record) if run.last else {"recipe": run.recipe}
     own = {"time": _now(), "versions": versions()}
     return replace(run, last=take(run.store, record | own), held=True)

@@ -65,22 +65,31 @@ class HttpServer:
     _fault: Fault | None = None
     _left: int = 0
     _from_byte: int = 0
+    _only: str | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def uri(self, name: str) -> str:
         """The URI of a file."""
         return f"{self.endpoint}/{name}"
 
-    def plan(self, fault: Fault, *, times: int = 10**9, from_byte: int = 0) -> None:
-        """Let the next requests that ask for bytes at or after `from_byte` meet a fault."""
+    def plan(
+        self, fault: Fault, *, times: int = 10**9, from_byte: int = 0, only: str | None = None
+    ) -> None:
+        """Let the next requests that ask for bytes at or after `from_byte` meet a fault, of the file `only` or of any."""
         if fault in (Fault.GZIP, Fault.CUT_GZIP):  # before the requests, which do not wait for long
             self.packed = {name: gzip.compress(data, 1) for name, data in self.files.items()}
-        self._fault, self._left, self._from_byte = fault, times, from_byte
+        self._fault, self._left, self._from_byte, self._only = fault, times, from_byte, only
 
-    def next_fault(self, start: int) -> Fault | None:
-        """The fault of a request for bytes from `start`."""
+    def recover(self) -> None:
+        """Let all requests be served again."""
+        self._fault = None
+
+    def next_fault(self, path: str, start: int) -> Fault | None:
+        """The fault of a request for bytes from `start` of the file at a path."""
         with self._lock:
             if self._fault is None or self._left < 1 or start < self._from_byte:
+                return None
+            if self._only is not None and not path.endswith(f"/{self._only}"):
                 return None
             self._left -= 1
             return self._fault
@@ -127,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
             code = {"X-Error-Code": "RepoNotFound"} if given[0] == 404 else {}
             self._send(given[0], given[1], {"Content-Type": "application/json"} | code)
             return
-        fault = state.next_fault(start)
+        fault = state.next_fault(path, start)
         if fault is not None and fault.value.isdigit():
             self._send(int(fault), b"no", {})
             return

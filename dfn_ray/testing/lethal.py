@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -29,16 +28,14 @@ READER_KILLER = "kills-its-reader"
 
 SURPRISE = "dfn_ray surprises its reader"
 """Parsing JSON that holds this raises an OverflowError, which no reader expects of JSON."""
-_SITE = "import dfn_ray.testing.lethal as lethal; lethal.arm_process()"
+_ARMED_START = Path(__file__).with_name("armed_start")
+"""Part of the package, because a folder made here would outlive each process that is killed."""
 
 
 def arm() -> None:
     """Make Pillow, fsspec and json of this process, its forks and the Python processes that it starts fall for it all."""
     arm_process()
-    folder = tempfile.mkdtemp(prefix="dfn_ray-lethal-")
-    # Python imports a module of this name when it starts.
-    (Path(folder) / "sitecustomize.py").write_text(_SITE)
-    paths = [folder, str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    paths = [str(_ARMED_START), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
 
 

@@ -15,7 +15,7 @@ from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.filtering.scorer import ScorerActor
 from dfn_ray.filtering.spending import Meter, Spent, spent_before
 from dfn_ray.flow.cells import Cell
-from dfn_ray.run import Run, open_run
+from dfn_ray.run import Run, open_run, take
 from dfn_ray.storage import Store
 from dfn_ray.testing.pools import write_pool
 
@@ -77,9 +77,14 @@ def test_a_budget_ends_the_wait_for_a_gpu_that_never_comes(local_ray, recipe, po
         filter_pool(waiting)
 
 
+def held(store: Store) -> Run:
+    """A run of which nothing is known but who holds it."""
+    return Run(store, {"format": 2}, take(store, {}), held=True)
+
+
 @pytest.fixture
 def run(tmp_path) -> Run:
-    return Run(Store(str(tmp_path / "run")), {}, attempt="first")
+    return held(Store(str(tmp_path / "run")))
 
 
 def test_all_nodes_alive_are_paid_for_by_the_second_and_the_sum_is_stored(run, recipe, pool):
@@ -102,7 +107,7 @@ def test_all_nodes_alive_are_paid_for_by_the_second_and_the_sum_is_stored(run, r
     assert stored.hours >= after.hours
     assert spent_before(run) == stored
     # The next attempt adds to it, in a file of its own.
-    with Meter(priced, Run(run.store, {}, attempt="second"), alive=lambda: alive) as meter:
+    with Meter(priced, held(run.store), alive=lambda: alive) as meter:
         assert meter.spent.hours >= stored.hours
     assert spent_before(run).hours > stored.hours
 

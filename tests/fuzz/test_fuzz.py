@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -112,6 +113,24 @@ def test_an_input_that_fails_in_any_way_is_named_and_written_and_the_next_ones_g
     assert [result.failure for result in found] == [None, failure, None]
     assert "--seed 1 --only 1\n" in (tmp_path / "odd-1-1" / "failure.txt").read_text()
     assert (tmp_path / "odd-1-1" / "a_b").read_text() == str(rng_of(1, 1).random())
+
+
+@pytest.mark.parametrize(
+    "end", [lambda: os.kill(os.getpid(), 9), lambda: None], ids=["killed", "well"]
+)
+def test_nothing_is_left_in_the_temporary_folder_whatever_ends_an_input(tmp_path, monkeypatch, end):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+
+    def leave_files_and_end():
+        tempfile.mkdtemp(prefix="left-by-this-process-")
+        command = "import tempfile; tempfile.mkdtemp(prefix='left-by-a-process-of-it-')"
+        subprocess.run([sys.executable, "-c", command], check=True)
+        end()
+
+    fuzzed(tmp_path, only_on_the_second(tmp_path, leave_files_and_end))
+    assert list(temporary.iterdir()) == []
 
 
 def test_an_input_that_computes_too_long_is_slow(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import multiprocessing
+import os
 import resource
 import shutil
 import signal
@@ -94,7 +95,11 @@ class _Worker:
     def __init__(self, plan: Plan) -> None:
         self.end, other = _FORK.Pipe()
         self._plan = plan
-        self._process = _FORK.Process(target=_work, args=(other, plan), daemon=True)
+        # Its own, so that what it leaves there when it is killed goes with it.
+        self._temporary = tempfile.mkdtemp(prefix="fuzz-")
+        self._process = _FORK.Process(
+            target=_work, args=(other, plan, self._temporary), daemon=True
+        )
         self._process.start()
         other.close()
         self.index: int | None = None
@@ -133,21 +138,38 @@ class _Worker:
     def _lost(self, failure: str) -> Result:
         assert self.index is not None
         index, self.index, self._dead = self.index, None, True
-        self.stop()
-        writer = _FORK.Process(target=write_input, args=(self._plan, index, failure))
+        self._process.kill()
+        self._process.join()
+        writer = _FORK.Process(
+            target=_write_lost, args=(self._plan, index, failure, self._temporary)
+        )
         writer.start()
         writer.join(self._plan.hangs_s)
         writer.kill()
+        writer.join()
+        self.stop()
         return Result(index=index, target=self._plan.target_of(index).name, failure=failure)
 
     def stop(self) -> None:
-        """End the process."""
+        """End the process and remove its temporary files."""
         self.end.close()
         self._process.kill()
         self._process.join()
+        shutil.rmtree(self._temporary, ignore_errors=True)
 
 
-def _work(end: Connection, plan: Plan) -> None:
+def _use_temporary(folder: str) -> None:
+    """Let this process and those it starts put temporary files there."""
+    tempfile.tempdir = os.environ["TMPDIR"] = folder
+
+
+def _write_lost(plan: Plan, index: int, failure: str, temporary: str) -> None:
+    _use_temporary(temporary)
+    write_input(plan, index, failure)
+
+
+def _work(end: Connection, plan: Plan, temporary: str) -> None:
+    _use_temporary(temporary)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     limit = _status("VmSize") + _ADDRESS_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -188,7 +210,7 @@ def checked(plan: Plan, index: int) -> Result:
         result.failure, result.detail = "the generator failed", traceback.format_exc()
         return result
     result.valid, result.note = case.valid, case.note
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    folder = Path(tempfile.mkdtemp(prefix="input-"))
     before = _begin_peak()
     started = _cpu_s()
     try:

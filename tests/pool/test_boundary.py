@@ -8,6 +8,8 @@ import io
 import itertools
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -91,6 +93,25 @@ def read_into(chunks: list, shard: Shard, then=lambda: None) -> None:
         chunks.append(chunk)
         if len(chunks) == 1:
             then()
+
+
+def test_the_bugs_reach_processes_that_start_and_leave_no_files_behind(tmp_path):
+    starts_another = (
+        "import subprocess, sys; from dfn_ray.testing import lethal; lethal.arm(); "
+        "sys.exit(subprocess.run([sys.executable, '-c', *sys.argv[1:]]).returncode)"
+    )
+    parses = ["import json, sys; json.loads(sys.argv[1])", json.dumps(lethal.SURPRISE)]
+    paths = os.pathsep.join(filter(None, sys.path))
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": paths}
+    done = subprocess.run(
+        [sys.executable, "-c", starts_another, *parses],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "OverflowError: a surprise" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("squeeze", [bytes, gzip.compress], ids=["tar", "tar.gz"])

@@ -14,6 +14,7 @@ from dfn_ray.errors import (
     IncompleteRun,
     InputError,
     RunTakenOver,
+    StorageError,
 )
 from dfn_ray.run import (
     Ledger,
@@ -30,6 +31,8 @@ from dfn_ray.run import (
     start_run,
 )
 from dfn_ray.schema import Chunk, ShardFault
+from dfn_ray.storage.retries import Policy
+from dfn_ray.testing.http_faults import Fault, serve_http
 
 LISTING = pa.table(
     {
@@ -180,6 +183,17 @@ def test_what_is_committed_of_a_complete_shard_stays_when_it_is_listed_anew(tmp_
     assert scored_sizes(again.listing()) == {"a.tar": 7}
 
 
+def test_a_shard_that_was_put_back_is_no_replaced_one(tmp_path):
+    uri = str(tmp_path / "run")
+    commit(start(uri), [chunk(0, 4, last=True)])
+    start(uri, listing=sized(8), accept_changed_shards=True)
+    run = start(uri, listing=sized(7), accept_changed_shards=True)
+    assert run.listing()["size_bytes"].to_pylist() == [7]
+    assert scored_sizes(run.listing()) == {}
+    again = start(uri, listing=sized(9), accept_changed_shards=True)
+    assert scored_sizes(again.listing()) == {"a.tar": 7}
+
+
 def test_a_changed_shard_that_is_committed_in_part_is_refused_whatever_the_word(tmp_path):
     uri = str(tmp_path / "run")
     commit(start(uri), [chunk(0, 4)])
@@ -280,6 +294,18 @@ def test_a_start_that_died_before_the_run_was_described_is_started_again(tmp_pat
 def test_opening_what_is_not_a_run_says_so(tmp_path):
     with pytest.raises(InputError, match="holds no run"):
         open_run(str(tmp_path))
+
+
+@pytest.mark.parametrize("fault", [Fault.STATUS_403, Fault.STATUS_500])
+def test_a_run_whose_store_fails_is_not_called_absent(monkeypatch, fault):
+    policy = Policy(attempts=2, doubtful_attempts=2, longest_wait_s=0)
+    monkeypatch.setattr("dfn_ray.storage.retries.POLICY", policy)
+    with serve_http({"run/run.json": b"{}"}) as server:
+        with pytest.raises(InputError, match="holds no run"):
+            open_run(server.uri("elsewhere"))
+        server.plan(fault)
+        with pytest.raises(StorageError, match=rf"run\.json: .*{fault}"):
+            open_run(server.uri("run"))
 
 
 def test_the_digest_of_a_fingerprint_ignores_the_order_of_its_keys():

@@ -111,7 +111,9 @@ def test_only_404_and_410_say_that_a_file_is_missing(server, fault):
     assert Store(server.endpoint).exists("a.tar")
 
 
-@pytest.mark.parametrize("fault", [Fault.STATUS_503, Fault.STATUS_403, Fault.RESET])
+@pytest.mark.parametrize(
+    "fault", [Fault.STATUS_500, Fault.STATUS_503, Fault.STATUS_403, Fault.RESET]
+)
 def test_a_server_that_fails_says_nothing_about_what_is_there(server, fault):
     server.plan(fault)
     for use in (stat, is_confirmed_missing, lambda uri: Store(server.endpoint).exists("a.tar")):

@@ -261,6 +261,26 @@ def test_a_bucket_that_is_absent_says_nothing_about_its_objects(s3, fresh_s3):
         Store("s3://not-there/x").exists("run.json")
 
 
+ALL = ("GET", "HEAD", "LIST")
+
+
+@pytest.mark.parametrize("kind", [Fault.INTERNAL_ERROR, Fault.DENIED])
+@pytest.mark.parametrize(
+    ("name", "operations"),
+    [("there", ALL), ("absent", ALL), ("there", ("HEAD",)), ("absent", ("HEAD",)), ("absent", ("LIST",))],
+)  # fmt: skip
+def test_an_object_is_absent_only_where_the_store_says_so(
+    store, proxy, no_waiting, kind, name, operations
+):
+    store.write("there", b"content")
+    assert (store.exists("there"), store.exists("absent")) == (True, False)
+    proxy.reset()
+    proxy.faults = Faults(share=1.0, kinds=(kind,), operations=operations)
+    with pytest.raises(StorageError) as failure:
+        store.exists(name)
+    assert not isinstance(failure.value, MissingFileError)
+
+
 def test_a_store_that_still_fails_and_one_that_refuses_have_codes_of_their_own(
     store, proxy, no_waiting
 ):

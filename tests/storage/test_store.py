@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from dfn_ray.errors import StorageError
+from dfn_ray.errors import MissingFileError, StorageError
 from dfn_ray.storage import Store, open_uri, read_uri
 from dfn_ray.storage.filesystems import storage_errors
 
@@ -27,6 +27,14 @@ def test_what_is_written_is_read_listed_and_deleted(store):
     store.delete("folder/a.bin")
     assert not store.exists("folder/a.bin")
     assert store.list("absent") == []
+
+
+def test_a_file_that_a_disk_cannot_look_up_is_not_called_absent(tmp_path):
+    store = Store(str(tmp_path))
+    assert not store.exists("folder/a.bin")
+    with pytest.raises(StorageError, match=r"cannot look up it: .*File name too long") as failure:
+        store.exists("x" * 300)
+    assert not isinstance(failure.value, MissingFileError)
 
 
 def test_writing_again_replaces_the_whole_file(store):
