@@ -47,7 +47,8 @@ _REPORT = pa.schema(
 )
 COPIES = "copies"
 """How often a uid list asks for the sample, int64; a column of materialised uid lists only."""
-_NOT_IN_SUBSET = ("status", "reason", COPIES)
+NOT_IN_SUBSET = ("status", "reason", COPIES)
+"""Columns of the scores that are the same for all the kept."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class Committer:
 
 def subset_rows(samples: pa.Table) -> pa.Table:
     """Rows as the subset has them: without what is the same for all the kept."""
-    return samples.drop_columns([c for c in _NOT_IN_SUBSET if c in samples.column_names])
+    return samples.drop_columns([c for c in NOT_IN_SUBSET if c in samples.column_names])
 
 
 def _copies(listed: pa.Table) -> pa.Table:

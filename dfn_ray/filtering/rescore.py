@@ -33,13 +33,15 @@ class Rescored:
     samples: int
     bit_for_bit: int
     """Chunks of parts that were scored in the environment of this process."""
+    tolerance: float
+    """How far scores of the others may be off."""
     largest: float
     """Largest difference among the others."""
 
     def __str__(self) -> str:
         how = f"{self.bit_for_bit:,} of them bit for bit"
         if others := self.chunks - self.bit_for_bit:
-            how += f", {others:,} of another environment within {max(TOLERANCES.values()):g} or less, at most {self.largest:.1e}"
+            how += f", {others:,} of another environment within {self.tolerance:g}, at most {self.largest:.1e}"
         return f"{self.samples:,} samples in {self.chunks:,} chunks scored again, {how}"
 
 
@@ -80,7 +82,13 @@ def rescore(run: Run, count: int) -> Rescored:
         )
         largest = max(largest, off)
         samples, chunks, exact = samples + chunk.rows, chunks + 1, exact + same
-    return Rescored(chunks=chunks, samples=samples, bit_for_bit=exact, largest=largest)
+    return Rescored(
+        chunks=chunks,
+        samples=samples,
+        bit_for_bit=exact,
+        tolerance=max(tolerance.values()),
+        largest=largest,
+    )
 
 
 def _drawn(run: Run, count: int) -> Iterator[tuple[Part, Chunk]]:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dfn_ray.config import Select
-from dfn_ray.errors import VerificationError
-from dfn_ray.filtering.commit import COPIES
+from dfn_ray.errors import DamagedRunError, InputError, VerificationError
+from dfn_ray.filtering.commit import COPIES, NOT_IN_SUBSET
 from dfn_ray.filtering.row_sums import (
     RowSums,
     buckets,
@@ -41,10 +42,13 @@ from dfn_ray.run import (
     UID_LIST,
     Ledger,
     Run,
+    differences,
     open_run,
     part_file,
+    pool_digest,
     read_ahead,
     read_part,
+    require_attempts,
     require_scores,
     rows_in_chunks,
     sample_position,
@@ -79,16 +83,14 @@ def verify_run(
     that is to be scored again.
     """
     run = open_run(run_uri)
-    value = run.read_json(SELECTION)
-    if value is None:
-        raise VerificationError(
-            f"{run_uri}: has no {SELECTION}: the run is not finished, run it again"
-        )
+    value = _stored_selection(run)
     _require(
         value["state"] == State.FINAL,
         f"{run_uri}: its subset is not finished ({value['state']}); run it again",
     )
     scored = scores_of(run)
+    for opened in {run.uri: run, scored.uri: scored}.values():
+        _verify_description(opened)
     ledger = _verify_parts(scored)
     say(f"chunks complete and disjoint: {ledger.complete_shards:,} shards, {ledger.parts:,} parts")
     say(f"counts balance: {ledger.samples:,} samples")
@@ -125,13 +127,36 @@ def verify_run(
     }
 
 
+def _stored_selection(run: Run) -> dict[str, Any]:
+    value = run.read_json(SELECTION)
+    if value is None:
+        raise VerificationError(
+            f"{run.uri}: has no {SELECTION}: the run is not finished, run it again"
+        )
+    return value
+
+
+def _verify_description(run: Run) -> None:
+    """The small files of a run are whole, and its pool listing is the one that it was begun with."""
+    run.read_json(BOUNDS)
+    if run.description["format"] == 1:
+        return  # it has no attempts, and its digest of the listing is another one
+    require_attempts(run.store)
+    stored, due = pool_digest(run.listing()), run.description["pool"]
+    _require(
+        stored == due,
+        f"{run.store.uri_of(run.listing_name)}: was altered: it lists {stored}, run.json says {due}",
+    )
+
+
 def _verify_parts(run: Run) -> Ledger:
     """Footers tile the pool; every part holds exactly the rows and counts that its footer says."""
     names = run.part_names()
+    listed = shard_index(run)
     for _ in over_slices(names, partial(_verify_some, run)):
         pass
     ledger = scan_ledger(run.store, run.fingerprint, names)
-    missing = [shard for shard in run.listing()["uri"].to_pylist() if not ledger.is_complete(shard)]
+    missing = [shard for shard in listed if not ledger.is_complete(shard)]
     _require(
         not missing,
         f"{run.uri}: {len(missing)} shards are not complete, {missing[0] if missing else ''} first",
@@ -151,6 +176,10 @@ def _verify_part(run: Run, name: str) -> None:
         part.header.fingerprint == run.fingerprint,
         f"{uri}: made under another fingerprint than the run's: scores are mixed",
     )
+    if foreign := {chunk.shard for chunk in part.chunks} - shard_index(run).keys():
+        raise VerificationError(
+            f"{uri}: commits rows of {min(foreign)}, which {run.store.uri_of(run.listing_name)} does not list"
+        )
     table = run.read_table(part_file(name), ["shard", "row", "status", "reason"])
     chunks = sorted(part.chunks, key=lambda chunk: (chunk.shard, chunk.first_row))
     rows = np.concatenate(
@@ -159,17 +188,25 @@ def _verify_part(run: Run, name: str) -> None:
     shards = pa.array([chunk.shard for chunk in chunks], pa.string())
     due = shards.take(pa.array(np.repeat(np.arange(len(chunks)), [c.rows for c in chunks])))
     found = table["shard"].cast(pa.string()).combine_chunks()
-    _require(
-        found.equals(due) and np.array_equal(table["row"].to_numpy(), rows),
-        f"{uri}: its rows are not those of the chunks it commits",
-    )
+    if not (found.equals(due) and np.array_equal(table["row"].to_numpy(), rows)):
+        there = zip(found.to_pylist(), table["row"].to_pylist(), strict=True)
+        pairs = zip_longest(there, zip(due.to_pylist(), rows.tolist(), strict=True))
+        got, needed = next((a, b) for a, b in pairs if a != b)
+        raise VerificationError(
+            f"{uri}: its rows are not those of the chunks it commits: it has {_place(got)} where {_place(needed)} "
+            "should be"
+        )
     grouped = table.group_by(["status", "reason"]).aggregate([([], "count_all")]).to_pylist()
     counts = {status_key(row["status"], row["reason"]): row["count_all"] for row in grouped}
-    _require(
-        Counter(counts) == Counter(part.header.counts),
-        f"{uri}: its counts are not those of its rows",
-    )
+    if other := list(
+        differences(dict(part.header.counts), counts, sides=("its footer", "its rows"))
+    ):
+        raise VerificationError(f"{uri}: its counts are not those of its rows: {'; '.join(other)}")
     _require("None" not in counts, f"{uri}: has samples without a status")
+
+
+def _place(sample: tuple[str, int] | None) -> str:
+    return "nothing" if sample is None else f"{sample[0]} row {sample[1]}"
 
 
 def _verify_contents(run: Run, scored: Run) -> int:
@@ -219,12 +256,20 @@ def _verify_selection(run: Run, value: Mapping[str, Any], ledger: Ledger) -> Run
 
 def _shared_columns(run: Run, scored: Run) -> list[str]:
     """What the subset has of a sample that its scores have as well, beside its place."""
-    names, files = scored.part_names(), run.subset_files()
-    if not names or not files:
+    files = run.subset_files()
+    # A part without a sample has never met a network, and has no column of its scores.
+    part = next((name for name in scored.part_names() if scored.rows_of(part_file(name))), None)
+    if part is None or not files:
         return []
-    of_scores = set(scored.columns_of(part_file(names[0])))
-    found = run.columns_of(f"{SUBSET}/{files[0]}")
-    return [name for name in found if name in of_scores and name not in (*_PLACE, *BYTE_COLUMNS)]
+    shared = [
+        name
+        for name in scored.columns_of(part_file(part))
+        if name not in (*_PLACE, *BYTE_COLUMNS, *NOT_IN_SUBSET)
+    ]
+    if run.description["format"] == 1:
+        found = set(run.columns_of(f"{SUBSET}/{files[0]}"))
+        shared = [name for name in shared if name in found]
+    return shared
 
 
 def _kept_rows(
@@ -276,8 +321,8 @@ def _verify_subset(run: Run, parts: Sequence[str], due: Rows, columns: list[str]
 
 def _sums(run: Run, rows: Rows, columns: Sequence[str], names: Sequence[str]) -> RowSums:
     total = RowSums()
-    for _, table in _placed(run, rows(names)):
-        uid = uid_records(table["uid"])
+    for where, table in _placed(run, rows(names)):
+        uid = _uids(where, table)
         words = [uid["f0"], uid["f1"], *(column_words(table[name]) for name in columns)]
         total.add(table["place"].to_numpy(), words)
     return total
@@ -293,7 +338,15 @@ def _placed(run: Run, tables: Tables) -> Tables:
     """The tables with `place`, a uint64 that names the sample in the run."""
     index = shard_index(run)
     for where, table in tables:
-        place = sample_position(shard_numbers(table["shard"], index), table["row"].to_numpy())
+        for name in _PLACE:
+            _require(not table[name].null_count, f"{where}: is damaged: has rows without {name}")
+        number = shard_numbers(table["shard"], index, other=-1)
+        if (number < 0).any():
+            shard, row = (table[name][int(np.argmin(number))].as_py() for name in _PLACE[1:])
+            raise VerificationError(
+                f"{where}: has row {row} of {shard}, which {run.listing_name} does not list"
+            )
+        place = sample_position(number, table["row"].to_numpy())
         yield where, table.append_column("place", pa.array(place))
 
 
@@ -319,10 +372,10 @@ def _verify_uid_list(run: Run, value: Mapping[str, Any]) -> None:
         uids = uid_records(table["uid"])
         expected.add(uids["f0"], [uids["f1"]])
     if (bucket := listed.first_difference(expected)) is not None:
-        _name_uid(run, uri, bucket)
+        _name_uid(run, value["k"], bucket)
 
 
-def _name_uid(run: Run, uri: str, bucket: int) -> None:
+def _name_uid(run: Run, kept: int, bucket: int) -> None:
     """Raise VerificationError that names a uid which list and subset do not have equally often."""
     counts: list[Counter[tuple[int, int]]] = [Counter(), Counter()]
 
@@ -338,9 +391,16 @@ def _name_uid(run: Run, uri: str, bucket: int) -> None:
     words = next(w for w in {**counts[0], **counts[1]} if counts[0][w] != counts[1][w])
     uid = uid_strings(np.array([words], UID_DTYPE))[0].as_py()
     raise VerificationError(
-        f"{uri}: its uids are not those of the subset: {uid} is listed {counts[0][words]} times and "
+        f"{run.store.uri_of(UID_LIST)}: its uids are not those of the subset: {uid} is listed {counts[0][words]} times and "
         f"{counts[1][words]} times in the subset"
     )
+
+
+def _uids(where: str, table: pa.Table) -> np.ndarray:
+    try:
+        return uid_records(table["uid"])
+    except InputError as error:
+        raise DamagedRunError(f"{where}: is damaged: {error}") from None
 
 
 def _strays(run: Run, ledger: Ledger) -> Iterator[str]:

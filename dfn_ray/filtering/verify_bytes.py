@@ -4,18 +4,26 @@
 # (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dfn_ray.config import stored_pool
-from dfn_ray.errors import InputError, MissingFileError, VerificationError, shortened
+from dfn_ray.config import Pool, stored_pool
+from dfn_ray.errors import (
+    DamagedRunError,
+    InputError,
+    MissingFileError,
+    VerificationError,
+    shortened,
+)
 from dfn_ray.flow.slices import over_slices
 from dfn_ray.pool import Shard, listed_shards, listed_versions, read_rows
 from dfn_ray.run import SUBSET, Run, scan_subset
@@ -25,6 +33,8 @@ SAMPLE_ROWS = 2048
 """Kept samples compared with the pool unless all are."""
 SAMPLE_SHARDS = 8
 """Shards that they are of: each has to be opened."""
+_CONTEXT = 20
+"""Characters shown before the first difference of two strings."""
 _COMPARED = ("uid", "key", "image", "text", "metadata")
 
 
@@ -89,13 +99,7 @@ def compare_with_pool(run: Run, sample: Sample, say: Callable[[str], None]) -> i
                     say(notice)
                 noticed.add(shard)
                 whatever = replace(shards[shard], size_bytes=0)
-                try:
-                    read = list(read_rows(whatever, pool, set(here["row"].to_pylist())))
-                except InputError as error:
-                    raise VerificationError(
-                        f"{uri}: holds samples that the pool has no more: {error}"
-                    ) from error
-                _compare(uri, shard, here, pa.concat_tables(read))
+                _compare(uri, shard, here, _read_again(uri, whatever, pool, here))
                 compared += here.num_rows
     return compared
 
@@ -103,7 +107,11 @@ def compare_with_pool(run: Run, sample: Sample, say: Callable[[str], None]) -> i
 def _row_groups(run: Run, name: str, rows: np.ndarray | None) -> Iterator[pa.Table]:
     """The chosen rows of a file of the subset, with all that is compared, by row group."""
     with run.open_parquet(f"{SUBSET}/{name}") as parquet:
-        columns = ["shard", "row", *(c for c in _COMPARED if c in parquet.schema_arrow.names)]
+        columns = ["shard", "row", *_COMPARED]
+        if absent := set(columns) - set(parquet.schema_arrow.names):
+            raise DamagedRunError(
+                f"{run.store.uri_of(f'{SUBSET}/{name}')}: is damaged: it lacks {', '.join(sorted(absent))}"
+            )
         first = 0
         for number in range(parquet.num_row_groups):
             count = parquet.metadata.row_group(number).num_rows
@@ -116,23 +124,45 @@ def _row_groups(run: Run, name: str, rows: np.ndarray | None) -> Iterator[pa.Tab
                 yield table if here is None else table.take(pa.array(here))
 
 
+def _read_again(uri: str, shard: Shard, pool: Pool, here: pa.Table) -> pa.Table:
+    """The samples of a shard that are in the subset, from the pool. Raises VerificationError when it no longer has them."""
+    try:
+        return pa.concat_tables(read_rows(shard, pool, set(here["row"].to_pylist())))
+    except InputError as error:
+        raise VerificationError(f"{uri}: holds samples that the pool does not: {error}") from None
+
+
 def _compare(uri: str, shard: str, here: pa.Table, of_pool: pa.Table) -> None:
     # A uid list may ask for copies of a sample.
     place = pc.index_in(here["row"], of_pool["row"].combine_chunks())
     of_pool = of_pool.take(place.combine_chunks())
-    for name in ("row", *(c for c in _COMPARED if c in here.column_names)):
+    for name in ("row", *_COMPARED):
         kept, due = here[name].to_pylist(), of_pool[name].to_pylist()
         if kept == due:
             continue
         at = next(n for n, pair in enumerate(zip(kept, due, strict=True)) if pair[0] != pair[1])
+        first = _first_difference(kept[at], due[at])
         raise VerificationError(
             f"{uri}: {name} of samples of {shard} differs from the pool's: row {here['row'][at].as_py()} has "
-            f"{_said(kept[at])}, the pool {_said(due[at])}"
+            f"{_said(kept[at], first)}, the pool {_said(due[at], first)}"
         )
 
 
-def _said(value: Any) -> str:
-    return f"{len(value):,} bytes" if isinstance(value, bytes) else shortened(repr(value))
+def _first_difference(a: Any, b: Any) -> int:
+    """The place of the first character in which two strings differ; 0 for other values."""
+    if not (isinstance(a, str) and isinstance(b, str)):
+        return 0
+    same = (x == y for x, y in zip(a, b, strict=False))
+    return sum(1 for _ in takewhile(bool, same))
+
+
+def _said(value: Any, first: int) -> str:
+    """A value for a message: of a long string what is around the first difference."""
+    if isinstance(value, bytes):
+        return f"{len(value):,} bytes with SHA-256 {hashlib.sha256(value).hexdigest()[:16]}"
+    if isinstance(value, str) and first > _CONTEXT:
+        return f"...{shortened(repr(value[first - _CONTEXT :]))}"
+    return shortened(repr(value))
 
 
 def _notice(shard: Shard, version: str | None) -> str:

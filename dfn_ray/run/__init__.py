@@ -39,7 +39,7 @@ other can both think that they hold the run, and `selection.json` can go back to
     resuming     creating a run, going on with one, refusing another one
 """
 
-from dfn_ray.run.attempts import Attempt, take
+from dfn_ray.run.attempts import Attempt, require_attempts, take
 from dfn_ray.run.identity import (
     differences,
     fingerprint_digest,
@@ -124,6 +124,7 @@ __all__ = [
     "read_part",
     "read_parts",
     "refuse_old_format",
+    "require_attempts",
     "require_scores",
     "resumable",
     "rows_in_chunks",

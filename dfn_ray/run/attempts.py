@@ -78,6 +78,13 @@ def last_attempt(store: Store) -> Attempt | None:
     return Attempt(number, record["token"], record=record)
 
 
+def require_attempts(store: Store) -> None:
+    """Raise DamagedRunError unless every attempt at a run, from the first to the last, is there and whole."""
+    last = _last_number(store, ATTEMPTS)
+    for number in range(1, max(1, last) + 1):
+        _read(store, ATTEMPTS, number)
+
+
 def _file(folder: str, number: int) -> str:
     return f"{folder}/{number:06d}.json"
 

@@ -20,6 +20,7 @@ from dfn_ray.run.layout import (
     NEEDED,
     READABLE_FORMATS,
     RUN,
+    SCORES,
     SELECTION,
     SUBSET,
 )
@@ -130,12 +131,21 @@ class Run:
             raise DamagedRunError(f"{where}: is damaged: {error}; {RESTORE}") from None
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """A Parquet file of the run, or some of its columns. Raises DamagedRunError."""
+        """A Parquet file of the run, or some of its columns. Raises DamagedRunError.
+
+        Only a file without rows may lack some of these.
+        """
         with self.open(name) as file:
             if columns is None:
                 return whole_parquet(file, _last(name), is_sealed=self._is_sealed).read()
             parquet = opened_parquet(file, _last(name), is_sealed=self._is_sealed, pre_buffer=True)
-            return parquet.read(columns)
+            absent = set(columns) - set(parquet.schema_arrow.names)
+            table = parquet.read(columns=columns)
+        if absent and len(table):
+            raise DamagedRunError(
+                f"{self.store.uri_of(name)}: is damaged: it lacks {', '.join(sorted(absent))}; {RESTORE}"
+            )
+        return table
 
     @contextmanager
     def open_parquet(self, name: str) -> Iterator[pq.ParquetFile]:
@@ -259,9 +269,13 @@ def open_run(run_uri: str) -> Run:
     try:
         data = store.read(RUN)
     except MissingFileError:
+        if {SELECTION, f"{SCORES}/"} & set(store.names()):
+            raise DamagedRunError(f"{store.uri_of(RUN)}: is absent; {RESTORE}") from None
         raise InputError(f"{run_uri}: holds no run (no run.json); check run_uri") from None
     value = parsed_json(data, store.uri_of(RUN), must=False)
-    if value.get("format") not in READABLE_FORMATS:
+    if type(value.get("format")) is not int:
+        raise DamagedRunError(f"{store.uri_of(RUN)}: is damaged: it has no format; {RESTORE}")
+    if value["format"] not in READABLE_FORMATS:
         raise InputError(
             f"{run_uri}: run format {value.get('format')}, this version reads "
             f"{' and '.join(map(str, READABLE_FORMATS))}; use the version named in run.json"

@@ -26,10 +26,10 @@ from dfn_ray.errors import (
 from dfn_ray.filtering.filter_pool import filter_pool, materialize, score, select
 from dfn_ray.filtering.verify import verify_run
 from dfn_ray.pool import iter_chunks, list_shards
-from dfn_ray.run import hold, named, open_run, parquet_bytes
-from dfn_ray.run.sealed import json_bytes, names_file
+from dfn_ray.run import hold, open_run
 from dfn_ray.testing.pools import TarBuilder, write_pool
 from dfn_ray.testing.waiting import meanwhile, until
+from tests.run.forging import forge
 
 pytestmark = pytest.mark.ray
 
@@ -250,7 +250,8 @@ def test_a_materialized_folder_is_verified_exported_and_resumed_like_any_run(
     sorted((out / "subset").glob("*.parquet"))[0].unlink()
     assert materialize(job, out_uri=str(out)) == value
     assert kept(str(out)) == whole
-    _rewrite(sorted((out / "subset").glob("*.parquet"))[0], lambda t: t.slice(1))
+    path = sorted((out / "subset").glob("*.parquet"))[0]
+    forge(path, pq.read_table(path).slice(1))
     with pytest.raises(VerificationError, match="kept by the selection but not in the subset"):
         verify_run(str(out))
 
@@ -480,23 +481,6 @@ def test_threads_are_settled_on_the_driver_where_they_change_scores_and_nowhere_
     assert gpu[0] == gpu[1]
 
 
-def _rewrite(path: Path, change) -> None:
-    """Other rows in a file of a finished run, with every digest as if they had been written so."""
-    table = pq.read_table(path)
-    data = parquet_bytes(change(table).replace_schema_metadata(table.schema.metadata))
-    run, kind = path.parents[1], "parts" if path.parent.name == "scores" else "files"
-    ending = "" if kind == "parts" else ".parquet"
-    names = {path.stem + ending: named(1, data) + ending}
-    path.unlink()
-    path.with_name(f"{named(1, data)}.parquet").write_bytes(data)
-    selection = json.loads((run / "selection.json").read_text())
-    del selection["sha256"]
-    listed = (run / selection[kind]).read_text().split()
-    selection[kind], lines = names_file(kind, [names.get(name, name) for name in listed])
-    (run / selection[kind]).write_bytes(lines)
-    (run / "selection.json").write_bytes(json_bytes(selection))
-
-
 BREACHES = {
     "a kept sample is gone": (
         "subset",
@@ -542,7 +526,8 @@ def test_verify_names_the_breach(scored_run, tmp_path, breach):
     folder, change, message = BREACHES[breach]
     run = tmp_path / "broken"
     shutil.copytree(scored_run["run_uri"], run)
-    _rewrite(sorted((run / folder).glob("*.parquet"))[0], change)
+    path = sorted((run / folder).glob("*.parquet"))[0]
+    forge(path, change(pq.read_table(path)))
     with pytest.raises(VerificationError, match=message):
         verify_run(str(run), full=True)
 
