@@ -95,7 +95,7 @@ def _new_name(run: Run) -> str:
 
 def current_generation(run: Run) -> Generation:
     """The generation that was begun last."""
-    name, start = _starts(run)[-1]
+    name, start = next(_starts(run))
     return Generation(name=name, position=_position(run, start), repeats=start["repeats"])
 
 
@@ -106,19 +106,18 @@ def generation_count(run: Run) -> int:
 
 def latest_position(run: Run) -> Position:
     """Where the last committed checkpoint stands; the beginning when there is none."""
-    starts = _starts(run)
-    if not starts:
+    name, start = next(_starts(run), (None, None))
+    if start is None:
         return Position()
-    name, start = starts[-1]
     own = [marker for marker in _markers(run) if generation_of(marker) == name]
     return _read_position(run, own[-1]) if own else _position(run, start)
 
 
 def reached(run: Run) -> int:
     """Samples that the workers before had trained on, as far as they told."""
-    names = [name for name, _ in _starts(run)]
-    found = (run.read_json(f"{GENERATIONS}/{name}.reached.json") for name in names[-1:])
-    return next((value["samples_seen"] for value in found if value), 0)
+    name, _ = next(_starts(run), (None, None))
+    value = run.read_json(f"{GENERATIONS}/{name}.reached.json") if name else None
+    return value["samples_seen"] if value else 0
 
 
 def tell_reached(run: Run, generation: Generation, samples_seen: int) -> None:
@@ -178,23 +177,18 @@ def _ends(run: Run) -> dict[str, float]:
     """By generation the samples up to which its checkpoints count: where a later one began, for the last its latest."""
     ends: dict[str, float] = {}
     end: float = latest_position(run).samples_seen
-    for name, start in reversed(_starts(run)):
+    for name, start in _starts(run):
         ends[name] = end
         end = min(end, _samples_of(start["checkpoint"]))
     return ends
 
 
-def _starts(run: Run) -> list[tuple[str, dict[str, Any]]]:
-    """The generations that workers can have been started for, in order, each with where it goes on."""
-    stems = [file.name for file in run.store.list(GENERATIONS, suffix=".start.json")]
-    return list(_read_starts(run, [stem.removesuffix(".start.json") for stem in stems]))
-
-
-def _read_starts(run: Run, names: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name in names:
-        value = run.read_json(f"{GENERATIONS}/{name}.start.json")
+def _starts(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The generations that workers can have been started for, the last one first, each with where it goes on."""
+    for file in reversed(run.store.list(GENERATIONS, suffix=".start.json")):
+        value = run.read_json(f"{GENERATIONS}/{file.name}")
         if value is not None:
-            yield name, value
+            yield file.name.removesuffix(".start.json"), value
 
 
 def _names(run: Run) -> list[str]:

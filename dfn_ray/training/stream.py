@@ -20,7 +20,7 @@ from ray.exceptions import RayError
 from ray.train import DataConfig
 
 from dfn_ray.config import Source, TrainRecipe
-from dfn_ray.errors import StorageAccessError, StorageError, last_line
+from dfn_ray.errors import RunTakenOver, StorageAccessError, StorageError, last_line
 from dfn_ray.flow.datasets import Work, configure, read_items, tables_of
 from dfn_ray.flow.killers import Killer, killers
 from dfn_ray.pool import Shard
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 DATASET = "samples"
 """Its name at Ray Train."""
+_GENERATION = "generation"
 INDEX_ATTEMPTS = 3
 """As `execution.attempts` of filtering."""
 ERRORED_BLOCKS = 64
@@ -59,9 +60,10 @@ def input_dataset(
     reports: Any,
     generation: int,
 ) -> Dataset:
-    """The inputs of the groups, in order: `image`, `text`, `place`, `counts` (see `feed.Inputs`).
+    """The inputs of the groups, in order: `image`, `text`, `place`, `counts` (see `feed.Inputs`) and `generation`.
 
-    The actor `reports` takes, under the generation, the counts that no row has. Blocks of about `block_bytes`, a worker's batch or so: the split over workers hands out whole blocks.
+    The actor `reports` takes, under the generation, the counts that no row has. Blocks of about `block_bytes`, a worker's
+    batch or so: the split over workers hands out whole blocks.
     """
     _configure(recipe).target_max_block_size = block_bytes
     read = partial(_feed, feeding=feeding, reports=reports, generation=generation)
@@ -74,11 +76,23 @@ def in_order() -> DataConfig:
     return DataConfig(execution_options=options, enable_shard_locality=False)
 
 
-def batches(samples: DataIterator, *, batch_size: int, prefetch: int) -> Iterator[Batch]:
-    """This worker's batches, on the CPU; the incomplete last one is left out."""
-    yield from samples.iter_torch_batches(
+def batches(
+    samples: DataIterator, *, batch_size: int, prefetch: int, generation: int
+) -> Iterator[Batch]:
+    """This worker's batches, on the CPU; the incomplete last one is left out.
+
+    Raises RunTakenOver for samples that were planned for another generation of workers: this one started so late that it
+    took the name of its successors.
+    """
+    for batch in samples.iter_torch_batches(
         batch_size=batch_size, prefetch_batches=prefetch, drop_last=True, device="cpu"
-    )
+    ):
+        planned = batch.pop(_GENERATION)
+        if bool((planned != generation).any()):
+            raise RunTakenOver(
+                f"samples planned for start {int(planned[0])} of workers came to one of start {generation}; it stops"
+            )
+        yield batch
 
 
 def index_sources(
@@ -143,7 +157,9 @@ def _feed(
 
     known = ray.get(feeding)
     for inputs in feed_group(reading.inputs, reading.spans, feeding=known, unplaced=unplaced):
-        yield pa.table({name: ArrowTensorArray.from_numpy(array) for name, array in inputs.items()})
+        table = pa.table({k: ArrowTensorArray.from_numpy(array) for k, array in inputs.items()})
+        planned = np.full(len(table), generation, np.int32)
+        yield table.append_column(_GENERATION, pa.array(planned))
 
 
 def _configure(recipe: TrainRecipe, *, errored_blocks: int = 0) -> DataContext:

@@ -104,6 +104,7 @@ class _Worker:
             samples,
             batch_size=self._batch_size,
             prefetch=self._recipe.feed.prefetch_batches,
+            generation=self._generation.number,
         )
         while self._job.until_samples - self._position.samples_seen >= step_samples:
             before = self._position.samples_seen
