@@ -383,6 +383,8 @@ def _demo(options: argparse.Namespace) -> None:
 def _recipe(options: argparse.Namespace, kind: type[R], plan: Callable[[R], str]) -> R | None:
     """The recipe to work on; None after a dry run, which printed it and the plan."""
     recipe = _load(options, kind)
+    if isinstance(recipe, Recipe) and getattr(options, "uids", None) is None:
+        recipe.require_networks()
     if not options.dry_run:
         if options.name in ON_RAY:
             check_ray_reachable()

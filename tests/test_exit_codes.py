@@ -11,6 +11,7 @@ import pytest
 from dfn_ray import errors
 from dfn_ray.cli import run
 from dfn_ray.errors import DfnRayError
+from dfn_ray.uids import UID_DTYPE
 
 FILTER = '[pool]\nuri = "{pool}"\n[[networks]]\nmodel = "ViT-B-32"\nrandom_weights_seed = 0\n'
 
@@ -86,6 +87,20 @@ def test_a_mistake_of_the_user_is_2_and_one_message_without_a_traceback(
     said = capsys.readouterr().err
     assert said.startswith(f"dfn-ray {arguments[0]}: ")
     assert "Traceback" not in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("verb", ["filter", "score", "select", "materialize", "plan", "doctor"])
+def test_a_recipe_without_networks_serves_uid_lists_only(tmp_path, capsys, verb):
+    from dfn_ray.testing.pools import write_pool
+
+    pool, recipe = write_pool(tmp_path / "pool", shards=1, samples=2), tmp_path / "recipe.toml"
+    recipe.write_text(f'run_uri = "{tmp_path}/run"\npool.uri = "{pool}"\n')
+    np.save(tmp_path / "list.npy", np.zeros(0, UID_DTYPE))
+    listed = ["--uids", f"{tmp_path}/list.npy", "--out", f"{tmp_path}/out", "--dry-run"]
+    assert run(["materialize", str(recipe), *listed]) == 0
+    assert run([verb, str(recipe)]) == 2
+    assert "networks: need at least one [[networks]], got none" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

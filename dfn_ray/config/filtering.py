@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dfn_ray.config.checks import STRICT, Texts, above, at_least, between, placement
+from dfn_ray.errors import RecipeError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class Pool:
     files of writers that get checksums wrong."""
     chunk_rows: int = 256
     """Samples in a chunk, 1 to 65,536. The unit of work, of commit and of decoding isolation; batches never
-    cross it."""
+    cross it. A task that decodes holds the pixels of a chunk three times: README, Object storage, has the sum."""
     chunk_bytes: int = 64 * 2**20
     """A chunk also ends when its images exceed this many bytes, 1 MiB to 1 GiB."""
     max_image_bytes: int = 64 * 2**20
@@ -104,7 +105,7 @@ class Decode:
     """A single image that takes longer fails with `decode_timeout`."""
     cpus: float = 1.0
     """CPUs a task reserves that reads and decodes, > 0. A node runs as many of them side by side as it has CPUs for:
-    less than 1 where storage is slow and readers wait, more where their memory (README, Figures) is short."""
+    less than 1 where storage is slow and readers wait, more where their memory (README, Object storage) is short."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Only nodes with these Ray labels read, decode and commit, e.g. `{dfn-role = "decode"}`: a node of scorers then
     scores and does nothing else."""
@@ -350,7 +351,8 @@ class Recipe:
     run_uri: str
     """Where the run lives: a folder or object prefix; created, or resumed when it holds this recipe's run."""
     pool: Pool
-    networks: tuple[Network, ...]
+    networks: tuple[Network, ...] = ()
+    """What scores, at least one; none are needed where a uid list selects."""
     rules: Rules = field(default_factory=Rules)
     decode: Decode = field(default_factory=Decode)
     scorers: Scorers = field(default_factory=Scorers)
@@ -362,8 +364,6 @@ class Recipe:
 
     def __post_init__(self) -> None:
         names = [network.name for network in self.networks]
-        if not names:
-            raise ValueError("networks: need at least one [[networks]], got none")
         if len(set(names)) != len(names):
             raise ValueError(f"networks: need distinct names, got {', '.join(names)}")
         if self.select.network is not None and self.select.network not in names:
@@ -376,5 +376,11 @@ class Recipe:
 
     @property
     def deciding_network(self) -> str:
-        """Name of the network whose score selects."""
-        return self.select.network or self.networks[0].name
+        """Name of the network whose score selects. Raises RecipeError when the recipe has none."""
+        return self.select.network or self.require_networks()[0].name
+
+    def require_networks(self) -> tuple[Network, ...]:
+        """The networks of a recipe that scores. Raises RecipeError when it has none."""
+        if not self.networks:
+            raise RecipeError(["networks: need at least one [[networks]], got none"])
+        return self.networks

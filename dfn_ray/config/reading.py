@@ -104,7 +104,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
             raise RecipeError([f"--set {override}: {key!r} is a value, not a section"])
     if not isinstance(target, dict):
         raise RecipeError([f"--set {override}: {keys[-1]!r} does not name a setting"])
-    if keys[-1] == "" or text.strip() == "none":
+    if text.strip() == "none":
         target[keys[-1]] = None
         return
     try:

@@ -152,7 +152,7 @@ class Workers:
     compile: bool = False
     """torch.compile of the model."""
     max_failures: int = 8
-    """Times a dead worker or node may restart the group before the run stops, >= 0."""
+    """Restarts of the group in a row, after dead workers or nodes, without a checkpoint between, before the run stops, >= 0."""
     resize_interval_s: float = 60.0
     """How often a larger or smaller group is considered."""
 

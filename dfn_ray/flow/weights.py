@@ -13,8 +13,8 @@ from dfn_ray.storage import Store, read_uri
 
 
 def load_networks(recipe: Recipe) -> tuple[FrozenNetwork, ...]:
-    """The networks of the recipe with their weights in memory. Raises InputError when one cannot be had."""
-    return tuple(load_network_of(spec) for spec in recipe.networks)
+    """The networks of the recipe with their weights in memory. Raises InputError when there is none or one cannot be had."""
+    return tuple(load_network_of(spec) for spec in recipe.require_networks())
 
 
 def load_network_of(spec: Network) -> FrozenNetwork:

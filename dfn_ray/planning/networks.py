@@ -25,7 +25,7 @@ def network_findings(recipe: Recipe) -> tuple[list[Finding], tuple[FrozenNetwork
     """A finding for each network, and the networks when all of them load."""
     findings: list[Finding] = []
     loaded: list[FrozenNetwork] = []
-    for spec in recipe.networks:
+    for spec in recipe.require_networks():
         name = f"network {spec.name}"
         begin = time.monotonic()
         try:
