@@ -39,6 +39,7 @@ from dfn_ray.errors import (
 from dfn_ray.flow.bundles import decode_bundle
 from dfn_ray.flow.cells import Cell, Stage, Unread, over_cells, pack, unpack
 from dfn_ray.flow.ray_address import check_ray_reachable
+from dfn_ray.flow.ray_logs import shorten_own_errors
 from dfn_ray.pool import Shard, iter_chunks
 from dfn_ray.schema import SAMPLE_SCHEMA, Chunk
 from dfn_ray.storage import shared_environment
@@ -301,4 +302,5 @@ def configure(*, errored_blocks: int, no_progress_timeout_s: float) -> DataConte
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    shorten_own_errors(own_error)
     return context
