@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -213,3 +215,18 @@ def test_labels_and_resources_of_nodes_are_tables_of_the_recipe():
 def test_a_placement_that_no_node_can_have_is_named(override, problem):
     with pytest.raises(RecipeError, match=problem):
         recipe_from(VALUES, [override])
+
+
+def test_every_setting_is_documented_where_it_stands():
+    from dfn_ray import config
+
+    bare = [
+        f"{path.name}: {node.name}.{setting.target.id}"
+        for path in Path(config.__file__).parent.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+        for setting, behind in zip(node.body, [*node.body[1:], None], strict=True)
+        if isinstance(setting, ast.AnnAssign) and isinstance(setting.target, ast.Name)
+        if not (isinstance(behind, ast.Expr) and isinstance(behind.value, ast.Constant))
+    ]
+    assert bare == []

@@ -51,10 +51,13 @@ class EvaluateRecipe:
     run_uri: str
     """Where results go: a folder or object prefix; that of a training run, or one of its own."""
     network: Network
+    """What is evaluated."""
     sets: tuple[EvaluationSet, ...]
+    """`[[sets]]`: on what, at least one, with distinct names."""
     scorers: Scorers = field(default_factory=Scorers)
     """The actors that embed. `keep_embeddings` has no effect."""
     decode: Decode = field(default_factory=Decode)
+    """How images are decoded, as in filtering."""
     max_failed_fraction: float = 0.01
     """A set of which more images than this share fail, 0 to 1, gives no result: it would be that of another set."""
     no_progress_timeout_s: float = 7200.0

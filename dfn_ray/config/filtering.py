@@ -351,14 +351,21 @@ class Recipe:
     run_uri: str
     """Where the run lives: a folder or object prefix; created, or resumed when it holds this recipe's run."""
     pool: Pool
+    """What is filtered."""
     networks: tuple[Network, ...] = ()
     """What scores, at least one; none are needed where a uid list selects."""
     rules: Rules = field(default_factory=Rules)
+    """What is rejected by its metadata."""
     decode: Decode = field(default_factory=Decode)
+    """How images are decoded."""
     scorers: Scorers = field(default_factory=Scorers)
+    """The actors that run the networks."""
     select: Select = field(default_factory=lambda: Select(keep_fraction=0.15))
+    """What is kept. Default: the best 15 %, the share that DFN-2B is of its pool."""
     calibration: Calibration = field(default_factory=Calibration)
+    """How the bounds are found between which bytes must wait for the selection."""
     execution: Execution = field(default_factory=Execution)
+    """Sizes of waves and parts, attempts, and when to stop."""
     prices: Prices | None = None
     """None: `dfn-ray plan` shows no money."""
 

@@ -71,9 +71,11 @@ class Augmentation:
     min_scale: float = 0.9
     """Smallest share of the area that the random crop keeps, 0 to 1."""
     max_scale: float = 1.0
+    """Largest, `min_scale` to 1."""
     min_ratio: float = 0.75
     """Smallest width / height of the crop, before it is resized to the network's size."""
     max_ratio: float = 4 / 3
+    """Largest width / height, >= `min_ratio`."""
     flip_probability: float = 0.0
     """Of mirroring. open_clip never mirrors: text and left/right would be wrong."""
     jitter: float = 0.0
@@ -81,6 +83,7 @@ class Augmentation:
     hue_jitter: float = 0.0
     """Hues are moved by up to this share of the colour circle, 0 to 0.5."""
     grayscale_probability: float = 0.0
+    """Of making it grey, 0 to 1."""
 
     def __post_init__(self) -> None:
         between("min_scale", self.min_scale, 0.01, self.max_scale)
@@ -100,9 +103,11 @@ class Optimizer:
     learning_rate: float = 5e-4
     """At the end of the warm-up."""
     beta1: float = 0.9
+    """Decay of the mean of gradients, 0 to 1; open_clip's."""
     beta2: float = 0.98
     """0.98 is open_clip's for ViTs; DataComp and DFN take 0.95 at the largest batches."""
     eps: float = 1e-6
+    """Added to the root of the mean square, > 0; open_clip's for ViTs."""
     weight_decay: float = 0.2
     """Not for gains, biases and logit_scale."""
     warmup_steps: int = 500
@@ -215,6 +220,7 @@ class Logs:
     __pydantic_config__ = STRICT
 
     every_steps: int = 10
+    """Steps between two lines of the log, >= 1."""
     tensorboard: bool = True
     """Event files in the run's `tensorboard/`."""
     wandb_project: str | None = None
@@ -233,7 +239,9 @@ class TrainRecipe:
     __pydantic_config__ = STRICT
 
     run_uri: str
+    """Where the run lives: a folder or object prefix; created, or resumed when it holds this recipe's run."""
     sources: tuple[Source, ...]
+    """`[[sources]]`: what to train on, at least one."""
     model: Network
     """What to start from; `random_weights_seed` starts from scratch. `precision = "bf16"` runs the forward in autocast."""
     samples_seen: int
@@ -245,6 +253,7 @@ class TrainRecipe:
     accumulate: int = 1
     """Micro-batches per step on a worker. The contrastive batch stays whole (open_clip's accum_freq)."""
     loss: Literal["clip", "siglip"] = "clip"
+    """Softmax over the whole batch (CLIP), or a sigmoid for each pair (SigLIP)."""
     seed: int = 0
     """Of order, augmentation and templates."""
     ensemble_alpha: float | None = None
@@ -258,12 +267,19 @@ class TrainRecipe:
     """Go on with a run whose last attempt had other versions of torch, open_clip, pillow, simplejpeg, or another major
     version of numpy."""
     optimizer: Optimizer = field(default_factory=Optimizer)
+    """AdamW and its schedule."""
     augmentation: Augmentation | None = field(default_factory=Augmentation)
+    """How images are varied; None in Python: not at all."""
     decode: Decode = field(default_factory=Decode)
+    """How images are decoded, as in filtering."""
     workers: Workers = field(default_factory=Workers)
+    """The processes that train."""
     feed: Feed = field(default_factory=Feed)
+    """How samples get to them."""
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    """How often, and how many are kept."""
     logs: Logs = field(default_factory=Logs)
+    """Where figures go."""
 
     def __post_init__(self) -> None:
         if not self.sources:
