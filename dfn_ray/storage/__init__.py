@@ -11,6 +11,7 @@ Credentials, endpoints and the like come from the environment, as each store's o
     causes         what an exception of a client says: missing, no access, may pass
     remote         files of remote stores; gs:// and az:// with the policy
     http           reading over HTTP
+    http_headers   what the headers of answers say
     hub            hf:// with the policy
     s3             S3 with the policy
     s3_faults      what S3 answers: what passes, what is final, what to say
