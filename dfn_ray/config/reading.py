@@ -166,7 +166,8 @@ def _problem(error: Any, kind: type) -> str:
         return f"{where}: no such setting{_alike(str(error['loc'][-1]), kind)}"
     if error["type"] in ("missing", "missing_argument"):
         return f"{where}: missing"
-    return f"{where}: {error['msg'].lower()}, got {shortened(repr(error['input']))}"
+    message = error["msg"] if error["type"] == "uri" else error["msg"].lower()
+    return f"{where}: {message}, got {shortened(repr(error['input']))}"
 
 
 def _alike(name: str, kind: type) -> str:
