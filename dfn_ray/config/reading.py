@@ -15,6 +15,7 @@ import pydantic
 
 from dfn_ray.config.filtering import Pool, Recipe
 from dfn_ray.errors import RecipeError, shortened
+from dfn_ray.regular_files import require_regular
 from dfn_ray.uris import normalised, secret_in
 
 R = TypeVar("R")
@@ -27,6 +28,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), kind: type[R]
     Raises RecipeError with every mistake, by dotted name.
     """
     path = Path(source)
+    require_regular(str(path), "recipe")
     try:
         text = path.read_bytes()
     except FileNotFoundError:

@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from dfn_ray.errors import InputError, MissingFileError, StorageError
 from dfn_ray.flow.uid_files import Layout, uid_file_layout
+from dfn_ray.regular_files import require_regular
 from dfn_ray.storage import filesystem, is_local, open_uri, version
 from dfn_ray.uids import UID_DTYPE, first_unsorted, uid_records
 
@@ -97,6 +98,7 @@ def _local_path(uri: str) -> Path | None:
 
 def _of_file(path: Path, uri: str) -> np.ndarray:
     """The records of a file of this machine."""
+    require_regular(str(path), "uid list")
     with open(path, "rb") as file:
         layout = uid_file_layout(file, os.fstat(file.fileno()).st_size, uri)
     if layout.count == 0:

@@ -9,6 +9,7 @@ import fsspec
 
 from dfn_ray.errors import DfnRayError, InputError, StorageAccessError
 from dfn_ray.storage.causes import Verdict, verdict_of
+from dfn_ray.storage.local import Local
 from dfn_ray.storage.retries import in_words
 from dfn_ray.uris import (
     EXTRAS,
@@ -49,6 +50,8 @@ def filesystem(uri: str) -> Any:
         from dfn_ray.storage.http import Http
 
         return Http()
+    if protocol in LOCAL_SCHEMES:
+        return Local()
     try:
         found = fsspec.filesystem(protocol)
     except ImportError as error:
