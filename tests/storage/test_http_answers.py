@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dfn_ray.errors import DfnRayError, InputError, StorageAccessError, StorageError
+from dfn_ray.errors import DfnRayError, StorageAccessError, StorageError
 from dfn_ray.storage import http as http_module
 from dfn_ray.storage import open_uri, read_uri, retries, scan, stat
 from dfn_ray.storage.retries import Policy
@@ -180,12 +180,10 @@ def test_no_header_makes_anything_else_than_content_or_an_error_of_the_store(
     ["file:///etc/hostname", "FILE:///etc/hostname", "ftp://host/a", "data:,12345", "s3://b/a", "http://["],
 )  # fmt: skip
 @pytest.mark.parametrize("status", ["301 M", "302 F", "307 T", "308 P"])
-def test_a_redirect_out_of_http_is_refused_at_once(server, target, status):
+def test_a_redirect_out_of_http_is_something_that_the_user_can_change(server, target, status):
     server.raw = lambda span: answer(status, b"Location: " + target.encode(), b"Content-Length: 0")
     for use in (open_uri, read_uri, stat):
-        server.requests.clear()
-        assert isinstance(failure_of(use, server.uri("a")), StorageAccessError | InputError)
-        assert len(server.requests) == 1
+        assert isinstance(failure_of(use, server.uri("a")), StorageAccessError)
 
 
 def test_redirects_in_a_circle_end(server):
