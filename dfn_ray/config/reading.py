@@ -28,8 +28,9 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), kind: type[R]
     Raises RecipeError with every mistake, by dotted name.
     """
     path = Path(source)
-    require_regular(str(path), "recipe")
     try:
+        if not path.is_dir():  # which is an OSError below
+            require_regular(str(path), "recipe")
         text = path.read_bytes()
     except FileNotFoundError:
         raise RecipeError([f"{path}: no such file"]) from None
