@@ -30,9 +30,9 @@ from dfn_ray.config import (
 from dfn_ray.errors import DfnRayError, InputError, RecipeError
 from dfn_ray.flow.ray_address import check_ray_reachable
 from dfn_ray.printing import print_in_any_encoding, printable, printable_line
-from dfn_ray.storage import Store
+from dfn_ray.storage import Store, is_local
 from dfn_ray.telemetry import selection_table, table
-from dfn_ray.uris import written_uri
+from dfn_ray.uris import require_flawless, written_uri
 
 DEMO = "demo"
 """In the place of a recipe: the one that ships with the package."""
@@ -50,6 +50,8 @@ RECIPES: Mapping[str, type[Any]] = {
     "run": PipelineRecipe,
 }
 """The kind of recipe that a verb takes."""
+_URIS = ("recipe", "run_uri", "pool_uri", "out_uri", "out", "uids", "groups", "picture")
+"""Options that are paths or URIs."""
 ON_RAY = frozenset(RECIPES) - {"select"}
 """Verbs over a recipe that work on Ray: they ask whether there is one before they write anything."""
 
@@ -66,6 +68,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     print_in_any_encoding()
     options = _parser().parse_args(arguments)
     try:
+        _require_flawless_uris(options)
         options.verb(options)
     except DfnRayError as error:
         _say(f"dfn-ray {options.name}: {error}", sys.stderr)
@@ -79,6 +82,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _require_flawless_uris(options: argparse.Namespace) -> None:
+    for name in _URIS:
+        given = getattr(options, name, None)
+        for uri in [given] if isinstance(given, str) else given or ():
+            require_flawless(uri, name)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dfn-ray",
@@ -90,7 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     demo = verbs.add_parser(
         "demo", help="the whole job on a real embedded pool, minutes on a laptop"
     )
-    demo.add_argument("--out", default="runs/demo", help="run folder (default: %(default)s)")
+    demo.add_argument(
+        "--out", type=_uri, default="runs/demo", help="run folder (default: %(default)s)"
+    )
     demo.set_defaults(verb=_demo)
 
     for name, verb, text in (
@@ -374,6 +386,8 @@ def _uri(text: str) -> str:
 
 
 def _demo(options: argparse.Namespace) -> None:
+    if not is_local(options.out):
+        raise InputError(f"--out: need a folder of this machine, got {options.out}")
     check_ray_reachable()
     from dfn_ray.demo.run import run_demo
 

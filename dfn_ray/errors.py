@@ -6,7 +6,7 @@
     │   └── FingerprintError    a run on storage was made by a recipe that scores differently
     ├── StorageError            a store or a disk still fails after all retries; exit code 1
     │   ├── MissingFileError    the store answered that nothing is at a URI; exit code 2
-    │   └── StorageAccessError  rights, credentials, bucket, scheme or settings are wrong; exit code 2
+    │   └── StorageAccessError  rights, credentials, bucket or settings are wrong; exit code 2
     ├── ShardChangedError       a shard is not the one that was listed; nothing of it was committed
     ├── RunTakenOver            another driver resumed this run; this one must stop
     ├── ErrorBudgetExceeded     more samples or shards failed than the recipe allows
@@ -58,7 +58,7 @@ class MissingFileError(StorageError):
 
 
 class StorageAccessError(StorageError):
-    """A store refuses, or cannot be asked, for a reason that the user can change: rights, credentials, bucket, scheme,
+    """A store refuses, or cannot be asked, for a reason that the user can change: rights, credentials, bucket,
     endpoint, an absent package."""
 
     exit_code = 2

@@ -1,4 +1,4 @@
-"""What a URI must not hold, since it ends up in run.json, in listings and in logs, and the one way to spell its scheme.
+"""What a URI may be: its scheme, what it must not hold, and the one way to spell it.
 
 For what people write, where they write it: recipes and command lines. What a listing gave is no URI of theirs, and
 may hold anything.
@@ -7,10 +7,33 @@ may hold anything.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from urllib.parse import unquote
 
-from dfn_ray.errors import InputError
+from dfn_ray.errors import InputError, shortened
 
+LOCAL_SCHEMES = ("file", "local")
+S3_SCHEMES = ("s3", "s3a")
+HTTP_SCHEMES = ("http", "https")
+EXTRAS = {
+    "gs": "gcs", "gcs": "gcs",
+    "az": "azure", "abfs": "azure", "abfss": "azure",
+    "hf": "hf",
+}  # fmt: skip
+"""Scheme -> the extra of dfn_ray that brings what reads it."""
+SCHEMES = frozenset((*LOCAL_SCHEMES, *S3_SCHEMES, *HTTP_SCHEMES, *EXTRAS, "memory"))
+"""All that are read. fsspec knows more, which no test covers: some are no stores, or read what the recipe does not name.
+
+`memory` is a store of this process alone, for tests.
+"""
+LONGEST_URI = 8_192
+"""Characters. Linux takes paths of 4,096 bytes, S3, Google and Azure names of 1,024; patterns with braces may be longer."""
+_NAMED = "file://, s3://, http(s)://, gs://, az://, abfs(s):// and hf://"
+_LOCAL_FOLDER = "local-dir:"
+_SURROGATES = re.compile("[\ud800-\udfff]")
+"""In UTF-8 there are none."""
+_NO_BYTES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+"""Those that do not stand for a byte of a file's name that is not UTF-8."""
 _ACCOUNT_SCHEMES = ("abfs", "abfss", "az", "wasb", "wasbs")
 """Azure writes `container@account`: names, no secret."""
 _PARAMETER = re.compile(r"[?&;#]([\w.%-]+)=[^&;#]")
@@ -41,6 +64,46 @@ def secret_in(uri: str) -> str | None:
         if plain in _SECRET_NAMES or any(part in plain for part in _SECRET_PARTS):
             return f"the parameter {name}"
     return None
+
+
+def scheme_of(uri: str) -> str:
+    """The scheme of a URI as fsspec has it. A path from the root has none, whatever it holds: `/data/a::b` is no chain."""
+    if uri.startswith("/"):
+        return "file"
+    scheme, *rest = re.split("::|://", uri, maxsplit=1)
+    return scheme if rest else "file"
+
+
+def flaw_in(uri: str) -> str | None:
+    """What keeps a path, URI or pattern from naming anything that can be read, as a sentence goes on behind it; or None.
+
+    `local-dir:` in front of a network's folder is no scheme.
+    """
+    return next(_flaws(uri.removeprefix(_LOCAL_FOLDER)), None)
+
+
+def _flaws(uri: str) -> Iterator[str]:
+    if not uri.strip():
+        yield "is empty; name a path, or a URI with its scheme"
+    if "\0" in uri:
+        yield "holds a NUL character, which no path can; take it out"
+    scheme, separator, rest = uri.partition("://")
+    is_path = not separator or uri.startswith("/")
+    scheme = "file" if is_path else scheme.lower()
+    if scheme not in SCHEMES:
+        yield f"cannot be read: no storage is known for {shortened(scheme)}://; need a path, or one of {_NAMED}"
+    if scheme not in (*LOCAL_SCHEMES, "memory") and not rest.strip("/"):
+        yield "names no bucket or host; write it behind ://"
+    if surrogate := (_NO_BYTES if is_path else _SURROGATES).search(uri):
+        yield f"holds the character U+{ord(surrogate[0]):04X}, which no name can; take it out"
+    if len(uri) > LONGEST_URI and "{" not in uri:
+        yield f"has {len(uri):,} characters, of which {LONGEST_URI:,} are the most"
+
+
+def require_flawless(uri: str, name: str = "URI") -> None:
+    """Raise InputError, which begins with `name`, for a path or URI that names nothing that can be read."""
+    if flaw := flaw_in(uri):
+        raise InputError(f"{name}: {shortened(repr(uri))} {flaw}")
 
 
 def normalised(uri: str) -> str:

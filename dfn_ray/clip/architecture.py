@@ -182,7 +182,9 @@ def _weights_in(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     found = sorted(
-        p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin", ".pth", ".pt")
+        p
+        for p in folder.iterdir()
+        if p.suffix in (".safetensors", ".bin", ".pth", ".pt") and p.is_file()
     )
     if len(found) != 1:
         names = ", ".join(p.name for p in found) or "none"

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import pydantic
+import pydantic_core
+
+from dfn_ray.uris import flaw_in
 
 STRICT = pydantic.ConfigDict(extra="forbid")
 """A misspelt setting is an error."""
@@ -16,6 +19,19 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _flawless(uri: str) -> str:
+    if flaw := flaw_in(uri):
+        # No ValueError, which would be for rules between settings.
+        raise pydantic_core.PydanticCustomError(
+            "uri", "{flaw}", {"flaw": f"need a path or a URI; this {flaw}"}
+        )
+    return uri
+
+
+Uri = Annotated[str, pydantic.AfterValidator(_flawless)]
+"""A path or URI that can be read: `dfn_ray.uris` has the schemes."""
+Uris = Annotated[tuple[Uri, ...], pydantic.BeforeValidator(_listed)]
+"""One URI or several."""
 Texts = Annotated[tuple[str, ...], pydantic.BeforeValidator(_listed)]
 """One text or several."""
 

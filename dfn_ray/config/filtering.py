@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dfn_ray.config.checks import STRICT, Texts, above, at_least, between, placement
+from dfn_ray.config.checks import STRICT, Uri, Uris, above, at_least, between, placement
 from dfn_ray.errors import RecipeError
 
 
@@ -16,7 +16,7 @@ class Pool:
 
     __pydantic_config__ = STRICT
 
-    uri: Texts
+    uri: Uris
     """Shards: URIs, globs (`*`), braces (`{00000..00099}`) or folders; one or several."""
     format: Literal["auto", "webdataset", "parquet", "folder"] = "auto"
     """`auto` looks into the first bytes of each shard; img2dataset and DataComp pools are one of these two.
@@ -125,11 +125,11 @@ class Network:
 
     __pydantic_config__ = STRICT
 
-    model: str
+    model: Uri
     """An open_clip architecture (`ViT-B-32`), `hf-hub:org/repo`, or `local-dir:PATH`."""
     name: str = "dfn"
     """Names the score column, `score_<name>`: letters, digits, `_`."""
-    pretrained: str | None = None
+    pretrained: Uri | None = None
     """open_clip's pretrained tag, or the path or URI of a checkpoint. None with an architecture name means
     random weights and must be asked for by `random_weights_seed`."""
     random_weights_seed: int | None = None
@@ -348,7 +348,7 @@ class Recipe:
 
     __pydantic_config__ = STRICT
 
-    run_uri: str
+    run_uri: Uri
     """Where the run lives: a folder or object prefix; created, or resumed when it holds this recipe's run."""
     pool: Pool
     """What is filtered."""

@@ -15,6 +15,7 @@ import pydantic
 
 from dfn_ray.config.filtering import Pool, Recipe
 from dfn_ray.errors import RecipeError, shortened
+from dfn_ray.regular_files import require_regular
 from dfn_ray.uris import normalised, secret_in
 
 R = TypeVar("R")
@@ -28,6 +29,8 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), kind: type[R]
     """
     path = Path(source)
     try:
+        if not path.is_dir():  # which is an OSError below
+            require_regular(str(path), "recipe")
         text = path.read_bytes()
     except FileNotFoundError:
         raise RecipeError([f"{path}: no such file"]) from None
@@ -166,7 +169,8 @@ def _problem(error: Any, kind: type) -> str:
         return f"{where}: no such setting{_alike(str(error['loc'][-1]), kind)}"
     if error["type"] in ("missing", "missing_argument"):
         return f"{where}: missing"
-    return f"{where}: {error['msg'].lower()}, got {shortened(repr(error['input']))}"
+    message = error["msg"] if error["type"] == "uri" else error["msg"].lower()
+    return f"{where}: {message}, got {shortened(repr(error['input']))}"
 
 
 def _alike(name: str, kind: type) -> str:

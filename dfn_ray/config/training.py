@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pydantic
 from pydantic_core import ArgsKwargs
 
-from dfn_ray.config.checks import STRICT, Texts, above, at_least, between, placement
+from dfn_ray.config.checks import STRICT, Texts, Uri, above, at_least, between, placement
 from dfn_ray.config.filtering import Decode, Network, Pool
 
 
@@ -45,7 +45,7 @@ class Source:
     """Share of the samples seen, relative to the other sources. None for all: as large as each source is."""
     sample_count: int | None = None
     """Train on this many of its samples, drawn at random by `seed` of the recipe; the same ones in every pass."""
-    uid_list: str | None = None
+    uid_list: Uri | None = None
     """Only samples in this sorted u8,u8 list, each as often in a pass as the list has it."""
     labels: Labels | None = None
     """The captions are class numbers (a `cls` member or an integer column): make captions of them."""
@@ -238,7 +238,7 @@ class TrainRecipe:
 
     __pydantic_config__ = STRICT
 
-    run_uri: str
+    run_uri: Uri
     """Where the run lives: a folder or object prefix; created, or resumed when it holds this recipe's run."""
     sources: tuple[Source, ...]
     """`[[sources]]`: what to train on, at least one."""

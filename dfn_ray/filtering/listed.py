@@ -25,7 +25,7 @@ from dfn_ray.filtering.select_run import State
 from dfn_ray.filtering.settle import SETTLED
 from dfn_ray.filtering.stream import Committed
 from dfn_ray.filtering.uid_list import write_uid_list
-from dfn_ray.filtering.unread import closing_cell, stop_for, wait_before
+from dfn_ray.filtering.unread import are_all_changed, closing_cell, stop_for, wait_before
 from dfn_ray.flow.cells import Unread
 from dfn_ray.flow.datasets import connect
 from dfn_ray.flow.fingerprint import pool_fingerprint, reading_versions
@@ -99,10 +99,9 @@ def materialize_listed(
     with closing(progress), closing(metrics):
         for attempt in range(execution.attempts):
             work = stream.work_left(shards, ledger)
-            if not work:
+            if not work or are_all_changed(work, unread):
                 break
-            if unread:
-                wait_before(attempt + 1)
+            wait_before(attempt + 1, unread.values())
             unread.clear()
             for part in stream.keep_stream(
                 work,

@@ -25,7 +25,7 @@ from dfn_ray.filtering.preflight import refuse_other_scoring
 from dfn_ray.filtering.scorer import ScorerActor, plan_inputs
 from dfn_ray.filtering.spending import Meter
 from dfn_ray.filtering.stream import Committed
-from dfn_ray.filtering.unread import closing_cell, stop_for, wait_before
+from dfn_ray.filtering.unread import are_all_changed, closing_cell, stop_for, wait_before
 from dfn_ray.flow.capacity import lack, scoring_needed, telling_lacks
 from dfn_ray.flow.cells import Unread
 from dfn_ray.flow.datasets import Work, connect, share
@@ -170,11 +170,14 @@ def _finish(job: ScoringJob, wave: Sequence[Shard], bounds: Bounds, networks: Ob
         work = left()
         if not work:
             return
+        if are_all_changed(work, job.unread):
+            break
         last = attempt == attempts
         if attempt > 1:
             job.progress.say(f"{len(work)} shards are left over; attempt {attempt} of {attempts}")
-            if any(item.shard.uri in job.unread for item in work):
-                wait_before(attempt)
+            wait_before(
+                attempt, [part for item in work if (part := job.unread.get(item.shard.uri))]
+            )
         if last and attempt > 1:
             _give_up_killers(job, work, bounds)
         _attempt(job, left, bounds, networks, tolerant=not last)

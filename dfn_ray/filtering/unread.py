@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NoReturn
 
 import pyarrow as pa
 
 from dfn_ray.errors import ShardChangedError, StorageError
 from dfn_ray.flow.cells import Cell, Unread
+from dfn_ray.flow.datasets import Work
 from dfn_ray.run import Ledger, naming
 from dfn_ray.schema import SAMPLE_SCHEMA, Chunk, ShardFault
 
@@ -18,9 +19,15 @@ FIRST_PAUSE_S, PAUSE_GROWTH, LONGEST_PAUSE_S = 2.0, 5.0, 60.0
 already; what is left are faults that last, for all shards alike as a rule."""
 
 
-def wait_before(attempt: int) -> None:
-    """Wait before the attempt of that number (2, 3, ...) at shards that could not be reached."""
-    time.sleep(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * PAUSE_GROWTH ** (attempt - 2)))
+def wait_before(attempt: int, unread: Iterable[Unread]) -> None:
+    """Wait before the attempt of that number (2, 3, ...) if shards could not be reached; for changed ones never."""
+    if any(not item.changed for item in unread):
+        time.sleep(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * PAUSE_GROWTH ** (attempt - 2)))
+
+
+def are_all_changed(work: Iterable[Work], unread: Mapping[str, Unread]) -> bool:
+    """True if every shard of the work has turned out not to be the listed one, so that no attempt can help."""
+    return all(item.shard.uri in unread and unread[item.shard.uri].changed for item in work)
 
 
 def closing_cell(

@@ -7,8 +7,13 @@ whatever that does; pickled arrays, which run code, are never loaded.
 from __future__ import annotations
 
 import ast
+import io
+import pickle
+import pickletools
 import warnings
+import zlib
 from dataclasses import dataclass
+from itertools import islice
 from typing import IO, Any
 
 from dfn_ray.errors import InputError, shortened
@@ -27,12 +32,15 @@ _KINDS = (
     (b"PK\x05\x06", "an empty zip archive, as .npz files are"),
     (b"PAR1", "a Parquet file"),
     (b"ARROW1", "an Arrow file"),
-    (b"\x1f\x8b", "gzip-compressed"),
     (b"\x28\xb5\x2f\xfd", "zstd-compressed"),
     (b"\x89HDF", "an HDF5 file"),
     (b"SQLite format 3", "an SQLite database"),
-    *((b"\x80" + bytes([version]), "a Python pickle") for version in (2, 3, 4, 5)),
 )
+"""Marks of 4 bytes and more: bare records begin like one of them once in 2**32 / 6, or 700 million lists."""
+_GZIP = b"\x1f\x8b\x08"
+_GZIP_CONTENT_BYTES = 256
+_PICKLE_PROTOCOLS = (2, 3, 4, 5)
+_PICKLE_STEPS = 8
 _TEXT = frozenset(b"\t\n\r\f" + bytes(range(0x20, 0x7F)))
 _LENGTH_BYTES = {b"\x01\x00": 2, b"\x02\x00": 4, b"\x03\x00": 4}
 """Of the header's length, by version (numpy.lib.format)."""
@@ -63,6 +71,10 @@ def uid_file_layout(file: IO[bytes], size: int, uri: str) -> Layout:
     for magic, kind in _KINDS:
         if head.startswith(magic):
             raise _refusal(uri, f"is {kind}")
+    if _is_gzip(head):
+        raise _refusal(uri, "is gzip-compressed")
+    if _is_pickle(head, file):
+        raise _refusal(uri, "is a Python pickle")
     if b"NUMPY" in head[:16] or b"'descr'" in head[:128]:
         raise _refusal(uri, f"looks like a .npy file whose first bytes are damaged ({head[:8]!r})")
     if _TEXT.issuperset(head):
@@ -74,6 +86,40 @@ def uid_file_layout(file: IO[bytes], size: int, uri: str) -> Layout:
             f"is no .npy file, and its {size:,} bytes are no whole number of records of {UID_DTYPE.itemsize} bytes",
         )
     return Layout(0, count)
+
+
+def _is_gzip(head: bytes) -> bool:
+    """True for a gzip stream: its mark of 3 bytes, and what follows decompresses to 256 bytes, or to an end with its CRC.
+
+    Of bare records one list in 2**24 has the mark; of 420,000 with the mark and random bytes behind it one decompressed
+    so, a list of a single uid. That is fewer than one list in 10**12. Damaged gzip passes, and is refused as not sorted.
+    """
+    if not head.startswith(_GZIP):
+        return False
+    stream = zlib.decompressobj(wbits=31)
+    try:
+        content = stream.decompress(head, _LOOKED_AT_BYTES)
+    except zlib.error:
+        return False
+    return stream.eof or len(content) >= _GZIP_CONTENT_BYTES
+
+
+def _is_pickle(head: bytes, file: IO[bytes]) -> bool:
+    """True for a pickle: a protocol, a STOP as the last byte, and steps in between that parse. Nothing is run.
+
+    Of bare records one list in 2**14 begins with a protocol, of these one in 2**8 ends with a STOP, and of these the steps
+    of 5 in 1,000 parse (420,000 tried): one list in 800 million.
+    """
+    if head[:1] != b"\x80" or head[1:2] not in map(bytes, zip(_PICKLE_PROTOCOLS, strict=True)):
+        return False
+    file.seek(-1, 2)
+    if file.read(1) != pickle.STOP:
+        return False
+    try:
+        steps = list(islice(pickletools.genops(io.BytesIO(head)), _PICKLE_STEPS))
+    except (ValueError, OverflowError):
+        return False
+    return len(steps) == _PICKLE_STEPS or steps[-1][0].name == "STOP"
 
 
 def _npy_layout(file: IO[bytes], size: int, uri: str) -> Layout:

@@ -20,12 +20,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from fsspec.core import url_to_fs
-from fsspec.implementations.local import LocalFileSystem
 
 from dfn_ray.errors import InputError, MissingFileError, StorageError
 from dfn_ray.flow.uid_files import Layout, uid_file_layout
-from dfn_ray.storage import filesystem, open_uri, version
+from dfn_ray.regular_files import require_regular
+from dfn_ray.storage import filesystem, is_local, open_uri, version
 from dfn_ray.uids import UID_DTYPE, first_unsorted, uid_records
 
 SLICE = 1 << 22
@@ -94,13 +93,12 @@ def _mapped(uri: str) -> np.ndarray:
 
 def _local_path(uri: str) -> Path | None:
     """The path of a file of this machine; None for one of a store."""
-    if isinstance(filesystem(uri), LocalFileSystem):
-        return Path(url_to_fs(uri)[1])
-    return None
+    return Path(filesystem(uri)._strip_protocol(uri)) if is_local(uri) else None
 
 
 def _of_file(path: Path, uri: str) -> np.ndarray:
     """The records of a file of this machine."""
+    require_regular(str(path), "uid list")
     with open(path, "rb") as file:
         layout = uid_file_layout(file, os.fstat(file.fileno()).st_size, uri)
     if layout.count == 0:

@@ -64,7 +64,6 @@ def _samples(recipe: Recipe, report: PoolReport) -> Finding:
     if seen:
         text += f"; about {report.samples_estimated:,} in the pool"
     broken = {name: count for name, count in report.statuses.items() if name != "readable"}
-    broken["broken header"] = report.image_formats.get("broken", 0)
     failed = sum(broken.values())
     if any(broken.values()):
         text += f"; {failed / seen:.1%} broken: {_counted(Counter(broken))}"

@@ -44,6 +44,8 @@ def class_folders(root: str, remarks: Remarks) -> list[File]:
     def take(folder: Folder, _: State) -> None:
         name = folder.uri[len(root) + 1 :].partition("/")[0]
         sizes[name] += sum(file.size_bytes for file in folder.files.values())
+        for special in filter(_is_image, folder.special):
+            remarks.add(Remark.SPECIAL_FILE, f"{folder.uri}/{special}")
 
     descent = Descent(_EVERYTHING, remarks, take)
 

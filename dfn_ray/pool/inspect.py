@@ -21,8 +21,6 @@ from dfn_ray.telemetry import note_rows
 
 MAX_PIXELS = Decode().max_pixels
 """Images with more are `too_many_pixels`, as filtering has it by default."""
-_REFUSED = (Reason.UNSUPPORTED_IMAGE, Reason.UNSUPPORTED_PIXELS, Reason.TOO_MANY_PIXELS)
-"""What an image's header says for good; of other faults the header alone may be the fault."""
 _QUANTILES = {"min": 0.0, "p5": 0.05, "p50": 0.5, "p95": 0.95, "max": 1.0}
 
 
@@ -34,7 +32,7 @@ class ExampleRow:
     key: str
     caption: str
     width: int
-    """Pixels; 0 when the image's header cannot be read."""
+    """Pixels, from the header."""
     height: int
     image_bytes: int
 
@@ -61,8 +59,10 @@ class PoolReport:
     """Samples in the whole pool, by the bytes that the samples seen take."""
     statuses: dict[str, int]
     """Samples seen, by reason of their failure, or `readable`."""
+    image_faults: dict[str, int]
+    """Images that cannot be opened or are too large, by reason; they are among `statuses` as well."""
     image_formats: dict[str, int]
-    """Formats of readable samples' images by their headers; `broken` where there is no such header."""
+    """Formats of readable samples' images."""
     quantiles: dict[str, dict[str, float]]
     """min, p5, p50, p95 and max of `width`, `height` (pixels) and `caption_chars`."""
     duplicate_uids: int
@@ -81,7 +81,7 @@ class PoolReport:
             f"inspected    the first chunk of {self.shards_inspected:,} shards{_counts(self.formats, ': ')}",
             f"samples      {self.samples_seen:,} seen{_counts(self.statuses, ': ')}",
             f"estimate     about {self.samples_estimated:,} samples in the pool",
-            f"images       {_counts(self.image_formats) or 'none'}",
+            f"images       {self._images_line()}",
             *(
                 f"{name:<12} "
                 + ", ".join(f"{label} {value:,.0f}" for label, value in values.items())
@@ -97,6 +97,17 @@ class PoolReport:
             ),
         ]
 
+    def _images_line(self) -> str:
+        opened, failed = sum(self.image_formats.values()), sum(self.image_faults.values())
+        if not opened + failed:
+            return "none"
+        # Down, so that 100.0% means all.
+        share = 1000 * opened // (opened + failed) / 10
+        return (
+            f"{share:.1f}% of {opened + failed:,} can be opened{_counts(self.image_formats, ': ')}"
+            f"{_counts(self.image_faults, '; not opened: ')}"
+        )
+
 
 @dataclass(slots=True)
 class _Seen:
@@ -105,6 +116,7 @@ class _Seen:
     formats: Counter[str] = field(default_factory=Counter)
     faults: dict[str, str] = field(default_factory=dict)
     statuses: Counter[str] = field(default_factory=Counter)
+    image_faults: Counter[str] = field(default_factory=Counter)
     image_formats: Counter[str] = field(default_factory=Counter)
     uids: Counter[str] = field(default_factory=Counter)
     derived_uids: int = 0
@@ -120,8 +132,9 @@ def inspect_pool(
 ) -> PoolReport:
     """A look at the first chunk of `shards` shards spread evenly over the pool, with `samples` examples.
 
-    `listed` is the listing where it is at hand. Reads one chunk of each and decodes no image: sizes come from headers. Raises InputError when there is no pool,
-    StorageError when it cannot be read.
+    `listed` is the listing where it is at hand. Reads one chunk of each and opens every image, but decodes none: sizes come
+    from headers, and damage behind a header is not seen. Raises InputError when there is no pool, StorageError when it
+    cannot be read.
     """
     listing = list_pool(pool) if listed is None else listed
     listed_shards = listing.shards
@@ -146,6 +159,7 @@ def inspect_pool(
         samples_seen=count,
         samples_estimated=round(count * total / seen.bytes_read) if seen.bytes_read else 0,
         statuses=dict(seen.statuses),
+        image_faults=dict(seen.image_faults),
         image_formats=dict(seen.image_formats),
         quantiles={
             name: _quantiles(values)
@@ -180,17 +194,18 @@ def _look(shard: Shard, pool: Pool, seen: _Seen, per_shard: int) -> list[Example
             if row["status"] is not None:
                 seen.statuses[row["reason"]] += 1
                 continue
-            form, width, height, reason = _header(row["image"])
-            if reason is not None and reason in _REFUSED:
-                seen.statuses[reason.value] += 1
+            header = _header(row["image"])
+            if isinstance(header, Reason):
+                seen.statuses[header.value] += 1
+                seen.image_faults[header.value] += 1
                 continue
+            form, width, height = header
             seen.statuses["readable"] += 1
             seen.derived_uids += row["uid"] == derive_uid(shard.name, row["key"])
             seen.image_formats[form] += 1
             seen.caption_chars.append(len(row["text"]))
-            if width:
-                seen.widths.append(width)
-                seen.heights.append(height)
+            seen.widths.append(width)
+            seen.heights.append(height)
             if len(examples) < per_shard:
                 examples.append(
                     ExampleRow(
@@ -205,15 +220,16 @@ def _look(shard: Shard, pool: Pool, seen: _Seen, per_shard: int) -> list[Example
     return examples
 
 
-def _header(data: bytes) -> tuple[str, int, int, Reason | None]:
-    """Format, width and height by the image's header, `broken`, 0, 0 without one; and a reason it will fail for."""
+def _header(data: bytes) -> tuple[str, int, int] | Reason:
+    """Format, width and height by the image's header, or the reason why filtering would not decode it."""
     try:
         with open_image(data) as image:
-            size = image.size
-            reason = Reason.TOO_MANY_PIXELS if size[0] * size[1] > MAX_PIXELS else None
-            return (image.format or "broken").lower(), *size, reason
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                return Reason.TOO_MANY_PIXELS
+            return (image.format or "unknown").lower(), width, height
     except UnreadableImageError as error:
-        return "broken", 0, 0, error.reason
+        return error.reason
 
 
 def _spread(shards: Sequence[Shard], count: int) -> list[Shard]:

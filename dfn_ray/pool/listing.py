@@ -248,6 +248,8 @@ class _Survey:
                     taken.append(name)
                 else:
                     self.shards.append(_shard(File(uri, 0), prefix, ShardFault.MISSING))
+                    if name in folder.special:
+                        self.remarks.add(Remark.SPECIAL_FILE, uri)
             self._note_links(folder, taken)
 
     def _note_links(self, folder: Folder, taken: Iterable[str]) -> None:

@@ -6,19 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from fsspec.utils import get_protocol
-
 from dfn_ray.errors import DfnRayError, MissingFileError, ShardChangedError, StorageError
 from dfn_ray.pool.shard import Shard, ShardDamage
 from dfn_ray.schema import ShardFault
 from dfn_ray.storage import is_confirmed_missing, open_uri, plain_etag
+from dfn_ray.uris import HTTP_SCHEMES, scheme_of
 
 _LISTED_FAULTS = {
     ShardFault.MISSING: "not in the listing of its folder",
     ShardFault.UNFINISHED: "no _stats.json beside it, which img2dataset writes last",
 }
-_TRUSTED = ("http", "https")
-"""Stores whose files are never listed, so that none of them can be gone since."""
 
 
 @contextmanager
@@ -123,7 +120,7 @@ def missing(uri: str, error: MissingFileError) -> ShardDamage:
         raise StorageError(
             f"{uri}: could not be opened, as if it were absent, but nothing confirms that it is: {error}; run again"
         ) from error
-    if get_protocol(uri) in _TRUSTED:
+    if scheme_of(uri) in HTTP_SCHEMES:  # never listed, so that none can be gone since
         return ShardDamage(ShardFault.MISSING, f"HTTP {_http_status(error)}")
     return ShardDamage(ShardFault.MISSING, "gone since it was listed")
 

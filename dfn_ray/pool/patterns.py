@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from fnmatch import translate
-from itertools import product
+from itertools import accumulate, product
+from math import prod
 
-from dfn_ray.errors import InputError
+from dfn_ray.errors import InputError, shortened
 
-_NUMBERS = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?")
+_NUMBERS = re.compile(r"(-?[0-9]+)\.\.(-?[0-9]+)(?:\.\.(-?[0-9]+))?")
+_MAX_DIGITS = 18  # that of 64 bits; int refuses more than 4,300
+_MAX_DEPTH = 20  # braces in braces; real patterns have two or three
 _LETTERS = re.compile(r"([A-Za-z])\.\.([A-Za-z])(?:\.\.(-?\d+))?")
 _MAX_EXPANSIONS = 20_000_000  # far above any pool; a typing error should not fill the memory
 _WILDCARDS = "*?["
@@ -29,7 +33,11 @@ def expand_braces(pattern: str) -> list[str]:
     comma nor a range stay as they are.
     """
     if pattern.count("{") != pattern.count("}"):
-        raise InputError(f"pool.uri: braces do not match in {pattern}. {ESCAPING}")
+        raise _unmatched(pattern)
+    if _depth(pattern) > _MAX_DEPTH:
+        raise InputError(
+            f"pool.uri: braces in {shortened(pattern)} are nested more than {_MAX_DEPTH} deep; name the files in fewer"
+        )
     return _expand(pattern)
 
 
@@ -83,7 +91,7 @@ class Glob:
             raise InputError(
                 f"pool.uri: ** stands for any number of folders and must be alone between slashes, got {pattern}"
             )
-        self._regexes = [re.compile(translate(name)).match for name in self._names]
+        self._regexes = [_matcher(name) for name in self._names]
         self._last = len(self._names) - 1
         self.start: State = self._with_empty({0})
         self.depth = None if "**" in self._names else len(self._names)
@@ -136,17 +144,34 @@ class Glob:
         return frozenset(state)
 
 
+def _matcher(name: str) -> Callable[[str], re.Match[str] | None]:
+    """A function that says whether a name matches a glob without slashes."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about sets in sets, which are none here
+            return re.compile(translate(name)).match
+    except (re.error, RecursionError, OverflowError) as error:
+        raise InputError(
+            f"pool.uri: no glob: {shortened(name)}: {type(error).__name__}. {ESCAPING}"
+        ) from None
+
+
+def _depth(pattern: str) -> int:
+    """Braces that are open at a time, at most."""
+    return max(accumulate({"{": 1, "}": -1}.get(character, 0) for character in pattern), default=0)
+
+
 def _expand(pattern: str) -> list[str]:
-    start = pattern.find("{")
-    if start < 0:
-        return [pattern]
-    end = _closing(pattern, start)
-    heads = [pattern[:start]]
-    bodies = _alternatives(pattern[start + 1 : end])
-    tails = _expand(pattern[end + 1 :])
-    if len(bodies) * len(tails) > _MAX_EXPANSIONS:
+    parts: list[Sequence[str]] = []
+    at = 0
+    while (start := pattern.find("{", at)) >= 0:
+        end = _closing(pattern, start)
+        parts += [[pattern[at:start]], _alternatives(pattern[start + 1 : end])]
+        at = end + 1
+    parts.append([pattern[at:]])
+    if prod(map(len, parts)) > _MAX_EXPANSIONS:
         raise _too_many(pattern)
-    return ["".join(parts) for parts in product(heads, bodies, tails)]
+    return ["".join(chosen) for chosen in product(*parts)]
 
 
 def _closing(pattern: str, start: int) -> int:
@@ -156,11 +181,15 @@ def _closing(pattern: str, start: int) -> int:
         depth += {"{": 1, "}": -1}.get(pattern[index], 0)
         if depth == 0:
             return index
-    raise InputError(f"pool.uri: braces do not match in {pattern}. {ESCAPING}")
+    raise _unmatched(pattern)
 
 
 def _alternatives(body: str) -> list[str]:
     """What the inside of one pair of braces stands for."""
+    if re.search(rf"[0-9]{{{_MAX_DIGITS + 1}}}", body) and ".." in body:
+        raise InputError(
+            f"pool.uri: {shortened(f'{{{body}}}')} has a number of more than {_MAX_DIGITS} digits"
+        )
     if match := _NUMBERS.fullmatch(body):
         first, last, step = match.groups()
         padded = any(re.match(r"-?0\d", end) for end in (first, last))
@@ -188,5 +217,11 @@ def _range(body: str, first: int, last: int, step: str | None) -> range:
     return range(first, last + 1, by) if first <= last else range(first, last - 1, -by)
 
 
+def _unmatched(pattern: str) -> InputError:
+    return InputError(f"pool.uri: braces do not match in {shortened(pattern, 1000)}. {ESCAPING}")
+
+
 def _too_many(pattern: str) -> InputError:
-    return InputError(f"pool.uri: {pattern} stands for more than {_MAX_EXPANSIONS:,} shards")
+    return InputError(
+        f"pool.uri: {shortened(pattern, 1000)} stands for more than {_MAX_EXPANSIONS:,} shards"
+    )

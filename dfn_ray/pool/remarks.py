@@ -17,7 +17,7 @@ class Remark(StrEnum):
     )
     RUN = "folders hold a run (run.json) and are not read; name RUN/subset in pool.uri to read a subset"
     OTHER_ENDING = "files look like shards but are not read: their endings are none of .tar, .tar.gz, .tgz and .parquet"
-    SPECIAL_FILE = "pipes, sockets or devices have the names of shards and are not read"
+    SPECIAL_FILE = "pipes, sockets or devices, or files of the kernel, have the names of shards or images and are not read"
     LOOP = "links lead back to a folder above them and are not followed"
     SAME_FILE = "shards are read once more, by another path to the same file or folder"
     ABSENT_FOLDER = (

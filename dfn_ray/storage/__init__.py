@@ -11,6 +11,8 @@ Credentials, endpoints and the like come from the environment, as each store's o
     causes         what an exception of a client says: missing, no access, may pass
     remote         files of remote stores; gs:// and az:// with the policy
     http           reading over HTTP
+    http_headers   what the headers of answers say
+    local          files of this machine
     hub            hf:// with the policy
     s3             S3 with the policy
     s3_faults      what S3 answers: what passes, what is final, what to say

@@ -7,6 +7,7 @@ Clients wrap one error in another: fsspec raises FileNotFoundError from a refuse
 from __future__ import annotations
 
 import errno
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -86,13 +87,14 @@ _SETTINGS = frozenset(
     {
         "ClientAuthenticationError", "DefaultCredentialsError", "InvalidURL", "InvalidUrlClientError",
         "InvalidUrlRedirectClientError", "LocationParseError", "MissingSchema",
-        "NonHttpUrlClientError", "RefreshError", "TooManyRedirects", "UnsupportedProtocol",
+        "NonHttpUrlClientError", "NonHttpUrlRedirectClientError", "RefreshError", "TooManyRedirects", "UnsupportedProtocol",
     }
 )  # fmt: skip
 """Clients' names for what the user can change."""
 _CODED = ("gcsfs", "google")
 """Packages whose exceptions call the status of an answer `code`."""
 _ABSENT = (404, 410)
+_STATUS = re.compile(r"[1-9][0-9]{2}")
 _NO_ROOT_CODES = ("ContainerNotFound", "NoSuchBucket", "AccountIsDisabled", "FilesystemNotFound")
 _PATH_ERRNOS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.EROFS)
 _DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)
@@ -161,7 +163,9 @@ def _status(error: BaseException) -> int | None:
     ):  # aiohttp has codes for answers it cannot parse
         names.append("code")
     found += [getattr(error, name, None) for name in names]
-    numbers = (int(n) for n in found if isinstance(n, int) or (isinstance(n, str) and n.isdigit()))
+    numbers = (
+        int(n) for n in found if isinstance(n, int) or (isinstance(n, str) and _STATUS.fullmatch(n))
+    )
     return next((number for number in numbers if 400 <= number < 600), None)
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import posixpath
 from typing import IO, Any
 
-from fsspec.utils import get_protocol
-
 from dfn_ray.errors import MissingFileError
 from dfn_ray.storage.filesystems import READ_AHEAD_BYTES, filesystem, is_local, storage_errors
 from dfn_ray.storage.store import File, version_in
-from dfn_ray.uris import normalised
+from dfn_ray.uris import HTTP_SCHEMES, normalised, scheme_of
 
 
 def open_uri(uri: str, *, in_order: bool = True) -> IO[bytes]:
@@ -55,7 +53,7 @@ def is_confirmed_missing(uri: str) -> bool:
     """
     uri = normalised(uri)
     folder, _, name = uri.rpartition("/")
-    if get_protocol(uri) in ("http", "https"):
+    if scheme_of(uri) in HTTP_SCHEMES:
         try:
             stat(uri)
         except MissingFileError:

@@ -6,57 +6,62 @@ import sys
 from typing import Any
 
 import fsspec
-from fsspec.implementations.local import LocalFileSystem
-from fsspec.utils import get_protocol
 
-from dfn_ray.errors import DfnRayError, StorageAccessError
+from dfn_ray.errors import DfnRayError, InputError, StorageAccessError
 from dfn_ray.storage.causes import Verdict, verdict_of
+from dfn_ray.storage.local import Local
 from dfn_ray.storage.retries import in_words
-from dfn_ray.uris import normalised, sayable
+from dfn_ray.uris import (
+    EXTRAS,
+    HTTP_SCHEMES,
+    LOCAL_SCHEMES,
+    S3_SCHEMES,
+    SCHEMES,
+    normalised,
+    require_flawless,
+    sayable,
+    scheme_of,
+)
 
 READ_AHEAD_BYTES = 8 * 2**20
 """Bytes fetched beyond what is asked for when a file is walked front to back, and of a stream sent at a time.
 
 What a reader holds of its file: one such block, and as long as a request lasts what comes in beside it.
 """
-_S3 = ("s3", "s3a")
-_HTTP = ("http", "https")
-_EXTRAS = {
-    "gs": "gcs", "gcs": "gcs",
-    "az": "azure", "abfs": "azure", "abfss": "azure",
-    "hf": "hf",
-}  # fmt: skip
-"""Scheme -> the extra of dfn_ray that brings what reads it."""
 
 
 def filesystem(uri: str) -> Any:
     """The fsspec filesystem of a URI, its requests tried by the one policy of `dfn_ray.storage.retries`.
 
-    Raises StorageAccessError for an unknown scheme and for an absent extra.
+    Raises InputError for what is no URI of a known scheme, StorageAccessError for an absent extra.
     """
-    protocol = _protocol(normalised(uri))
+    require_flawless(uri)
+    protocol = scheme_of(normalised(uri))
+    if protocol not in SCHEMES:  # `a::b` has no `://`
+        raise InputError(
+            f"{uri}: {protocol}:: chains stores, which is not supported; write ./{uri} for a path"
+        )
     # Only who needs a client loads it: S3's takes 20 MiB and 0.2 s a process.
-    if protocol in _S3:
+    if protocol in S3_SCHEMES:
         from dfn_ray.storage.s3 import s3
 
         return s3()
-    if protocol in _HTTP:
+    if protocol in HTTP_SCHEMES:
         from dfn_ray.storage.http import Http
 
         return Http()
+    if protocol in LOCAL_SCHEMES:
+        return Local()
     try:
         found = fsspec.filesystem(protocol)
     except ImportError as error:
-        extra = _EXTRAS.get(protocol)
-        how = f"pip install 'dfn_ray[{extra}]'" if extra else f"install what it needs: {error}"
+        how = f"pip install 'dfn_ray[{EXTRAS[protocol]}]'"
         raise StorageAccessError(f"{uri}: {protocol}:// cannot be read yet; {how}") from error
-    except ValueError as error:
-        raise StorageAccessError(f"{uri}: no storage is known for {protocol}://: {error}") from None
     if protocol == "hf":
         from dfn_ray.storage.hub import Hub
 
         return Hub(found, protocol)
-    if protocol in _EXTRAS:
+    if protocol in EXTRAS:
         from dfn_ray.storage.remote import Retried
 
         return Retried(found, protocol)
@@ -65,17 +70,12 @@ def filesystem(uri: str) -> Any:
 
 def is_local(uri: str) -> bool:
     """True for a path of this machine."""
-    return _protocol(uri) in LocalFileSystem.protocol
+    return scheme_of(uri) in LOCAL_SCHEMES
 
 
 def is_s3(uri: str) -> bool:
     """True for an object of S3, or of a store that speaks its protocol."""
-    return _protocol(uri) in _S3
-
-
-def _protocol(uri: str) -> str:
-    """The scheme of a URI. A path from the root has none, whatever it holds: `/data/a::b` is no chain of fsspec's."""
-    return "file" if uri.startswith("/") else get_protocol(uri)
+    return scheme_of(uri) in S3_SCHEMES
 
 
 class storage_errors:

@@ -4,37 +4,36 @@ fsspec's own class takes most failures for FileNotFoundError, cannot seek where 
 and hands on whatever a range came out as. Here a range is handed on when all of it has come and it is of the same file
 as before; else it is asked for again. A file is asked for by GET with a range from the start: the one answer has its
 size, its version, its first bytes, and shows whether the server has ranges at all. Where it has none, or sends the
-file compressed, the whole file is fetched once, to a temporary file.
+file compressed, the whole file is fetched once, to a temporary file. No body is read further than to the first byte
+that is too many: beyond the range that was asked for, the length that was announced, or WHOLE_LIMIT_BYTES.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gzip
-import re
 import tempfile
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, closing
 from typing import IO, Any
 
-from aiohttp import ClientResponse, ClientTimeout
-from fsspec.asyn import sync
+from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout
+from fsspec.asyn import sync, sync_wrapper
 from fsspec.implementations.http import HTTPFileSystem
 
-from dfn_ray.errors import ShardChangedError
-from dfn_ray.storage import retries
+from dfn_ray.errors import ShardChangedError, shortened
+from dfn_ray.storage import http_headers, retries
 from dfn_ray.storage.causes import AbsentFileError, RefusalError, Verdict, attempts_for, of_status
 from dfn_ray.storage.filesystems import READ_AHEAD_BYTES
 from dfn_ray.storage.remote import RemoteFile
-from dfn_ray.storage.store import plain_etag
+from dfn_ray.uris import sayable
 
 WHOLE_LIMIT_BYTES = 8 * 2**30
 """The largest file that is fetched whole. Shards are seldom above 1 GiB, and it takes as much of the temporary folder."""
 _FIRST_BYTES = 64 * 2**10
 """Of the first request: what tells the format of a shard, and all of most images."""
 _PIECE_BYTES = 2**20
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
 class Http(HTTPFileSystem):
@@ -62,6 +61,12 @@ class Http(HTTPFileSystem):
         source = HttpSource(self, url, {})
         await source.open(first_bytes=1, whole=False)
         return {"name": url, "size": source.size, "type": "file", "ETag": source.version}
+
+    async def _ls(self, url: str, detail: bool = True, **kwargs: Any) -> Any:
+        # The client takes the links of whatever page comes, read whole, for files.
+        raise RefusalError("web servers do not list folders; name files in full", Verdict.ACCESS)
+
+    ls = sync_wrapper(_ls)
 
     async def _exists(self, path: str, strict: bool = False, **kwargs: Any) -> bool:
         try:
@@ -96,14 +101,14 @@ class HttpSource:
 
         async def once() -> None:
             async with self._get(0, first_bytes) as (answer, extend):
-                self.version = _version(answer)
-                if bounds := _bounds(answer):
+                self.version = http_headers.version(answer)
+                if bounds := http_headers.byte_range(answer):
                     begin, last, size = bounds
                     _require(begin == 0 and last + 1 == min(first_bytes, size), answer)
                     self._first = await _body(answer, last + 1)
                     self.size = size
                 elif not whole:
-                    self.size = answer.content_length or 0
+                    self.size = http_headers.length(answer) or 0
                 elif answer.status == 200:
                     await self._keep_whole(answer, extend)
             if whole and not self._first and self._whole is None:
@@ -125,8 +130,8 @@ class HttpSource:
 
         async def once() -> bytes:
             async with self._get(start, end) as (answer, extend):
-                if bounds := _bounds(answer):
-                    self._compare(bounds[2], _version(answer))
+                if bounds := http_headers.byte_range(answer):
+                    self._compare(bounds[2], http_headers.version(answer))
                     _require(bounds[:2] == (start, end - 1), answer)
                     return await _body(answer, end - start)
                 if answer.status == 200:
@@ -159,7 +164,7 @@ class HttpSource:
             headers["Range"] = f"bytes={start}-{end - 1}"
         async with (
             retries.attempt_limit() as extend,
-            session.get(url, headers=headers, timeout=limits) as answer,
+            await _answer(session, url, headers, limits) as answer,
         ):
             # 416 is what some servers answer for any range of an empty file; it is fetched whole then.
             if answer.status not in (200, 206, 416):
@@ -174,21 +179,24 @@ class HttpSource:
     async def _keep_whole(self, answer: ClientResponse, extend: Callable[[], None]) -> None:
         """Take the body of an answer that is the whole file."""
         kept = _temporary()
-        encoding = _encoding(answer)
+        encoding = http_headers.encoding(answer)
         if encoding not in ("", "gzip", "x-gzip"):
-            raise RefusalError(f"it comes as {encoding}, which was not asked for", Verdict.ACCESS)
+            what = shortened(encoding)
+            raise RefusalError(f"it comes as {what}, which was not asked for", Verdict.ACCESS)
+        # Where the server had ranges when it was opened, what is longer is another file.
+        most = self.size if self._first else WHOLE_LIMIT_BYTES
         try:
-            size = await _copy(answer, kept, extend)
+            size = await _copy(answer, kept, extend, WHOLE_LIMIT_BYTES if encoding else most)
             if encoding and size:
                 with kept as encoded:
                     kept = _temporary()
-                    size = await asyncio.to_thread(_decoded, encoded, kept)
-            if self._first:  # the server had ranges when it was opened
-                self._compare(size, _version(answer))
+                    size = await asyncio.to_thread(_decoded, encoded, kept, most)
+            if self._first:
+                self._compare(size, http_headers.version(answer))
         except BaseException:
             kept.close()
             raise
-        self.size, self.version = size, _version(answer)
+        self.size, self.version = size, http_headers.version(answer)
         self._whole = kept
 
     def _from_whole(self, start: int, end: int) -> bytes:
@@ -205,58 +213,62 @@ class HttpSource:
             )
 
 
+async def _answer(
+    session: ClientSession, url: Any, headers: Mapping[str, str], limits: ClientTimeout
+) -> ClientResponse:
+    """The answer to a GET, its body still to come."""
+    try:
+        return await session.get(url, headers=headers, timeout=limits)
+    except ClientError:
+        raise
+    except ValueError as error:  # the client stumbled over a header
+        raise RefusalError(f"no HTTP: {type(error).__name__}", Verdict.PASSING) from error
+
+
 def _temporary() -> IO[bytes]:
     return tempfile.SpooledTemporaryFile(max_size=READ_AHEAD_BYTES)
 
 
-def _bounds(answer: ClientResponse) -> tuple[int, int, int] | None:
-    """First and last byte of an answer and the size of the file, None unless all are known and nothing is encoded."""
-    match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
-    if answer.status != 206 or match is None or _encoding(answer):
-        return None
-    first, last, size = map(int, match.groups())
-    return first, last, size
-
-
-def _encoding(answer: ClientResponse) -> str:
-    encoding = answer.headers.get("Content-Encoding", "").strip().lower()
-    return "" if encoding == "identity" else encoding
-
-
-def _version(answer: ClientResponse) -> str | None:
-    """The ETag, without what servers add to that of a compressed answer; else the date of the last change."""
-    etag = answer.headers.get("ETag")
-    if not etag:
-        return answer.headers.get("Last-Modified")
-    return re.sub(r"[-;]{1,2}(gzip|gz|deflate|df)$", "", plain_etag(etag))
-
-
 async def _body(answer: ClientResponse, size: int) -> bytes:
-    """The body of an answer; raises RefusalError when it is not of the size that was announced."""
-    data = await answer.read()
-    if len(data) != size:
-        raise RefusalError(f"{len(data):,} bytes came of {size:,}", Verdict.PASSING)
-    return data
+    """The body of an answer; raises RefusalError when it is not of this size, without reading on behind it."""
+    data = bytearray()
+    async for piece in answer.content.iter_chunked(_PIECE_BYTES):
+        data += piece
+        if len(data) > size:
+            raise _other_length(f"more than {size:,}", size)
+    if len(data) < size:
+        raise _other_length(f"{len(data):,}", size)
+    return bytes(data)
 
 
-async def _copy(answer: ClientResponse, to: IO[bytes], extend: Callable[[], None]) -> int:
-    """Write the body of an answer as it comes; how many bytes it has."""
+async def _copy(
+    answer: ClientResponse, to: IO[bytes], extend: Callable[[], None], most: int
+) -> int:
+    """Write the body of an answer as it comes; how many bytes it has. Stops once there are more than `most`."""
     came = counted = 0
+    announced = http_headers.length(answer)
     async for piece in answer.content.iter_chunked(_PIECE_BYTES):
         came += len(piece)
         _require_small(came)
+        if announced is not None and came > announced:
+            break
+        if came > most:
+            return came
         to.write(piece)
         if came - counted >= READ_AHEAD_BYTES:
             counted = came
             extend()
-    announced = answer.content_length
     if announced is not None and came != announced:
-        raise RefusalError(f"{came:,} bytes came of {announced:,}", Verdict.PASSING)
+        raise _other_length(f"{came:,}", announced)
     return came
 
 
-def _decoded(encoded: IO[bytes], to: IO[bytes]) -> int:
-    """Write what a gzip stream holds; how many bytes it is."""
+def _other_length(came: str, size: int) -> RefusalError:
+    return RefusalError(f"{came} bytes came of {size:,}", Verdict.PASSING)
+
+
+def _decoded(encoded: IO[bytes], to: IO[bytes], most: int) -> int:
+    """Write what a gzip stream holds; how many bytes it is. Stops once there are more than `most`."""
     encoded.seek(0)
     size = 0
     try:
@@ -264,6 +276,8 @@ def _decoded(encoded: IO[bytes], to: IO[bytes]) -> int:
             while piece := stream.read(_PIECE_BYTES):
                 size += len(piece)
                 _require_small(size)
+                if size > most:
+                    break
                 to.write(piece)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise RefusalError(f"its gzip encoding is broken: {error}", Verdict.PASSING) from error
@@ -282,7 +296,7 @@ def _require_small(size: int) -> None:
 def _require(holds: bool, answer: ClientResponse) -> None:
     """Raise RefusalError, which may pass, for an answer that is not the one asked for."""
     if not holds:
-        span = answer.headers.get("Content-Range", "no Content-Range")
+        span = shortened(sayable(answer.headers.get("Content-Range", "no Content-Range")))
         raise RefusalError(
             f"an answer to another request: {answer.status}, {span}", Verdict.PASSING
         )
@@ -292,9 +306,6 @@ def _refusal(answer: ClientResponse, url: str) -> OSError:
     verdict = of_status(answer.status)
     if verdict is Verdict.MISSING:
         return AbsentFileError(url, answer.status)
-    after = answer.headers.get("Retry-After", "").strip()
-    return RefusalError(
-        f"{answer.status} {answer.reason}",
-        verdict,
-        retry_after_s=float(after) if after.isdigit() else None,
-    )
+    reason = shortened(sayable(answer.reason or ""))
+    after_s = http_headers.retry_after_s(answer)
+    return RefusalError(f"{answer.status} {reason}", verdict, retry_after_s=after_s)

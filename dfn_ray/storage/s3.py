@@ -35,6 +35,11 @@ CONNECTIONS = 64
 """Of one process, as many as footers are read side by side. botocore's default is 10."""
 
 
+UNANNOUNCED_LIMIT_BYTES = 2**30
+"""Of an object asked for whole whose length is not announced, which S3 always does; it is held in memory."""
+_PIECE_BYTES = 2**20
+
+
 class S3(S3FileSystem):
     """S3 as the environment describes it: `AWS_*` as AWS's tools read them, `FSSPEC_S3_*` for settings of s3fs."""
 
@@ -159,17 +164,22 @@ class _Body:
 
 
 async def _whole(answer: dict[str, Any], span: str | None) -> bytes:
-    """The whole body of an answer. Raises IncompleteReadError when it is not what was asked for, byte by byte."""
-    body = answer["Body"]
+    """The whole body of an answer. Raises IncompleteReadError when it is not what was asked for, byte by byte.
+
+    A server that sends more is not listened to any longer than to the first byte that is too many.
+    """
+    bounds = re.fullmatch(r"bytes=(\d+)-(\d+)", span or "")
+    asked = int(bounds[2]) - int(bounds[1]) + 1 if bounds else answer.get("ContentLength")
+    limit = UNANNOUNCED_LIMIT_BYTES if asked is None else asked
+    body, data = answer["Body"], bytearray()
     try:
-        data = await body.read()
+        while len(data) <= limit and (piece := await body.read(_PIECE_BYTES)):
+            data += piece
     finally:
         body.close()
-    bounds = re.fullmatch(r"bytes=(\d+)-(\d+)", span or "")
-    asked = int(bounds[2]) - int(bounds[1]) + 1 if bounds else len(data)
-    if len(data) != asked:
-        raise IncompleteReadError(actual_bytes=len(data), expected_bytes=asked)
-    return data
+    if len(data) > limit or asked not in (None, len(data)):
+        raise IncompleteReadError(actual_bytes=len(data), expected_bytes=limit)
+    return bytes(data)
 
 
 def s3() -> S3:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
+from dfn_ray.regular_files import is_readable_to_its_end
 from dfn_ray.storage.filesystems import filesystem, is_local, storage_errors
 from dfn_ray.storage.store import File, version_in
 
@@ -36,7 +37,7 @@ class Folder:
     loops: tuple[str, ...] = ()
     """Names of links to this folder or one above it, which are not followed."""
     special: tuple[str, ...] = ()
-    """Names of pipes, sockets and devices, which are no files that could be read to their end."""
+    """Names of pipes, sockets, devices and the kernel's files, which are no files that could be read to their end."""
 
 
 def scan(uri: str) -> Folder | None:
@@ -153,15 +154,14 @@ def _kind(entry: os.DirEntry[str], real: str, chain: tuple[str, ...]) -> tuple[s
         if entry.is_dir():
             up = entry.is_symlink() and _leads_up(entry.path, (*chain, real))
             return ("loops" if up else "folders"), 0
-        if entry.is_file():
-            return "files", entry.stat().st_size
+        status = entry.stat()
     except FileNotFoundError:
-        return "", 0
+        return ("dangling" if entry.is_symlink() else ""), 0
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
         return "loops", 0
-    return ("dangling" if entry.is_symlink() else "special"), 0
+    return ("files", status.st_size) if is_readable_to_its_end(status) else ("special", 0)
 
 
 def _leads_up(link: str, chain: Iterable[str]) -> bool:

@@ -12,7 +12,7 @@ import re
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -60,6 +60,10 @@ class HttpServer:
     """`Accept-Encoding` of all requests; a server may compress its answers to those that allow it."""
     answers: Callable[[str], tuple[int, bytes] | None] | None = None
     """Asked first, by path: status and JSON of an answer that is no file, as a hub gives."""
+    raw: Callable[[str | None], Iterable[bytes]] | None = None
+    """Sent as they are instead of any answer, by the range that is asked for; the connection ends with them."""
+    sent_bytes: int = 0
+    """Of raw answers, as far as clients took them: sockets hold some MiB more than was read."""
     packed: dict[str, bytes] = field(default_factory=dict)
     """The files compressed, once a fault needs them."""
     _fault: Fault | None = None
@@ -121,6 +125,12 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_state: HttpServer
 
+    def handle(self) -> None:
+        with suppress(
+            ConnectionError
+        ):  # a client that leaves in mid-answer resets what is kept alive
+            super().handle()
+
     def do_HEAD(self) -> None:
         self.do_GET()
 
@@ -130,6 +140,10 @@ class _Handler(BaseHTTPRequestHandler):
         span = self.headers.get("Range")
         state.requests.append((self.command, self.path, span))
         state.encodings.add(self.headers.get("Accept-Encoding"))
+        if state.raw is not None:
+            with suppress(ConnectionError):
+                self._send_raw(state.raw(span))
+            return
         match = re.fullmatch(r"bytes=(\d+)-(\d*)", span or "")
         start = int(match[1]) if match else 0
         if state.answers is not None and (given := state.answers(self.path)) is not None:
@@ -146,6 +160,12 @@ class _Handler(BaseHTTPRequestHandler):
             return
         with suppress(ConnectionError):
             self._send_file(name, match, fault)
+
+    def _send_raw(self, pieces: Iterable[bytes]) -> None:
+        self.close_connection = True
+        for piece in pieces:
+            self.wfile.write(piece)
+            self.server_state.sent_bytes += len(piece)
 
     def _send_file(self, name: str, match: re.Match[str] | None, fault: Fault | None) -> None:
         data = self.server_state.files[name]

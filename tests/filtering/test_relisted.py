@@ -5,17 +5,26 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dfn_ray.errors import InputError, ShardChangedError, VerificationError
+from dfn_ray.filtering import listed, unread
 from dfn_ray.filtering import score_pool as module
 from dfn_ray.filtering.filter_pool import filter_pool, score
+from dfn_ray.filtering.listed import materialize_listed
 from dfn_ray.filtering.verify import verify_run
+from dfn_ray.flow.cells import Unread
+from dfn_ray.flow.datasets import Work
+from dfn_ray.pool import Shard
 from dfn_ray.run import open_run, scored_sizes
 from dfn_ray.storage import Store
+from dfn_ray.telemetry import Progress
 from dfn_ray.testing.pools import write_pool
+from dfn_ray.uids import UID_DTYPE
 from tests.filtering.test_filter_pool import kept
 from tests.filtering.test_object_storage import subset, upload
 from tests.filtering.test_unreachable import ONCE, committed
@@ -87,6 +96,47 @@ def test_a_shard_that_changes_after_it_was_listed_waits_for_a_word_to_be_listed_
     assert sizes(job.run_uri) == sizes_in(small_pool)
     assert scored_sizes(open_run(job.run_uri).listing()) == {}
     verify_run(job.run_uri, full=True)
+
+
+@pytest.mark.parametrize("others", ["reached", "not reached"])
+def test_a_changed_shard_is_not_waited_for_and_does_not_shorten_the_wait_for_others(
+    monkeypatch, others
+):
+    waits: list[float] = []
+    monkeypatch.setattr(unread.time, "sleep", waits.append)
+    found = [Unread(shard="a", changed=True, message="not the one that was listed")]
+    if others == "not reached":
+        found.append(Unread(shard="b", changed=False, message="503"))
+    work = [Work(Shard(item.shard, item.shard, 1)) for item in found]
+    known = {item.shard: item for item in found}
+    assert unread.are_all_changed(work, known) == (others == "reached")
+    assert not unread.are_all_changed([*work, Work(Shard("c", "c", 1))], known)
+    for attempt in (2, 3):
+        unread.wait_before(attempt, found)
+    assert waits == ([] if others == "reached" else [2.0, 10.0])
+
+
+@pytest.mark.parametrize("verb", ["filter", "materialize"])
+def test_a_run_with_a_changed_shard_stops_after_one_attempt_at_it(
+    local_ray, recipe, small_pool, larger, tmp_path, monkeypatch, verb
+):
+    job, changed = recipe(small_pool), small_pool / "00001.tar"
+    assert job.execution.attempts > 1
+    said: list[str] = []
+    monkeypatch.setattr(Progress, "say", lambda self, text: said.append(text))
+    for stage in (module, listed):  # connects between the listing and the reading
+        monkeypatch.setattr(stage, "connect", lambda: shutil.copy(larger / changed.name, changed))
+    np.save(tmp_path / "uids.npy", np.zeros(0, UID_DTYPE))
+
+    def materialize():
+        materialize_listed(
+            job.pool, f"{tmp_path}/uids.npy", f"{tmp_path}/out", execution=job.execution
+        )
+
+    use = materialize if verb == "materialize" else partial(filter_pool, job)
+    with pytest.raises(ShardChangedError, match="1 of 4 shards are not the ones"):
+        use()
+    assert len([line for line in said if line.startswith("not read: ")]) == 1
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import pickle
+import random
 import subprocess
 import sys
 import time
@@ -150,6 +151,31 @@ def test_any_other_file_is_refused_with_what_it_is(tmp_path, form):
         write(path)
     with pytest.raises(InputError, match=rf"{path.name}: .*{message}"):
         open_uid_list(str(path))
+
+
+@pytest.mark.parametrize("records", [1, 2, 300])
+@pytest.mark.parametrize("mark", [b"\x1f\x8b", b"\x1f\x8b\x08", b"\x80\x02", b"\x80\x04"])
+def test_bare_lists_that_begin_like_gzip_or_a_pickle_by_chance_are_taken(tmp_path, mark, records):
+    """Of 65,536 lists 5 begin so. Which are tried is fixed by the seed."""
+    random_bytes = random.Random(1).randbytes
+    for _ in range(200):
+        uids = np.frombuffer(random_bytes(16 * records), UID_DTYPE).copy()
+        uids["f0"][0] = int.from_bytes(mark + random_bytes(6 - len(mark)), "little")
+        uids["f0"][1:] |= 2**63
+        uids[1:].sort()
+        (tmp_path / "list").write_bytes(uids.tobytes())
+        module._mapped.cache_clear()
+        assert np.array_equal(open_uid_list(str(tmp_path / "list")).records(), uids)
+
+
+@pytest.mark.parametrize("values", [[], [1, 2], b"x" * 32, ["x"] * 10_000, np.zeros(1000), UIDS])
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_pickles_and_gzip_of_any_kind_are_refused(tmp_path, values, protocol):
+    content = pickle.dumps(values, protocol)
+    for data in (content, gzip.compress(content), gzip.compress(content, 0)):
+        (tmp_path / "list").write_bytes(data)
+        with pytest.raises(InputError, match=r"is a Python pickle|is gzip-compressed"):
+            open_uid_list(str(tmp_path / "list"))
 
 
 def test_a_list_that_is_not_there_is_wrong_input_that_names_the_node(tmp_path):

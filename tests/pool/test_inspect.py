@@ -91,8 +91,12 @@ def test_what_is_bad_is_counted_and_named(tmp_path):
     assert report.shard_faults["0.tar"].startswith("truncated_shard: ends at byte")
     assert report.shard_faults["1.tar"].startswith("unreadable_shard: neither tar nor Parquet")
     assert report.formats == {"tar": 2, "unknown": 1}
-    assert report.statuses == {"missing_image": 2, "readable": 2, "too_many_pixels": 4}
-    assert report.image_formats == {"broken": 2}
+    assert report.statuses == {"missing_image": 2, "not_an_image": 2, "too_many_pixels": 4}
+    assert (report.image_faults, report.image_formats) == (
+        {"not_an_image": 2, "too_many_pixels": 4},
+        {},
+    )
+    assert report.examples == ()
     text = "\n".join(report.lines())
     for part in ("4 (", "1 missing_shard", "2 missing_image", "1.tar", "4 too_many_pixels"):
         assert part in text
@@ -135,4 +139,43 @@ def test_images_that_are_not_decoded_are_counted_by_reason_and_large_texts_cost_
     report = inspect_pool(Pool(uri=(str(tmp_path),)))
     assert report.statuses == {"readable": 2, "unsupported_image": 2}
     assert report.image_formats == {"png": 1, "avif": 1}
+    assert report.image_faults == {"unsupported_image": 2}
     assert report.quantiles["width"]["max"] == 64
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"<!DOCTYPE html><html><body>404 Not Found</body></html>", "not_an_image"),
+        (b'{"error": "rate limited"}', "not_an_image"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "not_an_image"),
+        (bytes(range(256)), "not_an_image"),
+        (b"%PDF-1.7 ", "not_an_image"),
+        (b"\xff\xd8\xff broken", "decode_error"),
+        (b"\x89PNG\r\n\x1a\n", "decode_error"),
+        (b"GIF89a", "decode_error"),
+    ],
+)
+def test_bytes_that_are_no_image_are_counted_by_reason_in_report_and_print(tmp_path, data, reason):
+    images = [jpeg_bytes(10, 20)] * 8 + [data]
+    write_tar_shard(
+        f"{tmp_path}/0.tar",
+        [{"key": str(n), "image": image, "caption": "c"} for n, image in enumerate(images)],
+    )
+    report = inspect_pool(Pool(uri=(str(tmp_path),)), samples=9)
+    assert report.image_faults == {reason: 1}
+    assert report.statuses == {"readable": 8, reason: 1}
+    assert len(report.examples) == 8
+    assert (
+        f"images       88.8% of 9 can be opened: 8 jpeg; not opened: 1 {reason}" in report.lines()
+    )
+
+
+def test_a_share_of_all_but_one_image_is_not_rounded_to_all(tmp_path):
+    images = [jpeg_bytes(10, 20)] * 2999 + [b"<html>"]
+    write_tar_shard(
+        f"{tmp_path}/0.tar",
+        [{"key": str(n), "image": image, "caption": "c"} for n, image in enumerate(images)],
+    )
+    report = inspect_pool(Pool(uri=(str(tmp_path),), chunk_rows=3000))
+    assert "99.9% of 3,000 can be opened" in "\n".join(report.lines())

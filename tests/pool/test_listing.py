@@ -14,7 +14,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from dfn_ray.config import Pool
-from dfn_ray.errors import DfnRayError, InputError, StorageAccessError
+from dfn_ray.errors import DfnRayError, InputError
 from dfn_ray.pool import (
     Shard,
     iter_chunks,
@@ -381,7 +381,7 @@ def test_a_pattern_for_nothing_says_how_names_that_look_like_one_are_written(fol
 
 def test_chained_stores_are_no_paths(folder):
     root = folder("0.tar")
-    with pytest.raises(StorageAccessError, match="simplecache://"):
+    with pytest.raises(InputError, match="no storage is known for simplecache::file://"):
         listed(f"simplecache::file://{root}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
 import random
@@ -11,6 +12,7 @@ import time
 
 import fsspec
 import pytest
+from botocore.exceptions import IncompleteReadError
 
 from dfn_ray.errors import (
     MissingFileError,
@@ -30,6 +32,7 @@ from dfn_ray.storage import (
     stat,
     version_of,
 )
+from dfn_ray.storage import s3 as s3_module
 from dfn_ray.storage.retries import Policy
 from dfn_ray.testing.faults import Fault, Faults
 
@@ -293,3 +296,31 @@ def test_a_store_that_still_fails_and_one_that_refuses_have_codes_of_their_own(
                 use(store.uri_of("x"))
             assert failure.value.exit_code == code, (kind, use)
             assert not isinstance(failure.value, MissingFileError)
+
+
+@pytest.mark.parametrize(
+    ("asked", "announced", "most"), [("bytes=10-19", None, 10), (None, 7, 7), (None, None, 50)]
+)
+def test_a_body_is_read_no_further_than_to_the_first_byte_that_is_too_many(
+    monkeypatch, asked, announced, most
+):
+    monkeypatch.setattr(s3_module, "UNANNOUNCED_LIMIT_BYTES", 50)
+    monkeypatch.setattr(s3_module, "_PIECE_BYTES", 4)
+
+    class Endless:
+        given = closed = 0
+
+        async def read(self, count=-1):
+            assert count > 0, "all of a body that has no end"
+            self.given += count
+            return b"x" * count
+
+        def close(self):
+            self.closed = 1
+
+    body = Endless()
+    answer = {"Body": body} | ({} if announced is None else {"ContentLength": announced})
+    with pytest.raises(IncompleteReadError):
+        asyncio.run(s3_module._whole(answer, asked))
+    assert most < body.given <= most + 4
+    assert body.closed

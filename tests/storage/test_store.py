@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 
-from dfn_ray.errors import MissingFileError, StorageError
+from dfn_ray.errors import InputError, MissingFileError, StorageError
 from dfn_ray.storage import Store, open_uri, read_uri
 from dfn_ray.storage.filesystems import storage_errors
 
@@ -124,7 +124,7 @@ def test_what_is_missing_or_forbidden_is_said_with_its_uri(tmp_path):
         Store(str(tmp_path)).read("nothing-here")
     with pytest.raises(StorageError, match="not found"):
         open_uri(str(tmp_path / "absent"))
-    with pytest.raises(StorageError, match="no storage is known for foo://"):
+    with pytest.raises(InputError, match="no storage is known for foo://"):
         read_uri("foo://bucket/x")
 
 

@@ -1,0 +1,57 @@
+"""What the headers of a web server's answer say. None of them can raise: one that is unusable counts as absent."""
+
+from __future__ import annotations
+
+import re
+
+from aiohttp import ClientResponse
+
+from dfn_ray.storage.store import plain_etag
+from dfn_ray.uris import sayable
+
+_NUMBER = re.compile(r"[0-9]{1,18}")
+"""What fits into 64 bits. Not `\\d` and `str.isdigit`, which take digits that `int` refuses, or refuses to be so many."""
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+
+
+def byte_range(answer: ClientResponse) -> tuple[int, int, int] | None:
+    """First and last byte of an answer and the size of the file, None unless all are known and nothing is encoded."""
+    match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
+    if answer.status != 206 or match is None or encoding(answer):
+        return None
+    first, last, size = map(int, match.groups())
+    return first, last, size
+
+
+def length(answer: ClientResponse) -> int | None:
+    """Bytes of the body as it is sent, None when they are not announced."""
+    return _number(answer.headers.get("Content-Length", ""))
+
+
+def encoding(answer: ClientResponse) -> str:
+    """How the body is encoded, in lower case; "" when it is not."""
+    text = sayable(answer.headers.get("Content-Encoding", "")).strip().lower()
+    return "" if text == "identity" else text
+
+
+def version(answer: ClientResponse) -> str | None:
+    """The ETag, without what servers add to that of a compressed answer; else the date of the last change as it is.
+
+    In characters that UTF-8 can hold: it is compared, and stored in listings.
+    """
+    etag = answer.headers.get("ETag")
+    if not etag:
+        changed = answer.headers.get("Last-Modified")
+        return sayable(changed) if changed else None
+    return re.sub(r"[-;]{1,2}(gzip|gz|deflate|df)$", "", plain_etag(sayable(etag)))
+
+
+def retry_after_s(answer: ClientResponse) -> float | None:
+    """Seconds that the server asks to wait, None when it does not say or names a date."""
+    seconds = _number(answer.headers.get("Retry-After", ""))
+    return None if seconds is None else float(seconds)
+
+
+def _number(text: str) -> int | None:
+    text = text.strip()
+    return int(text) if _NUMBER.fullmatch(text) else None

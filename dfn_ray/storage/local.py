@@ -1,0 +1,18 @@
+"""Files of this machine through fsspec; what is no regular file is not opened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fsspec.implementations.local import LocalFileSystem
+
+from dfn_ray.regular_files import require_regular
+
+
+class Local(LocalFileSystem):
+    """The disks of this machine. Opening a pipe for reading would wait until somebody writes to it."""
+
+    def _open(self, path: str, mode: str = "rb", *args: Any, **options: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if "r" in mode:
+            require_regular(path, "cannot be read")
+        return super()._open(path, mode, *args, **options)
