@@ -50,8 +50,10 @@ RECIPES: Mapping[str, type[Any]] = {
     "run": PipelineRecipe,
 }
 """The kind of recipe that a verb takes."""
-_URIS = ("recipe", "run_uri", "pool_uri", "out_uri", "out", "uids", "groups", "picture")
+_URIS = ("recipe", "run_uri", "pool_uri", "uids", "groups")
 """Options that are paths or URIs."""
+_TARGETS = ("out_uri", "out", "picture")
+"""Those that are written to."""
 ON_RAY = frozenset(RECIPES) - {"select"}
 """Verbs over a recipe that work on Ray: they ask whether there is one before they write anything."""
 
@@ -83,10 +85,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _require_flawless_uris(options: argparse.Namespace) -> None:
-    for name in _URIS:
+    for name in (*_URIS, *_TARGETS):
         given = getattr(options, name, None)
         for uri in [given] if isinstance(given, str) else given or ():
-            require_flawless(uri, name)
+            require_flawless(uri, name, is_target=name in _TARGETS)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -26,9 +26,12 @@ SCHEMES = frozenset((*LOCAL_SCHEMES, *S3_SCHEMES, *HTTP_SCHEMES, *EXTRAS, "memor
 
 `memory` is a store of this process alone, for tests.
 """
+READ_ONLY_SCHEMES = (*HTTP_SCHEMES, "hf")
+"""Nothing is written to web servers, and on the hub each file of a run would be a commit."""
 LONGEST_URI = 8_192
 """Characters. Linux takes paths of 4,096 bytes, S3, Google and Azure names of 1,024; patterns with braces may be longer."""
 _NAMED = "file://, s3://, http(s)://, gs://, az://, abfs(s):// and hf://"
+_WRITABLE = "file://, s3://, gs://, az:// and abfs(s)://"
 _LOCAL_FOLDER = "local-dir:"
 _SURROGATES = re.compile("[\ud800-\udfff]")
 """In UTF-8 there are none."""
@@ -82,6 +85,14 @@ def flaw_in(uri: str) -> str | None:
     return next(_flaws(uri.removeprefix(_LOCAL_FOLDER)), None)
 
 
+def flaw_in_target(uri: str) -> str | None:
+    """The same of a path or URI that is to be written to."""
+    scheme = scheme_of(uri).lower()
+    if scheme in READ_ONLY_SCHEMES:
+        return f"cannot be written to: {scheme}:// is only read; need a path, or one of {_WRITABLE}"
+    return flaw_in(uri)
+
+
 def _flaws(uri: str) -> Iterator[str]:
     if not uri.strip():
         yield "is empty; name a path, or a URI with its scheme"
@@ -100,9 +111,9 @@ def _flaws(uri: str) -> Iterator[str]:
         yield f"has {len(uri):,} characters, of which {LONGEST_URI:,} are the most"
 
 
-def require_flawless(uri: str, name: str = "URI") -> None:
-    """Raise InputError, which begins with `name`, for a path or URI that names nothing that can be read."""
-    if flaw := flaw_in(uri):
+def require_flawless(uri: str, name: str = "URI", *, is_target: bool = False) -> None:
+    """Raise InputError, which begins with `name`, for a path or URI that cannot be read or, as a target, written to."""
+    if flaw := flaw_in_target(uri) if is_target else flaw_in(uri):
         raise InputError(f"{name}: {shortened(repr(uri))} {flaw}")
 
 

@@ -184,3 +184,15 @@ def test_a_relative_name_with_two_colons_is_no_chain_of_stores(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"a:: chains stores.*\./a::b"):
         list_pool(Pool(uri=("a::b",)))
+
+
+@pytest.mark.parametrize("uri", ["https://host/run", "hf://datasets/o/n/run"])
+@pytest.mark.parametrize("verb", ["export to", "picture", "out", "out of uids"])
+def test_nothing_is_written_to_what_is_only_read(recipe, capsys, verb, uri):
+    words = [recipe if word == "{recipe}" else word.replace("{}", uri) for word in VERBS[verb]]
+    assert exit_code(words) == 2
+    assert (
+        f"cannot be written to: {uri.partition(':')[0]}:// is only read" in capsys.readouterr().err
+    )
+    with pytest.raises(RecipeError, match="run_uri: .*cannot be written to"):
+        recipe_from(PLACES["run_uri"][1](uri), kind=Recipe)

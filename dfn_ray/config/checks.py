@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Annotated, Any
 
 import pydantic
 import pydantic_core
 
-from dfn_ray.uris import flaw_in
+from dfn_ray.uris import flaw_in, flaw_in_target
 
 STRICT = pydantic.ConfigDict(extra="forbid")
 """A misspelt setting is an error."""
@@ -19,8 +20,8 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-def _flawless(uri: str) -> str:
-    if flaw := flaw_in(uri):
+def _flawless(uri: str, flaw_of: Callable[[str], str | None] = flaw_in) -> str:
+    if flaw := flaw_of(uri):
         # No ValueError, which would be for rules between settings.
         raise pydantic_core.PydanticCustomError(
             "uri", "{flaw}", {"flaw": f"need a path or a URI; this {flaw}"}
@@ -30,6 +31,8 @@ def _flawless(uri: str) -> str:
 
 Uri = Annotated[str, pydantic.AfterValidator(_flawless)]
 """A path or URI that can be read: `dfn_ray.uris` has the schemes."""
+Target = Annotated[str, pydantic.AfterValidator(partial(_flawless, flaw_of=flaw_in_target))]
+"""One that can be written to as well."""
 Uris = Annotated[tuple[Uri, ...], pydantic.BeforeValidator(_listed)]
 """One URI or several."""
 Texts = Annotated[tuple[str, ...], pydantic.BeforeValidator(_listed)]

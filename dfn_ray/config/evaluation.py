@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dfn_ray.config.checks import STRICT, Texts, Uri, above, between
+from dfn_ray.config.checks import STRICT, Target, Texts, above, between
 from dfn_ray.config.filtering import Decode, Network, Pool, Scorers
 
 
@@ -48,7 +48,7 @@ class EvaluateRecipe:
 
     __pydantic_config__ = STRICT
 
-    run_uri: Uri
+    run_uri: Target
     """Where results go: a folder or object prefix; that of a training run, or one of its own."""
     network: Network
     """What is evaluated."""

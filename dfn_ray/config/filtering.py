@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dfn_ray.config.checks import STRICT, Uri, Uris, above, at_least, between, placement
+from dfn_ray.config.checks import STRICT, Target, Uri, Uris, above, at_least, between, placement
 from dfn_ray.errors import RecipeError
 
 
@@ -348,7 +348,7 @@ class Recipe:
 
     __pydantic_config__ = STRICT
 
-    run_uri: Uri
+    run_uri: Target
     """Where the run lives: a folder or object prefix; created, or resumed when it holds this recipe's run."""
     pool: Pool
     """What is filtered."""

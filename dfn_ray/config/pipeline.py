@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from dfn_ray.config.checks import STRICT, Uri
+from dfn_ray.config.checks import STRICT, Target
 from dfn_ray.config.evaluation import EvaluateRecipe
 from dfn_ray.config.filtering import Network, Pool, Recipe
 from dfn_ray.config.reading import R, recipe_from, recipe_values
@@ -27,7 +27,7 @@ class PipelineRecipe:
 
     __pydantic_config__ = STRICT
 
-    run_uri: Uri
+    run_uri: Target
     """Every stage has a folder in it: dfn/, filter/, train/<arm>/seed-<n>/, ..."""
     pool: Pool
     """To be filtered."""

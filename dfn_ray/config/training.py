@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pydantic
 from pydantic_core import ArgsKwargs
 
-from dfn_ray.config.checks import STRICT, Texts, Uri, above, at_least, between, placement
+from dfn_ray.config.checks import STRICT, Target, Texts, Uri, above, at_least, between, placement
 from dfn_ray.config.filtering import Decode, Network, Pool
 
 
@@ -238,7 +238,7 @@ class TrainRecipe:
 
     __pydantic_config__ = STRICT
 
-    run_uri: Uri
+    run_uri: Target
     """Where the run lives: a folder or object prefix; created, or resumed when it holds this recipe's run."""
     sources: tuple[Source, ...]
     """`[[sources]]`: what to train on, at least one."""
