@@ -261,8 +261,8 @@ class _Placed:
         self.bytes += member.end - member.at
         if _noted(self.draft, part, member, pool):
             is_plain = member.extents is None
-            place = (member.start, member.size_bytes) if is_plain else (member.at, None)
-            self.parts.append((*place, part.role))
+            start, size = (member.start, member.size_bytes) if is_plain else (member.at, None)
+            self.parts.append((start, size, part.role))
 
 
 def _noted(draft: Draft, part: Part, member: Member, pool: Pool) -> bool:
