@@ -10,7 +10,7 @@ from itertools import islice
 import numpy as np
 
 from dfn_ray.config import Decode, Pool
-from dfn_ray.image_files import UnreadableImageError, open_image
+from dfn_ray.image_files import UnreadableImageError, decoded_pixels, open_image
 from dfn_ray.pool.listing import list_pool
 from dfn_ray.pool.reading import iter_chunks, sniffed
 from dfn_ray.pool.remarks import Listing, listing_notes
@@ -209,9 +209,9 @@ def _header(data: bytes) -> tuple[str, int, int, Reason | None]:
     """Format, width and height by the image's header, `broken`, 0, 0 without one; and a reason it will fail for."""
     try:
         with open_image(data) as image:
-            size = image.size
-            reason = Reason.TOO_MANY_PIXELS if size[0] * size[1] > MAX_PIXELS else None
-            return (image.format or "broken").lower(), *size, reason
+            is_too_large = decoded_pixels(image, data) > MAX_PIXELS
+            reason = Reason.TOO_MANY_PIXELS if is_too_large else None
+            return (image.format or "broken").lower(), *image.size, reason
     except UnreadableImageError as error:
         return "broken", 0, 0, error.reason
 
