@@ -16,7 +16,7 @@ import zlib
 from PIL import Image, features
 
 from dfn_ray.image_formats import FORMATS, ImageFormat, image_format
-from dfn_ray.image_structure import ends_early, png_pixel_chunks
+from dfn_ray.image_structure import ends_early, png_pixel_chunks, tiff_tile_pixels
 from dfn_ray.schema import Reason
 
 _LOG = logging.getLogger(__name__)
@@ -82,6 +82,12 @@ def open_image(data: bytes | memoryview) -> Image.Image:
         raise UnreadableImageError(Reason.TOO_MANY_PIXELS) from None
     except DECODER_ERRORS as error:
         raise UnreadableImageError(_why_unreadable(data, form)) from error
+
+
+def decoded_pixels(image: Image.Image, data: bytes | memoryview) -> int:
+    """Pixels that decoding fills at least: those of the image, or of a tile that is larger. `data` is its file."""
+    tile = tiff_tile_pixels(data) if image.format == "TIFF" else 0
+    return max(image.width * image.height, tile)
 
 
 def _why_unreadable(data: bytes | memoryview, form: ImageFormat) -> Reason:

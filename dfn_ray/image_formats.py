@@ -11,6 +11,7 @@ as photos, or that hold several pictures without a first one (ICO).
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -22,34 +23,74 @@ class ImageFormat:
     """Pillow's name where it is decoded."""
     endings: tuple[str, ...]
     """Lower case and without the dot; the first is the one that exports write."""
-    signature: re.Pattern[bytes] | None
-    """Matches the first bytes of every such file; None for ISO media files, which say it in their brands."""
+    begins: Callable[[bytes], object] | None
+    """True for the first bytes of every such file; None for ISO media files, which say it in their brands. Takes time in
+    proportion to what it is given."""
     brands: frozenset[bytes] = frozenset()
     """Of an ISO media file (ISO/IEC 14496-12, `ftyp`)."""
     decoded: bool
     """False: its images fail as `unsupported_image`."""
 
 
-def _decoded(name: str, endings: str, signature: bytes | None, brands: bytes = b"") -> ImageFormat:
+_Signature = bytes | Callable[[bytes], object] | None
+"""A regular expression, in which no two ways lead through the same bytes, or a function."""
+
+
+def _decoded(name: str, endings: str, signature: _Signature, brands: bytes = b"") -> ImageFormat:
     return _format(name, endings, signature, brands, decoded=True)
 
 
 def _unsupported(
-    name: str, endings: str, signature: bytes | None, brands: bytes = b""
+    name: str, endings: str, signature: _Signature, brands: bytes = b""
 ) -> ImageFormat:
     return _format(name, endings, signature, brands, decoded=False)
 
 
 def _format(
-    name: str, endings: str, signature: bytes | None, brands: bytes, *, decoded: bool
+    name: str, endings: str, signature: _Signature, brands: bytes, *, decoded: bool
 ) -> ImageFormat:
+    is_pattern = isinstance(signature, bytes)
     return ImageFormat(
         name=name,
         endings=tuple(endings.split()),
-        signature=None if signature is None else re.compile(signature, re.DOTALL),
+        begins=re.compile(signature, re.DOTALL).match if is_pattern else signature,
         brands=frozenset(brands.split()),
         decoded=decoded,
     )
+
+
+_SPACE = re.compile(rb"\s*")
+_DOCTYPE_SVG = re.compile(rb"<!DOCTYPE\s+svg[^>]*>")
+_SVG = re.compile(rb"<svg[\s>]")
+
+
+def _begins_svg(head: bytes) -> bool:
+    """True if an `<svg>` element comes first, behind nothing but comments, declaration and document type.
+
+    One pass over `head`, which the patterns of a general XML prolog cannot promise.
+    """
+    at = 3 if head.startswith(b"\xef\xbb\xbf") else 0
+    while at is not None:
+        at = _behind(_SPACE, head, at) or at
+        if _SVG.match(head, at):
+            return True
+        if head.startswith(b"<?xml", at):
+            at = _after(b"?>", head, at)
+        elif head.startswith(b"<!--", at):
+            at = _after(b"-->", head, at + len(b"<!--"))
+        else:
+            at = _behind(_DOCTYPE_SVG, head, at)
+    return False
+
+
+def _behind(pattern: re.Pattern[bytes], head: bytes, at: int) -> int | None:
+    match = pattern.match(head, at)
+    return match.end() if match else None
+
+
+def _after(mark: bytes, head: bytes, at: int) -> int | None:
+    found = head.find(mark, at)
+    return found + len(mark) if found >= 0 else None
 
 
 FORMATS = (
@@ -83,12 +124,7 @@ FORMATS = (
     _unsupported("QOI", "qoi", rb"qoif"),
     _unsupported("DDS", "dds", rb"DDS \x7c\0\0\0"),
     _unsupported("TGA", "tga", None),  # its only mark stands at the end, in newer files
-    _unsupported(
-        "SVG",
-        "svg",
-        rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]{0,200}\?>\s*)?((<!--.{0,2000}?-->|<!DOCTYPE\s+svg[^>]{0,2000}>)\s*){0,8}"
-        rb"<svg[\s>]",
-    ),
+    _unsupported("SVG", "svg", _begins_svg),
 )
 """Everything that counts as an image."""
 
@@ -109,7 +145,7 @@ def image_format(data: bytes | memoryview) -> ImageFormat | None:
     """The format of a file by its first bytes; None when it is no image of this list."""
     head = bytes(data[:_HEAD_BYTES])
     for form in FORMATS:
-        if form.signature is not None and form.signature.match(head):
+        if form.begins is not None and form.begins(head):
             return form
     return _iso_format(head)
 

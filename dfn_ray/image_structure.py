@@ -5,13 +5,18 @@ Only bytes are looked at here, nothing is decoded, and all of it takes time in p
 
 from __future__ import annotations
 
+import contextlib
+import io
+import math
 import struct
 import zlib
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Literal, NamedTuple
 
 _PNG_HEAD_BYTES = 8 + 25
 """Of signature and IHDR."""
+_PNG_EMPTY_BYTES = 12
+"""Of a chunk without data: length, kind and checksum."""
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _PNG_PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 _PADDING = b"\0\r\n \xff"
@@ -31,14 +36,18 @@ def png_pixel_chunks(data: bytes | memoryview) -> bytes:
 
     Texts, profiles and EXIF are left out unread: decompressed, a few kilobytes of them can be a gigabyte, and
     Pillow gives up on those above its limits. Neither they nor transparency, which is dropped, change RGB pixels.
+    Nor do IDAT chunks without data behind the first one, each of which costs Pillow some microseconds.
     """
     view = memoryview(data)
-    return b"".join(
-        [
-            view[:8],
-            *(view[c.start : c.end] for c in _png_chunks(view) if c.kind in _PNG_PIXEL_CHUNKS),
-        ]
-    )
+    kept = io.BytesIO()
+    kept.write(view[:8])
+    has_pixels = False
+    for chunk in _png_chunks(view):
+        is_empty = chunk.kind == b"IDAT" and chunk.end - chunk.start == _PNG_EMPTY_BYTES
+        if chunk.kind in _PNG_PIXEL_CHUNKS and not (is_empty and has_pixels):
+            kept.write(view[chunk.start : chunk.end])
+        has_pixels = has_pixels or chunk.kind == b"IDAT"
+    return kept.getvalue()
 
 
 def png_checksums_hold(data: bytes | memoryview) -> bool:
@@ -123,42 +132,84 @@ def _iso_ends_early(data: bytes) -> bool:
 
 _TIFF_PLACES = (273, 324)  # StripOffsets, TileOffsets
 _TIFF_SIZES = (279, 325)  # StripByteCounts, TileByteCounts
+_TIFF_SIDES = (322, 323)  # TileWidth, TileLength
+_MOST_TIFF_ENTRIES = 4096  # as many as libtiff takes
+_TIFF_WHOLE_NUMBERS = (1, 3, 4, 6, 8, 9, 16, 17)  # what libtiff takes for a side
 _TIFF_INTEGERS = {3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 _TIFF_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8} | {
     13: 4, 16: 8, 17: 8, 18: 8
 }  # fmt: skip
 
 
+class _TiffEntry(NamedTuple):
+    tag: int
+    kind: int
+    start: int
+    """Of its values."""
+    end: int
+    """Behind its values; beyond the file when it is cut off."""
+
+
+def tiff_tile_pixels(data: bytes | memoryview) -> int:
+    """Width times height of a tile of a TIFF's first image, 0 where it has none.
+
+    libtiff fills whole tiles, however small the image is: 4 MB of a 1x1 image with one tile of 30,000x32,000 are 1 GB.
+    """
+    sides: dict[int, int] = {}
+    with contextlib.suppress(struct.error):  # the directory goes beyond the end
+        for entry in _tiff_entries(data):
+            if entry.tag in _TIFF_SIDES and entry.kind in _TIFF_WHOLE_NUMBERS:
+                value = data[entry.start : min(entry.end, entry.start + 8)]  # there is only one
+                side = int.from_bytes(value, _byte_order(data))
+                sides[entry.tag] = max(side, sides.get(entry.tag, 0))
+    return math.prod(sides.get(tag, 0) for tag in _TIFF_SIDES)
+
+
 def _tiff_ends_early(data: bytes) -> bool:
-    """Whether the directory, values that it points to, or a strip or tile lie beyond the end."""
-    order = "<" if data[:2] == b"II" else ">"
-    big = 43 in data[2:4]
-    entry, number = (order + "HHQ", order + "Q") if big else (order + "HHI", order + "I")
-    found: dict[int, tuple[int, ...]] = {}
+    """Whether the directory, values that it points to, or a strip or tile lie beyond the end.
+
+    Entries may share their values, so of each list only the first one is gone through, and without a copy.
+    """
+    order = "<" if _byte_order(data) == "little" else ">"
+    found: dict[int, Iterable[tuple[int]]] = {}
     try:
-        at = struct.unpack_from(number, data, 8 if big else 4)[0]
-        count = order + ("Q" if big else "H")
-        entries = struct.unpack_from(count, data, at)[0]
-        at += struct.calcsize(count)
-        for _ in range(min(entries, 4096)):
-            tag, kind, values = struct.unpack_from(entry, data, at)
-            begin = at + struct.calcsize(entry)
-            at = begin + struct.calcsize(number)
-            size = values * _TIFF_TYPE_BYTES.get(kind, 0)
-            if size > at - begin:
-                begin = struct.unpack_from(number, data, begin)[0]
-            if begin + size > len(data):
+        for entry in _tiff_entries(data):
+            if entry.end > len(data):
                 return True
-            if tag in _TIFF_PLACES + _TIFF_SIZES and kind in _TIFF_INTEGERS:
-                form = f"{order}{values}{_TIFF_INTEGERS[kind]}"
-                found[tag] = struct.unpack_from(form, data, begin)
+            tag, kind = entry.tag, entry.kind
+            if tag in _TIFF_PLACES + _TIFF_SIZES and tag not in found and kind in _TIFF_INTEGERS:
+                values = memoryview(data)[entry.start : entry.end]
+                found[tag] = struct.iter_unpack(order + _TIFF_INTEGERS[kind], values)
     except struct.error:  # the directory goes beyond the end
         return len(data) >= 8
     return any(
         place + size > len(data)
         for places, sizes in zip(_TIFF_PLACES, _TIFF_SIZES, strict=True)
-        for place, size in zip(found.get(places, ()), found.get(sizes, ()), strict=False)
+        for (place,), (size,) in zip(found.get(places, ()), found.get(sizes, ()), strict=False)
     )
+
+
+def _tiff_entries(data: bytes | memoryview) -> Iterator[_TiffEntry]:
+    """The first directory. Raises struct.error where it goes beyond the end."""
+    order = "<" if _byte_order(data) == "little" else ">"
+    big = 43 in data[2:4]
+    entry, number = (order + "HHQ", order + "Q") if big else (order + "HHI", order + "I")
+    at = struct.unpack_from(number, data, 8 if big else 4)[0]
+    count = order + ("Q" if big else "H")
+    entries = struct.unpack_from(count, data, at)[0]
+    at += struct.calcsize(count)
+    for _ in range(min(entries, _MOST_TIFF_ENTRIES)):
+        tag, kind, values = struct.unpack_from(entry, data, at)
+        start = at + struct.calcsize(entry)
+        at = start + struct.calcsize(number)
+        size = values * _TIFF_TYPE_BYTES.get(kind, 0)
+        if size > at - start:
+            start = struct.unpack_from(number, data, start)[0]
+        yield _TiffEntry(tag, kind, start, start + size)
+
+
+def _byte_order(data: bytes | memoryview) -> Literal["little", "big"]:
+    return "little" if data[:2] == b"II" else "big"
 
 
 _ENDS_EARLY = {

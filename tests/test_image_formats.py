@@ -93,6 +93,37 @@ def test_what_is_no_image_has_no_format(data):
     assert extension_of(data) is None
 
 
+_TOKENS = (
+    b"<!---->", b"<!--", b"-->", b"<!-- -->\n", b" ", b"<?xml ?>", b"<!DOCTYPE svg>", b"<!DOCTYPE svg", b">", b"<",
+    b"#", b"#\n", b"\n", b"1", b"\0", b"\xef\xbb\xbf", b"-",
+)  # fmt: skip
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("start", [b"", b"<?xml", b"<!--", b"P6", b"#?", b"BM", b"\0\0\x01\0"])
+def test_no_head_made_of_repeated_pieces_keeps_a_signature_busy(start):
+    """A regular expression that tries every split of a prolog takes longer than the universe lasts."""
+    for one in _TOKENS:
+        for other in _TOKENS:
+            head = (start + (one * 3 + other) * 8192)[:8192]
+            form = image_format(head)
+            assert form is None or form.name in ("NETPBM", "ICO")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"<!---->" * 1000 + b"<svg>", b"<!--" + b"-" * 5000 + b"--><svg/>x <svg>", b"<!-- -- > -->\n<svg\t>",
+        b"\xef\xbb\xbf<?xml version='1.0'?><!DOCTYPE svg PUBLIC '-//W3C//DTD SVG 1.1//EN'>\n<!-- > --><svg>",
+    ],
+    ids=["many comments", "not first", "marks in a comment", "all of it"],
+)  # fmt: skip
+def test_svg_is_found_behind_its_prolog(data):
+    form = image_format(data)
+    is_first = b"/>x" not in data
+    assert (form is not None and form.name == "SVG") == is_first
+
+
 def test_every_ending_belongs_to_one_format():
     endings = [ending for form in FORMATS for ending in form.endings]
     assert len(endings) == len(set(endings))

@@ -194,5 +194,5 @@ def test_nothing_is_written_to_what_is_only_read(recipe, capsys, verb, uri):
     assert (
         f"cannot be written to: {uri.partition(':')[0]}:// is only read" in capsys.readouterr().err
     )
-    with pytest.raises(RecipeError, match="run_uri: .*cannot be written to"):
+    with pytest.raises(RecipeError, match=r"run_uri: .*cannot be written to"):
         recipe_from(PLACES["run_uri"][1](uri), kind=Recipe)

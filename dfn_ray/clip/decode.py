@@ -23,10 +23,10 @@ from PIL import Image
 
 from dfn_ray.clip.isolation import run_isolated, shared_array
 from dfn_ray.clip.rgb import UndecodableImageError, load_rgb
-from dfn_ray.image_files import DECODER_ERRORS, UnreadableImageError, open_image
+from dfn_ray.image_files import DECODER_ERRORS, UnreadableImageError, decoded_pixels, open_image
 from dfn_ray.schema import Note, Reason
 
-DECODER_VERSION = 2
+DECODER_VERSION = 3
 """Part of every fingerprint. Raise it by one with each change after which an image gives other pixels, or fails by another
 reason or no longer; not for what only changes speed."""
 
@@ -118,7 +118,7 @@ def decode_images(
             return
         size_N2[index] = image.size
         reason = accept(index, *image.size)
-        if image.width * image.height > max_pixels:
+        if decoded_pixels(image, data) > max_pixels:
             reason = Reason.TOO_MANY_PIXELS
         if reason is None:
             try:

@@ -1,7 +1,7 @@
 """Where chunks begin and end, and how the samples of one become an Arrow table.
 
 A chunk ends when the next sample begins and it already holds `pool.chunk_rows` samples, or images of
-`pool.chunk_bytes` or more by the sizes that the shard states. So the cut is a function of the shard and of these
+`pool.chunk_bytes` or more by the sizes that the shard states (or, in Parquet, keys of as many characters). So the cut is a function of the shard and of these
 two settings, and the last chunk is known to be the last.
 """
 
@@ -45,6 +45,8 @@ class Group:
     """Byte at which a reader can enter; see `Chunk.at`."""
     drafts: list[Draft] = field(default_factory=list)
     image_bytes: int = 0
+    key_bytes: int = 0
+    """Of Parquet, where keys have any length, and one may be that of every row."""
     bytes_read: int = 0
     last: bool = False
     fault: ShardFault | None = None
@@ -59,7 +61,8 @@ class Group:
 
     def is_full(self, pool: Pool) -> bool:
         """True if the next sample belongs to the next chunk."""
-        return len(self.drafts) >= pool.chunk_rows or self.image_bytes >= pool.chunk_bytes
+        held = max(self.image_bytes, self.key_bytes)
+        return len(self.drafts) >= pool.chunk_rows or held >= pool.chunk_bytes
 
     def end(self, damage: ShardDamage) -> None:
         """Make this the last chunk of a damaged shard."""

@@ -42,14 +42,25 @@ def checked_leaves(
 
 
 def _wanted(schema: pq.ParquetSchema, names: Sequence[str]) -> list[tuple[int, str]]:
-    """Places of primitive columns with the column that each is part of, as Arrow finds them by name."""
-    found = []
-    for place in range(len(schema)):
-        path = schema.column(place).path
-        name = next((name for name in names if path == name or path.startswith(f"{name}.")), None)
-        if name is not None:
-            found.append((place, name))
-    return found
+    """Places of primitive columns with the column that each is part of, as Arrow finds them by name.
+
+    Where a path begins with several names, it is part of the first of them. Names and paths are gone through once, sorted
+    so that whatever begins with a name follows it: a footer may list tens of thousands of each.
+    """
+    ranked = [(f"{name}.", -1, rank) for rank, name in enumerate(names)]
+    paths = [(f"{schema.column(place).path}.", place, 0) for place in range(len(schema))]
+    found: list[tuple[int, str]] = []
+    around: list[
+        tuple[str, int]
+    ] = []  # the names that the current one begins with, and the first rank up to each
+    for text, place, rank in sorted(ranked + paths):
+        while around and not text.startswith(around[-1][0]):
+            around.pop()
+        if place < 0:
+            around.append((text, min(rank, around[-1][1]) if around else rank))
+        elif around:
+            found.append((place, names[around[-1][1]]))
+    return sorted(found)
 
 
 def _leaves(

@@ -10,7 +10,7 @@ from itertools import islice
 import numpy as np
 
 from dfn_ray.config import Decode, Pool
-from dfn_ray.image_files import UnreadableImageError, open_image
+from dfn_ray.image_files import UnreadableImageError, decoded_pixels, open_image
 from dfn_ray.pool.listing import list_pool
 from dfn_ray.pool.reading import iter_chunks, sniffed
 from dfn_ray.pool.remarks import Listing, listing_notes
@@ -224,10 +224,9 @@ def _header(data: bytes) -> tuple[str, int, int] | Reason:
     """Format, width and height by the image's header, or the reason why filtering would not decode it."""
     try:
         with open_image(data) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
+            if decoded_pixels(image, data) > MAX_PIXELS:
                 return Reason.TOO_MANY_PIXELS
-            return (image.format or "unknown").lower(), width, height
+            return (image.format or "unknown").lower(), *image.size
     except UnreadableImageError as error:
         return error.reason
 

@@ -17,6 +17,10 @@ from typing import NamedTuple
 
 from dfn_ray.image_formats import IMAGE_EXTENSIONS, UNSUPPORTED_EXTENSIONS
 
+_MOST_SHORTER_KEYS = 64
+"""Shorter names that a dotted name is compared with; each is a copy, and a name may hold thousands of dots. Host names
+and versions in file names have about a dozen."""
+
 _ABOUT_THE_ARCHIVE = frozenset(
     {
         "changelog",
@@ -97,12 +101,26 @@ def part_of(name: str, caption_extension: str) -> Part | None:
 
 
 def shorter_keys(key: str) -> Iterator[str]:
-    """The keys that end at a dot of the file name in `key`, the longest first: `x/a.b`, `x/a` for `x/a.b.c`."""
-    first = max(key.rfind("/"), key.rfind("\\")) + 1
-    at = key.rfind(".")
-    while at > first:
+    """The keys that end at a dot of the file name in `key`, the shortest first: `x/a`, `x/a.b` for `x/a.b.c`.
+
+    No more than the `_MOST_SHORTER_KEYS` shortest ones.
+    """
+    at = _base_of(key)
+    for _ in range(_MOST_SHORTER_KEYS):
+        at = key.find(".", at + 1)
+        if at < 0:
+            return
         yield key[:at]
-        at = key.rfind(".", 0, at)
+
+
+def root_of(key: str) -> str:
+    """The shortest of `shorter_keys`; the key itself where its file name has no dot."""
+    return next(shorter_keys(key), key)
+
+
+def _base_of(key: str) -> int:
+    """Where the file name begins."""
+    return max(key.rfind("/"), key.rfind("\\")) + 1
 
 
 def _is_about_the_archive(stem: str) -> bool:

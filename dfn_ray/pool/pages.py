@@ -108,8 +108,12 @@ class Limits:
     """Largest page by column; all other columns share PAGE_BYTES."""
     held: dict[Leaf, int] = field(default_factory=dict)
     """Largest page so far of columns that share."""
+    held_bytes: int = 0
+    """Of all of them."""
     weights: dict[Leaf, float] = field(default_factory=dict)
     """The most bytes that a row more in a batch may add."""
+    row_bytes: float = 0
+    """Of all columns."""
 
     def require_page(self, leaf: Leaf, header: PageHeader, values_before: int) -> None:
         """Raise PageTooLarge if the page may not be decompressed."""
@@ -118,22 +122,23 @@ class Limits:
             return
         limit = self.pages.get(leaf.column)
         if limit is None:
-            held = size = max(size, self.held.get(leaf, 0))
-            size += sum(other for key, other in self.held.items() if key is not leaf)
-            limit = PAGE_BYTES
+            before = self.held.get(leaf, 0)
+            held = max(size, before)
+            size, limit = self.held_bytes - before + held, PAGE_BYTES
             if size <= limit:
-                self.held[leaf] = held
+                self.held[leaf], self.held_bytes = held, size
         if size > limit:
             raise PageTooLarge(leaf.column, header, None if leaf.repeated else values_before)
 
     def require_batch(self, leaf: Leaf, bytes_per_row: float) -> None:
         """Raise BatchTooLarge if batches must be smaller, now that a row of this column may take so much."""
-        if bytes_per_row <= self.weights.get(leaf, 0):
+        before = self.weights.get(leaf, 0)
+        if bytes_per_row <= before:
             return
         self.weights[leaf] = bytes_per_row
-        total = sum(self.weights.values())
-        if self.batch_rows > 1 and self.batch_rows * total > BATCH_BYTES:
-            raise BatchTooLarge(max(1, int(BATCH_BYTES / total)))
+        self.row_bytes += bytes_per_row - before
+        if self.batch_rows > 1 and self.batch_rows * self.row_bytes > BATCH_BYTES:
+            raise BatchTooLarge(max(1, int(BATCH_BYTES / self.row_bytes)))
 
 
 @dataclass(slots=True)

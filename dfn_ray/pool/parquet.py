@@ -9,7 +9,7 @@ footer the file. Rows of a row group that were read before its broken page stand
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO
 
 import pyarrow.parquet as pq
@@ -18,7 +18,7 @@ from dfn_ray.config import Pool
 from dfn_ray.pool.chunking import Group, Wanted
 from dfn_ray.pool.columns import columns_of
 from dfn_ray.pool.footer import checked_leaves
-from dfn_ray.pool.pages import PAGE_BYTES
+from dfn_ray.pool.pages import PAGE_BYTES, Leaf
 from dfn_ray.pool.row_groups import OpenParquet, RowGroup
 from dfn_ray.pool.samples import Draft
 from dfn_ray.pool.shard import Shard, ShardDamage
@@ -46,6 +46,7 @@ def parquet_groups(file: IO[bytes], shard: Shard, pool: Pool, wanted: Wanted) ->
                 group = Group(draft.row)
             group.drafts.append(draft)
             group.image_bytes += draft.image_size or 0
+            group.key_bytes += len(draft.key)
     except ShardDamage as damage:
         group.end(damage)
     group.last = True
@@ -70,9 +71,20 @@ class _Source:
         columns = columns_of(schema, pool)
         leaves = checked_leaves(parquet.metadata, columns.read, shard.size_bytes)
         self.rows = parquet.metadata.num_rows
-        self._opened = OpenParquet(parquet, watched, columns, max(PAGE_BYTES, pool.max_image_bytes))
+        self._opened = OpenParquet(
+            parquet=parquet,
+            file=watched,
+            columns=columns,
+            max_image_page=max(PAGE_BYTES, pool.max_image_bytes),
+            max_caption_bytes=pool.max_caption_bytes,
+        )
         self._groups = [
-            RowGroup(self._opened, number, parquet.metadata.row_group(number).num_rows, of_group)
+            RowGroup(
+                self._opened,
+                number,
+                parquet.metadata.row_group(number).num_rows,
+                _by_column(of_group),
+            )
             for number, of_group in enumerate(leaves)
         ]
 
@@ -84,3 +96,10 @@ class _Source:
             if rows is None or any(first <= row < end for row in rows):
                 yield from group.drafts(first, rows)
             first = end
+
+
+def _by_column(leaves: Sequence[Leaf]) -> dict[str, list[Leaf]]:
+    found: dict[str, list[Leaf]] = {}
+    for leaf in leaves:
+        found.setdefault(leaf.column, []).append(leaf)
+    return found

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dfn_ray.config import Pool
-from dfn_ray.pool.members import Part, Role, part_of, shorter_keys
+from dfn_ray.pool.members import Part, Role, part_of, root_of
 from dfn_ray.pool.samples import MAX_METADATA_BYTES
 from dfn_ray.pool.shard import ShardDamage
 from dfn_ray.pool.tape import Tape
@@ -40,6 +40,15 @@ class Piece:
             tape.jump(self.member.start)
             return self.member.read(tape)
         return self.data
+
+    def hold(self, tape: Tape) -> None:
+        """Read its bytes for later."""
+        self.data = self.read(tape)
+
+    def forget_extents(self) -> None:
+        """Let go of the map of a sparse file, which can take more memory than its bytes."""
+        if self.member.extents is not None:
+            self.member = self.member._replace(extents=None)
 
 
 class Pieces:
@@ -77,13 +86,13 @@ class Pieces:
 
         `keep` holds the bytes of what is passed by, so that no store is read backward.
         """
-        *_, root = shorter_keys(piece.part.key)
+        root = root_of(piece.part.key)
         size = piece.member.size_bytes
         for index in range(_MOST_AHEAD):
             if index == len(self._ahead) and not self._look(keep or not self._tape.can_jump):
                 return
             part = self._ahead[index].part
-            if part.key != root and root not in shorter_keys(part.key):
+            if root_of(part.key) != root:
                 return
             yield part
             size += self._ahead[index].member.size_bytes
@@ -94,8 +103,10 @@ class Pieces:
         """Add the next piece to those ahead; False if there is none."""
         if self._damage is not None:
             return False
-        if keep and self._newest is not None and self._may_be_needed(self._newest):
-            self._newest.data = self._newest.read(self._tape)
+        if self._newest is not None and (keep or self._newest.member.extents is not None):
+            if self._may_be_needed(self._newest):
+                self._newest.hold(self._tape)
+            self._newest.forget_extents()
         try:
             piece = self._next()
         except ShardDamage as damage:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from itertools import groupby
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,6 +28,9 @@ from dfn_ray.schema import Reason, ShardFault
 _BATCH_ROWS = 256
 _MEAN_BATCH_BYTES = 8 * 2**20
 """Rows are decoded in batches of about this size, by the mean of their row group."""
+_MOST_DROPPED = 16
+"""Columns of metadata that are left out one at a time because of too large a page, each of which means to read the row
+group again; then all of them are."""
 _MAX_ROWS_LOST = 2**20
 """Rows that a broken row group may state and be believed, each to fail by itself: writers stop there or before it
 (pyarrow and arrow-rs at exactly this many). With more the shard ends: a footer may state any number."""
@@ -41,6 +45,8 @@ class OpenParquet:
     columns: Columns
     max_image_page: int
     """Bytes that a page of images may take however well it compresses."""
+    max_caption_bytes: int
+    """Longer captions fail without being held: in a dictionary one of 60 MB may be that of every row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,8 @@ class RowGroup:
     opened: OpenParquet
     number: int
     rows: int
-    leaves: Sequence[Leaf]
+    leaves: Mapping[str, Sequence[Leaf]]
+    """By the column that they are part of."""
 
     def drafts(self, first: int, rows: frozenset[int] | None) -> Iterator[Draft]:
         """Its samples, or just those at `rows`, in order; `first` is the ordinal of the first one in the file."""
@@ -98,7 +105,9 @@ class RowGroup:
                 image_size=None if image is None else len(image),
                 image=image,
                 caption_size=None if caption is None else len(caption),
-                caption=caption,
+                caption=None
+                if caption and len(caption) > self.opened.max_caption_bytes
+                else caption,
                 metadata={label: value for label, (value, _) in zip(labels, values, strict=True)}
                 or None,
                 replaced=any(replaced for _, replaced in values),
@@ -156,7 +165,7 @@ class RowGroup:
         """
         columns = self.opened.columns
         spared = {column.name for column in columns.metadata} - {columns.uid}
-        size = self._first_batch_rows()
+        size, dropped = self._first_batch_rows(), 0
         while names:
             at = 0
             try:
@@ -174,14 +183,16 @@ class RowGroup:
             except PageTooLarge as error:
                 if error.column not in spared:
                     raise
-                names = [name for name in names if name != error.column]
+                dropped += 1
+                too_large = {error.column} if dropped < _MOST_DROPPED else spared
+                names = [name for name in names if name not in too_large]
             except pa.ArrowInvalid:
                 if not (unread := self._unread(spared.intersection(names))):
                     raise
                 names = [name for name in names if name not in unread]
 
-    def _unread(self, names: Iterable[str]) -> list[str]:
-        return [name for name in names if self._is_unread(name)]
+    def _unread(self, names: Iterable[str]) -> AbstractSet[str]:
+        return {name for name in names if self._is_unread(name)}
 
     def _is_unread(self, name: str) -> bool:
         """True for a sound column that pyarrow cannot put together.
@@ -198,14 +209,15 @@ class RowGroup:
         """Rows per batch by what the footer states; the pages may ask for fewer."""
         group = self.opened.parquet.metadata.row_group(self.number)
         mean = max(1, group.total_byte_size // max(group.num_rows, 1))
-        longest = max(1, sum(leaf.dictionary_bytes for leaf in self.leaves))
+        leaves = itertools.chain.from_iterable(self.leaves.values())
+        longest = max(1, sum(leaf.dictionary_bytes for leaf in leaves))
         return max(1, min(_BATCH_ROWS, _MEAN_BATCH_BYTES // mean, BATCH_BYTES // longest))
 
     def _pass(self, names: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
         """One pass over the named columns. Raises what was wrong with a page, and StorageError."""
         opened = self.opened
         pages = {opened.columns.image: opened.max_image_page, opened.columns.text: PAGE_BYTES}
-        leaves = [leaf for leaf in self.leaves if leaf.column in names]
+        leaves = [leaf for name in names for leaf in self.leaves.get(name, ())]
         opened.file.watch(leaves, Limits(batch_rows, pages))
         try:
             yield from opened.parquet.iter_batches(
@@ -248,6 +260,6 @@ def _parts(
         yield first, batch
         return
     wanted = (row for row in range(first, first + batch.num_rows) if row in rows)
-    for _, stretch in groupby(enumerate(wanted), lambda pair: pair[1] - pair[0]):
+    for _, stretch in itertools.groupby(enumerate(wanted), lambda pair: pair[1] - pair[0]):
         places = [row for _, row in stretch]
         yield places[0], batch.slice(places[0] - first, len(places))

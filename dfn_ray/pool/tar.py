@@ -9,6 +9,7 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import NamedTuple
 
 from dfn_ray.pool.shard import ShardDamage
@@ -19,7 +20,11 @@ from dfn_ray.schema import ShardFault
 
 _ZERO_BLOCK = bytes(BLOCK_BYTES)
 
-_MAX_EXTENDED_HEADER_BYTES = 2**20  # long names and PAX records; Linux paths end at 4,096 bytes
+_MAX_EXTENDED_HEADER_BYTES = 2**20
+"""Of all extended headers before one member together: a long name, PAX records, the map of a sparse file."""
+_MAX_NAME_CHARS = 4096  # PATH_MAX of Linux: a longer name cannot be unpacked
+_KEPT_CHARS = 128  # at either end of a longer name
+_MAX_EXTENSION_CHARS = 16
 _MAX_END_BYTES = 2**20
 """Zeros allowed at the end. Tars are padded to records of 10 KiB; much more is the hole of a broken download."""
 _MAX_SIZE_DIGITS = 20  # of 2^64
@@ -45,18 +50,14 @@ class Member(NamedTuple):
     extents: Extents | None = None
     """Where what is stored belongs, in a sparse file."""
     broken: str = ""
-    """Why its bytes or its name cannot be relied on."""
+    """Why its bytes or its name cannot be relied on. Of a name that is too long only the ends and a digest are there."""
 
     def read(self, tape: Tape) -> bytes:
         """Its bytes; the tape must stand at the first one. The caller has judged `size_bytes`."""
-        return read_stored(tape, self.size_bytes, self.extents)
-
-
-def read_stored(tape: Tape, size_bytes: int, extents: Extents | None) -> bytes:
-    """The bytes of a member from its first stored byte on, holes filled with zeros."""
-    if extents is None:
-        return tape.read(size_bytes)
-    return expanded(tape.read(sum(length for _, length in extents)), size_bytes, extents)
+        if self.extents is None:
+            return tape.read(self.size_bytes)
+        stored = tape.read(sum(length for _, length in self.extents))
+        return expanded(stored, self.size_bytes, self.extents)
 
 
 def is_tar_header(block: bytes) -> bool:
@@ -72,6 +73,7 @@ class _Extension:
     """What the extended headers before a member say of it."""
 
     at: int
+    size_bytes: int = 0
     records: dict[str, str] = field(default_factory=dict)
     broken: str = ""
 
@@ -143,8 +145,9 @@ def _extend(tape: Tape, header: Header, extension: _Extension) -> None:
         raise ShardDamage(
             ShardFault.UNREADABLE, f"an extended header of {header.size} bytes at byte {at}"
         )
-    if header.size > _MAX_EXTENDED_HEADER_BYTES:
-        extension.broken = f"an extended header of {header.size} bytes at byte {at}"
+    extension.size_bytes += header.size
+    if extension.size_bytes > _MAX_EXTENDED_HEADER_BYTES:
+        extension.broken = f"extended headers of {extension.size_bytes} bytes up to byte {at}"
         data = b""
     else:
         data = tape.read(header.size)
@@ -173,11 +176,27 @@ def _member(tape: Tape, header: Header, extension: _Extension) -> Member:
             broken = broken or f"a PAX size {text[:24]!r} at byte {at}"
     if size < 0:
         raise ShardDamage(ShardFault.UNREADABLE, f"a broken header at byte {at}: size below zero")
-    name = records.get("path", header.name)
     start = tape.position
     if header.type == tarfile.GNUTYPE_SPARSE or (records and is_sparse(records)):
-        return _sparse_member(tape, header, extension, broken, size)
-    return Member(name, size, start, start + size, at, None, broken)
+        member = _sparse_member(tape, header, extension, broken, size)
+    else:
+        name = records.get("path", header.name)
+        member = Member(name, size, start, start + size, at, None, broken)
+    return member if len(member.name) <= _MAX_NAME_CHARS else _with_short_name(member)
+
+
+def _with_short_name(member: Member) -> Member:
+    """The member, broken, under a name of a few hundred characters.
+
+    Members whose long names differ in their extension alone still share a key.
+    """
+    stem, dot, extension = member.name.rpartition(".")
+    if not dot or len(extension) > _MAX_EXTENSION_CHARS:
+        stem, dot, extension = member.name, "", ""
+    digest = blake2b(stem.encode(), digest_size=16).hexdigest()
+    name = f"{stem[:_KEPT_CHARS]}#{digest}#{stem[-_KEPT_CHARS:]}{dot}{extension}"
+    broken = member.broken or f"a name of {len(member.name):,} characters at byte {member.at}"
+    return member._replace(name=name, broken=broken)
 
 
 def _sparse_member(

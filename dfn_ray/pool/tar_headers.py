@@ -12,6 +12,10 @@ from typing import NamedTuple
 BLOCK_BYTES = 512
 SPARSE_MAP = "GNU.sparse.map"
 
+_NEEDED = frozenset({b"path", b"size"})
+_NEEDED_PREFIX = b"GNU.sparse."
+"""Keys of the PAX records that say what a member is called and where its bytes are; comments and dates are not kept."""
+
 _MAGIC_GNU = b"ustar  \0"
 _OFFSET, _LENGTH = b"GNU.sparse.offset", b"GNU.sparse.numbytes"
 
@@ -69,7 +73,8 @@ def text_of(data: bytes) -> str:
 
 
 def pax_records(data: bytes) -> tuple[dict[str, str], str]:
-    """The records `LENGTH KEY=VALUE` of a PAX header (POSIX.1-2008, pax), and what is wrong with the first broken one.
+    """The records `LENGTH KEY=VALUE` of a PAX header (POSIX.1-2008, pax) about name, size and holes, and what is wrong
+    with the first broken one of all.
 
     A record without a value counts as absent, as POSIX has it. The records that hold one number of a sparse map
     each (GNU's form 0.0) become one `SPARSE_MAP`, the form 0.1.
@@ -87,7 +92,7 @@ def pax_records(data: bytes) -> tuple[dict[str, str], str]:
         position = end
         if key in (_OFFSET, _LENGTH):
             numbers.append((key, value))
-        elif value:
+        elif value and (key in _NEEDED or key.startswith(_NEEDED_PREFIX)):
             records[text_of(key)] = text_of(value)
     if numbers:
         in_turn = [key for key, _ in numbers] == [_OFFSET, _LENGTH] * (len(numbers) // 2)

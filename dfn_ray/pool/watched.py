@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import IO
 
@@ -32,15 +33,19 @@ class WatchedFile:
         self._uri = uri
         self._at = file.tell()
         self._walks: list[Walk] = []
+        """In the order of the file."""
+        self._ends: list[int] = []
         self.error: Exception | None = None
         """The fault of the store."""
         self.verdict: Exception | None = None
         """What was wrong with a page."""
 
     def watch(self, leaves: Sequence[Leaf], limits: Limits) -> None:
-        """Judge the pages of these columns from now on."""
+        """Judge the pages of these columns, of which no two share a byte, from now on."""
         self.verdict = None
-        self._walks = [Walk(leaf, limits, leaf.start) for leaf in leaves]
+        in_order = sorted(leaves, key=lambda leaf: leaf.start)
+        self._walks = [Walk(leaf, limits, leaf.start) for leaf in in_order]
+        self._ends = [leaf.end for leaf in in_order]
 
     def damage(self, error: Exception, what: str) -> Exception:
         """What a failure of Arrow's stands for: the store's fault if reading failed, else the file's."""
@@ -59,9 +64,11 @@ class WatchedFile:
             raise
         start, self._at = self._at, self._at + len(data)
         try:
-            for walk in self._walks:
-                if start < walk.leaf.end and walk.leaf.start < self._at:
-                    walk.follow(start, data)
+            for place in range(bisect_right(self._ends, start), len(self._walks)):
+                walk = self._walks[place]
+                if walk.leaf.start >= self._at:
+                    break
+                walk.follow(start, data)
         except Exception as error:
             self.verdict = error
             raise

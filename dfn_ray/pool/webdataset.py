@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 
 from dfn_ray.config import Pool
 from dfn_ray.pool.chunking import Group, Wanted
+from dfn_ray.pool.closed_keys import ClosedKeys
 from dfn_ray.pool.members import Part, Role, part_of, shorter_keys
 from dfn_ray.pool.pieces import Loose, Piece, Pieces
 from dfn_ray.pool.samples import Draft
 from dfn_ray.pool.shard import ShardDamage
-from dfn_ray.pool.sparse import Extents
 from dfn_ray.pool.tape import Tape
-from dfn_ray.pool.tar import Member, read_stored, walk
+from dfn_ray.pool.tar import Member, walk
 from dfn_ray.schema import Reason
 
 
@@ -28,8 +28,8 @@ def tar_groups(
 
     Walks from byte `at` on, where the chunk begins whose first sample is `first_row`.
 
-    Holds one chunk and the names of the samples before it. A shard that must be indexed also holds a
-    few hundred bytes for each of its samples.
+    Holds one chunk and digests of the names before it (`ClosedKeys` has the bound). A shard that must be indexed, which
+    no compressed one is, also holds a few hundred bytes for each of its samples.
     """
     return _Reader(tape, pool, wanted).groups(first_row, at)
 
@@ -64,8 +64,7 @@ class _Reader:
         self._pool = pool
         self._wanted = wanted
         self._captions = "cls" if pool.caption == "label" else "txt"
-        self._closed: set[str] = set()
-        """Keys of the chunks handed out."""
+        self._closed = ClosedKeys(tape.size_bytes)
         self._loose = Loose()
 
     def groups(self, first_row: int, at: int) -> Iterator[Group]:
@@ -90,7 +89,7 @@ class _Reader:
                         if tape.can_jump and not any(d.is_pair for d in opened.drafts.values()):
                             break
                         opened.group.bytes_read = tape.passed_bytes - opened.passed_bytes
-                        self._closed.update(opened.drafts)
+                        self._closed.add(opened.drafts)
                         yield opened.group
                         opened = _Open(
                             self._group(
@@ -129,7 +128,8 @@ class _Reader:
     def _held(self, piece: Piece) -> Piece:
         """A loose piece with its bytes, unless they are too many to be wanted."""
         if _noted(Draft(0, ""), piece.part, piece.member, self._pool):
-            piece.data = piece.read(self._tape)
+            piece.hold(self._tape)
+        piece.forget_extents()
         return piece
 
     def _is_extra(self, piece: Piece, pieces: Pieces, opened: _Open) -> bool:
@@ -222,23 +222,26 @@ class _Reader:
         for key, sample in index.items():
             draft = sample.draft
             if draft.caption_size is None and draft.json_size is None and key not in self._closed:
-                for name in shorter_keys(key):
-                    if name in index and index[name].draft.has_image:
-                        extras[key] = name
+                owners = (name for name in shorter_keys(key) if name in index)
+                if owner := next((name for name in owners if index[name].draft.has_image), None):
+                    extras[key] = owner
         return extras
 
     def _read(self, group: Group, placed: list[_Placed]) -> None:
         """Fill the wanted samples of a chunk in the order of the file, so that a store is read forward."""
         parts = [
-            (start, size, extents, role, sample.draft)
+            (start, size, role, sample.draft)
             for sample in placed
             if self._wanted.has(group.first_row, sample.draft.row)
-            for start, size, extents, role in sample.parts
+            for start, size, role in sample.parts
             if role is not Role.IMAGE or sample.draft.images == 1
         ]
-        for start, size, extents, role, draft in sorted(parts, key=lambda part: part[0]):
+        for start, size, role, draft in sorted(parts, key=lambda part: part[0]):
             self._tape.jump(start)
-            draft.fill(role, read_stored(self._tape, size, extents))
+            data = (
+                next(walk(self._tape)).read(self._tape) if size is None else self._tape.read(size)
+            )
+            draft.fill(role, data)
 
 
 @dataclass(slots=True)
@@ -248,7 +251,8 @@ class _Placed:
     draft: Draft
     image_bytes: int = 0
     bytes: int = 0
-    parts: list[tuple[int, int, Extents | None, Role]] = field(default_factory=list)
+    parts: list[tuple[int, int | None, Role]] = field(default_factory=list)
+    """Where bytes begin, and how many there are; None: a sparse file, whose map would take much memory, by its header."""
 
     def add(self, part: Part, member: Member, pool: Pool) -> None:
         """Add a member by its header."""
@@ -256,7 +260,9 @@ class _Placed:
             self.image_bytes += member.size_bytes
         self.bytes += member.end - member.at
         if _noted(self.draft, part, member, pool):
-            self.parts.append((member.start, member.size_bytes, member.extents, part.role))
+            is_plain = member.extents is None
+            start, size = (member.start, member.size_bytes) if is_plain else (member.at, None)
+            self.parts.append((start, size, part.role))
 
 
 def _noted(draft: Draft, part: Part, member: Member, pool: Pool) -> bool:

@@ -19,6 +19,7 @@ from dfn_ray.clip.decode import decode_images
 from dfn_ray.clip.transform import ImageTransform
 from dfn_ray.schema import Reason
 from tests.fuzz.case import Case, Target, require
+from tests.fuzz.hostile_images import hostile_image
 from tests.fuzz.mutate import mutate
 from tests.fuzz.pictures import READ, Picture, picture, simple
 
@@ -32,8 +33,10 @@ OnTruncated = Literal["score", "fail"]
 
 
 def make(rng: Random) -> Case:
-    """A valid image of any kind, or a damaged usual one."""
+    """A valid image of any kind, a damaged usual one, or a hostile one."""
     on_truncated: OnTruncated = rng.choice(("score", "fail"))
+    if rng.random() < 0.06:
+        return _hostile(rng, on_truncated)
     if rng.random() < 0.5:
         return _valid(picture(rng), on_truncated)
     return _damaged(rng, on_truncated)
@@ -152,6 +155,24 @@ def _damaged(rng: Random, on_truncated: OnTruncated) -> Case:
     return Case(
         valid=False, note=note, files={"image": damage.data, "beside": beside.data}, check=check
     )
+
+
+def _hostile(rng: Random, on_truncated: OnTruncated) -> Case:
+    """A hostile image between two whole ones."""
+    hostile, beside = hostile_image(rng), simple(rng)
+    mode: Mode = rng.choice(("exact", "fast"))
+
+    def check(folder: Path) -> Counter[str]:
+        del folder
+        images = [beside.data, hostile.data, beside.data]
+        before, reason, behind = _batch(images, (_SIDE, _SIDE), mode, on_truncated).reason
+        require(before is None and behind is None, "a neighbour of a hostile image fails")
+        require(reason in hostile.reasons, "a hostile image ends otherwise", reason, hostile.note)
+        return Counter([reason or "ok"])
+
+    note = f"{hostile.note}, {mode}, {on_truncated}"
+    files = {"image": hostile.data, "beside": beside.data}
+    return Case(valid=False, note=note, files=files, check=check)
 
 
 def _by_pillow(data: bytes) -> np.ndarray | None:

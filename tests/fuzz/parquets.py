@@ -22,6 +22,7 @@ from dfn_ray.config import Pool
 from dfn_ray.schema import Reason, ShardFault
 from tests.fuzz import arrow_values, odd_text
 from tests.fuzz.case import Case, Target, require
+from tests.fuzz.hostile_parquets import hostile_file
 from tests.fuzz.parquet_damage import CODECS, bomb, damaged_file
 from tests.fuzz.shards import Readout, Row, read_file
 
@@ -53,11 +54,13 @@ class Table:
 
 
 def make(rng: Random) -> Case:
-    """A valid file or a damaged one."""
+    """A valid file, a damaged one or a hostile one."""
     pool = Pool(uri=("x",), chunk_rows=rng.choice((1, 3, 8, 256)))
     pick = rng.random()
     if pick < 0.02:
         return bomb(pool)
+    if pick < 0.08:
+        return hostile_file(rng, pool)
     return _valid(rng, pool) if pick < 0.55 else damaged_file(rng, pool)
 
 

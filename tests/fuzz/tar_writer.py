@@ -133,7 +133,7 @@ def _header(name: str, size: int, flavour: str, rng: Random) -> bytes:
         records = _records(name, size, rng)
         if flavour == EMPTY_SIZE:
             records.append((b"size", b""))
-        return _pax_header(name, records) + info.tobuf(GNU, "utf-8", "surrogateescape")[-BLOCK:]
+        return pax_header(name, records) + info.tobuf(GNU, "utf-8", "surrogateescape")[-BLOCK:]
     header = info.tobuf(_FORMATS.get(flavour, PAX), "utf-8", "surrogateescape")
     last = bytearray(header[-BLOCK:])
     if flavour == "gnu" and rng.random() < 0.3:  # sizes as GNU tar writes them beyond 8 GiB
@@ -154,7 +154,7 @@ def _records(name: str, size: int, rng: Random) -> list[tuple[bytes, bytes]]:
     return records
 
 
-def _pax_header(name: str, records: list[tuple[bytes, bytes]]) -> bytes:
+def pax_header(name: str, records: list[tuple[bytes, bytes]]) -> bytes:
     body = b"".join(_record(key, value) for key, value in records)
     info = tarfile.TarInfo(f"PaxHeaders/{len(name)}")
     info.type, info.size = tarfile.XHDTYPE, len(body)
@@ -198,7 +198,7 @@ def _sparse(name: str, data: bytes, flavour: str, rng: Random) -> tuple[bytes, b
     info = _info("GNUSparseFile.0/member", len(stored), rng)
     if flavour == "sparse-0.0":
         info.name = "member.jpg"
-    return _pax_header(name, records) + info.tobuf(USTAR), stored
+    return pax_header(name, records) + info.tobuf(USTAR), stored
 
 
 def _map_of(data: bytes, rng: Random) -> list[tuple[int, int]]:

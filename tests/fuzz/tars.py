@@ -15,6 +15,7 @@ from dfn_ray.config import Pool
 from dfn_ray.schema import Reason, ShardFault
 from tests.fuzz import odd_text
 from tests.fuzz.case import Case, Target, require
+from tests.fuzz.hostile_tars import hostile_tar
 from tests.fuzz.shards import Readout, Row, read_file
 from tests.fuzz.tar_damage import damaged_tar
 from tests.fuzz.tar_writer import EMPTY_SIZE, FLAVOURS, SPARSE, Tar, filled, gzipped, unpacked
@@ -53,9 +54,11 @@ class Parts:
 
 
 def make(rng: Random) -> Case:
-    """A valid tar or a damaged one."""
+    """A valid tar, a damaged one or a hostile one."""
     pool = Pool(uri=("x",), chunk_rows=rng.choice((1, 2, 3, 8, 256)))
     seed = rng.getrandbits(64)
+    if rng.random() < 0.08:
+        return hostile_tar(rng, pool, seed)
     if rng.random() < 0.5:
         tar, layout, flavours = _valid(rng)
         data, packing = _packed(rng, tar)

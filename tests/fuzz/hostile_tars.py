@@ -1,0 +1,82 @@
+"""Tars that are written to take memory or time: names of dots, headers that pile up, maps without use. Neighbours are whole."""
+
+from __future__ import annotations
+
+import gzip
+import tarfile
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+from dfn_ray.config import Pool
+from tests.fuzz.case import Case, require
+from tests.fuzz.shards import read_file
+from tests.fuzz.tar_writer import Tar, filled, padded, pax_header
+
+_LONGEST_NAME = 4096
+
+
+def hostile_tar(rng: Random, pool: Pool, seed: int) -> Case:
+    """A tar with hostile members between two plain samples."""
+    tar = Tar()
+    images = [filled(rng) + b"!" for _ in range(2)]
+    tar.file("first.jpg", images[0], "ustar", rng)
+    tar.file("first.txt", b"caption", "ustar", rng)
+    add = rng.choice((_add_long_names, _add_piled_headers, _add_maps))
+    add(rng, tar)
+    tar.file("last.jpg", images[1], "ustar", rng)
+    tar.file("last.txt", b"caption", "ustar", rng)
+    tar.end()
+    zipped = rng.random() < 0.5
+    data = gzip.compress(bytes(tar.data), 1, mtime=0) if zipped else bytes(tar.data)
+    name = "0.tar.gz" if zipped else "0.tar"
+
+    def check(folder: Path) -> Counter[str]:
+        readout = read_file(data, folder, name, pool, Random(seed))
+        require(readout.last.fault is None, "hostile members cost the shard", readout.last.detail)
+        rows = readout.by_key()
+        for key, image in zip(("first", "last"), images, strict=True):
+            require(
+                [row["image"] for row in rows[key]] == [image],
+                "a neighbour of a hostile member differs",
+                key,
+            )
+        require(all(len(key) <= _LONGEST_NAME for key in rows), "a name without an end is a key")
+        return readout.outcomes
+
+    note = f"hostile {name}, {add.__name__}, chunks of {pool.chunk_rows}"
+    return Case(valid=False, note=note, files={name: data}, check=check)
+
+
+def _add(tar: Tar, records: list[tuple[bytes, bytes]], data: bytes = b"image") -> None:
+    info = tarfile.TarInfo("x.jpg")
+    info.size = len(data)
+    tar.data += pax_header("pax", records) + info.tobuf(tarfile.USTAR_FORMAT) + padded(data)
+
+
+def _add_long_names(rng: Random, tar: Tar) -> None:
+    for _ in range(rng.randint(1, 40)):
+        unit = rng.choice((".", ".b", "d/", "é.", "long", "../", "\\."))
+        stem = "a" * rng.randint(0, 1) + unit * rng.choice((100, 2000, 4090 // len(unit), 60_000))
+        ending = rng.choice(("jpg", "txt", "json", "npz", "svg", "j" * 5000))
+        _add(tar, [(b"path", f"{stem}{rng.randint(0, 3)}.{ending}".encode())])
+
+
+def _add_piled_headers(rng: Random, tar: Tar) -> None:
+    for number in range(rng.randint(1, 6)):
+        records = [
+            (f"{rng.choice(('comment', 'GNU.sparse.x'))}{number}.{n}".encode(), b"x" * 1000)
+            for n in range(rng.choice((1, 300, 900)))
+        ]
+        tar.data += pax_header("pax", records)
+    _add(tar, [(b"path", b"piled.jpg")])
+
+
+def _add_maps(rng: Random, tar: Tar) -> None:
+    for number in range(rng.randint(1, 4)):
+        stretches = rng.choice((10, 5000))
+        numbers = b",".join(b"%d,1" % (2 * at) for at in range(stretches))
+        name = rng.choice(("m.{}.jpg", "m{}.y.txt", "m{}.jpg")).format(number)
+        size = rng.choice((2 * stretches, 2**40))
+        records = [(b"GNU.sparse.size", b"%d" % size), (b"GNU.sparse.map", numbers)]
+        _add(tar, [*records, (b"path", name.encode())], b"s" * stretches)

@@ -1,0 +1,135 @@
+"""Parquet files that a stranger wrote to take memory or time: wide ones, and dictionaries of long values."""
+
+from __future__ import annotations
+
+import io
+import tracemalloc
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dfn_ray.config import Pool
+from dfn_ray.pool import iter_chunks, pages
+from dfn_ray.pool.footer import _wanted
+from dfn_ray.pool.pages import Leaf
+from dfn_ray.pool.row_groups import RowGroup
+
+MIB = 2**20
+
+
+def parquet(columns: dict[str, object], **options) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(pa.table(columns), file, **options)
+    return file.getvalue()
+
+
+def wide(columns: int, rows: int, value: object) -> dict[str, object]:
+    """Images and captions beside many columns of metadata."""
+    others = {f"feature.{number}": [value] * rows for number in range(columns)}
+    return {"image": [b"image"] * rows, "text": ["c"] * rows, **others}
+
+
+def test_a_read_of_a_wide_file_looks_at_the_columns_that_it_meets(read, monkeypatch):
+    columns, looks = 400, [0]
+
+    def end(leaf: Leaf) -> int:
+        looks[0] += 1
+        return leaf.start + leaf.size
+
+    monkeypatch.setattr(Leaf, "end", property(end))
+    result = read(parquet(wide(columns, 2, 7)))
+    assert set(result.reasons.values()) == {None}
+    assert '"feature.399":7' in result.rows[0]["metadata"]
+    assert looks[0] < 40 * columns
+
+
+class Counted(str):
+    """A name that counts how often it is compared."""
+
+    __slots__ = ()
+    count = 0
+
+    def __format__(self, form: str) -> str:
+        Counted.count += 1
+        return str(self)
+
+
+class Schema:
+    """What `_wanted` uses of a Parquet schema."""
+
+    def __init__(self, paths: list[str]) -> None:
+        self._leaves = [SimpleNamespace(path=path) for path in paths]
+
+    def __len__(self) -> int:
+        return len(self._leaves)
+
+    def column(self, place: int) -> SimpleNamespace:
+        return self._leaves[place]
+
+
+def test_each_name_is_looked_for_once():
+    names = [Counted(f"feature.{number}") for number in range(500)]
+    found = _wanted(Schema([str(name) for name in names]), names)
+    assert [name for _, name in found] == names
+    assert Counted.count == len(names)
+
+
+words = st.text("ab.-/\0", min_size=1, max_size=6)
+
+
+@given(st.lists(words, max_size=12), st.lists(words, max_size=12, unique=True))
+def test_a_leaf_is_part_of_the_first_name_that_its_path_begins_with(paths, names):
+    expected = []
+    for place, path in enumerate(paths):
+        fits = (name for name in names if path == name or path.startswith(f"{name}."))
+        if (name := next(fits, None)) is not None:
+            expected.append((place, name))
+    assert _wanted(Schema(paths), names) == expected
+
+
+def test_columns_of_too_large_pages_are_not_left_out_one_by_one_without_end(read, monkeypatch):
+    monkeypatch.setattr(pages, "PAGE_BYTES", 10_000)
+    passes = [0]
+    one_pass = RowGroup._pass
+
+    def counted(self, names, batch_rows):
+        passes[0] += 1
+        return one_pass(self, names, batch_rows)
+
+    monkeypatch.setattr(RowGroup, "_pass", counted)
+    result = read(parquet(wide(60, 2, "x" * 20_000), compression="zstd", use_dictionary=False))
+    assert set(result.reasons.values()) == {None}
+    assert result.last.notes == {"metadata_replaced": 2}
+    assert passes[0] < 60  # of three readings
+
+
+def test_a_long_caption_in_a_dictionary_is_not_held_for_every_row(put):
+    rows = 200
+    shard = put(
+        parquet({"image": [b"image"] * rows, "text": ["c" * MIB] * rows}, compression="zstd"),
+        "0.parquet",
+    )
+    tracemalloc.start()
+    reasons = [
+        reason
+        for _, table in iter_chunks(shard, Pool(uri=(shard.uri,)))
+        for reason in table.column("reason").to_pylist()
+    ]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert reasons == ["caption_too_long"] * rows
+    assert peak < 32 * MIB
+
+
+def test_long_keys_end_a_chunk_as_images_do(read):
+    columns = {
+        "image": [b"image"] * 10,
+        "text": ["c"] * 10,
+        "key": [str(number) * 300_000 for number in range(10)],
+    }
+    result = read(parquet(columns), chunk_bytes=MIB)
+    assert result.boundaries == [(0, 4), (4, 4), (8, 2)]
+    assert [row["key"] for row in result.rows] == columns["key"]
