@@ -178,10 +178,12 @@ def _check_valid(readout: Readout, data: bytes, tar: Tar, layout: str, packing: 
     )
     expected = _independent(data, tar, packing)
     rows = readout.by_key()
+    # A caption without an image ends a chunk in which another pair was met: what comes apart from it then is another sample.
+    is_indexed = packing == "tar" and all(parts.images for parts in expected.values())
     for key, parts in expected.items():
         got = rows.pop(key, [])
         require(got or not parts.images, "a sample is lost", key)
-        if layout == "contiguous" or (layout == "images first" and packing == "tar"):
+        if layout == "contiguous" or (layout == "images first" and is_indexed):
             require(len(got) <= 1, "a sample is there twice", key)
         for row in got:
             _check_sample(row, parts, met=layout == "contiguous")
