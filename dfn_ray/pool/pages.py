@@ -41,6 +41,8 @@ hold any number of values, which RLE writes in a few bytes."""
 _SMALL_DICTIONARY = 2 * 2**20
 """Dictionaries up to this size are looked into for their longest value. Writers stop them at 1 MiB, or after 1024
 values; the size of larger ones is taken for that of their longest value."""
+_UNCOUNTED_BYTES = 100
+"""Of the header of a dictionary, which early versions of parquet-mr left out of a column's size (PARQUET-816)."""
 _VALUE_OVERHEAD = 8  # bytes of an offset, or of the levels of a value
 _DICTIONARY_ENCODINGS = (2, 8)  # PLAIN_DICTIONARY, RLE_DICTIONARY (parquet.thrift, Encoding)
 _DELTA_BYTE_ARRAY = 7
@@ -170,9 +172,15 @@ class Walk:
             view = memoryview(self.pending + bytes(view))
         while view and self.values < self.leaf.values:
             header = page_header(view)
-            if header is None or not self._judge(header, view[header.size :]):
+            if header is None:
                 break
             length = header.size + header.compressed
+            if self.at + length > self.leaf.end + _UNCOUNTED_BYTES:
+                raise BrokenHeader(
+                    f"a page of column {self.leaf.column!r} states {header.compressed:,} bytes, {self.leaf.end - self.at:,} are left"
+                )
+            if not self._judge(header, view[header.size :]):
+                break
             self.at += length
             view = view[length:]
         else:

@@ -72,7 +72,7 @@ _RECIPES = (
 )
 
 _HARMLESS = (
-    "pool.chunk_rows=1_000", "pool.max_caption_bytes=0xff", "run_uri=a=b", 'run_uri="é\\n\\u0000"', "decode.timeout_s=1e3",
+    "pool.chunk_rows=1_000", "pool.max_caption_bytes=0xff", "run_uri=a=b", 'run_uri="é\\n\\u0001"', "decode.timeout_s=1e3",
     "decode.timeout_s=7", 'decode.labels={"a.b" = "c"}', "decode.labels.role=x", "scorers.gpus=0", "decode.max_pixels=1",
     "scorers.batch_size=3", " decode.cpus = 0.5", "decode.mode=fast",
 )  # fmt: skip

@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dfn_ray.pool import derive_uid
+from dfn_ray.pool.pages import Leaf, Limits, Walk
+from dfn_ray.pool.thrift import BrokenHeader
 from dfn_ray.run import parquet_bytes
 from dfn_ray.schema import ShardFault
 
@@ -68,6 +70,23 @@ def test_a_broken_page_header_costs_its_row_group(read):
     result = read(bytes(data), chunk_rows=4)
     reasons = [row["reason"] for row in result.rows]
     assert reasons == [None] * 10 + ["broken_row_group"] * 10 + [None] * 10
+
+
+def test_a_page_that_states_more_than_its_column_has_left_is_never_made_room_for(read):
+    # Both sizes lie alike, so that it does not look like a bomb.
+    size = varint(1_765_427_840)
+    header = b"\x15\0\x15" + size + b"\x15" + size + b"\x2c\x15\x14\x15\0\x15\x06\x15\x06\0\0"
+    data = bytearray(parquet({"image": IMAGES, "text": TEXTS}, row_group_size=10))
+    column = pq.read_metadata(io.BytesIO(data)).row_group(1).column(0)
+    start = column.dictionary_page_offset or column.data_page_offset
+    data[start : start + len(header)] = header
+    result = read(bytes(data), chunk_rows=4)
+    reasons = [row["reason"] for row in result.rows]
+    assert reasons == [None] * 10 + ["broken_row_group"] * 10 + [None] * 10
+    leaf = Leaf("image", start, column.total_compressed_size, 10, False, None, "SNAPPY", 0, 1.0)
+    walk = Walk(leaf, Limits(10, {}), start)
+    with pytest.raises(BrokenHeader, match=r"states 1,765,427,840 bytes, 2\d,\d+ are left"):
+        walk.follow(start, bytes(data[start:]))
 
 
 def test_rows_of_a_broken_row_group_keep_their_names_where_those_can_be_read(read):
