@@ -152,7 +152,7 @@ def _tiff_ends_early(data: bytes) -> bool:
             if tag in _TIFF_PLACES + _TIFF_SIZES and kind in _TIFF_INTEGERS:
                 form = f"{order}{values}{_TIFF_INTEGERS[kind]}"
                 found[tag] = struct.unpack_from(form, data, begin)
-    except struct.error:  # the directory goes beyond the end
+    except (struct.error, OverflowError):  # the directory goes beyond the end, or beyond any file
         return len(data) >= 8
     return any(
         place + size > len(data)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dfn_ray.errors import DamagedRunError, MissingFileError
+from dfn_ray.foreign_json import MAX_OWN_DEPTH, parsed
 from dfn_ray.storage import Store
 
 _SEAL = "sha256"
@@ -42,8 +43,8 @@ def json_bytes(value: Mapping[str, Any]) -> bytes:
 def parsed_json(data: bytes, where: str, *, must: bool) -> dict[str, Any]:
     """The content of a JSON file of a run, read from `where`. Raises DamagedRunError."""
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        value = parsed(data.decode(), max_depth=MAX_OWN_DEPTH)
+    except ValueError as error:
         raise DamagedRunError(f"{where}: is damaged: no JSON ({error}); {RESTORE}") from None
     return unsealed(value, where, must=must)
 
