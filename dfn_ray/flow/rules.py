@@ -63,5 +63,6 @@ def _side(value: Any) -> int:
     """A side in pixels, as a number or as the text that tables of CSV make of one; 0 where it is neither."""
     if isinstance(value, str) and _NUMBER.fullmatch(value):
         value = float(value)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return int(value) if is_number and 0 < value < _TOO_LONG else 0
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0
+    return int(value) if 0 < value < _TOO_LONG else 0
