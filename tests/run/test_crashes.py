@@ -124,10 +124,10 @@ class FixedNetwork:
 
 def embedded(job: Any, *_: Any) -> Gathered:
     """The images of a set as a network might embed them."""
-    retrieval = job.located.spec.task == "zeroshot_retrieval"
-    image_ND, numbers = np.eye(4, dtype=np.float32), np.arange(4)
-    found = {"text_MD": image_ND, "image_of_text_M": numbers} if retrieval else {"label_N": numbers}
-    return Gathered(image_ND=image_ND, counts=Counter({"scored": 4}), **found)
+    image_ND, numbers, counts = np.eye(4, dtype=np.float32), np.arange(4), Counter({"scored": 4})
+    if job.located.spec.task == "zeroshot_classification":
+        return Gathered(image_ND=image_ND, counts=counts, label_N=numbers)
+    return Gathered(image_ND=image_ND, counts=counts, text_MD=image_ND, image_of_text_M=numbers)
 
 
 def evaluate(places: Places) -> None:
@@ -283,6 +283,7 @@ def test_after_a_crash_at_any_write_the_same_command_ends_as_if_undisturbed(verb
     assert check_each_crash(verb, places, tmp_path / "kept")
 
 
+@pytest.mark.slow  # a second for each crash: the client starts anew in each process
 @pytest.mark.parametrize("verb", ["select", "materialize --out", "evaluate", "export webdataset"])
 def test_after_a_crash_on_s3_as_well(verb, inputs, tmp_path, conditional_s3):
     places = Places(f"s3://runs/{tmp_path.name}", inputs)
