@@ -54,6 +54,10 @@ DECODED = tuple(form for form in FORMATS if form.decoded and form.name not in _A
 """What this machine's Pillow decodes."""
 
 
+LONGEST_SIDE = 2**31 - 1
+"""Pixels; PNG's own bound, and what the columns of sizes hold. Headers can state more: BMP and TIFF 2^32 - 1, BigTIFF 2^64 - 1."""
+
+
 class UnreadableImageError(Exception):
     """A file that cannot be opened as an image."""
 
@@ -66,7 +70,7 @@ def open_image(data: bytes | memoryview) -> Image.Image:
     """The image with its header read and nothing decoded.
 
     Raises UnreadableImageError with `not_an_image`, `unsupported_image`, `unsupported_pixels`,
-    `truncated_image` or `decode_error`.
+    `truncated_image`, `decode_error`, or `too_many_pixels` where a side is longer than LONGEST_SIDE.
     """
     form = image_format(data)
     if form is None:
@@ -77,11 +81,14 @@ def open_image(data: bytes | memoryview) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return Image.open(io.BytesIO(content), formats=(form.name,))
+            image = Image.open(io.BytesIO(content), formats=(form.name,))
     except Image.DecompressionBombError:
         raise UnreadableImageError(Reason.TOO_MANY_PIXELS) from None
     except DECODER_ERRORS as error:
         raise UnreadableImageError(_why_unreadable(data, form)) from error
+    if max(image.size) > LONGEST_SIDE:
+        raise UnreadableImageError(Reason.TOO_MANY_PIXELS)
+    return image
 
 
 def decoded_pixels(image: Image.Image, data: bytes | memoryview) -> int:

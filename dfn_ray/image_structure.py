@@ -156,7 +156,7 @@ def tiff_tile_pixels(data: bytes | memoryview) -> int:
     libtiff fills whole tiles, however small the image is: 4 MB of a 1x1 image with one tile of 30,000x32,000 are 1 GB.
     """
     sides: dict[int, int] = {}
-    with contextlib.suppress(struct.error):  # the directory goes beyond the end
+    with contextlib.suppress(struct.error, OverflowError):  # beyond the end, or any file
         for entry in _tiff_entries(data):
             if entry.tag in _TIFF_SIDES and entry.kind in _TIFF_WHOLE_NUMBERS:
                 value = data[entry.start : min(entry.end, entry.start + 8)]  # there is only one
@@ -180,7 +180,7 @@ def _tiff_ends_early(data: bytes) -> bool:
             if tag in _TIFF_PLACES + _TIFF_SIZES and tag not in found and kind in _TIFF_INTEGERS:
                 values = memoryview(data)[entry.start : entry.end]
                 found[tag] = struct.iter_unpack(order + _TIFF_INTEGERS[kind], values)
-    except struct.error:  # the directory goes beyond the end
+    except (struct.error, OverflowError):  # the directory goes beyond the end, or beyond any file
         return len(data) >= 8
     return any(
         place + size > len(data)

@@ -19,6 +19,7 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from dfn_ray.errors import InputError, shortened
+from dfn_ray.foreign_json import parsed
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -93,10 +94,10 @@ def read_network_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises InputError that names the file, the key and the value.
     """
     try:
-        values = json.loads(
+        values = parsed(
             path.read_text(encoding="utf-8-sig"), parse_constant=_finite, parse_float=_finite
         )
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from None
     model_cfg = values.get("model_cfg") if isinstance(values, dict) else None
     if not isinstance(model_cfg, dict):

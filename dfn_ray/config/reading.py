@@ -15,6 +15,7 @@ import pydantic
 
 from dfn_ray.config.filtering import Pool, Recipe
 from dfn_ray.errors import RecipeError, shortened
+from dfn_ray.foreign_json import TooDeepError, require_shallow, require_shallow_toml
 from dfn_ray.regular_files import require_regular
 from dfn_ray.uris import normalised, secret_in
 
@@ -45,11 +46,11 @@ def parse_recipe(
 ) -> R:
     """The recipe that a TOML text describes, with overrides applied; `source` names it in errors."""
     try:
-        values = tomllib.loads(text.decode())
+        values = _parsed_toml(text.decode())
+    except TooDeepError:
+        raise RecipeError([f"{source}: {_TOO_DEEP}"]) from None
     except ValueError as error:  # not UTF-8, not TOML, or an integer of thousands of digits
         raise RecipeError([f"{source}: not TOML: {error}"]) from None
-    except RecursionError:
-        raise RecipeError([f"{source}: {_TOO_DEEP}"]) from None
     return recipe_from(values, overrides, kind)
 
 
@@ -58,15 +59,17 @@ def recipe_from(
 ) -> R:
     """The recipe that plain values (as TOML or JSON give them) describe, with overrides applied."""
     try:
+        require_shallow(values)
         _require_no_dates(values)
         merged = json.loads(json.dumps(values))
         for override in overrides:
             _apply(merged, override)
+        require_shallow(merged)
         _require_no_dates(merged)
         if problems := list(_secrets(merged)):
             raise RecipeError(problems)
         return _adapter(kind).validate_python(_spelled_alike(merged))
-    except RecursionError:
+    except TooDeepError:
         raise RecipeError([_TOO_DEEP]) from None
     except pydantic.ValidationError as error:
         raise RecipeError([_problem(e, kind) for e in error.errors()]) from None
@@ -80,6 +83,11 @@ def recipe_values(recipe: Any) -> dict[str, Any]:
 def stored_pool(values: Mapping[str, Any]) -> Pool:
     """`[pool]` of the recipe that a run stored, whatever else that recipe has."""
     return _adapter(Pool).validate_python(values["pool"])
+
+
+def _parsed_toml(text: str) -> dict[str, Any]:
+    require_shallow_toml(text)
+    return tomllib.loads(text)
 
 
 @cache
@@ -111,11 +119,11 @@ def _apply(values: dict[str, Any], override: str) -> None:
         target[keys[-1]] = None
         return
     try:
-        target[keys[-1]] = tomllib.loads(f"value = {text}")["value"]
+        target[keys[-1]] = _parsed_toml(f"value = {text}")["value"]
+    except TooDeepError:
+        raise RecipeError([f"--set {name}: {_TOO_DEEP}"]) from None
     except ValueError:  # as in `parse_recipe`
         target[keys[-1]] = text
-    except RecursionError:
-        raise RecipeError([f"--set {name}: {_TOO_DEEP}"]) from None
 
 
 def _secrets(values: Any) -> Iterator[str]:

@@ -21,6 +21,7 @@ from dfn_ray.config import EvaluationSet, Network
 from dfn_ray.errors import DamagedRunError
 from dfn_ray.evaluation.datacomp import MEAN_RECALL, TASKS, GroupAverage, key_of
 from dfn_ray.flow.error_limits import by_reason
+from dfn_ray.foreign_json import MAX_OWN_DEPTH, parsed
 from dfn_ray.printing import printable_line
 from dfn_ray.run import Attempt, take, versions
 from dfn_ray.storage import Store
@@ -117,7 +118,7 @@ class Results:
 
     def _read(self, name: str) -> SetResult | None:
         try:
-            return _from_json(json.loads(self.store.read(name)))
+            return _from_json(parsed(self.store.read(name).decode(), max_depth=MAX_OWN_DEPTH))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedRunError(
                 f"{self.store.uri_of(name)}: is damaged ({type(error).__name__}: {error}); delete it and evaluate again"

@@ -8,6 +8,7 @@ CLIP_benchmark's WebDataset layout (clip_benchmark 1.6, build_wds_dataset):
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -115,7 +116,7 @@ def _tars(root: str, spec: EvaluationSet) -> str:
             f"sets.{spec.name}.task: {root}/{_TYPE} says {declared!r}, which {spec.task} cannot read"
         )
     count = _text(f"{folder}/{_SHARD_COUNT}")
-    if not count.isdecimal() or int(count) == 0:
+    if not re.fullmatch("0{0,9}[1-9][0-9]{0,8}", count):
         raise InputError(f"{folder}/{_SHARD_COUNT}: need the number of tars, got {count!r}")
     return f"{folder}/{{0..{int(count) - 1}}}.tar"
 

@@ -21,9 +21,8 @@ from dfn_ray.filtering.score_pool import score_pool
 from dfn_ray.filtering.scores import RunScores, ScoredPart
 from dfn_ray.filtering.select_run import Selected, State, select_run
 from dfn_ray.filtering.selection import Selection
-from dfn_ray.filtering.settle import Settler, missing_shard
+from dfn_ray.filtering.settle import Settler, missing_shard, remove_all_but
 from dfn_ray.filtering.uid_list import (
-    SPILL,
     merge_spilled,
     spill_sorted,
     write_uid_list,
@@ -32,17 +31,14 @@ from dfn_ray.flow.datasets import connect, each
 from dfn_ray.flow.slices import LEAST_ITEMS
 from dfn_ray.pool import listed_shards
 from dfn_ray.run import (
-    BORDERLINE,
     MATERIALIZED,
     SELECTION,
-    SUBSET,
     UID_LIST,
     Ledger,
     Run,
     hold,
     naming,
     open_run,
-    parquet_stems,
     read_ahead,
     refuse_old_format,
     scored_sizes,
@@ -159,7 +155,7 @@ def _finalise(run: Run, ledger: Ledger | None, recipe: Recipe) -> dict[str, Any]
     for settled in each(survey.unsettled, settler.settle_part, recipe.decode):
         files.update(settled.splitlines())
     files |= _read_back(run, settler, survey.missing, recipe.decode)
-    _remove_all_but(run, files)
+    remove_all_but(run, files)
     value |= _write_selection(run, "", scores, selected, State.FINAL)
     value |= {"files": run.write_names("files", sorted(files))}
     run.replace_json(SELECTION, value, before)
@@ -214,16 +210,6 @@ def _spill(run: Run, selection: Selection, parts: Iterable[ScoredPart]) -> list[
 
 def _kept_uids(selection: Selection, parts: Iterable[ScoredPart]) -> Iterator[np.ndarray]:
     return (rows["uid"][selection.keeps(rows)] for rows in parts)
-
-
-def _remove_all_but(run: Run, files: set[str]) -> None:
-    """Remove what crashes have left in the folders of a run whose subset is these files."""
-    for folder, kept in ((SUBSET, files), (BORDERLINE, set[str]())):
-        for stem in parquet_stems(run.store, folder):
-            if f"{stem}.parquet" not in kept:
-                run.delete(f"{folder}/{stem}.parquet")
-        run.store.remove_leftovers(folder)
-    run.delete_folder(SPILL)
 
 
 def _write_selection(

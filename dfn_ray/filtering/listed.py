@@ -22,7 +22,7 @@ from dfn_ray.filtering.bounds import EVERYTHING
 from dfn_ray.filtering.commit import COPIES, Committer, image_parquet
 from dfn_ray.filtering.keep_listed import keep_listed
 from dfn_ray.filtering.select_run import State
-from dfn_ray.filtering.settle import SETTLED
+from dfn_ray.filtering.settle import SETTLED, remove_all_but
 from dfn_ray.filtering.stream import Committed
 from dfn_ray.filtering.uid_list import write_uid_list
 from dfn_ray.filtering.unread import are_all_changed, closing_cell, stop_for, wait_before
@@ -134,9 +134,15 @@ def materialize_listed(
 
 
 def _conclude(run: Run, uids: UidList, ledger: Ledger) -> dict[str, Any]:
-    """Write the list of what was found and the counts that declare the subset finished."""
-    if stored := run.read_json(SELECTION):
-        return stored
+    """Write the list of what was found and the counts that declare the subset finished, and remove all other files."""
+    value = run.read_json(SELECTION) or _finished(run, uids, ledger)
+    # Who reads `subset/` as a pool sees every file there. After the counts: from then on the files are these, whoever asks.
+    remove_all_but(run, run.subset_files())
+    return value
+
+
+def _finished(run: Run, uids: UidList, ledger: Ledger) -> dict[str, Any]:
+    """The counts, once they are written."""
     ledger = owning_ledger(run.store, run.fingerprint, ledger)
     counts = ledger.counts
     rows: dict[str, int] = {}

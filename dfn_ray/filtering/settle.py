@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -21,8 +21,9 @@ from dfn_ray.errors import InputError
 from dfn_ray.filtering.commit import image_parquet, subset_rows
 from dfn_ray.filtering.scores import RunScores, ScoredPart
 from dfn_ray.filtering.selection import Selection
+from dfn_ray.filtering.uid_list import SPILL
 from dfn_ray.pool import Shard, read_rows
-from dfn_ray.run import SUBSET, Part, Run, part_file, read_part
+from dfn_ray.run import BORDERLINE, SUBSET, Part, Run, parquet_stems, part_file, read_part
 
 SETTLED = "-settled"
 """Suffix of the subset file with the kept rows of a file that also holds others."""
@@ -143,6 +144,16 @@ class Settler:
 def _settled_name(source: str) -> str:
     base = source.rpartition("/")[2]
     return f"{base.removesuffix('.parquet')}{SETTLED}.parquet"
+
+
+def remove_all_but(run: Run, files: Collection[str]) -> None:
+    """Remove what crashes have left in the folders of a run whose subset is these files."""
+    for folder, kept in ((SUBSET, files), (BORDERLINE, ())):
+        for stem in parquet_stems(run.store, folder):
+            if f"{stem}.parquet" not in kept:
+                run.delete(f"{folder}/{stem}.parquet")
+        run.store.remove_leftovers(folder)
+    run.delete_folder(SPILL)
 
 
 def missing_shard(shard: Shard, parts: Sequence[str]) -> str:

@@ -36,7 +36,9 @@ def write_uid_list(run: Run, name: str, uids: Iterable[np.ndarray], count: int) 
     first = next(stretches, np.empty(0, UID_DTYPE))
     second = next(stretches, None)
     if second is None:
-        return _write(run, name, [first], count)
+        repeated = _write(run, name, [first], count)
+        _remove_spilled(run)
+        return repeated
     files = [_spill(run, stretch) for stretch in (first, second)]
     files += [_spill(run, stretch) for stretch in stretches]
     return merge_spilled(run, name, files, count)
@@ -52,7 +54,7 @@ def merge_spilled(run: Run, name: str, files: Sequence[str], count: int) -> dict
     with ExitStack() as opened:
         sources = [opened.enter_context(run.store.open(file)) for file in files]
         written = _write(run, name, merged(sources), count)
-    run.delete_folder(_folder(run))
+    _remove_spilled(run)
     return written
 
 
@@ -88,6 +90,14 @@ def _spill(run: Run, stretch: np.ndarray) -> str:
     file = f"{_folder(run)}/{hashlib.blake2b(data, digest_size=16).hexdigest()}.bin"
     run.write(file, data)
     return file
+
+
+def _remove_spilled(run: Run) -> None:
+    """Remove the stretches of this attempt, and those of earlier ones that a crash has left; never those of a later one."""
+    for folder in run.store.child(SPILL).names():
+        number = folder.removesuffix("/")
+        if number.isdecimal() and int(number) <= run.attempt.number:
+            run.delete_folder(f"{SPILL}/{number}")
 
 
 def _folder(run: Run) -> str:

@@ -54,6 +54,8 @@ def _original_size(metadata: str | None, width: int, height: int) -> tuple[int, 
     return (original[0], original[1]) if original[0] and original[1] else (width, height)
 
 
+_TOO_LONG = 10**9
+"""Pixels that no side has: a number from there on says nothing, as text of as many digits."""
 _NUMBER = re.compile(r"\s*[0-9]{1,9}(\.[0-9]*)?\s*")
 
 
@@ -61,4 +63,6 @@ def _side(value: Any) -> int:
     """A side in pixels, as a number or as the text that tables of CSV make of one; 0 where it is neither."""
     if isinstance(value, str) and _NUMBER.fullmatch(value):
         value = float(value)
-    return int(value) if isinstance(value, int | float) and value > 0 else 0
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0
+    return int(value) if 0 < value < _TOO_LONG else 0

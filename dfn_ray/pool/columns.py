@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from dfn_ray.config import Pool
+from dfn_ray.foreign_json import MAX_DEPTH
 from dfn_ray.pool.samples import LABEL_KEYS
 from dfn_ray.pool.shard import ShardDamage
 from dfn_ray.schema import ShardFault
@@ -50,6 +51,7 @@ class Columns:
 
 def columns_of(schema: pa.Schema, pool: Pool) -> Columns:
     """The parts that the columns of a file play. Raises ShardDamage when image, caption or uid cannot be read."""
+    _require_shallow(schema)
     image = _find(schema, "image", pool.image_column, IMAGE_COLUMNS, _holds_images)
     usual = LABEL_KEYS if pool.caption == "label" else TEXT_COLUMNS
     text = _find(schema, "text", pool.text_column, usual, _HOLDS[pool.caption])
@@ -67,19 +69,44 @@ def columns_of(schema: pa.Schema, pool: Pool) -> Columns:
 
 def _metadata_columns(schema: pa.Schema, taken: set[str | None]) -> tuple[MetadataColumn, ...]:
     seen: Counter[str] = Counter()
-    labels = set(schema.names)
     columns = []
-    for column in schema:
+    for column, label in zip(schema, distinct_labels(schema.names), strict=True):
         place = seen[column.name]
         seen[column.name] += 1
-        if column.name in taken or has_binary(column.type):
-            continue
-        label = column.name if place == 0 else f"{column.name}#{place + 1}"
-        while place and label in labels:
-            label += "#"
-        labels.add(label)
-        columns.append(MetadataColumn(label, column.name, place))
+        if column.name not in taken and not has_binary(column.type):
+            columns.append(MetadataColumn(label, column.name, place))
     return tuple(columns)
+
+
+def distinct_labels(names: Sequence[str]) -> list[str]:
+    """The names, the second of one name as `NAME#2`, and so on, with more `#` where that is a name as well."""
+    seen: Counter[str] = Counter()
+    taken = set(names)
+    labels = []
+    for name in names:
+        seen[name] += 1
+        label = name if seen[name] == 1 else f"{name}#{seen[name]}"
+        while seen[name] > 1 and label in taken:
+            label += "#"
+        taken.add(label)
+        labels.append(label)
+    return labels
+
+
+def _require_shallow(schema: pa.Schema) -> None:
+    """Raise ShardDamage for a type whose values would be JSON of more than MAX_DEPTH levels within a row.
+
+    Newer versions of Arrow open no such file; older ones do, and what walks over a type here recurses.
+    """
+    level = list(schema)
+    for _ in range(MAX_DEPTH):
+        kinds = [plain_type(field.type) for field in level]
+        level = [kind.field(place) for kind in kinds for place in range(kind.num_fields)]
+        if not level:
+            return
+    raise ShardDamage(
+        ShardFault.UNREADABLE, f"a column is nested too deeply: more than {MAX_DEPTH} levels"
+    )
 
 
 def _find(
@@ -168,13 +195,13 @@ _SAYABLE_BINARY = ("arrow.uuid",)
 
 
 def is_image_struct(kind: pa.DataType) -> bool:
-    """True for Hugging Face's images: bytes, or the path of a file that is not in the Parquet file."""
+    """True for Hugging Face's images: one field of bytes, or the path of a file that is not in the Parquet file."""
     if not pa.types.is_struct(kind):
         return False
-    at = kind.get_field_index("bytes")
-    if at >= 0:
-        values = plain_type(kind.field(at).type)
-        return is_binary(values) or pa.types.is_null(values)
+    places = kind.get_all_field_indices("bytes")
+    if places:
+        values = plain_type(kind.field(places[0]).type)
+        return len(places) == 1 and (is_binary(values) or pa.types.is_null(values))
     return kind.get_field_index("path") >= 0
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dfn_ray.config import Pool
+from dfn_ray.foreign_json import parsed
 from dfn_ray.pool.members import Role
 from dfn_ray.pool.text import has_visible, one_line
 from dfn_ray.pool.uid import derive_uid, own_uid
@@ -139,10 +140,7 @@ class Draft:
     def _metadata_text(self) -> str | None:
         if self.metadata is None:
             return None
-        try:
-            text, replaced = json_text(self.metadata)
-        except RecursionError:  # nested too deeply; of JSON it is `broken_json`
-            text, replaced = None, self.json is None
+        text, replaced = json_text(self.metadata)
         self.replaced = self.replaced or replaced
         return text
 
@@ -209,10 +207,10 @@ def _class_number(text: str) -> tuple[str, Reason | None]:
 
 
 def _json_object(data: bytes) -> dict[str, Any] | None:
-    """The JSON object in `data`, or None when it is not one."""
+    """The JSON object in `data`, or None when it is not one, or nested deeper than `MAX_DEPTH`."""
     try:
-        value = json.loads(data.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
+        value = parsed(data.decode("utf-8-sig"))
+    except ValueError:
         return None
     return value if isinstance(value, dict) else None
 
@@ -220,7 +218,7 @@ def _json_object(data: bytes) -> dict[str, Any] | None:
 def json_text(value: Any) -> tuple[str, bool]:
     """JSON text that Arrow and every JSON reader take, and whether anything in it stands for another value.
 
-    Numbers that JSON does not have (NaN, infinities) become null. Raises RecursionError when nested too deeply.
+    Numbers that JSON does not have (NaN, infinities) become null.
     """
     replaced = False
     try:

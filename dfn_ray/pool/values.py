@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from dfn_ray.pool.columns import is_binary, is_image_struct, is_list, is_string
+from dfn_ray.pool.columns import distinct_labels, is_binary, is_image_struct, is_list, is_string
 from dfn_ray.pool.samples import MAX_METADATA_BYTES, class_label, json_text
 
 Cell = tuple[Any, bool]
@@ -140,7 +140,8 @@ def _said(value: pa.Scalar) -> Any:
     elif is_list(value.type):
         said = [_said(item) for item in value.values]
     elif isinstance(value, pa.StructScalar):
-        said = {value.type.field(i).name: _said(value[i]) for i in range(value.type.num_fields)}
+        names = [field.name for field in value.type]
+        said = {label: _said(value[i]) for i, label in enumerate(distinct_labels(names))}
     else:
         try:
             said = value.as_py()

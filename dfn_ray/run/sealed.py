@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from dfn_ray.errors import DamagedRunError, MissingFileError
+from dfn_ray.foreign_json import MAX_OWN_DEPTH, parsed
 from dfn_ray.storage import Store
 
 _SEAL = "sha256"
@@ -45,8 +46,8 @@ def parsed_json(
 ) -> dict[str, Any]:
     """The content of a JSON file of a run, read from `where`, which holds values of those types. Raises DamagedRunError."""
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        value = parsed(data.decode(), max_depth=MAX_OWN_DEPTH)
+    except ValueError as error:
         raise DamagedRunError(f"{where}: is damaged: no JSON ({error}); {RESTORE}") from None
     found = unsealed(value, where, must=must)
     wrong = [name for name, kind in needed.items() if not isinstance(found.get(name), kind)]

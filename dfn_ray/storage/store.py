@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import posixpath
@@ -15,14 +14,12 @@ from typing import IO, Any
 
 from dfn_ray.errors import InputError, MissingFileError
 from dfn_ray.storage.causes import ConditionFailedError
+from dfn_ray.storage.exclusive import named_exclusively
 from dfn_ray.storage.filesystems import filesystem, is_local, is_s3, storage_errors
 from dfn_ray.uris import normalised
 
 _TEMPORARY = ".writing-"
 _LOCK = ".replacing"
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
-"""What file systems without hard links answer."""
-
 _NO_VERSION = "0" * 32
 """An ETag that no content has."""
 
@@ -126,9 +123,9 @@ class Store:
     def create(self, name: str, data: bytes) -> bool:
         """Make `data` the content of the file `name` if there is none; True when the file has this content now.
 
-        Of several that create a file at a time one does, by the store's own means: a hard link on a disk, IfNoneMatch
-        on S3 (gs and az: the precondition of their clients). A store that takes no notice of the condition lets the
-        last one win: see `honours_conditions`.
+        Of several that create a file at a time one does, by the store's own means: on a disk a hard link or what comes closest
+        (`named_exclusively`), IfNoneMatch on S3 (gs and az: the precondition of their clients). A store that takes no
+        notice of the condition lets the last one win: see `honours_conditions`.
         """
         with storage_errors(self.uri_of(name), "create"):
             if self._created(name, data):
@@ -172,7 +169,7 @@ class Store:
         path = self._path(name)
         if self.is_local:
             with _aside(path, [data]) as aside:
-                return _linked(aside, path)
+                return named_exclusively(aside, path)
         try:
             self._fs.pipe_file(path, data, mode="create")
         except (ConditionFailedError, FileExistsError):
@@ -326,31 +323,6 @@ def _sync_folder(folder: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _linked(aside: str, path: str) -> bool:
-    """Give a file its name, unless that is taken."""
-    try:
-        os.link(aside, path)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        return _copied(aside, path)
-    return True
-
-
-def _copied(aside: str, path: str) -> bool:
-    """The same without hard links. A crash in between leaves a part of the content under the name."""
-    try:
-        with open(aside, "rb") as source, open(path, "xb") as file:
-            file.write(source.read())
-            file.flush()
-            os.fsync(file.fileno())
-    except FileExistsError:
-        return False
-    return True
 
 
 @contextmanager

@@ -10,8 +10,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
+from dfn_ray.image_structure import _ENDS_EARLY, ends_early
 from dfn_ray.schema import Note, Reason
 from tests.clip.conftest import encoded, photo
 from tests.clip.test_decode import SQUASH, TRANSFORM, USUAL, decoded
@@ -199,3 +202,22 @@ def test_healthy_files_have_no_notes_and_their_neighbours_keep_their_own():
         PNG, None, half(PARTLY)[0], b"<html>", PNG[:-9999], transforms=[TRANSFORM, SQUASH]
     )
     assert result.notes == {Note.TRUNCATED_SCORED: 2}
+
+
+@settings(deadline=None, max_examples=300)
+@given(form=st.sampled_from(sorted(_ENDS_EARLY)), data=st.data())
+def test_whether_a_file_ends_early_can_be_said_of_any_bytes(form, data):
+    head = data.draw(
+        st.sampled_from((b"", b"II+\0\x08\0\0\0", b"MM\0+\0\x08\0\0", b"II*\0", b"BM", b"RIFF"))
+    )
+    number = st.sampled_from((0, 8, 16, 2**15, 2**31, 2**32 - 1, 2**62, 2**63, 2**64 - 1))
+    fields = data.draw(st.lists(st.tuples(number, st.sampled_from("HIQ")), max_size=12))
+    order = data.draw(st.sampled_from("<>"))
+    ends_early(
+        head
+        + b"".join(
+            struct.pack(order + kind, value % 2 ** (8 * struct.calcsize(kind)))
+            for value, kind in fields
+        ),
+        form,
+    )

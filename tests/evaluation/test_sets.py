@@ -48,6 +48,14 @@ def test_a_layout_of_another_task_is_refused(tmp_path):
         locate(evaluation_set(root))
 
 
+@pytest.mark.parametrize("count", ["0", "-1", "two", "\u0663", "1" * 5000, "9" * 12, ""])
+def test_a_number_of_tars_that_no_set_has_is_told(tmp_path, count):
+    root = write_layout(tmp_path / "root", task="zeroshot_classification")
+    (root / "test/nshards.txt").write_text(count)
+    with pytest.raises(InputError, match="need the number of tars"):
+        locate(evaluation_set(root))
+
+
 def test_a_tar_that_nshards_counts_but_is_absent_is_told(tmp_path):
     root = write_layout(tmp_path / "root", task="zeroshot_classification")
     (root / "test/nshards.txt").write_text("3")

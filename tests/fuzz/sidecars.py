@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 from dfn_ray.config import Pool
+from dfn_ray.foreign_json import MAX_DEPTH
 from dfn_ray.schema import Reason
 from dfn_ray.testing.pools import TarBuilder
 from tests.fuzz import odd_text
@@ -20,7 +21,7 @@ from tests.fuzz.shards import Row, read_file
 
 _CAPTION_KEYS = ("caption", "text")
 _UID = re.compile("[0-9a-fA-F]{32}")
-_DEEPEST_SURE = 200
+_DEEPEST_SURE = MAX_DEPTH
 """Levels of nesting that are never too many."""
 
 

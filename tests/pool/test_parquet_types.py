@@ -17,7 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dfn_ray.config import Pool
+from dfn_ray.foreign_json import MAX_DEPTH
 from dfn_ray.pool import derive_uid
+from dfn_ray.pool.columns import Columns, columns_of
+from dfn_ray.pool.shard import ShardDamage
 from dfn_ray.schema import Note, ShardFault
 
 REPLACED = {Note.METADATA_REPLACED: 1}
@@ -309,3 +313,92 @@ def test_bytes_are_never_metadata(read):
     }
     (row,) = read(parquet(pa.table({"image": [b"i"], "text": ["a"], **columns}))).rows
     assert row["metadata"] is None
+
+
+def struct_of(*fields: tuple[str, pa.Array]) -> pa.StructArray:
+    return pa.StructArray.from_arrays(
+        [values for _, values in fields],
+        fields=[pa.field(name, values.type) for name, values in fields],
+    )
+
+
+ONES, TWOS, IMAGES = pa.array([1, 1]), pa.array([2, 2]), pa.array([b"i", b"i"])
+
+
+def test_fields_of_one_name_in_a_struct_are_told_apart_as_columns_are(read):
+    twice = struct_of(
+        ("a", ONES), ("a", TWOS), ("a#2", ONES), ("b", struct_of(("c", ONES), ("c", TWOS)))
+    )
+    result = read(with_column(pa.ListArray.from_arrays([0, 1, 2], twice)))
+    expected = {"a": 1, "a#2#": 2, "a#2": 1, "b": {"c": 1, "c#2": 2}}
+    assert metadata(result) == [[expected], [expected]]
+    assert result.last.notes == {Note.METADATA_REPLACED: 2}
+
+
+def test_keys_that_differ_in_one_of_two_fields_of_one_name_are_two_keys(read):
+    key = struct_of(("a", pa.array([1, 2])), ("a", ONES))
+    columns = {"image": IMAGES, "text": pa.array(["a", "b"]), "key": key}
+    rows = read(parquet(pa.table(columns))).rows
+    assert len({row["key"] for row in rows}) == len({row["uid"] for row in rows}) == 2
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        struct_of(("bytes", IMAGES), ("bytes", IMAGES)),
+        struct_of(("bytes", IMAGES), ("bytes", IMAGES), ("path", IMAGES)),
+        struct_of(("path", IMAGES), ("path", IMAGES)),
+    ],
+)
+def test_images_in_a_struct_with_two_fields_for_them_are_a_fault_of_the_column(read, image):
+    result = read(parquet(pa.table({"image": image, "text": ["a", "b"]})))
+    assert (result.rows, result.last.fault) == ([], ShardFault.MISTYPED_COLUMN)
+
+
+NAMES = ("image", "text", "key", "uid", "m", "m.a", "bytes")
+
+
+@settings(deadline=None, max_examples=60)
+@given(names=st.lists(st.sampled_from(NAMES), max_size=5), data=st.data())
+def test_no_two_names_that_are_equal_raise(read, names, data):
+    def column(name: str) -> pa.Array:
+        if name in ("image", "text", "uid", "key") and data.draw(st.booleans()):
+            return IMAGES
+        inner = data.draw(st.lists(st.sampled_from(("a", "bytes", "path")), min_size=1, max_size=3))
+        return struct_of(*((name, data.draw(st.sampled_from((ONES, IMAGES)))) for name in inner))
+
+    names = ["image", "text", *names]
+    arrays = [IMAGES, pa.array(["a", "b"]), *map(column, names[2:])]
+    result = read(parquet(pa.Table.from_arrays(arrays, names=names)))
+    assert len(result.rows) == 2 or result.last.fault == ShardFault.MISTYPED_COLUMN
+
+
+def nested_type(depth: int) -> pa.DataType:
+    kind = pa.int64()
+    for level in range(depth - 1):
+        kind = pa.list_(kind) if level % 2 else pa.struct([("a", kind)])
+    return kind
+
+
+def test_a_column_nested_too_deeply_ends_its_file_by_a_fault():
+    def columns(depth: int) -> Columns:
+        fields = {"image": pa.binary(), "text": pa.string(), "m": nested_type(depth)}
+        return columns_of(pa.schema(fields), Pool(uri=("x",)))
+
+    assert [column.label for column in columns(MAX_DEPTH).metadata] == ["m"]
+    for depth in (MAX_DEPTH + 1, 400):
+        with pytest.raises(ShardDamage, match="nested too deeply"):
+            columns(depth)
+
+
+def test_whatever_depth_arrow_reads_is_metadata_of_a_row_that_is_read_again(read):
+    for depth in (40, 60, 90, 99, 120):
+        kind = pa.int64()
+        for _ in range(depth - 1):
+            kind = pa.struct([("a", kind)])
+        result = read(with_column(pa.array([None], kind)))
+        if result.last.fault is None:
+            assert metadata(result) == [None]
+        else:
+            assert depth >= 99
+            assert result.last.fault == ShardFault.UNREADABLE

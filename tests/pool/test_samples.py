@@ -7,6 +7,8 @@ import math
 import unicodedata
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dfn_ray.config import Pool, Rules
 from dfn_ray.flow.rules import SizeRule
@@ -106,8 +108,34 @@ def test_exactly_spaces_controls_and_formats_are_invisible_among_categories():
         (None, 480, Reason.IMAGE_SIDE),
         ("9" * 5000, 480, Reason.IMAGE_SIDE),
         ("0", "480", Reason.IMAGE_SIDE),
+        (10**400, 480, Reason.IMAGE_SIDE),
+        (10**9, 10**9, Reason.IMAGE_SIDE),
+        (1e300, 480, Reason.IMAGE_SIDE),
+        (math.inf, 480, Reason.IMAGE_SIDE),
+        (math.nan, 480, Reason.IMAGE_SIDE),
+        (-640, 480, Reason.IMAGE_SIDE),
+        (0.5, 480, Reason.IMAGE_SIDE),
+        (True, 480, Reason.IMAGE_SIDE),
+        ([640], {"a": 480}, Reason.IMAGE_SIDE),
+        (999_999_999, 480, None),
     ],
 )
 def test_original_sizes_count_as_numbers_and_as_text(width, height, judged):
     metadata = json.dumps({"original_width": width, "original_height": height})
     assert SizeRule(Rules(min_image_side=200), [metadata])(0, 100, 100) == judged
+
+
+SIDES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text("0123456789.eE+- ")
+    | st.just(10**400)
+)
+
+
+@given(width=SIDES, height=SIDES, own=st.integers(1, 2**31 - 1))
+def test_no_original_size_is_raised(width, height, own):
+    metadata = json.dumps({"original_width": width, "original_height": height})
+    SizeRule(Rules(min_image_side=2, max_aspect_ratio=1.5), [metadata])(0, own, 7)

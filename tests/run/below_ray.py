@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
 
-from dfn_ray.config import Recipe, recipe_from, recipe_values
-from dfn_ray.filtering import filter_pool
+from dfn_ray.config import Pool, Recipe, recipe_from, recipe_values
+from dfn_ray.filtering import export, filter_pool, listed, stream
 from dfn_ray.filtering.bounds import Bounds
 from dfn_ray.filtering.commit import Committer
 from dfn_ray.filtering.preflight import refuse_other_rule
-from dfn_ray.filtering.stream import work_left
-from dfn_ray.flow.cells import Cell
+from dfn_ray.filtering.stream import Committed, work_left
+from dfn_ray.flow.cells import Cell, Stage
+from dfn_ray.flow.datasets import Work
 from dfn_ray.flow.statuses import mark, open_rows
 from dfn_ray.pool import iter_chunks, list_pool, listing_table
-from dfn_ray.run import BOUNDS, SCORED, open_run, scan_ledger, start_run
+from dfn_ray.run import BOUNDS, SCORED, Ledger, Part, Run, open_run, scan_ledger, start_run
 from dfn_ray.schema import SIZE_FIELDS, Status
 from dfn_ray.storage import Store
 
@@ -68,8 +75,9 @@ SCORES: dict[str, Callable[[str], float]] = {
 """Networks, which are functions of the uid."""
 
 NEAR, TOO_HIGH, TOO_LOW = (0.35, 0.8), (0.8, 0.9), (0.1, 0.2)
+NO_BYTES = (float("inf"), float("inf"))
 """Bounds: around the thresholds of the tests; above them, so that bytes of kept samples do not travel; below them, so
-that rows have to be taken out of the subset again."""
+that rows have to be taken out of the subset again; those of `score`, by which no bytes travel."""
 
 
 def filter_without_ray(
@@ -78,6 +86,15 @@ def filter_without_ray(
     """`filter_pool` with scores out of the air: the same writes, in the same order, in this process."""
     if Store(recipe.run_uri).exists("run.json"):
         refuse_other_rule(open_run(recipe.run_uri), recipe.select)
+    run, ledger = score_without_ray(recipe, part_chunks=part_chunks, bounds=bounds)
+    with no_ray():
+        return filter_pool._finalise(run, ledger, recipe)
+
+
+def score_without_ray(
+    recipe: Recipe, *, part_chunks: int = 2, bounds: tuple[float, float] = NO_BYTES
+) -> tuple[Run, Ledger]:
+    """`score_pool` likewise."""
     shards = list_pool(recipe.pool).shards
     run = start_run(
         recipe.run_uri,
@@ -91,34 +108,53 @@ def filter_without_ray(
     committer = Committer(
         run, Bounds(float(found["lo"]), float(found["hi"])), recipe.deciding_network
     )
-    cells: list[Cell] = []
-
-    def commit() -> None:
-        part = committer.commit(cells)
+    scored = partial(_scored, networks=[network.name for network in recipe.networks])
+    for part in _parts_of(work_left(shards, ledger), recipe.pool, scored, committer, part_chunks):
         ledger.add(part.name, part.chunks, part.header.counts)
-        cells.clear()
+    return run, ledger
 
-    for work in work_left(shards, ledger):
-        chunks = iter_chunks(work.shard, recipe.pool, skip=work.skip, last=work.last)
-        for chunk, samples in chunks:
-            cell = Cell(chunk=chunk, samples=samples)
-            cells.append(_scored(cell, [network.name for network in recipe.networks]))
+
+def _parts_of(
+    work: Sequence[Work], pool: Pool, stage: Stage, committer: Committer, part_chunks: int
+) -> Iterator[Part]:
+    """The parts that are committed of some work, so many chunks a part."""
+    cells: list[Cell] = []
+    for item in work:
+        for chunk, samples in iter_chunks(item.shard, pool, skip=item.skip, last=item.last):
+            cells.append(stage(Cell(chunk=chunk, samples=samples)))
             if len(cells) == part_chunks:
-                commit()
+                yield committer.commit(cells)
+                cells.clear()
     if cells:
-        commit()
-    with no_ray():
-        return filter_pool._finalise(run, ledger, recipe)
+        yield committer.commit(cells)
+
+
+def keep_without_ray(
+    work: Sequence[Work], *, pool: Pool, stage: Stage, committer: Committer, **_: Any
+) -> Iterator[Committed]:
+    """`stream.keep_stream` likewise."""
+    for part in _parts_of(work, pool, stage, committer, 2):
+        yield Committed(part.name, part.chunks, dict(part.header.counts))
 
 
 @contextmanager
 def no_ray() -> Iterator[None]:
     """What would be done in tasks of Ray is done here."""
-    with (
-        patch.object(filter_pool, "connect", lambda: None),
-        patch.object(filter_pool, "each", lambda items, each, _: map(each, items)),
-    ):
+    with ExitStack() as patches:
+
+        def put(module: Any, **instead: Any) -> None:
+            for name, value in instead.items():
+                patches.enter_context(patch.object(module, name, value))
+
+        for module in (filter_pool, export):
+            put(module, connect=_nothing, each=lambda items, each, *_: map(each, items))
+        put(listed, connect=_nothing, check_ray_reachable=_nothing)
+        put(stream, keep_stream=keep_without_ray)
         yield
+
+
+def _nothing() -> None:
+    pass
 
 
 def scored_cells(recipe: Recipe) -> Iterator[list[Cell]]:
@@ -143,32 +179,84 @@ def _scored(cell: Cell, networks: Sequence[str]) -> Cell:
 
 @contextmanager
 def at_writes(
-    meet: Callable[[int, str], None], methods: Sequence[str] = WRITES
+    meet: Callable[[int, str], None], methods: Sequence[str] = WRITES, *, of: Any = Store
 ) -> Iterator[list[str]]:
     """Call `meet` with the number of each write, from 0, and "before" or "after" it; yields their names."""
     made: list[str] = []
 
     def watched(name: str):
-        plain = getattr(Store, name)
+        plain = getattr(of, name)
 
-        def write(self, *args, **kwargs):
+        def write(*args, **kwargs):
             number = len(made)
-            made.append(f"{name} {args[0] if args else ''}")
+            made.append(" ".join([name, *(arg for arg in args if isinstance(arg, str))][:2]))
             meet(number, "before")
-            result = plain(self, *args, **kwargs)
-            meet(number, "after")
-            return result
+            try:
+                return plain(*args, **kwargs)
+            finally:  # a write that raises has an end as well
+                meet(number, "after")
 
-        return patch.object(Store, name, write)
+        return patch.object(of, name, write)
 
-    patches = [watched(name) for name in methods]
-    for one in patches:
-        one.start()
-    try:
+    with ExitStack() as patches:
+        for name in methods:
+            patches.enter_context(watched(name))
         yield made
-    finally:
-        for one in patches:
-            one.stop()
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Before or after one of several writes."""
+
+    number: int
+    when: str
+    name: str
+    """Of the write, for people."""
+
+    def __str__(self) -> str:
+        return f"{self.when} write {self.number}, {self.name}"
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Lets whatever is raised say that it was this moment."""
+        try:
+            yield
+        except Exception as error:
+            error.add_note(str(self))
+            raise
+
+
+def moments_of(
+    work: Callable[[], object], methods: Sequence[str] = WRITES, *, of: Any = Store
+) -> list[Moment]:
+    """The moments before and after each write of some work, which is done for that."""
+    with at_writes(lambda number, when: None, methods, of=of) as made:
+        work()
+    pairs = product(enumerate(made), ("before", "after"))
+    return [Moment(number, when, name) for (number, name), when in pairs]
+
+
+def dies_at(
+    moment: Moment, work: Callable[[], object], methods: Sequence[str] = WRITES, *, of: Any = Store
+) -> None:
+    """Let a process of its own do the work, and end without a word at that moment."""
+
+    def meet(number: int, when: str) -> None:
+        if (number, when) == (moment.number, moment.when):
+            os._exit(_DIED)
+
+    child = os.fork()
+    if not child:
+        try:
+            with at_writes(meet, methods, of=of):
+                work()
+        except BaseException:  # noqa: BLE001  the child must not return into pytest
+            os.write(2, traceback.format_exc().encode())
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == _DIED, f"outlived {moment}"
+
+
+_DIED = 9
 
 
 def expected(pool: Path, keep_fraction: float) -> set[str]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import replace
-from functools import partial
-from itertools import product
 from pathlib import Path
 
 import pytest
@@ -21,9 +18,12 @@ from tests.run.below_ray import (
     NEAR,
     TOO_HIGH,
     TOO_LOW,
+    Moment,
     at_writes,
+    dies_at,
     expected,
     filter_without_ray,
+    moments_of,
     recipe_of,
     scored_cells,
 )
@@ -36,11 +36,9 @@ def small_pool(tmp_path_factory):
     return write_pool(tmp_path_factory.mktemp("pool"), shards=2, samples=14)
 
 
-def writes_of(recipe, bounds) -> list[str]:
-    """Names of the writes of an undisturbed driver."""
-    with at_writes(lambda number, when: None) as made:
-        filter_without_ray(recipe, bounds=bounds)
-    return made
+def moments(recipe, bounds) -> list[Moment]:
+    """Before and after each write of an undisturbed driver."""
+    return moments_of(lambda: filter_without_ray(recipe, bounds=bounds))
 
 
 def finish_after(run: Path | str, pool: Path, fraction: float) -> None:
@@ -67,11 +65,11 @@ def check(run: Path | str, pool: Path) -> None:
     assert set(uids) == expected(pool, value["select"]["keep_fraction"])
 
 
-def drive_interleaved(run: Path | str, pool: Path, number: int, when: str, fraction, bounds) -> str:
+def drive_interleaved(run: Path | str, pool: Path, moment: Moment, fraction, bounds) -> str:
     """Both drivers, the second at one write of the first; how the first one ended."""
 
     def meet(now: int, at: str) -> None:
-        if (now, at) == (number, when) and not met:
+        if (now, at) == (moment.number, moment.when) and not met:
             met.append(True)
             finish_after(run, pool, fraction)
 
@@ -98,36 +96,28 @@ CASES = [
 def test_a_driver_that_lost_its_run_changes_nothing_whenever_it_was_stopped(
     small_pool, tmp_path, fraction, bounds
 ):
-    writes = writes_of(recipe_of(tmp_path / "calm", small_pool, FIRST), bounds)
-    opening = next(n for n, name in enumerate(writes) if "attempts/" in name)
-    for number, when in product(range(len(writes)), ("before", "after")):
+    all_moments = moments(recipe_of(tmp_path / "calm", small_pool, FIRST), bounds)
+    opened = next(m for m in all_moments if "attempts/" in m.name and m.when == "after")
+    for place, moment in enumerate(all_moments):
         run = tmp_path / "run"
-        try:
-            ended = drive_interleaved(run, small_pool, number, when, fraction, bounds)
+        with moment.noted():
+            ended = drive_interleaved(run, small_pool, moment, fraction, bounds)
             check(run, small_pool)
             # Stopped before it held the run, it is the second driver, and goes on or is refused.
-            late = number < opening or (number, when) == (opening, "before")
+            late = place < all_moments.index(opened)
             assert (ended == "RunTakenOver") is not late, ended
-        except Exception as error:
-            error.add_note(f"stopped {when} write {number}, {writes[number]}")
-            raise
         shutil.rmtree(run)
 
 
 def test_a_driver_that_lost_its_run_changes_nothing_on_s3_either(
     small_pool, tmp_path, conditional_s3
 ):
-    writes = writes_of(recipe_of(tmp_path / "calm", small_pool, FIRST), NEAR)
+    all_moments = moments(recipe_of(tmp_path / "calm", small_pool, FIRST), NEAR)
     run = f"s3://runs/{tmp_path.name}"
-    settling = writes.index("replace selection.json")
-    assert drive_interleaved(run, small_pool, settling, "before", OTHER, NEAR) == "RunTakenOver"
+    settling = next(moment for moment in all_moments if moment.name == "replace selection.json")
+    assert drive_interleaved(run, small_pool, settling, OTHER, NEAR) == "RunTakenOver"
     check(run, small_pool)
     assert open_run(run).read_json(SELECTION)["select"]["keep_fraction"] == OTHER
-
-
-def die_at(number: int, when: str, now: int, at: str) -> None:
-    if (now, at) == (number, when):
-        os._exit(9)
 
 
 @pytest.mark.parametrize(
@@ -137,31 +127,23 @@ def test_after_a_crash_at_any_write_the_next_attempt_ends_as_an_undisturbed_one(
     small_pool, tmp_path, bounds
 ):
     calm = recipe_of(tmp_path / "calm", small_pool, FIRST)
-    writes = writes_of(calm, bounds)
+    all_moments = moments(calm, bounds)
     value, uids = (
         open_run(calm.run_uri).read_json(SELECTION),
         (tmp_path / "calm" / "subset_uids.npy").read_bytes(),
     )
     assert value is not None
     by_names = ("parts", "files")  # whose names hold the number of the attempt
-    for number, when in product(range(len(writes)), ("before", "after")):
-        recipe = recipe_of(tmp_path / "run", small_pool, FIRST)
-        child = os.fork()
-        if not child:
-            with at_writes(partial(die_at, number, when)):
-                filter_without_ray(recipe, bounds=bounds)
-            os._exit(0)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-        try:
+    recipe = recipe_of(tmp_path / "run", small_pool, FIRST)
+    for moment in all_moments:
+        with moment.noted():
+            dies_at(moment, lambda: filter_without_ray(recipe, bounds=bounds))
             again = filter_without_ray(recipe, part_chunks=3, bounds=bounds)
             check(tmp_path / "run", small_pool)
             assert {k: v for k, v in again.items() if k not in by_names} == {
                 k: v for k, v in value.items() if k not in by_names
             }
             assert (tmp_path / "run" / "subset_uids.npy").read_bytes() == uids
-        except Exception as error:
-            error.add_note(f"died {when} write {number}, {writes[number]}")
-            raise
         shutil.rmtree(tmp_path / "run")
 
 
@@ -187,8 +169,9 @@ def test_a_part_that_a_task_commits_late_is_none_of_a_finished_run(small_pool, t
 
 
 def test_the_writes_of_a_driver_are_those_of_every_step(small_pool, tmp_path):
-    kinds = " ".join(writes_of(recipe_of(tmp_path / "near", small_pool, FIRST), NEAR))
-    kinds += " ".join(writes_of(recipe_of(tmp_path / "high", small_pool, FIRST), TOO_HIGH))
+    made = moments(recipe_of(tmp_path / "near", small_pool, FIRST), NEAR)
+    made += moments(recipe_of(tmp_path / "high", small_pool, FIRST), TOO_HIGH)
+    kinds = " ".join(moment.name for moment in made)
     for step in (
         "run.json", "pool.parquet", "attempts/", "bounds.json", "scores/", "subset/part-", "borderline/", "parts-",
         "subset_uids.npy", "files-", "replace selection.json", "delete borderline/", "subset/shard-",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
 import json
 import os
+import shutil
 import threading
 import uuid
 
@@ -16,8 +18,10 @@ from dfn_ray.run import SELECTION, start_run, take
 from dfn_ray.storage import Store, filesystem
 from dfn_ray.storage.retries import Policy
 from dfn_ray.testing.faults import Fault, Faults
+from tests.run.below_ray import dies_at, moments_of
 
 ROUNDS = 100
+RENAME = "dfn_ray.storage.exclusive._RENAMEAT2"
 
 
 @pytest.fixture
@@ -25,16 +29,20 @@ def no_waiting(monkeypatch):
     monkeypatch.setattr("dfn_ray.storage.retries.POLICY", Policy(longest_wait_s=0))
 
 
-@pytest.fixture(params=["hard links", "no hard links"])
+DISKS = {"hard links": (), "no hard links": ("os.link",), "nothing": ("os.link", RENAME)}
+"""What a disk does not have of what gives a file its name unless that is taken."""
+
+
+def refused(*arguments):
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+@pytest.fixture(params=DISKS)
 def disk(request, tmp_path, monkeypatch):
-    """A store on a disk with hard links, and on one without; without waits for the disk."""
-
-    def link(source, target):
-        raise OSError(errno.EPERM, "Operation not permitted")
-
+    """A store on a disk with hard links, on one without, and on one that can only copy; without waits for the disk."""
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
-    if request.param == "no hard links":
-        monkeypatch.setattr("os.link", link)
+    for absent in DISKS[request.param]:
+        monkeypatch.setattr(absent, refused)
     return Store(str(tmp_path / "s"))
 
 
@@ -124,6 +132,63 @@ def test_of_two_threads_that_replace_a_version_one_does(disk):
     for number, (one, other) in enumerate(zip(*answers, strict=True)):
         assert one is not other
         assert disk.read(f"f/{number}") == contents[0 if one else 1]
+
+
+STEPS = {builtins: ("open",), os: ("makedirs", "fsync", "link", "replace", "remove", "close")}
+"""What a store calls on a disk."""
+
+
+@pytest.mark.parametrize("module", STEPS)
+@pytest.mark.parametrize("absent", [(), ("os.link",)], ids=["hard links", "no hard links"])
+def test_after_a_crash_at_any_step_a_file_is_whole_or_absent(tmp_path, monkeypatch, absent, module):
+    for name in absent:
+        monkeypatch.setattr(name, refused)
+
+    def write(store: Store) -> None:
+        store.create("f/created", b"created")
+        store.replace("f/created", b"replaced", before=b"created")
+        store.write("f/written", b"written")
+        store.write_stream("f/streamed", [b"stre", b"amed"])
+        store.delete("f/written")
+
+    contents = {
+        "created": (b"created", b"replaced"),
+        "written": (b"written",),
+        "streamed": (b"streamed",),
+    }
+    calm, store = Store(str(tmp_path / "calm")), Store(str(tmp_path / "s"))
+    moments = moments_of(lambda: write(calm), STEPS[module], of=module)
+    assert len(moments) > 6
+    for moment in moments:
+        with moment.noted():
+            dies_at(moment, lambda: write(store), STEPS[module], of=module)
+            for file in store.list("f"):
+                assert store.read(f"f/{file.name}") in contents[file.name]
+            store.delete("f/created")
+            write(store)
+            assert [store.read(f"f/{file.name}") for file in store.list("f")] == [
+                b"replaced",
+                b"streamed",
+            ]
+        shutil.rmtree(tmp_path / "s")
+
+
+def test_a_copy_that_fails_half_way_leaves_nothing_under_the_name(tmp_path, monkeypatch):
+    """Of a disk that has neither links nor renames that replace nothing, and becomes full."""
+    store = Store(str(tmp_path))
+    for name in DISKS["nothing"]:
+        monkeypatch.setattr(name, refused)
+    synced = []
+
+    def fsync(descriptor):
+        synced.append(descriptor)
+        if len(synced) == 2:  # the first is that of the file written aside
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fsync)
+    with pytest.raises(StorageError, match="No space left"):
+        store.create("x", b"data")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_disk_that_refuses_a_hard_link_for_another_reason_fails(tmp_path, monkeypatch):

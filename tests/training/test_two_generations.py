@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from functools import partial
-from itertools import product
 from pathlib import Path
 
 import pytest
@@ -24,7 +22,7 @@ from dfn_ray.training.position import (
     tell_reached,
 )
 from dfn_ray.training.seen import Seen
-from tests.run.below_ray import WRITES, at_writes
+from tests.run.below_ray import WRITES, Moment, at_writes, dies_at, moments_of
 
 BASE, FIRST, SECOND, LAST = 0, 1, 2, 3
 """Which workers wrote a tensor."""
@@ -106,20 +104,18 @@ def begun(folder: Path, keep: int) -> Run:
     return start(folder)
 
 
-def writes_of(folder: Path, keep: int) -> list[str]:
+def moments(folder: Path, keep: int) -> list[Moment]:
     run = begun(folder, keep)
-    with at_writes(lambda number, when: None, STOPS) as made:
-        train_first(run, keep)
-    return made
+    return moments_of(lambda: train_first(run, keep), STOPS)
 
 
 def train_interleaved(
-    run: Run, folder: Path, number: int, when: str, *, keep: int, other_driver: bool
+    run: Run, folder: Path, moment: Moment, *, keep: int, other_driver: bool
 ) -> bool:
     """Both, the second at one write of the first; True when the first was stopped."""
 
     def meet(now: int, at: str) -> None:
-        if (now, at) == (number, when) and not met:
+        if (now, at) == (moment.number, moment.when) and not met:
             met.append(True)
             train(start(folder) if other_driver else run, SECOND, keep)
 
@@ -144,47 +140,30 @@ CASES = [
 def test_workers_that_were_replaced_change_nothing_whenever_they_were_stopped(
     tmp_path, keep, other_driver
 ):
-    writes = writes_of(tmp_path / "calm", keep)
     folder = tmp_path / "run"
-    for number, when in product(range(len(writes)), ("before", "after")):
+    for moment in moments(tmp_path / "calm", keep):
         run = begun(folder, keep)
-        try:
-            stopped = train_interleaved(
-                run, folder, number, when, keep=keep, other_driver=other_driver
-            )
+        with moment.noted():
+            stopped = train_interleaved(run, folder, moment, keep=keep, other_driver=other_driver)
             # Of one driver, those that were stopped before they had begun are the later ones.
-            assert stopped is (other_driver or (number, when) != (0, "before"))
+            assert stopped is (other_driver or (moment.number, moment.when) != (0, "before"))
             now = open_run(str(folder))
             position = latest_position(now)
             assert writers_of(now, position) == {SECOND if stopped else FIRST}
             check_log(now)
             check_nothing_is_left_over(folder, keep)
-        except Exception as error:
-            error.add_note(f"stopped {when} write {number}, {writes[number]}")
-            raise
         shutil.rmtree(folder)
-
-
-def die_at(number: int, when: str, now: int, at: str) -> None:
-    if (now, at) == (number, when):
-        os._exit(9)
 
 
 @pytest.mark.parametrize(("keep", "other_driver"), CASES)
 def test_after_a_crash_at_any_write_the_next_workers_go_on_from_a_whole_checkpoint(
     tmp_path, keep, other_driver
 ):
-    writes = writes_of(tmp_path / "calm", keep)
     folder = tmp_path / "run"
-    for number, when in product(range(len(writes)), ("before", "after")):
+    for moment in moments(tmp_path / "calm", keep):
         run = begun(folder, keep)
-        child = os.fork()
-        if not child:
-            with at_writes(partial(die_at, number, when), STOPS):
-                train_first(run, keep)
-            os._exit(0)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-        try:
+        with moment.noted():
+            dies_at(moment, partial(train_first, run, keep), STOPS)
             now = start(folder) if other_driver else run
             position = latest_position(now)
             assert writers_of(now, position) == {BASE if position.samples_seen == 20 else FIRST}
@@ -192,9 +171,6 @@ def test_after_a_crash_at_any_write_the_next_workers_go_on_from_a_whole_checkpoi
             assert latest_position(now).samples_seen == position.samples_seen + 10
             check_log(now)
             check_nothing_is_left_over(folder, keep)
-        except Exception as error:
-            error.add_note(f"died {when} write {number}, {writes[number]}")
-            raise
         shutil.rmtree(folder)
 
 
@@ -226,7 +202,7 @@ def test_workers_that_find_nothing_left_to_do_remove_what_a_crash_left(tmp_path)
 
 
 def test_the_writes_of_workers_are_those_of_every_step(tmp_path):
-    made = "\n".join(writes_of(tmp_path / "calm", 1))
+    made = "\n".join(moment.name for moment in moments(tmp_path / "calm", 1))
     for step in (
         "create generations/000002-0002.json", "create generations/000002-0002.start.json", ".reached.json",
         "/model.safetensors", "/optimizer.safetensors", "write log/", "write checkpoints/samples-000000000050-000002-0002.json",

@@ -1,0 +1,82 @@
+"""JSON and TOML written by others: nested no deeper than one constant, whoever reads it and from however deep a stack.
+
+Python's parsers, and all that walks over a value later, recurse, and give up where the stack of their caller ends. So
+brackets are counted before anything is parsed, in time linear in the text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+MAX_DEPTH = 100
+"""Lists and objects inside each other, the outermost counted. Python's own readers and writers take 1,000 less the
+stack of their caller, serde_json (Rust's) 127; Arrow reads Parquet schemas of 100 levels."""
+
+MAX_OWN_DEPTH = 2 * MAX_DEPTH
+"""The same for files of dfn_ray's own, which hold what others wrote some levels down."""
+
+_JSON = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{\]}]', re.DOTALL)
+_TOML = re.compile(
+    r'"""(?:[^"\\]|\\.|"(?!""))*+(?:"{3,5}|\\?\Z)'
+    r"|'''(?:[^']|'(?!''))*+(?:'{3,5}|\Z)"
+    r'|"(?:[^"\\\n]|\\.)*+"?'
+    r"|'[^'\n]*+'?"
+    r"|#[^\n]*+"
+    r"|[\[{\]}]",
+    re.DOTALL,
+)
+"""Brackets, and what may hold some that do not count: strings, ended or not, and comments."""
+
+
+class TooDeepError(ValueError):
+    """Text or a value with more lists and objects inside each other than any reader has to take."""
+
+
+def parsed(text: str, *, max_depth: int = MAX_DEPTH, **options: Any) -> Any:
+    """The value that JSON text holds; options are those of `json.loads`. Raises ValueError, TooDeepError among them."""
+    _require_brackets(text, _JSON, max_depth)
+    return json.loads(text, **options)
+
+
+def require_shallow_toml(text: str) -> None:
+    """Raise TooDeepError for TOML with more than MAX_DEPTH brackets inside each other."""
+    _require_brackets(text, _TOML, MAX_DEPTH)
+
+
+def require_shallow(value: Any) -> None:
+    """Raise TooDeepError for a value of more than MAX_DEPTH lists and mappings inside each other."""
+    level = _nesting([value])
+    for _ in range(MAX_DEPTH):
+        if not level:
+            return
+        level = [inner for item in level for inner in _nesting(_values(item))]
+    if level:
+        raise TooDeepError(_TOO_DEEP.format(MAX_DEPTH))
+
+
+_TOO_DEEP = "lists or objects are nested too deeply: more than {} levels"
+
+
+def _values(item: Any) -> Iterable[Any]:
+    return item.values() if isinstance(item, Mapping) else item
+
+
+def _nesting(values: Iterable[Any]) -> list[Any]:
+    """Those of the values that hold others."""
+    return [value for value in values if isinstance(value, Mapping | list | tuple)]
+
+
+def _require_brackets(text: str, tokens: re.Pattern[str], most: int) -> None:
+    if text.count("[") + text.count("{") <= most:
+        return
+    depth = 0
+    for token in tokens.finditer(text):
+        if token[0] in ("[", "{"):
+            depth += 1
+            if depth > most:
+                raise TooDeepError(_TOO_DEEP.format(most))
+        elif token[0] in ("]", "}"):
+            depth -= 1
