@@ -91,6 +91,10 @@ def _require_flawless_uris(options: argparse.Namespace) -> None:
             require_flawless(uri, name, is_target=name in _TARGETS)
 
 
+_Verbs = Any
+"""What `add_subparsers` returns: argparse names no public type for it."""
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dfn-ray",
@@ -98,7 +102,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(dest="name", required=True, metavar="VERB")
+    _add_demo(verbs)
+    _add_recipe_verbs(verbs)
+    _add_submit(verbs)
+    _add_planning(verbs)
+    _add_run_verbs(verbs)
+    _add_inspect(verbs)
+    return parser
 
+
+def _add_demo(verbs: _Verbs) -> None:
     demo = verbs.add_parser(
         "demo", help="the whole job on a real embedded pool, minutes on a laptop"
     )
@@ -107,6 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.set_defaults(verb=_demo)
 
+
+def _add_recipe_verbs(verbs: _Verbs) -> None:
     for name, verb, text in (
         ("filter", _filter, "pool -> subset: score, select, write; resumes"),
         ("score", _score, "score the pool, move no images"),
@@ -133,6 +148,8 @@ def _parser() -> argparse.ArgumentParser:
     ):
         _with_recipe(verbs.add_parser(name, help=text)).set_defaults(verb=verb)
 
+
+def _add_submit(verbs: _Verbs) -> None:
     submit = verbs.add_parser("submit", help="a verb over a recipe as a job on a Ray cluster")
     submit.add_argument("job_verb", choices=RECIPES, metavar="VERB", help=", ".join(RECIPES))
     _with_recipe(submit)
@@ -149,6 +166,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     submit.set_defaults(verb=_submit)
 
+
+def _add_planning(verbs: _Verbs) -> None:
     doctor = verbs.add_parser("doctor", help="is the cluster ready for a recipe of filter?")
     _with_recipe(doctor, dry_run=False).set_defaults(verb=_doctor)
 
@@ -165,6 +184,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     plan.add_argument("--gpus", type=float, help="up to how many (default: scorers.max_size)")
 
+
+def _add_run_verbs(verbs: _Verbs) -> None:
     export = verbs.add_parser("export", help="a finished subset for other trainers")
     export.add_argument("run_uri", type=_uri)
     export.add_argument("out_uri", type=_uri, help="a .npy file, or a folder for WebDataset tars")
@@ -198,13 +219,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     verify.set_defaults(verb=_verify)
 
+
+def _add_inspect(verbs: _Verbs) -> None:
     inspect = verbs.add_parser("inspect", help="what is in a pool, and what is broken")
     inspect.add_argument("pool_uri", type=_uri, nargs="+")
     inspect.add_argument(
         "--shards", type=int, default=8, help="shards looked into (default: %(default)s)"
     )
+    inspect.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="key=value",
+        help="a setting of [pool]: caption=label, format=folder, image_column=photo",
+    )
     inspect.set_defaults(verb=_inspect)
-    return parser
 
 
 def _with_recipe(
@@ -375,7 +404,8 @@ def _verify(options: argparse.Namespace) -> None:
 def _inspect(options: argparse.Namespace) -> None:
     from dfn_ray.pool import inspect_pool
 
-    report = inspect_pool(Pool(uri=tuple(options.pool_uri)), shards=options.shards)
+    pool = recipe_from({"uri": options.pool_uri}, options.set, Pool)
+    report = inspect_pool(pool, shards=options.shards)
     _say("\n".join(printable_line(line) for line in report.lines()))
 
 

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dfn_ray.cli import run
@@ -12,7 +14,7 @@ from dfn_ray.config import load_recipe, recipe_values
 from dfn_ray.filtering.fingerprint import settings_fingerprint
 from dfn_ray.pool import list_shards, listing_table
 from dfn_ray.run import start_run
-from dfn_ray.testing.pools import jpeg_bytes, write_tar_shard
+from dfn_ray.testing.pools import jpeg_bytes, photo, write_tar_shard
 
 RECIPE = """
 run_uri = "{folder}/run"
@@ -112,6 +114,22 @@ def test_inspect_shows_format_counts_and_example_rows(recipe, capsys):
     assert "3 readable" in said
     assert "grey" in said
     assert "8x8" in said
+
+
+def test_inspect_takes_the_settings_of_a_pool_of_labels(tmp_path, capsys):
+    for number, name in enumerate(("cat", "dog")):
+        (tmp_path / "classes" / name).mkdir(parents=True)
+        (tmp_path / "classes" / name / "0.png").write_bytes(photo(number))
+    settings = ["--set", "format=folder", "--set", "caption=label"]
+    assert run(["inspect", str(tmp_path / "classes"), *settings]) == 0
+    assert "2 readable" in capsys.readouterr().out
+    table = pa.table({"photo": [photo(1)], "cls": [3]})
+    pq.write_table(table, tmp_path / "0.parquet")
+    settings = ["--set", "image_column=photo", "--set", "caption=label"]
+    assert run(["inspect", str(tmp_path / "0.parquet"), *settings]) == 0
+    assert "1 readable" in capsys.readouterr().out
+    assert run(["inspect", str(tmp_path / "0.parquet"), "--set", "imagecolumn=photo"]) == 2
+    assert "imagecolumn" in capsys.readouterr().err
 
 
 def test_the_entry_points_answer_help():
