@@ -20,7 +20,6 @@ from dfn_ray.run.layout import (
     NEEDED,
     READABLE_FORMATS,
     RUN,
-    SCORES,
     SELECTION,
     SUBSET,
 )
@@ -269,7 +268,7 @@ def open_run(run_uri: str) -> Run:
     try:
         data = store.read(RUN)
     except MissingFileError:
-        if {SELECTION, f"{SCORES}/"} & set(store.names()):
+        if store.exists(SELECTION) or store.exists(LISTING):
             raise DamagedRunError(f"{store.uri_of(RUN)}: is absent; {RESTORE}") from None
         raise InputError(f"{run_uri}: holds no run (no run.json); check run_uri") from None
     value = parsed_json(data, store.uri_of(RUN), must=False)

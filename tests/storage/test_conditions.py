@@ -274,11 +274,12 @@ def test_two_drivers_that_take_a_run_at_a_time_get_two_attempts(store, monkeypat
 def test_a_selection_is_not_replaced_by_who_knows_another_version_of_it(moto):
     run = start(moto.uri)
     assert run.notes() == []
-    before = run.replace_json(SELECTION, {"k": 1}, None)
-    run.replace_json(SELECTION, {"k": 2}, before)
+    versions = [{"state": "final", "k": k} for k in range(3)]
+    before = run.replace_json(SELECTION, versions[0], None)
+    run.replace_json(SELECTION, versions[1], before)
     with pytest.raises(RunTakenOver, match=r"selection\.json: another driver has changed it"):
-        run.replace_json(SELECTION, {"k": 3}, before)
-    assert run.read_json(SELECTION) == {"k": 2}
+        run.replace_json(SELECTION, versions[2], before)
+    assert run.read_json(SELECTION) == versions[1]
 
 
 @pytest.fixture
