@@ -14,6 +14,8 @@ import pytest
 
 # Of every Ray that tests start, so that nobody else's driver comes in, and none of a user's files is needed.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+# Ray's workers are of lower priority by default (nice 15): the tests beside them would get 97 % of a CPU that both want.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 def pytest_collection_modifyitems(items):
