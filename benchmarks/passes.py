@@ -4,7 +4,11 @@ The run is made by a stand-in scorer: real parts on disk with real footers, rand
 whose images are a few bytes. Passes over many parts run in Ray tasks on all CPUs, as they do for users. Printed are seconds, per
 part, per row, and the driver's peak memory; then the same for 12.8 billion samples in 1.28 million shards with 16 cores:
 CPU time by cores, and beside it, for threads wait while others compute, the requests at 30 ms each over all threads that read
-(`run.scan.READ_THREADS` a core).
+(`run.scan.READ_THREADS` a core). Ray is started before the clock.
+
+With `--latency-ms 30` the run is in an S3 server (rclone) behind a proxy that lets each request wait so long, and `--shard-rows`
+makes many small parts of few samples: beside the seconds stand the requests that were made for a part, and those that the model
+above counts with.
 """
 
 from __future__ import annotations
@@ -32,16 +36,18 @@ from dfn_ray.filtering.filter_pool import select
 from dfn_ray.filtering.select_run import select_run
 from dfn_ray.filtering.verify import _kept_rows, _shared_columns, _verify_parts, _verify_subset
 from dfn_ray.flow.cells import Cell
-from dfn_ray.flow.slices import LEAST_ITEMS
+from dfn_ray.flow.slices import LEAST_ITEMS, over_slices
 from dfn_ray.pool import Shard, listing_table
 from dfn_ray.run import SCORED, Run, open_run, scan_ledger, start_run
 from dfn_ray.run.parts import SCAN_THREADS
 from dfn_ray.run.scan import READ_THREADS
 from dfn_ray.schema import SAMPLE_SCHEMA, Chunk
 from dfn_ray.storage import Store
+from dfn_ray.testing.faults import fault_proxy
+from dfn_ray.testing.s3 import serve_s3
 from dfn_ray.uids import UID_DTYPE, uid_strings
 
-SHARD_ROWS, CHUNK_ROWS, PART_CHUNKS = 10_000, 256, 64
+CHUNK_ROWS, PART_CHUNKS = 256, 64
 KEPT = 0.15
 LOWEST = float(np.float32(1 - KEPT))
 """The subset holds what scores this or more."""
@@ -65,12 +71,18 @@ def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("--samples", type=int, default=100_000_000)
     options.add_argument("--folder", type=Path, help="put the run here and leave it")
+    options.add_argument("--shard-rows", type=int, default=10_000)
+    options.add_argument(
+        "--latency-ms", type=float, nargs="+", help="on S3, requests waiting so long"
+    )
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        recipe = recipe_of(given.folder or Path(temporary))
-        if not Store(recipe.run_uri).exists("run.json"):
-            timed("making the run", partial(make_run, recipe, given.samples))
-        parts = len(open_run(recipe.run_uri).part_names())
+        folder = given.folder or Path(temporary)
+        if given.latency_ms:
+            on_s3(folder, given)
+            return
+        recipe = recipe_of(str(folder / "run"))
+        parts = made(recipe, given)
         where = "Ray tasks" if parts >= LEAST_ITEMS else "this process"
         print(
             f"{given.samples:,} samples, {parts:,} parts, {os.cpu_count()} CPUs, passes in {where}"
@@ -79,8 +91,37 @@ def main() -> None:
             f"{'pass':24} {'s':>8} {'ms/part':>8} {'ns/row':>8} {'MiB':>6}   at 12.8 billion, 16 cores"
         )
         for one in PASSES:
-            seconds, peak = alone(one.work, recipe)
+            seconds, peak = alone(one.work, recipe, parts)
             print_pass(one, seconds, peak, parts, given.samples)
+
+
+def made(recipe: Recipe, given: argparse.Namespace) -> int:
+    """Make the run if it is not there; how many parts it has."""
+    if not Store(recipe.run_uri).exists("run.json"):
+        timed("making the run", partial(make_run, recipe, given.samples, given.shard_rows))
+    return len(open_run(recipe.run_uri).part_names())
+
+
+def on_s3(folder: Path, given: argparse.Namespace) -> None:
+    """Time each pass over a run on S3 under each latency, and count its requests."""
+    with serve_s3(folder, ["passes"]) as server, fault_proxy(server.endpoint) as proxy:
+        os.environ |= server.environment | {"AWS_ENDPOINT_URL": proxy.endpoint}
+        recipe = recipe_of("s3://passes/run")
+        parts = made(recipe, given)
+        print(
+            f"{given.samples:,} samples, {parts:,} parts on S3; threads that read: {READ_THREADS}"
+        )
+        print(f"{'pass':24} {'ms/request':>10} {'s':>8} {'requests/part':>14} {'model':>6}")
+        for one in PASSES:
+            for latency_ms in given.latency_ms:
+                proxy.reset()
+                proxy.latency_s = latency_ms / 1000
+                seconds, _ = alone(one.work, recipe, parts)
+                print(
+                    f"{one.name:24} {latency_ms:10.0f} {seconds:8.1f} {proxy.requests / parts:14.1f} "
+                    f"{one.readings * one.requests:6}",
+                    flush=True,
+                )
 
 
 def print_pass(one: Pass, seconds: float, peak: int, parts: int, samples: int) -> None:
@@ -158,14 +199,17 @@ def report(clock: float) -> None:
     _TOOK.append(time.perf_counter() - clock)
 
 
-def alone(work: Callable[[Recipe], Any], recipe: Recipe) -> tuple[float, int]:
+def alone(work: Callable[[Recipe], Any], recipe: Recipe, parts: int) -> tuple[float, int]:
     """Seconds and peak memory of a pass in a fresh process."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(measured, work, recipe).result()
+        return process.submit(measured, work, recipe, parts).result()
 
 
-def measured(work: Callable[[Recipe], Any], recipe: Recipe) -> tuple[float, int]:
+def measured(work: Callable[[Recipe], Any], recipe: Recipe, parts: int) -> tuple[float, int]:
     """Seconds of a pass, or of the part of it that it reported, and the peak of this process's memory in bytes."""
+    if parts >= LEAST_ITEMS:
+        # Ray and its workers with all imports.
+        list(over_slices(["warm"] * (os.cpu_count() or 1), len, slice_items=1, least_items=1))
     clock = time.perf_counter()
     work(recipe)
     seconds = _TOOK[0] if _TOOK else time.perf_counter() - clock
@@ -179,11 +223,11 @@ def timed(name: str, work: Callable[[], Any]) -> None:
     print(f"{name}: {time.perf_counter() - clock:.0f} s", flush=True)
 
 
-def recipe_of(folder: Path) -> Recipe:
+def recipe_of(run_uri: str) -> Recipe:
     """A recipe over a pool that is only listed."""
     return recipe_from(
         {
-            "run_uri": str(folder / "run"),
+            "run_uri": run_uri,
             "pool": {"uri": ["/none/*.tar"]},
             "networks": [{"name": "dfn", "model": "local-dir:/none"}],
             "select": {"keep_fraction": KEPT},
@@ -191,10 +235,10 @@ def recipe_of(folder: Path) -> Recipe:
     )
 
 
-def make_run(recipe: Recipe, samples: int) -> None:
+def make_run(recipe: Recipe, samples: int, shard_rows: int) -> None:
     """Commit the samples part by part, by as many processes as there are CPUs."""
     shards = [
-        Shard(f"/none/{n:08d}.tar", f"{n:08d}.tar", 10**9) for n in range(samples // SHARD_ROWS)
+        Shard(f"/none/{n:08d}.tar", f"{n:08d}.tar", 10**9) for n in range(samples // shard_rows)
     ]
     run = start_run(
         recipe.run_uri,
@@ -204,17 +248,18 @@ def make_run(recipe: Recipe, samples: int) -> None:
         listing=listing_table(shards),
     )
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as processes:
-        for _ in processes.map(partial(commit_part, run), parts_of(shards), chunksize=16):
+        parts = parts_of(shards, shard_rows)
+        for _ in processes.map(partial(commit_part, run), parts, chunksize=16):
             pass
 
 
-def parts_of(shards: list[Shard]) -> Iterator[list[Chunk]]:
+def parts_of(shards: list[Shard], shard_rows: int) -> Iterator[list[Chunk]]:
     """The chunks of each part: PART_CHUNKS in the order of shards."""
     chunks = []
     for shard in shards:
-        for first in range(0, SHARD_ROWS, CHUNK_ROWS):
-            rows = min(CHUNK_ROWS, SHARD_ROWS - first)
-            last = first + rows == SHARD_ROWS
+        for first in range(0, shard_rows, CHUNK_ROWS):
+            rows = min(CHUNK_ROWS, shard_rows - first)
+            last = first + rows == shard_rows
             chunks.append(
                 Chunk(shard=shard.uri, first_row=first, rows=rows, last=last, bytes_read=10**7)
             )

@@ -87,6 +87,8 @@ class FaultProxy:
 
     endpoint: str = ""
     faults: Faults = Faults()
+    latency_s: float = 0.0
+    """How long each request waits before it is looked at; those of other connections go on meanwhile."""
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Requests by operation (GET, HEAD, LIST, PUT, POST, DELETE) and by what they met: "served" or a fault."""
     bytes_out: int = 0
@@ -219,6 +221,7 @@ async def _handle(
     task.add_done_callback(proxy._under_way.discard)
     with suppress(OSError, asyncio.IncompleteReadError):
         request = await _read_head(reader)
+        await asyncio.sleep(proxy.latency_s)
         operation = _operation(request)
         name = f"{request.first} {request.value('range')}"
         proxy._seen[operation, name] += 1
