@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -149,7 +150,10 @@ def local_ray(s3):
         },  # 10 s is long for tests that read them
     )
     yield
-    ray.shutdown()
+    # On a daemon thread: Ray 2.60 asks its GCS to end a subscription without a time limit, and has hung on that.
+    ending = threading.Thread(target=ray.shutdown, daemon=True)
+    ending.start()
+    ending.join(60)
 
 
 @pytest.fixture(scope="session")
