@@ -50,10 +50,20 @@ def named(attempt: int, data: bytes) -> str:
 def opened_parquet(
     file: IO[bytes], name: str, *, is_sealed: bool, pre_buffer: bool = False
 ) -> pq.ParquetFile:
-    """The Parquet file of that name, its footer checked. Raises ArrowInvalid when that is not what was written.
+    """The Parquet file of that name, its footer checked, see `footer_of`.
 
-    `is_sealed`: False for runs of format 1, whose files have no digests. `pre_buffer` asks for all
-    columns of a read at once.
+    `pre_buffer` asks for all columns of a read at once.
+    """
+    footer = footer_of(file, name, is_sealed=is_sealed)
+    return pq.ParquetFile(
+        file, metadata=footer, pre_buffer=pre_buffer, page_checksum_verification=True
+    )
+
+
+def footer_of(file: IO[bytes], name: str, *, is_sealed: bool) -> pq.FileMetaData:
+    """The footer of the Parquet file of that name. Raises ArrowInvalid when it is not what was written.
+
+    `is_sealed`: False for runs of format 1, whose files have no digests.
     """
     tail = _tail(file)
     length = int.from_bytes(tail[-8:-4], "little") + _END_BYTES
@@ -64,10 +74,7 @@ def opened_parquet(
         is_right = _digest(body, b"" if by_content else name.encode(), end) == digest
         if not is_right or (by_content and by_content[1] != digest.hex()):
             raise pa.ArrowInvalid(_ALTERED)
-    footer = pq.read_metadata(pa.BufferReader(b"PAR1" + end))
-    return pq.ParquetFile(
-        file, metadata=footer, pre_buffer=pre_buffer, page_checksum_verification=True
-    )
+    return pq.read_metadata(pa.BufferReader(b"PAR1" + end))
 
 
 def whole_parquet(file: IO[bytes], name: str, *, is_sealed: bool) -> pq.ParquetFile:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dfn_ray.errors import DamagedRunError, MissingFileError
 from dfn_ray.run.layout import BORDERLINE, SCORES, SUBSET, part_file
-from dfn_ray.run.parquets import opened_parquet
-from dfn_ray.run.sealed import sealed, unsealed
+from dfn_ray.run.parquets import footer_of, opened_parquet
 from dfn_ray.schema import Chunk
 from dfn_ray.storage import Store
 
@@ -26,6 +23,7 @@ SCAN_THREADS = 64
 _SLICE = 4096
 """Footers asked for at a time, so that neither futures nor footers of a million parts pile up."""
 _CHUNKS, _PART = b"dfn_ray.chunks", b"dfn_ray.part"
+Found = TypeVar("Found")
 _SEALED = re.compile(r"part-\d{6}-")
 """How names of parts begin since their footers have a digest: format 2."""
 
@@ -81,15 +79,15 @@ def part_footer(chunks: Sequence[Chunk], header: PartHeader) -> dict[bytes, byte
     written = [chunk.to_json() for chunk in chunks]
     return {
         _CHUNKS: json.dumps(written).encode(),
-        _PART: json.dumps(sealed({**values, "chunks": _digest(written)})).encode(),
+        _PART: json.dumps(values).encode(),
     }
 
 
 def read_part(store: Store, name: str) -> Part:
     """The chunks and header of a committed part, from its footer alone. Raises DamagedRunError."""
     where = store.uri_of(part_file(name))
-    with _opened(store, name) as parquet:
-        metadata = parquet.metadata.metadata or {}
+    with _opened(store, name, footer_of) as footer:
+        metadata = footer.metadata or {}
     if _CHUNKS not in metadata:
         raise DamagedRunError(
             f"{where}: commits no chunks, so dfn_ray did not write it; move it out of the run"
@@ -98,9 +96,6 @@ def read_part(store: Store, name: str) -> Part:
         chunks, values = json.loads(metadata[_CHUNKS]), json.loads(metadata[_PART])
     except (ValueError, KeyError) as error:
         raise _damaged(where, f"no JSON in its footer: {error}") from None
-    values = unsealed(values, f"footer of {where}", must=False)
-    if values.get("chunks", _digest(chunks)) != _digest(chunks):
-        raise _damaged(where, "its chunks are not what their digest says")
     try:
         return Part(name, tuple(map(Chunk.from_json, chunks)), _header(name, values))
     except (KeyError, TypeError, ValueError) as error:
@@ -126,17 +121,17 @@ def _header(name: str, values: Mapping[str, Any]) -> PartHeader:
 
 def read_part_rows(store: Store, name: str, columns: list[str]) -> pa.Table:
     """Columns of a committed part. Raises DamagedRunError."""
-    with _opened(store, name) as parquet:
+    with _opened(store, name, opened_parquet) as parquet:
         return parquet.read(columns)
 
 
 @contextmanager
-def _opened(store: Store, name: str) -> Iterator[pq.ParquetFile]:
+def _opened(store: Store, name: str, of: Callable[..., Found]) -> Iterator[Found]:
     where = store.uri_of(part_file(name))
     try:
         with store.open(part_file(name)) as file:
             is_sealed = _SEALED.match(name) is not None
-            yield opened_parquet(file, f"{name}.parquet", is_sealed=is_sealed)
+            yield of(file, f"{name}.parquet", is_sealed=is_sealed)
     except MissingFileError:
         raise DamagedRunError(
             f"{where}: is absent, so that its shards are not complete; restore it from a copy, or score the pool into "
@@ -172,7 +167,3 @@ def _damaged(where: str, why: str) -> DamagedRunError:
     return DamagedRunError(
         f"{where}: is damaged: {why}; delete it and run the recipe again, its chunks are then scored again"
     )
-
-
-def _digest(chunks: Sequence[Mapping[str, Any]]) -> str:
-    return hashlib.sha256(json.dumps(chunks, sort_keys=True).encode()).hexdigest()
