@@ -153,7 +153,7 @@ def local_ray(s3):
     # On a daemon thread: Ray 2.60 asks its GCS to end a subscription without a time limit, and has hung on that.
     ending = threading.Thread(target=ray.shutdown, daemon=True)
     ending.start()
-    ending.join(60)
+    ending.join(15)
 
 
 @pytest.fixture(scope="session")

@@ -66,7 +66,7 @@ def as_format_1(run: Path) -> None:
         for chunk in chunks:
             chunk.pop("notes", None)
         part = json.loads(metadata[b"dfn_ray.part"]) | {"fingerprint": digest}
-        del part["chunks"], part["environments"], part["sha256"]
+        del part["environments"]
         # The files beside a part had its name, which was a digest of its chunks.
         names = json.dumps([[chunk["shard"], chunk.get("first_row", 0)] for chunk in chunks])
         name = f"part-{hashlib.blake2b(names.encode(), digest_size=16).hexdigest()}"
