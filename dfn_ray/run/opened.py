@@ -14,7 +14,6 @@ from dfn_ray.errors import DamagedRunError, InputError, MissingFileError, RunTak
 from dfn_ray.run.attempts import Attempt, last_attempt
 from dfn_ray.run.identity import listing_digest
 from dfn_ray.run.layout import (
-    ATTEMPTS,
     FORMAT_VERSION,
     LISTING,
     NEEDED,
@@ -173,12 +172,6 @@ class Run:
         """Raise DamagedRunError unless every bit of a Parquet file of the run is as it was written."""
         with self.open(name) as file:
             whole_parquet(file, _last(name), is_sealed=self._is_sealed)
-
-    def attempts(self) -> list[str]:
-        """Names of the files of all attempts."""
-        return [
-            f"{ATTEMPTS}/{_last(file.uri)}" for file in self.store.list(ATTEMPTS, suffix=".json")
-        ]
 
     @property
     def listing_name(self) -> str:

@@ -15,13 +15,13 @@ from dfn_ray.storage import Store
 _SEAL = "sha256"
 
 
-def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+def _sealed(value: Mapping[str, Any]) -> dict[str, Any]:
     """A JSON object with the digest of all else in it, under `sha256`."""
     return {**value, _SEAL: _digest(value)}
 
 
-def unsealed(value: Any, where: str, *, must: bool) -> dict[str, Any]:
-    """What `sealed` was given, which is at `where`. Raises DamagedRunError if the value is altered.
+def _unsealed(value: Any, where: str, *, must: bool) -> dict[str, Any]:
+    """What `_sealed` was given, which is at `where`. Raises DamagedRunError if the value is altered.
 
     `must`: False takes an object without a digest as well, as runs of format 1 have them.
     """
@@ -38,7 +38,7 @@ def unsealed(value: Any, where: str, *, must: bool) -> dict[str, Any]:
 
 def json_bytes(value: Mapping[str, Any]) -> bytes:
     """A sealed JSON file."""
-    return json.dumps(sealed(value), indent=1).encode()
+    return json.dumps(_sealed(value), indent=1).encode()
 
 
 def parsed_json(
@@ -49,7 +49,7 @@ def parsed_json(
         value = parsed(data.decode(), max_depth=MAX_OWN_DEPTH)
     except ValueError as error:
         raise DamagedRunError(f"{where}: is damaged: no JSON ({error}); {RESTORE}") from None
-    found = unsealed(value, where, must=must)
+    found = _unsealed(value, where, must=must)
     wrong = [name for name, kind in needed.items() if not isinstance(found.get(name), kind)]
     if wrong:
         raise DamagedRunError(

@@ -26,7 +26,8 @@ def finished(tmp_path_factory) -> Path:
 def reader_of(run: Run, path: Path, name: str) -> Callable[[], object]:
     """What reads that file, and all of it."""
     selection = run.read_json(SELECTION) or {}
-    if name in ("run.json", run.attempts()[-1]):
+    last = run.store.list("attempts", suffix=".json")[-1]
+    if name in ("run.json", f"attempts/{last.name}"):
         return lambda: open_run(run.uri)
     if path.suffix == ".json":
         return lambda: run.read_json(name)
