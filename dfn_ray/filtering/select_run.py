@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from dfn_ray.config import Select, count_of_fraction
 from dfn_ray.filtering.scores import RunScores
-from dfn_ray.filtering.selection import Selection, select_best, select_threshold
+from dfn_ray.filtering.selection import Selection, select_best_each, select_threshold
 from dfn_ray.run import Ledger, Run, in_order, owning_ledger, scan_ledger
 from dfn_ray.uids import UID_DTYPE, uid_strings
 
@@ -75,6 +75,14 @@ def select_run(
 
     Raises IncompleteRun when shards are missing.
     """
+    (selected,), scores = select_each(run, [select], network, ledger)
+    return selected, scores
+
+
+def select_each(
+    run: Run, selects: Sequence[Select], network: str, ledger: Ledger | None = None
+) -> tuple[list[Selected], RunScores]:
+    """The same for several rules at once: all fractions and counts take as many passes over the scores as one does."""
     if ledger is None:
         ledger = scan_ledger(run.store, run.fingerprint, run.part_names())
     else:
@@ -82,24 +90,40 @@ def select_run(
     listing = run.listing()["uri"].to_pylist()
     ledger.require_complete(listing)
     scores = RunScores(run, network, tuple(in_order(ledger.names)), dict(ledger.disowned))
-    n = denominator(ledger, select)
-    asked = None if select.threshold is not None else wanted(select, n)
-    if select.threshold is not None:
-        selection = select_threshold(scores, select.threshold, scores.over)
-    else:
-        selection = select_best(scores, wanted(select, n), scores.over)
-    selected = Selected(
-        select=select,
-        network=network,
-        counts={key: count for key, count in ledger.counts.items() if count},
-        notes=dict(ledger.notes),
-        faults={shard: (fault.value, detail) for shard, (fault, detail) in ledger.faults.items()},
-        shards=len(listing),
-        n=n if select.keep_fraction is not None else None,
-        asked=asked,
-        selection=selection,
-    )
-    return selected, scores
+    found = [
+        Selected(
+            select=select,
+            network=network,
+            counts={key: count for key, count in ledger.counts.items() if count},
+            notes=dict(ledger.notes),
+            faults={
+                shard: (fault.value, detail) for shard, (fault, detail) in ledger.faults.items()
+            },
+            shards=len(listing),
+            n=denominator(ledger, select) if select.keep_fraction is not None else None,
+            asked=asked,
+            selection=selection,
+        )
+        for select, asked, selection in _selections(scores, selects, ledger)
+    ]
+    return found, scores
+
+
+def _selections(
+    scores: RunScores, selects: Sequence[Select], ledger: Ledger
+) -> Iterator[tuple[Select, int | None, Selection]]:
+    """Each rule with what it asks for and its selection. Each threshold takes a pass of its own."""
+    asked = [
+        None if select.threshold is not None else wanted(select, denominator(ledger, select))
+        for select in selects
+    ]
+    counts = [k for k in asked if k is not None]
+    best = iter(select_best_each(scores, counts, scores.over) if counts else ())
+    for select, k in zip(selects, asked, strict=True):
+        if select.threshold is not None:
+            yield select, None, select_threshold(scores, select.threshold, scores.over)
+        else:
+            yield select, k, next(best)
 
 
 def denominator(ledger: Ledger, select: Select) -> int:

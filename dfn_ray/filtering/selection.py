@@ -2,32 +2,39 @@
 
 Scores are compared through an order-preserving uint32 key. Two passes of 65,536-bin histograms find
 the exact threshold key, and, where more samples share it than may be kept, further passes of the same
-kind over (uid, shard, row) find the exact last one. The result is a predicate of a few numbers.
+kind over (uid, shard, row) find the exact last one, for any number of k at once. The result is a predicate of a few numbers.
 Histograms add up, so the passes may be spread over parts, threads and machines in any order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from dfn_ray.filtering.ranking import (
+    TIE_DIGITS,
+    TIE_WORDS,
+    Rows,
+    digit_of,
+    greater,
+    key_score,
+    score_key,
+    tie_words,
+)
+
 BINS = 1 << 16
-Rows = Mapping[str, np.ndarray]
-"""Scored rows: `score` float32, `uid` records (`dfn_ray.uids.UID_DTYPE`), `shard` int64, `row` int64, shape (N,). Only `score` is read of
-rows without a tie at the threshold, so a mapping that loads columns when asked saves most of the reading."""
 Source = Callable[[], Iterable[Rows]]
 """Gives every scored row once, in any order and grouping; called once per pass."""
-Find = Callable[[Iterable[Rows]], np.ndarray]
-Over = Callable[[Find], Iterable[np.ndarray]]
+Find = Callable[[Iterable[Rows]], Any]
+Over = Callable[[Find], Iterable[Any]]
 """What a function finds in slices of the rows that cover them all, wherever they are read; called once per pass."""
 
 COLLECT_ROWS = 1 << 18
 """Once so few rows are in question they are sorted in memory (32 bytes each)."""
-_TIE_WORDS = 4  # uid high, uid low, shard, row: uint64 each
-_DIGITS_PER_WORD = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,26 +66,8 @@ class Selection:
         kept = key >= self.threshold_key
         if self.last_tie is not None and len(tied := np.flatnonzero(key == self.threshold_key)):
             last = np.array(self.last_tie, dtype=np.uint64)
-            kept[tied] = ~_greater(_tie_words(rows, tied), last)
+            kept[tied] = ~greater(tie_words(rows, tied), last)
         return kept & ~np.isnan(rows["score"])
-
-
-def score_key(score: np.ndarray) -> np.ndarray:
-    """uint32 keys in the order of float32 scores; -0 equals +0, NaN gets 0, below every score.
-
-    The bits of a float, read as an integer, are in order for positive numbers and in reverse for
-    negative ones: set the sign bit of the former, invert the latter.
-    """
-    values = np.ascontiguousarray(score, dtype=np.float32) + np.float32(0)  # -0 + 0 = +0
-    bits = values.view(np.uint32)
-    key = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
-    return np.where(np.isnan(values), np.uint32(0), key)
-
-
-def key_score(key: int) -> np.float32:
-    """The score of a key."""
-    bits = key & 0x7FFFFFFF if key >> 31 else ~key & 0xFFFFFFFF
-    return np.array([bits], dtype=np.uint32).view(np.float32)[0]
 
 
 def select_best(source: Source, k: int, over: Over | None = None) -> Selection:
@@ -87,20 +76,34 @@ def select_best(source: Source, k: int, over: Over | None = None) -> Selection:
     Ties at the threshold are broken by uid, then shard, then row, ascending. `over` takes the place of `source` where
     the rows are read in slices.
     """
+    return select_best_each(source, [k], over)[0]
+
+
+def select_best_each(
+    source: Source, counts: Sequence[int], over: Over | None = None
+) -> list[Selection]:
+    """The same for each of several k, in as many passes as one of them takes."""
     over = over or _here(source)
     high = _total(over(_count_high))
-    available = int(high.sum())
-    k = min(k, available)
-    if k == 0:
-        return Selection(k=0, threshold_key=BINS * BINS, last_tie=None, above=0, at=0)
-    high_bin, above = _descend(high, k)
-    low = _total(over(partial(_count_low, high_bin=high_bin)))
-    low_bin, more = _descend(low, k - above)
-    above, at = above + more, int(low[low_bin])
-    threshold_key = high_bin << 16 | low_bin
-    wanted = k - above
-    last = None if wanted == at else _last_tie(over, threshold_key, wanted)
-    return Selection(k=k, threshold_key=threshold_key, last_tie=last, above=above, at=at)
+    wanted = [min(k, int(high.sum())) for k in counts]
+    cuts = [_descend(high, k) for k in wanted]  # the bin of upper halves that holds the k-th
+    bins = tuple(sorted({cut.bin for cut, k in zip(cuts, wanted, strict=True) if k}))
+    low = _total(over(partial(_count_low, high_bins=bins)), len(bins)) if bins else None
+    found, ties = [], []
+    for cut, k in zip(cuts, wanted, strict=True):
+        if low is None or k == 0:
+            found.append(Selection(k=0, threshold_key=BINS * BINS, last_tie=None, above=0, at=0))
+            continue
+        counted = low[bins.index(cut.bin)]
+        lowest = _descend(counted, k - cut.above)
+        above, at = cut.above + lowest.above, int(counted[lowest.bin])
+        key = cut.bin << 16 | lowest.bin
+        found.append(Selection(k=k, threshold_key=key, last_tie=None, above=above, at=at))
+        if k - above < at:
+            ties.append(_Tie(len(found) - 1, key, k - above, at))
+    for tie, last in zip(ties, _last_ties(over, ties), strict=True):
+        found[tie.of] = replace(found[tie.of], last_tie=last)
+    return found
 
 
 def select_threshold(source: Source, threshold: float, over: Over | None = None) -> Selection:
@@ -133,10 +136,16 @@ def _count_high(rows: Iterable[Rows]) -> np.ndarray:
     return _total(np.bincount(key >> 16, minlength=BINS) for key in _keys(rows))
 
 
-def _count_low(rows: Iterable[Rows], *, high_bin: int) -> np.ndarray:
-    """How many keys with that upper half have which lower half."""
-    found = (key[key >> 16 == high_bin] & 0xFFFF for key in _keys(rows))
-    return _total(np.bincount(key, minlength=BINS) for key in found)
+def _count_low(rows: Iterable[Rows], *, high_bins: Sequence[int]) -> np.ndarray:
+    """How many keys with each of those upper halves, ascending, have which lower half, (B, BINS)."""
+    place = np.full(BINS, -1, np.int64)
+    place[list(high_bins)] = range(len(high_bins))
+    total = np.zeros(len(high_bins) * BINS, np.int64)
+    for key in _keys(rows):
+        of = place[key >> 16]
+        within = of >= 0
+        np.add.at(total, of[within] * BINS + (key[within] & 0xFFFF), 1)
+    return total.reshape(-1, BINS)
 
 
 def _count_from(rows: Iterable[Rows], *, key: int) -> np.ndarray:
@@ -154,81 +163,101 @@ def _count_from(rows: Iterable[Rows], *, key: int) -> np.ndarray:
     return np.array([lowest, at, above], dtype=np.int64)
 
 
-def _total(counts: Iterable[np.ndarray]) -> np.ndarray:
-    total = np.zeros(BINS, dtype=np.int64)
+def _total(counts: Iterable[np.ndarray], rows: int | None = None) -> np.ndarray:
+    """The sum of histograms, (BINS,) or (rows, BINS)."""
+    total = np.zeros(BINS if rows is None else (rows, BINS), dtype=np.int64)
     for some in counts:
         total += some
     return total
 
 
-def _descend(counts: np.ndarray, k: int) -> tuple[int, int]:
-    """The bin that holds the k-th from the top, and how many are in the bins above it."""
+class _Cut(NamedTuple):
+    bin: int
+    above: int
+    """How many are in the bins above it."""
+
+
+def _descend(counts: np.ndarray, k: int) -> _Cut:
+    """The bin that holds the k-th from the top."""
     from_top = np.cumsum(counts[::-1])
-    position = int(np.searchsorted(from_top, k))
-    return BINS - 1 - position, int(from_top[position] - counts[BINS - 1 - position])
+    position = min(int(np.searchsorted(from_top, k)), BINS - 1)
+    return _Cut(BINS - 1 - position, int(from_top[position] - counts[BINS - 1 - position]))
 
 
-def _last_tie(over: Over, threshold_key: int, wanted: int) -> tuple[int, int, int, int]:
-    """(uid high, uid low, shard, row) of the `wanted`-th of the rows at the threshold, in tie order.
+_Question = tuple[int, tuple[int, ...]]
+"""Which rows: the key of their score, and the first digits of their tie words."""
 
-    One 16-bit digit a pass, most significant first, until few enough rows share the digits found.
+
+@dataclass
+class _Tie:
+    """A search for the `wanted`-th, in tie order, of the rows at a threshold that begin with the digits found."""
+
+    of: int
+    """Which selection it is for."""
+    threshold_key: int
+    wanted: int
+    rows: int
+    """How many rows begin so."""
+    prefix: tuple[int, ...] = ()
+
+    @property
+    def few(self) -> bool:
+        """Whether the rows in question can be sorted in memory."""
+        return self.rows <= COLLECT_ROWS or len(self.prefix) == TIE_DIGITS
+
+    @property
+    def question(self) -> _Question:
+        """Which rows those are."""
+        return self.threshold_key, self.prefix
+
+
+def _last_ties(over: Over, ties: Sequence[_Tie]) -> Iterator[tuple[int, int, int, int]]:
+    """(uid high, uid low, shard, row) of the last kept row of each tie.
+
+    One 16-bit digit a pass for all of them, most significant first, until few enough rows share the digits found.
     """
-    prefix: list[int] = []
-    while True:
-        tied = {"threshold_key": threshold_key, "prefix": tuple(prefix)}
-        counts = _total(over(partial(_count_tied, **tied)))
-        before = np.cumsum(counts) - counts
-        digit = int(np.searchsorted(before + counts, wanted))
-        wanted -= int(before[digit])
-        prefix.append(digit)
-        if counts[digit] <= COLLECT_ROWS or len(prefix) == _TIE_WORDS * _DIGITS_PER_WORD:
-            break
-    found = partial(_collect_tied, threshold_key=threshold_key, prefix=tuple(prefix))
-    words = np.concatenate(list(over(found)))
-    last = words[np.lexsort(words.T[::-1])[wanted - 1]]
-    return int(last[0]), int(last[1]), int(last[2]), int(last[3])
+    while many := [tie for tie in ties if not tie.few]:
+        asked = partial(_count_tied, questions=[tie.question for tie in many])
+        for tie, counts in zip(many, _total(over(asked), len(many)), strict=True):
+            before = np.cumsum(counts) - counts
+            digit = int(np.searchsorted(before + counts, tie.wanted))
+            tie.wanted -= int(before[digit])
+            tie.rows = int(counts[digit])
+            tie.prefix += (digit,)
+    if not ties:
+        return
+    collected = over(partial(_collect_tied, questions=[tie.question for tie in ties]))
+    for tie, *some in zip(ties, *collected, strict=True):
+        words = np.concatenate(some)
+        last = words[np.lexsort(words.T[::-1])[tie.wanted - 1]]
+        yield int(last[0]), int(last[1]), int(last[2]), int(last[3])
 
 
-def _count_tied(rows: Iterable[Rows], *, threshold_key: int, prefix: Sequence[int]) -> np.ndarray:
-    """How many rows at the threshold whose first digits are `prefix` have which next digit."""
-    words = _tied(rows, threshold_key, prefix)
-    return _total(np.bincount(_digit(some, len(prefix)), minlength=BINS) for some in words)
-
-
-def _collect_tied(rows: Iterable[Rows], *, threshold_key: int, prefix: Sequence[int]) -> np.ndarray:
-    """The tie words of those rows."""
-    nothing = np.empty((0, _TIE_WORDS), np.uint64)
-    return np.concatenate([nothing, *_tied(rows, threshold_key, prefix)])
-
-
-def _tied(rows: Iterable[Rows], threshold_key: int, prefix: Sequence[int]) -> Iterable[np.ndarray]:
-    """The tie words, (N, 4), of the rows at the threshold whose first digits are `prefix`."""
+def _count_tied(rows: Iterable[Rows], *, questions: Sequence[_Question]) -> np.ndarray:
+    """How many rows that begin with the digits of each question have which next digit, (Q, BINS)."""
+    total = np.zeros((len(questions), BINS), dtype=np.int64)
     for some in rows:
-        tied = np.flatnonzero(score_key(some["score"]) == threshold_key)
-        if len(tied):
-            words = _tie_words(some, tied)
-            for position, digit in enumerate(prefix):
-                words = words[_digit(words, position) == digit]
-            yield words
+        for counts, question, words in zip(total, questions, _tied(some, questions), strict=True):
+            np.add.at(counts, digit_of(words, len(question[1])), 1)
+    return total
 
 
-def _tie_words(rows: Rows, which: np.ndarray) -> np.ndarray:
-    """(N, 4) uint64: uid high, uid low, shard, row. Compared left to right they are the tie order."""
-    uid, shard, row = (rows[name][which] for name in ("uid", "shard", "row"))
-    return np.stack([uid["f0"], uid["f1"], shard.astype(np.uint64), row.astype(np.uint64)], axis=1)
+def _collect_tied(rows: Iterable[Rows], *, questions: Sequence[_Question]) -> list[np.ndarray]:
+    """The tie words of those rows, (N, 4) for each question."""
+    nothing = np.empty((0, TIE_WORDS), np.uint64)
+    found = [[nothing] for _ in questions]
+    for some in rows:
+        for those, words in zip(found, _tied(some, questions), strict=True):
+            those.append(words)
+    return [np.concatenate(those) for those in found]
 
 
-def _digit(words: np.ndarray, position: int) -> np.ndarray:
-    """The 16-bit digit at `position` (0 is the most significant of the first word) of each row, int64."""
-    word, place = divmod(position, _DIGITS_PER_WORD)
-    return ((words[:, word] >> np.uint64(48 - 16 * place)) & np.uint64(0xFFFF)).astype(np.int64)
-
-
-def _greater(words: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """Which rows of (N, W) come after `last` (W,) in the order of their words."""
-    result = np.zeros(len(words), dtype=bool)
-    equal = np.ones(len(words), dtype=bool)
-    for column in range(words.shape[1]):
-        result |= equal & (words[:, column] > last[column])
-        equal &= words[:, column] == last[column]
-    return result
+def _tied(rows: Rows, questions: Sequence[_Question]) -> Iterator[np.ndarray]:
+    """The tie words, (N, 4), of the rows that each question is about; loaded only where there are some."""
+    key = score_key(rows["score"])
+    for threshold_key, prefix in questions:
+        tied = np.flatnonzero(key == threshold_key)
+        words = tie_words(rows, tied) if len(tied) else np.empty((0, TIE_WORDS), np.uint64)
+        for position, digit in enumerate(prefix):
+            words = words[digit_of(words, position) == digit]
+        yield words

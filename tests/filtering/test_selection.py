@@ -16,6 +16,7 @@ from dfn_ray.filtering.selection import (
     key_score,
     score_key,
     select_best,
+    select_best_each,
     select_threshold,
 )
 from dfn_ray.uids import UID_DTYPE
@@ -90,6 +91,31 @@ def test_select_best_keeps_what_a_sort_keeps(table, k, cuts, tiny_collect):
     expected = by_sorting(table, k)
     assert kept.tolist() == expected.tolist()
     assert selection.k == expected.sum()
+
+
+@given(tables(), st.lists(st.integers(0, 70), max_size=6), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_several_k_at_once_are_what_each_is_alone_in_as_many_passes_as_one(table, counts, tiny):
+    before = module.COLLECT_ROWS
+    module.COLLECT_ROWS = 1 if tiny else before
+    passes: list[int] = []
+
+    def source():
+        passes.append(0)
+        return parts(table, [7, 20])
+
+    try:
+        together = select_best_each(source, counts)
+        together_passes = len(passes)
+        alone, most = [], 1
+        for k in counts:
+            passes.clear()
+            alone.append(select_best(source, k))
+            most = max(most, len(passes))
+    finally:
+        module.COLLECT_ROWS = before
+    assert together == alone
+    assert together_passes == most
 
 
 @given(tables(), st.sampled_from([-1.0, -0.3, 0.0, 0.1, 0.25, 1.0]))
