@@ -92,7 +92,11 @@ def filter_without_ray(
 
 
 def score_without_ray(
-    recipe: Recipe, *, part_chunks: int = 2, bounds: tuple[float, float] = NO_BYTES
+    recipe: Recipe,
+    *,
+    part_chunks: int = 2,
+    bounds: tuple[float, float] = NO_BYTES,
+    accept_changed_shards: bool | None = None,
 ) -> tuple[Run, Ledger]:
     """`score_pool` likewise."""
     shards = list_pool(recipe.pool).shards
@@ -102,6 +106,7 @@ def score_without_ray(
         recipe=recipe_values(recipe),
         fingerprint={"networks": {network.name: {} for network in recipe.networks}},
         listing=listing_table(shards),
+        accept_changed_shards=accept_changed_shards,
     )
     ledger = scan_ledger(run.store, run.fingerprint)
     found = run.create_json(BOUNDS, {"lo": str(bounds[0]), "hi": str(bounds[1])})

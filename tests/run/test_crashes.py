@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -30,9 +31,14 @@ from dfn_ray.filtering import uid_list
 from dfn_ray.filtering.export import export_uids, export_webdataset
 from dfn_ray.filtering.filter_pool import materialize, select
 from dfn_ray.filtering.listed import materialize_listed
+from dfn_ray.filtering.spending import Meter, spent_before
 from dfn_ray.filtering.verify import verify_run
+from dfn_ray.pool import list_pool, listing_table
+from dfn_ray.run import start_run
 from dfn_ray.storage import Store, filesystem, is_local
 from dfn_ray.testing.pools import uid_of, write_pool
+from dfn_ray.training import train_clip
+from dfn_ray.training.index import INDEX_SCHEMA
 from dfn_ray.uids import UID_DTYPE
 from tests.evaluation.conftest import write_layout
 from tests.run.below_ray import (
@@ -63,6 +69,11 @@ class Places:
         return self.inputs / "pool"
 
     @property
+    def own_pool(self) -> Path:
+        """One that may be changed, beside the run on a disk."""
+        return Path(self.root) / "pool"
+
+    @property
     def run(self) -> str:
         return f"{self.root}/run"
 
@@ -81,6 +92,37 @@ def filtered(places: Places) -> None:
 
 def select_by(fraction: float, places: Places) -> None:
     select(recipe_of(places.run, places.pool, fraction))
+
+
+def scored_before_a_change(places: Places) -> None:
+    shutil.copytree(places.pool, places.own_pool)
+    score_without_ray(recipe_of(places.run, places.own_pool, FIRST))
+    with next(places.own_pool.glob("*.tar")).open("ab") as shard:
+        shard.write(bytes(1024))
+
+
+def score_listed_anew(places: Places) -> None:
+    recipe = recipe_of(places.run, places.own_pool, FIRST)
+    score_without_ray(recipe, accept_changed_shards=True)
+
+
+def spend(places: Places) -> None:
+    """What a run costs, written at its end."""
+    recipe = recipe_of(places.run, places.pool, FIRST)
+    run, _ = score_without_ray(recipe)
+    with Meter(recipe, run, alive=lambda: {"CPU": 2.0}):
+        pass
+    assert spent_before(run).cpu_hours > 0
+
+
+def index(places: Places) -> None:
+    """What training writes before its workers start."""
+    listing = listing_table(list_pool(recipe_of(places.run, places.pool, FIRST).pool).shards)
+    run = start_run(places.run, kind="train", recipe={}, fingerprint={}, listing=listing)
+    table = pa.Table.from_pylist([{"source": 0, "shard": 1, "rows": 9}], INDEX_SCHEMA)
+    with patch.object(train_clip, "index_sources", lambda *_: table):
+        found = train_clip._index(run, Mock(sources=()), ((),), print)
+    assert found == table
 
 
 def selected(places: Places) -> None:
@@ -159,6 +201,9 @@ def nothing(places: Places) -> None:
 Step = Callable[[Places], None]
 VERBS: dict[str, tuple[Step, Step]] = {
     "score": (nothing, score),
+    "score a pool that changed": (scored_before_a_change, score_listed_anew),
+    "score, what it cost": (nothing, spend),
+    "train, its index": (nothing, index),
     "select": (score, partial(select_by, OTHER)),
     "select after a select": (selected, partial(select_by, OTHER)),
     "select beside a subset": (filtered, partial(select_by, OTHER)),
@@ -174,7 +219,6 @@ VERBS: dict[str, tuple[Step, Step]] = {
 
 ELSEWHERE = {
     "filter": "test_two_drivers.py",
-    "train": "test_two_generations.py",
     "run": "filter, train and evaluate; its comparison is two files, each written whole and anew by every attempt",
     "compare": "one picture, written whole",
     "doctor": "a probe under a hidden name of its own",
@@ -206,7 +250,10 @@ CHANGING = {"id", "created", "sha256", "parts", "files", "output_dir"}
 
 
 def content(root: str) -> dict[str, Any]:
-    """All that counts below a URI: files by name, those of parts as the rows that they hold together."""
+    """All that counts below a URI: files by name, those of parts as the rows that they hold together.
+
+    Not who wrote it, and what that cost.
+    """
     found: dict[str, Any] = {}
     fs = filesystem(root)
     fs.invalidate_cache()
@@ -214,7 +261,12 @@ def content(root: str) -> dict[str, Any]:
     for path in fs.find(top):
         name = path.removeprefix(f"{top}/")
         folder = name.split("/")[-2] if "/" in name else ""
-        if folder.endswith("attempts") or "/." in f"/{name}" or name.endswith(".txt"):
+        if (
+            folder.endswith("attempts")
+            or folder == "spending"
+            or "/." in f"/{name}"
+            or name.endswith(".txt")
+        ):
             continue
         if folder in ("scores", "subset", "borderline"):
             with fs.open(path) as file:
@@ -294,7 +346,7 @@ def test_every_verb_is_here_or_somewhere_else():
     verbs = next(
         action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction)
     )
-    here = {verb.split()[0] for verb in VERBS}
+    here = {verb.replace(",", " ").split()[0] for verb in VERBS}
     assert set(verbs.choices) == here | set(ELSEWHERE) | READING
 
 
