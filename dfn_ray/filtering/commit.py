@@ -92,6 +92,7 @@ class Committer:
         header = PartHeader(
             fingerprint=self.run.fingerprint,
             bounds=(self.bounds.lo, self.bounds.hi),
+            network=self.deciding,
             counts=status_counts(samples),
             environments=tuple(sorted({cell.environment for cell in cells} - {""})),
             subset_rows=kept.num_rows,

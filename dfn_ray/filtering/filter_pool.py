@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from dfn_ray.config import Decode, Recipe, Select, stored_pool
-from dfn_ray.errors import InputError
+from dfn_ray.config import Decode, Recipe, stored_pool
+from dfn_ray.errors import DamagedRunError, InputError
 from dfn_ray.filtering.preflight import (
+    is_of_rule,
     materialized_fingerprint,
     open_scored_by,
     refuse_other_rule,
@@ -39,8 +40,10 @@ from dfn_ray.run import (
     hold,
     naming,
     open_run,
+    part_file,
     read_ahead,
     refuse_old_format,
+    scan_ledger,
     scored_sizes,
     start_run,
 )
@@ -54,7 +57,7 @@ def filter_pool(recipe: Recipe) -> dict[str, Any]:
     `score_pool` raises.
     """
     if Store(recipe.run_uri).exists("run.json"):
-        refuse_other_rule(open_run(recipe.run_uri), recipe.select)
+        refuse_other_rule(open_run(recipe.run_uri), recipe)
     return _finalise(*score_pool(recipe, keep_bytes=True), recipe)
 
 
@@ -71,11 +74,11 @@ def select(recipe: Recipe) -> dict[str, Any]:
     """
     run = open_scored_by(recipe)
     stored, before = run.read_json_bytes(SELECTION)
-    if stored and stored["state"] != State.SELECTED and stored["select"] == asdict(recipe.select):
+    if stored and stored["state"] == State.FINAL and is_of_rule(stored, recipe):
         return stored
     selected, scores = select_run(run, recipe.select, recipe.deciding_network)
     run = hold(run)
-    folder = selection_folder(recipe.select)
+    folder = selection_folder(recipe)
     value = _write_selection(run, f"{folder}/", scores, selected, State.SELECTED)
     if not stored or stored["state"] == State.SELECTED:
         run.replace_json(SELECTION, value | {"uid_list": f"{folder}/{UID_LIST}"}, before)
@@ -92,8 +95,11 @@ def materialize(recipe: Recipe, *, out_uri: str | None = None) -> dict[str, Any]
     run = open_scored_by(recipe)
     if out_uri is None:
         refuse_old_format(run)
-        refuse_other_rule(run, recipe.select)
-        return _finalise(hold(run), None, recipe)
+        refuse_other_rule(run, recipe)
+        ledger = scan_ledger(run.store, run.fingerprint)
+        # Before the run is taken from a driver that may be scoring it.
+        ledger.require_complete(run.listing()["uri"].to_pylist())
+        return _finalise(hold(run), ledger, recipe)
     selected, scores = select_run(run, recipe.select, recipe.deciding_network)
     out = _start_materialized(run, recipe, out_uri)
     stored, before = out.read_json_bytes(SELECTION)
@@ -120,25 +126,29 @@ def _start_materialized(run: Run, recipe: Recipe, out_uri: str) -> Run:
     )
 
 
-def selection_folder(select: Select) -> str:
-    """Where a selection is kept, by its rule."""
+def selection_folder(recipe: Recipe) -> str:
+    """Where the selection of a recipe is kept, by its rule and, of several networks, the one that decides."""
+    select = recipe.select
     if select.threshold is not None:
         rule = f"threshold-{select.threshold}"
     elif select.keep_count is not None:
         rule = f"count-{select.keep_count}"
     else:
         rule = f"fraction-{select.keep_fraction}-of-{select.of}"
-    return "selections/" + (rule if select.network is None else f"{rule}-by-{select.network}")
+    several = len(recipe.networks) > 1
+    return f"selections/{rule}-by-{recipe.deciding_network}" if several else f"selections/{rule}"
 
 
-def _finalise(run: Run, ledger: Ledger | None, recipe: Recipe) -> dict[str, Any]:
+def _finalise(run: Run, ledger: Ledger, recipe: Recipe) -> dict[str, Any]:
     """Select, and make `subset/` hold exactly the selection; nothing is left to do when it already does."""
     run.check_attempt()  # what another driver has made of the run is not this one's to return
-    refuse_other_rule(run, recipe.select)
+    refuse_other_rule(run, recipe)
     stored, before = run.read_json_bytes(SELECTION)
+    settling = stored is not None and stored["state"] != State.SELECTED
+    if settling:
+        _require_parts(run, ledger)
     if stored and stored["state"] == State.FINAL:
         return stored
-    settling = stored is not None and stored["state"] == State.SETTLING
     # The parts that an attempt began to settle stay those that count.
     selected, scores = select_run(
         run, recipe.select, recipe.deciding_network, None if settling else ledger
@@ -162,6 +172,16 @@ def _finalise(run: Run, ledger: Ledger | None, recipe: Recipe) -> dict[str, Any]
     return value
 
 
+def _require_parts(run: Run, ledger: Ledger) -> None:
+    """Raise DamagedRunError when a part that a selection rests on is no longer there, though others may hold its chunks."""
+    if absent := sorted(set(run.part_names()) - set(ledger.names)):
+        where = run.store.uri_of(part_file(absent[0]))
+        raise DamagedRunError(
+            f"{where}: is absent, and {SELECTION} rests on it ({len(absent):,} such parts); restore it from a copy, or "
+            f"delete {SELECTION} and run the recipe again, which selects anew"
+        )
+
+
 @dataclass(frozen=True)
 class _Survey:
     """What one look at all footers says must be done to the files of a run."""
@@ -179,7 +199,7 @@ def _survey(settler: Settler) -> _Survey:
     for part, missing in read_ahead(settler.scores.names, settler.survey_part):
         if settler.needs_settling(part):
             survey.unsettled.append(part.name)
-        elif part.header.subset:
+        elif part.header.subset and not settler.has_no_use_of(part):
             survey.settled.append(f"{part.header.subset}.parquet")
         for shard in missing:
             survey.missing.setdefault(shard, []).append(part.name)

@@ -135,6 +135,7 @@ def materialize_listed(
 
 def _conclude(run: Run, uids: UidList, ledger: Ledger) -> dict[str, Any]:
     """Write the list of what was found and the counts that declare the subset finished, and remove all other files."""
+    run.check_attempt()  # what another driver has made of the run is not this one's to return
     value = run.read_json(SELECTION) or _finished(run, uids, ledger)
     # Who reads `subset/` as a pool sees every file there. After the counts: from then on the files are these, whoever asks.
     remove_all_but(run, run.subset_files())

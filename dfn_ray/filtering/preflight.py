@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from dfn_ray.config import Decode, Network, Recipe, Rules, Select, recipe_values, stored_pool
+from dfn_ray.config import Decode, Network, Recipe, Rules, recipe_values, stored_pool
 from dfn_ray.errors import FingerprintError, InputError
 from dfn_ray.filtering.fingerprint import settings_fingerprint, settings_of
 from dfn_ray.filtering.select_run import State
@@ -67,7 +67,7 @@ def refuse_before(verb: str, recipe: Recipe, shards: Sequence[Shard], out_uri: s
     if Store(recipe.run_uri).exists("run.json") and (
         verb == "filter" or (verb == "materialize" and out_uri is None)
     ):
-        refuse_other_rule(open_run(recipe.run_uri), recipe.select)
+        refuse_other_rule(open_run(recipe.run_uri), recipe)
 
 
 def materialized_fingerprint(run: Run, recipe: Recipe) -> dict[str, Any]:
@@ -107,15 +107,25 @@ def refuse_other_scoring(recipe: Recipe, shards: Sequence[Shard]) -> None:
     )
 
 
-def refuse_other_rule(run: Run, select: Select) -> None:
+def refuse_other_rule(run: Run, recipe: Recipe) -> None:
     """Raise InputError when the run's subset is, or is being made, that of another rule."""
-    stored = run.read_json(SELECTION)
-    if stored and stored["state"] != State.SELECTED and stored["select"] != asdict(select):
+    stored = run.read_json(SELECTION) if run.kind == SCORED else None
+    if stored and stored["state"] != State.SELECTED and not is_of_rule(stored, recipe):
         raise InputError(
-            f"{run.store.uri}: its subset is that of another selection, {_rule(stored['select'])}; "
+            f"{run.store.uri}: its subset is that of another selection, {_said(rule_of(stored))}; "
             "dfn-ray select gives the uids of this one, dfn-ray materialize --out its bytes"
         )
 
 
-def _rule(select: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} = {value}" for key, value in select.items() if value is not None)
+def is_of_rule(selection: Mapping[str, Any], recipe: Recipe) -> bool:
+    """True if a stored selection is by the rule of a recipe, whether or not that spells out which network decides."""
+    return rule_of(selection) == asdict(recipe.select) | {"network": recipe.deciding_network}
+
+
+def rule_of(selection: Mapping[str, Any]) -> dict[str, Any]:
+    """The rule of a stored selection, with the network that decided."""
+    return {**selection["select"], "network": selection["network"]}
+
+
+def _said(rule: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} = {value}" for key, value in rule.items() if value is not None)

@@ -37,7 +37,7 @@ from dfn_ray.flow.prepare import prepare
 from dfn_ray.flow.ray_address import check_ray_reachable
 from dfn_ray.flow.weights import load_networks
 from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table
-from dfn_ray.run import BOUNDS, SCORED, Ledger, Run, scan_ledger, start_run
+from dfn_ray.run import SCORED, Ledger, Run, bounds_file, scan_ledger, start_run
 from dfn_ray.schema import SIZE_FIELDS, ShardFault, score_column
 from dfn_ray.telemetry import Progress
 
@@ -137,7 +137,8 @@ def _open_job(recipe: Recipe) -> ScoringJob:
 
 def _calibrate(job: ScoringJob, networks: ObjectRef) -> Bounds:
     """The bounds of this run: as an earlier attempt stored them, else from a first look at the scores."""
-    stored = job.run.read_json(BOUNDS)
+    name = bounds_file(job.recipe.deciding_network)
+    stored = job.run.read_json(name)
     if stored is not None:
         return _stored_bounds(stored)
     seed = job.run.description["pool"]["digest"]
@@ -147,7 +148,7 @@ def _calibrate(job: ScoringJob, networks: ObjectRef) -> Bounds:
             job.progress.say(f"calibrating on {len(work)} shards")
         _attempt(job, left, EVERYTHING, networks, tolerant=True)
     found = bounds_from_scores(job.run, job.recipe, job.shards, seed, job.ledger.names)
-    bounds = _stored_bounds(job.run.create_json(BOUNDS, {"lo": str(found.lo), "hi": str(found.hi)}))
+    bounds = _stored_bounds(job.run.create_json(name, {"lo": str(found.lo), "hi": str(found.hi)}))
     if -inf < bounds.lo < bounds.hi < inf:
         job.progress.say(f"threshold expected between {bounds.lo:.4f} and {bounds.hi:.4f}")
     return bounds

@@ -21,9 +21,9 @@ from dfn_ray.errors import InputError
 from dfn_ray.filtering.commit import image_parquet, subset_rows
 from dfn_ray.filtering.scores import RunScores, ScoredPart
 from dfn_ray.filtering.selection import Selection
-from dfn_ray.filtering.uid_list import SPILL
+from dfn_ray.filtering.uid_list import remove_spilled
 from dfn_ray.pool import Shard, read_rows
-from dfn_ray.run import BORDERLINE, SUBSET, Part, Run, parquet_stems, part_file, read_part
+from dfn_ray.run import BORDERLINE, SCORES, SUBSET, Part, Run, parquet_stems, part_file, read_part
 
 SETTLED = "-settled"
 """Suffix of the subset file with the kept rows of a file that also holds others."""
@@ -52,6 +52,13 @@ class Settler:
         files = [self._settled(file, kept) for file in part.files]
         return "\n".join(file for file in files if file)
 
+    def has_no_use_of(self, part: Part) -> bool:
+        """True when no file beside the part counts: all its kept samples are read from the pool.
+
+        So it is for another run, and for parts that were committed while another network was to decide.
+        """
+        return self.from_pool or part.header.network != self.scores.network
+
     def survey_part(self, name: str) -> tuple[Part, list[str]]:
         """The part of that name, and the shards with kept samples in it whose bytes did not travel."""
         part = read_part(self.scores.run.store, name)
@@ -59,11 +66,15 @@ class Settler:
 
     def needs_settling(self, part: Part) -> bool:
         """True when the part has borderline rows, or subset rows that may not be kept."""
+        if self.has_no_use_of(part):
+            return False
         return part.header.borderline is not None or self._may_demote(part)
 
     def _shards_with_missing_bytes(self, part: Part) -> list[str]:
         threshold = self.selection.threshold
-        if threshold is None or not (self.from_pool or part.header.bounds[0] > threshold):
+        if threshold is None:
+            return []
+        if not self.has_no_use_of(part) and part.header.bounds[0] <= threshold:
             return []
         rows = self.scores.part(part.name)
         uris = self.scores.shard_uris
@@ -109,7 +120,7 @@ class Settler:
     def _absent(self, rows: ScoredPart, part: Part) -> np.ndarray:
         """Which scored rows are kept but have no bytes where they are wanted."""
         kept = self.selection.keeps(rows)
-        return kept if self.from_pool else kept & (rows["score"] < part.header.bounds[0])
+        return kept if self.has_no_use_of(part) else kept & (rows["score"] < part.header.bounds[0])
 
     def _may_demote(self, part: Part) -> bool:
         """True when rows of the part that are in `subset/` may not belong there."""
@@ -152,8 +163,9 @@ def remove_all_but(run: Run, files: Collection[str]) -> None:
         for stem in parquet_stems(run.store, folder):
             if f"{stem}.parquet" not in kept:
                 run.delete(f"{folder}/{stem}.parquet")
-        run.store.remove_leftovers(folder)
-    run.delete_folder(SPILL)
+    for folder in ("", SCORES, SUBSET, BORDERLINE):
+        run.remove_leftovers(folder)
+    remove_spilled(run)
 
 
 def missing_shard(shard: Shard, parts: Sequence[str]) -> str:

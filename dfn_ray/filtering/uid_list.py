@@ -37,7 +37,7 @@ def write_uid_list(run: Run, name: str, uids: Iterable[np.ndarray], count: int) 
     second = next(stretches, None)
     if second is None:
         repeated = _write(run, name, [first], count)
-        _remove_spilled(run)
+        remove_spilled(run)
         return repeated
     files = [_spill(run, stretch) for stretch in (first, second)]
     files += [_spill(run, stretch) for stretch in stretches]
@@ -54,7 +54,7 @@ def merge_spilled(run: Run, name: str, files: Sequence[str], count: int) -> dict
     with ExitStack() as opened:
         sources = [opened.enter_context(run.store.open(file)) for file in files]
         written = _write(run, name, merged(sources), count)
-    _remove_spilled(run)
+    remove_spilled(run)
     return written
 
 
@@ -92,7 +92,7 @@ def _spill(run: Run, stretch: np.ndarray) -> str:
     return file
 
 
-def _remove_spilled(run: Run) -> None:
+def remove_spilled(run: Run) -> None:
     """Remove the stretches of this attempt, and those of earlier ones that a crash has left; never those of a later one."""
     for folder in run.store.child(SPILL).names():
         number = folder.removesuffix("/")

@@ -5,7 +5,7 @@
       pool.parquet           the pool listing: uri, name, size_bytes, fault of every shard
       attempts/000001.json   one per driver: who, when, recipe, versions, listing; the last one holds the run
       spending/*.json        what each attempt used, for budgets
-      bounds.json            [lo, hi] for the threshold, from calibration; written once
+      bounds/NETWORK.json    [lo, hi] for the threshold, from calibration; written once
       scores/part-*.parquet  one row per sample; the footer names the chunks it commits
       subset/part-*.parquet  the kept
       borderline/part-*.parquet   only while the run is not finalised
@@ -57,6 +57,7 @@ from dfn_ray.run.layout import (
     SPENDING,
     SUBSET,
     UID_LIST,
+    bounds_file,
     part_file,
 )
 from dfn_ray.run.ledger import Ledger, owning_ledger, scan_ledger
@@ -102,6 +103,7 @@ __all__ = [
     "Part",
     "PartHeader",
     "Run",
+    "bounds_file",
     "differences",
     "fingerprint_digest",
     "hold",

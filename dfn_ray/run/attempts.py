@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dfn_ray.errors import RunTakenOver
-from dfn_ray.run.layout import ATTEMPTS, NEEDED
+from dfn_ray.run.layout import ATTEMPTS, needed_of
 from dfn_ray.run.sealed import json_bytes, parsed_json, read_whole
 from dfn_ray.storage import Store
 
@@ -97,4 +97,4 @@ def _last_number(store: Store, folder: str) -> int:
 def _read(store: Store, folder: str, number: int) -> dict[str, Any]:
     where = store.uri_of(_file(folder, number))
     data = read_whole(store, _file(folder, number))
-    return parsed_json(data, where, must=True, needed=NEEDED[ATTEMPTS])
+    return parsed_json(data, where, must=True, needed=needed_of(f"{ATTEMPTS}/"))

@@ -13,7 +13,7 @@ whose versions they say nothing, so they are never resumed."""
 RUN, LISTING, ATTEMPTS, OLD_ATTEMPT = "run.json", "pool.parquet", "attempts", "attempt.json"
 SCORES, SUBSET, BORDERLINE = "scores", "subset", "borderline"
 BOUNDS, SELECTION, UID_LIST, SPENDING = (
-    "bounds.json",
+    "bounds",
     "selection.json",
     "subset_uids.npy",
     "spending",
@@ -22,10 +22,21 @@ BOUNDS, SELECTION, UID_LIST, SPENDING = (
 NEEDED: Mapping[str, Mapping[str, type]] = {
     RUN: {"kind": str, "recipe": dict, "fingerprint": dict, "fingerprint_digest": str, "pool": dict},
     SELECTION: {"state": str, "k": int},
-    BOUNDS: {"lo": str, "hi": str},
-    ATTEMPTS: {"token": str},
+    f"{BOUNDS}/": {"lo": str, "hi": str},
+    f"{ATTEMPTS}/": {"token": str},
 }  # fmt: skip
-"""What must be in JSON files, by their name or folder: without it they are damaged."""
+"""What must be in JSON files, by their name or `FOLDER/`: without it they are damaged."""
+
+
+def needed_of(name: str) -> Mapping[str, type]:
+    """What must be in a JSON file of a run."""
+    folder, _, last = name.rpartition("/")
+    return NEEDED.get(last) or NEEDED.get(f"{folder}/") or {}
+
+
+def bounds_file(network: str) -> str:
+    """The file with the bounds for the scores of a network."""
+    return f"{BOUNDS}/{network}.json"
 
 
 def part_file(name: str) -> str:

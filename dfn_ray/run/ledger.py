@@ -91,9 +91,16 @@ class Ledger:
             )
 
     def _own(self, chunk: Chunk) -> bool:
-        """Record a chunk; False when it is already committed."""
-        opened = self._open.get(chunk.shard)
-        if chunk.shard in self._rows or (opened and chunk.first_row in opened):
+        """Record a chunk; False when it is already committed, or its shard ends elsewhere by what is."""
+        opened = self._open.get(chunk.shard, {})
+        if chunk.shard in self._rows or chunk.first_row in opened:
+            return False
+        # A shard that was given up ends before its last row: of that end and of rows behind it, which a driver that had
+        # lost the run may have written late, what came first counts.
+        end = self._end.get(chunk.shard)
+        if end is not None and (chunk.last or chunk.first_row >= end):
+            return False
+        if chunk.last and any(row >= chunk.first_row + chunk.rows for row in opened):
             return False
         opened = self._open.setdefault(chunk.shard, {})
         opened[chunk.first_row] = chunk.rows

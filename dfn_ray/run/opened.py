@@ -16,11 +16,11 @@ from dfn_ray.run.identity import listing_digest
 from dfn_ray.run.layout import (
     FORMAT_VERSION,
     LISTING,
-    NEEDED,
     READABLE_FORMATS,
     RUN,
     SELECTION,
     SUBSET,
+    needed_of,
 )
 from dfn_ray.run.parquets import opened_parquet, whole_parquet
 from dfn_ray.run.parts import part_names
@@ -105,8 +105,8 @@ class Run:
             data = self.store.read(name)
         except MissingFileError:
             return None, None
-        where, needed = self.store.uri_of(name), NEEDED.get(_last(name), {})
-        return parsed_json(data, where, must=self._is_sealed, needed=needed), data
+        where = self.store.uri_of(name)
+        return parsed_json(data, where, must=self._is_sealed, needed=needed_of(name)), data
 
     @property
     def _is_sealed(self) -> bool:
@@ -227,6 +227,11 @@ class Run:
         self.check_attempt()
         self.store.delete_folder(name)
 
+    def remove_leftovers(self, folder: str) -> None:
+        """Remove what killed writers of this attempt and earlier ones left half-written in a folder."""
+        self.check_attempt()
+        self.store.remove_leftovers(folder)
+
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """`write` for a JSON file."""
         self.write(name, json_bytes(value))
@@ -273,7 +278,7 @@ def open_run(run_uri: str) -> Run:
             f"{' and '.join(map(str, READABLE_FORMATS))}; use the version named in run.json"
         )
     must = value["format"] == FORMAT_VERSION
-    value = parsed_json(data, store.uri_of(RUN), must=must, needed=NEEDED[RUN])
+    value = parsed_json(data, store.uri_of(RUN), must=must, needed=needed_of(RUN))
     return Run(store, value, last_attempt(store))
 
 

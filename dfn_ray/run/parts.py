@@ -36,6 +36,8 @@ class PartHeader:
     """Digest of the fingerprint under which the scores were made."""
     bounds: tuple[float, float]
     """[lo, hi): rows with score >= hi went to subset/, those between to borderline/."""
+    network: str | None = None
+    """Whose scores the bounds are for; None where all listed rows went to subset/, and in format 1."""
     counts: Mapping[str, int]
     """Samples by `status` or `status/reason`."""
     subset_rows: int = 0
@@ -69,6 +71,7 @@ def part_footer(chunks: Sequence[Chunk], header: PartHeader) -> dict[bytes, byte
     values = {
         "fingerprint": header.fingerprint,
         "bounds": [str(bound) for bound in header.bounds],
+        "network": header.network,
         "counts": dict(header.counts),
         "subset_rows": header.subset_rows,
         "borderline_rows": header.borderline_rows,
@@ -110,6 +113,7 @@ def _header(name: str, values: Mapping[str, Any]) -> PartHeader:
     return PartHeader(
         fingerprint=values["fingerprint"],
         bounds=(lo, hi),
+        network=values.get("network"),
         counts=values["counts"],
         subset_rows=rows[SUBSET],
         borderline_rows=rows[BORDERLINE],

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from dfn_ray.errors import FingerprintError, InputError
-from dfn_ray.run.attempts import take
+from dfn_ray.run.attempts import Attempt, take
 from dfn_ray.run.identity import (
     changed_versions,
     differences,
@@ -77,14 +77,22 @@ def start_run(
     }
     if existing is not None and (changed := _changed_versions(existing)):
         record["accepted_versions"] = changed
-    return replace(run, last=take(store, record), held=True)
+    return _held(run, take(store, record))
 
 
 def hold(run: Run) -> Run:
-    """A run that was opened for reading, taken over from any other driver to be written into."""
+    """A run that was opened for reading, taken over from any other driver to be written into.
+
+    Nothing is scored by this attempt: it records the versions of the last one that might have, beside its own.
+    """
     record = dict(run.last.record) if run.last else {"recipe": run.recipe}
-    own = {"time": _now(), "versions": versions()}
-    return replace(run, last=take(run.store, record | own), held=True)
+    own = {"time": _now(), "holder_versions": versions()}
+    return _held(run, take(run.store, record | own))
+
+
+def _held(run: Run, attempt: Attempt) -> Run:
+    store = replace(run.store, writer=attempt.number)
+    return replace(run, store=store, last=attempt, held=True)
 
 
 def resumable(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import posixpath
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import IO, Any
 
@@ -19,6 +20,7 @@ from dfn_ray.storage.filesystems import filesystem, is_local, is_s3, storage_err
 from dfn_ray.uris import normalised
 
 _TEMPORARY = ".writing-"
+_LEFTOVER = re.compile(rf"{re.escape(_TEMPORARY)}(\d+)-")
 _LOCK = ".replacing"
 _NO_VERSION = "0" * 32
 """An ETag that no content has."""
@@ -55,6 +57,8 @@ class Store:
     """The files below one URI. Cheap to make, safe to send to other processes."""
 
     uri: str
+    writer: int = field(default=0, compare=False)
+    """Number of who writes: half-written files say whose they are, see `remove_leftovers`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "uri", normalised(self.uri))
@@ -83,7 +87,7 @@ class Store:
 
     def child(self, folder: str) -> Store:
         """The store of a folder below this one."""
-        return Store(self.uri_of(folder))
+        return replace(self, uri=self.uri_of(folder))
 
     def exists(self, name: str) -> bool:
         """True if the file `name` is there."""
@@ -115,7 +119,7 @@ class Store:
         """
         with storage_errors(self.uri_of(name), "write"):
             if self.is_local:
-                with _aside(self._path(name), [data]) as aside:
+                with self._aside(name, [data]) as aside:
                     os.replace(aside, self._path(name))
             else:
                 self._fs.pipe_file(self._path(name), data)
@@ -146,7 +150,7 @@ class Store:
                 with _locked(self._root):
                     done = self._content(name) == before
                     if done:
-                        with _aside(self._path(name), [data]) as aside:
+                        with self._aside(name, [data]) as aside:
                             os.replace(aside, self._path(name))
             else:
                 done = self._replaced(name, data, before)
@@ -168,7 +172,7 @@ class Store:
         """False when the file is there already."""
         path = self._path(name)
         if self.is_local:
-            with _aside(path, [data]) as aside:
+            with self._aside(name, [data]) as aside:
                 return named_exclusively(aside, path)
         try:
             self._fs.pipe_file(path, data, mode="create")
@@ -207,7 +211,7 @@ class Store:
         with storage_errors(self.uri_of(name), "write"):
             if self.is_local:
                 # Not the client's own way, which writes to the folder for temporary files and copies from there.
-                with _aside(path, pieces) as aside:
+                with self._aside(name, pieces) as aside:
                     os.replace(aside, path)
                 return
             file = self._fs.open(path, "wb", autocommit=False)
@@ -281,39 +285,39 @@ class Store:
         )
         return sorted(name for name in names if not name.startswith("."))
 
-    def remove_leftovers(self, folder: str) -> None:
-        """Remove files of `folder` that a killed writer left half-written on a local disk.
+    def remove_leftovers(self, folder: str = "") -> None:
+        """Remove files of `folder` that this writer, or one of a smaller number, left half-written on a local disk.
 
-        A writer that is alive fails then: for folders into which nobody may write any more.
+        Those of a larger number stay: it may be alive, and would fail.
         """
         path = self._path(folder)
         if self.is_local and os.path.isdir(path):
             for name in os.listdir(path):
-                if name.startswith(_TEMPORARY):
+                found = _LEFTOVER.match(name)
+                if found and int(found[1]) <= self.writer:
                     with suppress(FileNotFoundError):
                         os.remove(posixpath.join(path, name))
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
-
-@contextmanager
-def _aside(path: str, pieces: Iterable[bytes | memoryview]) -> Iterator[str]:
-    """The pieces as a file beside `path`, on its disk for good; removed at the end where it still is."""
-    folder, name = posixpath.split(path)
-    os.makedirs(folder, exist_ok=True)
-    aside = posixpath.join(folder, f"{_TEMPORARY}{uuid.uuid4().hex}-{name}")
-    try:
-        with open(aside, "wb") as file:
-            for piece in pieces:
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        yield aside
-        _sync_folder(folder)
-    finally:
-        with suppress(FileNotFoundError):
-            os.remove(aside)
+    @contextmanager
+    def _aside(self, name: str, pieces: Iterable[bytes | memoryview]) -> Iterator[str]:
+        """The pieces as a file beside the file `name`, on its disk for good; removed at the end where it still is."""
+        folder, last = posixpath.split(self._path(name))
+        os.makedirs(folder, exist_ok=True)
+        aside = f"{folder}/{_TEMPORARY}{self.writer}-{uuid.uuid4().hex}-{last}"
+        try:
+            with open(aside, "wb") as file:
+                for piece in pieces:
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+            yield aside
+            _sync_folder(folder)
+        finally:
+            with suppress(FileNotFoundError):
+                os.remove(aside)
 
 
 def _sync_folder(folder: str) -> None:

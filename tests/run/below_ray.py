@@ -27,7 +27,7 @@ from dfn_ray.flow.cells import Cell, Stage
 from dfn_ray.flow.datasets import Work
 from dfn_ray.flow.statuses import mark, open_rows
 from dfn_ray.pool import iter_chunks, list_pool, listing_table
-from dfn_ray.run import BOUNDS, SCORED, Ledger, Part, Run, open_run, scan_ledger, start_run
+from dfn_ray.run import SCORED, Ledger, Part, Run, bounds_file, open_run, scan_ledger, start_run
 from dfn_ray.schema import SIZE_FIELDS, Status
 from dfn_ray.storage import Store
 
@@ -85,7 +85,7 @@ def filter_without_ray(
 ) -> dict:
     """`filter_pool` with scores out of the air: the same writes, in the same order, in this process."""
     if Store(recipe.run_uri).exists("run.json"):
-        refuse_other_rule(open_run(recipe.run_uri), recipe.select)
+        refuse_other_rule(open_run(recipe.run_uri), recipe)
     run, ledger = score_without_ray(recipe, part_chunks=part_chunks, bounds=bounds)
     with no_ray():
         return filter_pool._finalise(run, ledger, recipe)
@@ -109,7 +109,8 @@ def score_without_ray(
         accept_changed_shards=accept_changed_shards,
     )
     ledger = scan_ledger(run.store, run.fingerprint)
-    found = run.create_json(BOUNDS, {"lo": str(bounds[0]), "hi": str(bounds[1])})
+    name = bounds_file(recipe.deciding_network)
+    found = run.create_json(name, {"lo": str(bounds[0]), "hi": str(bounds[1])})
     committer = Committer(
         run, Bounds(float(found["lo"]), float(found["hi"])), recipe.deciding_network
     )

@@ -110,13 +110,15 @@ def test_a_write_that_breaks_leaves_no_file_on_disk(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_half_written_files_of_a_killed_writer_are_not_listed_and_can_be_removed(tmp_path):
-    (tmp_path / "scores").mkdir()
-    (tmp_path / "scores" / ".writing-123-part.parquet").write_bytes(b"half")
-    store = Store(str(tmp_path))
+def test_half_written_files_are_not_listed_and_are_removed_but_for_those_of_later_writers(tmp_path):
+    for writer in (0, 9, 10, 11, 100):
+        with Store(str(tmp_path), writer)._aside("scores/x", [b"half"]) as aside:
+            os.link(aside, f"{aside}-of-{writer}")
+    store = Store(str(tmp_path), 10)
     assert store.list("scores") == []
     store.remove_leftovers("scores")
-    assert list((tmp_path / "scores").iterdir()) == []
+    left = sorted(path.name.rpartition("-")[2] for path in (tmp_path / "scores").iterdir())
+    assert left == ["100", "11"]
 
 
 def test_what_is_missing_or_forbidden_is_said_with_its_uri(tmp_path):
