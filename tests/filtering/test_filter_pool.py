@@ -134,7 +134,7 @@ def _with_bounds(job, lo: float, hi: float) -> None:
 
     opened = module._open_job(job)
     lo, hi = float(np.float32(lo)), float(np.float32(hi))
-    opened.run.write_json(module.BOUNDS, {"lo": str(lo), "hi": str(hi)})
+    opened.run.write_json(module.bounds_file(job.deciding_network), {"lo": str(lo), "hi": str(hi)})
 
 
 def test_calibrated_bounds_keep_most_bytes_from_travelling(local_ray, recipe, tmp_path):
@@ -145,7 +145,7 @@ def test_calibrated_bounds_keep_most_bytes_from_travelling(local_ray, recipe, tm
         many, "calibration.samples=320", "calibration.shards=20", "select.keep_fraction=0.2"
     )
     filter_pool(job)
-    bounds = json.loads((Path(job.run_uri) / "bounds.json").read_text())
+    bounds = json.loads((Path(job.run_uri) / "bounds" / "dfn.json").read_text())
     assert -1 < float(bounds["lo"]) < float(bounds["hi"]) < 1
     assert len(kept(job.run_uri)) == 160
     verify_run(job.run_uri, full=True)

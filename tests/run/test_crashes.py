@@ -356,4 +356,4 @@ def test_every_method_of_a_store_is_known_to_write_or_not():
         "honours_conditions",  # writes what is there already, over itself
     }  # fmt: skip
     methods = {name for name in vars(Store) if not name.startswith("_")}
-    assert methods == reading | set(WRITES) | {"uri"} & methods
+    assert methods == reading | set(WRITES) | {"uri", "writer"} & methods

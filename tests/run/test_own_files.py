@@ -43,7 +43,7 @@ def files_of(finished: Path) -> dict[str, Path]:
     return {path.relative_to(finished).as_posix(): path for path in paths}
 
 
-KINDS = ("run.json", "selection.json", "bounds.json", "attempts/", "pool.parquet", "scores/", "subset/", "parts-", "files-", "subset_uids.npy")  # fmt: skip
+KINDS = ("run.json", "selection.json", "bounds/", "attempts/", "pool.parquet", "scores/", "subset/", "parts-", "files-", "subset_uids.npy")  # fmt: skip
 
 
 def test_the_kinds_are_all_there_are(finished):

@@ -250,7 +250,7 @@ def test_a_file_that_is_cut_or_has_a_flipped_bit_is_named(run, which):
     verify_run(str(run), full=True)
 
 
-@pytest.mark.parametrize("which", ["run.json", "selection.json", "an attempt", "bounds.json"])
+@pytest.mark.parametrize("which", ["run.json", "selection.json", "an attempt", "bounds/dfn.json"])
 @pytest.mark.parametrize(
     "value",
     [{}, [], "text", 3, None, {"format": 2}, {"format": "2"}, {"state": "final"}, {"token": 1}],

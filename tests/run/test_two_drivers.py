@@ -173,7 +173,7 @@ def test_the_writes_of_a_driver_are_those_of_every_step(small_pool, tmp_path):
     made += moments(recipe_of(tmp_path / "high", small_pool, FIRST), TOO_HIGH)
     kinds = " ".join(moment.name for moment in made)
     for step in (
-        "run.json", "pool.parquet", "attempts/", "bounds.json", "scores/", "subset/part-", "borderline/", "parts-",
+        "run.json", "pool.parquet", "attempts/", "bounds/dfn.json", "scores/", "subset/part-", "borderline/", "parts-",
         "subset_uids.npy", "files-", "replace selection.json", "delete borderline/", "subset/shard-",
     ):  # fmt: skip
         assert step in kinds, step
