@@ -33,6 +33,7 @@ from dfn_ray.flow.slices import LEAST_ITEMS
 from dfn_ray.pool import listed_shards
 from dfn_ray.run import (
     MATERIALIZED,
+    SCORE_AGAIN,
     SELECTION,
     UID_LIST,
     Ledger,
@@ -178,7 +179,7 @@ def _require_parts(run: Run, ledger: Ledger) -> None:
         where = run.store.uri_of(part_file(absent[0]))
         raise DamagedRunError(
             f"{where}: is absent, and {SELECTION} rests on it ({len(absent):,} such parts); restore it from a copy, or "
-            f"delete {SELECTION} and run the recipe again, which selects anew"
+            f"{SCORE_AGAIN}"
         )
 
 

@@ -64,6 +64,7 @@ from dfn_ray.run.ledger import Ledger, owning_ledger, scan_ledger
 from dfn_ray.run.opened import Run, open_run
 from dfn_ray.run.parquets import named, parquet_bytes
 from dfn_ray.run.parts import (
+    SCORE_AGAIN,
     Part,
     PartHeader,
     in_order,
@@ -94,6 +95,7 @@ __all__ = [
     "MATERIALIZED",
     "SCORED",
     "SCORES",
+    "SCORE_AGAIN",
     "SELECTION",
     "SPENDING",
     "SUBSET",

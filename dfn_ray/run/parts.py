@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from dfn_ray.errors import DamagedRunError, MissingFileError
-from dfn_ray.run.layout import BORDERLINE, SCORES, SUBSET, part_file
+from dfn_ray.run.layout import BORDERLINE, SCORES, SELECTION, SUBSET, part_file
 from dfn_ray.run.parquets import footer_of, opened_parquet
 from dfn_ray.schema import Chunk
 from dfn_ray.storage import Store
@@ -24,6 +24,10 @@ _SLICE = 4096
 """Footers asked for at a time, so that neither futures nor footers of a million parts pile up."""
 _CHUNKS, _PART = b"dfn_ray.chunks", b"dfn_ray.part"
 Found = TypeVar("Found")
+SCORE_AGAIN = (
+    f"delete {SELECTION} where there is one, and run the recipe again, which scores its chunks anew"
+)
+"""How a run makes up for a part that it has lost."""
 _SEALED = re.compile(r"part-\d{6}-")
 """How names of parts begin since their footers have a digest: format 2."""
 
@@ -138,8 +142,7 @@ def _opened(store: Store, name: str, of: Callable[..., Found]) -> Iterator[Found
             yield of(file, f"{name}.parquet", is_sealed=is_sealed)
     except MissingFileError:
         raise DamagedRunError(
-            f"{where}: is absent, so that its shards are not complete; restore it from a copy, or score the pool into "
-            "another run_uri"
+            f"{where}: is absent, so that its shards are not complete; restore it from a copy, or {SCORE_AGAIN}"
         ) from None
     except (pa.ArrowException, OSError) as error:
         raise _damaged(where, str(error)) from None
@@ -169,5 +172,5 @@ def read_parts(store: Store, names: Sequence[str]) -> Iterator[Part]:
 
 def _damaged(where: str, why: str) -> DamagedRunError:
     return DamagedRunError(
-        f"{where}: is damaged: {why}; delete it and run the recipe again, its chunks are then scored again"
+        f"{where}: is damaged: {why}; restore it from a copy, or delete it, {SCORE_AGAIN}"
     )
