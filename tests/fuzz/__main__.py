@@ -16,6 +16,8 @@ from tests.fuzz.report import Report
 from tests.fuzz.targets import TARGETS, target_of
 from tests.fuzz.worker import Plan, Result, results
 
+SAY_EVERY_S = 60.0
+
 
 def main() -> int:
     """The exit code: 1 when an input failed."""
@@ -30,9 +32,15 @@ def main() -> int:
         if not asked.targets or target_of(index).name in asked.targets
     ]
     report, started = Report(), time.monotonic()
+    said = started
     done = results(plan, indexes, asked.workers)
     while (result := _next(done)) is not None:
         report.add(result)
+        if (now := time.monotonic()) - said > SAY_EVERY_S:
+            said, left = now, (now - started) / report.inputs * (len(indexes) - report.inputs)
+            _say(
+                f"{report.inputs} of {len(indexes)}, {report.failures} failed; {left / 60:.0f} min left"
+            )
         if asked.only is not None:
             _say(f"{result.target}: {result.note!r}\n{result.failure or 'fine'}\n{result.detail}")
     for line in report.lines(asked.seed):
