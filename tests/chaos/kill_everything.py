@@ -1,9 +1,10 @@
-"""kill -9 at random moments, then proof that nothing shows it: python -m tests.chaos.kill_everything
+"""kill -9 at random moments, then proof that nothing shows it: python -m tests.chaos.kill_everything --minutes 60
 
-Filters a pool once undisturbed. Then filters it again while killing, at random moments and at least
-`--kills` times in all, scorer actors, decode workers, commit tasks and the driver; a killed driver is
-started again with the same recipe. At the end the subset's uids, the threshold and every score must
-equal the undisturbed run's bit for bit, and `verify --full` must pass.
+A round filters a pool, trains on the subset and evaluates the network, while drivers, scorers, decoders, commit tasks, training
+workers and embedders are killed at random moments; a killed driver is started again with the same recipe. After it, all
+that counts equals what one undisturbed round gave, bit for bit: every score, threshold and uid, the weights, the results;
+and `verify --full` passes. Rounds go on until the time is over, each with a seed of its own; what they killed is added to
+tests/chaos/tally.json, from where the next call goes on.
 
 Runs its own Ray cluster in its own folder and kills only processes of that cluster.
 """
@@ -12,212 +13,265 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
-import secrets
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dfn_ray.filtering.verify import verify_run
+from dfn_ray.run import open_run
 from dfn_ray.testing.networks import save_tiny_network
 from dfn_ray.testing.pools import write_pool
+from dfn_ray.training.position import log_lines
+from tests.chaos.victims import Cluster, Disturbed, end_by_signals, own_cluster
+from tests.evaluation.conftest import write_layout
 
-TARGETS = {
-    "scorer": "ScorerActor",
-    "decoder": "over_cells",
-    "committer": "Committer",
-    "driver": "",
+TALLY = Path(__file__).with_name("tally.json")
+SHARDS, SAMPLES = 30, 200
+SAMPLES_SEEN = 960
+STAGES = {
+    "filter": {"scorer": "ScorerActor", "decoder": "over_cells", "commit task": "Committer"},
+    "train": {"training worker": "RayTrainWorker", "feeding task": "_feed"},
+    "evaluate": {"embedder": "EmbedderActor"},
 }
-OWN_CLUSTER = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-"""The variables by which drivers, and nobody else, are let in."""
-RECIPE = """
-run_uri = "{run}"
+"""The verbs of a round, and what is killed of each beside its driver."""
+MOST = {"filter": 12, "train": 5, "evaluate": 4}
+"""Kills of a verb in a round."""
+PAUSE_S = (1.0, 9.0)
+"""Between kills; long enough that something moves on."""
+FILTER = """
+run_uri = "{root}/filter"
 [pool]
-uri = "{pool}"
+uri = "{root}/pool"
 chunk_rows = 16
 [[networks]]
-model = "local-dir:{network}"
+model = "local-dir:{root}/network"
 [select]
 keep_fraction = 0.3
 [scorers]
 max_size = 2
 threads = 1
 [calibration]
-shards = {shards}
-samples = {calibration}
+shards = 16
+samples = 512
 [execution]
 chunks_per_part = 2
-attempts = 10
+attempts = 30
+"""
+TRAIN = """
+run_uri = "{root}/train"
+samples_seen = {samples_seen}
+batch_size = 32
+[[sources]]
+[sources.pool]
+uri = "{root}/pool"
+chunk_rows = 16
+[model]
+model = "local-dir:{root}/network"
+[optimizer]
+warmup_steps = 4
+learning_rate = 1e-3
+[checkpoints]
+every_samples = 160
+[logs]
+every_steps = 1
+[feed]
+group_samples = 64
+[workers]
+threads = 1
+max_failures = 30
+"""
+EVALUATE = """
+run_uri = "{root}/eval"
+[network]
+model = "local-dir:{root}/network"
+[scorers]
+threads = 1
+[[sets]]
+name = "classes"
+task = "zeroshot_classification"
+[sets.pool]
+uri = "{root}/classes"
+[[sets]]
+name = "captions"
+task = "zeroshot_retrieval"
+[sets.pool]
+uri = "{root}/captions"
 """
 
 
+@dataclass(frozen=True)
+class Round:
+    """The recipes of a round and what it writes, in a folder that has the pool, the network and the sets in it."""
+
+    folder: Path
+
+    @property
+    def runs(self) -> tuple[Path, ...]:
+        """What a round writes."""
+        return tuple(self.folder / name for name in ("filter", "train", "eval"))
+
+    def recipe(self, verb: str) -> Path:
+        """The recipe of a verb."""
+        text = {"filter": FILTER, "train": TRAIN, "evaluate": EVALUATE}[verb]
+        path = self.folder / f"{verb}.toml"
+        path.write_text(text.format(root=self.folder, samples_seen=SAMPLES_SEEN))
+        return path
+
+    def step(self, verb: str) -> str:
+        """What the driver of a verb is at; nothing before it has written anything."""
+        if verb == "filter":
+            return filter_step(self.folder / "filter")
+        run = self.runs[1 if verb == "train" else 2]
+        return verb if run.is_dir() and any(run.iterdir()) else ""
+
+    def clear(self) -> None:
+        """Make room for the next one."""
+        for run in self.runs:
+            shutil.rmtree(run, ignore_errors=True)
+        for log in self.folder.glob("*.log"):
+            if log.stem in STAGES:
+                log.unlink()
+
+
 def main() -> int:
-    """Run both filterings and compare them; returns the exit code."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--kills", type=int, default=20)
-    options.add_argument("--shards", type=int, default=40)
-    options.add_argument("--samples", type=int, default=400, help="per shard")
-    options.add_argument("--seed", type=int, default=0)
+    """Run rounds until the time is over; returns the exit code."""
+    options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    options.add_argument("--minutes", type=float, default=60.0, help="begin no round after (60)")
+    options.add_argument("--seed", type=int, help="of the first round (the one after the tally's)")
     given = options.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="chaos-", dir="/tmp"))
     say(f"in {folder}")
-    write_pool(folder / "pool", shards=given.shards, samples=given.samples)
+    write_pool(folder / "pool", shards=SHARDS, samples=SAMPLES)
     save_tiny_network(folder / "network", seed=0)
-    with cluster(folder) as (address, head):
-        calm = recipe(folder, "calm", given)
-        assert drive(calm, address).wait() == 0, "the undisturbed run failed"
-        killed = disturb(recipe(folder, "chaos", given), address, head, given)
-    same = compare(folder / "calm", folder / "chaos")
-    counted = verify_run(str(folder / "chaos"), full=True, say=say)
-    say(f"killed {sum(killed.values())}: " + ", ".join(f"{n} {k}s" for k, n in killed.items()))
-    say(f"{counted['samples']} samples, {counted['kept']} kept, {same} values equal bit for bit")
+    write_layout(folder / "classes", task="zeroshot_classification")
+    write_layout(folder / "captions", task="zeroshot_retrieval")
+    round_, until = Round(folder), time.monotonic() + given.minutes * 60
+    with own_cluster(folder) as cluster:
+        for verb in STAGES:
+            assert cluster.driver(verb, round_.recipe(verb)).wait() == 0, f"undisturbed {verb}"
+        calm = outcome(folder)
+        seed = tally()["rounds"] if given.seed is None else given.seed
+        while time.monotonic() < until:
+            round_.clear()
+            killed = disturb(round_, cluster, random.Random(seed))
+            differing = [name for name, value in outcome(folder).items() if value != calm[name]]
+            assert not differing, f"seed {seed}: {', '.join(differing)} differ; see {folder}"
+            verify_run(str(folder / "filter"), full=True)
+            say(f"seed {seed}: {told(killed)}; {len(calm)} results equal bit for bit")
+            add_to_tally(killed)
+            seed += 1
+    say(f"in all: {told(tally()['kills'])} in {tally()['rounds']} rounds")
     shutil.rmtree(folder)
     return 0
 
 
-def recipe(folder: Path, name: str, given: argparse.Namespace) -> Path:
-    """The recipe file of a run."""
-    path = folder / f"{name}.toml"
-    path.write_text(
-        RECIPE.format(
-            run=folder / name,
-            pool=folder / "pool",
-            network=folder / "network",
-            shards=given.shards // 2,
-            calibration=given.shards // 2 * 32,
-        )
-    )
-    return path
-
-
-@contextmanager
-def cluster(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """A Ray head of our own; gives its address and process, and ends only its own processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    # Ray's sockets must have short paths.
-    temp = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
-    command = [
-        "ray", "start", "--head", "--block", f"--port={port}", "--num-cpus=4",
-        "--include-dashboard=false", f"--temp-dir={temp}", "--object-store-memory=500000000",
-    ]  # fmt: skip
-    with open(folder / "cluster.log", "wb") as log:
-        head = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | OWN_CLUSTER)
-    try:
-        deadline = time.monotonic() + 60
-        while socket.socket().connect_ex(("127.0.0.1", port)):
-            assert head.poll() is None, f"the cluster ended: {(folder / 'cluster.log').read_text()}"
-            assert time.monotonic() < deadline, "the cluster did not start"
-            time.sleep(0.2)
-        time.sleep(5)
-        yield f"127.0.0.1:{port}", psutil.Process(head.pid)
-    finally:
-        for process in [*psutil.Process(head.pid).children(recursive=True), head]:
-            done(process.kill)
-        shutil.rmtree(temp, ignore_errors=True)
-
-
-def drive(recipe: Path, address: str) -> subprocess.Popen[bytes]:
-    """A driver of its own that filters by the recipe."""
-    environment = os.environ | OWN_CLUSTER | {"RAY_ADDRESS": address}
-    with open(recipe.with_suffix(".log"), "ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "dfn_ray.cli", "filter", str(recipe)],
-            stdout=log,
-            stderr=log,
-            env=environment,
-        )
-
-
-def disturb(
-    recipe: Path, address: str, head: psutil.Process, given: argparse.Namespace
-) -> Counter[str]:
-    """Filter while killing, the kills spread over the whole run by the rows committed so far."""
-    rng = random.Random(given.seed)
+def disturb(round_: Round, cluster: Cluster, rng: random.Random) -> Counter[str]:
+    """A round in which everything is killed."""
     killed: Counter[str] = Counter()
-    driver = drive(recipe, address)
-    run, total = recipe.with_suffix(""), given.shards * given.samples
-    while True:
-        time.sleep(rng.uniform(0.0, 0.5))
-        if (code := driver.poll()) is not None:
-            assert code == 0, f"the driver failed: {recipe.with_suffix('.log').read_text()}"
-            break
-        if committed_rows(run) < total * (sum(killed.values()) + 0.5) / (given.kills + 1):
-            continue
-        kind = rng.choice(list(TARGETS))
-        if kind == "driver":
-            driver.kill()
-            driver.wait()
-            driver = drive(recipe, address)
-        elif (victim := find(head, TARGETS[kind], rng)) is None or not done(victim.kill):
-            continue
-        killed[kind] += 1
-        say(f"killed {kind} ({sum(killed.values())}) at {committed_rows(run):,} of {total:,} rows")
-    assert sum(killed.values()) >= given.kills, f"only {sum(killed.values())} kills: a longer run"
+    for verb, victims in STAGES.items():
+        job = Disturbed(
+            cluster,
+            verb,
+            round_.recipe(verb),
+            victims,
+            rng,
+            step=lambda verb=verb: round_.step(verb),
+        )
+        killed += job.run(lambda: rng.uniform(*PAUSE_S), MOST[verb])
     return killed
 
 
-def committed_rows(run: Path) -> int:
-    """Rows in the parts that are committed now."""
-    return sum(pq.read_metadata(path).num_rows for path in run.glob("scores/part-*.parquet"))
+def filter_step(run: Path) -> str:
+    """What a driver of `filter` is at, by what its run holds."""
+    if not (run / "run.json").exists():
+        return ""
+    if (selection := run / "selection.json").exists():
+        state = json.loads(selection.read_text())["state"]
+        return "" if state == "final" else "settling"
+    return "scoring" if any(run.glob("bounds/*.json")) else "calibrating"
 
 
-def find(head: psutil.Process, title: str, rng: random.Random) -> psutil.Process | None:
-    """One of the cluster's worker processes that runs such a stage now."""
-    found = []
-    for process in head.children(recursive=True):
-        try:
-            command = " ".join(process.cmdline())
-        except psutil.NoSuchProcess:
-            continue
-        if command.startswith("ray::") and title in command:
-            found.append(process)
-    return rng.choice(found) if found else None
+def outcome(folder: Path) -> dict[str, object]:
+    """All that counts of a round, by name."""
+    runs = Round(folder).runs
+    results = {
+        path.name: json.loads(path.read_text())["metrics"] for path in runs[2].glob("eval/*.json")
+    }
+    assert len(results) == 2
+    return {
+        **filtered(runs[0]),
+        "weights": (runs[1] / "network/open_clip_model.safetensors").read_bytes(),
+        "losses": losses(runs[1]),
+        "results": results,
+    }
 
 
-def done(kill: Callable[[], None]) -> bool:
-    """Kill; False when the process was gone already."""
-    try:
-        kill()
-    except (psutil.NoSuchProcess, ProcessLookupError):
-        return False
-    return True
+def losses(run: Path) -> list[tuple[int, float]]:
+    """The loss of each committed step of a training run."""
+    lines = [line for line in log_lines(open_run(str(run))) if "loss" in line]
+    return [(line["steps"], line["loss"]) for line in lines]
 
 
-def compare(calm: Path, chaos: Path) -> int:
-    """Assert that two runs are equal in scores, threshold and subset; returns how many values were."""
-    selections = [json.loads((run / "selection.json").read_text()) for run in (calm, chaos)]
-    assert selections[0] == selections[1], "the selections differ"
-    tables = []
-    for run in (calm, chaos):
-        for folder in ("scores", "subset"):
-            files = sorted((run / folder).glob("*.parquet"))
-            table = pa.concat_tables([pq.read_table(file) for file in files])
-            columns = [c for c in table.column_names if c != "key"]
-            table = table.select(columns).replace_schema_metadata(None)
-            table = table.set_column(
-                table.schema.get_field_index("shard"), "shard", table["shard"].cast(pa.string())
-            )
-            tables.append(table.sort_by([("shard", "ascending"), ("row", "ascending")]))
-    assert tables[0].equals(tables[2]), "the scores differ"
-    assert tables[1].equals(tables[3]), "the subsets differ"
-    uids = [(run / "subset_uids.npy").read_bytes() for run in (calm, chaos)]
-    assert uids[0] == uids[1], "the uid lists differ"
-    return sum(table.num_rows * table.num_columns for table in tables[:2])
+def filtered(run: Path) -> dict[str, object]:
+    """What counts of a filtering run: its selection, and its rows in order."""
+    selection = json.loads((run / "selection.json").read_text())
+    # The names of parts and files hold the number of the attempt that wrote them.
+    found: dict[str, object] = {
+        "selection": {k: v for k, v in selection.items() if k not in ("parts", "files", "sha256")},
+        "uids": (run / "subset_uids.npy").read_bytes(),
+    }
+    for folder, kind in (("scores", "parts"), ("subset", "files")):
+        stems = (run / selection[kind]).read_text().splitlines()
+        files = [run / folder / f"{stem.removesuffix('.parquet')}.parquet" for stem in stems]
+        table = pa.concat_tables([pq.read_table(file) for file in files])
+        table = table.replace_schema_metadata(None)
+        shard = table.schema.get_field_index("shard")
+        table = table.set_column(shard, "shard", table["shard"].cast(pa.string()))
+        rows = table.sort_by([("shard", "ascending"), ("row", "ascending")])
+        for name in rows.column_names:
+            column = rows[name].combine_chunks()
+            found[f"{folder}.{name}"] = exact(column)
+    return found
+
+
+def exact(column: pa.Array) -> object:
+    """The values to the last bit: NaN equals NaN, 0 is not -0."""
+    if pa.types.is_floating(column.type):
+        bits = column.to_numpy(zero_copy_only=False).view(np.uint32)
+        return column.is_null().to_pylist(), bits.tolist()
+    return column.to_pylist()
+
+
+def tally() -> dict:
+    """What all rounds so far have killed."""
+    return json.loads(TALLY.read_text()) if TALLY.exists() else {"rounds": 0, "kills": {}}
+
+
+def add_to_tally(killed: Counter[str]) -> None:
+    """Add a round in which nothing differed."""
+    before = tally()
+    kills = Counter(before["kills"]) + killed
+    value = {
+        "rounds": before["rounds"] + 1,
+        "killed": sum(kills.values()),
+        "kills": dict(sorted(kills.items())),
+    }
+    TALLY.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def told(killed: Counter[str] | dict[str, int]) -> str:
+    """The number of kills, and of which."""
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(killed.items()))
+    return f"{sum(killed.values())} kills ({kinds})"
 
 
 def say(text: str) -> None:
@@ -227,5 +281,5 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    end_by_signals()
     sys.exit(main())

@@ -1,0 +1,150 @@
+"""A Ray cluster of our own, a driver that is started again whenever it is killed, and what else may be killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+OWN_CLUSTER = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "RAY_worker_niceness": "0",
+}
+"""The variables by which drivers, and nobody else, are let in."""
+PATIENCE_S = 600.0
+"""A verb that has neither ended nor met a kill for so long hangs."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray head and its processes."""
+
+    address: str
+    head: psutil.Process
+
+    def workers(self, title: str) -> list[psutil.Process]:
+        """The worker processes that run such a stage now."""
+        found = []
+        for process in self.head.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                command = " ".join(process.cmdline())
+                if command.startswith("ray::") and title in command:
+                    found.append(process)
+        return found
+
+    def driver(self, verb: str, recipe: Path) -> subprocess.Popen[bytes]:
+        """A driver of its own with a verb over a recipe; what it says is in the recipe's .log."""
+        environment = os.environ | OWN_CLUSTER | {"RAY_ADDRESS": self.address}
+        with open(recipe.with_suffix(".log"), "ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "dfn_ray.cli", verb, str(recipe)],
+                stdout=log,
+                stderr=log,
+                env=environment,
+            )
+
+
+@contextmanager
+def own_cluster(folder: Path) -> Iterator[Cluster]:
+    """A Ray head of our own; ends only its own processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # Ray's sockets must have short paths.
+    temp = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
+    command = [
+        "ray", "start", "--head", "--block", f"--port={port}", "--num-cpus=4",
+        "--include-dashboard=false", f"--temp-dir={temp}", "--object-store-memory=500000000",
+    ]  # fmt: skip
+    with open(folder / "cluster.log", "wb") as log:
+        head = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | OWN_CLUSTER)
+    try:
+        deadline = time.monotonic() + 60
+        while socket.socket().connect_ex(("127.0.0.1", port)):
+            assert head.poll() is None, f"the cluster ended: {(folder / 'cluster.log').read_text()}"
+            assert time.monotonic() < deadline, "the cluster did not start"
+            time.sleep(0.2)
+        time.sleep(5)
+        yield Cluster(f"127.0.0.1:{port}", psutil.Process(head.pid))
+    finally:
+        for process in [*psutil.Process(head.pid).children(recursive=True), head]:
+            done(process.kill)
+        shutil.rmtree(temp, ignore_errors=True)
+
+
+@dataclass
+class Disturbed:
+    """A verb over a recipe that is killed again and again, and started again, until it has ended by itself."""
+
+    cluster: Cluster
+    verb: str
+    recipe: Path
+    victims: Mapping[str, str]
+    """What may be killed -> a part of the title of its worker process; the driver is always among them."""
+    rng: random.Random
+    step: Callable[[], str] = lambda: ""
+    """What the driver is at, for the tally."""
+    killed: Counter[str] = field(default_factory=Counter)
+
+    def run(self, pause_s: Callable[[], float], most: int) -> Counter[str]:
+        """Kill at most so often, each time after a pause; returns how often which was killed."""
+        driver = self._driver()
+        met = time.monotonic()
+        while driver.poll() is None:
+            assert time.monotonic() - met < PATIENCE_S, f"{self.verb} hangs: {self._said()}"
+            time.sleep(pause_s())
+            if sum(self.killed.values()) >= most or driver.poll() is not None:
+                continue
+            # Those first of which few were killed, so that none is left out.
+            if (kind := self._kill_one(driver)) is None:
+                continue
+            met = time.monotonic()
+            self.killed[kind] += 1
+            if kind.startswith("driver"):
+                driver.wait()
+                driver = self._driver()
+        assert driver.returncode == 0, f"{self.verb} failed: {self._said()}"
+        return self.killed
+
+    def _driver(self) -> subprocess.Popen[bytes]:
+        return self.cluster.driver(self.verb, self.recipe)
+
+    def _kill_one(self, driver: subprocess.Popen[bytes]) -> str | None:
+        kind = self.rng.choice(["driver", *self.victims])
+        if kind == "driver":
+            step = self.step()
+            return f"driver, {step}" if step and done(driver.kill) else None
+        found = self.cluster.workers(self.victims[kind])
+        return kind if found and done(self.rng.choice(found).kill) else None
+
+    def _said(self) -> str:
+        return self.recipe.with_suffix(".log").read_text()[-4000:]
+
+
+def done(kill: Callable[[], None]) -> bool:
+    """Kill; False when the process was gone already."""
+    try:
+        kill()
+    except (psutil.NoSuchProcess, ProcessLookupError):
+        return False
+    return True
+
+
+def end_by_signals() -> None:
+    """Let SIGTERM unwind the stack, so that nothing of ours is left."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
