@@ -7,7 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from dfn_ray.pool.columns import distinct_labels, is_binary, is_image_struct, is_list, is_string
+from dfn_ray.pool.arrow_types import is_binary, is_image_struct, is_list, is_string
+from dfn_ray.pool.columns import distinct_labels
 from dfn_ray.pool.samples import MAX_METADATA_BYTES, class_label, json_text
 
 Cell = tuple[Any, bool]
