@@ -61,7 +61,7 @@ class _Source:
     def __init__(self, file: IO[bytes], shard: Shard, pool: Pool) -> None:
         watched = WatchedFile(file, shard.uri)
         try:
-            footer = read_footer(watched)
+            footer = read_footer(file)
             parquet = pq.ParquetFile(
                 watched,
                 metadata=footer.metadata,
