@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 import ray
@@ -17,7 +18,7 @@ from dfn_ray.pool.chunking import Wanted
 from dfn_ray.pool.examination import Verdict, examine
 
 MAX_SUSPECTS = 64
-"""Shards examined one by one for killing their reader; more than these is not the shards' doing."""
+"""Shards given up at a time, which are examined one by one."""
 KILLS = 3
 """Times out of as many that reading a shard must kill the process that does it."""
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM)
@@ -38,13 +39,12 @@ class Killer:
 def killers(
     suspects: Mapping[Key, tuple[Work, Pool]], decode: Decode
 ) -> Iterator[tuple[Key, Killer]]:
-    """The suspects whose reading kills a process each time; none where there are too many of them.
+    """The first suspects whose reading kills a process each time; the others are for another attempt.
 
-    They are read where `decode` says.
+    They are read where `decode` says. Where there are more than MAX_SUSPECTS, one that can be read ends the search: then it
+    is not the shards that kill, and reading each would hold up a run for nothing.
     """
-    if len(suspects) > MAX_SUSPECTS:
-        return
-    for key, (work, pool) in suspects.items():
+    for key, (work, pool) in islice(suspects.items(), MAX_SUSPECTS):
         verdicts: list[Verdict] = []
         while len(verdicts) < KILLS and (not verdicts or _is_deadly(verdicts[-1])):
             verdicts.append(_examined(work, pool, decode))
@@ -52,6 +52,8 @@ def killers(
             row = min(verdict.row for verdict in verdicts)
             by = verdicts[-1].signal
             yield key, Killer(row, f"reading on from here kills the process (signal {by})")
+        elif len(suspects) > MAX_SUSPECTS:
+            return
 
 
 def _is_deadly(verdict: Verdict) -> bool:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from dfn_ray.config import Pool
 from dfn_ray.foreign_json import MAX_DEPTH
+from dfn_ray.foreign_parquet import NO_KEYS
+from dfn_ray.pool.arrow_types import (
+    has_binary,
+    is_binary,
+    is_image_struct,
+    is_list,
+    is_string,
+    plain_type,
+)
 from dfn_ray.pool.samples import LABEL_KEYS
 from dfn_ray.pool.shard import ShardDamage
 from dfn_ray.schema import ShardFault
@@ -41,12 +50,25 @@ class Columns:
     uid: str | None
     metadata: tuple[MetadataColumn, ...]
     """Every other column without binary values; the one of the uid as well."""
+    encrypted: frozenset[str] = frozenset()
+    """Columns of metadata that are left out because they cannot be read without a key."""
 
     @property
     def read(self) -> list[str]:
         """Names of everything that must be read, once."""
         names = (self.image, self.text, *((self.key,) if self.key else ()))
-        return list(dict.fromkeys((*names, *(column.name for column in self.metadata))))
+        names += tuple(column.name for column in self.metadata)
+        return [name for name in dict.fromkeys(names) if name not in self.encrypted]
+
+    def without(self, encrypted: frozenset[str]) -> Columns:
+        """The same where these columns are encrypted. Raises ShardDamage when a sample cannot do without one."""
+        needed = {self.image, self.text, self.key, self.uid}
+        if unreadable := sorted(encrypted & needed):
+            raise ShardDamage(
+                ShardFault.UNREADABLE,
+                f"column {unreadable[0]!r} is encrypted; {NO_KEYS}",
+            )
+        return replace(self, encrypted=encrypted)
 
 
 def columns_of(schema: pa.Schema, pool: Pool) -> Columns:
@@ -142,67 +164,6 @@ def _once(schema: pa.Schema, name: str) -> pa.Field:
             f"{len(places)} columns are called {name!r}; which one counts is not known",
         )
     return schema.field(places[0])
-
-
-def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type of the values themselves: without dictionary, runs or extension."""
-    while True:
-        if isinstance(kind, pa.BaseExtensionType):
-            kind = kind.storage_type
-        elif pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
-            kind = kind.value_type
-        else:
-            return kind
-
-
-def is_list(kind: pa.DataType) -> bool:
-    """True for lists of every layout."""
-    return (
-        pa.types.is_list(kind)
-        or pa.types.is_large_list(kind)
-        or pa.types.is_fixed_size_list(kind)
-        or pa.types.is_list_view(kind)
-        or pa.types.is_large_list_view(kind)
-    )
-
-
-def is_binary(kind: pa.DataType) -> bool:
-    """True for bytes of every layout."""
-    return (
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_binary_view(kind)
-        or pa.types.is_fixed_size_binary(kind)
-    )
-
-
-def is_string(kind: pa.DataType) -> bool:
-    """True for strings of every layout."""
-    return (
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    )
-
-
-def has_binary(kind: pa.DataType) -> bool:
-    """True if bytes are anywhere in the type. What an extension makes of them (a UUID) are none."""
-    if isinstance(kind, pa.BaseExtensionType) and is_binary(kind.storage_type):
-        return kind.extension_name not in _SAYABLE_BINARY
-    kind = plain_type(kind)
-    return is_binary(kind) or any(has_binary(kind.field(i).type) for i in range(kind.num_fields))
-
-
-_SAYABLE_BINARY = ("arrow.uuid",)
-
-
-def is_image_struct(kind: pa.DataType) -> bool:
-    """True for Hugging Face's images: one field of bytes, or the path of a file that is not in the Parquet file."""
-    if not pa.types.is_struct(kind):
-        return False
-    places = kind.get_all_field_indices("bytes")
-    if places:
-        values = plain_type(kind.field(places[0]).type)
-        return len(places) == 1 and (is_binary(values) or pa.types.is_null(values))
-    return kind.get_field_index("path") >= 0
 
 
 def _holds_images(kind: pa.DataType) -> bool:

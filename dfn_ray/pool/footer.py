@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pyarrow.parquet as pq
 
@@ -39,6 +39,15 @@ def checked_leaves(
     if end > size_bytes - _TAIL_BYTES:
         raise _lie(f"pages up to byte {end:,} in a file of {size_bytes:,}")
     return leaves
+
+
+def columns_at(
+    schema: pq.ParquetSchema, names: Sequence[str], places: Collection[int]
+) -> frozenset[str]:
+    """Those of the named columns that primitive columns at these places are part of."""
+    if not places:
+        return frozenset()
+    return frozenset(name for place, name in _wanted(schema, names) if place in places)
 
 
 def _wanted(schema: pq.ParquetSchema, names: Sequence[str]) -> list[tuple[int, str]]:

@@ -15,14 +15,16 @@ from typing import IO
 import pyarrow.parquet as pq
 
 from dfn_ray.config import Pool
+from dfn_ray.foreign_parquet import EncryptedParquetError, read_footer
 from dfn_ray.pool.chunking import Group, Wanted
 from dfn_ray.pool.columns import columns_of
-from dfn_ray.pool.footer import checked_leaves
+from dfn_ray.pool.footer import checked_leaves, columns_at
 from dfn_ray.pool.pages import PAGE_BYTES, Leaf
 from dfn_ray.pool.row_groups import OpenParquet, RowGroup
 from dfn_ray.pool.samples import Draft
 from dfn_ray.pool.shard import Shard, ShardDamage
 from dfn_ray.pool.watched import BROKEN, WatchedFile
+from dfn_ray.schema import ShardFault
 
 _BUFFER_BYTES = 4 * 2**20
 """Read per column and request, so that memory is bounded by this and a page; Arrow's default (`pre_buffer`) would load
@@ -59,16 +61,23 @@ class _Source:
     def __init__(self, file: IO[bytes], shard: Shard, pool: Pool) -> None:
         watched = WatchedFile(file, shard.uri)
         try:
+            footer = read_footer(file)
             parquet = pq.ParquetFile(
                 watched,
+                metadata=footer.metadata,
                 buffer_size=_BUFFER_BYTES,
                 pre_buffer=False,
                 page_checksum_verification=pool.verify_page_checksums,
             )
             schema = parquet.schema_arrow
+        except EncryptedParquetError as error:
+            raise ShardDamage(ShardFault.UNREADABLE, str(error)) from error
         except BROKEN as error:
             raise watched.damage(error, "not Parquet") from error
         columns = columns_of(schema, pool)
+        columns = columns.without(
+            columns_at(parquet.metadata.schema, columns.read, footer.encrypted)
+        )
         leaves = checked_leaves(parquet.metadata, columns.read, shard.size_bytes)
         self.rows = parquet.metadata.num_rows
         self._opened = OpenParquet(

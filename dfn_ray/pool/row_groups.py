@@ -100,7 +100,7 @@ class RowGroup:
         ):
             yield Draft(
                 row=row,
-                key=str(row) if key is None else key,
+                key=self._key(row) if key is None else key,
                 images=int(image is not None),
                 image_size=None if image is None else len(image),
                 image=image,
@@ -116,10 +116,7 @@ class RowGroup:
     def _failed(
         self, first: int, done: int, error: Exception, rows: frozenset[int] | None
     ) -> Iterator[Draft]:
-        """The rows from `done` on, each failed; under the names and uids that they have, where those can be read.
-
-        A row whose name cannot be read is called `#ORDINAL`, which is no other row's.
-        """
+        """The rows from `done` on, each failed; under the names and uids that they have, where those can be read."""
         if self.rows - done > _MAX_ROWS_LOST:
             what = f"row group {self.number} is broken ({first_line(error)}) and states {self.rows:,} rows"
             raise ShardDamage(ShardFault.UNREADABLE, what) from error
@@ -130,8 +127,7 @@ class RowGroup:
             row = first + at
             if rows is not None and row not in rows:
                 continue
-            if key is None:
-                key = f"#{row}" if self.opened.columns.key else str(row)
+            key = self._key(row) if key is None else key
             draft = Draft(row=row, key=key, metadata={"uid": uid} if uid else None)
             if too_large is not None and (too_large.row == at or self.rows == 1):
                 is_image = too_large.column == self.opened.columns.image
@@ -140,6 +136,10 @@ class RowGroup:
             else:
                 draft.fault = Reason.BROKEN_ROW_GROUP
             yield draft
+
+    def _key(self, row: int) -> str:
+        """The name of a row that has none: its ordinal, by which no other row goes where names are numbers."""
+        return f"#{row}" if self.opened.columns.key else str(row)
 
     def _names(self, done: int) -> Iterator[tuple[str | None, str | None]]:
         """Keys and own uids of the rows from `done` on, as far as they can be read."""

@@ -11,7 +11,8 @@ from dfn_ray.pool.tar import BLOCK_BYTES, is_tar_header
 from dfn_ray.schema import ShardFault
 
 _GZIP = b"\x1f\x8b"
-_PARQUET = b"PAR1"
+_PARQUET = (b"PAR1", b"PARE")
+"""The second one where the footer is encrypted."""
 
 
 class Format(Enum):

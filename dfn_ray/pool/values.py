@@ -7,8 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from dfn_ray.pool.columns import distinct_labels, is_binary, is_image_struct, is_list, is_string
+from dfn_ray.pool.arrow_types import is_binary, is_image_struct, is_list, is_string
+from dfn_ray.pool.columns import distinct_labels
 from dfn_ray.pool.samples import MAX_METADATA_BYTES, class_label, json_text
+from dfn_ray.pool.value_sizes import row_bytes, total_bytes
 
 Cell = tuple[Any, bool]
 """A value, and whether it stands for another one that JSON or UTF-8 cannot hold."""
@@ -85,8 +87,8 @@ def metadata_rows(columns: Sequence[pa.Array | None], rows: int) -> Iterator[Seq
     """The values of metadata columns, row by row. Those of columns that were not read are null, and those with which
     a row would hold more than MAX_METADATA_BYTES."""
     decoded = [None if column is None else _decoded(column) for column in columns]
-    if sum(column.nbytes for column in decoded if column is not None) > MAX_METADATA_BYTES:
-        return (_large_row(decoded, at) for at in range(rows))
+    if sum(total_bytes(column) for column in decoded if column is not None) > MAX_METADATA_BYTES:
+        return _large_rows(decoded, rows)
     if not decoded:
         return iter([()] * rows)
     return zip(
@@ -95,17 +97,21 @@ def metadata_rows(columns: Sequence[pa.Array | None], rows: int) -> Iterator[Seq
     )
 
 
-def _large_row(columns: Sequence[pa.Array | None], at: int) -> list[Cell]:
-    left = MAX_METADATA_BYTES
-    row: list[Cell] = []
-    for column in columns:
-        left -= 0 if column is None else column.slice(at, 1).nbytes
-        if column is None or left < 0:
-            row.append((None, column is None or column[at].is_valid))
-            left += 0 if column is None else column.slice(at, 1).nbytes
-        else:
-            row.append(_cell(column[at]))
-    return row
+def _large_rows(columns: Sequence[pa.Array | None], rows: int) -> Iterator[list[Cell]]:
+    """The rows one by one, of which each value is passed by that no longer fits."""
+    sizes = [None if column is None else row_bytes(column).tolist() for column in columns]
+    for at in range(rows):
+        left = MAX_METADATA_BYTES
+        row: list[Cell] = []
+        for column, size in zip(columns, sizes, strict=True):
+            if column is None or size is None:
+                row.append((None, True))
+            elif size[at] > left:
+                row.append((None, column[at].is_valid))
+            else:
+                left -= size[at]
+                row.append(_cell(column[at]))
+        yield row
 
 
 def _decoded(column: pa.Array) -> pa.Array:
@@ -115,6 +121,8 @@ def _decoded(column: pa.Array) -> pa.Array:
 
 
 def _cells(column: pa.Array) -> Iterator[Cell]:
+    if total_bytes(column) > MAX_METADATA_BYTES:
+        return map(_cell, column)  # one by one: all at once may be a gigabyte
     try:
         return ((value, False) for value in column.to_pylist())
     except _UNSAYABLE:

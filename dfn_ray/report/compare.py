@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
 from dfn_ray.config import count_of_fraction
 from dfn_ray.errors import InputError
+from dfn_ray.foreign_parquet import opened_parquet
 from dfn_ray.report.gallery import scored_tables
 from dfn_ray.run import (
     Run,
@@ -315,7 +315,7 @@ def _groups(uri: str | None, table: Mapping[str, np.ndarray], place: np.ndarray)
 def _read_groups(uri: str) -> pa.Table:
     try:
         with open_uri(uri, in_order=False) as file:
-            groups = pq.read_table(file)
+            groups = opened_parquet(file).read()
     except pa.ArrowException as error:
         raise InputError(f"{uri}: is no Parquet file that can be read: {error}") from None
     if len(groups.column_names) < 2 or "uid" not in groups.column_names:

@@ -15,6 +15,8 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dfn_ray.foreign_parquet import parsed_footer
+
 _DIGEST_BYTES = 16
 _SEAL_BYTES = 2 * _DIGEST_BYTES
 """The digest of the bytes before, and the digest of that, the name and the footer."""
@@ -74,7 +76,7 @@ def footer_of(file: IO[bytes], name: str, *, is_sealed: bool) -> pq.FileMetaData
         is_right = _digest(body, b"" if by_content else name.encode(), end) == digest
         if not is_right or (by_content and by_content[1] != digest.hex()):
             raise pa.ArrowInvalid(_ALTERED)
-    return pq.read_metadata(pa.BufferReader(b"PAR1" + end))
+    return parsed_footer(end).metadata
 
 
 def whole_parquet(file: IO[bytes], name: str, *, is_sealed: bool) -> pq.ParquetFile:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from dfn_ray.testing.parquets import lethal_array
 from tests.fuzz import odd_text
 
 _INTEGERS = (
@@ -178,11 +179,18 @@ def _maps(rng: Random, rows: int) -> pa.Array:
 
 
 def _extensions(rng: Random, rows: int) -> pa.Array:
+    if rng.random() < 0.4:
+        inner = rng.choice((_binaries, _integers, _strings, _lists_of_integers, _structs_of_bytes))
+        return lethal_array(inner(rng, rows))
     if rng.random() < 0.5:
         values = _some(rng, rows, lambda: rng.randbytes(16))
         return pa.ExtensionArray.from_storage(pa.uuid(), pa.array(values, pa.binary(16)))
     values = _some(rng, rows, lambda: rng.choice(('{"a": NaN}', "[1]", "no JSON")))
     return pa.ExtensionArray.from_storage(pa.json_(), pa.array(values, pa.string()))
+
+
+def _structs_of_bytes(rng: Random, rows: int) -> pa.Array:
+    return pa.StructArray.from_arrays([_binaries(rng, rows)], ["a"])
 
 
 _MAKERS = (

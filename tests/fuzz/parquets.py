@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 
 from dfn_ray.config import Pool
 from dfn_ray.schema import Reason, ShardFault
+from dfn_ray.testing.parquets import Lethal, registered
 from tests.fuzz import arrow_values, odd_text
 from tests.fuzz.case import Case, Target, require
-from tests.fuzz.hostile_parquets import hostile_file
+from tests.fuzz.hostile_parquets import encrypted_file, hostile_file, small_lists
 from tests.fuzz.parquet_damage import CODECS, bomb, damaged_file
 from tests.fuzz.shards import Readout, Row, read_file
 
@@ -35,6 +36,8 @@ class Table:
     columns: list[pa.Array] = field(default_factory=list)
     images: list[bytes | None] = field(default_factory=list)
     texts: list[bytes | None] = field(default_factory=list)
+    numbered: bool = False
+    """Keys are distinct numbers, or null."""
     plain: list[str] = field(default_factory=list)
     """Columns of metadata that every reader has alike."""
     fault: ShardFault | None = None
@@ -60,7 +63,7 @@ def make(rng: Random) -> Case:
     if pick < 0.02:
         return bomb(pool)
     if pick < 0.08:
-        return hostile_file(rng, pool)
+        return rng.choice((hostile_file, hostile_file, encrypted_file, small_lists))(rng, pool)
     return _valid(rng, pool) if pick < 0.55 else damaged_file(rng, pool)
 
 
@@ -70,7 +73,9 @@ def _valid(rng: Random, pool: Pool) -> Case:
     seed = rng.getrandbits(64)
 
     def check(folder: Path) -> Counter[str]:
-        readout = read_file(data, folder, "0.parquet", pool, Random(seed))
+        with registered():
+            readout = read_file(data, folder, "0.parquet", pool, Random(seed))
+            require(not Lethal.built, "a registered extension type is built", Lethal.built)
         _check_valid(readout, table, folder / "0.parquet")
         return readout.outcomes
 
@@ -96,7 +101,9 @@ def _table(rng: Random, rows: int) -> Table:
     _add_images(rng, table)
     _add_texts(rng, table)
     if rng.random() < 0.4:
-        table.add("key", rng.choice((arrow_values.column, _keys))(rng, rows))
+        table.numbered = rng.random() < 0.3
+        maker = _numbers if table.numbered else rng.choice((arrow_values.column, _keys))
+        table.add("key", maker(rng, rows))
     if rng.random() < 0.2:
         uids = [f"{rng.getrandbits(128):032x}" for _ in range(rows)]
         table.add("uid", pa.array(uids, rng.choice((pa.string(), pa.large_string()))))
@@ -121,6 +128,13 @@ def _table(rng: Random, rows: int) -> Table:
 
 def _keys(rng: Random, rows: int) -> pa.Array:
     return pa.array([odd_text.file_name(rng) for _ in range(rows)])
+
+
+def _numbers(rng: Random, rows: int) -> pa.Array:
+    """Distinct numbers, as integers or text, some of them null."""
+    numbers = [None if rng.random() < 0.3 else number for number in rng.sample(range(rows), rows)]
+    column = pa.array(numbers, pa.int64())
+    return rng.choice((column, column.cast(pa.string())))
 
 
 def _add_images(rng: Random, table: Table) -> None:
@@ -256,6 +270,8 @@ def _check_valid(readout: Readout, table: Table, path: Path) -> None:
     require(len(readout.rows) == len(table.images), "rows are lost", len(readout.rows))
     for row, image, text in zip(readout.rows, table.images, table.texts, strict=True):
         _check_row(row, image, text)
+    if table.numbered and "key" in table.names:  # DuckDB's have none
+        require(len(readout.by_key()) == len(readout.rows), "two samples have one name")
     _compare(readout.rows, table, path)
 
 

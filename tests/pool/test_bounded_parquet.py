@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import tracemalloc
+from random import Random
 from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +18,8 @@ from dfn_ray.pool import iter_chunks, pages
 from dfn_ray.pool.footer import _wanted
 from dfn_ray.pool.pages import Leaf
 from dfn_ray.pool.row_groups import RowGroup
+from dfn_ray.pool.value_sizes import row_bytes
+from tests.fuzz import arrow_values
 
 MIB = 2**20
 
@@ -122,6 +126,61 @@ def test_a_long_caption_in_a_dictionary_is_not_held_for_every_row(put):
     tracemalloc.stop()
     assert reasons == ["caption_too_long"] * rows
     assert peak < 32 * MIB
+
+
+def lists_of(values: pa.Array, rows: int) -> pa.Array:
+    size = len(values) // rows
+    return pa.ListArray.from_arrays(pa.array(range(0, len(values) + 1, size), pa.int32()), values)
+
+
+SMALL_IN_ARROW = {
+    "booleans": lambda: lists_of(
+        pa.array([True]).take(pa.nulls(8 * MIB, pa.int32()).fill_null(0)), 4
+    ),
+    "nulls": lambda: lists_of(pa.nulls(8 * MIB), 4),
+    "dictionary": lambda: lists_of(
+        pa.DictionaryArray.from_arrays(pa.nulls(400, pa.int32()).fill_null(0), ["v" * 100_000]), 4
+    ),
+    "nested booleans": lambda: lists_of(
+        lists_of(pa.array([True]).take(pa.nulls(8 * MIB, pa.int32()).fill_null(0)), 64), 4
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SMALL_IN_ARROW)
+def test_metadata_count_as_what_they_are_in_json_not_in_arrow(put, kind):
+    table = {"image": [b"image"] * 4, "text": ["c"] * 4, "m": SMALL_IN_ARROW[kind]()}
+    shard = put(parquet(table, compression="zstd", row_group_size=4), "0.parquet")
+    assert shard.size_bytes < MIB
+    tracemalloc.start()
+    [(chunk, rows)] = iter_chunks(shard, Pool(uri=(shard.uri,)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert rows.column("metadata").to_pylist() == ['{"m":null}'] * 4
+    assert chunk.notes == {"metadata_replaced": 4}
+    assert peak < 48 * MIB
+
+
+def test_keys_of_lists_are_made_one_by_one(put):
+    keys = SMALL_IN_ARROW["booleans"]()
+    table = {"image": [b"image"] * 4, "text": ["c"] * 4, "key": keys}
+    shard = put(parquet(table, compression="zstd"), "0.parquet")
+    tracemalloc.start()
+    for _, rows in iter_chunks(shard, Pool(uri=(shard.uri,), chunk_rows=1)):
+        assert len(rows["key"][0].as_py()) == len("[" + "true," * 2 * MIB)
+        del rows
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 128 * MIB  # of one key: 16 as a list, 10 as JSON, and its pieces
+
+
+@given(seed=st.integers(0, 2**32), start=st.integers(0, 8), count=st.integers(0, 8))
+def test_what_a_row_takes_depends_on_its_own_value(seed, start, count):
+    column = arrow_values.column(Random(seed), 9)
+    sizes = row_bytes(column)
+    assert row_bytes(column.slice(start, count)).tolist() == sizes[start : start + count].tolist()
+    assert len(sizes) == 9
+    assert min(sizes) >= 4
 
 
 def test_long_keys_end_a_chunk_as_images_do(read):

@@ -1,0 +1,74 @@
+"""Parquet files as hostile or careful writers make them: with extension types that run code, and encrypted."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.parquet.encryption as pe
+
+
+class Lethal(pa.ExtensionType):
+    """A type like Ray Data's pickled objects: whoever builds it, or makes a value of it Python's, runs code."""
+
+    built: int = 0
+    """How often that happened."""
+
+    def __init__(self, storage: pa.DataType) -> None:
+        super().__init__(storage, "dfn_ray.testing.lethal")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        """Nothing."""
+        return b""
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage_type: pa.DataType, serialized: bytes) -> Lethal:
+        """The type, built by Arrow for a name in a file."""
+        del serialized
+        Lethal.built += 1
+        return cls(storage_type)
+
+
+@contextmanager
+def registered() -> Iterator[None]:
+    """Arrow knows the type by its name, as it knows Ray Data's where Ray Data is imported."""
+    Lethal.built = 0
+    pa.register_extension_type(Lethal(pa.binary()))
+    try:
+        yield
+    finally:
+        pa.unregister_extension_type("dfn_ray.testing.lethal")
+
+
+def lethal_array(storage: pa.Array) -> pa.Array:
+    """The values as values of the type."""
+    return pa.ExtensionArray.from_storage(Lethal(storage.type), storage)
+
+
+class _Keys(pe.KmsClient):
+    """Keys that protect nothing: they stand in the file."""
+
+    def wrap_key(self, key_bytes: bytes, master_key_identifier: str) -> bytes:
+        """The key in base64."""
+        del master_key_identifier
+        return base64.b64encode(key_bytes)
+
+
+def encrypted_parquet(
+    table: pa.Table, columns: Sequence[str], *, plain_footer: bool = True
+) -> bytes:
+    """The table as a Parquet file with these columns encrypted, by Parquet's modular encryption."""
+    factory = pe.CryptoFactory(lambda config: _Keys())
+    settings = pe.EncryptionConfiguration(
+        footer_key="f", column_keys={"c": list(columns)}, plaintext_footer=plain_footer
+    )
+    access = pe.KmsConnectionConfig(custom_kms_conf={"f": "0" * 16, "c": "1" * 16})
+    sink = io.BytesIO()
+    properties = factory.file_encryption_properties(access, settings)
+    with pq.ParquetWriter(sink, table.schema, encryption_properties=properties) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
