@@ -231,7 +231,7 @@ def _verify_some_contents(run: Run, names: Sequence[str]) -> int:
 def _verify_source(run: Run, scored: Run) -> None:
     """A subset written elsewhere is still that of the scores and of the pool that it was made from."""
     if run.kind == MATERIALIZED:
-        made_from = run.description["fingerprint"]["scores"], run.pool_digest
+        made_from = run.description["fingerprint"].get("scores"), run.pool_digest
         _require(
             made_from == (scored.description["fingerprint"], scored.pool_digest),
             f"{run.uri}: {scored.uri} holds other scores than it was made from",

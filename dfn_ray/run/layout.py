@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 FORMAT_VERSION = 2
 """Of what a run holds and how it is read. Raise it when runs made before cannot be resumed by what comes after."""
 READABLE_FORMATS = (1, FORMAT_VERSION)
@@ -18,14 +16,6 @@ BOUNDS, SELECTION, UID_LIST, SPENDING = (
     "subset_uids.npy",
     "spending",
 )
-
-NEEDED: Mapping[str, Mapping[str, type]] = {
-    RUN: {"kind": str, "recipe": dict, "fingerprint": dict, "fingerprint_digest": str, "pool": dict},
-    SELECTION: {"state": str, "k": int},
-    BOUNDS: {"lo": str, "hi": str},
-    ATTEMPTS: {"token": str},
-}  # fmt: skip
-"""What must be in JSON files, by their name or folder: without it they are damaged."""
 
 
 def part_file(name: str) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 from dfn_ray.errors import DamagedRunError, MissingFileError
 from dfn_ray.foreign_json import MAX_OWN_DEPTH, parsed
+from dfn_ray.run.shapes import misfits
 from dfn_ray.storage import Store
 
 _SEAL = "sha256"
@@ -42,20 +42,24 @@ def json_bytes(value: Mapping[str, Any]) -> bytes:
 
 
 def parsed_json(
-    data: bytes, where: str, *, must: bool, needed: Mapping[str, type] = MappingProxyType({})
+    data: bytes, where: str, *, must: bool, shape: Any = dict[str, Any]
 ) -> dict[str, Any]:
-    """The content of a JSON file of a run, read from `where`, which holds values of those types. Raises DamagedRunError."""
+    """The content of a JSON file of a run, read from `where`, which has that shape. Raises DamagedRunError."""
     try:
         value = parsed(data.decode(), max_depth=MAX_OWN_DEPTH)
     except ValueError as error:
         raise DamagedRunError(f"{where}: is damaged: no JSON ({error}); {RESTORE}") from None
     found = _unsealed(value, where, must=must)
-    wrong = [name for name, kind in needed.items() if not isinstance(found.get(name), kind)]
+    require_right(misfits(shape, found), where)
+    return found
+
+
+def require_right(wrong: Sequence[str], where: str) -> None:
+    """Raise DamagedRunError for a JSON file in which values of those names are wrong."""
     if wrong:
         raise DamagedRunError(
-            f"{where}: is damaged: it has no {', '.join(sorted(wrong))} of the right type; {RESTORE}"
+            f"{where}: is damaged: it has no {', '.join(wrong)} of the right type; {RESTORE}"
         )
-    return found
 
 
 def names_file(kind: str, names: Sequence[str]) -> tuple[str, bytes]:
