@@ -1,0 +1,73 @@
+"""Where an export writes and what it finds there, without Ray."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dfn_ray.errors import DamagedRunError, InputError
+from dfn_ray.filtering.export import export_uids, export_webdataset
+from dfn_ray.testing.pools import write_pool
+from tests.run.below_ray import filter_without_ray, no_ray, recipe_of
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    pool = write_pool(tmp_path_factory.mktemp("pool"), shards=1, samples=12)
+    filter_without_ray(recipe_of(folder, pool, 0.5))
+    return folder
+
+
+def export(run: Path, out: Path) -> int:
+    with no_ray():
+        return export_webdataset(str(run), str(out), shard_samples=2)
+
+
+@pytest.mark.parametrize("gone", ["00000001.tar", "00000001_stats.json"])
+def test_a_tar_without_its_stats_and_stats_without_their_tar_are_written_again(
+    finished, tmp_path, gone
+):
+    out = tmp_path / "tars"
+    assert export(finished, out) == 3
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    (out / gone).unlink()
+    assert export(finished, out) == 3
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b"3", b"null", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 100_000]
+)
+def test_an_export_json_that_is_none_is_damage(finished, tmp_path, data):
+    out = tmp_path / "tars"
+    export(finished, out)
+    (out / "export.json").write_bytes(data)
+    with pytest.raises(DamagedRunError, match=r"export\.json: is damaged: .*; delete it"):
+        export(finished, out)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["subset_uids.npy", "uids.npy", "subset/uids.npy", "new/uids.npy", "selections/rule/uids.npy"],
+)
+def test_nothing_is_exported_into_a_run_whichever_it_is(finished, tmp_path, name, monkeypatch):
+    other = Path(shutil.copytree(finished, tmp_path / "other"))
+    (tmp_path / "link").symlink_to(other)
+    before = {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    monkeypatch.chdir(other)
+    for target in (f"{other}/{name}", f"{tmp_path}/link/{name}", name):
+        with pytest.raises(InputError, match=r"lies in the run .*/other, whose own files"):
+            export_uids(str(finished), target)
+        with pytest.raises(InputError, match=r"lies in the run .*/other, whose own files"):
+            export(finished, Path(target))
+    assert {path: path.read_bytes() for path in other.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", [".uids.npy", "_exports/uids.npy"])
+def test_a_hidden_place_in_a_run_and_one_beside_it_are_free(finished, tmp_path, name):
+    other = Path(shutil.copytree(finished, tmp_path / "other"))
+    assert export_uids(str(finished), f"{other}/{name}") == 6
+    assert export_uids(str(finished), f"{tmp_path}/uids.npy") == 6
