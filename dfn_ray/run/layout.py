@@ -10,12 +10,8 @@ whose versions they say nothing, so they are never resumed."""
 
 RUN, LISTING, ATTEMPTS, OLD_ATTEMPT = "run.json", "pool.parquet", "attempts", "attempt.json"
 SCORES, SUBSET, BORDERLINE = "scores", "subset", "borderline"
-BOUNDS, SELECTION, UID_LIST, SPENDING = (
-    "bounds.json",
-    "selection.json",
-    "subset_uids.npy",
-    "spending",
-)
+BOUNDS, SELECTION, UID_LIST = "bounds.json", "selection.json", "subset_uids.npy"
+SELECTIONS, SPENDING = "selections", "spending"
 
 
 def part_file(name: str) -> str:
