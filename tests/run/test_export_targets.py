@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from dfn_ray.errors import DamagedRunError, InputError
 from dfn_ray.filtering.export import export_uids, export_webdataset
-from dfn_ray.testing.pools import write_pool
+from dfn_ray.testing.pools import TarBuilder, write_pool
 from tests.run.below_ray import filter_without_ray, no_ray, recipe_of
 
 
@@ -71,3 +74,31 @@ def test_a_hidden_place_in_a_run_and_one_beside_it_are_free(finished, tmp_path, 
     other = Path(shutil.copytree(finished, tmp_path / "other"))
     assert export_uids(str(finished), f"{other}/{name}") == 6
     assert export_uids(str(finished), f"{tmp_path}/uids.npy") == 6
+
+
+@pytest.mark.parametrize(
+    ("member", "form", "ending"),
+    [
+        ("avif", "AVIF", "avif"),
+        ("jfif", "JPEG", "jpg"),
+        ("bmp", "BMP", "bmp"),
+        ("jpg", "PNG", "png"),
+    ],
+)
+def test_an_exported_image_has_the_ending_of_what_it_is(tmp_path, member, form, ending):
+    image = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(image, form)
+    tar = TarBuilder().member(f"000.{member}", image.getvalue()).member("000.txt", "a picture")
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool/0.tar").write_bytes(tar.getvalue())
+    filter_without_ray(recipe_of(tmp_path / "run", tmp_path / "pool", 1.0))
+    assert export(tmp_path / "run", tmp_path / "tars") == 1
+    with tarfile.open(tmp_path / "tars/00000000.tar") as exported:
+        assert [Path(name).suffix for name in exported.getnames()] == [
+            f".{ending}",
+            ".txt",
+            ".json",
+        ]
+        first = exported.extractfile(exported.getnames()[0])
+        assert first is not None
+        assert first.read() == image.getvalue()
