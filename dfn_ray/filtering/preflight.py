@@ -110,6 +110,8 @@ def refuse_other_scoring(recipe: Recipe, shards: Sequence[Shard]) -> None:
 def refuse_other_rule(run: Run, select: Select) -> None:
     """Raise InputError when the run's subset is, or is being made, that of another rule."""
     stored = run.read_json(SELECTION)
+    if run.kind != SCORED:
+        return  # that it is of another kind is said by whoever resumes it
     if stored and stored["state"] != State.SELECTED and stored["select"] != asdict(select):
         raise InputError(
             f"{run.store.uri}: its subset is that of another selection, {_rule(stored['select'])}; "

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dfn_ray.errors import DamagedRunError, InputError
+from dfn_ray.errors import DamagedRunError, FingerprintError, InputError
 from dfn_ray.filtering.export import export_uids, export_webdataset
+from dfn_ray.filtering.listed import materialize_listed
 from dfn_ray.testing.pools import TarBuilder, write_pool
 from tests.run.below_ray import filter_without_ray, no_ray, recipe_of
 
@@ -102,3 +103,13 @@ def test_an_exported_image_has_the_ending_of_what_it_is(tmp_path, member, form, 
         first = exported.extractfile(exported.getnames()[0])
         assert first is not None
         assert first.read() == image.getvalue()
+
+
+def test_filtering_into_the_run_of_a_uid_list_is_refused(finished, tmp_path):
+    pool = tmp_path / "pool"
+    recipe = recipe_of(tmp_path / "listed", write_pool(pool, shards=1, samples=12), 0.5)
+    export_uids(str(finished), str(tmp_path / "uids.npy"))
+    with no_ray():
+        materialize_listed(recipe.pool, str(tmp_path / "uids.npy"), recipe.run_uri)
+    with pytest.raises(FingerprintError, match="kind: run has listed, recipe has filter"):
+        filter_without_ray(recipe)
