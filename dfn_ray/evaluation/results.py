@@ -23,7 +23,7 @@ from dfn_ray.evaluation.datacomp import MEAN_RECALL, TASKS, GroupAverage, key_of
 from dfn_ray.flow.error_limits import by_reason
 from dfn_ray.foreign_json import MAX_OWN_DEPTH, parsed
 from dfn_ray.printing import printable_line
-from dfn_ray.run import Attempt, take, versions
+from dfn_ray.run import Attempt, misfits, take, versions
 from dfn_ray.storage import Store
 from dfn_ray.telemetry import grid
 
@@ -223,13 +223,12 @@ def _from_json(value: Mapping[str, Any]) -> SetResult | None:
     if not ours:
         return None
     metrics = {k: math.nan if v is None else v for k, v in value["metrics"].items()}
-    return SetResult(
-        dataset=value["dataset"],
-        task=value["task"],
-        language=value["language"],
-        metrics=metrics,
-        **{name: counted for name, counted in ours.items() if name != "read"},
-    )
+    own = {name: value[name] for name in ("dataset", "task", "language")}
+    found = {**ours, **own, "metrics": metrics}
+    found.pop("read", None)
+    if wrong := misfits(SetResult, found):
+        raise ValueError(f"no {', '.join(wrong)} of the right type")
+    return SetResult(**found)
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:

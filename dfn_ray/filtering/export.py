@@ -10,22 +10,25 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
 
-from dfn_ray.errors import InputError
+from dfn_ray.errors import InputError, StorageAccessError
 from dfn_ray.filtering.preflight import refuse_out
 from dfn_ray.filtering.select_run import State
 from dfn_ray.filtering.uid_list import uid_list_pieces
 from dfn_ray.flow.datasets import connect, each
 from dfn_ray.image_formats import extension_of
 from dfn_ray.run import (
+    RUN,
     SELECTION,
     SUBSET,
     Run,
@@ -33,14 +36,16 @@ from dfn_ray.run import (
     fingerprint_digest,
     naming,
     open_run,
+    parsed_json,
     read_ahead,
 )
-from dfn_ray.storage import Store
+from dfn_ray.storage import Store, is_local
 
 SHARD_SAMPLES = 10_000
 """Samples per tar, as img2dataset and DataComp have it."""
 SHARD_FORMAT = "{:08d}.tar"
 EXPORT = "export.json"
+_ANEW = "delete it and all else in the folder, or use another folder"
 _SIZES, _META, _UIDS = "sizes.json", "meta.json", "sample_ids.npy"
 
 
@@ -49,6 +54,7 @@ def export_uids(run_uri: str, out_uri: str) -> int:
     run, selection = _finished(run_uri)
     folder, _, name = out_uri.rpartition("/")
     refuse_out(run, folder or ".", (name,))
+    _refuse_in_run(f"{folder or '.'}/{name}")
     Store(folder or ".").write_stream(name, uid_list_pieces(run, selection))
     return selection["k"]
 
@@ -63,6 +69,7 @@ def export_webdataset(run_uri: str, out_uri: str, *, shard_samples: int = SHARD_
     run, selection = _finished(run_uri)
     kept = selection["k"]
     refuse_out(run, out_uri, (SHARD_FORMAT.format(0),))
+    _refuse_in_run(out_uri)
     out = Store(out_uri)
     files, rows = _subset_files(run)
     if sum(rows) != kept:
@@ -72,7 +79,7 @@ def export_webdataset(run_uri: str, out_uri: str, *, shard_samples: int = SHARD_
     writer = _TarWriter(run, out, tuple(files), tuple(accumulate(rows)), shard_samples)
     shards = -(-kept // shard_samples)
     there = _claim(out, _identity(run, files, rows, shard_samples), shards)
-    todo = [str(n) for n in range(shards) if _stats_name(n) not in there]
+    todo = [str(n) for n in range(shards) if not {SHARD_FORMAT.format(n), _stats_name(n)} <= there]
     connect()
     for _ in each(todo, writer.write):
         pass
@@ -95,6 +102,22 @@ def export_webdataset(run_uri: str, out_uri: str, *, shard_samples: int = SHARD_
     return shards
 
 
+def _refuse_in_run(out_uri: str) -> None:
+    """Raise InputError for a file or folder in a run, whichever run that is, unless it is hidden there: runs have none."""
+    place = Store(os.path.realpath(out_uri) if is_local(out_uri) else out_uri).address
+    # Nothing of a run lies deeper than selections/RULE/FILE.
+    for _ in range(3):
+        place, _, name = place.rpartition("/")
+        if name.startswith((".", "_")) or not place.partition("://")[2].strip("/"):
+            return
+        with suppress(StorageAccessError):  # nor could it be written to
+            if Store(place).exists(RUN):
+                raise InputError(
+                    f"output: {out_uri} lies in the run {place}, whose own files no export may replace; name a place "
+                    "outside it, or a hidden one (its name begins with . or _)"
+                )
+
+
 def _identity(
     run: Run, files: Sequence[str], rows: Sequence[int], shard_samples: int
 ) -> dict[str, Any]:
@@ -113,9 +136,8 @@ def _claim(out: Store, identity: Mapping[str, Any], shards: int) -> set[str]:
     """Make a folder that of an export, before anything else is in it; the names of what is there already."""
     there = set(out.names())
     if EXPORT in there:
-        problems = list(
-            differences(json.loads(out.read(EXPORT)), identity, sides=("that", "this export"))
-        )
+        that = parsed_json(out.read(EXPORT), out.uri_of(EXPORT), must=False, advice=_ANEW)
+        problems = list(differences(that, identity, sides=("that", "this export")))
         if problems:
             raise InputError(
                 f"{out.uri}: holds another export:\n"

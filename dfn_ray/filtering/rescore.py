@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+import torch
 
-from dfn_ray.config import Recipe, recipe_from
+from dfn_ray.config import Recipe, Scorers, recipe_from
 from dfn_ray.errors import FingerprintError, VerificationError
 from dfn_ray.filtering.bounds import NOTHING
 from dfn_ray.filtering.fingerprint import scoring_fingerprint
@@ -37,11 +38,15 @@ class Rescored:
     """How far scores of the others may be off."""
     largest: float
     """Largest difference among the others."""
+    absent_device: str = ""
+    """Device of the run that this machine has not: a CPU scored in its place."""
 
     def __str__(self) -> str:
         how = f"{self.bit_for_bit:,} of them bit for bit"
         if others := self.chunks - self.bit_for_bit:
             how += f", {others:,} of another environment within {self.tolerance:g}, at most {self.largest:.1e}"
+        if self.absent_device:
+            how += f"; on the CPU, since this machine has no {self.absent_device}, on which the run was scored"
         return f"{self.samples:,} samples in {self.chunks:,} chunks scored again, {how}"
 
 
@@ -49,7 +54,7 @@ def rescore(run: Run, count: int) -> Rescored:
     """Score `count` random chunks of a scored run again, in this process, and compare every status and score.
 
     Bit for bit where the part was scored in an environment like this one (device, threads, library versions), else
-    within the tolerance of the network's precision. Raises VerificationError naming the first sample that differs,
+    within the tolerance of the network's precision; so too on the CPU, where this machine has not the device of the run. Raises VerificationError naming the first sample that differs,
     FingerprintError when the networks are other ones now.
     """
     recipe = recipe_from(run.recipe, kind=Recipe)
@@ -64,7 +69,8 @@ def rescore(run: Run, count: int) -> Rescored:
             + "\n".join(f"  {problem}" for problem in problems)
         )
     preparation, inputs = plan_inputs(networks, recipe)
-    scorer = Scorer(networks, inputs, recipe.scorers, recipe.deciding_network, NOTHING)
+    scorers = _scorers_here(recipe.scorers)
+    scorer = Scorer(networks, inputs, scorers, recipe.deciding_network, NOTHING)
     tolerance = {score_column(n.name): TOLERANCES[n.precision] for n in networks}
     samples, exact, chunks, largest = 0, 0, 0, 0.0
     for part, chunk in _drawn(run, count):
@@ -88,7 +94,15 @@ def rescore(run: Run, count: int) -> Rescored:
         bit_for_bit=exact,
         tolerance=max(tolerance.values()),
         largest=largest,
+        absent_device=recipe.scorers.device if scorers != recipe.scorers else "",
     )
+
+
+def _scorers_here(scorers: Scorers) -> Scorers:
+    """The scorers on the device that they name, on the CPU where this machine has no such device."""
+    if scorers.device == "cpu" or torch.cuda.is_available():
+        return scorers
+    return replace(scorers, device="cpu")
 
 
 def _drawn(run: Run, count: int) -> Iterator[tuple[Part, Chunk]]:

@@ -4,7 +4,6 @@
 # (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,7 +19,6 @@ from dfn_ray.errors import DamagedRunError, InputError, VerificationError
 from dfn_ray.filtering.commit import COPIES, NOT_IN_SUBSET
 from dfn_ray.filtering.row_sums import (
     RowSums,
-    buckets,
     column_words,
     first_different_row,
     rows_of_bucket,
@@ -30,6 +28,12 @@ from dfn_ray.filtering.select_run import State, select_run, stored_selection
 from dfn_ray.filtering.selection import Selection
 from dfn_ray.filtering.uid_list import uid_list_pieces
 from dfn_ray.filtering.verify_bytes import Sample, compare_with_pool
+from dfn_ray.filtering.verify_selections import (
+    require,
+    require_selected,
+    selections_checked,
+    verify_uid_list,
+)
 from dfn_ray.flow.slices import over_slices
 from dfn_ray.run import (
     BORDERLINE,
@@ -39,7 +43,6 @@ from dfn_ray.run import (
     SCORES,
     SELECTION,
     SUBSET,
-    UID_LIST,
     Ledger,
     Run,
     differences,
@@ -59,7 +62,7 @@ from dfn_ray.run import (
     shard_numbers,
 )
 from dfn_ray.schema import BYTE_COLUMNS, Chunk, Status, status_key
-from dfn_ray.uids import UID_DTYPE, first_unsorted, npy_header, uid_records, uid_strings
+from dfn_ray.uids import uid_records
 
 _PLACE = ("uid", "shard", "row")
 Tables = Iterator[tuple[str, pa.Table]]
@@ -77,14 +80,14 @@ def verify_run(
 ) -> dict[str, int]:
     """Check every promise of a finished run; returns what was counted.
 
-    `full` compares all kept samples with the pool, and each file with its digest, otherwise a sample of the kept
-    samples. `rescore_chunks` chunks are scored again, in this process (see `rescore`). Raises VerificationError naming
+    `full` compares all kept samples with the pool, each file with its digest, and what is in `selections/` with the
+    scores, otherwise a sample of the kept samples. `rescore_chunks` chunks are scored again, in this process (see `rescore`). Raises VerificationError naming
     the first breach, DamagedRunError for a file that is absent or cannot be read, InputError for a run without scores
     that is to be scored again.
     """
     run = open_run(run_uri)
     value = _stored_selection(run)
-    _require(
+    require(
         value["state"] == State.FINAL,
         f"{run_uri}: its subset is not finished ({value['state']}); run it again",
     )
@@ -98,15 +101,18 @@ def verify_run(
     columns = ["key"]
     if scored.kind == SCORED:
         _verify_source(run, scored)
-        scores = _verify_selection(scored, value, ledger)
+        selected, scores = select_run(scored, Select(**value["select"]), value["network"], ledger)
+        require_selected(run, SELECTION, value, selected.to_json(scored))
         say(f"selection = f(scores): {value['k']:,} kept, threshold {value['threshold']}")
         columns = _shared_columns(run, scored)
         due = partial(_kept_rows, scores.without_names(), stored_selection(value), columns)
     _verify_subset(run, ledger.names, due, columns)
-    _verify_uid_list(run, value)
+    verify_uid_list(run, value)
     say(f"subset = selection: {value['k']:,} samples and uids")
     if full:
         say(f"contents = digests: {_verify_contents(run, scored, value):,} files")
+    for line in selections_checked(run, ledger, full=full):
+        say(line)
     for notice in _strays(run, ledger):
         say(notice)
     compared = compare_with_pool(run, Sample.of(run, value["k"], full=full), say)
@@ -144,7 +150,7 @@ def _verify_description(run: Run) -> None:
         return  # it has no attempts, and its digest of the listing is another one
     require_attempts(run.store)
     stored, due = pool_digest(run.listing()), run.description["pool"]
-    _require(
+    require(
         stored == due,
         f"{run.store.uri_of(run.listing_name)}: was altered: it lists {stored}, run.json says {due}",
     )
@@ -158,7 +164,7 @@ def _verify_parts(run: Run) -> Ledger:
         pass
     ledger = scan_ledger(run.store, run.fingerprint, names)
     missing = [shard for shard in listed if not ledger.is_complete(shard)]
-    _require(
+    require(
         not missing,
         f"{run.uri}: {len(missing)} shards are not complete, {missing[0] if missing else ''} first",
     )
@@ -173,7 +179,7 @@ def _verify_some(run: Run, names: Sequence[str]) -> None:
 def _verify_part(run: Run, name: str) -> None:
     part = read_part(run.store, name)
     uri = run.store.uri_of(part_file(name))
-    _require(
+    require(
         part.header.fingerprint == run.fingerprint,
         f"{uri}: made under another fingerprint than the run's: scores are mixed",
     )
@@ -203,7 +209,7 @@ def _verify_part(run: Run, name: str) -> None:
         differences(dict(part.header.counts), counts, sides=("its footer", "its rows"))
     ):
         raise VerificationError(f"{uri}: its counts are not those of its rows: {'; '.join(other)}")
-    _require("None" not in counts, f"{uri}: has samples without a status")
+    require("None" not in counts, f"{uri}: has samples without a status")
 
 
 def _place(sample: tuple[str, int] | None) -> str:
@@ -232,27 +238,11 @@ def _verify_some_contents(run: Run, names: Sequence[str]) -> int:
 def _verify_source(run: Run, scored: Run) -> None:
     """A subset written elsewhere is still that of the scores and of the pool that it was made from."""
     if run.kind == MATERIALIZED:
-        made_from = run.description["fingerprint"]["scores"], run.pool_digest
-        _require(
+        made_from = run.description["fingerprint"].get("scores"), run.pool_digest
+        require(
             made_from == (scored.description["fingerprint"], scored.pool_digest),
             f"{run.uri}: {scored.uri} holds other scores than it was made from",
         )
-
-
-def _verify_selection(run: Run, value: Mapping[str, Any], ledger: Ledger) -> RunScores:
-    """The stored selection is what its rule gives on the stored scores."""
-    selected, scores = select_run(run, Select(**value["select"]), value["network"], ledger)
-    for name, again in selected.to_json(run).items():
-        # JSON has lists where Python has tuples.
-        if name == "notes" and name not in value:
-            continue  # a run of format 1 has counted none
-        stored = value.get(name)
-        stored = tuple(stored) if isinstance(again, tuple) and stored else stored
-        _require(
-            stored == again,
-            f"{run.store.uri_of(SELECTION)}: {name} is {stored}, the scores give {again}",
-        )
-    return scores
 
 
 def _shared_columns(run: Run, scored: Run) -> list[str]:
@@ -340,7 +330,7 @@ def _placed(run: Run, tables: Tables) -> Tables:
     index = shard_index(run)
     for where, table in tables:
         for name in _PLACE:
-            _require(not table[name].null_count, f"{where}: is damaged: has rows without {name}")
+            require(not table[name].null_count, f"{where}: is damaged: has rows without {name}")
         number = shard_numbers(table["shard"], index, other=-1)
         if (number < 0).any():
             shard, row = (table[name][int(np.argmin(number))].as_py() for name in _PLACE[1:])
@@ -349,52 +339,6 @@ def _placed(run: Run, tables: Tables) -> Tables:
             )
         place = sample_position(number, table["row"].to_numpy())
         yield where, table.append_column("place", pa.array(place))
-
-
-def _verify_uid_list(run: Run, value: Mapping[str, Any]) -> None:
-    """`subset_uids.npy` is sorted and lists the kept uids, each as often as it is kept."""
-    uri = run.store.uri_of(UID_LIST)
-    listed = RowSums()
-    with run.open(UID_LIST) as file:
-        header = npy_header(value["k"])
-        _require(
-            file.read(len(header)) == header, f"{uri}: is no array of u8,u8 of {value['k']:,} uids"
-        )
-        last = None
-        while octets := file.read(UID_DTYPE.itemsize << 16):
-            _require(len(octets) % UID_DTYPE.itemsize == 0, f"{uri}: ends within a uid")
-            uids = np.frombuffer(octets, dtype=UID_DTYPE)
-            joined = uids if last is None else np.concatenate([last, uids])
-            _require(first_unsorted(joined) is None, f"{uri}: is not sorted")
-            last = uids[-1:]
-            listed.add(uids["f0"], [uids["f1"]])
-    expected = RowSums()
-    for _, table in scan_subset(run, ["uid"]):
-        uids = uid_records(table["uid"])
-        expected.add(uids["f0"], [uids["f1"]])
-    if (bucket := listed.first_difference(expected)) is not None:
-        _name_uid(run, value["k"], bucket)
-
-
-def _name_uid(run: Run, kept: int, bucket: int) -> None:
-    """Raise VerificationError that names a uid which list and subset do not have equally often."""
-    counts: list[Counter[tuple[int, int]]] = [Counter(), Counter()]
-
-    def take(counter: Counter[tuple[int, int]], uids: np.ndarray) -> None:
-        counter.update(map(tuple, uids[buckets(uids["f0"]) == bucket].tolist()))
-
-    with run.open(UID_LIST) as file:
-        file.seek(len(npy_header(0)))
-        while octets := file.read(UID_DTYPE.itemsize << 16):
-            take(counts[0], np.frombuffer(octets, dtype=UID_DTYPE))
-    for _, table in scan_subset(run, ["uid"]):
-        take(counts[1], uid_records(table["uid"]))
-    words = next(w for w in {**counts[0], **counts[1]} if counts[0][w] != counts[1][w])
-    uid = uid_strings(np.array([words], UID_DTYPE))[0].as_py()
-    raise VerificationError(
-        f"{run.store.uri_of(UID_LIST)}: its uids are not those of the subset: {uid} is listed {counts[0][words]} times and "
-        f"{counts[1][words]} times in the subset"
-    )
 
 
 def _uids(where: str, table: pa.Table) -> np.ndarray:
@@ -416,8 +360,3 @@ def _strays(run: Run, ledger: Ledger) -> Iterator[str]:
                 f"notice: {len(stray):,} files in {folder}/ are none of the run, first {stray[0]}; a driver that had lost "
                 "the run wrote them late, and they may be deleted"
             )
-
-
-def _require(holds: bool, breach: str) -> None:
-    if not holds:
-        raise VerificationError(breach)

@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -24,9 +23,8 @@ from dfn_ray.errors import (
     VerificationError,
     shortened,
 )
-from dfn_ray.flow.slices import over_slices
 from dfn_ray.pool import Shard, listed_shards, listed_versions, read_rows
-from dfn_ray.run import SUBSET, Run, scan_subset
+from dfn_ray.run import SUBSET, Run
 from dfn_ray.storage import stat
 
 SAMPLE_ROWS = 2048
@@ -46,36 +44,39 @@ class Sample:
 
     @staticmethod
     def of(run: Run, kept: int, *, full: bool) -> Sample:
-        """All kept samples, or some of a few shards, the same ones for the same pool."""
+        """All kept samples, or some of a few shards, from a few files of the subset.
+
+        Others at each time, as `rescore` draws its chunks: what is verified again and again is verified more and more. Some are
+        drawn wherever some are kept, and no more files are opened than that takes.
+        """
         names = run.subset_files()
         if full or kept <= SAMPLE_ROWS // SAMPLE_SHARDS:
             return Sample(dict.fromkeys(names))
-        uris = run.listing()["uri"].to_pylist()
-        shards = random.Random(0).sample(uris, min(SAMPLE_SHARDS, len(uris)))
+        draw = random.SystemRandom()
+        draw.shuffle(names)
+        some = -(-SAMPLE_SHARDS // len(names))
         chosen: dict[str, np.ndarray | None] = {}
-        left = dict.fromkeys(shards, SAMPLE_ROWS // SAMPLE_SHARDS)
-        for some in over_slices(names, partial(_rows_of_shards, run, shards)):
-            for name, shard, rows in sorted(some, key=lambda found: found[:2]):
-                before = chosen.get(name)
-                taken = rows[: left[shard]]
-                left[shard] -= len(taken)
-                if len(taken):
-                    both = [taken] if before is None else [before, taken]
-                    chosen[name] = np.sort(np.concatenate(both))
+        left = SAMPLE_SHARDS
+        for name in names:
+            shard = run.read_table(f"{SUBSET}/{name}", ["shard"])["shard"].cast(pa.string())
+            uris = shard.unique().to_pylist()
+            drawn = draw.sample(uris, min(some, left, len(uris)))
+            if drawn:
+                chosen[name] = np.sort(
+                    np.concatenate([_stretch(draw, shard, uri) for uri in drawn])
+                )
+            left -= len(drawn)
+            if not left:
+                break
         return Sample(chosen)
 
 
-def _rows_of_shards(
-    run: Run, shards: Sequence[str], names: Sequence[str]
-) -> list[tuple[str, str, np.ndarray]]:
-    """Ordinals of the rows of some shards in files of the subset: file, shard, a few more than are compared."""
-    found = []
-    for name, table in scan_subset(run, ["shard"], names):
-        column = table["shard"].cast(pa.string())
-        for shard in set(shards) & set(column.unique().to_pylist()):
-            rows = np.flatnonzero(pc.equal(column, shard).to_numpy(zero_copy_only=False))
-            found.append((name, shard, rows[: SAMPLE_ROWS // SAMPLE_SHARDS]))
-    return found
+def _stretch(draw: random.Random, shard: pa.ChunkedArray, uri: str) -> np.ndarray:
+    """Ordinals of some rows of a shard that lie side by side in a file, and so in few row groups."""
+    rows = np.flatnonzero(pc.equal(shard, uri).to_numpy())
+    count = SAMPLE_ROWS // SAMPLE_SHARDS
+    first = draw.randint(0, max(0, len(rows) - count))
+    return rows[first : first + count]
 
 
 def compare_with_pool(run: Run, sample: Sample, say: Callable[[str], None]) -> int:

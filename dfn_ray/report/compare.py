@@ -10,7 +10,6 @@ runs, and only the parts that hold some of these are read.
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pydantic
 from matplotlib.figure import Figure
 
 from dfn_ray.config import count_of_fraction
@@ -27,6 +27,7 @@ from dfn_ray.report.gallery import scored_tables
 from dfn_ray.run import (
     Run,
     open_run,
+    parsed_json,
     read_parts,
     require_scores,
     sample_position,
@@ -40,6 +41,25 @@ from dfn_ray.uids import UID_DTYPE, uid_records
 SAMPLES = 10_000_000
 """Samples compared, about: 120 MB a run."""
 _COMPARISON = "comparison.json"
+
+
+class _Mean(pydantic.BaseModel):
+    mean: float
+
+
+class _Arms(pydantic.BaseModel):
+    dfn: _Mean
+
+
+class _Metric(pydantic.BaseModel):
+    network: float | None
+    arms: _Arms
+
+
+class _Story(pydantic.BaseModel):
+    """What is read of `comparison.json`."""
+
+    metrics: dict[str, _Metric]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +209,13 @@ def _achievements(uri: str) -> dict[str, Mapping[str, float]]:
     store = Store(uri)
     if not store.exists(_COMPARISON):
         return {"induced": {}, "own": {}}
-    metrics: Mapping[str, Any] = json.loads(store.read(_COMPARISON))["metrics"]
+    metrics: Mapping[str, Any] = parsed_json(
+        store.read(_COMPARISON),
+        store.uri_of(_COMPARISON),
+        must=False,
+        shape=_Story,
+        advice="delete it, and dfn-ray run makes it again",
+    )["metrics"]
     return {
         "induced": {name: metric["arms"]["dfn"]["mean"] for name, metric in metrics.items()},
         "own": {name: m["network"] for name, m in metrics.items() if m["network"] is not None},

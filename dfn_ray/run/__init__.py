@@ -26,6 +26,7 @@ version than it knows. On a store that takes no notice of conditions, two driver
 other can both think that they hold the run, and `selection.json` can go back to that of the loser.
 
     layout       names of files and folders
+    shapes       what must be in JSON files
     sealed       JSON with a digest of itself, and lists of names by their digest
     parquets     Parquet files with a digest of themselves
     parts        a committed part: its name, footer and files
@@ -52,8 +53,10 @@ from dfn_ray.run.layout import (
     BORDERLINE,
     BOUNDS,
     FORMAT_VERSION,
+    RUN,
     SCORES,
     SELECTION,
+    SELECTIONS,
     SPENDING,
     SUBSET,
     UID_LIST,
@@ -86,17 +89,20 @@ from dfn_ray.run.scored import (
     scores_of,
     selecting_network,
 )
-from dfn_ray.run.sealed import read_names
+from dfn_ray.run.sealed import parsed_json, read_names
+from dfn_ray.run.shapes import misfits
 
 __all__ = [
     "BORDERLINE",
     "BOUNDS",
     "FORMAT_VERSION",
     "MATERIALIZED",
+    "RUN",
     "SCORED",
     "SCORES",
     "SCORE_AGAIN",
     "SELECTION",
+    "SELECTIONS",
     "SPENDING",
     "SUBSET",
     "UID_LIST",
@@ -111,6 +117,7 @@ __all__ = [
     "hold",
     "in_order",
     "listing_digest",
+    "misfits",
     "named",
     "naming",
     "open_run",
@@ -118,6 +125,7 @@ __all__ = [
     "owning_ledger",
     "parquet_bytes",
     "parquet_stems",
+    "parsed_json",
     "part_file",
     "part_footer",
     "part_names",

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dfn_ray.errors import RunTakenOver
-from dfn_ray.run.layout import ATTEMPTS, needed_of
+from dfn_ray.run.layout import ATTEMPTS
 from dfn_ray.run.sealed import json_bytes, parsed_json, read_whole
+from dfn_ray.run.shapes import shape_of
 from dfn_ray.storage import Store
 
 
@@ -30,6 +31,11 @@ class Attempt:
     """Host, time, versions, recipe and listing of the attempt."""
     folder: str = ATTEMPTS
     """Where it is among others."""
+
+    @property
+    def file(self) -> str:
+        """The name of its file."""
+        return _file(self.folder, self.number)
 
     def check(self, store: Store) -> None:
         """Raise RunTakenOver when another driver has taken the run over since."""
@@ -97,4 +103,4 @@ def _last_number(store: Store, folder: str) -> int:
 def _read(store: Store, folder: str, number: int) -> dict[str, Any]:
     where = store.uri_of(_file(folder, number))
     data = read_whole(store, _file(folder, number))
-    return parsed_json(data, where, must=True, needed=needed_of(f"{ATTEMPTS}/"))
+    return parsed_json(data, where, must=True, shape=shape_of(ATTEMPTS))

@@ -20,11 +20,18 @@ from dfn_ray.run.layout import (
     RUN,
     SELECTION,
     SUBSET,
-    needed_of,
 )
 from dfn_ray.run.parquets import opened_parquet, whole_parquet
 from dfn_ray.run.parts import part_names
-from dfn_ray.run.sealed import RESTORE, json_bytes, names_file, parsed_json, read_names
+from dfn_ray.run.sealed import (
+    RESTORE,
+    json_bytes,
+    names_file,
+    parsed_json,
+    read_names,
+    require_right,
+)
+from dfn_ray.run.shapes import completed_recipe, shape_of
 from dfn_ray.storage import Store
 
 
@@ -61,9 +68,13 @@ class Run:
 
     @property
     def recipe(self) -> Mapping[str, Any]:
-        """The recipe of the last attempt: it gives the same scores as all others."""
-        record = self.last.record if self.last else {}
-        return record.get("recipe", self.description["recipe"])
+        """The recipe of the last attempt: it gives the same scores as all others. Raises DamagedRunError."""
+        file, stored = RUN, self.description["recipe"]
+        if self.last and "recipe" in self.last.record:
+            file, stored = self.last.file, self.last.record["recipe"]
+        recipe, wrong = completed_recipe(self.kind, stored)
+        require_right([f"recipe.{name}" for name in wrong], self.store.uri_of(file))
+        return recipe
 
     @property
     def attempt(self) -> Attempt:
@@ -105,8 +116,8 @@ class Run:
             data = self.store.read(name)
         except MissingFileError:
             return None, None
-        where = self.store.uri_of(name)
-        return parsed_json(data, where, must=self._is_sealed, needed=needed_of(name)), data
+        where, shape = self.store.uri_of(name), shape_of(name, self.kind)
+        return parsed_json(data, where, must=self._is_sealed, shape=shape), data
 
     @property
     def _is_sealed(self) -> bool:
@@ -278,7 +289,7 @@ def open_run(run_uri: str) -> Run:
             f"{' and '.join(map(str, READABLE_FORMATS))}; use the version named in run.json"
         )
     must = value["format"] == FORMAT_VERSION
-    value = parsed_json(data, store.uri_of(RUN), must=must, needed=needed_of(RUN))
+    value = parsed_json(data, store.uri_of(RUN), must=must, shape=shape_of(RUN))
     return Run(store, value, last_attempt(store))
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dfn_ray.errors import DamagedRunError, InputError
-from dfn_ray.run.layout import RUN, SELECTION
+from dfn_ray.errors import InputError
+from dfn_ray.run.layout import SELECTION
 from dfn_ray.run.opened import Run, open_run
-from dfn_ray.run.sealed import RESTORE
 
 SCORED, MATERIALIZED = "filter", "materialized"
 """Kinds of run: one that scores its pool; a subset written elsewhere from the scores of such a run."""
@@ -27,11 +26,7 @@ def scores_of(run: Run) -> Run:
     """The run that holds the scores of a run: its own, or those that its subset was materialized from."""
     if run.kind != MATERIALIZED:
         return run
-    if not isinstance(source := run.recipe.get("scores"), str):
-        raise DamagedRunError(
-            f"{run.store.uri_of(RUN)}: is damaged: it names no scored run; {RESTORE}"
-        )
-    return open_scored(source)
+    return open_scored(run.recipe["scores"])
 
 
 def require_scores(run: Run) -> Run:

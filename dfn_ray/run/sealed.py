@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 from dfn_ray.errors import DamagedRunError, MissingFileError
 from dfn_ray.foreign_json import MAX_OWN_DEPTH, parsed
+from dfn_ray.run.shapes import misfits
 from dfn_ray.storage import Store
 
 _SEAL = "sha256"
+RESTORE = "restore it from a copy, or score the pool into another run_uri"
+"""What to do about a damaged file that cannot be made again."""
 
 
 def _sealed(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -20,18 +22,18 @@ def _sealed(value: Mapping[str, Any]) -> dict[str, Any]:
     return {**value, _SEAL: _digest(value)}
 
 
-def _unsealed(value: Any, where: str, *, must: bool) -> dict[str, Any]:
+def _unsealed(value: Any, where: str, *, must: bool, advice: str) -> dict[str, Any]:
     """What `_sealed` was given, which is at `where`. Raises DamagedRunError if the value is altered.
 
     `must`: False takes an object without a digest as well, as runs of format 1 have them.
     """
     if not isinstance(value, dict):
-        raise DamagedRunError(f"{where}: is damaged: not a JSON object; {RESTORE}")
+        raise DamagedRunError(f"{where}: is damaged: not a JSON object; {advice}")
     found: dict[str, Any] = dict(value)
     seal = found.pop(_SEAL, None)
     if seal != _digest(found) and (must or seal is not None):
         raise DamagedRunError(
-            f"{where}: is damaged or was altered: it is not what its digest says; {RESTORE}"
+            f"{where}: is damaged or was altered: it is not what its digest says; {advice}"
         )
     return found
 
@@ -42,20 +44,27 @@ def json_bytes(value: Mapping[str, Any]) -> bytes:
 
 
 def parsed_json(
-    data: bytes, where: str, *, must: bool, needed: Mapping[str, type] = MappingProxyType({})
+    data: bytes, where: str, *, must: bool, shape: Any = dict[str, Any], advice: str = RESTORE
 ) -> dict[str, Any]:
-    """The content of a JSON file of a run, read from `where`, which holds values of those types. Raises DamagedRunError."""
+    """The content of a JSON file of ours, read from `where`, which has that shape. Raises DamagedRunError.
+
+    `advice` says what to do about a damaged one.
+    """
     try:
         value = parsed(data.decode(), max_depth=MAX_OWN_DEPTH)
     except ValueError as error:
-        raise DamagedRunError(f"{where}: is damaged: no JSON ({error}); {RESTORE}") from None
-    found = _unsealed(value, where, must=must)
-    wrong = [name for name, kind in needed.items() if not isinstance(found.get(name), kind)]
+        raise DamagedRunError(f"{where}: is damaged: no JSON ({error}); {advice}") from None
+    found = _unsealed(value, where, must=must, advice=advice)
+    require_right(misfits(shape, found), where, advice)
+    return found
+
+
+def require_right(wrong: Sequence[str], where: str, advice: str = RESTORE) -> None:
+    """Raise DamagedRunError for a JSON file in which values of those names are wrong."""
     if wrong:
         raise DamagedRunError(
-            f"{where}: is damaged: it has no {', '.join(sorted(wrong))} of the right type; {RESTORE}"
+            f"{where}: is damaged: it has no {', '.join(wrong)} of the right type; {advice}"
         )
-    return found
 
 
 def names_file(kind: str, names: Sequence[str]) -> tuple[str, bytes]:
@@ -80,10 +89,6 @@ def read_whole(store: Store, name: str) -> bytes:
         return store.read(name)
     except MissingFileError:
         raise DamagedRunError(f"{store.uri_of(name)}: is absent; {RESTORE}") from None
-
-
-RESTORE = "restore it from a copy, or score the pool into another run_uri"
-"""What to do about a damaged file that cannot be made again."""
 
 
 def _digest(value: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
     checkpoints/samples-000000012800-000002-0003/model.safetensors       parameters and buffers, float32
     checkpoints/samples-000000012800-000002-0003/optimizer.safetensors   AdamW's moments by parameter name
-    checkpoints/samples-000000012800-000002-0003.json                    written last: the checkpoint is committed
+    checkpoints/samples-000000012800-000002-0003.json                    written last, with the SHA-256 of the two: the checkpoint is committed
     log/samples-000000012800-000002-0003.jsonl                           the steps since the checkpoint before
 
 A crash costs the steps since the last committed checkpoint; their log lines are never seen, so the curve of a run
@@ -12,6 +12,7 @@ writes late lies beside, and is never read.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +22,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from dfn_ray.errors import TrainingFailed
+from dfn_ray.errors import DamagedRunError, TrainingFailed
 from dfn_ray.run import Run
 from dfn_ray.training.position import (
     CHECKPOINT_NAME,
@@ -62,8 +63,11 @@ def commit(
             )
     name = checkpoint_name(position.samples_seen, generation)
     check_generation(run, generation)
+    digests: dict[str, str] = {}
     for part, tensors in (("model", model), ("optimizer", optimizer)):
-        run.write(f"{FOLDER}/{name}/{part}.safetensors", _packed(tensors))
+        data = _packed(tensors)
+        run.write(_tensors_file(name, part), data)
+        digests[part] = hashlib.sha256(data).hexdigest()
     log = "".join(json.dumps(line) + "\n" for line in lines)
     run.write(f"{LOG}/{name}.jsonl", log.encode())
     check_generation(run, generation)
@@ -75,6 +79,7 @@ def commit(
             "generation": generation.number,
             "seen": position.seen.to_json(),
             "counts": dict(position.counts),
+            "sha256s": digests,
         },
     )
     remove_old(run, generation, keep)
@@ -99,8 +104,23 @@ def remove_old(run: Run, generation: Generation, keep: int) -> None:
 
 
 def read_tensors(run: Run, position: Position, part: str) -> dict[str, Tensor]:
-    """`model` or `optimizer` of a committed checkpoint."""
-    return safetensors.torch.load(run.store.read(f"{FOLDER}/{position.name}/{part}.safetensors"))
+    """`model` or `optimizer` of a committed checkpoint. Raises DamagedRunError unless it is what was written."""
+    file = _tensors_file(str(position.name), part)
+    marker = run.read_json(f"{FOLDER}/{position.name}.json") or {}
+    with run.open(file) as opened:
+        data = opened.read()
+    # Markers written before there were digests name none.
+    found = hashlib.sha256(data).hexdigest()
+    if marker.get("sha256s", {}).get(part, found) != found:
+        raise DamagedRunError(
+            f"{run.store.uri_of(file)}: is damaged or was altered: it is not what the digest in {position.name}.json says; "
+            "restore it from a copy, or train into another run_uri"
+        )
+    return safetensors.torch.load(data)
+
+
+def _tensors_file(checkpoint: str, part: str) -> str:
+    return f"{FOLDER}/{checkpoint}/{part}.safetensors"
 
 
 def _packed(tensors: Tensors) -> bytes:

@@ -11,7 +11,6 @@ to life can write, but nobody looks there. Loads no torch: processes that only p
 
 from __future__ import annotations
 
-import json
 import re
 import uuid
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dfn_ray.errors import DamagedRunError, RunTakenOver
+from dfn_ray.foreign_json import MAX_OWN_DEPTH, parsed
 from dfn_ray.run import Run
 from dfn_ray.training.seen import Seen
 
@@ -137,10 +137,21 @@ def check_generation(run: Run, generation: Generation) -> None:
 
 
 def log_lines(run: Run) -> list[dict[str, Any]]:
-    """The log of all committed steps, in order."""
+    """The log of all committed steps, in order. Raises DamagedRunError."""
     logs = [file.name.removesuffix(".jsonl") for file in run.store.list(LOG, suffix=".jsonl")]
-    texts = (run.store.read(f"{LOG}/{name}.jsonl").decode() for name in _counting(run, logs))
-    return [json.loads(line) for text in texts for line in text.splitlines()]
+    return [line for name in _counting(run, logs) for line in _lines_of(run, f"{LOG}/{name}.jsonl")]
+
+
+def _lines_of(run: Run, name: str) -> list[dict[str, Any]]:
+    text = run.store.read(name)
+    try:
+        if text and not text.endswith(b"\n"):
+            raise ValueError("it ends within a line")
+        return [parsed(line, max_depth=MAX_OWN_DEPTH) for line in text.decode().splitlines()]
+    except ValueError as error:
+        raise DamagedRunError(
+            f"{run.store.uri_of(name)}: is damaged: {error}; restore it from a copy, or delete it: only the curve has it"
+        ) from None
 
 
 def committed_names(run: Run) -> list[str]:

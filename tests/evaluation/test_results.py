@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from dfn_ray.config import EvaluationSet, Network, Pool
+from dfn_ray.errors import DamagedRunError
 from dfn_ray.evaluation.datacomp import TASKS, group_averages, key_of
 from dfn_ray.evaluation.results import Results, SetResult, results_table
 from dfn_ray.storage import Store
@@ -153,3 +154,26 @@ def test_images_read_are_those_counted_failed_and_left_out_and_shards_are_stored
     assert "own: left out image_side 1" in shown
     assert "own: noted truncated_scored 7" in shown
     assert "own: x/dog: empty_shard: no image in it" in shown
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dataset": 1},
+        {"task": None},
+        {"metrics": []},
+        {"metrics": {"acc1": "x"}},
+        {"dfn_ray": 5},
+        {"dfn_ray": {"fingerprint": "f"}},
+        {"dfn_ray": {"images": "x", "failed": {}, "fingerprint": "f", "network": "n"}},
+        {"dfn_ray": {"images": 1, "failed": [], "fingerprint": "f", "network": "n"}},
+        {"dfn_ray": {"images": 1, "failed": {}, "fingerprint": "f", "network": "n", "new": 1}},
+    ],
+)
+def test_a_stored_result_with_a_value_of_another_type_is_damage(tmp_path, change):
+    results = results_of(tmp_path, Network(model="ViT-B-32", pretrained="openai"))
+    results.write(evaluation_set("a"), result("a", acc1=0.5))
+    (path,) = (tmp_path / "eval").iterdir()
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | change))
+    with pytest.raises(DamagedRunError, match=rf"{path.name}: is damaged .*; delete it"):
+        results.write_lines()

@@ -14,6 +14,7 @@ import pytest
 from dfn_ray import cli
 from dfn_ray.errors import FingerprintError, VerificationError
 from dfn_ray.filtering.commit import scores_parquet
+from dfn_ray.filtering.rescore import rescore
 from dfn_ray.filtering.verify import verify_run
 from dfn_ray.run import open_run, part_file, read_part
 from dfn_ray.run.sealed import json_bytes
@@ -68,6 +69,25 @@ def test_scores_made_again_are_equal_bit_for_bit(finished, capsys):
     )
     assert cli.run(["verify", str(run), "--rescore", "3"]) == 0
     assert " in 3 chunks scored again, 3 of them bit for bit" in capsys.readouterr().out
+
+
+def test_a_run_scored_on_a_device_that_is_not_here_is_scored_again_on_the_cpu(
+    finished, monkeypatch
+):
+    run = Path(finished.run_uri)
+    device = {"device": "cuda", "threads": None}
+    for path, *names in (
+        (run / "run.json", "fingerprint", "scorers"),
+        (run / "attempts/000001.json", "recipe", "scorers"),
+    ):
+        value = json.loads(path.read_bytes())
+        del value["sha256"]
+        value[names[0]][names[1]] |= device | ({"gpus": 1.0} if names[0] == "recipe" else {})
+        path.write_bytes(json_bytes(value))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    told = str(rescore(open_run(str(run)), 2))
+    assert "in 2 chunks scored again" in told
+    assert "on the CPU, since this machine has no cuda, on which the run was scored" in told
 
 
 def change_a_score(run: Path, by: float) -> tuple[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,7 +11,7 @@ import pytest
 
 from dfn_ray import cli
 from dfn_ray.config import Select, count_of_fraction
-from dfn_ray.errors import InputError
+from dfn_ray.errors import DamagedRunError, InputError
 from dfn_ray.filtering.filter_pool import materialize
 from dfn_ray.planning.estimate import _kept
 from dfn_ray.report import draw_run, gallery
@@ -70,6 +72,17 @@ def test_a_materialized_subset_is_compared_and_drawn_by_the_scores_it_was_made_f
     assert found.spearman[0, 1] == pytest.approx(-1)
     draw_run(str(tmp_path / "out"), tmp_path / "run.png")
     assert (tmp_path / "run.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "data",
+    ['{"metr', "[]", "{}", '{"metrics": {"a": 1}}', '{"metrics": {"a": {"arms": {"dfn": 1}}}}'],
+)
+def test_a_comparison_of_a_story_that_is_cut_or_of_another_shape_is_damage(made, data):
+    runs = [made(name).run_uri for name in ("one", "other")]
+    Path(runs[0], "comparison.json").write_text(data)
+    with pytest.raises(DamagedRunError, match=r"comparison\.json: is damaged: .*; delete it"):
+        compare_runs(runs)
 
 
 def test_the_run_of_a_uid_list_has_no_scores_to_compare_or_draw(made, tmp_path):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from dfn_ray.filtering import commit, verify_bytes
 from dfn_ray.filtering.verify import verify_run
+from dfn_ray.pool import listing_table
+from dfn_ray.run import parquet_bytes, start_run
 from dfn_ray.storage import Store
 from dfn_ray.testing.pools import write_pool
 from tests.run.below_ray import filter_without_ray, recipe_of
@@ -130,3 +134,23 @@ def test_full_reads_every_image_once(run):
     for path in (run / "subset").glob("*.parquet"):
         for lies, _ in groups_of(path, "image"):
             assert bytes_of(lies, path, read) == len(lies)
+
+
+def test_of_a_file_on_an_object_store_no_more_is_fetched_than_is_asked_for(s3, proxy):
+    images = pa.array([random.Random(n).randbytes(2**20) for n in range(12)], pa.binary())
+    table = pa.table({"image": images, "uid": [f"{n:032x}" for n in range(12)]})
+    run = start_run(
+        "s3://runs/read-here-and-there",
+        kind="filter",
+        recipe={},
+        fingerprint={},
+        listing=listing_table([]),
+    )
+    run.write("subset/a.parquet", parquet_bytes(table, "a.parquet", row_group_size=4))
+    proxy.reset()
+    assert (
+        run.read_table("subset/a.parquet", ["uid"])["uid"].to_pylist() == table["uid"].to_pylist()
+    )
+    assert run.rows_of("subset/a.parquet") == 12
+    # Two footers of 64 KiB; a block read ahead has 8 MiB.
+    assert 0 < proxy.bytes_out < 2**18

@@ -160,6 +160,17 @@ def test_a_resume_over_another_pool_is_refused(tmp_path):
         start(uri, listing=other)
 
 
+def test_a_resume_in_which_only_the_names_of_shards_differ_is_refused(tmp_path):
+    uri = str(tmp_path / "run")
+    start(uri)
+    other = LISTING.set_column(1, "name", pa.array(["pool/a.tar"]))
+    with pytest.raises(
+        FingerprintError, match=r"under which a\.tar is called pool/a\.tar and not a"
+    ):
+        start(uri, listing=other)
+    assert open_run(uri).listing()["name"].to_pylist() == ["a.tar"]
+
+
 def test_a_resume_over_shards_of_other_sizes_waits_for_a_word(tmp_path):
     uri = str(tmp_path / "run")
     start(uri)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -326,3 +328,35 @@ def test_where_no_run_is_the_exit_code_is_that_of_a_mistake(tmp_path, capsys):
     for uri in (tmp_path / "absent", tmp_path / "folder"):
         assert cli.run(["verify", str(uri)]) == 2
         assert "holds no run" in capsys.readouterr().err
+
+
+def _flipped(path: Path, place: float) -> None:
+    data = bytearray(path.read_bytes())
+    data[int(place * len(data))] ^= 1
+    path.write_bytes(data)
+
+
+BREACHES: dict[str, Alter] = {
+    **{f"part flipped at {at}": lambda run, at=at: _flipped(part_of(run), at) for at in (0.1, 0.9)},
+    **{
+        f"subset at {at}": lambda run, at=at: _flipped(subset_file_of(run), at) for at in (0.1, 0.9)
+    },
+    "uid list unsorted": lambda run: np.save(
+        run / "subset_uids.npy", np.load(run / "subset_uids.npy")[::-1]
+    ),
+    "uid list flipped": lambda run: _flipped(run / "subset_uids.npy", 0.5),
+    "part absent": lambda run: part_of(run).unlink(),
+    "subset file absent": lambda run: subset_file_of(run).unlink(),
+    "listing cut": lambda run: (run / "pool.parquet").write_bytes(b"PAR1"),
+    "score moved": lambda run: move_score(run, 1e-3),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("breach", BREACHES)
+def test_verify_as_a_process_ends_with_its_exit_code_and_never_by_a_signal(run, breach):
+    # A thread that still reads when the interpreter ends aborts it: signal 6.
+    BREACHES[breach](run)
+    command = [sys.executable, "-m", "dfn_ray.cli", "verify", str(run), "--full"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dfn_ray.errors import RunTakenOver, TrainingFailed
+from dfn_ray.errors import DamagedRunError, RunTakenOver, TrainingFailed
 from dfn_ray.pool import listing_table
 from dfn_ray.run import start_run
 from dfn_ray.training.checkpoint import commit, read_tensors
@@ -50,6 +50,31 @@ def test_a_checkpoint_is_read_back_as_it_was_written(run):
     assert latest_position(run) == position
     assert position.seen == Seen(1, {1: ((0, 20),)})
     assert torch.equal(read_tensors(run, position, "model")["w"], torch.full((2,), 20.0))
+
+
+@pytest.mark.parametrize("part", ["model", "optimizer"])
+def test_tensors_that_are_cut_absent_or_have_another_bit_are_a_damaged_run(run, part):
+    position = write(run, begin_generation(run), 20)
+    path = Path(run.store.uri, "checkpoints", str(position.name), f"{part}.safetensors")
+    whole = path.read_bytes()
+    flipped = (whole[:n] + bytes([whole[n] ^ 1]) + whole[n + 1 :] for n in range(len(whole)))
+    for data in (b"", whole[:50], whole[:-1], *flipped):
+        path.write_bytes(data)
+        with pytest.raises(DamagedRunError, match=rf"{path.name}: is damaged or was altered"):
+            read_tensors(run, position, part)
+    path.unlink()
+    with pytest.raises(DamagedRunError, match=rf"{path.name}: is absent") as caught:
+        read_tensors(run, position, part)
+    assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize("cut", [1, 3])
+def test_a_log_that_is_cut_is_a_damaged_run(run, cut):
+    write(run, begin_generation(run), 20)
+    (path,) = Path(run.store.uri, "log").iterdir()
+    path.write_bytes(path.read_bytes()[:-cut])
+    with pytest.raises(DamagedRunError, match=f"{path.name}: is damaged"):
+        log_lines(run)
 
 
 def test_only_the_latest_checkpoints_are_kept(run):
