@@ -81,7 +81,8 @@ def scheme_of(uri: str) -> str:
 def is_empty(uri: str) -> bool:
     """True for what names nothing, and which clients take for the folder they run in: "", `file:`, `file://`."""
     scheme, colon, rest = uri.strip().partition(":")
-    return not scheme or (scheme.lower() in LOCAL_SCHEMES and bool(colon) and rest in ("", "//"))
+    is_local = scheme.lower() in LOCAL_SCHEMES and bool(colon)
+    return not uri.strip() or (is_local and rest in ("", "//"))
 
 
 def flaw_in(uri: str) -> str | None:

@@ -8,7 +8,7 @@ these two settings, and the last chunk is known to be the last.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -92,7 +92,7 @@ class Group:
         """The finished chunk and its wanted samples, as `take_table` gives them; its notes count those."""
         chunk = self.chunk(shard)
         table = self.take_table(shard, pool, wanted)
-        return chunk.with_notes(self.notes), table
+        return replace(chunk, notes=dict(self.notes)), table
 
     def take_table(self, shard: Shard, pool: Pool, wanted: Wanted) -> pa.Table:
         """The wanted samples as a table with `SAMPLE_SCHEMA`; the group lets go of their bytes."""

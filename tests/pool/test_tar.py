@@ -133,6 +133,7 @@ def test_what_is_not_a_tar_is_unreadable(read, data, form):
     result = read(data, format=form)
     assert result.rows == []
     assert result.last.fault in (ShardFault.UNREADABLE, ShardFault.TRUNCATED)
+    assert result.last.bytes_read == len(data)
     assert form == "webdataset" or result.last.fault is ShardFault.UNREADABLE
 
 
@@ -148,7 +149,9 @@ def test_a_shard_that_the_listing_found_bad_is_not_opened(read, put, fault):
     shard = put(THREE.getvalue())
     result = read(Shard(shard.uri, shard.name, shard.size_bytes, fault))
     assert result.rows == []
-    assert [chunk.fault for chunk in result.chunks] == [fault]
+    assert [(chunk.fault, chunk.bytes_read) for chunk in result.chunks] == [
+        (fault, shard.size_bytes)
+    ]
     assert result.last.detail
 
 
