@@ -47,7 +47,8 @@ class Reason(StrEnum):
     BAD_UID = "bad_uid"
     UNSAFE_NAME = "unsafe_name"
     BROKEN_MEMBER = "broken_member"  # the tar says wrongly where its bytes are, or what its name is
-    NON_CONTIGUOUS = "non_contiguous_key"
+    LINKED_MEMBER = "linked_member"  # a link of a tar, whose bytes stand under another name
+    NON_CONTIGUOUS = "non_contiguous_key"  # its members are too far apart in the tar
     TRUNCATED_SHARD = "truncated_shard"
     BROKEN_ROW_GROUP = "broken_row_group"
     # failed while decoding
@@ -89,7 +90,7 @@ class ShardFault(StrEnum):
 
 
 class Note(StrEnum):
-    """Something that was done with a sample other than the usual way, and is counted so that nobody overlooks it."""
+    """Something about a sample or a shard that is not the usual way, and is counted so that nobody overlooks it."""
 
     METADATA_REPLACED = (
         "metadata_replaced"  # a value that JSON or UTF-8 cannot hold became null or a string
@@ -97,6 +98,11 @@ class Note(StrEnum):
     TRUNCATED_SCORED = "truncated_scored"  # an image that ends early is scored by what is there
     DECODED_EXACTLY = "decoded_exactly"  # mode fast, but only the exact way can decode it
     CAPTION_CUT = "caption_cut"  # longer than what the tokenizer looks at
+    # of shards, on the chunk that ends each
+    ZEROS_BEFORE_MEMBER = (
+        "zeros_before_member"  # tars appended to each other, or samples that were zeroed
+    )
+    BYTES_AFTER_END = "bytes_after_end"  # of a tar, which nothing has read
 
 
 def status_key(status: str, reason: str | None) -> str:
@@ -125,7 +131,7 @@ class Chunk:
     at: int | None = field(default=None, compare=False)
     """Byte of a tar at which the chunk can be entered; None where it cannot be read without what stands before."""
     notes: Mapping[str, int] = field(default_factory=dict, compare=False, hash=False)
-    """How many of its samples were handled in an unusual way, by `Note`."""
+    """How many of its samples were handled in an unusual way, or how often its shard is unusual, by `Note`."""
 
     def with_notes(self, notes: Mapping[str, int]) -> Chunk:
         """The chunk with further notes counted in."""

@@ -23,6 +23,8 @@ NOTES = {
     Note.TRUNCATED_SCORED: "scored although they end early",
     Note.DECODED_EXACTLY: "decoded exactly, too damaged for the fast way",
     Note.CAPTION_CUT: "captions cut to what the tokenizer looks at",
+    Note.ZEROS_BEFORE_MEMBER: "places where zeros precede a member of a tar: tars joined in one file, or a hole",
+    Note.BYTES_AFTER_END: "tars with bytes after their end, or with more zeros than pad one; these are not read",
 }
 """Notes as tables say them."""
 

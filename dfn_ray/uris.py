@@ -32,6 +32,7 @@ LONGEST_URI = 8_192
 """Characters. Linux takes paths of 4,096 bytes, S3, Google and Azure names of 1,024; patterns with braces may be longer."""
 _NAMED = "file://, s3://, http(s)://, gs://, az://, abfs(s):// and hf://"
 _WRITABLE = "file://, s3://, gs://, az:// and abfs(s)://"
+EMPTY = "is empty; name a path (. is the folder you are in), or a URI with its scheme"
 _LOCAL_FOLDER = "local-dir:"
 _SURROGATES = re.compile("[\ud800-\udfff]")
 """In UTF-8 there are none."""
@@ -77,6 +78,13 @@ def scheme_of(uri: str) -> str:
     return scheme if rest else "file"
 
 
+def is_empty(uri: str) -> bool:
+    """True for what names nothing, and which clients take for the folder they run in: "", `file:`, `file://`."""
+    scheme, colon, rest = uri.strip().partition(":")
+    is_local = scheme.lower() in LOCAL_SCHEMES and bool(colon)
+    return not uri.strip() or (is_local and rest in ("", "//"))
+
+
 def flaw_in(uri: str) -> str | None:
     """What keeps a path, URI or pattern from naming anything that can be read, as a sentence goes on behind it; or None.
 
@@ -94,8 +102,8 @@ def flaw_in_target(uri: str) -> str | None:
 
 
 def _flaws(uri: str) -> Iterator[str]:
-    if not uri.strip():
-        yield "is empty; name a path, or a URI with its scheme"
+    if is_empty(uri):
+        yield EMPTY
     if "\0" in uri:
         yield "holds a NUL character, which no path can; take it out"
     scheme, separator, rest = uri.partition("://")

@@ -21,6 +21,8 @@ UNKNOWN = sorted(
 ODD = {
     "empty": "",
     "blank": " \t",
+    "no path": "file://",
+    "nothing behind a scheme": "file:",
     "nul": "/a\0b",
     "nul at a store": "s3://b/a\0b",
     "lone surrogate": "/a\ud800b",

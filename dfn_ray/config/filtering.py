@@ -38,7 +38,7 @@ class Pool:
     """Samples in a chunk, 1 to 65,536. The unit of work, of commit and of decoding isolation; batches never
     cross it. A task that decodes holds the pixels of a chunk three times: README, Object storage, has the sum."""
     chunk_bytes: int = 64 * 2**20
-    """A chunk also ends when its images exceed this many bytes, 1 MiB to 1 GiB."""
+    """A chunk also ends when its images, captions, keys and metadata exceed this many bytes, 1 MiB to 1 GiB."""
     max_image_bytes: int = 64 * 2**20
     """Larger members fail with `image_too_large` without being read into memory."""
     max_caption_bytes: int = 64 * 2**10

@@ -1,14 +1,15 @@
 """Where chunks begin and end, and how the samples of one become an Arrow table.
 
-A chunk ends when the next sample begins and it already holds `pool.chunk_rows` samples, or images of
-`pool.chunk_bytes` or more by the sizes that the shard states (or, in Parquet, keys of as many characters). So the cut is a function of the shard and of these
-two settings, and the last chunk is known to be the last.
+A chunk ends when the next sample begins and it already holds `pool.chunk_rows` samples, or `pool.chunk_bytes` or more of
+images (by the sizes that the shard states), captions, keys and metadata. So the cut is a function of the shard and of
+these two settings, and the last chunk is known to be the last.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pyarrow as pa
 
@@ -44,9 +45,8 @@ class Group:
     at: int | None = None
     """Byte at which a reader can enter; see `Chunk.at`."""
     drafts: list[Draft] = field(default_factory=list)
-    image_bytes: int = 0
-    key_bytes: int = 0
-    """Of Parquet, where keys have any length, and one may be that of every row."""
+    held_bytes: int = 0
+    """Of images, captions, keys and metadata of its samples; images that are too large to be read count as well."""
     bytes_read: int = 0
     last: bool = False
     fault: ShardFault | None = None
@@ -61,8 +61,12 @@ class Group:
 
     def is_full(self, pool: Pool) -> bool:
         """True if the next sample belongs to the next chunk."""
-        held = max(self.image_bytes, self.key_bytes)
-        return len(self.drafts) >= pool.chunk_rows or held >= pool.chunk_bytes
+        return len(self.drafts) >= pool.chunk_rows or self.held_bytes >= pool.chunk_bytes
+
+    def add(self, draft: Draft) -> None:
+        """Append a sample, with what it holds so far."""
+        self.drafts.append(draft)
+        self.held_bytes += held_bytes(draft)
 
     def end(self, damage: ShardDamage) -> None:
         """Make this the last chunk of a damaged shard."""
@@ -88,7 +92,7 @@ class Group:
         """The finished chunk and its wanted samples, as `take_table` gives them; its notes count those."""
         chunk = self.chunk(shard)
         table = self.take_table(shard, pool, wanted)
-        return chunk.with_notes(self.notes), table
+        return replace(chunk, notes=dict(self.notes)), table
 
     def take_table(self, shard: Shard, pool: Pool, wanted: Wanted) -> pa.Table:
         """The wanted samples as a table with `SAMPLE_SCHEMA`; the group lets go of their bytes."""
@@ -110,8 +114,27 @@ class Group:
         )
 
 
-def closing(damage: ShardDamage) -> Group:
-    """The only group of a shard that cannot be read at all."""
-    group = Group(0)
+def closing(damage: ShardDamage, bytes_read: int) -> Group:
+    """The only group of a shard of so many bytes that cannot be read at all."""
+    group = Group(0, bytes_read=bytes_read)
     group.end(damage)
     return group
+
+
+def held_bytes(draft: Draft) -> int:
+    """What a sample counts towards its chunk: the image that it states, and what it holds of all else."""
+    others = len(draft.key) + len(draft.caption or b"") + len(draft.json or b"")
+    return (draft.image_size or 0) + others + _value_bytes(draft.metadata)
+
+
+def _value_bytes(value: Any) -> int:
+    """About what a value of metadata takes, as a function of the value alone: characters, and 16 bytes for each other one."""
+    if value is None:
+        return 0
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(len(key) + _value_bytes(inner) for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return sum(16 + _value_bytes(inner) for inner in value)
+    return 16

@@ -93,8 +93,8 @@ def folder_groups(shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[Group]:
         draft.fill(Role.CAPTION, caption)
         if is_there:
             files.append((draft, file))
-        group.drafts.append(draft)
-        group.image_bytes += file.size_bytes
+        group.add(draft)
+        group.held_bytes += file.size_bytes
         group.bytes_read += file.size_bytes
     _read(group, files, pool, wanted)
     group.last = True

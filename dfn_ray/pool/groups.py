@@ -24,14 +24,13 @@ def groups_of(shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[Group]:
     Raises StorageError when the store fails, ShardChangedError when the shard is not the listed one, and anything that a
     reader does not expect of a file's content.
     """
+    form = folder_groups if pool.format == "folder" else _of_file
     try:
-        yield from (
-            folder_groups(shard, pool, wanted)
-            if pool.format == "folder"
-            else _of_file(shard, pool, wanted)
-        )
-    except ShardDamage as damage:
-        yield closing(damage)
+        yield from form(shard, pool, wanted)
+    except (
+        ShardDamage
+    ) as damage:  # before any chunk: all that is read of a file is judged in `_of_file`
+        yield closing(damage, shard.size_bytes)
 
 
 def entered_at(shard: Shard, pool: Pool, first_row: int, at: int) -> Iterator[Group]:
@@ -53,6 +52,8 @@ def _of_file(shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[Group]:
     with opened(shard, in_order=not _looks_like_parquet(shard, pool)) as file:
         sized = replace(shard, size_bytes=file.size_bytes)
         for group in _by_format(file, sized, pool, wanted):
+            # A member that is cut off states bytes that are not there.
+            group.bytes_read = min(group.bytes_read, file.size_bytes - given)
             if group.last:
                 file.require_same_size()
                 if group.fault is not None:
@@ -67,7 +68,11 @@ def _of_file(shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[Group]:
 
 
 def _by_format(file: ShardFile, shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[Group]:
-    form = sniff(_plain(file), pool.format)
+    try:
+        form = sniff(_plain(file), pool.format)
+    except ShardDamage as damage:
+        yield closing(damage, shard.size_bytes)
+        return
     if form is Format.TAR:
         yield from tar_groups(Tape(_plain(file)), pool, wanted)
     elif form is Format.TAR_GZIP:

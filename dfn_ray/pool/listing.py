@@ -30,7 +30,7 @@ from dfn_ray.pool.remarks import Listing, Remark, Remarks
 from dfn_ray.pool.shard import Shard
 from dfn_ray.schema import ShardFault
 from dfn_ray.storage import File, Folder, filesystem, is_local, scan, stat
-from dfn_ray.uris import sayable
+from dfn_ray.uris import EMPTY, is_empty, sayable
 
 _TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 _PARQUET = ".parquet"
@@ -78,6 +78,8 @@ def list_pool(pool: Pool) -> Listing:
 
 def absolute(pattern: str) -> str:
     """`pattern` as every process of the cluster reads it: local paths from the root, no slash at the end."""
+    if is_empty(pattern):
+        raise InputError(f"pool.uri: {pattern!r} {EMPTY}")
     if is_local(pattern) or _holds_colons(pattern):
         return LocalFileSystem._strip_protocol(pattern)
     filesystem(pattern)  # refuses secrets and unknown schemes
@@ -85,15 +87,15 @@ def absolute(pattern: str) -> str:
 
 
 def rooted_globs(pattern: str) -> Iterator[tuple[str, str]]:
-    """Folders that are walked for an absolute pattern, each with the glob of the files that are taken below it."""
+    """Folders that may be walked for an absolute pattern, each with the glob of the files that are taken below it.
+
+    What is named in full may be a file, below which nothing is taken.
+    """
     fixed, rest = split_fixed(pattern, path_exists)
     for member in expand_braces(rest):
         uri = f"{fixed}/{member}" if member else fixed
         root, glob = split_fixed(uri, path_exists)
-        if glob:
-            yield root, glob
-        elif "." not in basename(uri) or not rest:
-            yield root, "**"
+        yield root, glob or "**"
 
 
 def path_exists(path: str) -> bool:
@@ -229,7 +231,7 @@ class _Survey:
                     self.remarks.add(remark, f"{folder.uri}/{name}")
 
     def _add_named(self, uris: list[str], prefix: str) -> None:
-        """The shards at URIs that are taken as they are; those that are absent are missing."""
+        """The shards at URIs that are taken as they are, or in the folders there; those that are absent are missing."""
         for parent, group in groupby(sorted(uris), dirname):
             if parent.startswith(_UNLISTABLE):
                 self.shards += [_shard(File(uri, 0), prefix, None) for uri in group]
@@ -246,6 +248,10 @@ class _Survey:
                     fault = ShardFault.UNFINISHED if name in unfinished else None
                     self.shards.append(_shard(folder.files[name], prefix, fault))
                     taken.append(name)
+                elif name in folder.folders:
+                    self._add_below(uri, "**", prefix)
+                elif name in folder.loops:
+                    self.remarks.add(Remark.LOOP, uri)
                 else:
                     self.shards.append(_shard(File(uri, 0), prefix, ShardFault.MISSING))
                     if name in folder.special:

@@ -61,8 +61,16 @@ def _reaches(pattern: str, pool: Pool, places: Sequence[str]) -> Iterator[tuple[
         return  # a pattern may stand for millions of files
     found = [(pattern, "**")] if pool.format == "folder" else rooted_globs(pattern)
     for root, glob in found:
+        if glob == "**" and "." in os.path.basename(root) and not _may_hold(root, places):
+            continue
         for spelling in {root, _real(root)}:
             yield spelling.rstrip("/"), Glob(glob)
+
+
+def _may_hold(root: str, places: Sequence[str]) -> bool:
+    """False if a pattern's member that looks like a file cannot be a folder around a place; costs little, for millions."""
+    name = f"/{os.path.basename(root)}/"
+    return any(name in f"{place}/" for place in places) or (is_local(root) and os.path.isdir(root))
 
 
 def _takes(glob: Glob, path: str, pool: Pool) -> bool:

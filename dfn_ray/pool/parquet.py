@@ -46,9 +46,7 @@ def parquet_groups(file: IO[bytes], shard: Shard, pool: Pool, wanted: Wanted) ->
                 group.bytes_read = int(len(group.drafts) * bytes_per_row)
                 yield group
                 group = Group(draft.row)
-            group.drafts.append(draft)
-            group.image_bytes += draft.image_size or 0
-            group.key_bytes += len(draft.key)
+            group.add(draft)
     except ShardDamage as damage:
         group.end(damage)
     group.last = True

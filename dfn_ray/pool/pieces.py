@@ -19,6 +19,7 @@ from dfn_ray.pool.samples import MAX_METADATA_BYTES
 from dfn_ray.pool.shard import ShardDamage
 from dfn_ray.pool.tape import Tape
 from dfn_ray.pool.tar import Member, walk
+from dfn_ray.pool.tar_end import Oddities
 
 _MOST_AHEAD = 32
 """Parts of one sample; data sets with masks, depths and crops beside each image have up to about a dozen."""
@@ -54,9 +55,11 @@ class Piece:
 class Pieces:
     """Iterates over the pieces from the tape's position on. Raises ShardDamage where `walk` does."""
 
-    def __init__(self, tape: Tape, pool: Pool, caption_extension: str) -> None:
+    def __init__(
+        self, tape: Tape, pool: Pool, caption_extension: str, oddities: Oddities | None = None
+    ) -> None:
         self._tape = tape
-        self._walk = walk(tape)
+        self._walk = walk(tape, oddities)
         self._caption_extension = caption_extension
         self._limits = {
             Role.IMAGE: pool.max_image_bytes,

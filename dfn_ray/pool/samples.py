@@ -100,8 +100,8 @@ class Draft:
     def finish(self, pool: Pool, shard_name: str) -> Row:
         """The row of this sample, which lets go of its bytes. The first fault found wins, in this order:
 
-        a fault of the sample as a whole (unsafe_name, non_contiguous_key, broken_member, truncated_shard,
-        broken_row_group), several_images, unsupported_image, missing_image, empty_image, image_too_large, broken_json,
+        a fault of the sample as a whole (unsafe_name, non_contiguous_key, broken_member, linked_member,
+        truncated_shard, broken_row_group), several_images, unsupported_image, missing_image, empty_image, image_too_large, broken_json,
         bad_uid, missing_caption,
         caption_too_long, caption_not_utf8, empty_caption, bad_label. What is missing where the shard is cut off is
         truncated_shard as well. A failed row keeps its metadata if readable.

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import zlib
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from dfn_ray.schema import ShardFault
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 _CHUNK_BYTES = 2**17  # of a compressed file, read and unpacked at a time
 _SKIP_BYTES = 2**20  # a compressed tape is skipped by reading; this much at a time bounds memory
@@ -39,10 +35,9 @@ class Tape:
         """Where the last stream of a compressed file ends whose checksum fitted; position after decompression."""
         return 0
 
-    @property
-    def passed_bytes(self) -> int:
-        """Bytes in the store that were passed so far."""
-        return self.position
+    def stored_at(self, position: int) -> int:
+        """Where a position that has just been passed is in the store: here, and in a compressed file about there."""
+        return position
 
     def read(self, count: int) -> bytes:
         """The next `count` bytes; fewer only where the tape ends."""
@@ -70,7 +65,7 @@ class GzipTape(Tape):
         super().__init__(file)
         self._compressed = file
         self._streams = _GzipStreams(file)
-        self._file = io.BufferedReader(self._streams, _CHUNK_BYTES)
+        self._piece, self._at = b"", 0
 
     @property
     def broken(self) -> tuple[ShardFault, str] | None:
@@ -80,9 +75,30 @@ class GzipTape(Tape):
     def proven(self) -> int:
         return self._streams.proven
 
-    @property
-    def passed_bytes(self) -> int:
+    def stored_at(self, position: int) -> int:
         return self._compressed.tell()
+
+    def read(self, count: int) -> bytes:
+        # Pieces of one size, however much is asked for: so the place in the store is a function of the position alone.
+        data = self._taken(count)
+        if len(data) < count:
+            pieces = [data]
+            missing = count - len(data)
+            while missing and (piece := self._next(missing)):
+                pieces.append(piece)
+                missing -= len(piece)
+            data = b"".join(pieces)
+        self.position += len(data)
+        return data
+
+    def _next(self, count: int) -> bytes:
+        self._piece, self._at = self._streams.next_piece(), 0
+        return self._taken(count)
+
+    def _taken(self, count: int) -> bytes:
+        data = self._piece[self._at : self._at + count]
+        self._at += len(data)
+        return data
 
     def skip(self, count: int) -> None:
         while count > 0 and (data := self.read(min(count, _SKIP_BYTES))):
@@ -92,7 +108,7 @@ class GzipTape(Tape):
         self.skip(position - self.position)
 
 
-class _GzipStreams(io.RawIOBase):
+class _GzipStreams:
     """The content of gzip streams that follow each other (RFC 1952, 2.2), with zeros between them or not.
 
     Unlike `gzip.GzipFile` it says up to where checksums fitted, and gives what stands before the damage.
@@ -107,40 +123,35 @@ class _GzipStreams(io.RawIOBase):
         self.proven = 0
         self.broken: tuple[ShardFault, str] | None = None
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        room = memoryview(buffer).cast("B")
+    def next_piece(self) -> bytes:
+        """What comes next, at most `_CHUNK_BYTES`; nothing at the end, or at the damage."""
         while self.broken is None:
             ended = not self._packed and not self._read()
             if self._stream is None:
                 self._packed = self._packed.lstrip(b"\0")
                 if ended:
-                    return 0
+                    break
                 if not self._packed:
                     continue
                 self._stream = zlib.decompressobj(wbits=31)  # gzip's header and checksum
-            data = self._unpack(self._stream, len(room))
-            if data:
-                room[: len(data)] = data
-                return len(data)
+            if data := self._unpack(self._stream):
+                return data
             if ended and self._stream is not None:
                 self.broken = (ShardFault.TRUNCATED, "the gzip stream ends early")
-        return 0
+        return b""
 
     def _read(self) -> bool:
         self._packed = self._file.read(_CHUNK_BYTES)
         return bool(self._packed)
 
-    def _unpack(self, stream: zlib._Decompress, count: int) -> bytes:
+    def _unpack(self, stream: zlib._Decompress) -> bytes:
         """What comes next in the stream, if its packed bytes suffice.
 
         zlib keeps nothing of a call that meets damage, so from there on ever smaller steps are taken, down to a byte.
         """
         before = stream.copy()
         try:
-            data = stream.decompress(self._packed, min(count, self._step))
+            data = stream.decompress(self._packed, self._step)
         except zlib.error as error:
             if self._step == 1:
                 self.broken = (ShardFault.UNREADABLE, f"the gzip stream is broken: {error}")

@@ -15,28 +15,26 @@ from typing import NamedTuple
 from dfn_ray.pool.shard import ShardDamage
 from dfn_ray.pool.sparse import BrokenMapError, Extents, expanded, is_sparse, old_gnu_map, pax_map
 from dfn_ray.pool.tape import Tape
+from dfn_ray.pool.tar_end import MOST_ZEROS, ZERO_BLOCK, Oddities, judge_end
 from dfn_ray.pool.tar_headers import BLOCK_BYTES, Header, parse_header, pax_records, text_of
-from dfn_ray.schema import ShardFault
-
-_ZERO_BLOCK = bytes(BLOCK_BYTES)
+from dfn_ray.schema import Note, ShardFault
 
 _MAX_EXTENDED_HEADER_BYTES = 2**20
 """Of all extended headers before one member together: a long name, PAX records, the map of a sparse file."""
 _MAX_NAME_CHARS = 4096  # PATH_MAX of Linux: a longer name cannot be unpacked
 _KEPT_CHARS = 128  # at either end of a longer name
 _MAX_EXTENSION_CHARS = 16
-_MAX_END_BYTES = 2**20
-"""Zeros allowed at the end. Tars are padded to records of 10 KiB; much more is the hole of a broken download."""
 _MAX_SIZE_DIGITS = 20  # of 2^64
 
 _FILES = frozenset(tarfile.REGULAR_TYPES)
+_LINKS = (tarfile.LNKTYPE, tarfile.SYMTYPE)
 _WITHOUT_DATA = frozenset(tarfile.SUPPORTED_TYPES) - _FILES
 _PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
 _EXTENDED = frozenset((*_PAX, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK))
 
 
 class Member(NamedTuple):
-    """A regular file in a tar."""
+    """A regular file in a tar, or a link in the place of one."""
 
     name: str
     size_bytes: int
@@ -49,6 +47,8 @@ class Member(NamedTuple):
     """Position of its header, or of the first extended header before it."""
     extents: Extents | None = None
     """Where what is stored belongs, in a sparse file."""
+    is_link: bool = False
+    """A second name of bytes that stand elsewhere; it has none of its own, and is broken."""
     broken: str = ""
     """Why its bytes or its name cannot be relied on. Of a name that is too long only the ends and a digest are there."""
 
@@ -65,7 +65,7 @@ def is_tar_header(block: bytes) -> bool:
     if len(block) < BLOCK_BYTES:
         return False
     head = block[:BLOCK_BYTES]
-    return head == _ZERO_BLOCK or parse_header(head) is not None
+    return head == ZERO_BLOCK or parse_header(head) is not None
 
 
 @dataclass(slots=True)
@@ -78,22 +78,24 @@ class _Extension:
     broken: str = ""
 
 
-def walk(tape: Tape) -> Iterator[Member]:
-    """The regular files from the tape's position on; after each, the tape stands at the file's first stored byte.
+def walk(tape: Tape, oddities: Oddities | None = None) -> Iterator[Member]:
+    """The regular files and links from the tape's position on; after each, the tape stands at its first stored byte.
 
     The caller may read from there. Archives that were appended to each other are walked as one. Damage that concerns
     one member alone is that member's. Raises ShardDamage where the tar is cut off or a header is broken, naming the byte.
     """
+    oddities = oddities or Oddities()
     extension: _Extension | None = None
     any_header, zeros = False, 0
     while True:
         at = tape.position
         block = tape.read(BLOCK_BYTES)
-        if block == _ZERO_BLOCK:
+        if block == ZERO_BLOCK:
             if extension is not None and extension.broken:
                 raise ShardDamage(ShardFault.UNREADABLE, f"{extension.broken}, and no member after")
+            extension = None  # headers about a member that is not there are not about the next one
             zeros += BLOCK_BYTES
-            if zeros <= _MAX_END_BYTES:
+            if zeros <= MOST_ZEROS:
                 continue
             if any_header:
                 start = at + BLOCK_BYTES - zeros
@@ -101,8 +103,10 @@ def walk(tape: Tape) -> Iterator[Member]:
             return
         header = parse_header(block)
         if header is None:
-            _end(tape, at, block, any_header=any_header, zeros=zeros)
+            judge_end(tape, at, block, oddities, any_header=any_header, zeros=zeros)
             return
+        if zeros:
+            oddities.add(Note.ZEROS_BEFORE_MEMBER, at)
         any_header, zeros = True, 0
         if header.type in _EXTENDED:
             # A global header is passed by: a name or a size for every member cannot be right.
@@ -114,28 +118,9 @@ def walk(tape: Tape) -> Iterator[Member]:
             if header.type in _FILES:
                 yield member
             _pass(tape, member)
+        elif header.type in _LINKS:
+            yield _link(tape, header, extension or _Extension(at))
         extension = None
-
-
-def _end(tape: Tape, at: int, block: bytes, *, any_header: bool, zeros: int) -> None:
-    """Judge the end of the walk: nothing, or something that is not a header, where one was due."""
-    if tape.broken is not None:
-        # What follows the end-of-archive mark is not part of the archive, provided that a whole stream held the mark:
-        # only its checksum proves the members before.
-        if any_header and zeros and tape.proven >= at - zeros + BLOCK_BYTES:
-            return
-        fault, why = tape.broken
-        raise ShardDamage(fault, f"{why}, after {at} bytes of tar")
-    if zeros and (any_header or not block):
-        return  # the end-of-archive mark
-    if not block and not any_header:
-        return  # a file without a byte
-    if len(block) < BLOCK_BYTES and any_header:
-        raise ShardDamage(
-            ShardFault.TRUNCATED, f"ends at byte {at + len(block)} without an end-of-archive mark"
-        )
-    what = "a broken header" if any_header else "no tar"
-    raise ShardDamage(ShardFault.UNREADABLE, f"{what} at byte {at}: {block[:24]!r}")
 
 
 def _extend(tape: Tape, header: Header, extension: _Extension) -> None:
@@ -181,8 +166,16 @@ def _member(tape: Tape, header: Header, extension: _Extension) -> Member:
         member = _sparse_member(tape, header, extension, broken, size)
     else:
         name = records.get("path", header.name)
-        member = Member(name, size, start, start + size, at, None, broken)
+        member = Member(name, size, start, start + size, at, broken=broken)
     return member if len(member.name) <= _MAX_NAME_CHARS else _with_short_name(member)
+
+
+def _link(tape: Tape, header: Header, extension: _Extension) -> Member:
+    """The link that a header and the extended headers before it describe. Whatever size it states, no bytes follow."""
+    name, start = extension.records.get("path", header.name), tape.position
+    broken = f"a link at byte {extension.at}"
+    member = Member(name, 0, start, start, extension.at, is_link=True, broken=broken)
+    return member if len(name) <= _MAX_NAME_CHARS else _with_short_name(member)
 
 
 def _with_short_name(member: Member) -> Member:
@@ -215,7 +208,8 @@ def _sparse_member(
         broken = broken or f"{error}, at byte {extension.at}"
     if header.type == tarfile.GNUTYPE_SPARSE:
         start = tape.position  # the blocks of the map are not part of what is stored
-    return Member(name, size, tape.position, start + stored_bytes, extension.at, extents, broken)
+    end = start + stored_bytes
+    return Member(name, size, tape.position, end, extension.at, extents, broken=broken)
 
 
 def _pass(tape: Tape, member: Member) -> None:

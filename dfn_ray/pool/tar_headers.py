@@ -35,7 +35,9 @@ def parse_header(block: bytes) -> Header | None:
     if len(block) < BLOCK_BYTES:
         return None
     checksum = field_number(block[148:156])
-    if checksum is None or checksum != sum(block) - sum(block[148:156]) + 8 * 32:
+    if checksum is None:
+        return None
+    if checksum != sum(block) - sum(block[148:156]) + 8 * 32:
         signed = [byte - 256 if byte > 127 else byte for byte in block]
         if checksum != sum(signed) - sum(signed[148:156]) + 8 * 32:  # as some old tars add it up
             return None

@@ -1,7 +1,8 @@
 """Samples of a tar: members grouped by key into chunks.
 
 Members of a sample need not be neighbours as long as they meet in the chunk that is being built. Where they do not
-(all images first, then all captions), the rest of the shard is indexed by its headers and read by position.
+(all images first, then all captions), the rest of the shard is indexed by its headers and read by position. A
+compressed one cannot be: there samples whose members do not meet fail with `non_contiguous_key`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dfn_ray.config import Pool
-from dfn_ray.pool.chunking import Group, Wanted
+from dfn_ray.pool.by_header import Placed, counted_bytes, cut, noted
+from dfn_ray.pool.chunking import Group, Wanted, held_bytes
 from dfn_ray.pool.closed_keys import ClosedKeys
 from dfn_ray.pool.members import Part, Role, part_of, shorter_keys
 from dfn_ray.pool.pieces import Loose, Piece, Pieces
@@ -18,6 +20,7 @@ from dfn_ray.pool.samples import Draft
 from dfn_ray.pool.shard import ShardDamage
 from dfn_ray.pool.tape import Tape
 from dfn_ray.pool.tar import Member, walk
+from dfn_ray.pool.tar_end import Oddities
 from dfn_ray.schema import Reason
 
 
@@ -41,12 +44,13 @@ class _Open:
     group: Group
     at: int
     """Tape position of its first member."""
-    passed_bytes: int
+    stored_at: int
+    """The same in the store, where a compressed chunk begins somewhere near."""
     drafts: dict[str, Draft] = field(default_factory=dict)
 
     def add(self, draft: Draft) -> Draft:
         """Append a sample."""
-        self.group.drafts.append(draft)
+        self.group.add(draft)
         self.drafts[draft.key] = draft
         return draft
 
@@ -66,14 +70,15 @@ class _Reader:
         self._captions = "cls" if pool.caption == "label" else "txt"
         self._closed = ClosedKeys(tape.size_bytes)
         self._loose = Loose()
+        self._oddities = Oddities()
 
     def groups(self, first_row: int, at: int) -> Iterator[Group]:
         """Chunks as the members come."""
         tape, pool = self._tape, self._pool
         tape.jump(at)
-        opened = _Open(self._group(first_row, at), at=at, passed_bytes=tape.passed_bytes)
+        opened = _Open(self._group(first_row, at), at=at, stored_at=tape.stored_at(at))
         latest: Draft | None = None
-        pieces = Pieces(tape, pool, self._captions)
+        pieces = Pieces(tape, pool, self._captions, self._oddities)
         try:
             for piece in pieces:
                 part = piece.part
@@ -88,31 +93,32 @@ class _Reader:
                     if opened.group.is_full(pool):
                         if tape.can_jump and not any(d.is_pair for d in opened.drafts.values()):
                             break
-                        opened.group.bytes_read = tape.passed_bytes - opened.passed_bytes
+                        begin = piece.member.at
+                        stored_at = tape.stored_at(begin)
+                        opened.group.bytes_read = stored_at - opened.stored_at
                         self._closed.add(opened.drafts)
                         yield opened.group
-                        opened = _Open(
-                            self._group(
-                                opened.group.first_row + len(opened.drafts), piece.member.at
-                            ),
-                            at=piece.member.at,
-                            passed_bytes=tape.passed_bytes,
-                        )
+                        first_row = opened.group.first_row + len(opened.drafts)
+                        opened = _Open(self._group(first_row, begin), at=begin, stored_at=stored_at)
                     draft = opened.add(self._draft(part.key, opened.group.next_row))
                     if draft.fault or draft.caption_size is not None or draft.json_size is not None:
                         opened.group.at = None  # known only from what stood before the chunk
-                elif tape.can_jump and self._overflows(part, draft, opened.group):
-                    break
+                elif self._overflows(part, draft, opened.group):
+                    if tape.can_jump:
+                        break
+                    self._pass_over(draft, piece)
+                    latest = draft
+                    continue
                 latest = draft
                 self._take(draft, piece, opened.group)
             else:
                 opened.group.last = True
-                yield opened.group
+                yield self._closing(opened.group)
                 return
         except ShardDamage as damage:
-            _cut(opened.drafts, latest, damage, self._captions)
+            cut(opened.drafts, latest, damage, self._captions)
             opened.group.end(damage)
-            yield opened.group
+            yield self._closing(opened.group)
             return
         opened.release()
         yield from self._indexed_groups(opened.group.first_row, opened.at)
@@ -120,14 +126,28 @@ class _Reader:
     def _group(self, first_row: int, at: int) -> Group:
         return Group(first_row, at=at if self._tape.can_jump else None)
 
+    def _closing(self, group: Group) -> Group:
+        """The last chunk, with what is odd about the shard."""
+        group.notes.update(self._oddities.notes)
+        return group
+
     def _overflows(self, part: Part, draft: Draft, group: Group) -> bool:
-        """True if the image belongs to an open sample, but the chunk holds its share of image bytes already."""
-        is_first_image = part.role is Role.IMAGE and draft.images == 0
-        return is_first_image and group.image_bytes >= self._pool.chunk_bytes
+        """True if a part would be held for an earlier sample of a chunk that holds its share of bytes already.
+
+        Captions and metadata may go a quarter beyond: an image may have filled the chunk, and they are small.
+        """
+        share = self._pool.chunk_bytes
+        if part.role is Role.IMAGE:
+            is_first = draft.images == 0
+        else:
+            share += share // 4
+            is_caption = part.role is Role.CAPTION
+            is_first = (draft.caption_size if is_caption else draft.json_size) is None
+        return is_first and group.held_bytes >= share and draft is not group.drafts[-1]
 
     def _held(self, piece: Piece) -> Piece:
         """A loose piece with its bytes, unless they are too many to be wanted."""
-        if _noted(Draft(0, ""), piece.part, piece.member, self._pool):
+        if noted(Draft(0, ""), piece.part, piece.member, self._pool):
             piece.hold(self._tape)
         piece.forget_extents()
         return piece
@@ -150,23 +170,28 @@ class _Reader:
         fault = Reason.NON_CONTIGUOUS if key in self._closed else None
         draft = Draft(row=row, key=key, fault=fault)
         for piece in self._loose.pop(key):
-            if _noted(draft, piece.part, piece.member, self._pool) and piece.data is not None:
+            if noted(draft, piece.part, piece.member, self._pool) and piece.data is not None:
                 draft.fill(piece.part.role, piece.data)
         return draft
 
     def _take(self, draft: Draft, piece: Piece, group: Group) -> None:
         """Add a member to its sample; read it if its bytes are wanted."""
         part, member = piece.part, piece.member
-        if part.role is Role.IMAGE:
-            group.image_bytes += member.size_bytes
-        needed = _noted(draft, part, member, self._pool)
+        needed = noted(draft, part, member, self._pool)
+        group.held_bytes += counted_bytes(part, member, needed=needed)
         if needed and self._wanted.has(group.first_row, draft.row):
             draft.fill(part.role, piece.read(self._tape))
+
+    def _pass_over(self, draft: Draft, piece: Piece) -> None:
+        """Add a member by its header alone to a sample, which fails: its members are too far apart to be held."""
+        draft.fault = draft.fault or Reason.NON_CONTIGUOUS
+        noted(draft, piece.part, piece.member, self._pool)
+        draft.image = None
 
     def _indexed_groups(self, first_row: int, at: int) -> Iterator[Group]:
         """The chunks from `first_row` on; all members from position `at` on are found by their headers first."""
         index, damage = self._index(first_row, at)
-        group, placed = Group(first_row), list[_Placed]()
+        group, placed = Group(first_row), list[Placed]()
         for sample in index.values():
             if group.is_full(self._pool):
                 self._read(group, placed)
@@ -174,23 +199,23 @@ class _Reader:
                 group, placed = Group(group.first_row + len(placed)), []
             placed.append(sample)
             group.drafts.append(sample.draft)
-            group.image_bytes += sample.image_bytes
+            group.held_bytes += sample.held_bytes
             group.bytes_read += sample.bytes
         self._read(group, placed)
         group.last = True
         if damage is not None:
             group.end(damage)
-        yield group
+        yield self._closing(group)
 
-    def _index(self, first_row: int, at: int) -> tuple[dict[str, _Placed], ShardDamage | None]:
+    def _index(self, first_row: int, at: int) -> tuple[dict[str, Placed], ShardDamage | None]:
         """Every sample from position `at` on with the positions of its members, by one walk over the headers."""
-        index: dict[str, _Placed] = {}
+        index: dict[str, Placed] = {}
         loose: list[tuple[Part, Member]] = []
         latest: Draft | None = None
         damage = None
         self._tape.jump(at)
         try:
-            for member in walk(self._tape):
+            for member in walk(self._tape, self._oddities):
                 part = part_of(member.name, self._captions)
                 if part is None:
                     continue
@@ -198,7 +223,8 @@ class _Reader:
                     loose.append((part, member))
                     continue
                 if part.key not in index:
-                    index[part.key] = _Placed(self._draft(part.key, first_row + len(index)))
+                    draft = self._draft(part.key, first_row + len(index))
+                    index[part.key] = Placed(draft, held_bytes(draft))
                 latest = index[part.key].draft
                 index[part.key].add(part, member, self._pool)
         except ShardDamage as error:
@@ -213,10 +239,10 @@ class _Reader:
             sample.draft.row = row
         if damage is not None:
             drafts = {key: sample.draft for key, sample in index.items()}
-            _cut(drafts, latest, damage, self._captions)
+            cut(drafts, latest, damage, self._captions)
         return index, damage
 
-    def _extras(self, index: dict[str, _Placed]) -> dict[str, str]:
+    def _extras(self, index: dict[str, Placed]) -> dict[str, str]:
         """The dotted images that belong to samples with shorter names, and the shortest of these."""
         extras: dict[str, str] = {}
         for key, sample in index.items():
@@ -227,7 +253,7 @@ class _Reader:
                     extras[key] = owner
         return extras
 
-    def _read(self, group: Group, placed: list[_Placed]) -> None:
+    def _read(self, group: Group, placed: list[Placed]) -> None:
         """Fill the wanted samples of a chunk in the order of the file, so that a store is read forward."""
         parts = [
             (start, size, role, sample.draft)
@@ -242,45 +268,3 @@ class _Reader:
                 next(walk(self._tape)).read(self._tape) if size is None else self._tape.read(size)
             )
             draft.fill(role, data)
-
-
-@dataclass(slots=True)
-class _Placed:
-    """A sample and where its members are."""
-
-    draft: Draft
-    image_bytes: int = 0
-    bytes: int = 0
-    parts: list[tuple[int, int | None, Role]] = field(default_factory=list)
-    """Where bytes begin, and how many there are; None: a sparse file, whose map would take much memory, by its header."""
-
-    def add(self, part: Part, member: Member, pool: Pool) -> None:
-        """Add a member by its header."""
-        if part.role is Role.IMAGE:
-            self.image_bytes += member.size_bytes
-        self.bytes += member.end - member.at
-        if _noted(self.draft, part, member, pool):
-            is_plain = member.extents is None
-            start, size = (member.start, member.size_bytes) if is_plain else (member.at, None)
-            self.parts.append((start, size, part.role))
-
-
-def _noted(draft: Draft, part: Part, member: Member, pool: Pool) -> bool:
-    """Add a member to its sample by its header; True if its bytes are wanted."""
-    if part.unsafe:
-        draft.fault = Reason.UNSAFE_NAME
-    elif member.broken and draft.fault is None:
-        draft.fault = Reason.BROKEN_MEMBER
-    return draft.note(part.role, member.size_bytes, pool) and not member.broken
-
-
-def _cut(
-    drafts: dict[str, Draft], latest: Draft | None, damage: ShardDamage, caption_extension: str
-) -> None:
-    """Mark the samples that the damage cuts off: the one whose member it hits, and the last one."""
-    part = part_of(damage.member, caption_extension) if damage.member is not None else None
-    victim = drafts.get(part.key) if part is not None else None
-    if victim is not None and victim.fault is None:
-        victim.fault = Reason.TRUNCATED_SHARD
-    if latest is not None:
-        latest.cut = True

@@ -2,7 +2,7 @@
 
 fsspec's own class takes most failures for FileNotFoundError, cannot seek where a server gives no length or compresses,
 and hands on whatever a range came out as. Here a range is handed on when all of it has come and it is of the same file
-as before; else it is asked for again. A file is asked for by GET with a range from the start: the one answer has its
+as before; else it is asked for again, and of one that a server cuts off the rest is asked for. A file is asked for by GET with a range from the start: the one answer has its
 size, its version, its first bytes, and shows whether the server has ranges at all. Where it has none, or sends the
 file compressed, the whole file is fetched once, to a temporary file. No body is read further than to the first byte
 that is too many: beyond the range that was asked for, the length that was announced, or WHOLE_LIMIT_BYTES.
@@ -16,6 +16,7 @@ import tempfile
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from typing import IO, Any
 
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout
@@ -34,6 +35,9 @@ WHOLE_LIMIT_BYTES = 8 * 2**30
 _FIRST_BYTES = 64 * 2**10
 """Of the first request: what tells the format of a shard, and all of most images."""
 _PIECE_BYTES = 2**20
+_LEAST_RANGE_BYTES = 4 * 2**10
+"""Of an answer that is shorter than the range asked for (RFC 9110, 15.3.7): servers and proxies that cut ranges do it at
+64 KiB and more, and one that gives a few bytes at a time would hold a task for hours."""
 
 
 class Http(HTTPFileSystem):
@@ -104,7 +108,7 @@ class HttpSource:
                 self.version = http_headers.version(answer)
                 if bounds := http_headers.byte_range(answer):
                     begin, last, size = bounds
-                    _require(begin == 0 and last + 1 == min(first_bytes, size), answer)
+                    _require(begin == 0 and _advances(0, last + 1, min(first_bytes, size)), answer)
                     self._first = await _body(answer, last + 1)
                     self.size = size
                 elif not whole:
@@ -128,19 +132,25 @@ class HttpSource:
         if end <= len(self._first):
             return self._first[start:end]
 
-        async def once() -> bytes:
-            async with self._get(start, end) as (answer, extend):
-                if bounds := http_headers.byte_range(answer):
-                    self._compare(bounds[2], http_headers.version(answer))
-                    _require(bounds[:2] == (start, end - 1), answer)
-                    return await _body(answer, end - start)
-                if answer.status == 200:
-                    await self._keep_whole(answer, extend)
-            if self._whole is None:
-                await self._get_whole()
-            return self._from_whole(start, end)
+        data = bytearray()
+        while len(data) < end - start:
+            once = partial(self._next_of_range, start + len(data), end)
+            data += await retries.retried_async(once, attempts_for)
+        return bytes(data)
 
-        return await retries.retried_async(once, attempts_for)
+    async def _next_of_range(self, start: int, end: int) -> bytes:
+        """The bytes from `start` on, up to `end` or to where the server cuts its answers off."""
+        async with self._get(start, end) as (answer, extend):
+            if bounds := http_headers.byte_range(answer):
+                begin, last, size = bounds
+                self._compare(size, http_headers.version(answer))
+                _require(begin == start and _advances(start, last + 1, end), answer)
+                return await _body(answer, last + 1 - start)
+            if answer.status == 200:
+                await self._keep_whole(answer, extend)
+        if self._whole is None:
+            await self._get_whole()
+        return self._from_whole(start, end)
 
     def close(self) -> None:
         """Give back the temporary file, if there is one."""
@@ -291,6 +301,11 @@ def _require_small(size: int) -> None:
             "has them",
             Verdict.ACCESS,
         )
+
+
+def _advances(start: int, stop: int, end: int) -> bool:
+    """True for an answer up to `stop` that gives all up to `end`, or enough of it to ask on."""
+    return stop == end or start + _LEAST_RANGE_BYTES <= stop < end
 
 
 def _require(holds: bool, answer: ClientResponse) -> None:

@@ -11,7 +11,7 @@ from random import Random
 from dfn_ray.config import Pool
 from dfn_ray.errors import InputError
 from dfn_ray.pool import list_shards, listed_shards, listing_table
-from dfn_ray.schema import Reason
+from dfn_ray.schema import Reason, ShardFault
 from dfn_ray.testing.pools import TarBuilder
 from tests.fuzz import odd_text
 from tests.fuzz.case import Case, Target, require
@@ -89,11 +89,21 @@ def _shards(rng: Random) -> Case:
             captions.update(row["text"].encode() for row in readout.rows if row["text"])
         require(set(captions) == expected, "a listing has other shards", set(captions) ^ expected)
         require(max(captions.values()) == 1, "a shard is listed twice", captions)
+        _check_named(root)
         return Counter({"shards": len(shards)})
 
     return Case(
         valid=True, note=f"shards {sorted(tree)} links {links}", files=_numbered(tree), check=check
     )
+
+
+def _check_named(root: Path) -> None:
+    """Folders whose names have a dot are folders in braces too, and missing only if they are absent."""
+    _write(root, {b"part.v1/0.tar": _tar("of a part"), b"part.v1/x/1.tar": _tar("below it")}, {})
+    found = list_shards(Pool(uri=(f"{root}/{{part.v1,gone.v2}}",)))
+    names = [(shard.name, shard.fault) for shard in found]
+    due = [("gone.v2", ShardFault.MISSING), ("part.v1/0.tar", None), ("part.v1/x/1.tar", None)]
+    require(names == due, "braces over folders list other shards", names)
 
 
 def _tar(caption: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import tarfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -22,7 +23,10 @@ def hostile_tar(rng: Random, pool: Pool, seed: int) -> Case:
     images = [filled(rng) + b"!" for _ in range(2)]
     tar.file("first.jpg", images[0], "ustar", rng)
     tar.file("first.txt", b"caption", "ustar", rng)
-    add = rng.choice((_add_long_names, _add_piled_headers, _add_maps))
+    pool = replace(pool, chunk_bytes=2**20)
+    add = rng.choice(
+        (_add_long_names, _add_piled_headers, _add_maps, _add_far_members, _add_dotted)
+    )
     add(rng, tar)
     tar.file("last.jpg", images[1], "ustar", rng)
     tar.file("last.txt", b"caption", "ustar", rng)
@@ -80,3 +84,38 @@ def _add_maps(rng: Random, tar: Tar) -> None:
         size = rng.choice((2 * stretches, 2**40))
         records = [(b"GNU.sparse.size", b"%d" % size), (b"GNU.sparse.map", numbers)]
         _add(tar, [*records, (b"path", name.encode())], b"s" * stretches)
+
+
+def _add_far_members(rng: Random, tar: Tar) -> None:
+    """Samples whose members stand far apart, together larger than a chunk; gzip makes kilobytes of them."""
+    sizes = {"jpg": rng.choice((10, 200_000)), "json": rng.choice((10, 900_000)), "txt": 10}
+    endings = rng.sample(sorted(sizes), rng.randint(2, 3))
+    for ending in endings:
+        for number in range(rng.choice((3, 16))):
+            data = bytes(sizes[ending])
+            if ending != "jpg":
+                data = b'{"a": "' + b"x" * sizes[ending] + b'"}'
+            tar.file(f"far{number:02d}.{ending}", data, "ustar", rng)
+
+
+def _add_dotted(rng: Random, tar: Tar) -> None:
+    """Images that may be extras of others, which the reader looks ahead for."""
+    stems = [
+        "a",
+        "b",
+        "a.b",
+        "a.b.c",
+        "c",
+        "c.seg",
+        "d.1",
+        "d.2",
+        "d",
+        "__x",
+        "readme",
+        "a.seg",
+        "b.x",
+    ]
+    for _ in range(rng.randint(1, 14)):
+        stem = rng.choice(stems)
+        for ending in rng.sample(["jpg", "png", "txt", "heic", "npz", "seg.jpg", "0.txt"], 2):
+            tar.file(f"{stem}.{ending}", filled(rng) + b"!", "ustar", rng)

@@ -63,6 +63,8 @@ def read_shard(shard: Shard, pool: Pool, rng: Random) -> Readout:
         chunks.append(chunk)
         tables.append(table)
     _check_chunks(shard, chunks, tables)
+    for table in tables:
+        _check_held(table, pool)
     whole = pa.concat_tables(tables)
     readout = Readout(chunks=chunks, rows=whole.to_pylist())
     for row in readout.rows:
@@ -88,10 +90,21 @@ def _check_chunks(shard: Shard, chunks: list[Chunk], tables: list[pa.Table]) -> 
         require(chunk.fault is None or chunk.detail, "a fault without a word", chunk)
         table.validate(full=True)
         due += chunk.rows
-    size = sum(chunk.bytes_read for chunk in chunks)
-    whole = chunks[-1].fault is None
-    require(size == shard.size_bytes or not whole, "bytes of the chunks do not add up", size, shard)
-    require(size <= shard.size_bytes, "the chunks have more bytes than the shard", size, shard)
+    sizes = [chunk.bytes_read for chunk in chunks]
+    require(min(sizes) >= 0, "a chunk has less than no bytes", sizes)
+    require(sum(sizes) == shard.size_bytes, "bytes of the chunks do not add up", sizes, shard)
+
+
+def _check_held(table: pa.Table, pool: Pool) -> None:
+    """A chunk holds its share, a quarter more for captions and metadata, and its last sample, which may have any size.
+
+    Metadata is written anew, where a character can take six.
+    """
+    held = [
+        len(row["image"] or b"") + len(row["text"] or "") + len(row["metadata"] or "") // 6
+        for row in table.select(["image", "text", "metadata"]).to_pylist()
+    ]
+    require(sum(held[:-1]) <= pool.chunk_bytes * 5 // 4, "a chunk holds more than its share", held)
 
 
 def _check_row(shard: Shard, row: Row, pool: Pool) -> None:

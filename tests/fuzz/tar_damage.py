@@ -25,6 +25,8 @@ def damaged_tar(rng: Random, pool: Pool, seed: int) -> Case:
         tar.file(f"{stem}.txt", f"caption {number}".encode(), flavour, rng)
     tar.end()
     plain = bytes(tar.data)
+    if rng.random() < 0.2:
+        return _holed_tar(rng, tar, pool, seed)
     zipped = rng.random() < 0.3
     if zipped:
         damage = mutate(rng, gzipped(rng, plain))
@@ -44,6 +46,44 @@ def damaged_tar(rng: Random, pool: Pool, seed: int) -> Case:
 
     note = f"damaged {name}, {flavour}: {damage.note}, chunks of {pool.chunk_rows}"
     return Case(valid=False, note=note, files={name: damage.data}, check=check)
+
+
+def _holed_tar(rng: Random, tar: Tar, pool: Pool, seed: int) -> Case:
+    """A tar with whole blocks of zeros in it, or other bytes and another tar behind its end: nothing is lost without a word."""
+    data, name = bytes(tar.data), rng.choice(("0.tar", "0.tar.gz"))
+    if rng.random() < 0.7:
+        start = BLOCK * rng.randrange(tar.members[-1].stop // BLOCK)
+        size = min(BLOCK * rng.choice((1, 2, 3, 8, 40)), len(data) - start)
+        data = data[:start] + bytes(size) + data[start + size :]
+        note = f"{size} zeros at {start}"
+        # One that runs into the end-of-archive mark is no other than padding.
+        to_end = start + size >= tar.members[-1].stop
+    else:
+        other = Tar()
+        other.file("other.jpg", b"image", "ustar", rng)
+        other.file("other.txt", b"caption", "ustar", rng)
+        other.end()
+        junk = rng.randbytes(rng.choice((1, 100, BLOCK, 3 * BLOCK, 5000)))
+        to_end = False
+        start, note = len(data), f"{len(junk)} bytes and a tar at {len(data)}"
+        data += junk + bytes(other.data)
+    packed = gzipped(rng, data) if name.endswith("gz") else data
+
+    def check(folder: Path) -> Counter[str]:
+        readout = read_file(packed, folder, name, pool, Random(seed))
+        rows = readout.by_key()
+        lost = start == len(tar.data)
+        for image, caption in _pairs(tar):
+            if caption.stop <= start:
+                _check_intact(rows, image, caption)
+            lost = lost or _key(image) not in rows
+        said = readout.last.fault is not None or readout.last.notes
+        require(said or not lost or to_end, "samples are lost without a word", note)
+        return readout.outcomes
+
+    return Case(
+        valid=False, note=f"{name} with {note}, chunks of {pool.chunk_rows}", files={name: packed}, check=check
+    )  # fmt: skip
 
 
 def _header_field(rng: Random, data: bytes, member: Member) -> Mutation:

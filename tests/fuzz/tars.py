@@ -49,6 +49,7 @@ class Parts:
     images: list[bytes] = field(default_factory=list)
     captions: list[bytes] = field(default_factory=list)
     unsafe: bool = False
+    linked: bool = False
     odd: bool = False
     """Sparse: it may fail, by reason."""
 
@@ -94,6 +95,8 @@ def _valid(rng: Random) -> tuple[Tar, str, set[str]]:
         if rng.random() < 0.15:
             _add_other(rng, tar)
         tar.file(name, data, rng.choice(sorted(flavours)), rng)
+        if rng.random() < 0.05:
+            tar.other(name, rng.choice((tarfile.LNKTYPE, tarfile.SYMTYPE)), rng)
         if rng.random() < 0.04:
             tar.end()  # archives that were appended to each other
     tar.end(rng.choice((2, 2, 2, 1, 20)))
@@ -182,7 +185,7 @@ def _check_valid(readout: Readout, data: bytes, tar: Tar, layout: str, packing: 
     is_indexed = packing == "tar" and all(parts.images for parts in expected.values())
     for key, parts in expected.items():
         got = rows.pop(key, [])
-        require(got or not parts.images, "a sample is lost", key)
+        require(got or not (parts.images or parts.linked), "a sample is lost", key)
         if layout == "contiguous" or (layout == "images first" and is_indexed):
             require(len(got) <= 1, "a sample is there twice", key)
         for row in got:
@@ -200,7 +203,9 @@ def _check_sample(row: Row, parts: Parts, *, met: bool) -> None:
     if row["reason"] is None:
         # Apart from each other, the first of several images may have been taken with the caption before the next came.
         some = [
-            image for image in parts.images if met or not _faults(replace(parts, images=[image]))
+            image
+            for image in parts.images
+            if met or not _faults(replace(parts, linked=False, images=[image]))
         ]
         require(not faults if met else some, "a faulty sample is good", row, faults)
         require(row["image"] in some, "an image has other bytes", row["key"])
@@ -219,8 +224,9 @@ def _check_sample(row: Row, parts: Parts, *, met: bool) -> None:
         )
     elif not parts.odd:
         apart = {Reason.NON_CONTIGUOUS, Reason.MISSING_IMAGE, Reason.MISSING_CAPTION}
+        apart |= _faults(replace(parts, linked=False))
         for image in parts.images:
-            apart |= _faults(replace(parts, images=[image]))
+            apart |= _faults(replace(parts, linked=False, images=[image]))
         require(
             row["reason"] in faults | apart,
             "a sample fails with another reason",
@@ -234,6 +240,8 @@ def _faults(parts: Parts) -> set[str]:
     faults: set[str] = set()
     if parts.unsafe:
         faults.add(Reason.UNSAFE_NAME)
+    if parts.linked:
+        return faults | {Reason.LINKED_MEMBER}
     if not parts.images:
         faults.add(Reason.MISSING_IMAGE)
     elif len(parts.images) > 1:
@@ -269,12 +277,21 @@ def _independent(data: bytes, tar: Tar, packing: str) -> dict[str, Parts]:
             stem, dot, ending = base.rpartition(".")
             ending = ending.lower()
             is_image = ending in _ENDINGS
-            if not info.isreg() or not dot or base[0] == "." or folders[:1] == ["__MACOSX"]:
+            is_link = info.issym() or info.islnk()
+            if (
+                not (info.isreg() or is_link)
+                or not dot
+                or base[0] == "."
+                or folders[:1] == ["__MACOSX"]
+            ):
                 continue
             if not (is_image or (ending == "txt" and stem)):
                 continue
             key = _said(info.name[: -len(ending) - 1]).removeprefix("./")
             parts = found.setdefault(key, Parts())
+            if is_link:
+                parts.linked = True
+                continue
             content = archive.extractfile(info)
             assert content is not None
             data = by_hand.get(info.name) or content.read()

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import gzip
 import io
+import random
 import tracemalloc
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +16,7 @@ from dfn_ray.pool import Shard, iter_chunks
 from dfn_ray.pool.chunking import Wanted
 from dfn_ray.pool.tape import Tape
 from dfn_ray.pool.webdataset import tar_groups
+from dfn_ray.schema import Reason, ShardFault
 from dfn_ray.testing.pools import TarBuilder
 
 MIB = 2**20
@@ -129,6 +135,116 @@ def test_memory_is_bounded_by_a_chunk_in_an_indexed_tar_as_well(tmp_path):
     rows, peak = rows_and_peak_bytes(str(path), pool)
     assert rows == 150
     assert peak < 4 * MIB
+
+
+def sorted_by_extension(first: str, sizes: dict[str, int], count: int) -> bytes:
+    """All members of one ending, then all of each other."""
+    tar = TarBuilder()
+    for extension in (first, *(name for name in sizes if name != first)):
+        for number in range(count):
+            data = bytes(sizes[extension])
+            if extension != "jpg":
+                data = b'{"n": "' + b"x" * (sizes[extension] - 9) + b'"}'
+            tar.member(f"{number:03d}.{extension}", data)
+    return tar.getvalue()
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"txt": 10, "jpg": 300_000}, {"jpg": 10, "txt": 10, "json": 300_000}]
+)
+def test_a_compressed_tar_sorted_by_extension_holds_a_chunk_and_fails_the_rest(
+    read, tmp_path, sizes
+):
+    data = gzip.compress(sorted_by_extension(next(iter(sizes)), sizes, 60), 1, mtime=0)
+    path = tmp_path / "00000.tar.gz"
+    path.write_bytes(data)
+    rows, peak = rows_and_peak_bytes(str(path), Pool(uri=(str(path),), chunk_bytes=MIB))
+    assert rows == 60
+    assert peak < 6 * MIB
+    result = read(data, chunk_bytes=MIB)
+    reasons = list(result.reasons.values())
+    held = reasons.index(Reason.NON_CONTIGUOUS)
+    assert held in (4, 5)
+    # The last sample that began is at hand, however full the chunk is.
+    assert reasons == [None] * held + [Reason.NON_CONTIGUOUS] * (59 - held) + [None]
+    assert result.last.fault is None
+    plain = sorted_by_extension(next(iter(sizes)), sizes, 60)
+    assert set(read(plain, chunk_bytes=MIB).reasons.values()) == {None}
+
+
+def test_captions_of_a_full_chunk_are_read_in_a_compressed_tar_as_well(read):
+    data = sorted_by_extension("jpg", {"jpg": 400_000, "json": 100, "txt": 100}, 3)
+    assert set(read(gzip.compress(data, 1, mtime=0), chunk_bytes=MIB).reasons.values()) == {None}
+
+
+@pytest.mark.parametrize("layout", ["plain", "gzip", "images first"])
+@pytest.mark.parametrize("part", ["key", "caption", "json"])
+def test_keys_captions_and_metadata_count_towards_a_chunk(read, part, layout):
+    size = 4000 if part == "key" else 60_000
+    in_chunk = -(-MIB // (size + 15))
+    entries = []
+    for number in range(2 * in_chunk + 3):
+        stem = f"{'n' * (size if part == 'key' else 1)}{number:03d}"
+        caption = b"c" * (size if part == "caption" else 1)
+        json = b'{"a": "' + b"x" * (size if part == "json" else 1) + b'"}'
+        entries += [(f"{stem}.jpg", b"i"), (f"{stem}.txt", caption), (f"{stem}.json", json)]
+    if layout == "images first":
+        entries.sort(key=lambda entry: not entry[0].endswith("jpg"))
+    tar = TarBuilder(2)
+    for name, data in entries:
+        tar.member(name, data)
+    data = tar.getvalue()
+    data = gzip.compress(data, 1, mtime=0) if layout == "gzip" else data
+    result = read(data, chunk_bytes=MIB, chunk_rows=10_000)
+    assert set(result.reasons.values()) == {None}
+    assert [chunk.rows for chunk in result.chunks] == [in_chunk, in_chunk, 3]
+
+
+def test_metadata_of_parquet_counts_towards_a_chunk(read):
+    file = io.BytesIO()
+    wide = pa.DictionaryArray.from_arrays(pa.array([0] * 100, pa.int32()), pa.array(["v" * 60_000]))
+    columns = {"image": [b"i"] * 100, "text": ["c"] * 100, "wide": wide}
+    pq.write_table(pa.table(columns), file)
+    result = read(file.getvalue(), chunk_bytes=MIB)
+    assert [chunk.rows for chunk in result.chunks] == [18] * 5 + [10]
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 2, 5])
+def test_places_in_the_store_do_not_depend_on_what_is_skipped(read, put, chunk_rows):
+    """Dotted images are looked at ahead and read later, and what is skipped of gzip is unpacked in other steps."""
+    rng = random.Random(chunk_rows)
+    names = ["a", "a.b", "b", "b.x", "c", "c.seg", "d.1", "d.2", "e"]
+    for seed in range(20):
+        tar = TarBuilder()
+        for name in rng.sample(names, len(names)):
+            for extension in rng.sample(["jpg", "txt", "seg.jpg", "0.txt"], rng.randint(1, 4)):
+                tar.member(f"{name}.{extension}", rng.randbytes(rng.choice((10, 300_000))))
+        data = tar.getvalue()
+        shard = put(gzip.compress(data, 1, mtime=0) if seed % 2 else data, f"{seed}.tar")
+        whole = read(shard, chunk_rows=chunk_rows)
+        assert sum(chunk.bytes_read for chunk in whole.chunks) == shard.size_bytes
+        assert all(chunk.bytes_read >= 0 for chunk in whole.chunks)
+        for kept in whole.chunks:
+            others = {chunk.first_row for chunk in whole.chunks} - {kept.first_row}
+            some = read(shard, chunk_rows=chunk_rows, **whole.skipping(*others))
+            assert some.chunks == [kept]
+
+
+def test_a_member_that_states_bytes_that_are_not_there_makes_no_chunk_larger_than_its_shard(read):
+    tar = TarBuilder()
+    for number in range(6):
+        tar.member(f"{number}.jpg", b"image")
+    for number in (5, 4, 0):
+        tar.member(f"{number}.txt", b"c")
+    data = bytearray(tar.getvalue(end=False))
+    at = data.index(b"0.txt")
+    data[at + 124 : at + 136] = b"%011o\0" % 2**30
+    data[at + 148 : at + 156] = b" " * 8
+    data[at + 148 : at + 156] = b"%06o\0 " % sum(data[at : at + 512])
+    result = read(bytes(data), chunk_rows=2)
+    assert result.last.fault is ShardFault.TRUNCATED
+    assert sum(chunk.bytes_read for chunk in result.chunks) == len(data)
+    assert all(chunk.bytes_read >= 0 for chunk in result.chunks)
 
 
 class CountingFile(io.BytesIO):

@@ -79,6 +79,15 @@ def test_the_estimate_extrapolates_by_bytes(tmp_path, pool):
     assert 30 <= chunked.samples_estimated <= 50
 
 
+def test_shards_that_cannot_be_read_weigh_in_the_estimate_by_their_size(tmp_path):
+    good = TarBuilder()
+    for number in range(10):
+        good.sample(f"{number}", image=b"image", caption="c")
+    (tmp_path / "0.tar").write_bytes(good.getvalue())
+    (tmp_path / "1.tar").write_bytes(b"<html>" * 100_000)
+    assert inspect_pool(Pool(uri=(str(tmp_path),))).samples_estimated == 10
+
+
 def test_what_is_bad_is_counted_and_named(tmp_path):
     tar = TarBuilder().sample("0", caption="no image").sample("1", image=b"<html>", caption="c")
     tar.sample("2", image=png_of(30_000, 20_000), caption="c", image_extension="png")

@@ -23,6 +23,7 @@ from dfn_ray.pool import (
     listed_shards,
     listing_notes,
     listing_table,
+    refuse_inside,
 )
 from dfn_ray.run import parquet_bytes
 from dfn_ray.schema import ShardFault
@@ -112,6 +113,38 @@ def test_braces_over_folders_take_the_shards_in_them(folder):
     root = folder("a/0.tar", "b/0.tar", "c/0.tar")
     assert names(f"{root}/{{a,b}}") == ["a/0.tar", "b/0.tar"]
     assert names(f"{root}/{{a,b}}/*.tar") == ["a/0.tar", "b/0.tar"]
+
+
+@pytest.mark.parametrize("scheme", ["local", "s3"])
+def test_a_brace_member_with_a_dot_may_be_a_folder(request, tmp_path, scheme):
+    root = f"{tmp_path}/pool"
+    if scheme == "s3":
+        request.getfixturevalue("s3")
+        request.getfixturevalue("fresh_s3")
+        root = f"s3://pools/{tmp_path.name}"
+    for name in ("cc3m/0.tar", "laion.v1/0.tar", "laion.v1/sub/1.tar"):
+        Store(root).write(name, b"1")
+    found = list_shards(Pool(uri=(f"{root}/{{cc3m,laion.v1,gone.v2}}",)))
+    assert [(shard.name, shard.fault) for shard in found] == [
+        ("cc3m/0.tar", None),
+        ("gone.v2", ShardFault.MISSING),
+        ("laion.v1/0.tar", None),
+        ("laion.v1/sub/1.tar", None),
+    ]
+    inside = Pool(uri=(f"{root}/{{cc3m,laion.v1}}",))
+    for run in ("laion.v1/run", "cc3m/run"):
+        with pytest.raises(InputError, match="lies in the pool"):
+            refuse_inside(inside, f"{root}/{run}", setting="run_uri")
+    refuse_inside(inside, f"{root}/run.v1", setting="run_uri")
+
+
+@pytest.mark.parametrize("uri", ["", " ", "file:", "file://", "local://"])
+def test_a_uri_that_names_nothing_is_not_the_folder_of_the_process(uri, tmp_path, monkeypatch):
+    (tmp_path / "0.tar").write_bytes(b"1")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="is empty; name a path"):
+        list_pool(Pool(uri=(uri,)))
+    assert len(list_shards(Pool(uri=(".",)))) == 1
 
 
 def test_braces_list_their_folder_once_and_ask_for_no_shard(monkeypatch):

@@ -23,7 +23,13 @@ for _key in ("a", "b", "c"):
 
 def members(data: bytes) -> list[tuple[str, bytes]]:
     tape = Tape(io.BytesIO(data))
-    return [(member.name, tape.read(member.size_bytes)) for member in walk(tape)]
+    return [
+        (member.name, tape.read(member.size_bytes)) for member in walk(tape) if not member.is_link
+    ]
+
+
+def links(data: bytes) -> list[str]:
+    return [member.name for member in walk(Tape(io.BytesIO(data))) if member.is_link]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +66,7 @@ def test_base_256_sizes_are_read():
     assert members(tar.getvalue()) == [("a.jpg", b"z" * 600), ("b.jpg", b"2")]
 
 
-def test_folders_links_and_devices_are_passed():
+def test_folders_and_devices_are_passed_and_links_have_no_bytes():
     tar = TarBuilder()
     for kind in (
         tarfile.DIRTYPE,
@@ -75,6 +81,7 @@ def test_folders_links_and_devices_are_passed():
     tar.raw(link.tobuf(tarfile.USTAR_FORMAT))
     tar.member("pax", b"13 comment=x\n", kind=tarfile.XGLTYPE).member("y.jpg", b"y")
     assert members(tar.getvalue()) == [("y.jpg", b"y")]
+    assert links(tar.getvalue()) == ["x.jpg", "x.jpg", "z.jpg"]
 
 
 def test_tars_appended_to_each_other_are_read_as_one():
@@ -126,6 +133,7 @@ def test_what_is_not_a_tar_is_unreadable(read, data, form):
     result = read(data, format=form)
     assert result.rows == []
     assert result.last.fault in (ShardFault.UNREADABLE, ShardFault.TRUNCATED)
+    assert result.last.bytes_read == len(data)
     assert form == "webdataset" or result.last.fault is ShardFault.UNREADABLE
 
 
@@ -141,7 +149,9 @@ def test_a_shard_that_the_listing_found_bad_is_not_opened(read, put, fault):
     shard = put(THREE.getvalue())
     result = read(Shard(shard.uri, shard.name, shard.size_bytes, fault))
     assert result.rows == []
-    assert [chunk.fault for chunk in result.chunks] == [fault]
+    assert [(chunk.fault, chunk.bytes_read) for chunk in result.chunks] == [
+        (fault, shard.size_bytes)
+    ]
     assert result.last.detail
 
 
@@ -363,4 +373,6 @@ def test_members_are_those_of_tarfile(entries, form, headers, mtime):
     data = file.getvalue()
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         expected = [(info.name, tar.extractfile(info).read()) for info in tar if info.isreg()]
+        linked = [info.name for info in tar if info.issym() or info.islnk()]
     assert members(data) == expected
+    assert links(data) == linked

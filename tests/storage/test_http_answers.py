@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -96,6 +97,37 @@ def test_a_file_that_is_longer_than_when_it_was_opened_is_read_no_further_than_t
             file.read(1000)
     assert type(failure.value).__name__ == "ShardChangedError"
     assert server.sent_bytes < 16 * MIB
+
+
+def capped(span, data, most):
+    """An answer with the range that is asked for, cut off after `most` bytes."""
+    if span is None:
+        return answer("200 OK", b"Content-Length: %d" % len(data), body=[data[:most]])
+    start, end = (int(number) for number in span.removeprefix("bytes=").split("-"))
+    stop = min(end + 1, start + most, len(data))
+    line = f"Content-Range: bytes {start}-{stop - 1}/{len(data)}".encode()
+    return answer("206 Partial Content", line, body=[data[start:stop]])
+
+
+@pytest.mark.parametrize("most", [5000, 65_536, 100_000, MIB])
+def test_ranges_that_a_server_cuts_off_are_asked_on_for(server, most):
+    data = random.Random(0).randbytes(3 * MIB + 17)
+    server.raw = lambda span: capped(span, data, most)
+    assert read_uri(server.uri("a")) == data
+    with open_uri(server.uri("a"), in_order=False) as file:
+        file.seek(MIB + 3)
+        assert file.read(MIB) == data[MIB + 3 : 2 * MIB + 3]
+    assert stat(server.uri("a")).size_bytes == len(data)
+
+
+@pytest.mark.parametrize("most", [0, 1, 100])
+def test_a_server_that_gives_next_to_nothing_of_a_range_ends_the_reading(server, quick, most):
+    data = bytes(3 * MIB)
+    server.raw = lambda span: capped(span, data, 65_536 if span == "bytes=0-65535" else most)
+    error = failure_of(read_uri, server.uri("a"))
+    assert type(error) is StorageError
+    assert f"failed {quick.attempts} times" in str(error)
+    assert len(server.requests) < 3 * quick.attempts
 
 
 def test_web_servers_are_not_asked_for_listings(server):
