@@ -69,9 +69,7 @@ def find(spec: config.Network, checkpoint: Path | None) -> Origin:
     return origin
 
 
-def _origin(
-    model_cfg: dict[str, Any], overrides: dict[str, Any], weights: Path | None
-) -> Origin:
+def _origin(model_cfg: dict[str, Any], overrides: dict[str, Any], weights: Path | None) -> Origin:
     return Origin(
         model_cfg=model_cfg,
         preprocess_cfg={
@@ -182,7 +180,8 @@ def _in_folder(folder: NetworkFolder, spec: config.Network, *, source: str | Non
     if _CONFIG_NAME in folder:
         if is_in_transformers_layout(folder):
             _LOG.warning(
-                "%s: is in open_clip's layout and in transformers'; open_clip's is used", folder.label
+                "%s: is in open_clip's layout and in transformers'; open_clip's is used",
+                folder.label,
             )
         random = spec.random_weights_seed is not None
         model_cfg, overrides, own_tokenizer = read_network_config(folder.path_of(_CONFIG_NAME))

@@ -84,8 +84,7 @@ def load_network(spec: config.Network, *, checkpoint: Path | None = None) -> Fro
         model_cfg=origin.model_cfg,
         hf_config=hf_config,
         transform=architecture.image_transform(module, origin, spec),
-        tokenizer=origin.tokenizer
-        or tokenizer.resolve(origin.model_cfg, origin.tokenizer_source),
+        tokenizer=origin.tokenizer or tokenizer.resolve(origin.model_cfg, origin.tokenizer_source),
         precision=spec.precision,
         state=state,
         weights_sha256=weights.sha256(state),

@@ -80,14 +80,14 @@ def tokenizer_of(
             "%s: captions are cleaned as its own tokenizer does, without open_clip's repair of text and HTML entities%s "
             '(caption_cleaning = "open_clip" brings them)',
             folder.label,
-            " and, unlike in the training of SigLIP 2, in their case" if cased and not lowering else "",
+            " and, unlike in the training of SigLIP 2, in their case"
+            if cased and not lowering
+            else "",
         )
     return spec
 
 
-def _file(
-    folder: NetworkFolder, config: Mapping[str, Any], kind: Kind
-) -> tuple[str, bytes] | None:
+def _file(folder: NetworkFolder, config: Mapping[str, Any], kind: Kind) -> tuple[str, bytes] | None:
     """Name and content of the one file that the tokenizer is built from."""
     if JSON_FILE in folder:
         content = folder.content(JSON_FILE)
@@ -130,14 +130,19 @@ def _of_merges(folder: NetworkFolder, config: Mapping[str, Any]) -> bytes:
         lines = folder.content(MERGES).decode().splitlines()
         merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
         unknown = _special(folder, config, "unk_token") or end
-        tokenizer = Tokenizer(
-            models.BPE(
-                vocab=vocabulary, merges=merges, end_of_word_suffix="</w>", unk_token=unknown
-            )  # pyright: ignore[reportArgumentType]  values are judged there
-        )
-        tokenizer.add_special_tokens([start, end])
+        return clip_tokenizer_json(vocabulary, merges, start=start, end=end, unknown=unknown)
     except Exception as error:  # the package raises no narrower type
         raise InputError(f"{place} and {MERGES}: no byte pairs: {error}") from None
+
+
+def clip_tokenizer_json(
+    vocabulary: dict[str, int], merges: list[Any], *, start: str, end: str, unknown: str
+) -> bytes:
+    """A tokenizer.json as CLIPTokenizer of transformers 5 makes it; raises whatever the package does for wrong values."""
+    tokenizer = Tokenizer(
+        models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>", unk_token=unknown)
+    )
+    tokenizer.add_special_tokens([start, end])
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )

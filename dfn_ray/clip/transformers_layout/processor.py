@@ -96,7 +96,6 @@ def preprocess_cfg_of(folder: NetworkFolder, image_size: int, kind: Kind) -> dic
         "interpolation": _RESAMPLE[resample],
         "mean": mean,
         "std": std,
-        "crop_rounding": "down",
     }
 
 
@@ -160,7 +159,8 @@ def _geometry(settings: _Settings, image_size: int, kind: Kind) -> dict[str, Any
         size = {"height": size, "width": size}
     edge, box = _edge_or_box(settings, size)
     resized = box or (edge, edge)
-    if settings.switch("do_center_crop", kind == "clip"):
+    cropped = settings.switch("do_center_crop", kind == "clip")
+    if cropped:
         crop = settings.get("crop_size", 224)
         crop = {"height": crop, "width": crop} if _is_side(crop) else crop
         height, width = _edge_or_box(settings, crop, key="crop_size")[1] or (0, 0)
@@ -171,13 +171,14 @@ def _geometry(settings: _Settings, image_size: int, kind: Kind) -> dict[str, Any
     else:
         height, width = box
     if (height, width) != (image_size, image_size):
-        key = "crop_size" if settings.switch("do_center_crop", kind == "clip") else "size"
+        key = "crop_size" if cropped else "size"
         raise settings.error(key, f"the network takes images of {image_size}x{image_size}")
     if resized[0] < height or resized[1] < width:
         raise settings.error("size", f"need no less than crop_size, {height}x{width}")
     return {
         "size": [height, width],
         "resize_mode": "shortest" if box is None else "squash",
+        **({"crop_rounding": "down"} if cropped else {}),
         **({} if resized == (height, width) else {"resized": list(resized)}),
     }
 
@@ -205,5 +206,3 @@ def _is_side(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
-
-

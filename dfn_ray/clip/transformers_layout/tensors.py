@@ -17,9 +17,7 @@ from torch import Tensor, nn
 from dfn_ray.clip import weights
 from dfn_ray.errors import InputError, shortened
 
-BUFFERS = frozenset(
-    f"{tower}.embeddings.position_ids" for tower in ("text_model", "vision_model")
-)
+BUFFERS = frozenset(f"{tower}.embeddings.position_ids" for tower in ("text_model", "vision_model"))
 """Which older versions of transformers saved beside the weights: 0, 1, 2 and so on."""
 
 
@@ -163,9 +161,7 @@ def to_ours(
     return found
 
 
-def to_theirs(
-    ours: Mapping[str, Tensor], pieces: Sequence[Piece]
-) -> dict[str, Tensor]:
+def to_theirs(ours: Mapping[str, Tensor], pieces: Sequence[Piece]) -> dict[str, Tensor]:
     """open_clip's tensors under transformers' names and shapes."""
     shapes = {name: tensor.shape for name, tensor in ours.items()}
     found: dict[str, Tensor] = {}
@@ -191,7 +187,10 @@ def _require_all(theirs: Mapping[str, Tensor], pieces: Sequence[Piece], place: s
 
 
 def _some(names: Sequence[str]) -> str:
-    return "; ".join(shortened(name, 160) for name in names[:3]) + ("; ..." if names[3:] else "") or "none"
+    return (
+        "; ".join(shortened(name, 160) for name in names[:3]) + ("; ..." if names[3:] else "")
+        or "none"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
