@@ -68,10 +68,10 @@ def hub_folder(model_id: str) -> NetworkFolder:
     label = f"hf-hub:{model_id}"
     try:
         names = huggingface_hub.list_repo_files(model_id)
-    except Exception as error:  # whatever the hub's client and its HTTP library raise
+    except Exception as error:  # noqa: BLE001  whatever the hub's client and its HTTP library raise
         try:
             cached = huggingface_hub.snapshot_download(model_id, local_files_only=True)
-        except Exception:
+        except Exception:  # noqa: BLE001  the first error is the one to name
             raise InputError(f"cannot download {label}: {error}") from error
         _LOG.warning("%s: the hub cannot be reached; its copy in %s is used", label, cached)
         return local_folder(Path(cached), label=label)

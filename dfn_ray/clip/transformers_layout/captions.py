@@ -11,8 +11,6 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
-
 from dfn_ray.clip.byte_pairs import BytePairTokenizer
 from dfn_ray.clip.folder_tokenizer import (
     JSON_FILE,
@@ -22,6 +20,7 @@ from dfn_ray.clip.folder_tokenizer import (
 )
 from dfn_ray.clip.network_folder import NetworkFolder
 from dfn_ray.clip.tokenizer import TokenizerSpec, build
+from dfn_ray.clip.transformers_layout.clip_merges import clip_tokenizer_json
 from dfn_ray.clip.transformers_layout.kinds import Kind
 from dfn_ray.errors import InputError, shortened
 from dfn_ray.foreign_json import parsed
@@ -32,9 +31,6 @@ CONFIG, SPECIAL = "tokenizer_config.json", "special_tokens_map.json"
 VOCABULARY, MERGES = "vocab.json", "merges.txt"
 _OPEN_CLIPS: Mapping[Kind, str] = {"clip": "lower", "siglip": "canonicalize"}
 """The cleaner of open_clip's configs for each kind."""
-_CLIP_WORDS = (
-    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-)
 _LOWERING = "Siglip2Tokenizer"
 _GEMMA = ("GemmaTokenizer", "GemmaTokenizerFast", _LOWERING)
 """Classes of SigLIP 2's tokenizer. They pad on the left where nothing is said; one puts everything in lower case, as the
@@ -72,8 +68,9 @@ def tokenizer_of(
     longest = config.get("model_max_length")
     if type(longest) is int and 2 < longest < context:
         context = longest
-    spec = _padded(folder, config, kind, name, content, context, kwargs)
-    _require_fitting(spec, f"{folder.label}/{name}", rows, text_cfg)
+    place, pad = f"{folder.label}/{name}", _pad_token(folder, config, kind)
+    spec = _padded(place, name, content, context=context, pad=pad, kwargs=kwargs)
+    _require_fitting(spec, place, rows, text_cfg)
     if not open_clips_cleaning:
         cased = config.get("tokenizer_class") in _GEMMA and b'"Lowercase"' not in content
         _LOG.warning(
@@ -131,57 +128,30 @@ def _of_merges(folder: NetworkFolder, config: Mapping[str, Any]) -> bytes:
         merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
         unknown = _special(folder, config, "unk_token") or end
         return clip_tokenizer_json(vocabulary, merges, start=start, end=end, unknown=unknown)
-    except Exception as error:  # the package raises no narrower type
+    except Exception as error:  # noqa: BLE001  the package raises no narrower type
         raise InputError(f"{place} and {MERGES}: no byte pairs: {error}") from None
 
 
-def clip_tokenizer_json(
-    vocabulary: dict[str, int], merges: list[Any], *, start: str, end: str, unknown: str
-) -> bytes:
-    """A tokenizer.json as CLIPTokenizer of transformers 5 makes it; raises whatever the package does for wrong values."""
-    tokenizer = Tokenizer(
-        models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>", unk_token=unknown)
-    )
-    tokenizer.add_special_tokens([start, end])
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
-    )
-    words = pre_tokenizers.Split(Regex(_CLIP_WORDS), behavior="removed", invert=True)
-    letters = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, letters])
-    tokenizer.post_processor = processors.RobertaProcessing(
-        (end, vocabulary[end]),
-        (start, vocabulary[start]),
-        trim_offsets=False,
-        add_prefix_space=False,
-    )
-    return tokenizer.to_str().encode()
+def _pad_token(folder: NetworkFolder, config: Mapping[str, Any], kind: Kind) -> str:
+    """The token that fills a caption up, by default that of the tokenizer's class."""
+    gemma = config.get("tokenizer_class") in _GEMMA
+    default = "<|endoftext|>" if kind == "clip" else "<pad>" if gemma else "</s>"
+    return _special(folder, config, "pad_token") or default
 
 
 def _padded(
-    folder: NetworkFolder,
-    config: Mapping[str, Any],
-    kind: Kind,
-    name: str,
-    content: bytes,
-    context: int,
-    kwargs: dict[str, Any],
+    place: str, name: str, content: bytes, *, context: int, pad: str, kwargs: dict[str, Any]
 ) -> TokenizerSpec:
     """The spec with the padding's id, which only the tokenizer itself knows."""
-    place = f"{folder.label}/{name}"
-    token = _special(folder, config, "pad_token")
-    if token is None:
-        gemma = config.get("tokenizer_class") in _GEMMA
-        token = "<|endoftext|>" if kind == "clip" else "<pad>" if gemma else "</s>"
     reader = JsonTokenizer if name == JSON_FILE else SentencePieceTokenizer
     try:
-        trial = reader(content, context_length=context, pad=(0, token), **kwargs)
+        trial = reader(content, context_length=context, pad=(0, pad), **kwargs)
     except ValueError as error:
         raise InputError(f"{place}: no tokenizer: {error}") from None
-    number = trial.id_of(token)
+    number = trial.id_of(pad)
     if number is None:
-        raise InputError(f"{place}: has no token {token!r}, the pad_token")
-    options = {"pad": [number, token], **kwargs}
+        raise InputError(f"{place}: has no token {pad!r}, the pad_token")
+    options = {"pad": [number, pad], **kwargs}
     return TokenizerSpec(
         context_length=context,
         kwargs_json=json.dumps(options, sort_keys=True),

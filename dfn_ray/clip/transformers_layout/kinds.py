@@ -10,6 +10,7 @@ from dfn_ray.errors import InputError, shortened
 Kind = Literal["clip", "siglip"]
 
 _CLASSES: Mapping[str, Kind] = {"CLIPModel": "clip", "SiglipModel": "siglip"}
+_TYPES: Mapping[str, Kind] = {"clip": "clip", "siglip": "siglip"}
 _READ = (
     "Of this layout CLIP and SigLIP can be used, SigLIP 2 of a fixed resolution among them (model_type clip or "
     "siglip); of others, whatever has an open_clip_config.json"
@@ -58,12 +59,11 @@ def kind_of(config: Mapping[str, Any], place: str) -> Kind:
     if model_type is not None and not isinstance(model_type, str):
         raise InputError(f"{place}: model_type: need a name, got {shortened(repr(model_type))}")
     of_class = next((_CLASSES[name] for name in classes or () if name in _CLASSES), None)
-    if model_type in ("clip", "siglip"):
-        if of_class != model_type and classes:
+    of_type = _TYPES.get(model_type) if model_type is not None else of_class
+    if of_type is not None:
+        if of_class != of_type and classes:
             raise InputError(f"{place}: architectures: {_named(classes)} is not the whole network")
-        return "clip" if model_type == "clip" else "siglip"
-    if model_type is None and of_class is not None:
-        return of_class
+        return of_type
     what = f"model_type {shortened(model_type)}" if model_type else "no model_type"
     if classes:
         what += f", {_named(classes)}"

@@ -110,11 +110,11 @@ def model_cfg_of(config: Mapping[str, Any], kind: Kind, place: str) -> dict[str,
         problems.append(
             f"projection_dim: need a whole number from 1 to 65,536, got {shortened(repr(dim))}"
         )
-    if not problems:
-        text: Any = TypeAdapter(text_class).validate_json(json.dumps(sections["text_config"]))
-        vision: Any = TypeAdapter(vision_class).validate_json(json.dumps(sections["vision_config"]))
-        problems = list(_contradictions(text, vision, kind))
     if problems:
+        raise InputError(f"{place}: " + "; ".join(problems[:5]))
+    text = TypeAdapter(text_class).validate_json(json.dumps(sections["text_config"]))
+    vision = TypeAdapter(vision_class).validate_json(json.dumps(sections["vision_config"]))
+    if problems := _contradictions(text, vision, kind):
         raise InputError(f"{place}: " + "; ".join(problems[:5]))
     return _clip(config, text, vision) if kind == "clip" else _siglip(text, vision)
 

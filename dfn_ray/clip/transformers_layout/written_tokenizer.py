@@ -8,12 +8,8 @@ from typing import Any
 from dfn_ray.clip.byte_pairs import tokens_and_merges
 from dfn_ray.clip.folder_tokenizer import JSON_FILE, SENTENCEPIECE_FILE
 from dfn_ray.clip.tokenizer import TokenizerSpec
-from dfn_ray.clip.transformers_layout.captions import (
-    CONFIG,
-    MERGES,
-    VOCABULARY,
-    clip_tokenizer_json,
-)
+from dfn_ray.clip.transformers_layout.captions import CONFIG, MERGES, VOCABULARY
+from dfn_ray.clip.transformers_layout.clip_merges import clip_tokenizer_json
 from dfn_ray.errors import InputError
 
 _START, _END = "<|startoftext|>", "<|endoftext|>"
