@@ -159,8 +159,8 @@ def _of_model(cfg: dict[str, Any]) -> list[str]:
     for tower, adapter in _TOWERS.items():
         if tower in cfg:
             siglip = tower == "vision_cfg" and "siglip_vit" in cfg[tower]
-            adapter = _SIGLIP_VISION if siglip else adapter
-            problems += validated(adapter, f"model_cfg.{tower}", cfg[tower])
+            judge = _SIGLIP_VISION if siglip else adapter
+            problems += validated(judge, f"model_cfg.{tower}", cfg[tower])
     return problems or _sizes("model_cfg", cfg) or _parameters(cfg)
 
 

@@ -58,8 +58,9 @@ def kind_of(config: Mapping[str, Any], place: str) -> Kind:
         )
     if model_type is not None and not isinstance(model_type, str):
         raise InputError(f"{place}: model_type: need a name, got {shortened(repr(model_type))}")
-    of_class = next((_CLASSES[name] for name in classes or () if name in _CLASSES), None)
-    of_type = _TYPES.get(model_type) if model_type is not None else of_class
+    classes_kinds: list[Kind] = [_CLASSES[name] for name in classes or () if name in _CLASSES]
+    of_class = classes_kinds[0] if classes_kinds else None
+    of_type = of_class if model_type is None else _TYPES.get(model_type)
     if of_type is not None:
         if of_class != of_type and classes:
             raise InputError(f"{place}: architectures: {_named(classes)} is not the whole network")
