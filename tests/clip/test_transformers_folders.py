@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import subprocess
+import sys
 
 import huggingface_hub
 import pytest
@@ -407,6 +409,34 @@ def test_a_siglip_without_tokenizer_is_refused(tmp_path):
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(InputError, match=r"has no tokenizer \(tokenizer\.json or spiece\.model\)"):
         load_network(spec(tmp_path))
+
+
+def test_a_folder_on_a_store_is_read_without_weights_of_other_frameworks(clip, made, monkeypatch):
+    from dfn_ray.flow import weights
+
+    fetched = []
+    read = weights.read_uri
+    monkeypatch.setattr(weights, "read_uri", lambda uri: (fetched.append(uri), read(uri))[1])
+    for name in ("pytorch_model.bin", "tf_model.h5", "flax_model.msgpack"):
+        (clip / name).write_bytes(b"large")
+    there = weights.load_network_of(config.Network(model=f"local-dir:file://{clip}"))
+    assert there.fingerprint() == load_network(spec(made)).fingerprint()
+    assert not [uri for uri in fetched if uri.endswith((".bin", ".h5", ".msgpack"))]
+
+
+def test_tokens_of_a_folders_own_tokenizer_need_no_torch(made):
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from dfn_ray.clip.tokenizer import TokenizerSpec, tokenize\n"
+        f"file = ('tokenizer.json', Path({str(made)!r}, 'tokenizer.json').read_bytes())\n"
+        'options = \'{"pad": [0, "x"], "clean": null}\'\n'
+        "spec = TokenizerSpec(context_length=9, kwargs_json=options, files=(file,), reader='folder')\n"
+        "assert tokenize(spec, ['a photo', '']).shape == (2, 9)\n"
+        "print({'torch', 'open_clip', 'transformers'} & set(sys.modules))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "set()"
 
 
 def test_a_repository_on_the_hub_is_read_as_a_folder_is_and_from_the_cache_offline(
