@@ -12,11 +12,11 @@ from dfn_ray.clip.network import load_network, network_files, trainable
 from dfn_ray.clip.towers import Towers, contrastive_loss
 from dfn_ray.clip.transformers_layout.writing import layout_files
 from dfn_ray.errors import InputError
-from tests.clip import layouts
+from tests.clip import layout_tokenizers, layouts
 from tests.clip.conftest import KINDS, TEXT, VIT, network_folder, spec
 from tests.clip.layouts import by_dfn_ray, by_transformers, difference
 
-PLAIN = [*layouts.CAPTIONS[:5], "北京", "собака на улице", "word " * 2000]
+PLAIN = [*layout_tokenizers.CAPTIONS[:5], "北京", "собака на улице", "word " * 2000]
 """Captions that open_clip's cleaning does not change."""
 NARROW = {"context_length": 20}
 TANH = {"act_kwargs": {"approximate": "tanh"}, "norm_kwargs": {"eps": 1e-4}}
@@ -71,11 +71,11 @@ def foreign(kind, folder):
     if kind == "clip":
         layouts.clip(folder, {}, {"patch_size": 14, "image_size": 70})
     elif kind == "sentencepiece":
-        layouts.siglip(folder, {}, {}, layouts.siglip_tokenizer(folder))
+        layouts.siglip(folder, {}, {}, layout_tokenizers.siglip_tokenizer(folder))
     elif kind == "siglip 2":
-        layouts.siglip(folder, {}, {}, layouts.gemma_tokenizer("left"))
+        layouts.siglip(folder, {}, {}, layout_tokenizers.gemma_tokenizer("left"))
     else:
-        layouts.siglip(folder, {}, {}, layouts.unigram_tokenizer())
+        layouts.siglip(folder, {}, {}, layout_tokenizers.unigram_tokenizer())
     return folder
 
 
@@ -98,7 +98,7 @@ def test_training_starts_from_it_and_what_it_writes_is_read_here(tmp_path, kind,
     frozen = load_network(spec(foreign(kind, tmp_path / "first"), caption_cleaning=cleaning))
     module = trainable(frozen)
     height, width = frozen.transform.size
-    tokens = torch.randint(3, 200, (4, layouts.CONTEXT))
+    tokens = torch.randint(3, 200, (4, layout_tokenizers.CONTEXT))
     towers = Towers(module, precision="fp32")
     loss = contrastive_loss("clip" if kind == "clip" else "siglip", rank=0, world_size=1)
     loss(towers(torch.randn(4, 3, height, width), tokens)).backward()

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from dfn_ray.clip.network import load_network
-from tests.clip import layouts
+from tests.clip import layout_tokenizers, layouts
 from tests.clip.conftest import spec
 from tests.clip.layouts import by_dfn_ray, by_transformers, difference
 
@@ -36,16 +36,16 @@ def test_a_clip_gives_transformers_embeddings_and_scores(tmp_path, shape):
 
 
 SIGLIPS = {
-    "sentencepiece": (layouts.siglip_tokenizer, {}, {}),
+    "sentencepiece": (layout_tokenizers.siglip_tokenizer, {}, {}),
     "tokenizer.json, patch 14": (
-        lambda _: layouts.unigram_tokenizer(),
+        lambda _: layout_tokenizers.unigram_tokenizer(),
         {"layer_norm_eps": 1e-4},
         {"patch_size": 14, "image_size": 100, "layer_norm_eps": 1e-4},
     ),
-    "gelu": (layouts.siglip_tokenizer, {**GELU}, {**GELU, "image_size": 48}),
-    "siglip 2": (lambda _: layouts.gemma_tokenizer(), {}, {}),
+    "gelu": (layout_tokenizers.siglip_tokenizer, {**GELU}, {**GELU, "image_size": 48}),
+    "siglip 2": (lambda _: layout_tokenizers.gemma_tokenizer(), {}, {}),
     "siglip 2, padded left, patch 32": (
-        lambda _: layouts.gemma_tokenizer("left"),
+        lambda _: layout_tokenizers.gemma_tokenizer("left"),
         {},
         {"patch_size": 32, "image_size": 96},
     ),
@@ -81,7 +81,7 @@ def test_a_wrong_activation_eps_or_crop_exceeds_the_bound_ten_times(tmp_path):
 
 def test_a_siglip_with_exact_gelu_exceeds_the_bound(tmp_path):
     deep = {"num_hidden_layers": 6}
-    layouts.siglip(tmp_path, deep, deep, layouts.unigram_tokenizer())
+    layouts.siglip(tmp_path, deep, deep, layout_tokenizers.unigram_tokenizer())
     right = by_transformers(tmp_path)
     edited(tmp_path, hidden_act="gelu")
     assert difference(by_dfn_ray(tmp_path), right) > 10 * BOUND
