@@ -186,9 +186,19 @@ def _add_planning(verbs: _Verbs) -> None:
 
 
 def _add_run_verbs(verbs: _Verbs) -> None:
-    export = verbs.add_parser("export", help="a finished subset for other trainers")
-    export.add_argument("run_uri", type=_uri)
-    export.add_argument("out_uri", type=_uri, help="a .npy file, or a folder for WebDataset tars")
+    export = verbs.add_parser(
+        "export", help="a finished subset for other trainers, or a network for transformers"
+    )
+    export.add_argument("run_uri", type=_uri, help="a run; with --network, or any network's folder")
+    export.add_argument(
+        "out_uri", type=_uri, help="a .npy file, or a folder for WebDataset tars or the network"
+    )
+    export.add_argument(
+        "--network",
+        action="store_true",
+        help="write the network of a training run in the layout of transformers (CLIPModel, SiglipModel); also of a "
+        "folder, local-dir:PATH or hf-hub:ORG/REPO",
+    )
     export.add_argument(
         "--shard-samples", type=int, default=10_000, help="samples per tar (default: %(default)s)"
     )
@@ -368,6 +378,9 @@ def _plan(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
+    if options.network:
+        _export_network(options)
+        return
     from dfn_ray.filtering.export import export_uids, export_webdataset
 
     if options.out_uri.endswith(".npy"):
@@ -378,6 +391,14 @@ def _export(options: argparse.Namespace) -> None:
             options.run_uri, options.out_uri, shard_samples=options.shard_samples
         )
         _say(f"{shards:,} tars in {options.out_uri}")
+
+
+def _export_network(options: argparse.Namespace) -> None:
+    from dfn_ray.flow.network_export import export_network
+
+    for note in export_network(options.run_uri, options.out_uri):
+        _say(f"note: {note}")
+    _say(f"the network in transformers' layout in {options.out_uri}")
 
 
 def _compare(options: argparse.Namespace) -> None:

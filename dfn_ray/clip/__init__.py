@@ -4,6 +4,7 @@
     isolation.py    work that may kill its process, one lost item per crash
     decode.py       image bytes -> pixels, with a reason for each that fails
     architecture.py where a network comes from: built-in, hub, folder
+    transformers_layout/    networks in transformers' layout, read and written
     weights.py      checkpoints, read without running code from them
     tokenizer.py    a tokenizer that travels as data
     network.py      load once on the driver (FrozenNetwork), build anywhere, offline

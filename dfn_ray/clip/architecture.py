@@ -1,4 +1,4 @@
-"""Where a network comes from: a built-in architecture, the hub, or a folder.
+"""Where a network comes from: a built-in architecture, the hub, or a folder, in open_clip's layout or transformers'.
 
 Resolves what open_clip's `create_model` resolves (open_clip 3.3, factory.py), as data and before anything is
 built, so that it can be fingerprinted and sent to actors that have no network access.
@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import difflib
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import open_clip
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from open_clip.pretrained import download_pretrained_from_hf
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import nn
 
 from dfn_ray import config
 from dfn_ray.clip.network_config import read_network_config
+from dfn_ray.clip.network_folder import NetworkFolder, hub_folder, local_folder
+from dfn_ray.clip.origin import CheckpointFile, Origin
+from dfn_ray.clip.siglip_vision import SiglipVisionTower
+from dfn_ray.clip.stored_tokenizer import stored_tokenizer
 from dfn_ray.clip.transform import ImageTransform
-from dfn_ray.errors import InputError
+from dfn_ray.clip.transformers_layout.reading import CONFIG as LAYOUT_CONFIG
+from dfn_ray.clip.transformers_layout.reading import is_in_transformers_layout, read_layout
+from dfn_ray.errors import InputError, shortened
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,20 +42,10 @@ _WEIGHT_NAMES = (
     "model.pth",
 )
 """Of a folder, in open_clip's order of preference (factory._find_checkpoint_in_dir)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """A network's parts before it is built."""
-
-    model_cfg: dict[str, Any]
-    """open_clip's model config; `custom_text` and `quick_gelu` are always present."""
-    preprocess_cfg: dict[str, Any]
-    """open_clip's PreprocessCfg as a dict."""
-    checkpoint: Path | None
-    """Local file with the weights; None: random."""
-    tokenizer_source: str | None
-    """What transformers loads the tokenizer from (a name or a folder); None: CLIP's own BPE."""
+_OWN_PREPROCESS = ("crop_rounding", "resized")
+"""Keys of a preprocess_cfg that open_clip passes by."""
+_REPLACED = {"image_size": 1, "patch_size": 1, "width": 1, "head_width": 1, "layers": 0}
+"""The image tower that open_clip builds where ours takes its place."""
 
 
 def find(spec: config.Network, checkpoint: Path | None) -> Origin:
@@ -59,31 +54,41 @@ def find(spec: config.Network, checkpoint: Path | None) -> Origin:
     Raises InputError if a part does not exist or cannot be downloaded.
     """
     schema, _, identifier = spec.model.rpartition(":")
-    random = spec.random_weights_seed is not None
     if schema == "local-dir":
-        model_cfg, overrides, weights = _folder(Path(identifier), random)
+        origin = _in_folder(local_folder(Path(identifier)), spec, source=identifier)
     elif schema == "hf-hub":
-        model_cfg, overrides, weights = _hub(identifier, random)
+        origin = _in_folder(hub_folder(identifier), spec, source=None)
     elif schema:
         raise InputError(
             f"networks.{spec.name}.model: need an architecture, hf-hub:org/repo or local-dir:PATH, got {spec.model!r}"
         )
     else:
         model_cfg, overrides, weights = _built_in(spec, checkpoint)
-    text_cfg = model_cfg.get("text_cfg", {})
-    hf_tokenizer = text_cfg.get("hf_tokenizer_name")
-    _settle(model_cfg, spec)
+        origin = _origin(model_cfg, overrides, weights)
+    _settle(origin.model_cfg, spec)
+    return origin
+
+
+def _origin(model_cfg: dict[str, Any], overrides: dict[str, Any], weights: Path | None) -> Origin:
     return Origin(
         model_cfg=model_cfg,
-        preprocess_cfg=merge_preprocess_dict(PreprocessCfg(), overrides),
-        checkpoint=weights,
-        tokenizer_source=identifier if hf_tokenizer and schema == "local-dir" else hf_tokenizer,
+        preprocess_cfg={
+            **merge_preprocess_dict(PreprocessCfg(), overrides),
+            **{key: overrides[key] for key in _OWN_PREPROCESS if overrides.get(key) is not None},
+        },
+        weights=None if weights is None else CheckpointFile(path=weights),
+        tokenizer_source=model_cfg.get("text_cfg", {}).get("hf_tokenizer_name"),
     )
 
 
 def build_module(model_cfg: dict[str, Any]) -> nn.Module:
     """The open_clip module of `model_cfg`, weights random, nothing downloaded."""
     arguments = {name: value for name, value in model_cfg.items() if name != "custom_text"}
+    vision_cfg = model_cfg["vision_cfg"]
+    if "siglip_vit" in vision_cfg:
+        module = open_clip.CustomTextCLIP(**{**arguments, "vision_cfg": _REPLACED})
+        module.visual = SiglipVisionTower(vision_cfg["siglip_vit"], vision_cfg["image_size"])
+        return module
     if not model_cfg["custom_text"]:
         kind: type[nn.Module] = open_clip.CLIP
     else:
@@ -107,7 +112,15 @@ def image_transform(module: nn.Module, origin: Origin, spec: config.Network) -> 
         mean=_per_channel(cfg["mean"] or OPENAI_DATASET_MEAN),  # open_clip reads 0 as "none given"
         std=_per_channel(cfg["std"] or OPENAI_DATASET_STD),
         fill_color=int(cfg["fill_color"]),
+        crop_rounding=cfg.get("crop_rounding", "half_even"),
+        resized=_resized(cfg, resize_mode),
     )
+
+
+def _resized(cfg: dict[str, Any], resize_mode: str) -> tuple[int, int] | None:
+    """Where the resize aims at more than the crop keeps; nothing is known of that for another mode than the network's."""
+    value = cfg.get("resized")
+    return (value[0], value[1]) if value and resize_mode == cfg["resize_mode"] else None
 
 
 def _per_channel(value: float | list[float] | tuple[float, ...]) -> tuple[float, ...]:
@@ -162,33 +175,43 @@ def _built_in(
     return model_cfg, tag, Path(weights)
 
 
-def _hub(model_id: str, random: bool) -> tuple[dict[str, Any], dict[str, Any], Path | None]:
-    try:
-        config_path = download_pretrained_from_hf(model_id, filename=_CONFIG_NAME)
-        weights = None if random else Path(download_pretrained_from_hf(model_id))
-    except Exception as error:
-        raise InputError(f"cannot download hf-hub:{model_id}: {error}") from error
-    return *read_network_config(Path(config_path)), weights
-
-
-def _folder(folder: Path, random: bool) -> tuple[dict[str, Any], dict[str, Any], Path | None]:
-    if not (folder / _CONFIG_NAME).is_file():
-        raise InputError(f"local-dir:{folder}: need a folder with {_CONFIG_NAME}, found none")
-    return *read_network_config(folder / _CONFIG_NAME), None if random else _weights_in(folder)
-
-
-def _weights_in(folder: Path) -> Path:
-    for name in _WEIGHT_NAMES:
-        if (folder / name).is_file():
-            return folder / name
-    found = sorted(
-        p
-        for p in folder.iterdir()
-        if p.suffix in (".safetensors", ".bin", ".pth", ".pt") and p.is_file()
-    )
-    if len(found) != 1:
-        names = ", ".join(p.name for p in found) or "none"
-        raise InputError(
-            f"local-dir:{folder}: need {_WEIGHT_NAMES[0]} or exactly one file of weights, found {names}"
+def _in_folder(folder: NetworkFolder, spec: config.Network, *, source: str | None) -> Origin:
+    """The parts in a folder or repository; `source` is what transformers finds a local folder's tokenizer by."""
+    if _CONFIG_NAME in folder:
+        if is_in_transformers_layout(folder):
+            _LOG.warning(
+                "%s: is in open_clip's layout and in transformers'; open_clip's is used",
+                folder.label,
+            )
+        random = spec.random_weights_seed is not None
+        model_cfg, overrides, own_tokenizer = read_network_config(folder.path_of(_CONFIG_NAME))
+        origin = _origin(model_cfg, overrides, None if random else _weights_in(folder))
+        if own_tokenizer is not None:
+            return replace(origin, tokenizer=stored_tokenizer(folder, own_tokenizer))
+        if source is not None and origin.tokenizer_source is not None:
+            return replace(origin, tokenizer_source=source)
+        return origin
+    if LAYOUT_CONFIG in folder:
+        origin = read_layout(folder, spec)
+        return replace(
+            origin,
+            preprocess_cfg={**asdict(PreprocessCfg()), **origin.preprocess_cfg},
         )
-    return found[0]
+    there = ", ".join(sorted(folder.names)) or "nothing"
+    raise InputError(
+        f"{folder.label}: need a folder with {_CONFIG_NAME} (open_clip's layout) or {LAYOUT_CONFIG} (transformers'), found "
+        f"{shortened(there, 200)}. For a checkpoint alone, name its architecture as model and the file as pretrained"
+    )
+
+
+def _weights_in(folder: NetworkFolder) -> Path:
+    for name in _WEIGHT_NAMES:
+        if name in folder:
+            return folder.path_of(name)
+    endings = (".safetensors", ".bin", ".pth", ".pt")
+    found = sorted(name for name in folder.names if name.endswith(endings))
+    if len(found) != 1:
+        raise InputError(
+            f"{folder.label}: need {_WEIGHT_NAMES[0]} or exactly one file of weights, found {', '.join(found) or 'none'}"
+        )
+    return folder.path_of(found[0])

@@ -13,6 +13,7 @@ import string
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import ftfy
 import numpy as np
@@ -49,12 +50,9 @@ class BytePairTokenizer:
         additional_special_tokens: Sequence[str] | None = None,
     ) -> None:
         special = [_START, _END, *(additional_special_tokens or ())]
-        merges = [tuple(line.split()) for line in _vocabulary()[1 : 1 + _MERGES]]
+        tokens, merges = tokens_and_merges()
         self._letters = _letters_of_bytes()
-        letters = list(self._letters.values())
-        ends = [f"{letter}</w>" for letter in letters]
-        vocabulary = [*letters, *ends, *map("".join, merges), *special]
-        self._ids = {token: number for number, token in enumerate(vocabulary)}
+        self._ids = {token: number for number, token in enumerate([*tokens, *special])}
         self._ranks = {merge: rank for rank, merge in enumerate(merges)}
         self._words = regex.compile(f"{'|'.join(special)}|{_WORDS}", regex.IGNORECASE)
         self._clean = CLEANERS[clean]
@@ -98,6 +96,14 @@ class BytePairTokenizer:
         parts[-1] += "</w>"
         self._cache[word] = tokens = tuple(self._ids[part] for part in merged(parts, self._ranks))
         return tokens
+
+
+def tokens_and_merges() -> tuple[list[str], list[tuple[str, str]]]:
+    """CLIP's tokens by their ids, special ones left out, and the pairs that are merged, first ones first."""
+    merges: list[Any] = [tuple(line.split()) for line in _vocabulary()[1 : 1 + _MERGES]]
+    letters = list(_letters_of_bytes().values())
+    ends = [f"{letter}</w>" for letter in letters]
+    return [*letters, *ends, *map("".join, merges)], merges
 
 
 def merged(parts: list[str], ranks: dict[tuple[str, ...], int]) -> list[str]:

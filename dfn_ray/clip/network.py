@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import nn
 from dfn_ray import config
 from dfn_ray.clip import architecture, tokenizer, weights
 from dfn_ray.clip.scoring import FilteringNetwork
+from dfn_ray.clip.stored_tokenizer import stored
 from dfn_ray.clip.tokenizer import TokenizerSpec
 from dfn_ray.clip.transform import ImageTransform
 from dfn_ray.errors import InputError
@@ -44,11 +45,12 @@ class FrozenNetwork:
 
     def fingerprint(self) -> dict[str, Any]:
         """What changes scores, as JSON values; not the name, nor the file the weights came from."""
-        is_timm = bool(self.model_cfg.get("vision_cfg", {}).get("timm_model_name"))
+        vision_cfg = self.model_cfg.get("vision_cfg", {})
+        is_timm = bool(vision_cfg.get("timm_model_name") or vision_cfg.get("siglip_vit"))
         return {
             "architecture": {"model_cfg": self.model_cfg, "hf_config": self.hf_config},
             "versions": package_versions(("timm",)) if is_timm else {},
-            "transform": json.loads(json.dumps(asdict(self.transform))),
+            "transform": self.transform.fingerprint(),
             "tokenizer": self.tokenizer.fingerprint(),
             "precision": self.precision,
             "weights_sha256": self.weights_sha256,
@@ -74,15 +76,15 @@ def load_network(spec: config.Network, *, checkpoint: Path | None = None) -> Fro
             raise InputError(
                 f"{spec.model}: its model_cfg cannot be built: {type(error).__name__}: {error}"
             ) from error
-    if origin.checkpoint is not None:
-        weights.load_into(module, weights.read_checkpoint(origin.checkpoint), origin.checkpoint)
+    if origin.weights is not None:
+        origin.weights.load_into(module)
     state = weights.state_of(module)
     return FrozenNetwork(
         name=spec.name,
         model_cfg=origin.model_cfg,
         hf_config=hf_config,
         transform=architecture.image_transform(module, origin, spec),
-        tokenizer=tokenizer.resolve(origin.model_cfg, origin.tokenizer_source),
+        tokenizer=origin.tokenizer or tokenizer.resolve(origin.model_cfg, origin.tokenizer_source),
         precision=spec.precision,
         state=state,
         weights_sha256=weights.sha256(state),
@@ -119,9 +121,15 @@ def trainable(frozen: FrozenNetwork) -> nn.Module:
 
 
 def network_files(frozen: FrozenNetwork, state: Mapping[str, torch.Tensor]) -> dict[str, bytes]:
-    """The files of a `local-dir:` network with other weights, as open_clip's `create_model` and dfn_ray load it."""
+    """The files of a `local-dir:` network with other weights, as open_clip's `create_model` and dfn_ray load it.
+
+    A network that came in transformers' layout may hold what open_clip has no words for: a SigLIP's image tower, which it
+    refuses to build, a crop rounded down, and a tokenizer of its own.
+    """
     transform = frozen.transform
+    own_tokenizer = stored(frozen.tokenizer)
     config_json = {
+        **({"dfn_ray": {"tokenizer": own_tokenizer}} if own_tokenizer else {}),
         "model_cfg": frozen.model_cfg,
         "preprocess_cfg": {
             "size": list(transform.size),
@@ -131,6 +139,7 @@ def network_files(frozen: FrozenNetwork, state: Mapping[str, torch.Tensor]) -> d
             "interpolation": transform.interpolation,
             "resize_mode": transform.resize_mode,
             "fill_color": transform.fill_color,
+            **_own_preprocess(transform),
         },
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
@@ -139,6 +148,12 @@ def network_files(frozen: FrozenNetwork, state: Mapping[str, torch.Tensor]) -> d
         "open_clip_config.json": json.dumps(config_json, indent=2).encode(),
         WEIGHTS_FILE: safetensors.torch.save(tensors),
     }
+
+
+def _own_preprocess(transform: ImageTransform) -> dict[str, Any]:
+    """What a preprocess_cfg of open_clip has no words for, where it is not open_clip's own way."""
+    values = transform.fingerprint()
+    return {key: values[key] for key in ("crop_rounding", "resized") if key in values}
 
 
 def _hf_config(model_cfg: dict[str, Any]) -> dict[str, Any] | None:

@@ -18,12 +18,13 @@ from open_clip.coca_model import MultimodalCfg
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from dfn_ray.clip.siglip_vision import SiglipVit
 from dfn_ray.errors import InputError, shortened
 from dfn_ray.foreign_json import parsed
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-_MOST_PARAMETERS = 2**35  # 128 GiB in float32; open_clip's largest networks have 2^33
+MOST_PARAMETERS = 2**35  # 128 GiB in float32; open_clip's largest networks have 2^33
 _LARGEST = {
     "layers": 1024,
     "image_size": 2**14,
@@ -76,6 +77,18 @@ class _PreprocessCfg:
     interpolation: Literal["bicubic", "bilinear", "random"] | None = None
     resize_mode: Literal["shortest", "longest", "squash"] | None = None
     fill_color: int | None = None
+    crop_rounding: Literal["half_even", "down"] | None = None  # this and the next: of dfn_ray alone
+    resized: list[int] | None = None
+
+
+@dataclass
+class _SiglipVisionCfg:
+    """An image tower that open_clip has no words for (`clip.siglip_vision`)."""
+
+    __pydantic_config__ = _STRICT
+
+    siglip_vit: SiglipVit
+    image_size: int
 
 
 _TOWERS = {
@@ -83,13 +96,14 @@ _TOWERS = {
     "text_cfg": TypeAdapter(_TextCfg),
     "multimodal_cfg": TypeAdapter(_MultimodalCfg),
 }
+_SIGLIP_VISION = TypeAdapter(_SiglipVisionCfg)
 _PREPROCESS = TypeAdapter(_PreprocessCfg)
 _NUMBERS = ("init_logit_scale", "init_logit_bias")
 _SWITCHES = ("quick_gelu", "custom_text", "nonscalar_logit_scale", "output_dict")
 
 
-def read_network_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """model_cfg and preprocess_cfg of the file, both copies.
+def read_network_config(path: Path) -> tuple[dict[str, Any], dict[str, Any], Any]:
+    """model_cfg, preprocess_cfg and `dfn_ray.tokenizer` of the file (None: absent, not judged here), all copies.
 
     Raises InputError that names the file, the key and the value.
     """
@@ -110,7 +124,10 @@ def read_network_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     problems = [*_of_model(model_cfg), *_of_preprocess(preprocess_cfg)]
     if problems:
         raise InputError(f"{path}: " + "; ".join(problems[:5]))
-    return model_cfg, preprocess_cfg
+    own = values.get("dfn_ray") or {}
+    if not isinstance(own, dict):
+        raise InputError(f"{path}: dfn_ray: need an object, got {_json(own)}")
+    return model_cfg, preprocess_cfg, own.get("tokenizer")
 
 
 def _finite(text: str) -> float:
@@ -141,13 +158,15 @@ def _of_model(cfg: dict[str, Any]) -> list[str]:
             problems.append(f"model_cfg.{key}: need true or false, got {_json(cfg[key])}")
     for tower, adapter in _TOWERS.items():
         if tower in cfg:
-            problems += _validated(adapter, f"model_cfg.{tower}", cfg[tower])
+            siglip = tower == "vision_cfg" and "siglip_vit" in cfg[tower]
+            judge = _SIGLIP_VISION if siglip else adapter
+            problems += validated(judge, f"model_cfg.{tower}", cfg[tower])
     return problems or _sizes("model_cfg", cfg) or _parameters(cfg)
 
 
 def _of_preprocess(cfg: Any) -> list[str]:
     """Mistakes in preprocess_cfg."""
-    problems = _validated(_PREPROCESS, "preprocess_cfg", cfg)
+    problems = validated(_PREPROCESS, "preprocess_cfg", cfg)
     if problems:
         return problems
     for key in ("mean", "std"):
@@ -164,12 +183,22 @@ def _of_preprocess(cfg: Any) -> list[str]:
         or not all(0 < v <= _LARGEST["size"] for v in _listed(size))
     ):
         problems.append(f"preprocess_cfg.size: need pixels or [height, width], got {_json(size)}")
+    resized = cfg.get("resized")
+    if resized is not None and (
+        len(resized) != 2
+        or not all(0 < v <= _LARGEST["size"] for v in resized)
+        or size is None
+        or min(resized) < max(_listed(size))
+    ):
+        problems.append(
+            f"preprocess_cfg.resized: need [height, width], no less than size, got {_json(resized)}"
+        )
     if not 0 <= (cfg.get("fill_color") or 0) <= 255:
         problems.append(f"preprocess_cfg.fill_color: need 0 to 255, got {cfg['fill_color']}")
     return problems
 
 
-def _validated(adapter: TypeAdapter[Any], place: str, values: Any) -> list[str]:
+def validated(adapter: TypeAdapter[Any], place: str, values: Any) -> list[str]:
     """What pydantic finds wrong with `values`, by dotted key."""
     try:
         adapter.validate_json(json.dumps(values))
@@ -198,11 +227,13 @@ def _sizes(place: str, values: dict[str, Any]) -> list[str]:
 def _parameters(cfg: dict[str, Any]) -> list[str]:
     """A complaint where the towers ask for more parameters than fit a machine."""
     for tower, defaults in (("vision_cfg", CLIPVisionCfg()), ("text_cfg", CLIPTextCfg())):
-        values = {**vars(defaults), **cfg[tower]}
+        values = {**vars(defaults), **cfg[tower], **cfg[tower].get("siglip_vit", {})}
+        if "mlp_width" in values:
+            values["mlp_ratio"] = values["mlp_width"] / values["width"]
         layers = max(map(int, _listed(values["layers"])), default=0)
         count = layers * values["width"] ** 2 * (4 + 2 * values["mlp_ratio"])
         count += values.get("vocab_size", 0) * values["width"]
-        if count > _MOST_PARAMETERS:
+        if count > MOST_PARAMETERS:
             return [f"model_cfg.{tower}: asks for about {count:.2g} parameters"]
     return []
 

@@ -1,7 +1,8 @@
 """A tokenizer that travels as data: an actor builds it without network access.
 
-CLIP's own is `clip.byte_pairs`. A Hugging Face tokenizer (SigLIP, multilingual networks) is open_clip's and needs the
-`transformers` package; its files are carried along. Only that one imports torch, which decode workers can do without.
+CLIP's own is `clip.byte_pairs`, that of a network in transformers' layout `clip.folder_tokenizer`. A Hugging Face tokenizer
+that an open_clip config names (SigLIP, multilingual networks) is open_clip's and needs the `transformers` package. Files are
+carried along. Only the last imports torch, which decode workers can do without.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from dfn_ray.clip.byte_pairs import CLEANERS, LONGEST_CAPTION, BytePairTokenizer, looked_at
+from dfn_ray.clip.folder_tokenizer import JSON_FILE, JsonTokenizer, SentencePieceTokenizer
 from dfn_ray.errors import InputError
 from dfn_ray.versions import package_versions
 
@@ -27,6 +29,8 @@ changes speed."""
 _READ_BY = {
     "clip": ("ftfy", "regex"),
     "huggingface": ("tokenizers", "sentencepiece"),
+    "tokenizer.json": ("tokenizers",),
+    "sentencepiece": ("sentencepiece",),
 }
 """Packages that the tokens of a kind of tokenizer depend on."""
 
@@ -42,20 +46,32 @@ class TokenizerSpec:
     context_length: int
     """Tokens per caption, padding included."""
     kwargs_json: str = "{}"
-    """Keyword arguments of open_clip's tokenizer class, as a JSON object."""
+    """Keyword arguments of the tokenizer's class, open_clip's or ours, as a JSON object."""
     mode: str | None = None
     """open_clip's `tokenizer_mode`; Hugging Face only."""
     files: tuple[tuple[str, bytes], ...] = ()
-    """Name and content of a Hugging Face tokenizer's files; empty: CLIP's own BPE."""
+    """Name and content of the tokenizer's files; empty: CLIP's own BPE."""
+    reader: Literal["open_clip", "folder"] = "open_clip"
+    """`folder`: `clip.folder_tokenizer` reads the one file; else what open_clip would take."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of tokenizer: `clip`, `huggingface`, `tokenizer.json` or `sentencepiece`."""
+        if self.reader == "folder":
+            return "tokenizer.json" if self.files[0][0] == JSON_FILE else "sentencepiece"
+        return "huggingface" if self.files else "clip"
 
     def fingerprint(self) -> dict[str, Any]:
         """The spec as JSON values, files as one digest."""
-        kind = "huggingface" if self.files else "clip"
+        kwargs = json.loads(self.kwargs_json)
+        packages = _READ_BY[self.kind]
+        if self.reader == "folder" and kwargs["clean"]:
+            packages = (*packages, "ftfy")
         return {
-            "kind": kind,
-            "versions": {"tokenizer": TOKENIZER_VERSION, **package_versions(_READ_BY[kind])},
+            "kind": self.kind,
+            "versions": {"tokenizer": TOKENIZER_VERSION, **package_versions(packages)},
             "context_length": self.context_length,
-            "kwargs": json.loads(self.kwargs_json),
+            "kwargs": kwargs,
             "mode": self.mode,
             "files_sha256": _digest(self.files) if self.files else None,
         }
@@ -116,7 +132,7 @@ def _require_known(kwargs: Mapping[str, Any]) -> None:
 
 
 def tokenize(spec: TokenizerSpec, captions: Sequence[str]) -> np.ndarray:
-    """The tokens of each caption as open_clip's tokenizer gives them, int32 (N, context_length)."""
+    """The tokens of each caption as the network's own tokenizer gives them, int32 (N, context_length)."""
     if not captions:
         return np.zeros((0, spec.context_length), np.int32)
     return build(spec)(captions)
@@ -126,6 +142,9 @@ def tokenize(spec: TokenizerSpec, captions: Sequence[str]) -> np.ndarray:
 def build(spec: TokenizerSpec) -> Tokenize:
     """The tokenizer for `spec`; built once per process."""
     kwargs = json.loads(spec.kwargs_json)
+    if spec.reader == "folder":
+        kind = JsonTokenizer if spec.kind == "tokenizer.json" else SentencePieceTokenizer
+        return kind(spec.files[0][1], context_length=spec.context_length, **kwargs)
     if not spec.files:
         return BytePairTokenizer(context_length=spec.context_length, **kwargs)
     with tempfile.TemporaryDirectory() as folder:

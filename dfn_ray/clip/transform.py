@@ -1,7 +1,8 @@
 """What an image becomes before the network sees it: resized, cropped, 8 bits, RGB.
 
 The pixels are those of open_clip's evaluation transform (open_clip.transform.image_transform_v2 over
-torchvision), without loading torch. Two differences, both where open_clip gives nothing useful:
+torchvision), or with `crop_rounding = "down"` of transformers' Pillow processors (CLIPImageProcessorPil and
+SiglipImageProcessorPil of transformers 5), without loading torch. Two differences, both where open_clip gives nothing useful:
 
 * `longest` never rounds a side to 0 (open_clip raises);
 * `shortest` on extreme shapes (a 1x5000 image would first become 224x1,120,000) resizes only the part
@@ -10,8 +11,9 @@ torchvision), without loading torch. Two differences, both where open_clip gives
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import json
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -37,6 +39,20 @@ class ImageTransform:
     std: tuple[float, ...]
     fill_color: int = 0
     """Of the padding, 0 to 255."""
+    crop_rounding: Literal["half_even", "down"] = "half_even"
+    """Of the crop's first pixel where an odd number of pixels is cut off: torchvision's and open_clip's, or
+    transformers'. A 451x333 photo at 224 pixels differs by a column."""
+    resized: tuple[int, int] | None = None
+    """Height and width that the resize aims at, where the crop takes less; None: `size`."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The transform as JSON values; fields of later versions only where they are not at their default."""
+        values = {
+            field.name: value
+            for field, value in zip(fields(self), asdict(self).values(), strict=True)
+            if field.default is MISSING or field.name == "fill_color" or value != field.default
+        }
+        return json.loads(json.dumps(values))
 
     def of_sample(self, index: int) -> ImageTransform:
         """The transform of one image of several: the same for all."""
@@ -45,7 +61,7 @@ class ImageTransform:
 
     def resized_size(self, width: int, height: int) -> tuple[int, int]:
         """Width and height of an image of `width` x `height` after the resize, before crop or pad."""
-        target_height, target_width = self.size
+        target_height, target_width = self.resized or self.size
         if self.resize_mode == "squash":
             return target_width, target_height
         if self.resize_mode == "shortest" and target_height == target_width:
@@ -67,7 +83,8 @@ class ImageTransform:
         width, height = self.resized_size(*original_size)
         resampling = RESAMPLING[self.interpolation]
         if width * height > _MOST_RESIZED_PIXELS and self.resize_mode == "shortest":
-            left, top = _centre(width, target_width), _centre(height, target_height)
+            left = self._first_kept(width, target_width)
+            top = self._first_kept(height, target_height)
             across, down = image.width / width, image.height / height
             box = (
                 left * across,
@@ -83,10 +100,12 @@ class ImageTransform:
             canvas = Image.new("RGB", canvas_size, (self.fill_color,) * 3)
             canvas.paste(image, ((canvas_size[0] - width) // 2, (canvas_size[1] - height) // 2))
             image = canvas
-        left, top = _centre(image.width, target_width), _centre(image.height, target_height)
+        left = self._first_kept(image.width, target_width)
+        top = self._first_kept(image.height, target_height)
         return np.asarray(image.crop((left, top, left + target_width, top + target_height)))
 
-
-def _centre(size: int, target: int) -> int:
-    """First pixel of the centre crop, rounded half to even as torchvision's center_crop does."""
-    return round((size - target) / 2.0)
+    def _first_kept(self, size: int, target: int) -> int:
+        """First pixel of the centre crop: torchvision's center_crop rounds half to even."""
+        if self.crop_rounding == "down":
+            return (size - target) // 2
+        return round((size - target) / 2.0)

@@ -126,7 +126,8 @@ class Network:
     __pydantic_config__ = STRICT
 
     model: Uri
-    """An open_clip architecture (`ViT-B-32`), `hf-hub:org/repo`, or `local-dir:PATH`."""
+    """An open_clip architecture (`ViT-B-32`), `hf-hub:org/repo`, or `local-dir:PATH`: a repository or folder in open_clip's
+    layout (open_clip_config.json), or a CLIP, SigLIP or fixed-resolution SigLIP 2 in transformers' (config.json)."""
     name: str = "dfn"
     """Names the score column, `score_<name>`: letters, digits, `_`."""
     pretrained: Uri | None = None
@@ -140,6 +141,10 @@ class Network:
     """None: what model and tag say; `shortest` resizes the shorter side and crops the centre."""
     interpolation: Literal["bicubic", "bilinear"] | None = None
     """None: what model and tag say."""
+    caption_cleaning: Literal["own", "open_clip"] = "own"
+    """Of networks in transformers' layout: `own` gives the tokens of their own tokenizer, which neither repairs text nor
+    unescapes HTML; `open_clip` does both first, as open_clip does for all other networks, and for SigLIPs removes
+    punctuation and case."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the forward. The cosine itself is always taken in float32."""
 

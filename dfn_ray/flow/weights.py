@@ -11,6 +11,10 @@ from dfn_ray.config import Network, Recipe
 from dfn_ray.errors import InputError
 from dfn_ray.storage import Store, read_uri
 
+_OTHERS_WEIGHTS = (".h5", ".msgpack", ".onnx", ".ot", ".tflite", ".gguf")
+"""Endings of the same weights for other frameworks, which repositories hold beside those that are read: not fetched.
+A `pytorch_model.bin` beside safetensors is not read either."""
+
 
 def load_networks(recipe: Recipe) -> tuple[FrozenNetwork, ...]:
     """The networks of the recipe with their weights in memory. Raises InputError when there is none or one cannot be had."""
@@ -34,12 +38,16 @@ def load_network_of(spec: Network) -> FrozenNetwork:
 
 
 def _load_fetched(spec: Network, folder_uri: str) -> FrozenNetwork:
-    """The network in a folder on an object store, as `dfn-ray train` leaves it."""
+    """The network in a folder on an object store, as `dfn-ray train` or transformers leaves it."""
     files = Store(folder_uri).list()
     if not files:
         raise InputError(f"networks.{spec.name}.model: {folder_uri} has no files")
+    safe = any(file.name.endswith(".safetensors") for file in files)
+    unread = (*_OTHERS_WEIGHTS, "pytorch_model.bin") if safe else _OTHERS_WEIGHTS
     with tempfile.TemporaryDirectory() as folder:
         for file in files:
+            if file.name.endswith(unread):
+                continue
             (Path(folder) / file.name).write_bytes(read_uri(file.uri))
         return load_network(replace(spec, model=f"local-dir:{folder}"))
 

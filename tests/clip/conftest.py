@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -149,3 +150,19 @@ def encoded(image: Image.Image, format: str, **options) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """A CLIP in transformers' layout that loads."""
+    from tests.clip import layouts
+
+    folder = tmp_path_factory.mktemp("clip")
+    layouts.clip(folder, {}, {})
+    return folder
+
+
+@pytest.fixture
+def clip(made, tmp_path):
+    """A copy of it, to be changed."""
+    return shutil.copytree(made, tmp_path / "clip")

@@ -7,12 +7,12 @@ import logging
 import shutil
 from dataclasses import replace
 
+import huggingface_hub
 import numpy as np
 import open_clip
 import pytest
 
 from dfn_ray import config
-from dfn_ray.clip import architecture
 from dfn_ray.clip.network import build, load_network
 from dfn_ray.errors import InputError
 from tests.clip.conftest import KINDS, network_folder, photo, spec
@@ -164,7 +164,8 @@ def failing_download(*args, **kwargs):
 
 def test_what_cannot_be_found_or_downloaded_is_an_input_error(monkeypatch, tmp_path):
     monkeypatch.setattr(open_clip, "download_pretrained", failing_download)
-    monkeypatch.setattr(architecture, "download_pretrained_from_hf", failing_download)
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", failing_download)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", failing_download)
     mistakes = {
         r"no architecture 'ViT-B-33' \(did you mean: .*ViT-B-32": {
             "model": "ViT-B-33",

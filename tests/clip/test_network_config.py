@@ -112,7 +112,7 @@ def test_two_towers_of_sane_numbers_may_still_be_too_large_together(tmp_path):
 def test_a_byte_order_mark_is_no_mistake(tmp_path):
     values = changed("preprocess_cfg.size", 32)
     data = b"\xef\xbb\xbf" + json.dumps(values).encode()
-    assert read_network_config(write(tmp_path, data)) == (TINY, {"size": 32})
+    assert read_network_config(write(tmp_path, data)) == (TINY, {"size": 32}, None)
 
 
 @pytest.mark.parametrize("value", [0.25, [0.25], [0.25] * 3])

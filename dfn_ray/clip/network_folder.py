@@ -1,0 +1,87 @@
+"""The files of a network: of a folder on this machine, or of a repository on the hub."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+
+from dfn_ray.errors import InputError, shortened
+from dfn_ray.foreign_json import parsed
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkFolder:
+    """Files side by side, by name; those of the hub are downloaded when they are asked for."""
+
+    label: str
+    """As messages name it: `local-dir:PATH` or `hf-hub:ORG/REPO`."""
+    names: frozenset[str]
+    path_of: Callable[[str], Path]
+    """The local path of one of the names. Raises InputError if it cannot be downloaded."""
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names
+
+    def json_object(self, name: str) -> dict[str, Any]:
+        """The JSON object that a file holds. Raises InputError that names the file."""
+        try:
+            value = parsed(self.path_of(name).read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.label}/{name}: cannot be read as JSON: {error}") from None
+        if not isinstance(value, dict):
+            raise InputError(
+                f"{self.label}/{name}: need a JSON object, got {shortened(repr(value))}"
+            )
+        return value
+
+    def content(self, name: str) -> bytes:
+        """The bytes of a file. Raises InputError that names it."""
+        try:
+            return self.path_of(name).read_bytes()
+        except OSError as error:
+            raise InputError(f"{self.label}/{name}: cannot be read: {error}") from None
+
+
+def local_folder(folder: Path, *, label: str | None = None) -> NetworkFolder:
+    """The files in a folder on this machine, those of folders below it left out."""
+    try:
+        names = frozenset(path.name for path in folder.iterdir() if path.is_file())
+    except OSError:
+        names = frozenset()
+    return NetworkFolder(
+        label=label or f"local-dir:{folder}", names=names, path_of=lambda name: folder / name
+    )
+
+
+def hub_folder(model_id: str) -> NetworkFolder:
+    """The files of a repository on the hub; without network, those of its copy in the hub's cache.
+
+    Raises InputError if there is neither.
+    """
+    label = f"hf-hub:{model_id}"
+    try:
+        names = huggingface_hub.list_repo_files(model_id)
+    except Exception as error:  # noqa: BLE001  whatever the hub's client and its HTTP library raise
+        try:
+            cached = huggingface_hub.snapshot_download(model_id, local_files_only=True)
+        except Exception:  # noqa: BLE001  the first error is the one to name
+            raise InputError(f"cannot download {label}: {error}") from error
+        _LOG.warning("%s: the hub cannot be reached; its copy in %s is used", label, cached)
+        return local_folder(Path(cached), label=label)
+
+    def path_of(name: str) -> Path:
+        try:
+            return Path(huggingface_hub.hf_hub_download(model_id, name))
+        except Exception as error:
+            raise InputError(f"cannot download {label}/{name}: {error}") from error
+
+    return NetworkFolder(
+        label=label, names=frozenset(name for name in names if "/" not in name), path_of=path_of
+    )
