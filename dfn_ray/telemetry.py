@@ -23,6 +23,7 @@ NOTES = {
     Note.TRUNCATED_SCORED: "scored although they end early",
     Note.DECODED_EXACTLY: "decoded exactly, too damaged for the fast way",
     Note.CAPTION_CUT: "captions cut to what the tokenizer looks at",
+    Note.SEVERAL_CAPTIONS: 'look like several captions, read as one; see pool.caption = "lines", "list"',
 }
 """Notes as tables say them."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from dfn_ray.config import Pool
 from dfn_ray.pool.chunking import Group, Wanted
 from dfn_ray.pool.closed_keys import ClosedKeys
-from dfn_ray.pool.members import Part, Role, part_of, shorter_keys
+from dfn_ray.pool.members import CaptionMembers, Part, Role, part_of, shorter_keys
 from dfn_ray.pool.pieces import Loose, Piece, Pieces
 from dfn_ray.pool.samples import Draft
 from dfn_ray.pool.shard import ShardDamage
@@ -63,7 +63,7 @@ class _Reader:
         self._tape = tape
         self._pool = pool
         self._wanted = wanted
-        self._captions = "cls" if pool.caption == "label" else "txt"
+        self._captions = CaptionMembers.of(pool)
         self._closed = ClosedKeys(tape.size_bytes)
         self._loose = Loose()
 
@@ -73,7 +73,7 @@ class _Reader:
         tape.jump(at)
         opened = _Open(self._group(first_row, at), at=at, passed_bytes=tape.passed_bytes)
         latest: Draft | None = None
-        pieces = Pieces(tape, pool, self._captions)
+        pieces = Pieces(tape, pool)
         try:
             for piece in pieces:
                 part = piece.part
@@ -151,7 +151,7 @@ class _Reader:
         draft = Draft(row=row, key=key, fault=fault)
         for piece in self._loose.pop(key):
             if _noted(draft, piece.part, piece.member, self._pool) and piece.data is not None:
-                draft.fill(piece.part.role, piece.data)
+                draft.fill(piece.part.role, piece.data, piece.part.number)
         return draft
 
     def _take(self, draft: Draft, piece: Piece, group: Group) -> None:
@@ -161,7 +161,7 @@ class _Reader:
             group.image_bytes += member.size_bytes
         needed = _noted(draft, part, member, self._pool)
         if needed and self._wanted.has(group.first_row, draft.row):
-            draft.fill(part.role, piece.read(self._tape))
+            draft.fill(part.role, piece.read(self._tape), part.number)
 
     def _indexed_groups(self, first_row: int, at: int) -> Iterator[Group]:
         """The chunks from `first_row` on; all members from position `at` on are found by their headers first."""
@@ -230,18 +230,18 @@ class _Reader:
     def _read(self, group: Group, placed: list[_Placed]) -> None:
         """Fill the wanted samples of a chunk in the order of the file, so that a store is read forward."""
         parts = [
-            (start, size, role, sample.draft)
+            (start, size, role, number, sample.draft)
             for sample in placed
             if self._wanted.has(group.first_row, sample.draft.row)
-            for start, size, role in sample.parts
+            for start, size, role, number in sample.parts
             if role is not Role.IMAGE or sample.draft.images == 1
         ]
-        for start, size, role, draft in sorted(parts, key=lambda part: part[0]):
+        for start, size, role, number, draft in sorted(parts, key=lambda part: part[0]):
             self._tape.jump(start)
             data = (
                 next(walk(self._tape)).read(self._tape) if size is None else self._tape.read(size)
             )
-            draft.fill(role, data)
+            draft.fill(role, data, number)
 
 
 @dataclass(slots=True)
@@ -251,8 +251,9 @@ class _Placed:
     draft: Draft
     image_bytes: int = 0
     bytes: int = 0
-    parts: list[tuple[int, int | None, Role]] = field(default_factory=list)
-    """Where bytes begin, and how many there are; None: a sparse file, whose map would take much memory, by its header."""
+    parts: list[tuple[int, int | None, Role, int]] = field(default_factory=list)
+    """Where bytes begin, and how many there are; None: a sparse file, whose map would take much memory, by its header;
+    the role, and the number of a caption."""
 
     def add(self, part: Part, member: Member, pool: Pool) -> None:
         """Add a member by its header."""
@@ -262,7 +263,7 @@ class _Placed:
         if _noted(self.draft, part, member, pool):
             is_plain = member.extents is None
             start, size = (member.start, member.size_bytes) if is_plain else (member.at, None)
-            self.parts.append((start, size, part.role))
+            self.parts.append((start, size, part.role, part.number))
 
 
 def _noted(draft: Draft, part: Part, member: Member, pool: Pool) -> bool:
@@ -271,14 +272,14 @@ def _noted(draft: Draft, part: Part, member: Member, pool: Pool) -> bool:
         draft.fault = Reason.UNSAFE_NAME
     elif member.broken and draft.fault is None:
         draft.fault = Reason.BROKEN_MEMBER
-    return draft.note(part.role, member.size_bytes, pool) and not member.broken
+    return draft.note(part.role, member.size_bytes, pool, part.number) and not member.broken
 
 
 def _cut(
-    drafts: dict[str, Draft], latest: Draft | None, damage: ShardDamage, caption_extension: str
+    drafts: dict[str, Draft], latest: Draft | None, damage: ShardDamage, captions: CaptionMembers
 ) -> None:
     """Mark the samples that the damage cuts off: the one whose member it hits, and the last one."""
-    part = part_of(damage.member, caption_extension) if damage.member is not None else None
+    part = part_of(damage.member, captions) if damage.member is not None else None
     victim = drafts.get(part.key) if part is not None else None
     if victim is not None and victim.fault is None:
         victim.fault = Reason.TRUNCATED_SHARD
