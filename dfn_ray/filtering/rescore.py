@@ -64,7 +64,9 @@ def rescore(run: Run, count: int) -> Rescored:
             + "\n".join(f"  {problem}" for problem in problems)
         )
     preparation, inputs = plan_inputs(networks, recipe)
-    scorer = Scorer(networks, inputs, recipe.scorers, recipe.deciding_network, NOTHING)
+    scorer = Scorer(
+        networks, inputs, recipe.scorers, recipe.deciding_network, NOTHING, captions=recipe.captions
+    )
     tolerance = {score_column(n.name): TOLERANCES[n.precision] for n in networks}
     samples, exact, chunks, largest = 0, 0, 0, 0.0
     for part, chunk in _drawn(run, count):
