@@ -26,6 +26,8 @@ LABEL_KEYS = ("cls", "label")
 
 MAX_CAPTIONS = 256
 """A sample with more fails with `too_many_captions`. COCO has 5 an image, Visual Genome about 50 regions."""
+MAX_PARTS = 4 * MAX_CAPTIONS
+"""The same of parts, blank ones too, so that a sample of a tar holds no more of them."""
 TEXT = -1
 """Number of the part that is a text of its own: `.txt`, a column of strings."""
 
@@ -77,7 +79,7 @@ def _list_of(texts: Mapping[int, str], pool: Pool) -> Found:
     captions = list(filter(has_visible, items))
     if not captions:
         return None, Reason.EMPTY_CAPTION
-    if max(len(captions), len(texts)) > MAX_CAPTIONS:
+    if len(captions) > MAX_CAPTIONS or len(texts) > MAX_PARTS:
         return None, Reason.TOO_MANY_CAPTIONS
     return (captions, None) if _is_sayable(captions) else (None, Reason.CAPTION_NOT_UTF8)
 

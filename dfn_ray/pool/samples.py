@@ -12,7 +12,7 @@ from typing import Any
 
 from dfn_ray.config import Pool
 from dfn_ray.foreign_json import parsed
-from dfn_ray.pool.captions import MAX_CAPTIONS, TEXT, Text, caption_in, looks_several
+from dfn_ray.pool.captions import MAX_PARTS, TEXT, Text, caption_in, looks_several
 from dfn_ray.pool.members import Role
 from dfn_ray.pool.uid import derive_uid, own_uid
 from dfn_ray.schema import Reason, Status
@@ -75,7 +75,7 @@ class Draft:
             self.image_size = size_bytes
             return size_bytes <= pool.max_image_bytes
         if role is Role.CAPTION and number not in self.captions:
-            if len(self.captions) > MAX_CAPTIONS:
+            if len(self.captions) > MAX_PARTS:
                 return False
             self.captions[number] = None
             self.caption_size = (self.caption_size or 0) + size_bytes
