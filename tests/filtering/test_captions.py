@@ -9,6 +9,7 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,8 +17,10 @@ from dfn_ray.config import Pool, recipe_from
 from dfn_ray.errors import VerificationError
 from dfn_ray.filtering.export import export_webdataset
 from dfn_ray.filtering.filter_pool import filter_pool, materialize
+from dfn_ray.filtering.rescore import _compare
 from dfn_ray.filtering.verify import verify_run
 from dfn_ray.pool import iter_chunks, list_shards
+from dfn_ray.schema import Chunk
 from dfn_ray.testing.pools import TarBuilder, photo, uid_of
 from tests.filtering.test_filter_pool import read
 from tests.run.forging import forge_value
@@ -131,3 +134,16 @@ def test_verify_notices_one_caption_and_one_kept_score_that_were_altered(
     forge_value(path, column, at, [*lists[at][:-1], value])
     with pytest.raises(VerificationError, match=column):
         verify_run(str(run))
+
+
+@pytest.mark.parametrize("stored", [[0.5, 0.25], [0.5], [0.5, 0.75, 0.0], None])
+def test_scoring_again_compares_the_kept_score_of_each_caption(stored):
+    place = {name: [1, 2] for name in ("row", "uid", "key", "status", "reason", "width", "height")}
+    kind = pa.list_(pa.float32())
+    due, other = ([[0.1], last] for last in ([0.5, 0.75], stored))
+    again = pa.table({**place, "caption_scores_dfn": pa.array(due, kind)})
+    table = pa.table({**place, "caption_scores_dfn": pa.array(other, kind)})
+    chunk = Chunk(shard="s", first_row=7, rows=2, last=True)
+    assert _compare("", chunk, again, again, {"caption_scores_dfn": 0.0}) == 0
+    with pytest.raises(VerificationError, match="caption_scores_dfn of s row 8"):
+        _compare("", chunk, table, again, {"caption_scores_dfn": 1e-5})
