@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,12 @@ from dfn_ray.config import Pool, Source
 from dfn_ray.pool import list_shards
 from dfn_ray.testing.pools import TarBuilder, photo, uid_of
 from dfn_ray.training.captions import drawn
+from dfn_ray.training.feed import feed_group
 from dfn_ray.training.index import drawn_counts, index_shard, source_counts, split_index
 from dfn_ray.training.plan import plan_groups
 from dfn_ray.training.samples import GroupInputs, read_group
 from dfn_ray.uids import uid_records
+from tests.training.test_feed import feeding, rows
 
 COUNT = 20
 
@@ -160,3 +163,18 @@ def test_a_line_break_now_and_then_is_no_warning(tmp_path, lines, warns):
     (shard,) = list_shards(source.pool)
     (counts,) = source_counts(index_shard(source, 0, shard, 0), [source], [(shard,)])
     assert (counts.warning() is not None) == warns
+
+
+def test_a_restart_in_the_middle_of_a_group_draws_what_would_have_come(tmp_path):
+    source = write(tmp_path / "pool")
+    shards = list_shards(source.pool)
+    table = pa.concat_tables([index_shard(source, 0, s, place) for place, s in enumerate(shards)])
+    (index,) = split_index(table, [source], [shards])
+    how = feeding(source)
+    for group in islice(plan_groups([index.samples], None, group_samples=50, seed=0), 3):
+        inputs = GroupInputs(group, tuple(index.chunk(piece.number) for piece in group.pieces))
+        whole = rows(list(feed_group(inputs, (), feeding=how)))
+        rest = rows(list(feed_group(inputs, ((0, 3), (8, 11)), feeding=how)))
+        left = [*range(3, 8), *range(11, COUNT)]
+        for name in ("text", "image"):
+            assert np.array_equal(rest[name], whole[name][left])
