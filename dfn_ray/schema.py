@@ -38,6 +38,7 @@ class Reason(StrEnum):
     EMPTY_CAPTION = "empty_caption"
     CAPTION_NOT_UTF8 = "caption_not_utf8"
     CAPTION_TOO_LONG = "caption_too_long"
+    TOO_MANY_CAPTIONS = "too_many_captions"
     BAD_LABEL = "bad_label"
     MISSING_IMAGE = "missing_image"
     EMPTY_IMAGE = "empty_image"
@@ -103,6 +104,7 @@ class Note(StrEnum):
         "zeros_before_member"  # tars appended to each other, or samples that were zeroed
     )
     BYTES_AFTER_END = "bytes_after_end"  # of a tar, which nothing has read
+    SEVERAL_CAPTIONS = "several_captions"  # looks like several captions, but is read as one
 
 
 def status_key(status: str, reason: str | None) -> str:
@@ -173,6 +175,11 @@ SAMPLE_SCHEMA = pa.schema(
 )
 """What `pool` yields: one row per sample, in shard order, good and bad alike."""
 
+SEVERAL_CAPTIONS_SCHEMA = SAMPLE_SCHEMA.set(
+    SAMPLE_SCHEMA.get_field_index("text"), pa.field("text", pa.large_list(pa.large_string()))
+)
+"""The same of a pool that is read with several captions a sample: one or more, as they were read."""
+
 BYTE_COLUMNS = ("image", "text", "metadata")
 """What travels on only where the score can matter."""
 
@@ -183,6 +190,11 @@ SIZE_FIELDS = (pa.field("width", pa.int32()), pa.field("height", pa.int32()))
 def score_column(network: str) -> str:
     """The column that holds the scores of `network`: float32 cosine similarity, null if unscored."""
     return f"score_{network}"
+
+
+def caption_scores_column(network: str) -> str:
+    """The column of kept scores of each caption: list of float32, null if unscored."""
+    return f"caption_scores_{network}"
 
 
 def image_embedding_column(network: str) -> str:

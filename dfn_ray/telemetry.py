@@ -25,6 +25,7 @@ NOTES = {
     Note.CAPTION_CUT: "captions cut to what the tokenizer looks at",
     Note.ZEROS_BEFORE_MEMBER: "places where zeros precede a member of a tar: tars joined in one file, or a hole",
     Note.BYTES_AFTER_END: "tars with bytes after their end, or with more zeros than pad one; these are not read",
+    Note.SEVERAL_CAPTIONS: 'look like several captions, read as one; see pool.caption = "lines", "list"',
 }
 """Notes as tables say them."""
 

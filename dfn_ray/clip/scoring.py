@@ -30,14 +30,14 @@ _BATCHES_AHEAD = 2
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkScores:
-    """What the network says of the N samples of a chunk."""
+    """What the network says of the N samples of a chunk and their captions, one each or more."""
 
     score_N: np.ndarray
-    """float32 cosine similarity in [-1, 1]; NaN where an embedding is not finite."""
+    """float32 cosine similarity in [-1, 1], of each caption; NaN where an embedding is not finite."""
     image_embedding_ND: np.ndarray | None
     """float16, L2-normalised; None unless asked for."""
     text_embedding_ND: np.ndarray | None
-    """float16, L2-normalised; None unless asked for."""
+    """float16, L2-normalised, of each caption; None unless asked for."""
 
 
 class FilteringNetwork:
@@ -88,8 +88,10 @@ class FilteringNetwork:
         *,
         batch_size: int,
         keep_embeddings: bool = False,
+        captions_N: np.ndarray | None = None,
     ) -> ChunkScores:
-        """The scores of a chunk: row n of `pixels_NHWC` (uint8) against row n of `tokens_NL` (int32).
+        """The scores of a chunk: row n of `pixels_NHWC` (uint8) against row n of `tokens_NL` (int32), or against as many
+        rows as `captions_N` says, which follow each other.
 
         Equal captions are encoded once; captions of like length share a batch. No batch is larger than
         `batch_size`; on a CPU they are smaller.
@@ -102,7 +104,12 @@ class FilteringNetwork:
             )
         image_ND = self.embed_all_images(pixels_NHWC, batch_size=batch_size)
         text_ND = self.embed_all_texts(tokens_NL, batch_size=batch_size)
-        score_N = (image_ND * text_ND).sum(dim=-1).clamp(-1, 1)
+        image_of_ND = image_ND
+        if captions_N is not None:
+            image_of_ND = image_ND.repeat_interleave(
+                torch.tensor(captions_N, device=self.device), dim=0
+            )
+        score_N = (image_of_ND * text_ND).sum(dim=-1).clamp(-1, 1)
         return ChunkScores(
             score_N=score_N.cpu().numpy(),
             image_embedding_ND=image_ND.half().cpu().numpy() if keep_embeddings else None,

@@ -4,6 +4,7 @@ TOML -> `--set section.key=value` -> one validation that reports every mistake -
 recipe, which is stored in `run.json` beside the output. Importing this package loads neither Ray
 nor torch, so `--dry-run` and `--help` answer at once.
 
+    captions.py     [captions] of a Recipe
     filtering.py    Recipe: dfn-ray filter, score, select, materialize
     training.py     TrainRecipe: dfn-ray train
     evaluation.py   EvaluateRecipe: dfn-ray evaluate
@@ -13,6 +14,7 @@ nor torch, so `--dry-run` and `--help` answer at once.
     checks.py       what settings are checked for
 """
 
+from dfn_ray.config.captions import Captions
 from dfn_ray.config.evaluation import EvaluateRecipe, EvaluationSet
 from dfn_ray.config.filtering import (
     Calibration,
@@ -52,6 +54,7 @@ __all__ = [
     "SCALES",
     "Augmentation",
     "Calibration",
+    "Captions",
     "Checkpoints",
     "Decode",
     "EvaluateRecipe",

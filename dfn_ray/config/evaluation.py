@@ -20,9 +20,9 @@ class EvaluationSet:
     names (`ImageNet 1k`) bring its main metric and its groups."""
     pool: Pool
     """Image folders (`format = "folder"`), tars, Parquet, or the root of a set in CLIP_benchmark's WebDataset layout.
-    `caption` is set by the task."""
+    `caption` is set by the task: `label`, or for retrieval `lines` unless it is `list`."""
     task: Literal["zeroshot_classification", "zeroshot_retrieval"] = "zeroshot_classification"
-    """CLIP_benchmark's names. Retrieval takes every line of a caption as a caption of its image."""
+    """CLIP_benchmark's names. Retrieval takes every caption of an image."""
     split: str = "test"
     """Of a root in CLIP_benchmark's layout: the folder whose tars are read."""
     classnames: Texts | None = None

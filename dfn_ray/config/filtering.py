@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from dfn_ray.config.captions import Captions
 from dfn_ray.config.checks import STRICT, Target, Uri, Uris, above, at_least, between, placement
 from dfn_ray.errors import RecipeError
 
@@ -21,13 +22,18 @@ class Pool:
     format: Literal["auto", "webdataset", "parquet", "folder"] = "auto"
     """`auto` looks into the first bytes of each shard; img2dataset and DataComp pools are one of these two.
     `folder`: `uri` is one or several folders of class folders of image files; a class folder is a shard."""
-    caption: Literal["text", "lines", "label"] = "text"
-    """`text`: the caption. `lines`: several captions, one a line of the text, or a list column of Parquet.
+    caption: Literal["text", "lines", "list", "label"] = "text"
+    """`text`: one caption, whatever it holds. `lines`: several, one a line. `list`: several, none of them split: members
+    `.txt`, `.0.txt`, `.1.txt`, ..., columns `caption_0`, `caption_1`, ..., or a text that is a JSON array. Under both also an
+    array in a JSON member (`caption`, `text`, `captions` or `texts`) and a list column of Parquet, each item a caption.
+    Blank and null captions are none; one that is not UTF-8 fails its sample, and so do more than 256 (`too_many_captions`).
     `label`: a class number, 0 or more: a `cls` member, a `cls` or `label` column, a class folder's place."""
     image_column: str | None = None
     """Parquet only: the column with the image bytes; None finds `image`, `jpg`, `png`, `webp`, `jpeg`."""
     text_column: str | None = None
-    """Parquet only: the column with the caption; None finds `text`, `caption`, `txt`, or for labels `cls`, `label`."""
+    """Parquet only: the column with the caption; None finds `text`, `caption`, `txt`, or for labels `cls`, `label`. For
+    `caption = "list"` also several, `alt_*` for `alt_0`, `alt_1`, ...; there None prefers a list column, `captions` and
+    `texts` too, then `text_*`, `caption_*`, `txt_*`."""
     uid: Literal["auto", "derive"] = "auto"
     """`auto`: the sample's own `uid` (32 hex digits) where it has one, else derived from shard and key.
     `derive`: always derived."""
@@ -42,7 +48,8 @@ class Pool:
     max_image_bytes: int = 64 * 2**20
     """Larger members fail with `image_too_large` without being read into memory."""
     max_caption_bytes: int = 64 * 2**10
-    """Longer captions fail with `caption_too_long`. CLIP reads about 300 bytes of them."""
+    """Longer captions fail with `caption_too_long`; several captions of a sample count together. CLIP reads about 300 bytes
+    of one."""
     give_up_unreachable: bool = False
     """Filtering: commit shards that a store still does not give after `execution.attempts` as `unreachable_shard`, which
     counts against `execution.max_bad_shard_fraction`. `false` stops the run and names them; running again goes on."""
@@ -54,6 +61,11 @@ class Pool:
         between("chunk_bytes", self.chunk_bytes, 2**20, 2**30)
         between("max_image_bytes", self.max_image_bytes, 2**10, 2**30)
         between("max_caption_bytes", self.max_caption_bytes, 1, 2**24)
+
+    @property
+    def several_captions(self) -> bool:
+        """True if samples are read with a list of captions."""
+        return self.caption in ("lines", "list")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -363,6 +375,8 @@ class Recipe:
     """What is rejected by its metadata."""
     decode: Decode = field(default_factory=Decode)
     """How images are decoded."""
+    captions: Captions = field(default_factory=Captions)
+    """How pairs with several captions are scored."""
     scorers: Scorers = field(default_factory=Scorers)
     """The actors that run the networks."""
     select: Select = field(default_factory=lambda: Select(keep_fraction=0.15))

@@ -38,7 +38,8 @@ class Source:
     __pydantic_config__ = STRICT
 
     pool: Pool
-    """A subset's folder, or a pool in any format that filtering reads."""
+    """A subset's folder, or a pool in any format that filtering reads. Of several captions (`caption = "lines"` or `"list"`,
+    the latter for a subset of either) one is drawn each time its sample comes, in as many passes as there are each once."""
     name: str = "pairs"
     """In logs."""
     weight: float | None = None
@@ -57,8 +58,6 @@ class Source:
             raise ValueError(
                 'labels: go with pool.caption = "label", and it with them, got only one of the two'
             )
-        if self.pool.caption == "lines":
-            raise ValueError('pool.caption: need "text" or "label" to train on, got \'lines\'')
         at_least("sample_count", self.sample_count, 1)
 
 

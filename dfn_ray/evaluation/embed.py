@@ -47,13 +47,9 @@ def with_labels(cell: Cell, *, preparation: Preparation) -> Cell:
 
 
 def with_captions(cell: Cell, *, preparation: Preparation) -> Cell:
-    """The cell with pixels and captions as inputs, one a line of the text, and without the samples' bytes.
-
-    Lines as str.splitlines has them, like CLIP_benchmark.
-    """
+    """The cell with pixels and the lists of captions as inputs, and without the samples' bytes."""
     cell, texts = _prepared(cell, preparation)
-    lines = [text.splitlines() for text in texts.to_pylist()]
-    return _with_input(cell, CAPTIONS, pa.array(lines, pa.large_list(pa.large_string())))
+    return _with_input(cell, CAPTIONS, texts)
 
 
 def prompt_cells(name: str, classnames: Sequence[str], templates: Sequence[str]) -> Iterator[Cell]:

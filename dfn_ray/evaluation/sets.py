@@ -23,7 +23,6 @@ _CLASSNAMES = "classnames.txt"
 _TEMPLATES = "zeroshot_classification_templates.txt"
 _TYPE = "dataset_type.txt"
 
-_CAPTIONS = {"zeroshot_classification": "label", "zeroshot_retrieval": "lines"}
 _TYPES = {"zeroshot_classification": "classification", "zeroshot_retrieval": "retrieval"}
 
 
@@ -56,7 +55,8 @@ def locate(spec: EvaluationSet) -> LocatedSet:
     Raises InputError when nothing is there, a shard is missing, the layout is that of another task, or nothing
     says what the classes are called.
     """
-    pool = replace(spec.pool, caption=_CAPTIONS[spec.task])
+    several = "list" if spec.pool.caption == "list" else "lines"
+    pool = replace(spec.pool, caption=several if spec.task == "zeroshot_retrieval" else "label")
     root = _layout_root(spec)
     if root is not None:
         pool = replace(pool, uri=(_tars(root, spec),))

@@ -160,7 +160,10 @@ def image_parquet(rows: pa.Table, name: str = "") -> bytes:
         name,
         row_group_size=group_rows,
         # Images are compressed already; statistics on bytes and captions would only bloat the footer.
-        compression={name: "NONE" if name == "image" else "ZSTD" for name in names},
+        compression={
+            **{name: "NONE" if name == "image" else "ZSTD" for name in names},
+            "text.list.element": "ZSTD",  # of several captions
+        },
         use_dictionary=["shard"],
         write_statistics=[name for name in names if name not in BYTE_COLUMNS],
     )

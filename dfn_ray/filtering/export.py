@@ -2,7 +2,8 @@
 
 The tars are what DataComp's resharder writes: `{:08d}.tar` with `{uid}-{j}.{jpg|png|webp},txt,json`
 members (an image of another format under its own ending: open_clip's loader passes those by), `{:08d}_stats.json`, `sizes.json` (which open_clip reads) and `meta.json` (whose
-`output_shard_count` and `output_shard_format` DataComp's train.py reads). `export.json` is ours: it is written
+`output_shard_count` and `output_shard_format` DataComp's train.py reads). Of several captions the first one is `txt`, which
+those loaders read, the others are `1.txt`, `2.txt`, ...: `pool.caption = "list"` reads them all again. `export.json` is ours: it is written
 first and says what the folder is an export of, so that two exports never mix.
 """
 
@@ -206,9 +207,16 @@ def _members(row: dict) -> Iterator[tuple[str, bytes]]:
     image = row["image"]
     # A uid list may keep what no decoder has seen: as .jpg it is the sample's image still, and fails there.
     yield extension_of(image) or "jpg", image
-    yield "txt", row["text"].encode()
+    first, *others = [row["text"]] if isinstance(row["text"], str) else row["text"]
+    yield "txt", first.encode()
+    for number, text in enumerate(others, 1):
+        yield f"{number}.txt", text.encode()
     values = json.loads(row["metadata"]) if row["metadata"] else {}
-    own = {k: v for k, v in row.items() if k.startswith("score_") or k in ("uid", "shard", "row")}
+    own = {
+        k: v
+        for k, v in row.items()
+        if k.startswith(("score_", "caption_scores_")) or k in ("uid", "shard", "row")
+    }
     yield "json", json.dumps(values | own).encode()
 
 

@@ -28,6 +28,7 @@ def settings_fingerprint(recipe: Recipe, shards: Sequence[Shard] | None = None) 
             **forward_fingerprint(recipe.scorers),
             "keep_embeddings": recipe.scorers.keep_embeddings,
         },
+        **({"captions": asdict(recipe.captions)} if recipe.pool.several_captions else {}),
     }
 
 

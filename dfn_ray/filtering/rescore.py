@@ -1,13 +1,17 @@
 """Scores of a run made once more, from the bytes of the pool to the last bit."""
 
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from dfn_ray.config import Recipe, Scorers, recipe_from
@@ -20,7 +24,7 @@ from dfn_ray.flow.prepare import prepare
 from dfn_ray.flow.weights import load_networks
 from dfn_ray.pool import listed_shards, read_chunk
 from dfn_ray.run import Part, Run, differences, part_file, read_part, rows_in_chunks
-from dfn_ray.schema import Chunk, score_column
+from dfn_ray.schema import Chunk, caption_scores_column, score_column
 
 TOLERANCES = {"fp32": 1e-5, "bf16": 2e-3, "fp16": 2e-3}
 """How far a cosine similarity may be off in another environment, by the precision of its network."""
@@ -70,8 +74,12 @@ def rescore(run: Run, count: int) -> Rescored:
         )
     preparation, inputs = plan_inputs(networks, recipe)
     scorers = _scorers_here(recipe.scorers)
-    scorer = Scorer(networks, inputs, scorers, recipe.deciding_network, NOTHING)
+    scorer = Scorer(
+        networks, inputs, scorers, recipe.deciding_network, NOTHING, captions=recipe.captions
+    )
     tolerance = {score_column(n.name): TOLERANCES[n.precision] for n in networks}
+    if recipe.pool.several_captions and recipe.captions.keep_scores:
+        tolerance |= {caption_scores_column(n.name): TOLERANCES[n.precision] for n in networks}
     samples, exact, chunks, largest = 0, 0, 0, 0.0
     for part, chunk in _drawn(run, count):
         cell = Cell(chunk=chunk, samples=read_chunk(shards[chunk.shard], recipe.pool, chunk))
@@ -144,15 +152,28 @@ def _compare(
                 raise VerificationError(_difference(where, chunk, at, name, (a, b)))
     largest = 0.0
     for name, tolerance in tolerances.items():
-        a, b = (table[name].to_numpy(zero_copy_only=False) for table in (stored, again))
+        (a, row_of_a), (b, row_of_b) = (_scores(table[name]) for table in (stored, again))
+        if not np.array_equal(row_of_a, row_of_b):
+            at = next(n for n, (x, y) in enumerate(zip_longest(row_of_a, row_of_b)) if x != y)
+            row = int((row_of_a if at < len(row_of_a) else row_of_b)[at])
+            values = stored[name][row].as_py(), again[name][row].as_py()
+            raise VerificationError(_difference(where, chunk, row, name, values))
         off = np.where(np.isnan(a) & np.isnan(b), 0.0, np.abs(a - b))
         wrong = ~(off <= tolerance)
         if wrong.any():
             at = int(np.argmax(wrong))
             values = float(a[at]), float(b[at])
-            raise VerificationError(_difference(where, chunk, at, name, values))
+            raise VerificationError(_difference(where, chunk, int(row_of_a[at]), name, values))
         largest = max(largest, float(off.max(initial=0.0)))
     return largest
+
+
+def _scores(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """The scores of a column of numbers or of lists of them, and the row of each."""
+    if not pa.types.is_list(column.type):
+        return column.to_numpy(zero_copy_only=False), np.arange(len(column))
+    rows = pc.list_parent_indices(column.combine_chunks()).to_numpy()
+    return pc.list_flatten(column).to_numpy(zero_copy_only=False), rows
 
 
 def _difference(where: str, chunk: Chunk, at: int, name: str, values: tuple[object, object]) -> str:

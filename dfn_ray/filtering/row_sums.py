@@ -62,7 +62,7 @@ def buckets(place: np.ndarray) -> np.ndarray:
 
 
 def column_words(column: pa.ChunkedArray) -> np.ndarray:
-    """One uint64 a row for a column of numbers, strings or lists of numbers of one length; null has one of its own."""
+    """One uint64 a row for a column of numbers, strings or lists of numbers; null has one of its own."""
     array = column.combine_chunks()
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
@@ -72,6 +72,8 @@ def column_words(column: pa.ChunkedArray) -> np.ndarray:
     elif pa.types.is_fixed_size_list(array.type):
         width = array.type.list_size
         words = _weighted(_numbers(array.fill_null([0] * width).flatten()).reshape(-1, width))
+    elif pa.types.is_list(array.type):
+        words = _list_words(array)
     else:
         words = _numbers(array)
     return np.where(null, np.uint64(0x9E3779B97F4A7C15), mix(words))
@@ -95,11 +97,25 @@ def _string_words(array: pa.Array) -> np.ndarray:
     if len(offsets) == 0 or offsets[-1] == offsets[0]:
         return np.zeros(len(array), np.uint64)
     data = np.frombuffer(array.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
-    starts, lengths = offsets[:-1] - offsets[0], np.diff(offsets)
-    place = np.arange(len(data)) - np.repeat(starts, lengths)
-    terms = (data.astype(np.uint64) + np.uint64(1)) * mix(place.astype(np.uint64))
-    sums = np.zeros(len(array), np.uint64)
-    np.add.at(sums, np.repeat(np.arange(len(array)), lengths), terms)
+    return _sums_of_runs(data.astype(np.uint64) + np.uint64(1), np.diff(offsets))
+
+
+def _list_words(array: pa.Array) -> np.ndarray:
+    """A hash of each list: the weighted sum of its numbers, a null among them as none that there is, and its length."""
+    lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy().astype(np.int64)
+    values = array.flatten()
+    null = values.is_null().to_numpy(zero_copy_only=False)
+    return _sums_of_runs(mix(np.where(null, np.uint64(2**64 - 1), _numbers(values))), lengths)
+
+
+def _sums_of_runs(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The sums of runs of uint64, each value weighted by its place in its run, with the length mixed in."""
+    starts = np.cumsum(lengths) - lengths
+    place = np.arange(len(values)) - np.repeat(starts, lengths)
+    sums = np.zeros(len(lengths), np.uint64)
+    np.add.at(
+        sums, np.repeat(np.arange(len(lengths)), lengths), values * mix(place.astype(np.uint64))
+    )
     return sums ^ lengths.astype(np.uint64)
 
 

@@ -274,6 +274,7 @@ def _committed(
             "scorers": job.recipe.scorers,
             "deciding": job.recipe.deciding_network,
             "bounds": bounds,
+            "captions": job.recipe.captions,
             "run_label": run_label(job.recipe.run_uri),
         },
         scorers=job.recipe.scorers,

@@ -16,8 +16,10 @@ import ray
 
 from dfn_ray.clip.environment import environment_digest
 from dfn_ray.clip.network import FrozenNetwork, build
-from dfn_ray.config import Recipe, Scorers
+from dfn_ray.clip.scoring import FilteringNetwork
+from dfn_ray.config import Captions, Recipe, Scorers
 from dfn_ray.filtering.bounds import Bounds
+from dfn_ray.flow.captions import COUNTS, listed, reduced, unlisted
 from dfn_ray.flow.cells import Cell, column_array, over_cells
 from dfn_ray.flow.metrics import ScorerMetrics
 from dfn_ray.flow.pools import Starts
@@ -27,10 +29,13 @@ from dfn_ray.schema import (
     BYTE_COLUMNS,
     Reason,
     Status,
+    caption_scores_column,
     image_embedding_column,
     score_column,
     text_embedding_column,
 )
+
+_DEFAULT = Captions()
 
 
 class Scorer:
@@ -43,6 +48,8 @@ class Scorer:
         scorers: Scorers,
         deciding: str,
         bounds: Bounds,
+        *,
+        captions: Captions = _DEFAULT,
     ) -> None:
         # Ray gives actors without reserved CPUs a single thread. On the CPU the driver has settled the number.
         threads = scorers.threads or os.cpu_count()
@@ -52,6 +59,7 @@ class Scorer:
         ]
         self._frozen, self._inputs = networks, inputs
         self._scorers, self._deciding, self._bounds = scorers, deciding, bounds
+        self._captions = captions
         self._environment = environment_digest(scorers.device, threads)
 
     def __call__(self, cell: Cell) -> Cell:
@@ -60,21 +68,9 @@ class Scorer:
         samples, rows = cell.samples, cell.inputs["row"].to_numpy()
         finite = np.ones(len(rows), dtype=bool)
         for frozen, network, inputs in zip(self._frozen, self._networks, self._inputs, strict=True):
-            height, width = frozen.transform.size
-            pixels = cell.inputs[pixels_column(inputs.transform)]
-            tokens = cell.inputs[tokens_column(inputs.tokenizer)]
             with self._timed(frozen.name, len(rows)):
-                result = network.score(
-                    column_array(pixels, np.uint8, (height, width, 3)),
-                    column_array(tokens, np.int32, (-1,)),
-                    batch_size=self._scorers.batch_size,
-                    keep_embeddings=self._scorers.keep_embeddings,
-                )
-            finite &= np.isfinite(result.score_N)
-            columns = {score_column(frozen.name): result.score_N}
-            if result.image_embedding_ND is not None and result.text_embedding_ND is not None:
-                columns[image_embedding_column(frozen.name)] = result.image_embedding_ND
-                columns[text_embedding_column(frozen.name)] = result.text_embedding_ND
+                score_N, columns = self._columns(cell.inputs, frozen, network, inputs)
+            finite &= np.isfinite(score_N)
             for name, values in columns.items():
                 samples = samples.append_column(name, _spread(values, rows, len(samples)))
         reasons = [None if good else Reason.NAN_SCORE for good in finite.tolist()]
@@ -85,6 +81,39 @@ class Scorer:
             inputs=None,
             environment=self._environment,
         )
+
+    def _columns(
+        self,
+        inputs: pa.Table,
+        frozen: FrozenNetwork,
+        network: FilteringNetwork,
+        which: NetworkInputs,
+    ) -> tuple[np.ndarray, dict[str, pa.Array]]:
+        """The scores of the inputs by one network, and the columns that it gives."""
+        height, width = frozen.transform.size
+        tokens, captions_N = inputs[tokens_column(which.tokenizer)], None
+        if COUNTS in inputs.column_names:
+            tokens, captions_N = unlisted(tokens)
+        result = network.score(
+            column_array(inputs[pixels_column(which.transform)], np.uint8, (height, width, 3)),
+            column_array(tokens, np.int32, (-1,)),
+            batch_size=self._scorers.batch_size,
+            keep_embeddings=self._scorers.keep_embeddings,
+            captions_N=captions_N,
+        )
+        score_N, text_ND = result.score_N, result.text_embedding_ND
+        columns: dict[str, pa.Array] = {}
+        if captions_N is not None:
+            counts_M = unlisted(inputs[COUNTS])[0].to_numpy()
+            score_N, text_ND = reduced(score_N, text_ND, captions_N, counts_M, self._captions)
+            if self._captions.keep_scores:
+                kept = listed(_scores(result.score_N), captions_N).cast(pa.list_(pa.float32()))
+                columns[caption_scores_column(frozen.name)] = kept
+        columns = {score_column(frozen.name): _scores(score_N), **columns}
+        if result.image_embedding_ND is not None and text_ND is not None:
+            columns[image_embedding_column(frozen.name)] = _vectors(result.image_embedding_ND)
+            columns[text_embedding_column(frozen.name)] = _vectors(text_ND)
+        return score_N, columns
 
     def _timed(self, network: str, samples: int) -> AbstractContextManager[None]:
         """What a forward of so many samples runs in."""
@@ -112,11 +141,14 @@ class ScorerActor(Scorer):
         scorers: Scorers,
         deciding: str,
         bounds: Bounds,
+        captions: Captions,
         run_label: str,
         starts: Starts,
     ) -> None:
         with starts.watched():
-            super().__init__(ray.get(networks), inputs, scorers, deciding, bounds)
+            super().__init__(
+                ray.get(networks), inputs, scorers, deciding, bounds, captions=captions
+            )
         self._name = ray.get_runtime_context().get_actor_id() or ""
         self._metrics = ScorerMetrics(run_label)
 
@@ -141,18 +173,24 @@ def plan_inputs(
         for network in networks
     )
     return (
-        Preparation(recipe.rules, recipe.decode, tuple(transforms), tuple(tokenizers)),
+        Preparation(
+            recipe.rules, recipe.decode, tuple(transforms), tuple(tokenizers), recipe.captions
+        ),
         inputs,
     )
 
 
-def _spread(values: np.ndarray, rows: np.ndarray, count: int) -> pa.Array:
-    """A column of `count` rows with `values` (N,) or (N, D) at `rows` and null elsewhere."""
+def _scores(score_N: np.ndarray) -> pa.Array:
+    """Scores as a column; null where they are not finite."""
+    return pa.array(score_N, mask=~np.isfinite(score_N))
+
+
+def _vectors(values_ND: np.ndarray) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(values_ND.reshape(-1)), values_ND.shape[1])
+
+
+def _spread(values: pa.Array, rows: np.ndarray, count: int) -> pa.Array:
+    """A column of `count` rows with the values at `rows` and null elsewhere."""
     positions = np.full(count, -1, dtype=np.int64)
     positions[rows] = np.arange(len(rows))
-    array = (
-        pa.array(values, mask=~np.isfinite(values))
-        if values.ndim == 1
-        else pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
-    )
-    return array.take(pa.array(positions, mask=positions < 0))
+    return values.take(pa.array(positions, mask=positions < 0))

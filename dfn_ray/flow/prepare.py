@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,15 @@ import pyarrow as pa
 from dfn_ray.clip.decode import decode_images
 from dfn_ray.clip.tokenizer import TokenizerSpec, cut_captions, tokenize
 from dfn_ray.clip.transform import ImageTransform
-from dfn_ray.config import Decode, Rules
+from dfn_ray.config import Captions, Decode, Rules
+from dfn_ray.flow.captions import (
+    COUNTS,
+    are_several,
+    counting,
+    encoded,
+    listed,
+    reject_captions,
+)
 from dfn_ray.flow.cells import Cell, array_column
 from dfn_ray.flow.rules import SizeRule, reject_caption
 from dfn_ray.flow.statuses import mark, open_rows
@@ -33,6 +42,8 @@ class Preparation:
     decode: Decode
     transforms: tuple[ImageTransform, ...]
     tokenizers: tuple[TokenizerSpec, ...]
+    captions: Captions = Captions()  # noqa: RUF009  frozen
+    """Of samples with several."""
 
 
 def pixels_column(transform: int) -> str:
@@ -41,13 +52,13 @@ def pixels_column(transform: int) -> str:
 
 
 def tokens_column(tokenizer: int) -> str:
-    """The inputs column of int32 tokens (context_length,) of a tokenizer."""
+    """The inputs column of int32 tokens (context_length,) of a tokenizer; of several captions a list of them."""
     return f"tokens_{tokenizer}"
 
 
 def prepare(cell: Cell, *, preparation: Preparation) -> Cell:
     """The cell with rejected and failed samples marked, sizes filled in, and inputs for the others."""
-    samples = _reject_captions(cell.samples, preparation.rules)
+    samples = _reject_captions(cell.samples, preparation)
     rows = open_rows(samples)
     taken = samples.take(pa.array(rows))
     decoded = decode_images(
@@ -70,16 +81,36 @@ def prepare(cell: Cell, *, preparation: Preparation) -> Cell:
     columns = {"row": pa.array(rows[passed])}
     for index, pixels in enumerate(decoded.pixels):
         columns[pixels_column(index)] = array_column(pixels if passed.all() else pixels[passed])
-    for index, tokenizer in enumerate(preparation.tokenizers):
-        columns[tokens_column(index)] = array_column(tokenize(tokenizer, captions))
-    notes = {**decoded.notes, Note.CAPTION_CUT.value: cut_captions(captions)}
-    chunk = cell.chunk.with_notes(notes)
+    cut = _add_tokens(columns, captions, preparation, are_several(samples))
+    chunk = cell.chunk.with_notes({**decoded.notes, Note.CAPTION_CUT.value: cut})
     return replace(cell, chunk=chunk, samples=samples, inputs=pa.table(columns))
 
 
-def _reject_captions(samples: pa.Table, rules: Rules) -> pa.Table:
+def _add_tokens(
+    columns: dict[str, pa.Array], captions: list[Any], preparation: Preparation, several: bool
+) -> int:
+    """Add the tokens of captions to the inputs, and which of several count; how many captions are cut."""
+    lengths: list[int] = []
+    if several:
+        captions = encoded(captions, preparation.captions)
+        lengths = list(map(len, captions))
+        counts = [counting(own, preparation.rules, preparation.captions) for own in captions]
+        columns[COUNTS] = pa.array(counts, pa.large_list(pa.bool_()))
+        captions = [text for own in captions for text in own]
+    for index, tokenizer in enumerate(preparation.tokenizers):
+        tokens = array_column(tokenize(tokenizer, captions))
+        columns[tokens_column(index)] = listed(tokens, lengths) if several else tokens
+    return cut_captions(captions)
+
+
+def _reject_captions(samples: pa.Table, preparation: Preparation) -> pa.Table:
+    rules = preparation.rules
     if rules.min_caption_words is None and rules.min_caption_chars is None:
         return samples
     rows = open_rows(samples)
     texts = samples["text"].take(pa.array(rows)).to_pylist()
-    return mark(samples, rows, [reject_caption(text, rules) for text in texts])
+    if are_several(samples):
+        reasons = [reject_captions(own, rules, preparation.captions) for own in texts]
+    else:
+        reasons = [reject_caption(text, rules) for text in texts]
+    return mark(samples, rows, reasons)

@@ -63,6 +63,8 @@ def _source(
         return {"name": arm, "pool": pool, "sample_count": value["k"]}
     say(selection_table(filtering.run_uri, value))
     subset = {"uri": f"{filtering.run_uri}/subset", "chunk_rows": recipe.pool.chunk_rows}
+    if recipe.pool.several_captions:
+        subset["caption"] = "list"
     return {"name": arm, "pool": subset}
 
 

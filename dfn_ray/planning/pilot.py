@@ -157,7 +157,12 @@ class _Forward:
     ) -> None:
         self._recipe = recipe
         self._scorer = Scorer(
-            ray.get(shared[0]), inputs, recipe.scorers, recipe.deciding_network, EVERYTHING
+            ray.get(shared[0]),
+            inputs,
+            recipe.scorers,
+            recipe.deciding_network,
+            EVERYTHING,
+            captions=recipe.captions,
         )
         self._warm = False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dfn_ray.config import Pool
-from dfn_ray.pool.members import Part, Role, part_of
+from dfn_ray.pool.members import CaptionMembers, Part, Role, part_of
 from dfn_ray.pool.samples import Draft
 from dfn_ray.pool.shard import ShardDamage
 from dfn_ray.pool.tar import Member
@@ -20,8 +20,9 @@ class Placed:
     held_bytes: int
     """What it counts towards a chunk."""
     bytes: int = 0
-    parts: list[tuple[int, int | None, Role]] = field(default_factory=list)
-    """Where bytes begin, and how many there are; None: a sparse file, whose map would take much memory, by its header."""
+    parts: list[tuple[int, int | None, Role, int]] = field(default_factory=list)
+    """Where bytes begin, and how many there are; None: a sparse file, whose map would take much memory, by its header;
+    the role, and the number of a caption."""
 
     def add(self, part: Part, member: Member, pool: Pool) -> None:
         """Add a member by its header."""
@@ -31,7 +32,7 @@ class Placed:
         if needed:
             is_plain = member.extents is None
             start, size = (member.start, member.size_bytes) if is_plain else (member.at, None)
-            self.parts.append((start, size, part.role))
+            self.parts.append((start, size, part.role, part.number))
 
 
 def noted(draft: Draft, part: Part, member: Member, pool: Pool) -> bool:
@@ -40,7 +41,7 @@ def noted(draft: Draft, part: Part, member: Member, pool: Pool) -> bool:
         draft.fault = Reason.UNSAFE_NAME
     elif member.broken and draft.fault is None:
         draft.fault = Reason.LINKED_MEMBER if member.is_link else Reason.BROKEN_MEMBER
-    return draft.note(part.role, member.size_bytes, pool) and not member.broken
+    return draft.note(part.role, member.size_bytes, pool, part.number) and not member.broken
 
 
 def counted_bytes(part: Part, member: Member, *, needed: bool) -> int:
@@ -49,10 +50,10 @@ def counted_bytes(part: Part, member: Member, *, needed: bool) -> int:
 
 
 def cut(
-    drafts: dict[str, Draft], latest: Draft | None, damage: ShardDamage, caption_extension: str
+    drafts: dict[str, Draft], latest: Draft | None, damage: ShardDamage, captions: CaptionMembers
 ) -> None:
     """Mark the samples that the damage cuts off: the one whose member it hits, and the last one."""
-    part = part_of(damage.member, caption_extension) if damage.member is not None else None
+    part = part_of(damage.member, captions) if damage.member is not None else None
     victim = drafts.get(part.key) if part is not None else None
     if victim is not None and victim.fault is None:
         victim.fault = Reason.TRUNCATED_SHARD

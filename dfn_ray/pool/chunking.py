@@ -16,7 +16,7 @@ import pyarrow as pa
 from dfn_ray.config import Pool
 from dfn_ray.pool.samples import Draft
 from dfn_ray.pool.shard import Shard, ShardDamage
-from dfn_ray.schema import SAMPLE_SCHEMA, Chunk, Note, ShardFault
+from dfn_ray.schema import SAMPLE_SCHEMA, SEVERAL_CAPTIONS_SCHEMA, Chunk, Note, ShardFault
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,22 +95,27 @@ class Group:
         return replace(chunk, notes=dict(self.notes)), table
 
     def take_table(self, shard: Shard, pool: Pool, wanted: Wanted) -> pa.Table:
-        """The wanted samples as a table with `SAMPLE_SCHEMA`; the group lets go of their bytes."""
+        """The wanted samples as a table with `SAMPLE_SCHEMA`, or that of several captions; the group lets go of their bytes."""
         rows = [
             draft.finish(pool, shard.name)
             for draft in self.drafts
             if wanted.has(self.first_row, draft.row)
         ]
-        if replaced := sum(draft.replaced for draft in self.drafts):
-            self.notes[Note.METADATA_REPLACED] += replaced
+        for note, count in (
+            (Note.METADATA_REPLACED, sum(draft.replaced for draft in self.drafts)),
+            (Note.SEVERAL_CAPTIONS, sum(draft.looks_several for draft in self.drafts)),
+        ):
+            if count:
+                self.notes[note] += count
         self.drafts = []
-        columns = zip(*rows, strict=True) if rows else ((),) * len(SAMPLE_SCHEMA)
+        schema = SEVERAL_CAPTIONS_SCHEMA if pool.several_captions else SAMPLE_SCHEMA
+        columns = zip(*rows, strict=True) if rows else ((),) * len(schema)
         return pa.table(
             [
                 pa.array(column, type=field.type)
-                for column, field in zip(columns, SAMPLE_SCHEMA, strict=True)
+                for column, field in zip(columns, schema, strict=True)
             ],
-            schema=SAMPLE_SCHEMA,
+            schema=schema,
         )
 
 
@@ -123,7 +128,8 @@ def closing(damage: ShardDamage, bytes_read: int) -> Group:
 
 def held_bytes(draft: Draft) -> int:
     """What a sample counts towards its chunk: the image that it states, and what it holds of all else."""
-    others = len(draft.key) + len(draft.caption or b"") + len(draft.json or b"")
+    captions = sum(len(caption or b"") for caption in draft.captions.values())
+    others = len(draft.key) + captions + len(draft.json or b"")
     return (draft.image_size or 0) + others + _value_bytes(draft.metadata)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,12 +21,14 @@ from dfn_ray.pool.arrow_types import (
     is_string,
     plain_type,
 )
-from dfn_ray.pool.samples import LABEL_KEYS
+from dfn_ray.pool.captions import LABEL_KEYS
 from dfn_ray.pool.shard import ShardDamage
 from dfn_ray.schema import ShardFault
 
 IMAGE_COLUMNS = ("image", "jpg", "png", "webp", "jpeg")
 TEXT_COLUMNS = ("text", "caption", "txt")
+LIST_COLUMNS = (*TEXT_COLUMNS, "captions", "texts")
+"""The same where samples have several captions."""
 KEY_COLUMN = "key"
 UID_COLUMN = "uid"
 
@@ -45,7 +48,8 @@ class Columns:
     """Which column of a file plays which part."""
 
     image: str
-    text: str
+    texts: tuple[str, ...]
+    """One column of captions, or several with a caption each, in the order of their numbers."""
     key: str | None
     uid: str | None
     metadata: tuple[MetadataColumn, ...]
@@ -56,13 +60,13 @@ class Columns:
     @property
     def read(self) -> list[str]:
         """Names of everything that must be read, once."""
-        names = (self.image, self.text, *((self.key,) if self.key else ()))
+        names = (self.image, *self.texts, *((self.key,) if self.key else ()))
         names += tuple(column.name for column in self.metadata)
         return [name for name in dict.fromkeys(names) if name not in self.encrypted]
 
     def without(self, encrypted: frozenset[str]) -> Columns:
         """The same where these columns are encrypted. Raises ShardDamage when a sample cannot do without one."""
-        needed = {self.image, self.text, self.key, self.uid}
+        needed = {self.image, *self.texts, self.key, self.uid}
         if unreadable := sorted(encrypted & needed):
             raise ShardDamage(
                 ShardFault.UNREADABLE,
@@ -75,8 +79,7 @@ def columns_of(schema: pa.Schema, pool: Pool) -> Columns:
     """The parts that the columns of a file play. Raises ShardDamage when image, caption or uid cannot be read."""
     _require_shallow(schema)
     image = _find(schema, "image", pool.image_column, IMAGE_COLUMNS, _holds_images)
-    usual = LABEL_KEYS if pool.caption == "label" else TEXT_COLUMNS
-    text = _find(schema, "text", pool.text_column, usual, _HOLDS[pool.caption])
+    texts = _texts(schema, pool)
     uid = UID_COLUMN if UID_COLUMN in schema.names and pool.uid == "auto" else None
     if uid and not _holds_strings(_once(schema, uid).type):
         raise ShardDamage(
@@ -86,7 +89,43 @@ def columns_of(schema: pa.Schema, pool: Pool) -> Columns:
     key = KEY_COLUMN if KEY_COLUMN in schema.names else None
     if key:
         _once(schema, key)
-    return Columns(image, text, key, uid, _metadata_columns(schema, {image, text, key}))
+    return Columns(image, texts, key, uid, _metadata_columns(schema, {image, *texts, key}))
+
+
+def _texts(schema: pa.Schema, pool: Pool) -> tuple[str, ...]:
+    """The columns with captions. Raises ShardDamage."""
+    usual, named = TEXT_COLUMNS, pool.text_column
+    if pool.caption == "label":
+        usual = LABEL_KEYS
+    elif pool.several_captions:
+        usual = LIST_COLUMNS
+        if named is None:  # a list before a column with one of its strings
+            usual = sorted(usual, key=lambda name: not _has_list(schema, name))
+    if pool.caption == "list" and not _has_list(schema, named or usual[0]):
+        for pattern in [named] if named else [f"{name}_*" for name in TEXT_COLUMNS]:
+            if texts := _numbered(schema, pattern):
+                return texts
+    return (_find(schema, "text", named, usual, _HOLDS[pool.caption]),)
+
+
+def _has_list(schema: pa.Schema, name: str) -> bool:
+    return name in schema.names and is_list(plain_type(_once(schema, name).type))
+
+
+def _numbered(schema: pa.Schema, pattern: str) -> tuple[str, ...]:
+    """The columns whose names have a number for the `*` of a pattern, in its order. Raises ShardDamage."""
+    before, star, behind = pattern.partition("*")
+    named = re.compile(f"{re.escape(before)}([0-9]{{1,4}}){re.escape(behind)}")
+    found = {
+        name: int(match[1]) for name in schema.names if star and (match := named.fullmatch(name))
+    }
+    for name in found:
+        if not _holds_text(_once(schema, name).type):
+            raise ShardDamage(
+                ShardFault.MISTYPED_COLUMN,
+                f"column {name!r} is {schema.field(name).type} and cannot hold a caption",
+            )
+    return tuple(sorted(found, key=lambda name: (found[name], name)))
 
 
 def _metadata_columns(schema: pa.Schema, taken: set[str | None]) -> tuple[MetadataColumn, ...]:
@@ -135,7 +174,7 @@ def _find(
     schema: pa.Schema,
     part: str,
     named: str | None,
-    usual: tuple[str, ...],
+    usual: Sequence[str],
     fits: Callable[[pa.DataType], bool],
 ) -> str:
     """The column for one part: the one the recipe names, else the first usual one, of a fitting type if any is."""
@@ -151,8 +190,15 @@ def _find(
             return name
     raise ShardDamage(
         ShardFault.MISTYPED_COLUMN,
-        f"column {present[0]!r} is {schema.field(present[0]).type} and cannot hold the {part}",
+        f"column {present[0]!r} is {schema.field(present[0]).type} and cannot hold the {part}"
+        + ('; pool.caption = "list" reads it' if _is_list_instead(schema, present, fits) else ""),
     )
+
+
+def _is_list_instead(
+    schema: pa.Schema, present: Sequence[str], fits: Callable[[pa.DataType], bool]
+) -> bool:
+    return fits is _holds_text and _holds_texts(schema.field(present[0]).type)
 
 
 def _once(schema: pa.Schema, name: str) -> pa.Field:
@@ -183,7 +229,7 @@ def _holds_text(kind: pa.DataType) -> bool:
     )
 
 
-def _holds_lines(kind: pa.DataType) -> bool:
+def _holds_texts(kind: pa.DataType) -> bool:
     if _holds_text(kind):
         return True
     kind = plain_type(kind)
@@ -201,5 +247,10 @@ def _holds_labels(kind: pa.DataType) -> bool:
     )
 
 
-_HOLDS = {"text": _holds_text, "lines": _holds_lines, "label": _holds_labels}
+_HOLDS = {
+    "text": _holds_text,
+    "lines": _holds_texts,
+    "list": _holds_texts,
+    "label": _holds_labels,
+}
 """What may hold the caption, by `pool.caption`."""

@@ -31,6 +31,7 @@ class ExampleRow:
     uid: str
     key: str
     caption: str
+    """Of several captions all."""
     width: int
     """Pixels, from the header."""
     height: int
@@ -203,7 +204,8 @@ def _look(shard: Shard, pool: Pool, seen: _Seen, per_shard: int) -> list[Example
             seen.statuses["readable"] += 1
             seen.derived_uids += row["uid"] == derive_uid(shard.name, row["key"])
             seen.image_formats[form] += 1
-            seen.caption_chars.append(len(row["text"]))
+            captions = row["text"] if pool.several_captions else [row["text"]]
+            seen.caption_chars.extend(map(len, captions))
             seen.widths.append(width)
             seen.heights.append(height)
             if len(examples) < per_shard:
@@ -211,7 +213,7 @@ def _look(shard: Shard, pool: Pool, seen: _Seen, per_shard: int) -> list[Example
                     ExampleRow(
                         uid=row["uid"],
                         key=row["key"],
-                        caption=row["text"],
+                        caption=" | ".join(captions),
                         width=width,
                         height=height,
                         image_bytes=len(row["image"]),

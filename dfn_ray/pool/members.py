@@ -7,19 +7,25 @@ with a shorter name (`000.seg.png` beside `000.jpg`; see `pieces`). A caption or
 never shows is an extra of another sample (RayGen's `x.syn.json` beside `x.jpg`), as is every other extension
 (`x.npz`, `x.cls`): neither makes a sample. Nor do texts and JSON about the archive (`__index__.json`,
 `dataset_info.json`, `README.txt`), unless an image has that very name. In a labelled pool `cls` takes the place of `txt`.
+With `pool.caption = "list"` a number before `.txt` is that of the caption and no part of the key: `x.0.txt`, `x.1.txt`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from enum import Enum, auto
 from typing import NamedTuple
 
+from dfn_ray.config import Pool
 from dfn_ray.image_formats import IMAGE_EXTENSIONS, UNSUPPORTED_EXTENSIONS
+from dfn_ray.pool.captions import TEXT
 
 _MOST_SHORTER_KEYS = 64
 """Shorter names that a dotted name is compared with; each is a copy, and a name may hold thousands of dots. Host names
 and versions in file names have about a dozen."""
+
+_NUMBERED = re.compile(r"(.+)\.([0-9]{1,4})", re.DOTALL)
 
 _ABOUT_THE_ARCHIVE = frozenset(
     {
@@ -49,6 +55,20 @@ class Role(Enum):
 _IMAGES = (Role.IMAGE, Role.UNSUPPORTED)
 
 
+class CaptionMembers(NamedTuple):
+    """What members with captions are called."""
+
+    extension: str = "txt"
+    numbered: bool = False
+    """Several a sample, also as `NUMBER.EXTENSION`."""
+
+    @staticmethod
+    def of(pool: Pool) -> CaptionMembers:
+        """Those of a pool."""
+        extension = "cls" if pool.caption == "label" else "txt"
+        return CaptionMembers(extension, pool.caption == "list")
+
+
 class Part(NamedTuple):
     """A member as part of a sample."""
 
@@ -60,6 +80,8 @@ class Part(NamedTuple):
     """An image that is an extra where a sample with a shorter name has an image."""
     unsafe: bool
     """The name would leave the folder it is unpacked in."""
+    number: int = TEXT
+    """Of a caption among several."""
 
     @property
     def is_image(self) -> bool:
@@ -67,8 +89,8 @@ class Part(NamedTuple):
         return self.role in _IMAGES
 
 
-def part_of(name: str, caption_extension: str) -> Part | None:
-    """The part that a member plays, or None when it plays none. Captions have `caption_extension`.
+def part_of(name: str, captions: CaptionMembers) -> Part | None:
+    """The part that a member plays, or None when it plays none.
 
     Folders of operating systems (`__MACOSX`, `PaxHeaders`) and hidden files (`._x.jpg`) play none.
     """
@@ -79,7 +101,7 @@ def part_of(name: str, caption_extension: str) -> Part | None:
     extension = extension.lower()
     if extension in IMAGE_EXTENSIONS:
         role = Role.IMAGE
-    elif extension == caption_extension:
+    elif extension == captions.extension:
         role = Role.CAPTION
     elif extension == "json":
         role = Role.METADATA
@@ -89,7 +111,10 @@ def part_of(name: str, caption_extension: str) -> Part | None:
         return None
     if any(part == "__MACOSX" or part.startswith("PaxHeaders") for part in folders):
         return None
-    key = name[: -len(extension) - 1]
+    key, number = name[: -len(extension) - 1], TEXT
+    if role is Role.CAPTION and captions.numbered and (numbered := _NUMBERED.fullmatch(stem)):
+        stem, number = numbered[1], int(numbered[2])
+        key = key[: -len(numbered[2]) - 1]
     dotted, is_image = "." in stem, role in _IMAGES
     return Part(
         key=key[2:] if key.startswith("./") else key,
@@ -97,6 +122,7 @@ def part_of(name: str, caption_extension: str) -> Part | None:
         loose=not is_image and (dotted or _is_about_the_archive(stem)),
         dotted=is_image and dotted,
         unsafe=".." in folders or "\0" in name or (len(folders) > 0 and not folders[0]),
+        number=number,
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dfn_ray.config import Pool
-from dfn_ray.pool.members import Part, Role, part_of, root_of
+from dfn_ray.pool.members import CaptionMembers, Part, Role, part_of, root_of
 from dfn_ray.pool.samples import MAX_METADATA_BYTES
 from dfn_ray.pool.shard import ShardDamage
 from dfn_ray.pool.tape import Tape
@@ -55,12 +55,10 @@ class Piece:
 class Pieces:
     """Iterates over the pieces from the tape's position on. Raises ShardDamage where `walk` does."""
 
-    def __init__(
-        self, tape: Tape, pool: Pool, caption_extension: str, oddities: Oddities | None = None
-    ) -> None:
+    def __init__(self, tape: Tape, pool: Pool, oddities: Oddities | None = None) -> None:
         self._tape = tape
         self._walk = walk(tape, oddities)
-        self._caption_extension = caption_extension
+        self._captions = CaptionMembers.of(pool)
         self._limits = {
             Role.IMAGE: pool.max_image_bytes,
             Role.CAPTION: pool.max_caption_bytes,
@@ -122,7 +120,7 @@ class Pieces:
     def _next(self) -> Piece | None:
         self._newest = None
         for member in self._walk:
-            part = part_of(member.name, self._caption_extension)
+            part = part_of(member.name, self._captions)
             if part is not None:
                 self._newest = Piece(part, member)
                 return self._newest

@@ -31,7 +31,8 @@ other uids, or fails them by other reasons; not for what only changes speed, mes
 def iter_chunks(
     shard: Shard, pool: Pool, *, skip: Collection[int] = (), last: int | None = None
 ) -> Iterator[tuple[Chunk, pa.Table]]:
-    """The chunks of a shard, in order, each with its samples: columns of `SAMPLE_SCHEMA`, `Chunk.rows` rows.
+    """The chunks of a shard, in order, each with its samples: columns of `SAMPLE_SCHEMA` (or
+    `SEVERAL_CAPTIONS_SCHEMA`, as the pool's setting has it), `Chunk.rows` rows.
 
     Chunk boundaries are a function of the shard's content, `pool.chunk_rows` and `pool.chunk_bytes`.
     Chunks whose first row is in `skip` are passed without being yielded; of a tar only their headers are read. Where the

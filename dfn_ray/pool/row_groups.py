@@ -21,7 +21,7 @@ from dfn_ray.pool.pages import (
 )
 from dfn_ray.pool.samples import Draft
 from dfn_ray.pool.shard import ShardDamage
-from dfn_ray.pool.values import caption_bytes, image_bytes, keys, metadata_rows
+from dfn_ray.pool.values import captions, image_bytes, keys, metadata_rows
 from dfn_ray.pool.watched import BROKEN, WatchedFile, first_line
 from dfn_ray.schema import Reason, ShardFault
 
@@ -89,14 +89,14 @@ class RowGroup:
         columns, metadata = self.opened.columns, self.opened.columns.metadata
         labels = [column.label for column in metadata]
         found = _Found(batch)
-        captions = caption_bytes(found.of(columns.text))
+        texts = captions([found.of(name) for name in columns.texts], self.opened.max_caption_bytes)
         names = keys(found.of(columns.key)) if columns.key else iter([None] * batch.num_rows)
         others = metadata_rows(
             [found.get(column.name, column.place) for column in metadata], batch.num_rows
         )
         images = image_bytes(found.of(columns.image))
-        for row, (image, caption, key, values) in enumerate(
-            zip(images, captions, names, others, strict=True), first
+        for row, (image, (caption_size, texts_of_row), key, values) in enumerate(
+            zip(images, texts, names, others, strict=True), first
         ):
             yield Draft(
                 row=row,
@@ -104,10 +104,8 @@ class RowGroup:
                 images=int(image is not None),
                 image_size=None if image is None else len(image),
                 image=image,
-                caption_size=None if caption is None else len(caption),
-                caption=None
-                if caption and len(caption) > self.opened.max_caption_bytes
-                else caption,
+                caption_size=caption_size,
+                captions=texts_of_row,
                 metadata={label: value for label, (value, _) in zip(labels, values, strict=True)}
                 or None,
                 replaced=any(replaced for _, replaced in values),
@@ -216,7 +214,8 @@ class RowGroup:
     def _pass(self, names: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
         """One pass over the named columns. Raises what was wrong with a page, and StorageError."""
         opened = self.opened
-        pages = {opened.columns.image: opened.max_image_page, opened.columns.text: PAGE_BYTES}
+        pages = dict.fromkeys(opened.columns.texts, PAGE_BYTES)
+        pages[opened.columns.image] = opened.max_image_page
         leaves = [leaf for name in names for leaf in self.leaves.get(name, ())]
         opened.file.watch(leaves, Limits(batch_rows, pages))
         try:

@@ -7,29 +7,20 @@ import decimal
 import json
 import math
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dfn_ray.config import Pool
 from dfn_ray.foreign_json import parsed
+from dfn_ray.pool.captions import MAX_PARTS, TEXT, Text, caption_in, looks_several
 from dfn_ray.pool.members import Role
-from dfn_ray.pool.text import has_visible, one_line
 from dfn_ray.pool.uid import derive_uid, own_uid
 from dfn_ray.schema import Reason, Status
 
 MAX_METADATA_BYTES = 2**20
 """A larger JSON member fails with `broken_json` without being read; img2dataset writes about 1 KiB."""
 
-CAPTION_KEYS = ("caption", "text")
-"""Where JSON holds the caption of a sample whose own caption is absent or empty; the first one with text counts."""
-
-LABEL_KEYS = ("cls", "label")
-"""The same where captions are class numbers; also the columns of Parquet that hold them."""
-
-_MOST_DIGITS = 9  # of a class number: fits int32
-_TOO_LARGE_LABEL = 10**_MOST_DIGITS
-
-Row = tuple[str, int, str, bytes | None, str | None, str | None, str | None, str | None]
+Row = tuple[str, int, str, bytes | None, Text | None, str | None, str | None, str | None]
 """Values of one row, in the order of `SAMPLE_SCHEMA`."""
 
 
@@ -49,13 +40,17 @@ class Draft:
     image_size: int | None = None
     image: bytes | None = None
     caption_size: int | None = None
-    caption: bytes | None = None
+    """Of all captions together."""
+    captions: dict[int, bytes | None] = field(default_factory=dict)
+    """By number, as `pool.captions` has them."""
     json_size: int | None = None
     json: bytes | None = None
     metadata: dict[str, Any] | None = None
     """Given by shards that hold columns instead of JSON."""
     replaced: bool = False
     """A value of the metadata stands for another one that JSON or UTF-8 cannot hold. Known once it is finished."""
+    looks_several: bool = False
+    """What was read as one caption may be meant as several. Known once it is finished."""
 
     @property
     def has_image(self) -> bool:
@@ -67,10 +62,10 @@ class Draft:
         """True once image and caption, or metadata that may hold one, have been seen."""
         return self.has_image and (self.caption_size is not None or self.json_size is not None)
 
-    def note(self, role: Role, size_bytes: int, pool: Pool) -> bool:
+    def note(self, role: Role, size_bytes: int, pool: Pool, number: int = TEXT) -> bool:
         """Take note of a part from its header alone; True if its bytes are wanted.
 
-        Of several captions or several JSONs the first counts.
+        Of several captions of one number or several JSONs the first counts.
         """
         if role is Role.IMAGE:
             self.images += 1
@@ -79,21 +74,24 @@ class Draft:
                 return False
             self.image_size = size_bytes
             return size_bytes <= pool.max_image_bytes
-        if role is Role.CAPTION and self.caption_size is None:
-            self.caption_size = size_bytes
-            return size_bytes <= pool.max_caption_bytes
+        if role is Role.CAPTION and number not in self.captions:
+            if len(self.captions) > MAX_PARTS:
+                return False
+            self.captions[number] = None
+            self.caption_size = (self.caption_size or 0) + size_bytes
+            return self.caption_size <= pool.max_caption_bytes
         if role is Role.METADATA and self.json_size is None:
             self.json_size = size_bytes
             return size_bytes <= MAX_METADATA_BYTES
         self.unsupported = self.unsupported or role is Role.UNSUPPORTED
         return False
 
-    def fill(self, role: Role, data: bytes) -> None:
+    def fill(self, role: Role, data: bytes, number: int = TEXT) -> None:
         """Take the bytes of a part that `note` wanted."""
         if role is Role.IMAGE:
             self.image = data
         elif role is Role.CAPTION:
-            self.caption = data
+            self.captions[number] = data
         else:
             self.json = data
 
@@ -103,13 +101,13 @@ class Draft:
         a fault of the sample as a whole (unsafe_name, non_contiguous_key, broken_member, linked_member,
         truncated_shard, broken_row_group), several_images, unsupported_image, missing_image, empty_image, image_too_large, broken_json,
         bad_uid, missing_caption,
-        caption_too_long, caption_not_utf8, empty_caption, bad_label. What is missing where the shard is cut off is
+        caption_too_long, caption_not_utf8, empty_caption, too_many_captions, bad_label. What is missing where the shard is cut off is
         truncated_shard as well. A failed row keeps its metadata if readable.
         """
         if self.json is not None:
             self.metadata = _json_object(self.json)
         metadata = self._metadata_text()
-        text, text_fault = self._caption(pool)
+        text, text_fault = self._text(pool)
         brought = self.metadata.get("uid") if self.metadata and pool.uid == "auto" else None
         uid = own_uid(brought)
         reason = (
@@ -125,7 +123,8 @@ class Draft:
         image = self.image if reason is None else None
         text = text if reason is None else None
         status = None if reason is None else Status.FAILED.value
-        self.image = self.caption = self.json = self.metadata = None
+        self.image = self.json = self.metadata = None
+        self.captions = {}
         return uid, self.row, self.key, image, text, metadata, status, reason and reason.value
 
     def _image_fault(self, pool: Pool) -> Reason | None:
@@ -144,66 +143,13 @@ class Draft:
         self.replaced = self.replaced or replaced
         return text
 
-    def _caption(self, pool: Pool) -> tuple[str | None, Reason | None]:
-        """The caption and what is wrong with it."""
-        text, fault = _text(self.caption, self.caption_size, pool)
-        if fault in (Reason.MISSING_CAPTION, Reason.EMPTY_CAPTION) and self.json is not None:
-            found = _json_caption(self.metadata or {}, pool)
-            if found is not None:
-                data = found.encode("utf-8", "surrogatepass")
-                text, fault = _text(data, len(data), pool)
-        if fault is None and text is not None and pool.caption == "label":
-            return _class_number(text)
+    def _text(self, pool: Pool) -> tuple[Text | None, Reason | None]:
+        """The caption or captions, and what is wrong with them."""
+        sidecar = self.metadata if self.json is not None and self.metadata else {}
+        text, fault = caption_in(self.captions, self.caption_size, sidecar, pool)
+        if pool.caption == "text" and (text is None or isinstance(text, str)):
+            self.looks_several = looks_several(text, sidecar)
         return text, fault
-
-
-def _text(data: bytes | None, size: int | None, pool: Pool) -> tuple[str | None, Reason | None]:
-    """The text of a caption of `size` bytes, and what is wrong with it."""
-    if size is None:
-        return None, Reason.MISSING_CAPTION
-    if size > pool.max_caption_bytes:
-        return None, Reason.CAPTION_TOO_LONG
-    try:
-        text = (data or b"").decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return None, Reason.CAPTION_NOT_UTF8
-    return text, None if has_visible(text) else Reason.EMPTY_CAPTION
-
-
-def _json_caption(metadata: dict[str, Any], pool: Pool) -> str | None:
-    """The caption in JSON: the first one with anything to read, else the first one; None where there is none.
-
-    Lists are several captions, and count where those are asked for (`caption = "lines"`), as in Parquet.
-    """
-    found = []
-    for key in LABEL_KEYS if pool.caption == "label" else CAPTION_KEYS:
-        value = metadata.get(key)
-        if pool.caption == "label":
-            value = class_label(value)
-        elif pool.caption == "lines" and isinstance(value, list):
-            value = "\n".join(one_line(line) for line in value if line and isinstance(line, str))
-        if isinstance(value, str):
-            found.append(value)
-    return next(filter(has_visible, found), found[0] if found else None)
-
-
-def class_label(value: Any) -> str | None:
-    """The text of a class number: 7 and 7.0 are `7`; others stay as they are, for `bad_label`. NaN is none: a gap."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bool) or not isinstance(value, int | float | decimal.Decimal):
-        return None
-    if not -_TOO_LARGE_LABEL < value < _TOO_LARGE_LABEL:  # NaN is no number at all
-        return None if math.isnan(value) else str(value)
-    return str(int(value)) if value == int(value) else str(value)
-
-
-def _class_number(text: str) -> tuple[str, Reason | None]:
-    """The digits of a class number as everybody writes them (`7`, not ` 07`), and what is wrong with it."""
-    digits = text.strip()
-    if not (digits.isascii() and digits.isdecimal() and len(digits) <= _MOST_DIGITS):
-        return text, Reason.BAD_LABEL
-    return str(int(digits)), None
 
 
 def _json_object(data: bytes) -> dict[str, Any] | None:

@@ -20,8 +20,3 @@ def has_visible(text: str) -> bool:
     """True if anything of it can be seen: more than white space, NUL, zero-width and other control characters."""
     match = _INVISIBLE.match(text)
     return match is not None and match.end() < len(text)
-
-
-def one_line(text: str) -> str:
-    """The text with all white space, line ends too, as single spaces."""
-    return " ".join(text.split())

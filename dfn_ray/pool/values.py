@@ -1,15 +1,19 @@
 """Arrow values as Python's: what a caption, a key and metadata make of every type. No value raises."""
 
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dfn_ray.pool.arrow_types import is_binary, is_image_struct, is_list, is_string
+from dfn_ray.pool.captions import TEXT, class_label
 from dfn_ray.pool.columns import distinct_labels
-from dfn_ray.pool.samples import MAX_METADATA_BYTES, class_label, json_text
+from dfn_ray.pool.samples import MAX_METADATA_BYTES, json_text
 from dfn_ray.pool.value_sizes import row_bytes, total_bytes
 
 Cell = tuple[Any, bool]
@@ -48,11 +52,28 @@ def image_bytes(column: pa.Array) -> Iterator[bytes | None]:
     return (value.as_py() for value in column)
 
 
-def caption_bytes(column: pa.Array) -> Iterator[bytes | None]:
-    """Captions as bytes: Arrow does not check that strings in a file are UTF-8. A list's strings are its lines."""
-    column = plain_array(column)
+Captions = tuple[int | None, dict[int, bytes | None]]
+"""The size of all captions of a row, None for none, and the captions by number: see `pool.captions`."""
+
+
+def captions(columns: Sequence[pa.Array], most_bytes: int) -> Iterator[Captions]:
+    """The captions of rows: of one column, text or lists, or of several. Those of a row with more bytes are not held."""
+    if len(columns) > 1:
+        return (
+            _held(enumerate(row), most_bytes)
+            for row in zip(*map(caption_bytes, columns), strict=True)
+        )
+    column = plain_array(columns[0])
     if is_list(column.type):
-        return (_joined_lines(value.values) if value.is_valid else None for value in column)
+        return (
+            _items(value.values, most_bytes) if value.is_valid else (None, {}) for value in column
+        )
+    return (_held([(TEXT, text)], most_bytes) for text in caption_bytes(column))
+
+
+def caption_bytes(column: pa.Array) -> Iterator[bytes | None]:
+    """Captions as bytes: Arrow does not check that strings in a file are UTF-8."""
+    column = plain_array(column)
     if is_string(column.type) or is_binary(column.type):
         return (value.as_py() for value in column.cast(pa.large_binary()))
     return (None if label is None else label.encode() for label in map(_label, column))
@@ -62,9 +83,23 @@ def _label(value: pa.Scalar) -> str | None:
     return class_label(value.as_py())
 
 
-def _joined_lines(lines: pa.Array) -> bytes:
-    """Strings as one text, a line each; white space inside a string, line ends too, becomes a space."""
-    return b"\n".join(b" ".join(line.split()) for line in caption_bytes(lines) if line)
+def _held(captions: Iterable[tuple[int, bytes | None]], most_bytes: int) -> Captions:
+    found = {number: text for number, text in captions if text is not None}
+    size = sum(map(len, found.values()))
+    return (size if found else None), (found if size <= most_bytes else dict.fromkeys(found))
+
+
+def _items(items: pa.Array, most_bytes: int) -> Captions:
+    """The strings of a list that hold something; none of them where they are too many bytes."""
+    items = plain_array(items)
+    if not (is_string(items.type) or is_binary(items.type)):
+        return 0, {}  # nulls
+    items = items.cast(pa.large_binary())
+    length = pc.fill_null(pc.binary_length(items), 0)
+    size = pc.sum(length).as_py() or 0
+    if size > most_bytes:
+        return size, {}
+    return size, dict(enumerate(items.filter(pc.greater(length, 0)).to_pylist()))
 
 
 def keys(column: pa.Array) -> Iterator[str | None]:

@@ -14,7 +14,7 @@ from dfn_ray.config import Pool
 from dfn_ray.pool.by_header import Placed, counted_bytes, cut, noted
 from dfn_ray.pool.chunking import Group, Wanted, held_bytes
 from dfn_ray.pool.closed_keys import ClosedKeys
-from dfn_ray.pool.members import Part, Role, part_of, shorter_keys
+from dfn_ray.pool.members import CaptionMembers, Part, Role, part_of, shorter_keys
 from dfn_ray.pool.pieces import Loose, Piece, Pieces
 from dfn_ray.pool.samples import Draft
 from dfn_ray.pool.shard import ShardDamage
@@ -67,7 +67,7 @@ class _Reader:
         self._tape = tape
         self._pool = pool
         self._wanted = wanted
-        self._captions = "cls" if pool.caption == "label" else "txt"
+        self._captions = CaptionMembers.of(pool)
         self._closed = ClosedKeys(tape.size_bytes)
         self._loose = Loose()
         self._oddities = Oddities()
@@ -78,7 +78,7 @@ class _Reader:
         tape.jump(at)
         opened = _Open(self._group(first_row, at), at=at, stored_at=tape.stored_at(at))
         latest: Draft | None = None
-        pieces = Pieces(tape, pool, self._captions, self._oddities)
+        pieces = Pieces(tape, pool, self._oddities)
         try:
             for piece in pieces:
                 part = piece.part
@@ -171,7 +171,7 @@ class _Reader:
         draft = Draft(row=row, key=key, fault=fault)
         for piece in self._loose.pop(key):
             if noted(draft, piece.part, piece.member, self._pool) and piece.data is not None:
-                draft.fill(piece.part.role, piece.data)
+                draft.fill(piece.part.role, piece.data, piece.part.number)
         return draft
 
     def _take(self, draft: Draft, piece: Piece, group: Group) -> None:
@@ -180,7 +180,7 @@ class _Reader:
         needed = noted(draft, part, member, self._pool)
         group.held_bytes += counted_bytes(part, member, needed=needed)
         if needed and self._wanted.has(group.first_row, draft.row):
-            draft.fill(part.role, piece.read(self._tape))
+            draft.fill(part.role, piece.read(self._tape), part.number)
 
     def _pass_over(self, draft: Draft, piece: Piece) -> None:
         """Add a member by its header alone to a sample, which fails: its members are too far apart to be held."""
@@ -256,15 +256,15 @@ class _Reader:
     def _read(self, group: Group, placed: list[Placed]) -> None:
         """Fill the wanted samples of a chunk in the order of the file, so that a store is read forward."""
         parts = [
-            (start, size, role, sample.draft)
+            (start, size, role, number, sample.draft)
             for sample in placed
             if self._wanted.has(group.first_row, sample.draft.row)
-            for start, size, role in sample.parts
+            for start, size, role, number in sample.parts
             if role is not Role.IMAGE or sample.draft.images == 1
         ]
-        for start, size, role, draft in sorted(parts, key=lambda part: part[0]):
+        for start, size, role, number, draft in sorted(parts, key=lambda part: part[0]):
             self._tape.jump(start)
             data = (
                 next(walk(self._tape)).read(self._tape) if size is None else self._tape.read(size)
             )
-            draft.fill(role, data)
+            draft.fill(role, data, number)

@@ -101,7 +101,7 @@ def pairs(run: Run, places: list[tuple[str, int, float]]) -> list[Pair]:
             uid=rows[shard, row]["uid"],
             score=score,
             image=rows[shard, row]["image"],
-            text=rows[shard, row]["text"],
+            text=" | ".join(text) if isinstance(text := rows[shard, row]["text"], list) else text,
         )
         for shard, row, score in places
     ]

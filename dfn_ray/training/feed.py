@@ -33,7 +33,7 @@ class Feeding:
     """Everything that turns samples into inputs."""
 
     sources: tuple[Source, ...]
-    captions: tuple[Captions | None, ...]
+    captions: tuple[LabelCaptions | None, ...]
     """Of each source with labels."""
     decode: Decode
     transform: ImageTransform
@@ -43,8 +43,8 @@ class Feeding:
 
 
 @dataclass(frozen=True)
-class Captions:
-    """Captions for labels: `template.format(class name)`."""
+class LabelCaptions:
+    """LabelCaptions for labels: `template.format(class name)`."""
 
     classnames: tuple[str, ...]
     templates: tuple[str, ...]

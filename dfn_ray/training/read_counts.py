@@ -32,6 +32,9 @@ from dfn_ray.schema import Note, Reason, Status, status_key
 USABLE = "usable"
 JUDGED_AFTER = 10_000
 """Samples tried before failures while training are judged, and at the end: `execution.budget_after_samples`."""
+SEVERAL_FRACTION = 0.1
+"""Samples that look as if they had several captions before a source is warned of: alternative texts of web pages have a
+line break now and then."""
 NAMED_SHARDS = 10
 """Bad shards that a result names; the index has all."""
 _FAILED = f"{Status.FAILED}/"
@@ -77,6 +80,17 @@ class SourceCounts:
             "left_out": self.left_out,
             "notes": dict(self.notes),
         }
+
+    def warning(self) -> str | None:
+        """What to set where the samples look as if they had several captions and are trained on as if they had one."""
+        several = self.notes.get(Note.SEVERAL_CAPTIONS, 0)
+        if several < max(1, SEVERAL_FRACTION * self.samples):
+            return None
+        return (
+            f"warning: source {self.name}: {several:,} of {self.samples:,} samples look as if they had several captions "
+            'in one; each is trained on as one text, or fails. pool.caption = "lines" draws one line in each pass, '
+            '"list" one of a list'
+        )
 
     def line(self) -> str:
         """The counts for people."""

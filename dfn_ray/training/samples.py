@@ -17,6 +17,7 @@ from dfn_ray.errors import ShardChangedError
 from dfn_ray.flow.uid_lists import UidList
 from dfn_ray.pool import Shard, read_chunk
 from dfn_ray.schema import Chunk
+from dfn_ray.training.captions import drawn, visits
 from dfn_ray.training.plan import Group
 
 READERS = 8
@@ -56,7 +57,7 @@ def copies_of(samples: pa.Table, source: Source) -> np.ndarray:
 
 
 def read_group(inputs: GroupInputs, sources: Sequence[Source], *, seed: int) -> RawSamples:
-    """The samples of a group in its order, each as often as it comes in a pass.
+    """The samples of a group in its order, each as often as it comes in a pass; of several captions one is drawn.
 
     Raises ShardChangedError when a shard changed since it was indexed.
     """
@@ -78,7 +79,14 @@ def read_group(inputs: GroupInputs, sources: Sequence[Source], *, seed: int) -> 
             rows = np.sort(rng.choice(rows, piece.samples, replace=False))
         taken = samples.take(pa.array(rows))
         images = [memoryview(value.as_buffer()) for value in taken["image"]]
-        return images, taken["text"].to_pylist()
+        texts = taken["text"].to_pylist()
+        if source.pool.several_captions:
+            which = zip(taken["uid"].to_pylist(), visits(rows, piece.turn).tolist(), strict=True)
+            texts = [
+                drawn(captions, uid, visit, (seed, piece.source))
+                for captions, (uid, visit) in zip(texts, which, strict=True)
+            ]
+        return images, texts
 
     with ThreadPoolExecutor(READERS) as pool:
         read_pieces = list(pool.map(read, range(len(group.pieces))))

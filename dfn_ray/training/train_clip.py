@@ -26,7 +26,7 @@ from dfn_ray.flow.weights import load_network_of
 from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table, refuse_inside
 from dfn_ray.run import Run, parquet_bytes, start_run
 from dfn_ray.telemetry import TrainingProgress
-from dfn_ray.training.feed import Captions, Feeding
+from dfn_ray.training.feed import Feeding, LabelCaptions
 from dfn_ray.training.fit import fit
 from dfn_ray.training.index import INDEX_SCHEMA, source_counts, split_index
 from dfn_ray.training.job import Job, network_folder
@@ -68,6 +68,8 @@ def train(recipe: TrainRecipe, *, until_samples: int | None = None) -> dict[str,
             sources = source_counts(table, recipe.sources, shards)
             for source in sources:
                 progress.say(source.line())
+                if warning := source.warning():
+                    progress.say(warning)
             plan = _plan(run, recipe, shards, network, table)
             judge_sources(sources, limits_of(recipe))
             read = sum((Counter(source.counts) for source in sources), Counter[str]())
@@ -194,10 +196,10 @@ def _index(run: Run, recipe: TrainRecipe, shards: Shards, say: Callable[[str], N
     return table
 
 
-def _captions(source: Source) -> Captions | None:
+def _captions(source: Source) -> LabelCaptions | None:
     if source.labels is None:
         return None
-    return Captions(
+    return LabelCaptions(
         class_names(source.labels.classnames), prompt_templates(source.labels.templates)
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -19,7 +21,7 @@ from dfn_ray.evaluation.embed import (
 from dfn_ray.evaluation.gather import gather
 from dfn_ray.flow.cells import Cell, column_array
 from dfn_ray.flow.prepare import Preparation
-from dfn_ray.schema import SAMPLE_SCHEMA, Chunk
+from dfn_ray.schema import SAMPLE_SCHEMA, SEVERAL_CAPTIONS_SCHEMA, Chunk
 from dfn_ray.telemetry import Progress
 from dfn_ray.testing.pools import photo
 from tests.evaluation.conftest import captions_of, label_of
@@ -30,15 +32,17 @@ def frozen(network) -> FrozenNetwork:
     return load_network(Network(model=f"local-dir:{network}"))
 
 
-def cell_of(numbers: list[int], texts: list[str], broken: frozenset[int] = frozenset()) -> Cell:
+def cell_of(
+    numbers: list[int], texts: Sequence[str | list[str]], broken: frozenset[int] = frozenset()
+) -> Cell:
     rows = [
         ("0" * 32, n, str(n), b"<html>" if n in broken else photo(n), text, None, None, None)
         for n, text in zip(numbers, texts, strict=True)
     ]
     columns = zip(*rows, strict=True)
+    schema = SAMPLE_SCHEMA if isinstance(texts[0], str) else SEVERAL_CAPTIONS_SCHEMA
     samples = pa.table(
-        [pa.array(c, f.type) for c, f in zip(columns, SAMPLE_SCHEMA, strict=True)],
-        schema=SAMPLE_SCHEMA,
+        [pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema
     )
     chunk = Chunk(shard="s", first_row=numbers[0], rows=len(numbers), last=False)
     return Cell(chunk=chunk, samples=samples)
@@ -61,8 +65,8 @@ def test_an_embedded_image_has_open_clips_embedding_and_its_own_label(frozen, re
     ]
 
 
-def test_every_line_of_a_caption_is_embedded_with_its_image(frozen, reference):
-    texts = ["\n".join(captions_of(n)) for n in range(4)]
+def test_every_caption_is_embedded_with_its_image(frozen, reference):
+    texts = [captions_of(n) for n in range(4)]
     done = Embedder(frozen, Scorers(threads=1))(
         with_captions(cell_of(list(range(4)), texts), preparation=preparation(frozen))
     )
@@ -76,7 +80,7 @@ def test_every_line_of_a_caption_is_embedded_with_its_image(frozen, reference):
 def test_a_sample_whose_embedding_is_not_finite_fails(frozen, broken):
     frozen.state[broken][:] = np.nan
     done = Embedder(frozen, Scorers(threads=1))(
-        with_captions(cell_of([0, 1], ["a", "b\nc"]), preparation=preparation(frozen))
+        with_captions(cell_of([0, 1], [["a"], ["b", "c"]]), preparation=preparation(frozen))
     )
     assert done.inputs is not None
     assert done.inputs.num_rows == 0
@@ -88,9 +92,9 @@ def test_a_set_is_gathered_in_its_order_with_what_failed(frozen, reference):
     cells = [
         embedder(with_captions(cell_of(numbers, texts, broken), preparation=preparation(frozen)))
         for numbers, texts, broken in (
-            ([4, 5], ["e", "f\ng"], frozenset({4})),
-            ([2, 3], ["x", "y"], frozenset({2, 3})),
-            ([0, 1], ["a\nb", "c"], frozenset()),
+            ([4, 5], [["e"], ["f", "g"]], frozenset({4})),
+            ([2, 3], [["x"], ["y"]], frozenset({2, 3})),
+            ([0, 1], [["a", "b"], ["c"]], frozenset()),
         )
     ]
     gathered = gather(cells, Progress(0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from dfn_ray.config import EvaluateRecipe, EvaluationSet, Pool, recipe_from
@@ -40,7 +42,10 @@ def test_what_the_recipe_states_wins_over_the_layout(tmp_path):
 
 def test_a_layout_of_another_task_is_refused(tmp_path):
     root = write_layout(tmp_path / "root", task="zeroshot_retrieval")
-    assert locate(evaluation_set(root, "zeroshot_retrieval")).pool.caption == "lines"
+    spec = evaluation_set(root, "zeroshot_retrieval")
+    assert locate(spec).pool.caption == "lines"
+    listed = replace(spec, pool=replace(spec.pool, caption="list"))
+    assert locate(listed).pool.caption == "list"
     with pytest.raises(InputError, match=r"dataset_type\.txt says 'retrieval'"):
         locate(evaluation_set(root))
     (root / "dataset_type.txt").write_text("multilabel\n")
@@ -95,7 +100,10 @@ def test_labels_without_names_are_told(tmp_path):
         ("sets.0.task=zeroshot_retrieval", "retrieval has no classes"),
         ("sets.0.language=", "language: need a text"),
         ("sets.1.name=a_b", "need distinct names, got 'a_b' twice"),
-        ("sets.0.pool.caption=labels", "sets.0.pool.caption: input should be 'text', 'lines' or"),
+        (
+            "sets.0.pool.caption=labels",
+            "sets.0.pool.caption: input should be 'text', 'lines', 'list' or",
+        ),
         ("max_failed_fraction=2", "need 0.0 <= max_failed_fraction <= 1.0, got 2"),
         ("sets.0.surprise=1", "sets.0.surprise: no such setting"),
     ],

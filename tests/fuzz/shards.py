@@ -14,7 +14,7 @@ import pyarrow as pa
 from dfn_ray.config import Pool
 from dfn_ray.errors import InputError
 from dfn_ray.pool import Shard, derive_uid, iter_chunks, read_chunk, read_rows
-from dfn_ray.schema import SAMPLE_SCHEMA, Chunk, Reason
+from dfn_ray.schema import SAMPLE_SCHEMA, SEVERAL_CAPTIONS_SCHEMA, Chunk, Reason
 from tests.fuzz.case import require
 
 Row = dict[str, Any]
@@ -62,7 +62,7 @@ def read_shard(shard: Shard, pool: Pool, rng: Random) -> Readout:
     for chunk, table in iter_chunks(shard, pool):
         chunks.append(chunk)
         tables.append(table)
-    _check_chunks(shard, chunks, tables)
+    _check_chunks(shard, pool, chunks, tables)
     for table in tables:
         _check_held(table, pool)
     whole = pa.concat_tables(tables)
@@ -74,7 +74,7 @@ def read_shard(shard: Shard, pool: Pool, rng: Random) -> Readout:
     return readout
 
 
-def _check_chunks(shard: Shard, chunks: list[Chunk], tables: list[pa.Table]) -> None:
+def _check_chunks(shard: Shard, pool: Pool, chunks: list[Chunk], tables: list[pa.Table]) -> None:
     require(chunks, "no chunk at all")
     lasts = [chunk.last for chunk in chunks]
     require(lasts == [False] * (len(chunks) - 1) + [True], "the last chunk does not say so", lasts)
@@ -82,7 +82,8 @@ def _check_chunks(shard: Shard, chunks: list[Chunk], tables: list[pa.Table]) -> 
     for chunk, table in zip(chunks, tables, strict=True):
         require(chunk.shard == shard.uri, "a chunk names another shard", chunk)
         require(chunk.first_row == due, "chunks do not tile the shard", chunk, due)
-        require(table.schema == SAMPLE_SCHEMA, "a table has another schema", table.schema)
+        schema = SEVERAL_CAPTIONS_SCHEMA if pool.several_captions else SAMPLE_SCHEMA
+        require(table.schema == schema, "a table has another schema", table.schema)
         require(table.num_rows == chunk.rows, "a chunk has other rows than it says", chunk)
         numbers = table.column("row").to_pylist()
         require(numbers == list(range(due, due + chunk.rows)), "rows are not 0..n-1", numbers)
@@ -101,7 +102,9 @@ def _check_held(table: pa.Table, pool: Pool) -> None:
     Metadata is written anew, where a character can take six.
     """
     held = [
-        len(row["image"] or b"") + len(row["text"] or "") + len(row["metadata"] or "") // 6
+        len(row["image"] or b"")
+        + sum(map(len, row["text"] or ""))
+        + len(row["metadata"] or "") // 6
         for row in table.select(["image", "text", "metadata"]).to_pylist()
     ]
     require(sum(held[:-1]) <= pool.chunk_bytes * 5 // 4, "a chunk holds more than its share", held)
@@ -113,7 +116,9 @@ def _check_row(shard: Shard, row: Row, pool: Pool) -> None:
     require(row["status"] == ("failed" if failed else None), "status and reason disagree", row)
     require((row["image"] is None) == failed, "an image where there is a reason, or neither", row)
     require((row["text"] is None) == failed, "a caption where there is a reason, or neither", row)
-    require(failed or (row["image"] and row["text"].strip()), "a good row is empty", row)
+    texts = row["text"] if pool.several_captions and not failed else [row["text"]]
+    require(failed or (row["image"] and texts), "a good row is empty", row)
+    require(failed or all(text.strip() for text in texts), "a caption is empty", row)
     require(isinstance(row["key"], str), "a row without a key", row)
     row["key"].encode()
     if pool.uid == "derive":

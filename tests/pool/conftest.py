@@ -9,7 +9,7 @@ import pytest
 
 from dfn_ray.config import Pool
 from dfn_ray.pool import Shard, iter_chunks, read_chunk
-from dfn_ray.schema import SAMPLE_SCHEMA, Chunk
+from dfn_ray.schema import SAMPLE_SCHEMA, SEVERAL_CAPTIONS_SCHEMA, Chunk
 
 MIB = 2**20
 
@@ -60,7 +60,8 @@ def read(put):
         pool = Pool(uri=(shard.uri,), **settings)
         chunks, rows = [], []
         for chunk, table in iter_chunks(shard, pool, skip=skip, last=last):
-            assert table.schema == SAMPLE_SCHEMA
+            several = SEVERAL_CAPTIONS_SCHEMA if pool.several_captions else SAMPLE_SCHEMA
+            assert table.schema == several
             assert table.num_rows == chunk.rows
             assert table.column("row").to_pylist() == list(
                 range(chunk.first_row, chunk.first_row + chunk.rows)

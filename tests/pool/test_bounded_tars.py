@@ -12,7 +12,7 @@ import pytest
 
 from dfn_ray.config import Pool
 from dfn_ray.pool import closed_keys, iter_chunks
-from dfn_ray.pool.members import part_of, root_of, shorter_keys
+from dfn_ray.pool.members import CaptionMembers, part_of, root_of, shorter_keys
 from dfn_ray.pool.pieces import Pieces
 from dfn_ray.pool.tape import GzipTape, Tape
 from dfn_ray.pool.tar import walk
@@ -93,10 +93,10 @@ def test_dotted_names_ahead_are_compared_without_their_shorter_keys():
     tar = TarBuilder()
     for number in range(40):
         named(tar, f"a{'.b' * 1900}.{number}.jpg")
-    pieces = Pieces(Tape(io.BytesIO(tar.getvalue())), Pool(uri=("x",)), "txt")
+    pieces = Pieces(Tape(io.BytesIO(tar.getvalue())), Pool(uri=("x",)))
     first = next(iter(pieces))
     assert peak_bytes(lambda: list(pieces.following(first, keep=False))) < MIB
-    part = part_of(first.member.name, "txt")
+    part = part_of(first.member.name, CaptionMembers())
     assert part is not None
     assert len(list(shorter_keys(part.key))) == 64
 

@@ -1,4 +1,4 @@
-"""Labelled pools and several captions: what the setting `caption` reads."""
+"""Labelled pools: what `pool.caption = "label"` reads. Several captions are in `test_captions.py`."""
 
 from __future__ import annotations
 
@@ -102,23 +102,3 @@ def test_a_label_column_is_the_caption_of_labelled_parquet(read, name, kind):
 def test_a_label_column_of_another_type_is_a_fault_of_the_shard(read):
     result = read(parquet({"image": IMAGES, "cls": [True, False, True]}), caption="label")
     assert result.last.fault == "mistyped_column"
-
-
-@pytest.mark.parametrize(
-    "kind", [pa.list_(pa.string()), pa.large_list(pa.large_string()), pa.list_(pa.string(), 2)]
-)
-def test_a_list_column_gives_the_lines_of_a_caption(read, kind):
-    captions = pa.array([["a cat", "the\ncat"], ["x", None], None], kind)
-    result = read(parquet({"image": IMAGES, "caption": captions}), caption="lines")
-    assert [row["text"] for row in result.rows] == ["a cat\nthe cat", "x", None]
-    assert result.rows[2]["reason"] == "missing_caption"
-
-
-def test_a_list_column_is_no_caption_unless_lines_are_asked_for(read):
-    result = read(parquet({"image": IMAGES, "caption": [["a"], ["b"], ["c"]]}))
-    assert result.last.fault == "mistyped_column"
-
-
-def test_lines_of_a_text_stay_lines(read):
-    tar = TarBuilder().sample("a", image=b"i", caption="one\ntwo")
-    assert read(tar.getvalue(), caption="lines").rows[0]["text"] == "one\ntwo"

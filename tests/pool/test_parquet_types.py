@@ -212,11 +212,12 @@ def test_captions_of_every_type_that_holds_text_are_read(read, name, as_dictiona
 @pytest.mark.parametrize(
     "around", [pa.list_, pa.large_list, lambda kind: pa.list_(kind, 3), pa.list_view]
 )
-def test_lists_of_every_type_that_holds_text_are_lines(read, kind, around):
+@pytest.mark.parametrize("caption", ["lines", "list"])
+def test_lists_of_every_type_that_holds_text_are_captions(read, kind, around, caption):
     value = TEXTS if kind in (pa.string(), pa.string_view()) else [b"a cat", b"a dog", None]
     column = pa.array([value, None], around(kind))
-    rows = read(parquet(pa.table({"image": [b"i"] * 2, "text": column})), caption="lines").rows
-    assert [row["text"] for row in rows] == ["a cat\na dog", None]
+    rows = read(parquet(pa.table({"image": [b"i"] * 2, "text": column})), caption=caption).rows
+    assert [row["text"] for row in rows] == [["a cat", "a dog"], None]
 
 
 @pytest.mark.parametrize(

@@ -12,16 +12,18 @@ from hypothesis import strategies as st
 
 from dfn_ray.config import Pool, Rules
 from dfn_ray.flow.rules import SizeRule
+from dfn_ray.pool.captions import TEXT
 from dfn_ray.pool.samples import Draft
 from dfn_ray.pool.text import has_visible
 from dfn_ray.schema import Reason
 
 
-def caption(*, txt: bytes | None = None, sidecar: object = None, **settings) -> str:
-    """The caption of a sample, or the reason why it has none."""
+def caption(*, txt: bytes | None = None, sidecar: object = None, **settings) -> str | list[str]:
+    """The caption of a sample, or the captions, or the reason why it has none."""
     data = None if sidecar is None else json.dumps(sidecar).encode()
-    draft = Draft(row=0, key="a", images=1, image_size=1, image=b"i", caption=txt)
-    draft.caption_size = None if txt is None else len(txt)
+    draft = Draft(row=0, key="a", images=1, image_size=1, image=b"i")
+    if txt is not None:
+        draft.caption_size, draft.captions = len(txt), {TEXT: txt}
     draft.json, draft.json_size = data, None if data is None else len(data)
     row = draft.finish(Pool(uri=("x",), **settings), "0.tar")
     return row[4] if row[4] is not None else row[7] or ""
@@ -42,20 +44,6 @@ def caption(*, txt: bytes | None = None, sidecar: object = None, **settings) -> 
 )
 def test_the_first_key_of_json_that_holds_text_is_the_caption(sidecar, expected):
     assert caption(sidecar=sidecar) == expected
-
-
-@pytest.mark.parametrize(
-    ("sidecar", "expected"),
-    [
-        ({"caption": ["one", "two\nlines", None, "", 3]}, "one\ntwo lines"),
-        ({"caption": "one\ntwo"}, "one\ntwo"),
-        ({"caption": [], "text": ["one"]}, "one"),
-        ({"caption": [None]}, "empty_caption"),
-        ({"caption": {"a": "b"}}, "missing_caption"),
-    ],
-)
-def test_lists_in_json_are_the_lines_of_a_caption(sidecar, expected):
-    assert caption(sidecar=sidecar, caption="lines") == expected
 
 
 @pytest.mark.parametrize("txt", [b"", b" \n", b"\xef\xbb\xbf", b"\0"])

@@ -14,7 +14,7 @@ from dfn_ray.errors import InputError, ShardChangedError
 from dfn_ray.pool import list_shards
 from dfn_ray.testing.pools import TarBuilder, photo, uid_of
 from dfn_ray.training import feed as module
-from dfn_ray.training.feed import COUNTED, Captions, Feeding, feed_group
+from dfn_ray.training.feed import COUNTED, Feeding, LabelCaptions, feed_group
 from dfn_ray.training.index import drawn_counts, index_shard, split_index
 from dfn_ray.training.plan import plan_groups
 from dfn_ray.training.samples import GroupInputs
@@ -187,7 +187,7 @@ def test_a_uid_list_repeats_what_it_repeats_and_leaves_out_the_rest(tmp_path):
 
 def test_labels_become_captions_by_templates_that_vary(tmp_path):
     source = write(tmp_path / "pool", label=True)
-    captions = Captions(("cat", "dog", "owl"), ("a photo of a {}.", "a drawing of a {}."))
+    captions = LabelCaptions(("cat", "dog", "owl"), ("a photo of a {}.", "a drawing of a {}."))
     how = feeding(source, captions=captions)
     blocks = [
         b for i in groups_of(source, indexed(source), 3) for b in feed_group(i, (), feeding=how)
