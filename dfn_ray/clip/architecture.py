@@ -19,24 +19,14 @@ from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import nn
 
 from dfn_ray import config
+from dfn_ray.clip.layouts import Layout, weights_among
 from dfn_ray.clip.network_config import read_network_config
-from dfn_ray.clip.transform import ImageTransform
+from dfn_ray.clip.transform import NORMALIZATIONS, ImageTransform
 from dfn_ray.errors import InputError
 
 _LOG = logging.getLogger(__name__)
 
-_CONFIG_NAME = "open_clip_config.json"
-_WEIGHT_NAMES = (
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-    "open_clip_pytorch_model.pth",
-    "model.safetensors",
-    "pytorch_model.bin",
-    "pytorch_model.pth",
-    "model.pth",
-)
-"""Of a folder, in open_clip's order of preference (factory._find_checkpoint_in_dir)."""
+_CONFIG_NAME = Layout.OPEN_CLIP.value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +90,14 @@ def image_transform(module: nn.Module, origin: Origin, spec: config.Network) -> 
     interpolation = "bilinear" if cfg["interpolation"] == "bilinear" else "bicubic"
     if resize_mode == "shortest" and height != width:
         interpolation = "bicubic"  # open_clip's image_transform does not pass the setting on here
+    mean, std = NORMALIZATIONS.get(spec.normalization or "", (cfg["mean"], cfg["std"]))
+    mean, std = mean or OPENAI_DATASET_MEAN, std or OPENAI_DATASET_STD  # open_clip reads 0 as none
     return ImageTransform(
         size=(int(height), int(width)),
         resize_mode=resize_mode,
         interpolation=spec.interpolation or interpolation,
-        mean=_per_channel(cfg["mean"] or OPENAI_DATASET_MEAN),  # open_clip reads 0 as "none given"
-        std=_per_channel(cfg["std"] or OPENAI_DATASET_STD),
+        mean=_per_channel(mean),
+        std=_per_channel(std),
         fill_color=int(cfg["fill_color"]),
     )
 
@@ -178,17 +170,5 @@ def _folder(folder: Path, random: bool) -> tuple[dict[str, Any], dict[str, Any],
 
 
 def _weights_in(folder: Path) -> Path:
-    for name in _WEIGHT_NAMES:
-        if (folder / name).is_file():
-            return folder / name
-    found = sorted(
-        p
-        for p in folder.iterdir()
-        if p.suffix in (".safetensors", ".bin", ".pth", ".pt") and p.is_file()
-    )
-    if len(found) != 1:
-        names = ", ".join(p.name for p in found) or "none"
-        raise InputError(
-            f"local-dir:{folder}: need {_WEIGHT_NAMES[0]} or exactly one file of weights, found {names}"
-        )
-    return found[0]
+    names = [path.name for path in folder.iterdir() if path.is_file()]
+    return folder / weights_among(names, f"local-dir:{folder}")

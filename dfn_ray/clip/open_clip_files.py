@@ -65,6 +65,14 @@ def model_arguments() -> frozenset[str]:
 
 
 @cache
+def zero_shot_metadata() -> Mapping[str, Any]:
+    """open_clip's IMAGENET_CLASSNAMES, and OPENAI_IMAGENET_TEMPLATES and SIMPLE_IMAGENET_TEMPLATES as functions of a name."""
+    namespace: dict[str, Any] = {}
+    _run("zero_shot_metadata.py", lambda node: isinstance(node, ast.Assign), namespace)
+    return namespace
+
+
+@cache
 def _architectures() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for path in (_folder() / "model_configs").glob("*.json"):
@@ -96,7 +104,9 @@ def _is_class(node: ast.stmt, *names: str) -> bool:
 def _run(file: str, keep: Callable[[ast.stmt], bool], namespace: dict[str, Any]) -> None:
     """Run some of the statements of a file of open_clip's in a namespace."""
     kept = [node for node in _parsed(file).body if keep(node)]
-    code = compile(ast.Module(kept, type_ignores=[]), str(_folder() / file), "exec", dont_inherit=True)
+    code = compile(
+        ast.Module(kept, type_ignores=[]), str(_folder() / file), "exec", dont_inherit=True
+    )
     exec(code, namespace)
 
 

@@ -140,6 +140,9 @@ class Network:
     """None: what model and tag say; `shortest` resizes the shorter side and crops the centre."""
     interpolation: Literal["bicubic", "bilinear"] | None = None
     """None: what model and tag say."""
+    normalization: Literal["openai", "imagenet", "half"] | None = None
+    """Mean and standard deviation that pixels are normalised by: OpenAI's CLIP, ImageNet, or 0.5 and 0.5 (SigLIP). None:
+    what model and tag say; OpenAI's for a checkpoint path."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the forward. The cosine itself is always taken in float32."""
 

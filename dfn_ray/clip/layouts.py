@@ -1,0 +1,111 @@
+"""Which layout the folder or repository of a network has, told by the names of its files and by its config.
+
+Two are known: open_clip's, and transformers' of CLIP and SigLIP. Where a folder has both, open_clip's is read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from enum import Enum
+from pathlib import PurePosixPath
+from typing import Any
+
+from dfn_ray.errors import InputError, shortened
+from dfn_ray.foreign_json import parsed
+
+
+class Layout(Enum):
+    """A layout, by the name of its config."""
+
+    OPEN_CLIP = "open_clip_config.json"
+    TRANSFORMERS = "config.json"
+
+
+WEIGHT_NAMES = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+    "model.pth",
+)
+"""Of a folder, in open_clip's order of preference (factory._find_checkpoint_in_dir)."""
+_HUB_WEIGHT_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+"""Of a repository, as open_clip's download_pretrained_from_hf asks for them."""
+_TRANSFORMERS_WEIGHT_NAMES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+)
+_MODEL_TYPES = ("clip", "siglip")
+_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+
+
+def layout_of(names: Collection[str], where: str) -> Layout:
+    """The layout of files with these names. Raises InputError when it is neither."""
+    for layout in Layout:
+        if layout.value in names:
+            return layout
+    raise InputError(
+        f"{where}: need a folder with {Layout.OPEN_CLIP.value} (open_clip) or {Layout.TRANSFORMERS.value} "
+        f"(transformers), found {_some(names)}"
+    )
+
+
+def weights_among(names: Collection[str], where: str) -> str:
+    """The file of weights of a folder in open_clip's layout. Raises InputError when there is none, or no telling which."""
+    for name in WEIGHT_NAMES:
+        if name in names:
+            return name
+    found = sorted(name for name in names if PurePosixPath(name).suffix in _SUFFIXES)
+    if len(found) != 1:
+        raise InputError(
+            f"{where}: need {WEIGHT_NAMES[0]} or exactly one file of weights, found {', '.join(found) or 'none'}"
+        )
+    return found[0]
+
+
+def hub_weights_among(names: Collection[str], where: str) -> str:
+    """The file of weights that open_clip takes from a repository. Raises InputError when it has none."""
+    return _first_of(_HUB_WEIGHT_NAMES, names, where)
+
+
+def transformers_weights_among(names: Collection[str], where: str) -> str:
+    """The file of weights, or the index of several, in transformers' layout. Raises InputError when there is none."""
+    return _first_of(_TRANSFORMERS_WEIGHT_NAMES, names, where)
+
+
+def transformers_model_type(data: bytes, where: str) -> str:
+    """`model_type` of the content of a transformers config. Raises InputError unless it is that of a CLIP or SigLIP."""
+    try:
+        values: Any = parsed(data.decode("utf-8-sig"))
+    except ValueError as error:
+        raise InputError(f"{where}: cannot be read as JSON: {error}") from None
+    kind = values.get("model_type") if isinstance(values, dict) else None
+    if kind not in _MODEL_TYPES:
+        got = shortened(json.dumps(kind))
+        raise InputError(
+            f"{where}: need model_type {' or '.join(_MODEL_TYPES)}, got {got}: not a network of an image and a text tower "
+            "that dfn_ray reads; name one in open_clip's layout, or a CLIP or SigLIP of fixed resolution"
+        )
+    return str(kind)
+
+
+def is_checkpoint_file(source: str) -> bool:
+    """True for a path or URI of a checkpoint, False for one of open_clip's tags."""
+    return "/" in source or PurePosixPath(source).suffix in _SUFFIXES
+
+
+def _first_of(needed: Collection[str], names: Collection[str], where: str) -> str:
+    for name in needed:
+        if name in names:
+            return name
+    raise InputError(f"{where}: has no weights: need {' or '.join(needed)}, found {_some(names)}")
+
+
+def _some(names: Collection[str]) -> str:
+    shown = ", ".join(sorted(names)[:5]) or "no files"
+    return shown + (", ..." if len(names) > 5 else "")
