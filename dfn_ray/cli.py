@@ -49,7 +49,7 @@ RECIPES: Mapping[str, type[Any] | None] = {
     "run": PipelineRecipe,
 }
 """The kind of recipe that a verb takes; None: any."""
-_URIS = ("recipe", "run_uri", "pool_uri", "uids", "groups")
+_URIS = ("recipe", "run_uri", "pool_uri", "uids", "groups", "reference")
 """Options that are paths or URIs."""
 _TARGETS = ("out_uri", "out", "picture")
 """Those that are written to."""
@@ -169,6 +169,15 @@ def _add_submit(verbs: _Verbs) -> None:
 def _add_planning(verbs: _Verbs) -> None:
     doctor = verbs.add_parser("doctor", help="is everything ready for a recipe, of any verb?")
     _with_recipe(doctor).set_defaults(verb=_doctor)
+    doctor.add_argument(
+        "--reference",
+        type=_uri,
+        help="Parquet or npz with uid and a column of scores: compare with them, without a cluster, instead",
+    )
+    doctor.add_argument(
+        "--samples", type=int, default=256, help="compared with --reference (default: %(default)s)"
+    )
+    doctor.add_argument("--column", help="of --reference (default: guessed)")
 
     plan = verbs.add_parser("plan", help="how long and how much filtering takes, from a pilot")
     _with_recipe(plan).set_defaults(verb=_plan)
@@ -352,10 +361,22 @@ def _submit(options: argparse.Namespace) -> None:
 
 def _doctor(options: argparse.Namespace) -> None:
     recipe = _recipe(options, None)
-    if recipe is not None:
+    if options.column is not None and options.reference is None:
+        raise InputError("--column: is that of a file of scores; name it by --reference")
+    if recipe is None:
+        return
+    if options.reference is None:
         from dfn_ray.planning.doctor import doctor
 
         doctor(recipe, say=_say)
+    elif isinstance(recipe, Recipe):
+        from dfn_ray.parity.parity import check_parity
+
+        check_parity(
+            recipe, options.reference, samples=options.samples, column=options.column, say=_say
+        )
+    else:
+        raise InputError("--reference: needs a recipe of filtering, whose pool it is about")
 
 
 def _plan(options: argparse.Namespace) -> None:

@@ -173,7 +173,7 @@ def test_a_dry_run_of_evaluate_shows_its_sets_without_ray_or_torch(evaluation):
     size = 2 * len(jpeg_bytes())
     assert f"ok      set own         zeroshot_classification, 2 shards, {size:,} bytes" in lines
     assert "ok      classes         2 class names, 80 templates" in lines
-    assert "ok      network dfn     ViT-B-32, random weights" in lines
+    assert "ok      network         ViT-B-32, random weights" in lines
     assert last == "0 set()"
     assert not (evaluation.parent / "run").exists()
 

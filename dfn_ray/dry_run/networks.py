@@ -37,7 +37,8 @@ _POINTER = b"version https://git-lfs"
 
 def network_finding(spec: Network, setting: str) -> Finding:
     """Whether the network of a section of a recipe, `networks.0` say, can be had; its weights are not read."""
-    return found(f"network {spec.name}", lambda: describe_network(spec, setting))
+    name = f"network {spec.name}" if "networks" in setting else setting
+    return found(name, lambda: describe_network(spec, setting))
 
 
 def describe_network(spec: Network, setting: str) -> str:
