@@ -14,7 +14,7 @@ from dfn_ray.flow.weights import load_network_of
 from dfn_ray.parity.reference import Reference, read_reference
 from dfn_ray.parity.samples import Matched, matched_samples
 from dfn_ray.parity.scoring import Scoring
-from dfn_ray.parity.suspects import SCREENED, Search, Trial, suspects_of
+from dfn_ray.parity.suspects import SCREENED, SCREENED_BY_PAIRS, Search, Trial, suspects_of
 from dfn_ray.parity.variant import as_the_recipe_says
 
 SAMPLES = 256
@@ -88,27 +88,30 @@ def _verdict(
 ) -> Finding:
     """The suspect or the pair that closes the gap, as what to change, or that there is none."""
     suspects = suspects_of(as_the_recipe_says(network, recipe.decode), section)
-    tried_on = f"on the {min(SCREENED, len(search.rows))} samples that differ most"
-    say(Finding("suspects", f"trying {len(suspects)} {tried_on}").printed())
+    differing = "samples that differ most"
+    say(Finding("suspects", f"trying {len(suspects)} on the {SCREENED} {differing}").printed())
     found, closest = search.closing(suspects)
     if found is None:
         pairs = len(search.pairs(suspects))
-        say(Finding("suspects", f"none alone; trying {pairs} pairs {tried_on}").printed())
+        text = f"none alone; trying {pairs} pairs on the {SCREENED_BY_PAIRS} {differing}"
+        say(Finding("suspects", text).printed())
         found = search.closing_pair(suspects)
     if found is None:
         return change(
             "suspects",
-            f"none of them and no pair closes the gap; {closest} comes closest, {tried_on}: {closest.after}. Other "
-            "weights, another tokenizer, or other images and captions than the reference's?",
+            f"none of them and no pair closes the gap; {closest} comes closest, on the {differing}: "
+            f"{closest.after}. Other weights, another tokenizer, or other images and captions than the reference's?",
         )
     return change("suspects", _closes(found, search))
 
 
 def _closes(found: Trial, search: Search) -> str:
     before, after = search.before, found.after
+    closes = "closes" if len(found.suspects) == 1 else "close"
     text = (
-        f"{found} closes the gap: largest difference {before.largest:.2g} -> {after.largest:.2g}, mean {before.mean:.2g} -> "
-        f"{after.mean:.2g}, rank correlation {before.rank_correlation:.4f} -> {after.rank_correlation:.4f}"
+        f"{found} {closes} the gap: largest difference {before.largest:.2g} -> {after.largest:.2g}, "
+        f"mean {before.mean:.2g} -> {after.mean:.2g}, "
+        f"rank correlation {before.rank_correlation:.4f} -> {after.rank_correlation:.4f}"
     )
     if before.one_sided:
         text += f", with a score on one side only {before.one_sided:,} -> {after.one_sided:,}"
