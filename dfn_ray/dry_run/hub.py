@@ -1,20 +1,21 @@
 """The small files of a repository on the Hugging Face hub: names and configs, never weights, within 10 s.
 
-Not by the hub's own client, which waits and tries again for as long as it likes.
+Not by the hub's own client, which waits and tries again for as long as it likes, and asks for other things before.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
 from typing import Any
 
 import requests
-from huggingface_hub import constants, try_to_load_from_cache
-from huggingface_hub.utils import build_hf_headers
+from huggingface_hub import constants, get_token, try_to_load_from_cache
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from dfn_ray.clip.layouts import Layout
 from dfn_ray.dry_run.finding import NotCheckedError
@@ -25,7 +26,6 @@ TIME_LIMIT_S = 10.0
 """For all requests about a repository together."""
 MAX_BYTES = 16 * 2**20
 """Of a list of files or a config; a larger one is none."""
-_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,12 @@ class _UnreachableError(Exception):
 
 def find_repository(model_id: str, setting: str) -> Repository:
     """The repository of that id. Raises InputError when the hub has none or refuses it, NotCheckedError when it cannot be asked."""
-    if not _ID.fullmatch(model_id):
-        raise InputError(f"{setting}: need hf-hub:org/repo, got 'hf-hub:{model_id}'")
+    try:
+        validate_repo_id(model_id)
+    except HFValidationError as error:
+        raise InputError(
+            f"{setting}: need hf-hub:org/repo, got 'hf-hub:{model_id}': {error}"
+        ) from None
     try:
         return _online(model_id, setting)
     except _UnreachableError as error:
@@ -79,11 +83,36 @@ def _online(model_id: str, setting: str) -> Repository:
 
 
 def _get(url: str, deadline: float, where: str) -> bytes:
-    """The body of an answer. Raises InputError for what the hub refuses, _UnreachableError for what may be different later."""
+    """The body of an answer. Raises InputError for what the hub refuses, _UnreachableError for what may be different later.
+
+    On a thread, which is left behind at the deadline: names are resolved, and each of a server's addresses is tried, for
+    longer than any time limit of a request.
+    """
+    answer: Queue[bytes | Exception] = Queue()
+
+    def ask() -> None:
+        try:
+            answer.put(_answered(url, deadline, where))
+        except Exception as error:  # noqa: BLE001  raised again by who waits
+            answer.put(error)
+
+    Thread(target=ask, daemon=True).start()
+    try:
+        given = answer.get(timeout=max(0.1, deadline - time.monotonic()))
+    except Empty:
+        raise _UnreachableError(f"no answer within {TIME_LIMIT_S:.0f} s") from None
+    if isinstance(given, bytes):
+        return given
+    raise given
+
+
+def _answered(url: str, deadline: float, where: str) -> bytes:
     left = max(0.1, deadline - time.monotonic())
+    token = get_token()
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
         with requests.get(
-            url, headers=build_hf_headers(), timeout=(left / 2, left / 2), stream=True
+            url, headers=headers, timeout=(left / 2, left / 2), stream=True
         ) as answer:
             _require_ok(answer.status_code, where)
             body = bytearray()
