@@ -4,6 +4,8 @@
     isolation.py    work that may kill its process, one lost item per crash
     decode.py       image bytes -> pixels, with a reason for each that fails
     architecture.py where a network comes from: built-in, hub, folder
+    layouts.py      which layout a folder or repository has, by its small files
+    open_clip_files.py  open_clip's architectures, tags and configs, read without importing it
     weights.py      checkpoints, read without running code from them
     tokenizer.py    a tokenizer that travels as data
     network.py      load once on the driver (FrozenNetwork), build anywhere, offline
