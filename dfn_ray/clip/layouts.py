@@ -35,11 +35,9 @@ WEIGHT_NAMES = (
 """Of a folder, in open_clip's order of preference (factory._find_checkpoint_in_dir)."""
 _HUB_WEIGHT_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 """Of a repository, as open_clip's download_pretrained_from_hf asks for them."""
-_TRANSFORMERS_WEIGHT_NAMES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-)
+INDEX_NAME = "model.safetensors.index.json"
+"""Of transformers' weights in several files."""
+_TRANSFORMERS_WEIGHT_NAMES = ("model.safetensors", INDEX_NAME, "pytorch_model.bin")
 _MODEL_TYPES = ("clip", "siglip")
 _SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 
@@ -92,6 +90,16 @@ def transformers_model_type(data: bytes, where: str) -> str:
             "that dfn_ray reads; name one in open_clip's layout, or a CLIP or SigLIP of fixed resolution"
         )
     return str(kind)
+
+
+def require_shards(index: bytes, names: Collection[str], where: str) -> None:
+    """Raise InputError unless every file that the index of sharded weights names is there."""
+    try:
+        needed = set(parsed(index.decode("utf-8-sig"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{where}: is no index of sharded weights: {error!r}") from None
+    if missing := sorted(map(str, needed - set(names))):
+        raise InputError(f"{where}: names weights that are not there: {_some(missing)}")
 
 
 def is_checkpoint_file(source: str) -> bool:

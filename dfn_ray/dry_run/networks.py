@@ -10,10 +10,12 @@ from typing import Any
 
 from dfn_ray.clip import tokenizer
 from dfn_ray.clip.layouts import (
+    INDEX_NAME,
     Layout,
     hub_weights_among,
     is_checkpoint_file,
     layout_of,
+    require_shards,
     transformers_model_type,
     transformers_weights_among,
     weights_among,
@@ -95,7 +97,10 @@ def _folder_weights(
         return "random weights"
     choose = weights_among if layout is Layout.OPEN_CLIP else transformers_weights_among
     name = choose(names, f"{setting}: local-dir:{folder}")
-    return _weights(f"{folder.rstrip('/')}/{name}", setting)
+    uri = f"{folder.rstrip('/')}/{name}"
+    if name == INDEX_NAME:
+        require_shards(read_uri(uri), names, f"{setting}: {uri}")
+    return _weights(uri, setting)
 
 
 def _names(folder: str) -> list[str]:
@@ -118,7 +123,10 @@ def _repository(spec: Network, model_id: str, setting: str) -> str:
         return f"{text}, random weights"
     choose = hub_weights_among if layout is Layout.OPEN_CLIP else transformers_weights_among
     if not there.is_cached:
-        return f"{text}, weights {choose(there.names, where)}"
+        name = choose(there.names, where)
+        if name == INDEX_NAME:
+            require_shards(there.read(name), there.names, f"{where}: {name}")
+        return f"{text}, weights {name}"
     try:
         weights = f"weights {choose(there.names, where)} in the cache"
     except InputError:  # says nothing of the repository
@@ -140,7 +148,10 @@ def _require_tokenizer(model_cfg: dict[str, Any], where: str) -> None:
     text_cfg = model_cfg["text_cfg"]
     other = text_cfg.get("hf_tokenizer_name") or text_cfg.get("hf_model_name")
     if other is None:
-        tokenizer.resolve(model_cfg, None)
+        try:
+            tokenizer.resolve(model_cfg, None)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
     elif find_spec("transformers") is None:
         raise InputError(
             f"{where}: its text tower or tokenizer is {other}, which needs the transformers package: "

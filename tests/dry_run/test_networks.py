@@ -16,6 +16,7 @@ from tests.dry_run.conftest import Hub
 
 DEMO = Path(__file__).parents[2] / "dfn_ray" / "demo" / "data" / "network"
 CONFIG = (DEMO / "open_clip_config.json").read_bytes()
+INDEX = json.dumps({"weight_map": {"visual.proj": "1.safetensors"}}).encode()
 CLIP = json.dumps({"model_type": "clip", "architectures": ["CLIPModel"]}).encode()
 
 
@@ -87,7 +88,8 @@ def test_a_folder_has_a_layout_a_config_that_can_be_built_and_weights(tmp_path):
     values = json.loads(CONFIG)
     values["model_cfg"]["text_cfg"]["vocab_size"] = 1000
     small = folder_of(tmp_path / "small", open_clip_config__json=json.dumps(values).encode())
-    assert "1,000 embeddings" in mistake(small, random_weights_seed=0)
+    said = mistake(small, random_weights_seed=0)
+    assert "small/open_clip_config.json: text_cfg.vocab_size: 1,000 embeddings" in said
 
 
 def test_transformers_layout_is_told_by_its_config(tmp_path):
@@ -97,6 +99,11 @@ def test_transformers_layout_is_told_by_its_config(tmp_path):
         tmp_path / "there", open_clip_config__json=CONFIG, open_clip_model__safetensors=b"x" * 9
     )
     assert "open_clip's layout, weights open_clip_model.safetensors" in look(both).text
+    index = {"model.safetensors.index.json": INDEX}
+    sharded = folder_of(tmp_path / "sharded", config__json=CLIP, **index)
+    assert "index.json: names weights that are not there: 1.safetensors" in mistake(sharded)
+    folder_of(tmp_path / "sharded", **{"1.safetensors": b"x"})
+    assert "weights model.safetensors.index.json" in look(sharded).text
     bare = folder_of(tmp_path / "bare", config__json=CLIP)
     assert "has no weights: need model.safetensors or" in mistake(bare)
     for kind in ("bert", "siglip2", None):
@@ -118,7 +125,11 @@ def test_a_repository_is_known_by_its_small_files(hub: Hub):
     weights = {"open_clip_model.safetensors": b"", "README.md": b""}
     hub.repositories = {
         "org/clip": {"open_clip_config.json": CONFIG, **weights},
-        "org/hf": {"config.json": CLIP, "model.safetensors.index.json": b""},
+        "org/hf": {
+            "config.json": CLIP,
+            "model.safetensors.index.json": INDEX,
+            "1.safetensors": b"",
+        },
         "org/bare": {"open_clip_config.json": CONFIG},
         "org/text": {"config.json": b'{"model_type": "bert"}', "model.safetensors": b""},
         "org/data": {"data.csv": b""},

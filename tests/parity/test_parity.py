@@ -7,6 +7,12 @@ import sys
 
 import numpy as np
 import pytest
+from open_clip.constants import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    OPENAI_DATASET_MEAN,
+    OPENAI_DATASET_STD,
+)
 
 from dfn_ray.cli import run
 from tests.parity.conftest import golden, write_scores
@@ -51,6 +57,26 @@ def test_a_wrong_setting_is_named_and_nothing_else(doctor, published, wrong, rig
     assert code == 1
     assert f"CHANGE suspects {right} closes the gap: largest difference" in said
     assert said.count("closes the gap") == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "as_open_clip_has_it"),
+    [
+        (
+            "normalization=openai",
+            {"image_mean": OPENAI_DATASET_MEAN, "image_std": OPENAI_DATASET_STD},
+        ),
+        ("normalization=imagenet", {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD}),
+        ("resize_mode=longest", {"image_resize_mode": "longest"}),
+        ("quick_gelu=true", {"force_quick_gelu": True}),
+    ],
+)
+def test_a_setting_of_the_recipe_is_what_open_clip_calls_so(
+    doctor, samples, tmp_path, setting, as_open_clip_has_it
+):
+    scores = golden(samples, **as_open_clip_has_it)
+    reference = write_scores(tmp_path / "scores.parquet", samples, scores)
+    assert doctor(reference, f"networks.0.{setting}")[0] == 0
 
 
 def test_a_prompt_of_the_reference_is_named_as_what_no_setting_does(doctor, samples, tmp_path):
