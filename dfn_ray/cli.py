@@ -10,7 +10,6 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,42 +19,42 @@ from dfn_ray.config import (
     PipelineRecipe,
     Pool,
     Recipe,
-    Scorers,
     TrainRecipe,
     load_recipe,
     parse_recipe,
     recipe_from,
+    recipe_kind,
     recipe_values,
 )
 from dfn_ray.errors import DfnRayError, InputError, RecipeError
 from dfn_ray.flow.ray_address import check_ray_reachable
 from dfn_ray.printing import print_in_any_encoding, printable, printable_line
 from dfn_ray.storage import Store, is_local
-from dfn_ray.telemetry import selection_table, table
+from dfn_ray.telemetry import selection_table
 from dfn_ray.uris import require_flawless, written_uri
 
 DEMO = "demo"
 """In the place of a recipe: the one that ships with the package."""
 Verb = Callable[[argparse.Namespace], None]
 R = TypeVar("R")
-RECIPES: Mapping[str, type[Any]] = {
+RECIPES: Mapping[str, type[Any] | None] = {
     "filter": Recipe,
     "score": Recipe,
     "select": Recipe,
     "materialize": Recipe,
-    "doctor": Recipe,
+    "doctor": None,
     "plan": Recipe,
     "train": TrainRecipe,
     "evaluate": EvaluateRecipe,
     "run": PipelineRecipe,
 }
-"""The kind of recipe that a verb takes."""
-_URIS = ("recipe", "run_uri", "pool_uri", "uids", "groups")
+"""The kind of recipe that a verb takes; None: any."""
+_URIS = ("recipe", "run_uri", "pool_uri", "uids", "groups", "reference")
 """Options that are paths or URIs."""
 _TARGETS = ("out_uri", "out", "picture")
 """Those that are written to."""
-ON_RAY = frozenset(RECIPES) - {"select"}
-"""Verbs over a recipe that work on Ray: they ask whether there is one before they write anything."""
+ON_RAY = frozenset(RECIPES) - {"select", "doctor", "plan"}
+"""Verbs over a recipe that write by Ray: they ask whether there is one before they do."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -168,11 +167,20 @@ def _add_submit(verbs: _Verbs) -> None:
 
 
 def _add_planning(verbs: _Verbs) -> None:
-    doctor = verbs.add_parser("doctor", help="is the cluster ready for a recipe of filter?")
-    _with_recipe(doctor, dry_run=False).set_defaults(verb=_doctor)
+    doctor = verbs.add_parser("doctor", help="is everything ready for a recipe, of any verb?")
+    _with_recipe(doctor).set_defaults(verb=_doctor)
+    doctor.add_argument(
+        "--reference",
+        type=_uri,
+        help="Parquet or npz with uid and a column of scores: compare with them, without a cluster, instead",
+    )
+    doctor.add_argument(
+        "--samples", type=int, default=256, help="compared with --reference (default: %(default)s)"
+    )
+    doctor.add_argument("--column", help="of --reference (default: guessed)")
 
     plan = verbs.add_parser("plan", help="how long and how much filtering takes, from a pilot")
-    _with_recipe(plan, dry_run=False).set_defaults(verb=_plan)
+    _with_recipe(plan).set_defaults(verb=_plan)
     plan.add_argument(
         "--shards",
         type=int,
@@ -246,19 +254,16 @@ def _add_inspect(verbs: _Verbs) -> None:
     inspect.set_defaults(verb=_inspect)
 
 
-def _with_recipe(
-    parser: argparse.ArgumentParser, *, dry_run: bool = True
-) -> argparse.ArgumentParser:
+def _with_recipe(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("recipe", type=_uri, help="the recipe, a TOML file or its URI")
     parser.add_argument(
         "--set", action="append", default=[], metavar="section.key=value", help="override a setting"
     )
-    if dry_run:
-        parser.add_argument(
-            "--dry-run",
-            action="store_true",
-            help="print the resolved recipe and plan, start nothing",
-        )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the resolved recipe, look at everything that it names, start nothing",
+    )
     return parser
 
 
@@ -270,7 +275,7 @@ def _with_budget(parser: argparse.ArgumentParser) -> None:
 
 
 def _filter(options: argparse.Namespace) -> None:
-    recipe = _recipe(options, Recipe, partial(_plan_filtering, options))
+    recipe = _recipe(options, Recipe)
     if recipe is not None:
         from dfn_ray.filtering.filter_pool import filter_pool
 
@@ -278,7 +283,7 @@ def _filter(options: argparse.Namespace) -> None:
 
 
 def _score(options: argparse.Namespace) -> None:
-    recipe = _recipe(options, Recipe, partial(_plan_filtering, options))
+    recipe = _recipe(options, Recipe)
     if recipe is not None:
         from dfn_ray.filtering.filter_pool import score
 
@@ -286,7 +291,7 @@ def _score(options: argparse.Namespace) -> None:
 
 
 def _select(options: argparse.Namespace) -> None:
-    recipe = _recipe(options, Recipe, partial(_plan_filtering, options))
+    recipe = _recipe(options, Recipe)
     if recipe is not None:
         from dfn_ray.filtering.filter_pool import select
 
@@ -294,7 +299,7 @@ def _select(options: argparse.Namespace) -> None:
 
 
 def _materialize(options: argparse.Namespace) -> None:
-    recipe = _recipe(options, Recipe, partial(_plan_filtering, options))
+    recipe = _recipe(options, Recipe)
     if recipe is None:
         return
     from dfn_ray.filtering.filter_pool import materialize
@@ -316,7 +321,7 @@ def _materialize(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    recipe = _recipe(options, TrainRecipe, _plan_training)
+    recipe = _recipe(options, TrainRecipe)
     if recipe is not None:
         from dfn_ray.training.result import result_lines
         from dfn_ray.training.train_clip import train
@@ -325,7 +330,7 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    recipe = _recipe(options, PipelineRecipe, _plan_pipeline)
+    recipe = _recipe(options, PipelineRecipe)
     if recipe is not None:
         from dfn_ray.pipeline.pipeline import run_pipeline
 
@@ -333,7 +338,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    recipe = _recipe(options, EvaluateRecipe, _plan_evaluation)
+    recipe = _recipe(options, EvaluateRecipe)
     if recipe is not None:
         from dfn_ray.evaluation.evaluate import evaluate_sets
         from dfn_ray.evaluation.results import results_table
@@ -354,27 +359,42 @@ def _submit(options: argparse.Namespace) -> None:
             working_dir=options.working_dir,
         )
 
-    def plan(recipe: Any) -> str:
+    recipe = _load(options, RECIPES[options.job_verb])
+    _require_networks(options, recipe)
+    if options.dry_run:
         planned = job(recipe)
-        return command_line(planned, options.address, planned.new_id())
-
-    recipe = _recipe(options, RECIPES[options.job_verb], plan)
-    if recipe is not None:
+        _say(json.dumps(recipe_values(recipe), indent=1))
+        _say(command_line(planned, options.address, planned.new_id()))
+    else:
         submit(job(recipe), options.address, follow=not options.no_wait, stream=sys.stdout)
 
 
 def _doctor(options: argparse.Namespace) -> None:
-    recipe = _load(options, Recipe)
-    from dfn_ray.planning.doctor import doctor
+    recipe = _recipe(options, None)
+    if options.column is not None and options.reference is None:
+        raise InputError("--column: is that of a file of scores; name it by --reference")
+    if recipe is None:
+        return
+    if options.reference is None:
+        from dfn_ray.planning.doctor import doctor
 
-    doctor(recipe, say=_say)
+        doctor(recipe, say=_say)
+    elif isinstance(recipe, Recipe):
+        from dfn_ray.parity.parity import check_parity
+
+        check_parity(
+            recipe, options.reference, samples=options.samples, column=options.column, say=_say
+        )
+    else:
+        raise InputError("--reference: needs a recipe of filtering, whose pool it is about")
 
 
 def _plan(options: argparse.Namespace) -> None:
-    recipe = _load(options, Recipe)
-    from dfn_ray.planning.plan import plan
+    recipe = _recipe(options, Recipe)
+    if recipe is not None:
+        from dfn_ray.planning.plan import plan
 
-    plan(recipe, shards=options.shards, samples=options.samples, gpus=options.gpus, say=_say)
+        plan(recipe, shards=options.shards, samples=options.samples, gpus=options.gpus, say=_say)
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -447,32 +467,42 @@ def _demo(options: argparse.Namespace) -> None:
     run_demo(Path(options.out), say=_say)
 
 
-def _recipe(options: argparse.Namespace, kind: type[R], plan: Callable[[R], str]) -> R | None:
-    """The recipe to work on; None after a dry run, which printed it and the plan."""
-    recipe = _load(options, kind)
-    if isinstance(recipe, Recipe) and getattr(options, "uids", None) is None:
-        recipe.require_networks()
+def _recipe(options: argparse.Namespace, kind: type[R] | None) -> R | Any | None:
+    """The recipe to work on; None after a dry run, which printed it, and what was found of all that it names."""
+    recipe: Any = _load(options, kind)
+    _require_networks(options, recipe)
     if not options.dry_run:
         if options.name in ON_RAY:
             check_ray_reachable()
         return recipe
+    from dfn_ray.dry_run.recipes import dry_run
+
     _say(json.dumps(recipe_values(recipe), indent=1))
-    _say(plan(recipe))
+    places = {"uid_list": getattr(options, "uids", None), "out_uri": getattr(options, "out", None)}
+    dry_run(options.name, recipe, say=_say, **places)
     return None
 
 
-def _load(options: argparse.Namespace, kind: type[R]) -> R:
+def _require_networks(options: argparse.Namespace, recipe: Any) -> None:
+    if isinstance(recipe, Recipe) and getattr(options, "uids", None) is None:
+        recipe.require_networks()
+
+
+def _load(options: argparse.Namespace, kind: type[R] | None) -> R | Any:
     """The recipe of a file, of a URI, or the one that ships with the package."""
     overrides = [*options.set, *_budget(options)]
-    if kind is PipelineRecipe and options.recipe == DEMO and not Path(DEMO).exists():
+    is_story = kind in (PipelineRecipe, None)
+    if is_story and options.recipe == DEMO and not Path(DEMO).exists():
         from dfn_ray.demo.story import story_values
 
-        return recipe_from(story_values(), overrides, kind)
+        return recipe_from(story_values(), overrides, PipelineRecipe)
     if "://" in options.recipe:
         folder, _, name = options.recipe.rpartition("/")
         text = Store(folder).read(name)
-        return parse_recipe(text, overrides, kind, source=options.recipe)
-    return load_recipe(options.recipe, overrides, kind)
+        return parse_recipe(text, overrides, kind or recipe_kind(text), source=options.recipe)
+    if kind is None and (path := Path(options.recipe)).is_file():
+        kind = recipe_kind(path.read_bytes())
+    return load_recipe(options.recipe, overrides, kind or Recipe)
 
 
 def _budget(options: argparse.Namespace) -> list[str]:
@@ -487,74 +517,6 @@ def _budget(options: argparse.Namespace) -> list[str]:
         need = "an amount of money by [prices], as 12.50, or hours, as 2h or 0.5h"
         raise RecipeError([f"--budget: need {need}, got {budget}"]) from None
     return [f"prices.budget={number}" if number == budget else f"execution.max_hours={number}"]
-
-
-def _plan_filtering(options: argparse.Namespace, recipe: Recipe) -> str:
-    from dfn_ray.filtering.preflight import refuse_before
-    from dfn_ray.pool import list_pool, listing_notes
-
-    listing = list_pool(recipe.pool)
-    shards = listing.shards
-    # A uid list has no recipe's run: what it is written to is checked once the list is read.
-    if getattr(options, "uids", None) is None:
-        refuse_before(options.name, recipe, shards, getattr(options, "out", None))
-    return table(
-        [
-            ("run", recipe.run_uri),
-            ("shards", len(shards)),
-            ("bytes", sum(shard.size_bytes for shard in shards)),
-            ("waves", -(-len(shards) // recipe.execution.wave_shards)),
-            ("scorers", _pool_size(recipe.scorers)),
-        ]
-    ) + "".join(f"\n{note}" for note in listing_notes(listing))
-
-
-def _plan_evaluation(recipe: EvaluateRecipe) -> str:
-    from dfn_ray.evaluation.sets import locate, refuse_run_in_sets
-
-    rows: list[tuple[str, int | str]] = [("run", recipe.run_uri)]
-    located = [locate(item) for item in recipe.sets]
-    refuse_run_in_sets(recipe.run_uri, located)
-    for item in located:
-        size = f"{len(item.shards):,} shards, {item.size_bytes:,} bytes"
-        rows.append((f"set {item.spec.name}", f"{item.spec.task}, {size}"))
-    notes = "".join(f"\n{note}" for item in located for note in item.notes)
-    return table([*rows, ("scorers", _pool_size(recipe.scorers))]) + notes
-
-
-def _plan_training(recipe: TrainRecipe) -> str:
-    from dfn_ray.pool import list_pool, listing_notes, refuse_inside
-
-    listings = [list_pool(source.pool) for source in recipe.sources]
-    rows: list[tuple[str, int | str]] = [("run", recipe.run_uri)]
-    for source, listing in zip(recipe.sources, listings, strict=True):
-        shards = listing.shards
-        refuse_inside(source.pool, recipe.run_uri, setting="run_uri", shards=shards)
-        size = sum(shard.size_bytes for shard in shards)
-        rows.append((f"source {source.name}", f"{len(shards):,} shards, {size:,} bytes"))
-    workers = recipe.workers
-    return table(
-        [
-            *rows,
-            ("samples seen", recipe.samples_seen),
-            ("steps", recipe.samples_seen // recipe.batch_size),
-            ("workers", f"{workers.min_size} to {workers.max_size} on {workers.device}"),
-        ]
-    ) + "".join(f"\n{note}" for note in listing_notes(*listings))
-
-
-def _plan_pipeline(recipe: PipelineRecipe) -> str:
-    return table(
-        [
-            ("run", recipe.run_uri),
-            ("arms", ", ".join(recipe.arms)),
-            ("seeds", ", ".join(map(str, recipe.seeds))),
-        ]
-    )
-
-
-def _pool_size(scorers: Scorers) -> str:
-    return f"{scorers.min_size} to {scorers.max_size} on {scorers.device}"
 
 
 def _say(text: str, stream: Any = None) -> None:

@@ -169,9 +169,11 @@ def test_a_dry_run_of_evaluate_shows_its_sets_without_ray_or_torch(evaluation):
         "print(code, {'ray', 'torch'} & set(sys.modules))"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    *_, row, _, last = told.stdout.splitlines()
+    *lines, last = told.stdout.splitlines()
     size = 2 * len(jpeg_bytes())
-    assert row.split("  ") == ["set own", f"zeroshot_classification, 2 shards, {size:,} bytes"]
+    assert f"ok      set own         zeroshot_classification, 2 shards, {size:,} bytes" in lines
+    assert "ok      classes         2 class names, 80 templates" in lines
+    assert "ok      network         ViT-B-32, random weights" in lines
     assert last == "0 set()"
     assert not (evaluation.parent / "run").exists()
 

@@ -5,6 +5,8 @@
     decode.py       image bytes -> pixels, with a reason for each that fails
     architecture.py where a network comes from: built-in, hub, folder
     transformers_layout/    networks in transformers' layout, read and written
+    layouts.py      which layout a folder or repository has, by its small files
+    open_clip_files.py  open_clip's architectures, tags and configs, read without importing it
     weights.py      checkpoints, read without running code from them
     tokenizer.py    a tokenizer that travels as data
     network.py      load once on the driver (FrozenNetwork), build anywhere, offline

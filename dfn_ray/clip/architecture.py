@@ -18,30 +18,20 @@ from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import nn
 
 from dfn_ray import config
+from dfn_ray.clip.layouts import Layout, weights_among
 from dfn_ray.clip.network_config import read_network_config
 from dfn_ray.clip.network_folder import NetworkFolder, hub_folder, local_folder
 from dfn_ray.clip.origin import CheckpointFile, Origin
 from dfn_ray.clip.siglip_vision import SiglipVisionTower
 from dfn_ray.clip.stored_tokenizer import stored_tokenizer
-from dfn_ray.clip.transform import ImageTransform
+from dfn_ray.clip.transform import NORMALIZATIONS, ImageTransform
 from dfn_ray.clip.transformers_layout.reading import CONFIG as LAYOUT_CONFIG
 from dfn_ray.clip.transformers_layout.reading import is_in_transformers_layout, read_layout
 from dfn_ray.errors import InputError, shortened
 
 _LOG = logging.getLogger(__name__)
 
-_CONFIG_NAME = "open_clip_config.json"
-_WEIGHT_NAMES = (
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-    "open_clip_pytorch_model.pth",
-    "model.safetensors",
-    "pytorch_model.bin",
-    "pytorch_model.pth",
-    "model.pth",
-)
-"""Of a folder, in open_clip's order of preference (factory._find_checkpoint_in_dir)."""
+_CONFIG_NAME = Layout.OPEN_CLIP.value
 _OWN_PREPROCESS = ("crop_rounding", "resized")
 """Keys of a preprocess_cfg that open_clip passes by."""
 _REPLACED = {"image_size": 1, "patch_size": 1, "width": 1, "head_width": 1, "layers": 0}
@@ -105,12 +95,14 @@ def image_transform(module: nn.Module, origin: Origin, spec: config.Network) -> 
     interpolation = "bilinear" if cfg["interpolation"] == "bilinear" else "bicubic"
     if resize_mode == "shortest" and height != width:
         interpolation = "bicubic"  # open_clip's image_transform does not pass the setting on here
+    mean, std = NORMALIZATIONS.get(spec.normalization or "", (cfg["mean"], cfg["std"]))
+    mean, std = mean or OPENAI_DATASET_MEAN, std or OPENAI_DATASET_STD  # open_clip reads 0 as none
     return ImageTransform(
         size=(int(height), int(width)),
         resize_mode=resize_mode,
         interpolation=spec.interpolation or interpolation,
-        mean=_per_channel(cfg["mean"] or OPENAI_DATASET_MEAN),  # open_clip reads 0 as "none given"
-        std=_per_channel(cfg["std"] or OPENAI_DATASET_STD),
+        mean=_per_channel(mean),
+        std=_per_channel(std),
         fill_color=int(cfg["fill_color"]),
         crop_rounding=cfg.get("crop_rounding", "half_even"),
         resized=_resized(cfg, resize_mode),
@@ -205,13 +197,4 @@ def _in_folder(folder: NetworkFolder, spec: config.Network, *, source: str | Non
 
 
 def _weights_in(folder: NetworkFolder) -> Path:
-    for name in _WEIGHT_NAMES:
-        if name in folder:
-            return folder.path_of(name)
-    endings = (".safetensors", ".bin", ".pth", ".pt")
-    found = sorted(name for name in folder.names if name.endswith(endings))
-    if len(found) != 1:
-        raise InputError(
-            f"{folder.label}: need {_WEIGHT_NAMES[0]} or exactly one file of weights, found {', '.join(found) or 'none'}"
-        )
-    return folder.path_of(found[0])
+    return folder.path_of(weights_among(folder.names, folder.label))

@@ -6,22 +6,21 @@ exception, or later in a scorer, or not at all. Here each names the file, the ke
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import open_clip
-from open_clip.coca_model import MultimodalCfg
-from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from dfn_ray.clip.siglip_vision import SiglipVit
+from dfn_ray.clip.open_clip_files import config_classes, model_arguments
+from dfn_ray.clip.siglip_vit import SiglipVit
 from dfn_ray.errors import InputError, shortened
 from dfn_ray.foreign_json import parsed
 
+_CLASSES = config_classes()
+_VISION, _TEXT = _CLASSES["CLIPVisionCfg"], _CLASSES["CLIPTextCfg"]
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 MOST_PARAMETERS = 2**35  # 128 GiB in float32; open_clip's largest networks have 2^33
@@ -37,31 +36,31 @@ _LARGEST_NUMBER = 2**20
 
 
 @dataclass
-class _VisionCfg(CLIPVisionCfg):
+class _VisionCfg(_VISION):
     __pydantic_config__ = _STRICT
 
     # open_clip's own configs have null here (ResNets; timm networks without a projection).
-    patch_size: int | None = 16  # type: ignore[assignment]
-    timm_pool: str | None = "avg"  # type: ignore[assignment]
-    timm_proj: str | None = "linear"  # type: ignore[assignment]
+    patch_size: int | None = 16
+    timm_pool: str | None = "avg"
+    timm_proj: str | None = "linear"
 
 
 @dataclass
-class _TextCfg(CLIPTextCfg):
+class _TextCfg(_TEXT):
     __pydantic_config__ = _STRICT
 
-    hf_proj_type: str | None = "mlp"  # type: ignore[assignment]
-    act_kwargs: dict[str, Any] | None = None  # type: ignore[assignment]
-    norm_kwargs: dict[str, Any] | None = None  # type: ignore[assignment]
+    hf_proj_type: str | None = "mlp"
+    act_kwargs: dict[str, Any] | None = None
+    norm_kwargs: dict[str, Any] | None = None
 
 
 @dataclass
-class _MultimodalCfg(MultimodalCfg):
+class _MultimodalCfg(_CLASSES["MultimodalCfg"]):
     __pydantic_config__ = _STRICT
 
-    mlp_ratio: float = 4.0  # type: ignore[assignment]
-    act_kwargs: dict[str, Any] | None = None  # type: ignore[assignment]
-    norm_kwargs: dict[str, Any] | None = None  # type: ignore[assignment]
+    mlp_ratio: float = 4.0
+    act_kwargs: dict[str, Any] | None = None
+    norm_kwargs: dict[str, Any] | None = None
 
 
 @dataclass
@@ -108,10 +107,17 @@ def read_network_config(path: Path) -> tuple[dict[str, Any], dict[str, Any], Any
     Raises InputError that names the file, the key and the value.
     """
     try:
-        values = parsed(
-            path.read_text(encoding="utf-8-sig"), parse_constant=_finite, parse_float=_finite
-        )
-    except (OSError, ValueError) as error:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as JSON: {error}") from None
+    return network_config_of(data, str(path))
+
+
+def network_config_of(data: bytes, path: str) -> tuple[dict[str, Any], dict[str, Any], Any]:
+    """The same of the content of the file at `path`, which may be a URI."""
+    try:
+        values = parsed(data.decode("utf-8-sig"), parse_constant=_finite, parse_float=_finite)
+    except ValueError as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from None
     model_cfg = values.get("model_cfg") if isinstance(values, dict) else None
     if not isinstance(model_cfg, dict):
@@ -140,10 +146,7 @@ def _finite(text: str) -> float:
 def _of_model(cfg: dict[str, Any]) -> list[str]:
     """Mistakes in model_cfg."""
     problems: list[str] = []
-    known = {"custom_text", "multimodal_cfg"}
-    for kind in (open_clip.CLIP, open_clip.CustomTextCLIP):
-        known |= set(inspect.signature(kind).parameters)
-    known -= {"self", "cast_dtype"}
+    known = (model_arguments() | {"custom_text", "multimodal_cfg"}) - {"cast_dtype"}
     for key in sorted(set(cfg) - known):
         problems.append(f"model_cfg.{key}: open_clip knows no such key (it has {_json(cfg[key])})")
     if type(cfg.get("embed_dim")) is not int or not 0 < cfg["embed_dim"] <= _LARGEST_NUMBER:
@@ -226,7 +229,7 @@ def _sizes(place: str, values: dict[str, Any]) -> list[str]:
 
 def _parameters(cfg: dict[str, Any]) -> list[str]:
     """A complaint where the towers ask for more parameters than fit a machine."""
-    for tower, defaults in (("vision_cfg", CLIPVisionCfg()), ("text_cfg", CLIPTextCfg())):
+    for tower, defaults in (("vision_cfg", _VISION()), ("text_cfg", _TEXT())):
         values = {**vars(defaults), **cfg[tower], **cfg[tower].get("siglip_vit", {})}
         if "mlp_width" in values:
             values["mlp_ratio"] = values["mlp_width"] / values["width"]

@@ -10,8 +10,8 @@ from typing import Any
 
 import huggingface_hub
 
-from dfn_ray.errors import InputError, shortened
-from dfn_ray.foreign_json import parsed
+from dfn_ray.clip.layouts import json_object_of
+from dfn_ray.errors import InputError
 
 _LOG = logging.getLogger(__name__)
 
@@ -31,15 +31,7 @@ class NetworkFolder:
 
     def json_object(self, name: str) -> dict[str, Any]:
         """The JSON object that a file holds. Raises InputError that names the file."""
-        try:
-            value = parsed(self.path_of(name).read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self.label}/{name}: cannot be read as JSON: {error}") from None
-        if not isinstance(value, dict):
-            raise InputError(
-                f"{self.label}/{name}: need a JSON object, got {shortened(repr(value))}"
-            )
-        return value
+        return json_object_of(self.content(name), f"{self.label}/{name}")
 
     def content(self, name: str) -> bytes:
         """The bytes of a file. Raises InputError that names it."""

@@ -66,6 +66,10 @@ class FilteringNetwork:
             self._image_tower = torch.compile(self._image_tower, dynamic=True)
             self._text_tower = torch.compile(self._text_tower, dynamic=True)
 
+    def with_transform(self, transform: ImageTransform) -> FilteringNetwork:
+        """The same towers behind another transform."""
+        return FilteringNetwork(self._model, transform, self.device)
+
     @torch.inference_mode()
     def embed_images(self, pixels_BHWC: np.ndarray) -> torch.Tensor:
         """Float32 L2-normalised embeddings (B, D) of uint8 pixels, on the device."""

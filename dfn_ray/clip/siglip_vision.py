@@ -7,35 +7,14 @@ changes embeddings by 6e-5.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from open_clip.timm_model import TimmModel
-from pydantic import ConfigDict, Field, TypeAdapter
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-_Width = Annotated[int, Field(ge=1, le=2**16)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SiglipVit:
-    """`vision_cfg.siglip_vit` of a model config: what open_clip has no words for."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-    patch_size: Annotated[int, Field(ge=1, le=2**14)]
-    width: _Width
-    heads: _Width
-    layers: Annotated[int, Field(ge=1, le=1024)]
-    mlp_width: _Width
-    activation: Literal["gelu", "gelu_pytorch_tanh"]
-    eps: Annotated[float, Field(gt=0, lt=1)]
-    """Of the layer norms."""
-
-
-SIGLIP_VIT = TypeAdapter(SiglipVit)
+from dfn_ray.clip.siglip_vit import SiglipVit
 
 
 class SiglipVisionTower(TimmModel):

@@ -12,6 +12,7 @@ SiglipImageProcessorPil of transformers 5), without loading torch. Two differenc
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -20,6 +21,13 @@ from PIL import Image
 
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 """Pillow's names."""
+
+NORMALIZATIONS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "openai": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+"""Mean and standard deviation of pixels, per channel: open_clip's constants, of which `half` is SigLIP's."""
 
 _MOST_RESIZED_PIXELS = 2**25
 """A larger intermediate is never made: 128 MiB in Pillow; at 224 pixels an aspect ratio of 668."""

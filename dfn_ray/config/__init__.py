@@ -10,6 +10,7 @@ nor torch, so `--dry-run` and `--help` answer at once.
     evaluation.py   EvaluateRecipe: dfn-ray evaluate
     pipeline.py     PipelineRecipe: dfn-ray run
     reading.py      from TOML to a recipe
+    kinds.py        which kind of recipe a file is
     fractions.py    a share of a number of samples
     checks.py       what settings are checked for
 """
@@ -29,6 +30,7 @@ from dfn_ray.config.filtering import (
     Select,
 )
 from dfn_ray.config.fractions import count_of_fraction
+from dfn_ray.config.kinds import recipe_kind
 from dfn_ray.config.pipeline import PipelineRecipe
 from dfn_ray.config.reading import (
     load_recipe,
@@ -79,6 +81,7 @@ __all__ = [
     "load_recipe",
     "parse_recipe",
     "recipe_from",
+    "recipe_kind",
     "recipe_values",
     "stored_pool",
 ]

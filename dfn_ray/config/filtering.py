@@ -157,6 +157,9 @@ class Network:
     """Of networks in transformers' layout: `own` gives the tokens of their own tokenizer, which neither repairs text nor
     unescapes HTML; `open_clip` does both first, as open_clip does for all other networks, and for SigLIPs removes
     punctuation and case."""
+    normalization: Literal["openai", "imagenet", "half"] | None = None
+    """Mean and standard deviation that pixels are normalised by: OpenAI's CLIP, ImageNet, or 0.5 and 0.5 (SigLIP). None:
+    what model and tag say; OpenAI's for a checkpoint path."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the forward. The cosine itself is always taken in float32."""
 

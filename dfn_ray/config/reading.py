@@ -46,7 +46,7 @@ def parse_recipe(
 ) -> R:
     """The recipe that a TOML text describes, with overrides applied; `source` names it in errors."""
     try:
-        values = _parsed_toml(text.decode())
+        values = parsed_toml(text.decode())
     except TooDeepError:
         raise RecipeError([f"{source}: {_TOO_DEEP}"]) from None
     except ValueError as error:  # not UTF-8, not TOML, or an integer of thousands of digits
@@ -85,7 +85,8 @@ def stored_pool(values: Mapping[str, Any]) -> Pool:
     return _adapter(Pool).validate_python(values["pool"])
 
 
-def _parsed_toml(text: str) -> dict[str, Any]:
+def parsed_toml(text: str) -> dict[str, Any]:
+    """The values of a TOML text. Raises ValueError when it is none, TooDeepError when it is nested too deeply."""
     require_shallow_toml(text)
     return tomllib.loads(text)
 
@@ -119,7 +120,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         target[keys[-1]] = None
         return
     try:
-        target[keys[-1]] = _parsed_toml(f"value = {text}")["value"]
+        target[keys[-1]] = parsed_toml(f"value = {text}")["value"]
     except TooDeepError:
         raise RecipeError([f"--set {name}: {_TOO_DEEP}"]) from None
     except ValueError:  # as in `parse_recipe`

@@ -19,10 +19,9 @@ from dfn_ray.evaluation.embed import with_captions, with_labels
 from dfn_ray.evaluation.gather import Gathered, gather
 from dfn_ray.evaluation.metrics import Metrics, classification_metrics, retrieval_metrics
 from dfn_ray.evaluation.results import Results, SetResult
-from dfn_ray.evaluation.sets import LocatedSet, locate, refuse_run_in_sets
-from dfn_ray.evaluation.zero_shot import Classes, classifier_cells, classifiers
+from dfn_ray.evaluation.sets import Classes, LocatedSet, classes_of, locate, refuse_run_in_sets
+from dfn_ray.evaluation.zero_shot import classifier_cells, classifiers
 from dfn_ray.flow.capacity import scoring_needed, telling_lacks
-from dfn_ray.flow.classnames import class_names, prompt_templates
 from dfn_ray.flow.datasets import connect, share
 from dfn_ray.flow.error_limits import ErrorLimits, by_reason, failures, first_fault, rejections
 from dfn_ray.flow.fingerprint import (
@@ -115,14 +114,7 @@ def evaluate_sets(recipe: EvaluateRecipe) -> Evaluation:
 
 def _job(located: LocatedSet, network: FrozenNetwork, recipe: EvaluateRecipe) -> _Job:
     """The set with its class names read, and its fingerprint."""
-    classes: Classes = ((), ())
-    if located.spec.task == "zeroshot_classification":
-        classes = (class_names(located.classnames), prompt_templates(located.templates))
-        if located.class_folders not in (None, len(classes[0])):
-            raise InputError(
-                f"sets.{located.spec.name}.classnames: need a name for each of {located.class_folders} class "
-                f"folders, in their sorted order, got {len(classes[0])}"
-            )
+    classes = classes_of(located)
     fingerprint: dict[str, Any] = {
         "network": network.fingerprint(),
         "set": [located.spec.name, located.spec.task, located.spec.language],

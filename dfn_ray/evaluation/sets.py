@@ -15,6 +15,7 @@ from itertools import groupby
 
 from dfn_ray.config import EvaluationSet, Pool
 from dfn_ray.errors import InputError
+from dfn_ray.flow.classnames import class_names, prompt_templates
 from dfn_ray.pool import Shard, list_pool, listing_notes, refuse_inside
 from dfn_ray.storage import Store, read_uri
 
@@ -24,6 +25,9 @@ _TEMPLATES = "zeroshot_classification_templates.txt"
 _TYPE = "dataset_type.txt"
 
 _TYPES = {"zeroshot_classification": "classification", "zeroshot_retrieval": "retrieval"}
+
+Classes = tuple[tuple[str, ...], tuple[str, ...]]
+"""Class names and templates; sets that share both share a classifier."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +82,22 @@ def locate(spec: EvaluationSet) -> LocatedSet:
         templates=spec.templates or _beside(root, _TEMPLATES) or ("openai",),
         class_folders=None if folders is None else len(folders),
     )
+
+
+def classes_of(located: LocatedSet) -> Classes:
+    """The class names and templates of a set; none for retrieval.
+
+    Raises InputError when a file of them cannot be read, or there are not as many names as class folders.
+    """
+    if located.spec.task != "zeroshot_classification":
+        return (), ()
+    names, templates = class_names(located.classnames), prompt_templates(located.templates)
+    if located.class_folders not in (None, len(names)):
+        raise InputError(
+            f"sets.{located.spec.name}.classnames: need a name for each of {located.class_folders} class "
+            f"folders, in their sorted order, got {len(names)}"
+        )
+    return names, templates
 
 
 def refuse_run_in_sets(run_uri: str, sets: Iterable[LocatedSet]) -> None:

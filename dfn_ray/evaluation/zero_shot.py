@@ -11,10 +11,8 @@ import numpy as np
 
 from dfn_ray.errors import InputError
 from dfn_ray.evaluation.embed import TEXTS, prompt_cells
+from dfn_ray.evaluation.sets import Classes
 from dfn_ray.flow.cells import Cell
-
-Classes = tuple[tuple[str, ...], tuple[str, ...]]
-"""Class names and templates; sets that share both share a classifier."""
 
 
 def classifier_cells(classes: Sequence[Classes]) -> list[Cell]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from dfn_ray.clip.open_clip_files import zero_shot_metadata
 from dfn_ray.errors import InputError, StorageError
 from dfn_ray.storage import read_uri
 
@@ -18,9 +19,7 @@ def class_names(given: Sequence[str]) -> tuple[str, ...]:
     Raises InputError when a file cannot be read or holds none.
     """
     if list(given) == ["imagenet"]:
-        from open_clip import IMAGENET_CLASSNAMES  # noqa: PLC0415  takes torch along
-
-        return tuple(IMAGENET_CLASSNAMES)
+        return tuple(zero_shot_metadata()["IMAGENET_CLASSNAMES"])
     return _lines(given, "class names")
 
 
@@ -29,11 +28,10 @@ def prompt_templates(given: Sequence[str]) -> tuple[str, ...]:
 
     Raises InputError when a template has no place for a class name.
     """
-    import open_clip  # noqa: PLC0415  takes torch along
-
+    known = zero_shot_metadata()
     named = {
-        "openai": open_clip.OPENAI_IMAGENET_TEMPLATES,
-        "simple": open_clip.SIMPLE_IMAGENET_TEMPLATES,
+        "openai": known["OPENAI_IMAGENET_TEMPLATES"],
+        "simple": known["SIMPLE_IMAGENET_TEMPLATES"],
     }
     templates: list[str] = []
     for text in _lines(given, "templates"):

@@ -6,6 +6,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from dfn_ray.clip.layouts import is_checkpoint_file
 from dfn_ray.clip.network import FrozenNetwork, load_network
 from dfn_ray.config import Network, Recipe
 from dfn_ray.errors import InputError
@@ -27,7 +28,7 @@ def load_network_of(spec: Network) -> FrozenNetwork:
     if schema == "local-dir" and "://" in folder:
         return _load_fetched(spec, folder)
     source = spec.pretrained
-    if source is None or not _is_file(source):
+    if source is None or not is_checkpoint_file(source):
         return load_network(spec)
     if "://" not in source:
         return load_network(spec, checkpoint=Path(source))
@@ -50,8 +51,3 @@ def _load_fetched(spec: Network, folder_uri: str) -> FrozenNetwork:
                 continue
             (Path(folder) / file.name).write_bytes(read_uri(file.uri))
         return load_network(replace(spec, model=f"local-dir:{folder}"))
-
-
-def _is_file(source: str) -> bool:
-    """True for a path or URI of a checkpoint, False for one of open_clip's tags."""
-    return "/" in source or Path(source).suffix in (".pt", ".pth", ".bin", ".safetensors")

@@ -1,7 +1,6 @@
 """Before the money is spent: is the cluster ready for a recipe, and what will it take?
 
-    doctor.py       dfn-ray doctor: every check in order, each a Finding as soon as it is known
-      finding.py    OK, or what to change
+    doctor.py       dfn-ray doctor: every check in order, each a Finding (dry_run.finding) as soon as it is known
       pool.py       listing, layout and faults of the pool
       networks.py   weights reachable and loadable
       rights.py     write, list, read, delete at a URI, from wherever it is called

@@ -14,10 +14,10 @@ import torch
 from dfn_ray.clip.network import FrozenNetwork, build
 from dfn_ray.clip.tokenizer import tokenize
 from dfn_ray.config import Recipe, Scorers
+from dfn_ray.dry_run.finding import Finding, change
 from dfn_ray.flow.bundles import scorer_bundle
 from dfn_ray.flow.datasets import share
 from dfn_ray.flow.fingerprint import with_threads
-from dfn_ray.planning.finding import Finding, change
 from dfn_ray.planning.nodes import Node, answer, on_node
 from dfn_ray.telemetry import size
 

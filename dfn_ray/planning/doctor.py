@@ -8,23 +8,28 @@ from ray.exceptions import RayError
 
 from dfn_ray.clip.network import FrozenNetwork
 from dfn_ray.config import Recipe
+from dfn_ray.dry_run.finding import Finding, change
+from dfn_ray.dry_run.recipes import AnyRecipe, look_at
 from dfn_ray.errors import InputError, NotReady, last_line
 from dfn_ray.flow.datasets import connect
 from dfn_ray.planning.device import device_findings
-from dfn_ray.planning.finding import Finding, change
 from dfn_ray.planning.memory import in_flight, memory_findings
 from dfn_ray.planning.networks import network_findings, run_finding
 from dfn_ray.planning.nodes import alive_nodes, ask_nodes, node_findings
 from dfn_ray.planning.placement import addable, placement_findings
 from dfn_ray.planning.pool import pool_findings
-from dfn_ray.planning.rights import probing
+from dfn_ray.planning.rights import probing, try_rights
 from dfn_ray.pool import PoolReport, Shard
 
 
-def doctor(recipe: Recipe, *, say: Callable[[str], None]) -> None:
-    """Say every finding. Raises NotReady at the end when something should change."""
+def doctor(recipe: AnyRecipe, *, say: Callable[[str], None]) -> None:
+    """Say every finding. Raises NotReady at the end when something should change.
+
+    Of a recipe of filtering the cluster is examined as well; of others everything that they name, and the rights at run_uri.
+    """
     wrong = 0
-    for finding in examine(recipe):
+    findings = examine(recipe) if isinstance(recipe, Recipe) else _examine_without_cluster(recipe)
+    for finding in findings:
         say(finding.printed())
         wrong += not finding.ok
     if wrong:
@@ -46,6 +51,17 @@ def examine(recipe: Recipe) -> Iterator[Finding]:
     yield from _examine_cluster(recipe, shards, report, networks)
 
 
+def _examine_without_cluster(recipe: AnyRecipe) -> Iterator[Finding]:
+    yield from look_at("doctor", recipe)
+    yield _rights(recipe.run_uri, try_rights(recipe.run_uri))
+
+
+def _rights(run_uri: str, problems: Sequence[str]) -> Finding:
+    if problems:
+        return change("rights", f"from the driver: {'; '.join(problems)}")
+    return Finding("rights", f"from the driver: write, list, read, delete at {run_uri}")
+
+
 def _examine_cluster(
     recipe: Recipe,
     shards: Sequence[Shard],
@@ -60,10 +76,7 @@ def _examine_cluster(
         facts, silent = ask_nodes(
             nodes, recipe.run_uri, None if probe.problems else probe.name, shard
         )
-    if probe.problems:
-        yield change("rights", f"from the driver: {'; '.join(probe.problems)}")
-    else:
-        yield Finding("rights", f"from the driver: write, list, read, delete at {recipe.run_uri}")
+    yield _rights(recipe.run_uri, probe.problems)
     for host, why in silent.items():
         yield change("nodes", f"{host} cannot run a task of dfn_ray: {why}")
     if facts:

@@ -8,7 +8,7 @@ from math import ceil
 
 from dfn_ray.clip.network import FrozenNetwork
 from dfn_ray.config import Recipe
-from dfn_ray.planning.finding import Finding, change
+from dfn_ray.dry_run.finding import Finding, change
 from dfn_ray.planning.nodes import Facts
 from dfn_ray.pool import PoolReport
 from dfn_ray.telemetry import size

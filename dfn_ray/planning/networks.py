@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from dfn_ray.clip.network import FrozenNetwork
 from dfn_ray.config import Recipe
+from dfn_ray.dry_run.finding import Finding, change
 from dfn_ray.errors import DfnRayError, InputError, StorageError
 from dfn_ray.filtering.fingerprint import scoring_fingerprint
 from dfn_ray.filtering.preflight import refuse_before
 from dfn_ray.flow.weights import load_network_of
-from dfn_ray.planning.finding import Finding, change
 from dfn_ray.pool import Shard
 from dfn_ray.run import fingerprint_digest
 from dfn_ray.storage import Store

@@ -20,9 +20,9 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dfn_ray.config import Recipe
+from dfn_ray.dry_run.finding import Finding, change
 from dfn_ray.errors import StorageError, last_line
 from dfn_ray.flow.fingerprint import with_threads
-from dfn_ray.planning.finding import Finding, change
 from dfn_ray.planning.rights import try_rights
 from dfn_ray.run import naming, versions
 from dfn_ray.storage import Store, open_uri

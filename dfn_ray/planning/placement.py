@@ -10,8 +10,8 @@ from typing import Any
 from ray._private import state
 
 from dfn_ray.config import Recipe
+from dfn_ray.dry_run.finding import Finding, change
 from dfn_ray.flow.bundles import Bundle, decode_bundle, scorer_bundle
-from dfn_ray.planning.finding import Finding, change
 from dfn_ray.planning.nodes import Node
 
 

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from dfn_ray.config import Recipe
+from dfn_ray.dry_run.finding import Finding, change
 from dfn_ray.errors import InputError, StorageError
-from dfn_ray.planning.finding import Finding, change
 from dfn_ray.pool import PoolReport, Shard, inspect_pool, list_pool, listing_notes
 from dfn_ray.telemetry import size
 

@@ -9,11 +9,11 @@ import pytest
 
 from dfn_ray.cli import run
 from dfn_ray.config import recipe_values
+from dfn_ray.dry_run.finding import Finding
 from dfn_ray.errors import NotReady
 from dfn_ray.flow.weights import load_networks
 from dfn_ray.planning.device import device_findings
 from dfn_ray.planning.doctor import doctor, examine
-from dfn_ray.planning.finding import Finding
 from dfn_ray.planning.memory import InFlight, in_flight, memory_findings
 from dfn_ray.planning.nodes import (
     alive_nodes,

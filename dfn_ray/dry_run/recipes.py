@@ -1,0 +1,206 @@
+"""What each kind of recipe names, looked at before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from dfn_ray.config import (
+    EvaluateRecipe,
+    EvaluationSet,
+    PipelineRecipe,
+    Pool,
+    Recipe,
+    TrainRecipe,
+)
+from dfn_ray.dry_run.finding import Finding, found
+from dfn_ray.dry_run.networks import network_finding
+from dfn_ray.errors import DfnRayError, InputError
+from dfn_ray.evaluation.sets import LocatedSet, classes_of, locate, refuse_run_in_sets
+from dfn_ray.filtering.preflight import refuse_before
+from dfn_ray.flow.classnames import class_names, prompt_templates
+from dfn_ray.flow.uid_files import uid_file_layout
+from dfn_ray.pool import Shard, list_pool, listing_notes, refuse_inside
+from dfn_ray.printing import printable_line
+from dfn_ray.storage import open_uri, stat
+from dfn_ray.telemetry import size, table
+
+AnyRecipe = Recipe | TrainRecipe | EvaluateRecipe | PipelineRecipe
+
+
+def dry_run(
+    verb: str,
+    recipe: AnyRecipe,
+    *,
+    uid_list: str | None,
+    out_uri: str | None,
+    say: Callable[[str], None],
+) -> None:
+    """Say a line for each thing that a verb over a recipe would need. Raises InputError with all mistakes at the end.
+
+    A StorageError is raised where a store still fails after its retries.
+    """
+    errors: list[DfnRayError] = []
+    for finding in look_at(verb, recipe, uid_list=uid_list, out_uri=out_uri):
+        say(printable_line(finding.line()))
+        if finding.error is not None:
+            errors.append(finding.error)
+    say(table(_figures(recipe)))
+    failed = next((error for error in errors if error.exit_code == 1), None)
+    if failed is not None or len(errors) == 1:
+        raise failed or errors[0]
+    if errors:
+        raise InputError(
+            f"{len(errors)} things to change:\n" + "\n".join(f"  {error}" for error in errors)
+        )
+
+
+def _figures(recipe: AnyRecipe) -> list[tuple[str, int | str]]:
+    """What a recipe asks for, by itself."""
+    rows: list[tuple[str, int | str]] = [("run", recipe.run_uri)]
+    if isinstance(recipe, PipelineRecipe):
+        return [
+            *rows,
+            ("arms", ", ".join(recipe.arms)),
+            ("seeds", ", ".join(map(str, recipe.seeds))),
+        ]
+    if isinstance(recipe, TrainRecipe):
+        workers = recipe.workers
+        return [
+            *rows,
+            ("samples seen", recipe.samples_seen),
+            ("steps", recipe.samples_seen // recipe.batch_size),
+            ("workers", f"{workers.min_size} to {workers.max_size} on {workers.device}"),
+        ]
+    scorers = recipe.scorers
+    return [*rows, ("scorers", f"{scorers.min_size} to {scorers.max_size} on {scorers.device}")]
+
+
+def look_at(
+    verb: str, recipe: AnyRecipe, *, uid_list: str | None = None, out_uri: str | None = None
+) -> Iterator[Finding]:
+    """A finding for each thing that a verb over a recipe would need, as soon as it is known. Goes on after bad ones."""
+    if isinstance(recipe, TrainRecipe):
+        return _training(recipe, "")
+    if isinstance(recipe, EvaluateRecipe):
+        return _evaluation(recipe)
+    if isinstance(recipe, PipelineRecipe):
+        return _story(recipe)
+    return _filtering(verb, recipe, uid_list, out_uri)
+
+
+def _filtering(
+    verb: str, recipe: Recipe, uid_list: str | None, out_uri: str | None
+) -> Iterator[Finding]:
+    shards: list[Shard] = []
+    yield from _pool("pool", recipe.pool, shards, waves_of=recipe.execution.wave_shards)
+    if uid_list is not None:
+        # What it is written to is checked once the list is read: it has no recipe's run.
+        yield found("uid list", lambda: _uid_list(uid_list, "--uids"))
+        return
+    for number, network in enumerate(recipe.networks):
+        yield network_finding(network, f"networks.{number}")
+    if shards:
+        yield found("run", lambda: _run(verb, recipe, shards, out_uri))
+
+
+def _run(verb: str, recipe: Recipe, shards: Sequence[Shard], out_uri: str | None) -> str:
+    # The doctor and the plan are asked before filtering.
+    refuse_before("filter" if verb in ("doctor", "plan") else verb, recipe, shards, out_uri)
+    return f"{out_uri or recipe.run_uri} may be written to"
+
+
+def _training(recipe: TrainRecipe, prefix: str, *, sources: bool = True) -> Iterator[Finding]:
+    """`prefix` is that of the recipe's settings, as a story has them: `dfn.`; there a stage may fill in the sources."""
+    for number, source in enumerate(recipe.sources if sources else ()):
+        setting = f"{prefix}sources.{number}"
+        shards: list[Shard] = []
+        yield from _pool(f"source {source.name}", source.pool, shards, run_uri=recipe.run_uri)
+        if (uids := source.uid_list) is not None:
+            yield found("uid list", lambda uids=uids, at=setting: _uid_list(uids, f"{at}.uid_list"))
+        if (labels := source.labels) is not None:
+            yield found(
+                "classes", lambda labels=labels: _classes(labels.classnames, labels.templates)
+            )
+    yield network_finding(recipe.model, f"{prefix}model")
+
+
+def _evaluation(recipe: EvaluateRecipe) -> Iterator[Finding]:
+    yield from _sets(recipe.sets, recipe.run_uri)
+    yield network_finding(recipe.network, "network")
+
+
+def _sets(sets: Sequence[EvaluationSet], run_uri: str) -> Iterator[Finding]:
+    for spec in sets:
+        located: list[LocatedSet] = []
+        yield found(f"set {spec.name}", _locating(spec, run_uri, located))
+        for item in located:
+            yield from (Finding(f"set {spec.name}", note) for note in item.notes)
+            if spec.task == "zeroshot_classification":
+                yield found("classes", lambda item=item: _counted(*classes_of(item)))
+
+
+def _locating(spec: EvaluationSet, run_uri: str, located: list[LocatedSet]) -> Callable[[], str]:
+    def look() -> str:
+        item = locate(spec)
+        refuse_run_in_sets(run_uri, [item])
+        located.append(item)
+        return f"{spec.task}, {len(item.shards):,} shards, {item.size_bytes:,} bytes"
+
+    return look
+
+
+def _story(recipe: PipelineRecipe) -> Iterator[Finding]:
+    """What its stages need and no earlier stage makes."""
+    shards: list[Shard] = []
+    yield from _pool("pool", recipe.pool, shards, run_uri=recipe.run_uri)
+    if recipe.dfn is not None:
+        yield from _training(recipe.dfn_recipe(), "dfn.")
+    else:
+        for number, network in enumerate(recipe.filter_recipe(None).networks):
+            yield network_finding(network, f"filter.networks.{number}")
+    training = recipe.train_recipe("dfn", recipe.seeds[0], {"pool": {"uri": "subset"}})
+    yield from _training(training, "train.", sources=False)
+    evaluation = recipe.evaluate_recipe("dfn", recipe.seeds[0], training.model)
+    yield from _sets(evaluation.sets, recipe.run_uri)
+
+
+def _pool(
+    name: str,
+    pool: Pool,
+    listed: list[Shard],
+    *,
+    run_uri: str | None = None,
+    waves_of: int | None = None,
+) -> Iterator[Finding]:
+    """Findings of a pool's listing, whose shards are added to `listed`; it must not take in what is written to `run_uri`."""
+    notes: list[str] = []
+
+    def look() -> str:
+        listing = list_pool(pool)
+        if run_uri is not None:
+            refuse_inside(pool, run_uri, setting="run_uri", shards=listing.shards)
+        listed.extend(listing.shards)
+        notes.extend(listing_notes(listing))
+        text = f"{len(listed):,} shards, {sum(shard.size_bytes for shard in listed):,} bytes"
+        return text if waves_of is None else f"{text}, {-(-len(listed) // waves_of):,} waves"
+
+    yield found(name, look)
+    yield from (Finding(name, note) for note in notes)
+
+
+def _uid_list(uri: str, setting: str) -> str:
+    """What a uid list is by its first bytes and its size; that it is sorted is seen when it is read."""
+    file = stat(uri)
+    if file is None:
+        raise InputError(f"{setting}: {uri}: need a file of uids, found a folder")
+    with open_uri(uri, in_order=False) as opened:
+        layout = uid_file_layout(opened, file.size_bytes, uri)
+    return f"{uri}, {layout.count:,} uids, {size(file.size_bytes)}"
+
+
+def _classes(names: Sequence[str], templates: Sequence[str]) -> str:
+    return _counted(class_names(names), prompt_templates(templates))
+
+
+def _counted(names: Sequence[str], templates: Sequence[str]) -> str:
+    return f"{len(names):,} class names, {len(templates):,} templates"

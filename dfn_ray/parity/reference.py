@@ -1,0 +1,177 @@
+"""Scores by uid in a file of somebody else's: Parquet (DataComp's metadata, a part of a run) or npz."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dfn_ray.errors import InputError
+from dfn_ray.storage import open_uri, read_uri
+from dfn_ray.uids import UID_DTYPE, uid_records
+
+MAX_ROWS = 2**24
+"""More than DataComp's small pool. They are held as 20 bytes each: 336 MB."""
+_UID = "uid"
+_DATACOMP = {
+    "clip_b32_similarity_score": (12, 768, 32),
+    "clip_l14_similarity_score": (24, 1024, 14),
+}
+"""DataComp's columns, and layers, width and patch size of the vision tower that made them (both OpenAI's weights)."""
+_USUAL = ("score", "scores", "similarity", "clip_score", "clipscore", "cosine")
+_BATCH_ROWS = 2**18
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Scores by uid."""
+
+    uri: str
+    column: str
+    uids: np.ndarray
+    """Sorted, each once, `UID_DTYPE`."""
+    scores: np.ndarray
+    """float64; NaN where the reference has no score."""
+    is_half: bool
+    """True if every score is a number of float16: they were stored, or computed, as such."""
+    doubtful: int
+    """Uids that were left out, because the file has different scores for them."""
+
+    def scores_of(
+        self, uids: pa.Array | pa.ChunkedArray | Sequence[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Which of the uids it has, and their scores, NaN for others."""
+        records = uid_records(
+            uids if isinstance(uids, pa.Array | pa.ChunkedArray) else pa.array(uids)
+        )
+        place = np.searchsorted(self.uids, records)
+        place[place == len(self.uids)] = 0
+        has = (self.uids[place] == records) if len(self.uids) else np.zeros(len(records), bool)
+        return has, np.where(has, self.scores[place] if len(self.uids) else np.nan, np.nan)
+
+
+def read_reference(
+    uri: str, column: str | None, *, model_cfg: Mapping[str, Any], network: str
+) -> Reference:
+    """The scores in a file. `column` None: guessed by what the network is and what it is called.
+
+    Raises InputError when the file is no such file, has no uids, or says not by itself which column is meant; StorageError
+    when it cannot be read.
+    """
+    read = _npz if uri.endswith(".npz") else _parquet
+    name, uids, scores = read(uri, column, model_cfg, network)
+    finite = scores[np.isfinite(scores)]
+    if len(finite) and np.abs(finite).max() > 1.01:
+        raise InputError(
+            f"{uri}: {name}: need cosine similarities, -1 to 1, got up to {np.abs(finite).max():.4g}; divide out its scale"
+        )
+    distinct, first, inverse = np.unique(uids, return_index=True, return_inverse=True)
+    scores = scores.astype(np.float64)
+    other = ~_equal(scores, scores[first][inverse])
+    doubtful = np.zeros(len(distinct), bool)
+    doubtful[inverse[other]] = True
+    return Reference(
+        uri=uri,
+        column=name,
+        uids=distinct[~doubtful],
+        scores=scores[first][~doubtful],
+        is_half=bool((finite.astype(np.float16).astype(np.float64) == finite).all()),
+        doubtful=int(doubtful.sum()),
+    )
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return (a == b) | (np.isnan(a) & np.isnan(b))
+
+
+def _parquet(
+    uri: str, column: str | None, model_cfg: Mapping[str, Any], network: str
+) -> tuple[str, np.ndarray, np.ndarray]:
+    with open_uri(uri, in_order=False) as file:
+        try:
+            parquet = pq.ParquetFile(file)
+            schema = parquet.schema_arrow
+            _require_uids(uri, schema.names)
+            _require_rows(uri, parquet.metadata.num_rows)
+            numeric = [f.name for f in schema if pa.types.is_floating(f.type)]
+            name = _chosen(uri, column, numeric, model_cfg, network)
+            uids, scores = [np.zeros(0, UID_DTYPE)], [np.zeros(0)]
+            for batch in parquet.iter_batches(_BATCH_ROWS, columns=[_UID, name]):
+                uids.append(_records(uri, batch.column(_UID)))
+                scores.append(batch.column(name).to_numpy(zero_copy_only=False).astype(np.float64))
+        except pa.ArrowException as error:
+            raise InputError(
+                f"{uri}: cannot be read as Parquet: {error}; need Parquet, or .npz, with uid and a column of scores"
+            ) from None
+    return name, np.concatenate(uids), np.concatenate(scores)
+
+
+def _npz(
+    uri: str, column: str | None, model_cfg: Mapping[str, Any], network: str
+) -> tuple[str, np.ndarray, np.ndarray]:
+    try:
+        with np.load(io.BytesIO(read_uri(uri)), allow_pickle=False) as file:
+            _require_uids(uri, file.files)
+            uids = file[_UID]
+            others = {name: file[name] for name in file.files if name != _UID}
+    except (ValueError, OSError) as error:
+        raise InputError(f"{uri}: cannot be read as npz, without pickles: {error}") from None
+    _require_rows(uri, len(uids))
+    numeric = [name for name, array in others.items() if array.dtype.kind == "f"]
+    name = _chosen(uri, column, numeric, model_cfg, network)
+    if others[name].shape != uids.shape or uids.ndim != 1:
+        raise InputError(
+            f"{uri}: need a score for each uid, got arrays of shape {uids.shape} and {others[name].shape}"
+        )
+    records = uids if uids.dtype == UID_DTYPE else _records(uri, pa.array(uids.tolist()))
+    return name, records, others[name].astype(np.float64)
+
+
+def _records(uri: str, uids: pa.Array) -> np.ndarray:
+    try:
+        return uid_records(uids)
+    except InputError as error:
+        raise InputError(f"{uri}: {_UID}: {error}") from None
+
+
+def _require_uids(uri: str, names: Sequence[str]) -> None:
+    if _UID not in names:
+        raise InputError(
+            f"{uri}: need a column {_UID}, as samples are compared by it, got {', '.join(names) or 'none'}"
+        )
+
+
+def _require_rows(uri: str, rows: int) -> None:
+    if rows > MAX_ROWS:
+        raise InputError(
+            f"{uri}: has {rows:,} rows, at most {MAX_ROWS:,} are held in memory; give the file of a few shards"
+        )
+
+
+def _chosen(
+    uri: str, column: str | None, numeric: Sequence[str], model_cfg: Mapping[str, Any], network: str
+) -> str:
+    """The column that is meant. Raises InputError, listing the columns of numbers, when there is no telling."""
+    listed = ", ".join(numeric) or "none"
+    if column is not None:
+        if column in numeric:
+            return column
+        raise InputError(
+            f"--column: {uri} has no column {column} of floating-point numbers; it has {listed}"
+        )
+    vision = model_cfg.get("vision_cfg", {})
+    tower = tuple(vision.get(key) for key in ("layers", "width", "patch_size"))
+    likely = [name for name, made_by in _DATACOMP.items() if made_by == tower]
+    for name in (f"score_{network}", *likely, *_USUAL):
+        if name in numeric:
+            return name
+    if len(numeric) == 1:
+        return numeric[0]
+    raise InputError(
+        f"{uri}: no telling which column has the scores of {network}; name one by --column: {listed}"
+    )

@@ -1,0 +1,41 @@
+"""One way to score samples, as data: what the recipe says, and what may be otherwise in the reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from dfn_ray.clip.network import FrozenNetwork
+from dfn_ray.clip.transform import ImageTransform
+from dfn_ray.config import Decode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """What decides a score beside weights and tokenizer; hashable."""
+
+    quick_gelu: bool
+    transform: ImageTransform
+    precision: Literal["fp32", "bf16", "fp16"]
+    decode_mode: Literal["exact", "fast"]
+    on_truncated: Literal["score", "fail"]
+    prompt: str = "{}"
+    """What captions are put into."""
+
+    def network(self, network: FrozenNetwork) -> FrozenNetwork:
+        """The network with this variant's activation, transform and precision; its weights are shared."""
+        model_cfg = {**network.model_cfg, "quick_gelu": self.quick_gelu}
+        return replace(
+            network, model_cfg=model_cfg, transform=self.transform, precision=self.precision
+        )
+
+
+def as_the_recipe_says(network: FrozenNetwork, decode: Decode) -> Variant:
+    """The variant that filtering itself would score by."""
+    return Variant(
+        quick_gelu=bool(network.model_cfg["quick_gelu"]),
+        transform=network.transform,
+        precision=network.precision,  # type: ignore[arg-type]
+        decode_mode=decode.mode,
+        on_truncated=decode.on_truncated,
+    )

@@ -1,0 +1,207 @@
+"""A network that does not exist, or could not be built, is a mistake before anything starts; one that does is described."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import time
+from pathlib import Path
+
+from dfn_ray.config import Network
+from dfn_ray.dry_run.networks import network_finding
+from dfn_ray.errors import InputError
+from dfn_ray.storage import Store
+from tests.dry_run.conftest import Hub
+
+DEMO = Path(__file__).parents[2] / "dfn_ray" / "demo" / "data" / "network"
+CONFIG = (DEMO / "open_clip_config.json").read_bytes()
+INDEX = json.dumps({"weight_map": {"visual.proj": "1.safetensors"}}).encode()
+CLIP = json.dumps({"model_type": "clip", "architectures": ["CLIPModel"]}).encode()
+"""All else as transformers has it by default."""
+
+
+def look(model: str, **settings):
+    return network_finding(Network(model=model, **settings), "networks.0")
+
+
+def mistake(model: str, **settings) -> str:
+    finding = look(model, **settings)
+    assert not finding.ok
+    assert isinstance(finding.error, InputError)
+    assert finding.error.exit_code == 2
+    return finding.text
+
+
+def folder_of(path: Path, **files: bytes) -> str:
+    path.mkdir(exist_ok=True)
+    for name, data in files.items():
+        (path / name.replace("__", ".")).write_bytes(data)
+    return f"local-dir:{path}"
+
+
+def test_architectures_and_tags_are_open_clips(tmp_path):
+    assert look("ViT-B-32", random_weights_seed=0).text == "ViT-B-32, random weights"
+    assert look("ViT-L/14", pretrained="openai").text == "ViT-L-14, open_clip's tag openai"
+    said = mistake("ViT-B-33", random_weights_seed=0)
+    assert said.startswith(
+        "networks.0.model: open_clip has no architecture 'ViT-B-33' (did you mean: ViT-B-32"
+    )
+    said = mistake("ViT-B-32", pretrained="opneai")
+    assert said.startswith(
+        "networks.0.pretrained: 'opneai' is neither a file nor one of ViT-B-32's tags: openai,"
+    )
+    assert "need an architecture, hf-hub:org/repo or local-dir:PATH" in mistake("hub:a/b")
+
+
+def test_a_checkpoint_is_there_and_no_pointer(tmp_path):
+    (tmp_path / "a.pt").write_bytes(b"weights")
+    finding = look("ViT-B-32", pretrained=f"{tmp_path}/a.pt")
+    assert finding.text.startswith("ViT-B-32, weights a.pt (")
+    (tmp_path / "b.pt").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    assert "is a pointer of Git LFS" in mistake("ViT-B-32", pretrained=f"{tmp_path}/b.pt")
+    (tmp_path / "c.pt").write_bytes(b"")
+    assert "got one of 0 bytes" in mistake("ViT-B-32", pretrained=f"{tmp_path}/c.pt")
+    (tmp_path / "d.pt").mkdir()
+    assert "found a folder" in mistake("ViT-B-32", pretrained=f"{tmp_path}/d.pt")
+    absent = look("ViT-B-32", pretrained=f"{tmp_path}/e.pt")
+    assert absent.error is not None
+    assert absent.error.exit_code == 2
+
+
+def test_a_folder_has_a_layout_a_config_that_can_be_built_and_weights(tmp_path):
+    finding = look(f"local-dir:{DEMO}")
+    assert finding.ok
+    assert "open_clip's layout, weights open_clip_model.safetensors (" in finding.text
+    assert "found no files" in mistake(f"local-dir:{tmp_path}/none")
+    assert "found a.txt" in mistake(folder_of(tmp_path / "text", a__txt=b"x"))
+    bare = folder_of(tmp_path / "bare", open_clip_config__json=CONFIG)
+    assert "exactly one file of weights, found none" in mistake(bare)
+    assert look(bare, random_weights_seed=0).text.endswith("random weights")
+    values = json.loads(CONFIG)
+    values["model_cfg"]["embed_dims"] = 3
+    wrong = folder_of(tmp_path / "wrong", open_clip_config__json=json.dumps(values).encode())
+    said = mistake(wrong, random_weights_seed=0)
+    assert (
+        f"{tmp_path}/wrong/open_clip_config.json: model_cfg.embed_dims: open_clip knows no such key"
+        in said
+    )
+    values = json.loads(CONFIG)
+    values["model_cfg"]["text_cfg"]["vocab_size"] = 1000
+    small = folder_of(tmp_path / "small", open_clip_config__json=json.dumps(values).encode())
+    said = mistake(small, random_weights_seed=0)
+    assert "small/open_clip_config.json: text_cfg.vocab_size: 1,000 embeddings" in said
+
+
+def test_transformers_layout_is_told_by_its_config(tmp_path):
+    there = folder_of(tmp_path / "there", config__json=CLIP, model__safetensors=b"x" * 9)
+    assert "transformers' layout of clip, weights model.safetensors" in look(there).text
+    both = folder_of(
+        tmp_path / "there", open_clip_config__json=CONFIG, open_clip_model__safetensors=b"x" * 9
+    )
+    assert "open_clip's layout, weights open_clip_model.safetensors" in look(both).text
+    index = {"model.safetensors.index.json": INDEX}
+    sharded = folder_of(tmp_path / "sharded", config__json=CLIP, **index)
+    assert "index.json: names weights that are not there: 1.safetensors" in mistake(sharded)
+    folder_of(tmp_path / "sharded", **{"1.safetensors": b"x"})
+    assert "weights model.safetensors.index.json" in look(sharded).text
+    bare = folder_of(tmp_path / "bare", config__json=CLIP)
+    assert "has no weights: need model.safetensors or" in mistake(bare)
+    for kind in ("bert", "siglip2", None):
+        data = json.dumps({"model_type": kind}).encode()
+        other = folder_of(tmp_path / "other", config__json=data)
+        assert (f"model_type {kind}" if kind else "no model_type") in mistake(other)
+
+
+def test_a_folder_on_an_object_store_is_looked_at_there(s3):
+    store = Store("s3://runs/dry-run-network")
+    assert "found no files" in mistake(f"local-dir:{store.uri}")
+    for name in ("open_clip_config.json", "open_clip_model.safetensors"):
+        store.write(name, (DEMO / name).read_bytes())
+    finding = look(f"local-dir:{store.uri}")
+    assert "s3://runs/dry-run-network, open_clip's layout, weights open_clip_model" in finding.text
+
+
+def test_a_repository_is_known_by_its_small_files(hub: Hub):
+    weights = {"open_clip_model.safetensors": b"", "README.md": b""}
+    hub.repositories = {
+        "org/clip": {"open_clip_config.json": CONFIG, **weights},
+        "org/hf": {
+            "config.json": CLIP,
+            "model.safetensors.index.json": INDEX,
+            "1.safetensors": b"",
+        },
+        "org/bare": {"open_clip_config.json": CONFIG},
+        "org/text": {"config.json": b'{"model_type": "bert"}', "model.safetensors": b""},
+        "org/data": {"data.csv": b""},
+    }
+    finding = look("hf-hub:org/clip")
+    assert (
+        finding.text == "hf-hub:org/clip, open_clip's layout, weights open_clip_model.safetensors"
+    )
+    assert hub.asked == ["/api/models/org/clip", "/org/clip/resolve/main/open_clip_config.json"]
+    assert (
+        "transformers' layout of clip, weights model.safetensors.index"
+        in look("hf-hub:org/hf").text
+    )
+    assert "exactly one file of weights, found none" in mistake("hf-hub:org/bare")
+    assert "model_type bert: a text model" in mistake("hf-hub:org/text")
+    assert "found data.csv" in mistake("hf-hub:org/data")
+    assert "no such repository or file, or it is private (HTTP 404)" in mistake("hf-hub:org/clap")
+    assert "need hf-hub:org/repo" in mistake("hf-hub:../../etc/passwd")
+    hub.status = 403
+    assert "accept its terms" in mistake("hf-hub:org/clip")
+
+
+def test_a_hub_that_cannot_be_asked_is_no_mistake(hub: Hub, monkeypatch):
+    from huggingface_hub import constants
+
+    hub.status = 503
+    finding = look("hf-hub:org/clip")
+    assert finding.line() == "skip    network dfn     not checked: the hub answers HTTP 503"
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    finding = look("hf-hub:org/clip")
+    assert finding.line() == "skip    network dfn     not checked: no network"
+    assert finding.ok
+    assert finding.error is None
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE is set" in look("hf-hub:org/clip").text
+
+
+def test_a_hub_that_is_silent_takes_10_seconds_at_most(hub: Hub, monkeypatch):
+    from dfn_ray.dry_run import hub as module
+
+    assert module.TIME_LIMIT_S == 10
+    monkeypatch.setattr(module, "TIME_LIMIT_S", 1.0)
+    hub.silence_s = 4.0
+    begin = time.monotonic()
+    assert look("hf-hub:org/clip").text == "not checked: no answer within 1 s"
+    assert time.monotonic() - begin < 3
+
+    def resolves_slowly(*_, **__):
+        time.sleep(4)
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolves_slowly)
+    begin = time.monotonic()
+    assert look("hf-hub:org/clip").text == "not checked: no answer within 1 s"
+    assert time.monotonic() - begin < 3
+
+
+def test_without_a_network_the_hubs_cache_is_looked_at(hub: Hub, tmp_path):
+    from huggingface_hub import constants
+
+    snapshot = Path(constants.HF_HUB_CACHE) / "models--org--clip" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    refs = snapshot.parents[1] / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("0" * 40)
+    (snapshot / "open_clip_config.json").write_bytes(CONFIG)
+    hub.status = 503
+    finding = look("hf-hub:org/clip")
+    assert finding.ok
+    assert "open_clip's layout, weights not in the cache; no network" in finding.text
+    shutil.copy(DEMO / "open_clip_model.safetensors", snapshot)
+    assert "weights open_clip_model.safetensors in the cache" in look("hf-hub:org/clip").text
+    (snapshot / "open_clip_config.json").write_bytes(b"{")
+    assert "cannot be read as JSON" in mistake("hf-hub:org/clip")

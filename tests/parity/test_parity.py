@@ -1,0 +1,153 @@
+"""`doctor --reference` on the demo's drawings and network, against scores by open_clip itself: each wrong setting is named."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from open_clip.constants import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    OPENAI_DATASET_MEAN,
+    OPENAI_DATASET_STD,
+)
+
+from dfn_ray.cli import run
+from tests.parity.conftest import golden, write_scores
+
+
+@pytest.fixture
+def doctor(parity_recipe, capsys):
+    """Runs the doctor against a file with settings of its recipe; its exit code, and what it said as one line."""
+
+    def ask(reference, *sets: str, samples: int = 256) -> tuple[int, str]:
+        words = [word for setting in sets for word in ("--set", setting)]
+        words += ["--samples", str(samples), "--reference", str(reference)]
+        code = run(["doctor", str(parity_recipe), *words])
+        said = capsys.readouterr()
+        return code, " ".join((said.out + said.err).split())
+
+    return ask
+
+
+def test_scores_with_nothing_wrong_agree(doctor, published):
+    code, said = doctor(published)
+    assert code == 0
+    assert "20 of up to 256 samples are in" in said
+    assert "ok parity largest difference" in said
+    assert "rank correlation 1.0000 over 20 samples" in said
+    assert "CHANGE" not in said
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("networks.0.quick_gelu=true", "networks.0.quick_gelu = false"),
+        ("networks.0.resize_mode=squash", 'networks.0.resize_mode = "shortest"'),
+        ("networks.0.interpolation=bilinear", 'networks.0.interpolation = "bicubic"'),
+        ("networks.0.normalization=openai", 'networks.0.normalization = "half"'),
+        ("decode.on_truncated=fail", 'decode.on_truncated = "score"'),
+        ("networks.0.precision=bf16", 'networks.0.precision = "fp32"'),
+    ],
+)
+def test_a_wrong_setting_is_named_and_nothing_else(doctor, published, wrong, right):
+    code, said = doctor(published, wrong)
+    assert code == 1
+    assert f"CHANGE suspects {right} closes the gap: largest difference" in said
+    assert said.count("closes the gap") == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "as_open_clip_has_it"),
+    [
+        (
+            "normalization=openai",
+            {"image_mean": OPENAI_DATASET_MEAN, "image_std": OPENAI_DATASET_STD},
+        ),
+        ("normalization=imagenet", {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD}),
+        ("resize_mode=longest", {"image_resize_mode": "longest"}),
+        ("quick_gelu=true", {"force_quick_gelu": True}),
+    ],
+)
+def test_a_setting_of_the_recipe_is_what_open_clip_calls_so(
+    doctor, samples, tmp_path, setting, as_open_clip_has_it
+):
+    scores = golden(samples, **as_open_clip_has_it)
+    reference = write_scores(tmp_path / "scores.parquet", samples, scores)
+    assert doctor(reference, f"networks.0.{setting}")[0] == 0
+
+
+def test_a_prompt_of_the_reference_is_named_as_what_no_setting_does(doctor, samples, tmp_path):
+    scores = golden(samples, prompt="a photo of {}")
+    code, said = doctor(write_scores(tmp_path / "scores.parquet", samples, scores))
+    assert code == 1
+    assert 'captions put into "a photo of {}"' in said
+    assert "no setting of a recipe does) closes the gap" in said
+
+
+def test_a_wrong_setting_is_named_by_scores_that_were_stored_as_float16(doctor, samples, tmp_path):
+    scores = golden(samples, image_resize_mode="squash").astype(np.float16)
+    reference = write_scores(tmp_path / "scores.parquet", samples, scores)
+    code, said = doctor(reference)
+    assert code == 1
+    assert "column clip_score (float16)" in said
+    assert 'networks.0.resize_mode = "squash" closes the gap' in said
+    assert doctor(reference, "networks.0.resize_mode=squash")[0] == 0
+
+
+def test_what_is_below_the_floor_of_float16_is_not_named(doctor, samples, published, tmp_path):
+    off = 9e-4 * np.where(np.arange(len(samples)) % 2, 1, -1)
+    scores = golden(samples) + off
+    half = write_scores(tmp_path / "half.parquet", samples, scores.astype(np.float16))
+    assert doctor(half, samples=8)[0] == 0
+    full = write_scores(tmp_path / "full.parquet", samples, scores)
+    code, said = doctor(full, samples=8)
+    assert code == 1
+    assert "none of them and no pair closes the gap" in said
+    assert "closes the gap:" not in said
+
+
+def test_a_pair_of_faults_is_named_as_a_pair(doctor, published):
+    faults = ("networks.0.quick_gelu=true", "networks.0.interpolation=bilinear")
+    code, said = doctor(published, *faults, samples=10)
+    assert code == 1
+    assert "none alone; trying" in said
+    pair = 'networks.0.quick_gelu = false and networks.0.interpolation = "bicubic"'
+    assert f"CHANGE suspects {pair} close the gap: largest difference" in said
+
+
+def test_parity_needs_no_ray(parity_recipe, published):
+    code = (
+        "import sys; from dfn_ray.cli import run; "
+        f"code = run(['doctor', {str(parity_recipe)!r}, '--reference', {str(published)!r}, '--samples', '4']); "
+        "print(code, 'ray' in sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines()[-1] == "0 False"
+    assert "4 of up to 4 samples" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--samples", "0"], "--samples: need a number of samples >= 1, got 0"),
+        (["--column", "text"], "has no column text of floating-point numbers; it has clip_score"),
+        (["--set", "pool.uid=derive"], "has none of the 20 uids of the pool that were looked at"),
+    ],
+)
+def test_mistakes_are_2(parity_recipe, published, capsys, arguments, said):
+    reference = ["--reference", str(published)]
+    assert run(["doctor", str(parity_recipe), *reference, *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_reference_goes_with_a_recipe_of_filtering_and_a_column_with_a_reference(
+    parity_recipe, published, tmp_path, capsys
+):
+    story = ["doctor", "demo", "--reference", str(published), "--set", f"run_uri={tmp_path}"]
+    assert run(story) == 2
+    assert "needs a recipe of filtering" in capsys.readouterr().err
+    assert run(["doctor", str(parity_recipe), "--column", "score"]) == 2
+    assert "name it by --reference" in capsys.readouterr().err

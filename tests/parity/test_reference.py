@@ -1,0 +1,97 @@
+"""Files of scores: which column is meant, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dfn_ray.errors import InputError
+from dfn_ray.parity.reference import read_reference
+from dfn_ray.uids import UID_DTYPE, uid_records
+
+UIDS = [f"{n:032x}" for n in (7, 3, 5)]
+B32 = {"vision_cfg": {"layers": 12, "width": 768, "patch_size": 32}}
+L14 = {"vision_cfg": {"layers": 24, "width": 1024, "patch_size": 14}}
+
+
+@pytest.fixture
+def parquet(tmp_path):
+    def write(**columns):
+        path = tmp_path / "scores.parquet"
+        pq.write_table(pa.table(columns), path)
+        return str(path)
+
+    return write
+
+
+def read(uri, column=None, model_cfg=None, network="dfn"):
+    return read_reference(uri, column, model_cfg=model_cfg or {}, network=network)
+
+
+def test_scores_are_found_by_uid_in_any_order_and_absent_ones_are_said_to_be(parquet):
+    reference = read(parquet(uid=UIDS, score=[0.7, None, 0.5]))
+    has, scores = reference.scores_of([UIDS[1], "f" * 32, UIDS[0]])
+    assert has.tolist() == [True, False, True]
+    np.testing.assert_array_equal(scores, [np.nan, np.nan, 0.7])
+    assert not reference.is_half
+    assert read(parquet(uid=UIDS, score=[0.5, 0.25, None])).is_half
+
+
+def test_datacomps_columns_are_told_by_the_vision_tower(parquet):
+    uri = parquet(
+        uid=UIDS,
+        clip_b32_similarity_score=[0.1] * 3,
+        clip_l14_similarity_score=[0.2] * 3,
+        original_width=[3] * 3,
+    )
+    assert read(uri, model_cfg=B32).column == "clip_b32_similarity_score"
+    assert read(uri, model_cfg=L14).column == "clip_l14_similarity_score"
+    assert read(uri, "clip_l14_similarity_score", model_cfg=B32).scores.tolist() == [0.2] * 3
+    with pytest.raises(
+        InputError, match="--column: clip_b32_similarity_score, clip_l14_similarity_score"
+    ):
+        read(uri)
+
+
+def test_a_part_of_a_run_is_a_reference_by_the_networks_name(parquet):
+    uri = parquet(uid=UIDS, score_dfn=[0.1] * 3, score_other=[0.2] * 3)
+    assert read(uri).column == "score_dfn"
+    assert read(uri, network="other").column == "score_other"
+
+
+@pytest.mark.parametrize("uids", [np.array(UIDS), uid_records(pa.array(UIDS))])
+def test_npz_has_uids_as_text_or_as_records(tmp_path, uids):
+    np.savez(tmp_path / "scores.npz", uid=uids, mine=np.array([0.7, 0.3, 0.5]))
+    reference = read(str(tmp_path / "scores.npz"))
+    assert reference.column == "mine"
+    assert reference.uids.dtype == UID_DTYPE
+    assert reference.scores_of(UIDS)[1].tolist() == [0.7, 0.3, 0.5]
+
+
+def test_uids_with_several_scores_are_left_out_and_counted(parquet):
+    uri = parquet(uid=[*UIDS, UIDS[0], UIDS[1]], score=[0.7, 0.3, 0.5, 0.8, 0.3])
+    reference = read(uri)
+    assert reference.doubtful == 1
+    assert reference.scores_of(UIDS)[0].tolist() == [False, True, True]
+
+
+def test_what_is_no_such_file_is_refused_with_what_it_is(parquet, tmp_path):
+    for columns, said in (
+        ({"key": UIDS, "score": [0.1] * 3}, "need a column uid"),
+        ({"uid": ["1", "2", "3"], "score": [0.1] * 3}, "uids must have 32 hex digits"),
+        (
+            {"uid": UIDS, "score": [34.0, 20.0, 3.0]},
+            "need cosine similarities, -1 to 1, got up to 34",
+        ),
+        ({"uid": UIDS, "text": ["a"] * 3}, "name one by --column: none"),
+    ):
+        with pytest.raises(InputError, match=said):
+            read(parquet(**columns))
+    (tmp_path / "text.parquet").write_text("uid,score\n")
+    with pytest.raises(InputError, match="cannot be read as Parquet"):
+        read(str(tmp_path / "text.parquet"))
+    np.savez(tmp_path / "pickled.npz", uid=np.array([object()]), score=np.zeros(1))
+    with pytest.raises(InputError, match="without pickles"):
+        read(str(tmp_path / "pickled.npz"))
