@@ -124,7 +124,9 @@ def closing(damage: ShardDamage, bytes_read: int) -> Group:
 def held_bytes(draft: Draft) -> int:
     """What a sample counts towards its chunk: the image that it states, and what it holds of all else."""
     others = len(draft.key) + len(draft.caption or b"") + len(draft.json or b"")
-    return (draft.image_size or 0) + others + _value_bytes(draft.metadata)
+    if draft.metadata:
+        others += _value_bytes(draft.metadata)
+    return others + (draft.image_size or 0)
 
 
 def _value_bytes(value: Any) -> int:
