@@ -128,9 +128,12 @@ def closing(damage: ShardDamage, bytes_read: int) -> Group:
 
 def held_bytes(draft: Draft) -> int:
     """What a sample counts towards its chunk: the image that it states, and what it holds of all else."""
-    captions = sum(len(caption or b"") for caption in draft.captions.values())
-    others = len(draft.key) + captions + len(draft.json or b"")
-    return (draft.image_size or 0) + others + _value_bytes(draft.metadata)
+    others = len(draft.key) + len(draft.json or b"")
+    for caption in draft.captions.values():
+        others += len(caption or b"")
+    if draft.metadata:
+        others += _value_bytes(draft.metadata)
+    return others + (draft.image_size or 0)
 
 
 def _value_bytes(value: Any) -> int:

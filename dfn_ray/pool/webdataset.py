@@ -137,13 +137,13 @@ class _Reader:
         Captions and metadata may go a quarter beyond: an image may have filled the chunk, and they are small.
         """
         share = self._pool.chunk_bytes
+        is_held = part.role is not Role.UNSUPPORTED
+        if group.held_bytes < share or draft is group.drafts[-1] or not is_held:
+            return False
         if part.role is Role.IMAGE:
-            is_first = draft.images == 0
-        else:
-            share += share // 4
-            is_caption = part.role is Role.CAPTION
-            is_first = (draft.caption_size if is_caption else draft.json_size) is None
-        return is_first and group.held_bytes >= share and draft is not group.drafts[-1]
+            return draft.images == 0
+        size = draft.caption_size if part.role is Role.CAPTION else draft.json_size
+        return size is None and group.held_bytes >= share + share // 4
 
     def _held(self, piece: Piece) -> Piece:
         """A loose piece with its bytes, unless they are too many to be wanted."""
