@@ -18,7 +18,7 @@ class Placed:
 
     draft: Draft
     held_bytes: int
-    """What it counts towards a chunk."""
+    """What it counts towards a chunk: of an image its size, read or not, of all else what is held."""
     bytes: int = 0
     parts: list[tuple[int, int | None, Role, int]] = field(default_factory=list)
     """Where bytes begin, and how many there are; None: a sparse file, whose map would take much memory, by its header;
@@ -28,7 +28,8 @@ class Placed:
         """Add a member by its header."""
         self.bytes += member.end - member.at
         needed = noted(self.draft, part, member, pool)
-        self.held_bytes += counted_bytes(part, member, needed=needed)
+        if needed or part.role is Role.IMAGE:
+            self.held_bytes += member.size_bytes
         if needed:
             is_plain = member.extents is None
             start, size = (member.start, member.size_bytes) if is_plain else (member.at, None)
@@ -42,11 +43,6 @@ def noted(draft: Draft, part: Part, member: Member, pool: Pool) -> bool:
     elif member.broken and draft.fault is None:
         draft.fault = Reason.LINKED_MEMBER if member.is_link else Reason.BROKEN_MEMBER
     return draft.note(part.role, member.size_bytes, pool, part.number) and not member.broken
-
-
-def counted_bytes(part: Part, member: Member, *, needed: bool) -> int:
-    """What a member counts towards a chunk: an image its size, read or not, others what is held of them."""
-    return member.size_bytes if needed or part.role is Role.IMAGE else 0
 
 
 def cut(

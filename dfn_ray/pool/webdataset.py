@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dfn_ray.config import Pool
-from dfn_ray.pool.by_header import Placed, counted_bytes, cut, noted
+from dfn_ray.pool.by_header import Placed, cut, noted
 from dfn_ray.pool.chunking import Group, Wanted, held_bytes
 from dfn_ray.pool.closed_keys import ClosedKeys
 from dfn_ray.pool.members import CaptionMembers, Part, Role, part_of, shorter_keys
@@ -178,7 +178,8 @@ class _Reader:
         """Add a member to its sample; read it if its bytes are wanted."""
         part, member = piece.part, piece.member
         needed = noted(draft, part, member, self._pool)
-        group.held_bytes += counted_bytes(part, member, needed=needed)
+        if needed or part.role is Role.IMAGE:
+            group.held_bytes += member.size_bytes
         if needed and self._wanted.has(group.first_row, draft.row):
             draft.fill(part.role, piece.read(self._tape), part.number)
 

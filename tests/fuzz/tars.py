@@ -152,7 +152,10 @@ def _add_other(rng: Random, tar: Tar) -> None:
             b"V",
             b"D",
         )
-        tar.other(f"other{rng.getrandbits(32)}.jpg", rng.choice(kinds), rng)
+        other = rng.choice(kinds)
+        # A link that looks like an image is a sample, which may come between the members of another.
+        ending = "bin" if other in (tarfile.LNKTYPE, tarfile.SYMTYPE) else "jpg"
+        tar.other(f"other{rng.getrandbits(32)}.{ending}", other, rng)
     elif kind == 1:
         tar.global_header({"comment": odd_text.text(rng, 3), "SCHILY.dev": "1"})
     else:
