@@ -27,6 +27,7 @@ from dfn_ray.foreign_json import (
     require_shallow,
     require_shallow_toml,
 )
+from dfn_ray.pool.captions import TEXT
 from dfn_ray.pool.samples import Draft
 from dfn_ray.run.sealed import json_bytes, parsed_json
 from dfn_ray.schema import Reason
@@ -56,7 +57,9 @@ def nested(depth: int, inside: Any = 1) -> Any:
 
 
 def row_of(sidecar: bytes) -> tuple[Any, ...]:
-    draft = Draft(row=0, key="a", images=1, image_size=1, image=b"i", caption=b"c", caption_size=1)
+    draft = Draft(
+        row=0, key="a", images=1, image_size=1, image=b"i", captions={TEXT: b"c"}, caption_size=1
+    )
     draft.json, draft.json_size = sidecar, len(sidecar)
     return draft.finish(Pool(uri=("x",)), "0.tar")
 

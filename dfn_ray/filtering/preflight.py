@@ -109,7 +109,12 @@ def refuse_other_scoring(recipe: Recipe, shards: Sequence[Shard]) -> None:
 
 def refuse_other_rule(run: Run, recipe: Recipe) -> None:
     """Raise InputError when the run's subset is, or is being made, that of another rule."""
-    stored = run.read_json(SELECTION) if run.kind == SCORED else None
+    if (
+        run.kind != SCORED
+        or recipe.deciding_network not in run.description["fingerprint"]["networks"]
+    ):
+        return  # that it is another run is said by whoever resumes it
+    stored = run.read_json(SELECTION)
     if stored and stored["state"] != State.SELECTED and not is_of_rule(stored, recipe):
         raise InputError(
             f"{run.store.uri}: its subset is that of another selection, {_said(rule_of(stored))}; "

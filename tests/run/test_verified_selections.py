@@ -44,7 +44,7 @@ def said(run: Path, *, full: bool) -> list[str]:
 
 
 def selection_of(run: Path) -> Path:
-    return run / "selections/fraction-0.25-of-pool"
+    return run / "selections/fraction-0.25-of-pool-by-dfn"
 
 
 def altered(path: Path, **values: object) -> None:
@@ -67,14 +67,14 @@ def test_a_bit_of_a_uid_list_is_noticed_wherever_it_is(run, place):
     data = bytearray(path.read_bytes())
     data[place] ^= 1
     path.write_bytes(data)
-    with pytest.raises(VerificationError, match=r"of-pool/subset_uids\.npy: "):
+    with pytest.raises(VerificationError, match=r"of-pool-by-dfn/subset_uids\.npy: "):
         verify_run(str(run), full=True)
 
 
 @pytest.mark.parametrize("data", [b"{", b"", b"[]", b"{}"])
 def test_a_selection_that_is_no_longer_whole_is_named(run, data):
     (selection_of(run) / "selection.json").write_bytes(data)
-    with pytest.raises(DamagedRunError, match=r"of-pool/selection\.json: is damaged"):
+    with pytest.raises(DamagedRunError, match=r"of-pool-by-dfn/selection\.json: is damaged"):
         verify_run(str(run), full=True)
 
 
@@ -83,7 +83,7 @@ def test_a_selection_that_is_no_longer_whole_is_named(run, data):
 )
 def test_a_selection_that_its_scores_do_not_give_is_named(run, value):
     altered(selection_of(run) / "selection.json", **value)
-    with pytest.raises(VerificationError, match=r"selections/fraction-0\.25-of-pool/"):
+    with pytest.raises(VerificationError, match=r"selections/fraction-0\.25-of-pool-by-dfn/"):
         verify_run(str(run), full=True)
 
 
@@ -97,14 +97,15 @@ def test_a_list_that_is_unsorted_short_or_absent_is_named(run, change):
         np.save(path, uids[::-1])
     else:
         path.write_bytes(path.read_bytes()[:-16])
-    with pytest.raises(VerificationError, match=r"of-pool/subset_uids\.npy: "):
+    with pytest.raises(VerificationError, match=r"of-pool-by-dfn/subset_uids\.npy: "):
         verify_run(str(run), full=True)
 
 
 def test_a_selection_that_a_crash_left_unfinished_is_only_said(run):
     (selection_of(run) / "selection.json").unlink()
     assert any(
-        "fraction-0.25-of-pool/ has no selection.json" in line for line in said(run, full=True)
+        "fraction-0.25-of-pool-by-dfn/ has no selection.json" in line
+        for line in said(run, full=True)
     )
 
 
