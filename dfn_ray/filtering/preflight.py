@@ -109,10 +109,8 @@ def refuse_other_scoring(recipe: Recipe, shards: Sequence[Shard]) -> None:
 
 def refuse_other_rule(run: Run, recipe: Recipe) -> None:
     """Raise InputError when the run's subset is, or is being made, that of another rule."""
-    if (
-        run.kind != SCORED
-        or recipe.deciding_network not in run.description["fingerprint"]["networks"]
-    ):
+    networks = run.description["fingerprint"].get("networks", {})
+    if run.kind != SCORED or recipe.deciding_network not in networks:
         return  # that it is another run is said by whoever resumes it
     stored = run.read_json(SELECTION)
     if stored and stored["state"] != State.SELECTED and not is_of_rule(stored, recipe):

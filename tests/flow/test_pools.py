@@ -14,6 +14,7 @@ from dfn_ray.config import Scorers
 from dfn_ray.errors import ScorersFailed
 from dfn_ray.flow.datasets import configure, retry_arguments, rows_of
 from dfn_ray.flow.pools import TRIES, Starts, pool_arguments
+from dfn_ray.testing.waiting import until
 
 pytestmark = pytest.mark.ray
 
@@ -84,6 +85,14 @@ def actors_of(starts: Starts) -> list[ray.actor.ActorHandle]:
     return [ray.get_actor(name) for name in names]
 
 
+def is_dead(actor) -> bool:
+    try:
+        ray.get(actor.get_location.remote())
+    except ray.exceptions.RayActorError:
+        return True
+    return False
+
+
 @pytest.mark.parametrize("is_stopped", [False, True])
 def test_a_pool_ends_with_its_results_even_if_something_still_refers_to_its_actors(
     local_ray, is_stopped
@@ -102,8 +111,7 @@ def test_a_pool_ends_with_its_results_even_if_something_still_refers_to_its_acto
         results.close()
     else:
         assert len(list(results)) == 2
-    for actor in actors:
-        with pytest.raises(ray.exceptions.RayActorError):
-            ray.get(actor.get_location.remote())
+    # Ray ends an actor some time after it was told to.
+    until(lambda: all(map(is_dead, actors)))
     assert not actors_of(starts)
     del held

@@ -51,7 +51,9 @@ def last_before_the_end(recipe, name: str):
     return [moment for moment in moments if name in moment.name and moment.when == "after"][-1]
 
 
-@pytest.mark.parametrize("bounds", [NEAR, TOO_HIGH, TOO_LOW])
+@pytest.mark.parametrize(
+    "bounds", [NEAR, *(pytest.param(b, marks=pytest.mark.slow) for b in (TOO_HIGH, TOO_LOW))]
+)
 def test_a_run_that_goes_on_with_another_deciding_network_keeps_what_that_network_keeps(
     pool, tmp_path, bounds
 ):
