@@ -65,7 +65,7 @@ def judgement(recipe: Recipe, threshold: float, truth: Mapping[str, str]) -> str
         ("precision (clean among the kept)", f"{kept_clean / (kept_clean + kept_damaged):.3f}"),
         ("recall (kept among the clean)", f"{kept_clean / len(clean):.3f}"),
     ]
-    for kind, values in sorted(scores.items(), key=lambda item: -len(item[1])):
+    for kind, values in sorted(scores.items(), key=lambda item: (-len(item[1]), item[0])):
         share = float((values < threshold).mean())
         rows.append(
             (
