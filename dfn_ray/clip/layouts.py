@@ -34,11 +34,10 @@ WEIGHT_NAMES = (
 """Of a folder, in open_clip's order of preference (factory._find_checkpoint_in_dir)."""
 INDEX_ENDING = ".index.json"
 """Of transformers' weights in several files."""
-_TRANSFORMERS_WEIGHT_NAMES = (
-    "model.safetensors",
-    f"model.safetensors{INDEX_ENDING}",
-    "pytorch_model.bin",
-    f"pytorch_model.bin{INDEX_ENDING}",
+TRANSFORMERS_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+"""In order of preference; each may be in several files, named by an index."""
+_TRANSFORMERS_WEIGHT_NAMES = tuple(
+    f"{name}{ending}" for name in TRANSFORMERS_WEIGHTS for ending in ("", INDEX_ENDING)
 )
 _SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 

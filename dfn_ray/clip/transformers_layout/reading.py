@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dfn_ray import config
+from dfn_ray.clip.layouts import INDEX_ENDING, TRANSFORMERS_WEIGHTS, Layout
 from dfn_ray.clip.network_folder import NetworkFolder
 from dfn_ray.clip.origin import Origin
 from dfn_ray.clip.transformers_layout.captions import tokenizer_of
@@ -19,17 +20,15 @@ from dfn_ray.errors import InputError, shortened
 
 _LOG = logging.getLogger(__name__)
 
-CONFIG = "config.json"
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-"""In order of preference; each may be in several files, named by `<name>.index.json`."""
+CONFIG = Layout.TRANSFORMERS.value
 OWN_KEY = "dfn_ray"
 """Of a config.json that `dfn-ray export --network` wrote: what transformers has no words for."""
 _OWN_SWITCHES = ("custom_text", "nonscalar_logit_scale")
 
 
 def is_in_transformers_layout(folder: NetworkFolder) -> bool:
-    """Whether there is a config and weights under transformers' names."""
-    return CONFIG in folder and any(_holds(folder, name) for name in WEIGHTS)
+    """True if there is a config and weights under transformers' names."""
+    return CONFIG in folder and any(_holds(folder, name) for name in TRANSFORMERS_WEIGHTS)
 
 
 def read_layout(folder: NetworkFolder, spec: config.Network) -> Origin:
@@ -68,15 +67,15 @@ def _own(values: dict[str, Any], place: str) -> dict[str, bool]:
 
 
 def _holds(folder: NetworkFolder, name: str) -> bool:
-    return name in folder or f"{name}.index.json" in folder
+    return name in folder or f"{name}{INDEX_ENDING}" in folder
 
 
 def _weights(folder: NetworkFolder, model_cfg: dict[str, Any]) -> LayoutWeights:
-    name = next((name for name in WEIGHTS if _holds(folder, name)), None)
+    name = next((name for name in TRANSFORMERS_WEIGHTS if _holds(folder, name)), None)
     if name is None:
         there = ", ".join(sorted(folder.names)) or "none"
         raise InputError(
-            f"{folder.label}: need {' or '.join(WEIGHTS)}, found {shortened(there, 200)}"
+            f"{folder.label}: need {' or '.join(TRANSFORMERS_WEIGHTS)}, found {shortened(there, 200)}"
         )
     paths = (folder.path_of(name),) if name in folder else _shards(folder, name)
     return LayoutWeights(
@@ -88,7 +87,7 @@ def _weights(folder: NetworkFolder, model_cfg: dict[str, Any]) -> LayoutWeights:
 
 def _shards(folder: NetworkFolder, name: str) -> Iterable[Path]:
     """The files that an index names, every one of them beside it."""
-    index = f"{name}.index.json"
+    index = f"{name}{INDEX_ENDING}"
     files = folder.json_object(index).get("weight_map")
     place = f"{folder.label}/{index}"
     if not isinstance(files, dict) or not files:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -74,17 +74,37 @@ def _pair(theirs: str, ours: str) -> list[Piece]:
     return [_same(f"{theirs}.{part}", f"{ours}.{part}") for part in ("weight", "bias")]
 
 
-def _blocks(theirs: str, ours: str, layers: int) -> Iterator[Piece]:
+class _BlockNames(NamedTuple):
+    """What the parts of a transformer block are called on our side."""
+
+    qkv: str
+    """Before `weight` and `bias`."""
+    out: str
+    norm1: str
+    norm2: str
+    fc1: str
+    fc2: str
+
+
+_OPEN_CLIP_BLOCK = _BlockNames(
+    "attn.in_proj_", "attn.out_proj", "ln_1", "ln_2", "mlp.c_fc", "mlp.c_proj"
+)
+_TIMM_BLOCK = _BlockNames("attn.qkv.", "attn.proj", "norm1", "norm2", "mlp.fc1", "mlp.fc2")
+
+
+def _blocks(
+    theirs: str, ours: str, layers: int, names: _BlockNames = _OPEN_CLIP_BLOCK
+) -> Iterator[Piece]:
     for layer in range(layers):
         here, there = f"{ours}.{layer}", f"{theirs}.{layer}"
         for part in ("weight", "bias"):
             split = tuple(f"{there}.self_attn.{name}_proj.{part}" for name in "qkv")
-            yield Piece(split, (f"{here}.attn.in_proj_{part}",))
-        yield from _pair(f"{there}.self_attn.out_proj", f"{here}.attn.out_proj")
-        yield from _pair(f"{there}.layer_norm1", f"{here}.ln_1")
-        yield from _pair(f"{there}.layer_norm2", f"{here}.ln_2")
-        yield from _pair(f"{there}.mlp.fc1", f"{here}.mlp.c_fc")
-        yield from _pair(f"{there}.mlp.fc2", f"{here}.mlp.c_proj")
+            yield Piece(split, (f"{here}.{names.qkv}{part}",))
+        yield from _pair(f"{there}.self_attn.out_proj", f"{here}.{names.out}")
+        yield from _pair(f"{there}.layer_norm1", f"{here}.{names.norm1}")
+        yield from _pair(f"{there}.layer_norm2", f"{here}.{names.norm2}")
+        yield from _pair(f"{there}.mlp.fc1", f"{here}.{names.fc1}")
+        yield from _pair(f"{there}.mlp.fc2", f"{here}.{names.fc2}")
 
 
 def _clip_image(layers: int) -> Iterator[Piece]:
@@ -108,16 +128,7 @@ def _siglip_image(vision: Mapping[str, Any]) -> Iterator[Piece]:
         (f"{ours}.pos_embed",),
         shape=(side * side, vit["width"]),
     )
-    for layer in range(vit["layers"]):
-        here, there = f"{ours}.blocks.{layer}", f"{theirs}.encoder.layers.{layer}"
-        for part in ("weight", "bias"):
-            split = tuple(f"{there}.self_attn.{name}_proj.{part}" for name in "qkv")
-            yield Piece(split, (f"{here}.attn.qkv.{part}",))
-        yield from _pair(f"{there}.self_attn.out_proj", f"{here}.attn.proj")
-        yield from _pair(f"{there}.layer_norm1", f"{here}.norm1")
-        yield from _pair(f"{there}.layer_norm2", f"{here}.norm2")
-        yield from _pair(f"{there}.mlp.fc1", f"{here}.mlp.fc1")
-        yield from _pair(f"{there}.mlp.fc2", f"{here}.mlp.fc2")
+    yield from _blocks(f"{theirs}.encoder.layers", f"{ours}.blocks", vit["layers"], _TIMM_BLOCK)
     yield from _pair(f"{theirs}.post_layernorm", f"{ours}.norm")
     pool, head = f"{ours}.attn_pool", f"{theirs}.head"
     yield _same(f"{head}.probe", f"{pool}.latent")

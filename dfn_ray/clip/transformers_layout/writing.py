@@ -15,9 +15,10 @@ import safetensors.torch
 import torch
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
+from dfn_ray.clip.layouts import TRANSFORMERS_WEIGHTS
 from dfn_ray.clip.network import FrozenNetwork
 from dfn_ray.clip.transform import ImageTransform
-from dfn_ray.clip.transformers_layout.reading import CONFIG, OWN_KEY, WEIGHTS
+from dfn_ray.clip.transformers_layout.reading import CONFIG, OWN_KEY
 from dfn_ray.clip.transformers_layout.settings import DEFAULT_EPS, LEGACY_END_ID
 from dfn_ray.clip.transformers_layout.tensors import pieces_of, to_theirs
 from dfn_ray.clip.transformers_layout.written_tokenizer import tokenizer_files
@@ -55,7 +56,7 @@ def layout_files(frozen: FrozenNetwork) -> tuple[dict[str, bytes], list[str]]:
     files = {
         **files,
         "preprocessor_config.json": _json(_processor(transform, siglip)),
-        WEIGHTS[0]: safetensors.torch.save(tensors, metadata={"format": "pt"}),
+        TRANSFORMERS_WEIGHTS[0]: safetensors.torch.save(tensors, metadata={"format": "pt"}),
         CONFIG: _json(_siglip(cfg) if siglip else _clip(cfg)),
     }
     return files, notes
