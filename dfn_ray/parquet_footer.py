@@ -135,7 +135,10 @@ class FooterWalk:
                 return at
             if header < 16:
                 at = self._skip(at, _VARINTS[0])
-            at = self._skip(at, kind, depth + 1)
+            if kind in _VARINTS and data[at] < 128:  # as most are
+                at += 1
+            else:
+                at = self._skip(at, kind, depth + 1)
 
     def _elements(self, at: int, size: int, kinds: tuple[int, ...], depth: int) -> int:
         for _ in range(size):

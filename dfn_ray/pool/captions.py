@@ -31,6 +31,7 @@ MAX_PARTS = 4 * MAX_CAPTIONS
 TEXT = -1
 """Number of the part that is a text of its own: `.txt`, a column of strings."""
 
+_BOM = "\ufeff"
 _MOST_DIGITS = 9  # of a class number: fits int32
 _TOO_LARGE_LABEL = 10**_MOST_DIGITS
 
@@ -62,7 +63,9 @@ def _judged(parts: Mapping[int, bytes | None], size: int | None, pool: Pool) -> 
     if size > pool.max_caption_bytes:
         return None, Reason.CAPTION_TOO_LONG
     try:
-        texts = {number: (parts[number] or b"").decode("utf-8-sig") for number in sorted(parts)}
+        texts = {
+            number: (parts[number] or b"").decode().removeprefix(_BOM) for number in sorted(parts)
+        }
     except UnicodeDecodeError:
         return None, Reason.CAPTION_NOT_UTF8
     if pool.several_captions:

@@ -128,22 +128,37 @@ def closing(damage: ShardDamage, bytes_read: int) -> Group:
 
 def held_bytes(draft: Draft) -> int:
     """What a sample counts towards its chunk: the image that it states, and what it holds of all else."""
-    others = len(draft.key) + len(draft.json or b"")
+    others = len(draft.key) + (len(draft.json) if draft.json else 0)
     for caption in draft.captions.values():
-        others += len(caption or b"")
+        if caption:
+            others += len(caption)
     if draft.metadata:
         others += _value_bytes(draft.metadata)
     return others + (draft.image_size or 0)
 
 
+_NUMBERS = frozenset({bool, int, float})
+
+
 def _value_bytes(value: Any) -> int:
     """About what a value of metadata takes, as a function of the value alone: characters, and 16 bytes for each other one."""
+    if type(value) in _NUMBERS:
+        return 16
     if value is None:
         return 0
     if isinstance(value, str | bytes):
         return len(value)
     if isinstance(value, dict):
-        return sum(len(key) + _value_bytes(inner) for key, inner in value.items())
+        total = 0
+        for key, inner in value.items():
+            total += len(key)
+            if type(inner) in _NUMBERS:  # without a call: done for every sample of Parquet
+                total += 16
+            elif type(inner) is str:
+                total += len(inner)
+            else:
+                total += _value_bytes(inner)
+        return total
     if isinstance(value, list | tuple):
         return sum(16 + _value_bytes(inner) for inner in value)
     return 16

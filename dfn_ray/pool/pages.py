@@ -13,6 +13,7 @@ Arrow itself refuses a page that decompresses to another size than its header sa
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,10 +40,14 @@ NESTED_BYTES = 256 * 2**20
 """What the lists of one column and row group may decode to, unless its size in the file accounts for it: a row may
 hold any number of values, which RLE writes in a few bytes."""
 _SMALL_DICTIONARY = 2 * 2**20
-"""Dictionaries up to this size are looked into for their longest value. Writers stop them at 1 MiB, or after 1024
-values; the size of larger ones is taken for that of their longest value."""
+"""Dictionaries up to this size are searched for their longest value. Writers close them at 1 MiB, or after 1024 values."""
+_LARGE_DICTIONARY, _LARGE_DICTIONARY_VALUES = 128 * 2**20, 2**16
+"""So are those up to this size with so few values: pyarrow's default makes one of the first 1024 images of a row group.
+The size of any other one is taken for that of its longest value."""
 _UNCOUNTED_BYTES = 100
 """Of the header of a dictionary, which early versions of parquet-mr left out of a column's size (PARQUET-816)."""
+_LENGTH = struct.Struct("<I")
+"""Before each value of a dictionary of byte arrays."""
 _VALUE_OVERHEAD = 8  # bytes of an offset, or of the levels of a value
 _DICTIONARY_ENCODINGS = (2, 8)  # PLAIN_DICTIONARY, RLE_DICTIONARY (parquet.thrift, Encoding)
 _DELTA_BYTE_ARRAY = 7
@@ -91,9 +96,9 @@ class Leaf:
 
     @property
     def dictionary_bytes(self) -> int:
-        """The size that its dictionary will about have, if it is a large one."""
+        """The size that its dictionary will about have, if it is too large to be searched."""
         size = int(self.ahead * self.ratio) if self.width is None else 0
-        return size if size > _SMALL_DICTIONARY else 0
+        return size if size > _LARGE_DICTIONARY else 0
 
     @property
     def end(self) -> int:
@@ -106,6 +111,8 @@ class Limits:
     """What the pages of one row group may take: for one pass over it."""
 
     batch_rows: int
+    columns: int
+    """Leaves that are read."""
     pages: Mapping[str, int]
     """Largest page by column; all other columns share PAGE_BYTES."""
     held: dict[Leaf, int] = field(default_factory=dict)
@@ -116,6 +123,10 @@ class Limits:
     """The most bytes that a row more in a batch may add."""
     row_bytes: float = 0
     """Of all columns."""
+
+    def is_harmless(self, value_bytes: int) -> bool:
+        """True if batches stay small enough whatever the number of values of this size in each column."""
+        return value_bytes * self.batch_rows * self.columns <= BATCH_BYTES
 
     def require_page(self, leaf: Leaf, header: PageHeader, values_before: int) -> None:
         """Raise PageTooLarge if the page may not be decompressed."""
@@ -151,7 +162,7 @@ class Walk:
     limits: Limits
     at: int
     """Where the next header begins."""
-    pending: bytes = b""
+    pending: bytearray = field(default_factory=bytearray)
     """What went by of it so far."""
     values: int = 0
     """Values in the data pages so far."""
@@ -169,7 +180,9 @@ class Walk:
             raise pa.ArrowInvalid(f"pages of column {self.leaf.column!r} are read out of order")
         view = memoryview(data)[known - start :]
         if self.pending:
-            view = memoryview(self.pending + bytes(view))
+            self.pending += view
+            view = memoryview(self.pending)
+            self.pending = bytearray()
         while view and self.values < self.leaf.values:
             header = page_header(view)
             if header is None:
@@ -185,7 +198,7 @@ class Walk:
             view = view[length:]
         else:
             view = view[:0]
-        self.pending = bytes(view)
+        self.pending = bytearray(view)
 
     def _judge(self, header: PageHeader, body: memoryview) -> bool:
         """Judge one page; False while more of its body is needed for that."""
@@ -194,7 +207,8 @@ class Walk:
         if header.kind == DICTIONARY_PAGE:
             if leaf.width is None:
                 self.longest = header.uncompressed
-                if max(header.uncompressed, header.compressed) <= _SMALL_DICTIONARY:
+                harmless = self.limits.is_harmless(header.uncompressed) and not leaf.repeated
+                if not harmless and _is_searched(header):
                     if len(body) < header.compressed:
                         return False
                     self.longest = _longest_value(leaf.codec, header, body)
@@ -228,18 +242,25 @@ class Walk:
             )
 
 
+def _is_searched(header: PageHeader) -> bool:
+    most = _LARGE_DICTIONARY if header.values <= _LARGE_DICTIONARY_VALUES else _SMALL_DICTIONARY
+    return max(header.uncompressed, header.compressed) <= most
+
+
 def _longest_value(codec: str, header: PageHeader, body: memoryview) -> int:
     """The length of the longest value of a dictionary; its own size where it cannot be looked into."""
     size = header.uncompressed
     try:
         data: Any = body[: header.compressed]
         if codec != "UNCOMPRESSED":
-            data = pa.decompress(data, decompressed_size=size, codec=codec.lower(), asbytes=True)
+            data = pa.decompress(data, decompressed_size=size, codec=codec.lower())
     except (pa.ArrowException, OSError, ValueError):
         return size  # whether it is broken is for Arrow to say
     longest = at = 0
-    while at + 4 <= len(data):
-        length = int.from_bytes(data[at : at + 4], "little")
+    for _ in range(header.values):
+        if at + _LENGTH.size > size:
+            break
+        (length,) = _LENGTH.unpack_from(data, at)
         longest = max(longest, length)
-        at += 4 + length
+        at += _LENGTH.size + length
     return min(longest, size)

@@ -95,7 +95,7 @@ class RowGroup:
             [found.get(column.name, column.place) for column in metadata], batch.num_rows
         )
         images = image_bytes(found.of(columns.image))
-        for row, (image, (caption_size, texts_of_row), key, values) in enumerate(
+        for row, (image, (caption_size, texts_of_row), key, (values, replaced)) in enumerate(
             zip(images, texts, names, others, strict=True), first
         ):
             yield Draft(
@@ -106,9 +106,8 @@ class RowGroup:
                 image=image,
                 caption_size=caption_size,
                 captions=texts_of_row,
-                metadata={label: value for label, (value, _) in zip(labels, values, strict=True)}
-                or None,
-                replaced=any(replaced for _, replaced in values),
+                metadata=dict(zip(labels, values, strict=True)) or None,
+                replaced=replaced,
             )
 
     def _failed(
@@ -217,7 +216,7 @@ class RowGroup:
         pages = dict.fromkeys(opened.columns.texts, PAGE_BYTES)
         pages[opened.columns.image] = opened.max_image_page
         leaves = [leaf for name in names for leaf in self.leaves.get(name, ())]
-        opened.file.watch(leaves, Limits(batch_rows, pages))
+        opened.file.watch(leaves, Limits(batch_rows, len(leaves), pages))
         try:
             yield from opened.parquet.iter_batches(
                 batch_size=batch_rows,

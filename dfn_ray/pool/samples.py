@@ -172,7 +172,7 @@ def json_text(value: Any) -> tuple[str, bool]:
     except ValueError:  # a number that JSON does not have
         text, replaced = _JSON.encode(_finite(value)), True
     try:
-        text.encode()
+        _ = text.isascii() or text.encode()
     except UnicodeEncodeError:  # half of a surrogate pair: JSON can escape it, UTF-8 cannot hold it
         text = json.dumps(json.loads(text), separators=(",", ":"))
     return text, replaced

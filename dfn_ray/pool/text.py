@@ -18,5 +18,7 @@ Default_Ignorable_Code_Point (fillers of Hangul, variation selectors), and the B
 
 def has_visible(text: str) -> bool:
     """True if anything of it can be seen: more than white space, NUL, zero-width and other control characters."""
+    if text[:1].isascii() and text[:1].isalnum():
+        return True  # as nearly all that people write begins
     match = _INVISIBLE.match(text)
     return match is not None and match.end() < len(text)

@@ -11,6 +11,7 @@ _MAX_HEADER_BYTES = 16 * 2**20  # Arrow's own bound; statistics of long values c
 _MAX_DEPTH = 8  # a header nests three deep
 _MAX_VARINT_BYTES = 10  # of 64 bits
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
+_INTEGERS = (_I16, _I32, _I64)
 
 
 class PageHeader(NamedTuple):
@@ -68,14 +69,18 @@ def _struct(data: memoryview, at: int, depth: int) -> tuple[dict[int, Any], int]
             number += delta
         else:
             number, at = _zigzag(data, at)
-        fields[number], at = _value(data, at, kind & 15, depth)
+        kind &= 15
+        if kind in _INTEGERS and (byte := data[at]) < 128:  # as nearly all are
+            fields[number], at = (byte >> 1) ^ -(byte & 1), at + 1
+        else:
+            fields[number], at = _value(data, at, kind, depth)
     return fields, at + 1
 
 
 def _value(data: memoryview, at: int, kind: int, depth: int) -> tuple[Any, int]:
     if kind in (_TRUE, _FALSE):
         return kind == _TRUE, at
-    if kind in (_I16, _I32, _I64):
+    if kind in _INTEGERS:
         return _zigzag(data, at)
     if kind == _STRUCT:
         return _struct(data, at, depth + 1)

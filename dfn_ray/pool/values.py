@@ -4,6 +4,7 @@
 # (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from dfn_ray.pool.value_sizes import row_bytes, total_bytes
 Cell = tuple[Any, bool]
 """A value, and whether it stands for another one that JSON or UTF-8 cannot hold."""
 
+_BYTES_AT_ONCE = 4 * 2**20
+"""About so much; values of Arrow turned into Python's one by one take twice as long."""
 _UNSAYABLE = (ValueError, OverflowError, ArithmeticError, LookupError, TypeError, pa.ArrowException)
 """What pyarrow raises for values that Python has not: dates outside 1..9999, time zones that this machine does not
 know, strings that are not UTF-8, structs with two fields of one name."""
@@ -49,7 +52,14 @@ def image_bytes(column: pa.Array) -> Iterator[bytes | None]:
         if column.type.get_field_index("bytes") < 0:
             return iter([None] * len(column))
         column = plain_array(column.flatten()[column.type.get_field_index("bytes")])
-    return (value.as_py() for value in column)
+    return _few_at_once(column)
+
+
+def _few_at_once(column: pa.Array) -> Iterator[Any]:
+    """The values of a column of bytes, of which few are held at a time."""
+    rows = max(1, _BYTES_AT_ONCE * len(column) // max(column.nbytes, 1))
+    for first in range(0, len(column), rows):
+        yield from column.slice(first, rows).to_pylist()
 
 
 Captions = tuple[int | None, dict[int, bytes | None]]
@@ -68,14 +78,14 @@ def captions(columns: Sequence[pa.Array], most_bytes: int) -> Iterator[Captions]
         return (
             _items(value.values, most_bytes) if value.is_valid else (None, {}) for value in column
         )
-    return (_held([(TEXT, text)], most_bytes) for text in caption_bytes(column))
+    return (_one(text, most_bytes) for text in caption_bytes(column))
 
 
 def caption_bytes(column: pa.Array) -> Iterator[bytes | None]:
     """Captions as bytes: Arrow does not check that strings in a file are UTF-8."""
     column = plain_array(column)
     if is_string(column.type) or is_binary(column.type):
-        return (value.as_py() for value in column.cast(pa.large_binary()))
+        return _few_at_once(column.cast(pa.large_binary()))
     return (None if label is None else label.encode() for label in map(_label, column))
 
 
@@ -87,6 +97,12 @@ def _held(captions: Iterable[tuple[int, bytes | None]], most_bytes: int) -> Capt
     found = {number: text for number, text in captions if text is not None}
     size = sum(map(len, found.values()))
     return (size if found else None), (found if size <= most_bytes else dict.fromkeys(found))
+
+
+def _one(text: bytes | None, most_bytes: int) -> Captions:
+    if text is None:
+        return None, {}
+    return len(text), {TEXT: text if len(text) <= most_bytes else None}
 
 
 def _items(items: pa.Array, most_bytes: int) -> Captions:
@@ -107,7 +123,10 @@ def keys(column: pa.Array) -> Iterator[str | None]:
     column = plain_array(column)
     if is_string(column.type) or is_binary(column.type):
         column = column.cast(pa.large_binary())
-    return (None if value is None else _key(value) for value, _ in _cells(column))
+    values = None if total_bytes(column) > MAX_METADATA_BYTES else _plain_values(column)
+    if values is None:
+        values = (_cell(value)[0] for value in column)  # one by one: all at once may be a gigabyte
+    return (None if value is None else _key(value) for value in values)
 
 
 def _key(value: Any) -> str:
@@ -118,18 +137,34 @@ def _key(value: Any) -> str:
     return str(value)
 
 
-def metadata_rows(columns: Sequence[pa.Array | None], rows: int) -> Iterator[Sequence[Cell]]:
+Values = tuple[Sequence[Any], bool]
+"""The values of a row, and whether one of them stands for another that JSON or UTF-8 cannot hold."""
+
+
+def metadata_rows(columns: Sequence[pa.Array | None], rows: int) -> Iterator[Values]:
     """The values of metadata columns, row by row. Those of columns that were not read are null, and those with which
     a row would hold more than MAX_METADATA_BYTES."""
     decoded = [None if column is None else _decoded(column) for column in columns]
     if sum(total_bytes(column) for column in decoded if column is not None) > MAX_METADATA_BYTES:
-        return _large_rows(decoded, rows)
+        return map(_together, _large_rows(decoded, rows))
     if not decoded:
-        return iter([()] * rows)
-    return zip(
-        *([(None, True)] * rows if column is None else _cells(column) for column in decoded),
-        strict=True,
+        return itertools.repeat(((), False), rows)
+    plain = [None if column is None else _plain_values(column) for column in decoded]
+    if None not in plain:
+        return zip(zip(*plain, strict=True), itertools.repeat(False))
+    cells = (
+        [(None, True)] * rows
+        if column is None
+        else map(_cell, column)
+        if values is None
+        else zip(values, itertools.repeat(False))
+        for column, values in zip(decoded, plain, strict=True)
     )
+    return map(_together, zip(*cells, strict=True))
+
+
+def _together(row: Sequence[Cell]) -> Values:
+    return [value for value, _ in row], any(replaced for _, replaced in row)
 
 
 def _large_rows(columns: Sequence[pa.Array | None], rows: int) -> Iterator[list[Cell]]:
@@ -155,13 +190,12 @@ def _decoded(column: pa.Array) -> pa.Array:
     return column if is_plain else plain_array(column)
 
 
-def _cells(column: pa.Array) -> Iterator[Cell]:
-    if total_bytes(column) > MAX_METADATA_BYTES:
-        return map(_cell, column)  # one by one: all at once may be a gigabyte
+def _plain_values(column: pa.Array) -> Sequence[Any] | None:
+    """All values at once; None if Python cannot hold one of them."""
     try:
-        return ((value, False) for value in column.to_pylist())
+        return column.to_pylist()
     except _UNSAYABLE:
-        return map(_cell, column)
+        return None
 
 
 def _cell(value: pa.Scalar) -> Cell:

@@ -13,6 +13,7 @@ import pytest
 
 from dfn_ray.pool import derive_uid
 from dfn_ray.pool.pages import Leaf, Limits, Walk
+from dfn_ray.pool.row_groups import RowGroup
 from dfn_ray.pool.thrift import BrokenHeader
 from dfn_ray.run import parquet_bytes
 from dfn_ray.schema import ShardFault
@@ -84,7 +85,7 @@ def test_a_page_that_states_more_than_its_column_has_left_is_never_made_room_for
     reasons = [row["reason"] for row in result.rows]
     assert reasons == [None] * 10 + ["broken_row_group"] * 10 + [None] * 10
     leaf = Leaf("image", start, column.total_compressed_size, 10, False, None, "SNAPPY", 0, 1.0)
-    walk = Walk(leaf, Limits(10, {}), start)
+    walk = Walk(leaf, Limits(10, 1, {}), start)
     with pytest.raises(BrokenHeader, match=r"states 1,765,427,840 bytes, 2\d,\d+ are left"):
         walk.follow(start, bytes(data[start:]))
 
@@ -107,6 +108,7 @@ BOMBS = {
     "one image in a row group of three": ("broken_row_group", 3),
     "one value of a dictionary in every row": ("image_too_large", 40),
     "one caption of a dictionary as every line": ("caption_too_long", 1),
+    "one value of a dictionary of photos in every row": (None, 768),
     "a page for each row": ("image_too_large", 20),
     "one metadata value": (None, 3),
     "one metadata list": (None, 1),
@@ -130,6 +132,11 @@ def bomb(name: str) -> pa.Table:
             columns = {"image": [b"i", bytes(large), b"j"], "text": ["a"] * 3}
         case "one value of a dictionary in every row":
             columns = {"image": repeated(bytes(20 * MIB), 40), "text": ["a"] * 40}
+        case "one value of a dictionary of photos in every row":
+            photos = [random.Random(n).randbytes(30_000) for n in range(256)]
+            places = pa.array([*range(257), *[256] * 511], pa.int32())
+            images = pa.DictionaryArray.from_arrays(places, [*photos, bytes(5 * MIB)])
+            columns = {"image": images, "text": ["a"] * len(places)}
         case "one caption of a dictionary as every line":
             lines = pa.ListArray.from_arrays([0, 10_000], repeated("a" * 60_000, 10_000))
             columns |= {"text": lines}
@@ -174,6 +181,23 @@ def test_sizes_are_judged_before_anything_is_decompressed(tmp_path, name):
     reason, rows = BOMBS[name]
     assert eval(reasons) == {str(reason): rows}
     assert int(peak) < 200, "MB above what the imports take"
+
+
+def test_a_dictionary_of_photos_costs_no_small_batches(read, monkeypatch):
+    photos = [random.Random(n).randbytes(30_000) for n in range(512)]
+    data = parquet({"image": photos, "text": [f"caption {n}" for n in range(512)]})
+    assert pq.ParquetFile(io.BytesIO(data)).metadata.row_group(0).column(0).has_dictionary_page
+    sizes = []
+    one_pass = RowGroup._pass
+
+    def counted(self, names, batch_rows):
+        for batch in one_pass(self, names, batch_rows):
+            sizes.append(batch.num_rows)
+            yield batch
+
+    monkeypatch.setattr(RowGroup, "_pass", counted)
+    assert [row["image"] for row in read(data).rows] == photos
+    assert set(sizes) == {256}
 
 
 def test_a_metadata_page_that_is_too_large_costs_its_column_and_is_counted(read):
