@@ -175,6 +175,7 @@ def _work(end: Connection, plan: Plan, temporary: str) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warm = None
+    gc.freeze()  # what was imported stays: without it `_held_bytes` took nine tenths of the time
     for count in range(_INPUTS_OF_WORKER):
         try:
             index = end.recv()
