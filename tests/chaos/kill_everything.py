@@ -43,6 +43,12 @@ STAGES = {
     "evaluate": {"embedder": "EmbedderActor"},
 }
 """The verbs of a round, and what is killed of each beside its driver."""
+STEPS = {
+    "filter": ("calibrating", "scoring", "settling"),
+    "train": ("train",),
+    "evaluate": ("evaluate",),
+}
+"""Of their drivers, which are killed in each of them."""
 MOST = {"filter": 12, "train": 5, "evaluate": 4}
 """Kills of a verb in a round."""
 PAUSE_S = (1.0, 9.0)
@@ -184,7 +190,9 @@ def disturb(round_: Round, cluster: Cluster, rng: random.Random) -> Counter[str]
             round_.recipe(verb),
             victims,
             rng,
+            steps=STEPS[verb],
             step=lambda verb=verb: round_.step(verb),
+            killed_before=tally()["kills"],
         )
         killed += job.run(lambda: rng.uniform(*PAUSE_S), MOST[verb])
     return killed

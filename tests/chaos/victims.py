@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,8 @@ OWN_CLUSTER = {
     "RAY_worker_niceness": "0",
 }
 """The variables by which drivers, and nobody else, are let in."""
+WAIT_FOR_VICTIM_S = 60.0
+"""Then another kind is tried: a stage may have ended."""
 PATIENCE_S = 600.0
 """A verb that has neither ended nor met a kill for so long hangs."""
 
@@ -97,8 +99,12 @@ class Disturbed:
     victims: Mapping[str, str]
     """What may be killed -> a part of the title of its worker process; the driver is always among them."""
     rng: random.Random
-    step: Callable[[], str] = lambda: ""
-    """What the driver is at, for the tally."""
+    steps: Sequence[str]
+    """In each of which the driver is to be killed."""
+    step: Callable[[], str]
+    """What the driver is at."""
+    killed_before: Mapping[str, int] = field(default_factory=dict)
+    """Kills of earlier rounds: what was killed least often comes next."""
     killed: Counter[str] = field(default_factory=Counter)
 
     def run(self, pause_s: Callable[[], float], most: int) -> Counter[str]:
@@ -110,7 +116,6 @@ class Disturbed:
             time.sleep(pause_s())
             if sum(self.killed.values()) >= most or driver.poll() is not None:
                 continue
-            # Those first of which few were killed, so that none is left out.
             if (kind := self._kill_one(driver)) is None:
                 continue
             met = time.monotonic()
@@ -125,12 +130,22 @@ class Disturbed:
         return self.cluster.driver(self.verb, self.recipe)
 
     def _kill_one(self, driver: subprocess.Popen[bytes]) -> str | None:
-        kind = self.rng.choice(["driver", *self.victims])
-        if kind == "driver":
-            step = self.step()
-            return f"driver, {step}" if step and done(driver.kill) else None
-        found = self.cluster.workers(self.victims[kind])
-        return kind if found and done(self.rng.choice(found).kill) else None
+        """Kill a process of a kind once there is one, kinds with few kills first; None if there was none for long."""
+        kinds = [*(f"driver, {step}" for step in self.steps), *self.victims]
+        (kind,) = self.rng.choices(kinds, [1 / (1 + self._kills_of(kind)) for kind in kinds])
+        deadline = time.monotonic() + WAIT_FOR_VICTIM_S
+        while time.monotonic() < deadline and driver.poll() is None:
+            if kind in self.victims:
+                found = self.cluster.workers(self.victims[kind])
+                if found and done(self.rng.choice(found).kill):
+                    return kind
+            elif kind == f"driver, {self.step()}":
+                return kind if done(driver.kill) else None
+            time.sleep(0.1)
+        return None
+
+    def _kills_of(self, kind: str) -> int:
+        return self.killed_before.get(kind, 0) + self.killed[kind]
 
     def _said(self) -> str:
         return self.recipe.with_suffix(".log").read_text()[-4000:]
