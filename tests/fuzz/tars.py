@@ -50,6 +50,7 @@ class Parts:
     captions: list[bytes] = field(default_factory=list)
     unsafe: bool = False
     linked: bool = False
+    image_linked: bool = False
     odd: bool = False
     """Sparse: it may fail, by reason."""
 
@@ -188,7 +189,7 @@ def _check_valid(readout: Readout, data: bytes, tar: Tar, layout: str, packing: 
     is_indexed = packing == "tar" and all(parts.images for parts in expected.values())
     for key, parts in expected.items():
         got = rows.pop(key, [])
-        require(got or not (parts.images or parts.linked), "a sample is lost", key)
+        require(got or not (parts.images or parts.image_linked), "a sample is lost", key)
         if layout == "contiguous" or (layout == "images first" and is_indexed):
             require(len(got) <= 1, "a sample is there twice", key)
         for row in got:
@@ -294,6 +295,7 @@ def _independent(data: bytes, tar: Tar, packing: str) -> dict[str, Parts]:
             parts = found.setdefault(key, Parts())
             if is_link:
                 parts.linked = True
+                parts.image_linked |= is_image
                 continue
             content = archive.extractfile(info)
             assert content is not None
