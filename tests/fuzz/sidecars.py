@@ -139,9 +139,7 @@ def _check(row: Row, raw: bytes, own_caption: str | None, pool: Pool) -> None:
         )
         return
     if row["reason"] == Reason.BROKEN_JSON:
-        require(
-            _depth(value) > _DEEPEST_SURE or len(raw) > 2**20, "whole JSON is called broken", row
-        )
+        require(_depth(raw) > _DEEPEST_SURE or len(raw) > 2**20, "whole JSON is called broken", row)
         return
     require(row["metadata"] is not None, "metadata is lost", row)
     require(json.loads(row["metadata"]) == _finite(value), "metadata has other values", row)
@@ -187,16 +185,14 @@ def _sayable(text: str) -> bool:
     return True
 
 
-def _depth(value: Any) -> int:
+def _depth(raw: bytes) -> int:
+    """Levels of the text: of a key that is there twice, the value that is overwritten counts too."""
+    text = raw.decode("utf-8-sig")
+    value = json.loads(text, object_pairs_hook=lambda pairs: [item for _, item in pairs])
     deepest, level = 0, [value]
     while level:
         deepest += 1
-        inner = (
-            item.values() if isinstance(item, dict) else item
-            for item in level
-            if isinstance(item, dict | list)
-        )
-        level = [item for items in inner for item in items]
+        level = [item for items in level if isinstance(items, list) for item in items]
     return deepest
 
 
