@@ -26,7 +26,7 @@ from dfn_ray.clip.rgb import UndecodableImageError, load_rgb
 from dfn_ray.image_files import DECODER_ERRORS, UnreadableImageError, decoded_pixels, open_image
 from dfn_ray.schema import Note, Reason
 
-DECODER_VERSION = 3
+DECODER_VERSION = 4
 """Part of every fingerprint. Raise it by one with each change after which an image gives other pixels, or fails by another
 reason or no longer; not for what only changes speed."""
 

@@ -5,7 +5,8 @@ Of unusual pixels:
 * 16-bit greyscale keeps its high byte, as Pillow does for 16-bit colour (`convert` would clip to white);
 * float and 32-bit integer greyscale is scaled by the range of all its values: floats within 0..1 times 255,
   else values within 0..255 as they are (rounded), else values within 0..65535 by their high byte; values
-  that are negative, larger, infinite or not numbers are `unsupported_pixels`;
+  that are negative, larger, infinite or not numbers are `unsupported_pixels`, and so are those of which
+  this would make a black picture, because they are meant in another range (floats up to 1.02, integers of 12 bits);
 * animated files give their first frame; transparency is dropped, as `convert` does.
 
 Of a file whose decoder fails: one that ends early gives what was decoded of it, or `truncated_image`, as asked;
@@ -32,6 +33,8 @@ _JPEG_BLANK = frozenset({127, 128})
 _JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 
 _STRIP_ROWS = 64
+_BLACK = 16
+"""Of 255: no photograph is without anything brighter. 12 bits taken for 16 come to 15 at most."""
 
 
 class UndecodableImageError(Exception):
@@ -167,8 +170,8 @@ def _in_eight_bits(values: np.ndarray) -> np.ndarray:
     low, high = values.min(), values.max()  # either is NaN when any value is
     if not (low >= 0 and high <= 65535):
         raise UndecodableImageError(Reason.UNSUPPORTED_PIXELS)
-    if high <= 1 and values.dtype.kind == "f":
-        values = values * 255
-    elif high > 255:
-        values = values // 256
-    return np.rint(values).astype(np.uint8)
+    is_float = values.dtype.kind == "f"
+    scale = 255 if is_float and high <= 1 else 1 if high <= 255 else 1 / 256
+    if 0 < high * scale < _BLACK and (is_float or high > 255):
+        raise UndecodableImageError(Reason.UNSUPPORTED_PIXELS)
+    return np.rint(values // 256 if scale < 1 else values * scale).astype(np.uint8)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import NamedTuple
 
+from dfn_ray.pool.long_names import MAX_NAME_CHARS, shortened
 from dfn_ray.pool.shard import ShardDamage
 from dfn_ray.pool.sparse import BrokenMapError, Extents, expanded, is_sparse, old_gnu_map, pax_map
 from dfn_ray.pool.tape import Tape
@@ -21,8 +21,6 @@ from dfn_ray.schema import Note, ShardFault
 
 _MAX_EXTENDED_HEADER_BYTES = 2**20
 """Of all extended headers before one member together: a long name, PAX records, the map of a sparse file."""
-_MAX_NAME_CHARS = 4096  # PATH_MAX of Linux: a longer name cannot be unpacked
-_KEPT_CHARS = 128  # at either end of a longer name
 _MAX_EXTENSION_CHARS = 16
 _MAX_SIZE_DIGITS = 20  # of 2^64
 
@@ -86,7 +84,7 @@ def walk(tape: Tape, oddities: Oddities | None = None) -> Iterator[Member]:
     """
     oddities = oddities or Oddities()
     extension: _Extension | None = None
-    any_header, zeros = False, 0
+    any_header, zeros, link_bytes = False, 0, 0
     while True:
         at = tape.position
         block = tape.read(BLOCK_BYTES)
@@ -99,9 +97,19 @@ def walk(tape: Tape, oddities: Oddities | None = None) -> Iterator[Member]:
                 continue
             if any_header:
                 start = at + BLOCK_BYTES - zeros
-                raise ShardDamage(ShardFault.TRUNCATED, f"nothing but zeros from byte {start} on")
+                raise ShardDamage(
+                    ShardFault.TRUNCATED,
+                    f"nothing but zeros from byte {start} on, as in a download that was cut off (or in a tar whose "
+                    f"records are larger than {MOST_ZEROS >> 20} MiB: write it with smaller ones)",
+                )
             return
         header = parse_header(block)
+        if header is None and link_bytes > 0:
+            # What is no header behind a link is the content that POSIX lets a hard link carry along.
+            tape.skip(-(-link_bytes // BLOCK_BYTES) * BLOCK_BYTES - BLOCK_BYTES)
+            link_bytes = 0
+            continue
+        link_bytes = 0
         if header is None:
             judge_end(tape, at, block, oddities, any_header=any_header, zeros=zeros)
             return
@@ -119,6 +127,7 @@ def walk(tape: Tape, oddities: Oddities | None = None) -> Iterator[Member]:
                 yield member
             _pass(tape, member)
         elif header.type in _LINKS:
+            link_bytes = header.size
             yield _link(tape, header, extension or _Extension(at))
         extension = None
 
@@ -167,15 +176,18 @@ def _member(tape: Tape, header: Header, extension: _Extension) -> Member:
     else:
         name = records.get("path", header.name)
         member = Member(name, size, start, start + size, at, broken=broken)
-    return member if len(member.name) <= _MAX_NAME_CHARS else _with_short_name(member)
+    return member if len(member.name) <= MAX_NAME_CHARS else _with_short_name(member)
 
 
 def _link(tape: Tape, header: Header, extension: _Extension) -> Member:
-    """The link that a header and the extended headers before it describe. Whatever size it states, no bytes follow."""
+    """The link that a header and the extended headers before it describe. It has no bytes of its own.
+
+    Some writers state the size of what it points to, and a few write that once more: `walk` finds out.
+    """
     name, start = extension.records.get("path", header.name), tape.position
     broken = f"a link at byte {extension.at}"
     member = Member(name, 0, start, start, extension.at, is_link=True, broken=broken)
-    return member if len(name) <= _MAX_NAME_CHARS else _with_short_name(member)
+    return member if len(name) <= MAX_NAME_CHARS else _with_short_name(member)
 
 
 def _with_short_name(member: Member) -> Member:
@@ -186,8 +198,7 @@ def _with_short_name(member: Member) -> Member:
     stem, dot, extension = member.name.rpartition(".")
     if not dot or len(extension) > _MAX_EXTENSION_CHARS:
         stem, dot, extension = member.name, "", ""
-    digest = blake2b(stem.encode(), digest_size=16).hexdigest()
-    name = f"{stem[:_KEPT_CHARS]}#{digest}#{stem[-_KEPT_CHARS:]}{dot}{extension}"
+    name = f"{shortened(stem.encode())}{dot}{extension}"
     broken = member.broken or f"a name of {len(member.name):,} characters at byte {member.at}"
     return member._replace(name=name, broken=broken)
 

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from dfn_ray.pool.arrow_types import is_binary, is_image_struct, is_list, is_string
 from dfn_ray.pool.captions import TEXT, class_label
 from dfn_ray.pool.columns import distinct_labels
+from dfn_ray.pool.long_names import MAX_NAME_CHARS, shortened
 from dfn_ray.pool.samples import MAX_METADATA_BYTES, json_text
 from dfn_ray.pool.value_sizes import row_bytes, total_bytes
 
@@ -22,6 +23,7 @@ Cell = tuple[Any, bool]
 
 _BYTES_AT_ONCE = 4 * 2**20
 """About so much; values of Arrow turned into Python's one by one take twice as long."""
+_BYTES_A_CHARACTER = 4  # at most, in UTF-8
 _UNSAYABLE = (ValueError, OverflowError, ArithmeticError, LookupError, TypeError, pa.ArrowException)
 """What pyarrow raises for values that Python has not: dates outside 1..9999, time zones that this machine does not
 know, strings that are not UTF-8, structs with two fields of one name."""
@@ -119,14 +121,24 @@ def _items(items: pa.Array, most_bytes: int) -> Captions:
 
 
 def keys(column: pa.Array) -> Iterator[str | None]:
-    """The samples' names as text, by which uids are derived: bytes as UTF-8 with the others escaped, nested ones as JSON."""
+    """The samples' names as text, by which uids are derived: bytes as UTF-8 with the others escaped, nested ones as JSON.
+
+    Of names above MAX_NAME_CHARS the ends and a digest.
+    """
     column = plain_array(column)
     if is_string(column.type) or is_binary(column.type):
         column = column.cast(pa.large_binary())
     values = None if total_bytes(column) > MAX_METADATA_BYTES else _plain_values(column)
     if values is None:
         values = (_cell(value)[0] for value in column)  # one by one: all at once may be a gigabyte
-    return (None if value is None else _key(value) for value in values)
+    return (None if value is None else _short_key(value) for value in values)
+
+
+def _short_key(value: Any) -> str:
+    if isinstance(value, bytes) and len(value) > _BYTES_A_CHARACTER * MAX_NAME_CHARS:
+        return shortened(value)  # without another copy of it as text
+    key = _key(value)
+    return key if len(key) <= MAX_NAME_CHARS else shortened(key.encode("utf-8", "surrogatepass"))
 
 
 def _key(value: Any) -> str:

@@ -106,6 +106,16 @@ def test_one_value_outside_every_range_fails_the_image():
     assert not result.pixels[0].any()
 
 
+def test_values_meant_in_a_range_that_would_be_taken_for_black_fail_the_image():
+    overshoot, bright = UNIT.copy(), L.astype(np.float32)
+    overshoot[0, 0], bright[0, 0] = 1.02, 300
+    twelve_bits = (WIDE >> 4).astype(np.int32)
+    result = decoded(*map(tiff, (overshoot, bright, UNIT / 1000, twelve_bits)))
+    assert result.reason == [Reason.UNSUPPORTED_PIXELS] * 4
+    dark = decoded(tiff((L // 32).astype(np.int32)))  # integers up to 255 are what they say
+    assert dark.reason == [None]
+
+
 def test_samples_that_pillow_has_no_mode_for_are_unsupported_not_damaged():
     twelve_bit_jpeg = bytearray(encoded(photo(32, 32), "JPEG"))
     twelve_bit_jpeg[twelve_bit_jpeg.find(b"\xff\xc0") + 4] = 12

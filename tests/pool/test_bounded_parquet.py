@@ -128,6 +128,17 @@ def test_a_long_caption_in_a_dictionary_is_not_held_for_every_row(put):
     assert peak < 32 * MIB
 
 
+def test_a_long_key_in_a_dictionary_is_not_kept_for_every_row(read):
+    long = ["k" * (6 * MIB) + str(n) for n in range(2)]
+    keys = pa.DictionaryArray.from_arrays(pa.array([0, 1, None, 0], pa.int32()), long)
+    rows = read(parquet({"image": [b"i"] * 4, "text": ["t"] * 4, "key": keys})).rows
+    names = [row["key"] for row in rows]
+    assert names[0] == names[3] != names[1]
+    assert names[2] == "#2"
+    assert all(len(name) < 400 for name in names)
+    assert {row["reason"] for row in rows} == {None}
+
+
 def lists_of(values: pa.Array, rows: int) -> pa.Array:
     size = len(values) // rows
     return pa.ListArray.from_arrays(pa.array(range(0, len(values) + 1, size), pa.int32()), values)
@@ -167,7 +178,7 @@ def test_keys_of_lists_are_made_one_by_one(put):
     shard = put(parquet(table, compression="zstd"), "0.parquet")
     tracemalloc.start()
     for _, rows in iter_chunks(shard, Pool(uri=(shard.uri,), chunk_rows=1)):
-        assert len(rows["key"][0].as_py()) == len("[" + "true," * 2 * MIB)
+        assert rows["key"][0].as_py().startswith("[true,true,")
         del rows
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -185,10 +196,10 @@ def test_what_a_row_takes_depends_on_its_own_value(seed, start, count):
 
 def test_long_keys_end_a_chunk_as_images_do(read):
     columns = {
-        "image": [b"image"] * 10,
-        "text": ["c"] * 10,
-        "key": [str(number) * 300_000 for number in range(10)],
+        "image": [b"image"] * 600,
+        "text": ["c"] * 600,
+        "key": [f"{number:04}" * 1000 for number in range(600)],
     }
-    result = read(parquet(columns), chunk_bytes=MIB)
-    assert result.boundaries == [(0, 4), (4, 4), (8, 2)]
+    result = read(parquet(columns), chunk_bytes=MIB, chunk_rows=1000)
+    assert result.boundaries == [(0, 262), (262, 262), (524, 76)]
     assert [row["key"] for row in result.rows] == columns["key"]

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dfn_ray.pool import Shard
+from dfn_ray.pool.shard import ShardDamage
 from dfn_ray.pool.tape import Tape
 from dfn_ray.pool.tar import walk
 from dfn_ray.schema import ShardFault
@@ -82,6 +83,20 @@ def test_folders_and_devices_are_passed_and_links_have_no_bytes():
     tar.member("pax", b"13 comment=x\n", kind=tarfile.XGLTYPE).member("y.jpg", b"y")
     assert members(tar.getvalue()) == [("y.jpg", b"y")]
     assert links(tar.getvalue()) == ["x.jpg", "x.jpg", "z.jpg"]
+
+
+@pytest.mark.parametrize("size", [1, 512, 653])
+def test_a_hard_link_that_carries_its_content_along_costs_nothing_behind_it(size):
+    link = tarfile.TarInfo("l.jpg")
+    link.type, link.size = tarfile.LNKTYPE, size
+    content = b"x" * size + bytes(-size % 512)
+    tar = TarBuilder().member("a.jpg", b"a").raw(link.tobuf(tarfile.USTAR_FORMAT) + content)
+    tar.member("b.jpg", b"b")
+    assert members(tar.getvalue()) == [("a.jpg", b"a"), ("b.jpg", b"b")]
+    assert links(tar.getvalue()) == ["l.jpg"]
+    tar.raw(b"y" * 512)  # behind anything else it is damage as before
+    with pytest.raises(ShardDamage, match="broken header"):
+        members(tar.getvalue())
 
 
 def test_tars_appended_to_each_other_are_read_as_one():
