@@ -7,6 +7,7 @@ built, so that it can be fingerprinted and sent to actors that have no network a
 from __future__ import annotations
 
 import difflib
+import hashlib
 import logging
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from dfn_ray.clip.stored_tokenizer import stored_tokenizer
 from dfn_ray.clip.transform import NORMALIZATIONS, ImageTransform
 from dfn_ray.clip.transformers_layout.reading import CONFIG as LAYOUT_CONFIG
 from dfn_ray.clip.transformers_layout.reading import is_in_transformers_layout, read_layout
+from dfn_ray.clip.weights import digests_beside, require_digest
 from dfn_ray.errors import InputError, shortened
 
 _LOG = logging.getLogger(__name__)
@@ -197,4 +199,13 @@ def _in_folder(folder: NetworkFolder, spec: config.Network, *, source: str | Non
 
 
 def _weights_in(folder: NetworkFolder) -> Path:
-    return folder.path_of(weights_among(folder.names, folder.label))
+    """The file of weights. Raises InputError for a file that is not the one beside which they were saved."""
+    path = folder.path_of(weights_among(folder.names, folder.label))
+    for name, digest in digests_beside(path).items():
+        if name not in folder:
+            raise InputError(
+                f"{folder.label}: has no {shortened(repr(name))}, beside which {path.name} was saved; restore it from a copy"
+            )
+        found = hashlib.sha256(folder.content(name)).hexdigest()
+        require_digest(f"{folder.label}/{name}", digest, found, checkpoint=path)
+    return path

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import nn
 
@@ -123,6 +122,7 @@ def trainable(frozen: FrozenNetwork) -> nn.Module:
 def network_files(frozen: FrozenNetwork, state: Mapping[str, torch.Tensor]) -> dict[str, bytes]:
     """The files of a `local-dir:` network with other weights, as open_clip's `create_model` and dfn_ray load it.
 
+    The weights hold a digest of each file, which `load_network` checks.
     A network that came in transformers' layout may hold what open_clip has no words for: a SigLIP's image tower, which it
     refuses to build, a crop rounded down, and a tokenizer of its own.
     """
@@ -142,12 +142,11 @@ def network_files(frozen: FrozenNetwork, state: Mapping[str, torch.Tensor]) -> d
             **_own_preprocess(transform),
         },
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    return {
+    files = {
         **dict(frozen.tokenizer.files),
         "open_clip_config.json": json.dumps(config_json, indent=2).encode(),
-        WEIGHTS_FILE: safetensors.torch.save(tensors),
     }
+    return {**files, WEIGHTS_FILE: weights.saved(state, files)}
 
 
 def _own_preprocess(transform: ImageTransform) -> dict[str, Any]:

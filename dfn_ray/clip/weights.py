@@ -28,18 +28,21 @@ State = dict[str, np.ndarray]
 
 _WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes that DistributedDataParallel and torch.compile put before every name, in the order in which they wrap."""
+_DIGEST = "dfn_ray.sha256"
+"""In the metadata of a safetensors file: `sha256` of its tensors. With `:NAME` behind it: the SHA-256 of a file beside it."""
 
 
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     """Names and tensors of a checkpoint file, wrappers of training loops removed.
 
-    Raises InputError if the file is missing or damaged, holds anything but weights, or needs code to load.
+    Raises InputError if the file is missing or damaged, is not what its own digest says, holds anything but weights, or
+    needs code to load.
     """
+    digest = None
     try:
-        with path.open("rb") as file:
-            is_safetensors = file.read(9)[8:] == b"{"  # 8 bytes of length, then JSON
-        if is_safetensors:
+        if _is_safetensors(path):
             content: Any = safetensors.torch.load_file(path)
+            digest = _metadata(path).get(_DIGEST)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -53,6 +56,8 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
         raise InputError(
             f"{path}: not a checkpoint in safetensors or torch format ({_first_line(error)})"
         ) from None
+    if digest is not None:
+        require_digest(str(path), digest, sha256(_arrays(content)), checkpoint=path)
     if isinstance(content, Mapping) and "state_dict" in content:
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not content:
@@ -64,6 +69,36 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     if strangers:
         raise InputError(f"{path}: need tensors only, got others: {_some(strangers)}")
     return state
+
+
+def saved(state: Mapping[str, torch.Tensor], beside: Mapping[str, bytes]) -> bytes:
+    """A safetensors file that holds the digests of its tensors and of the files beside it, which other readers pass by."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    digests = {
+        f"{_DIGEST}:{name}": hashlib.sha256(data).hexdigest() for name, data in beside.items()
+    }
+    return safetensors.torch.save(tensors, metadata={_DIGEST: sha256(_arrays(tensors)), **digests})
+
+
+def digests_beside(path: Path) -> dict[str, str]:
+    """By name, the SHA-256 of each file that a checkpoint was saved beside; none where it does not say."""
+    try:
+        metadata = _metadata(path) if _is_safetensors(path) else {}
+    except (OSError, safetensors.SafetensorError):
+        return {}  # `read_checkpoint` says what is wrong with it
+    start = f"{_DIGEST}:"
+    return {
+        key.removeprefix(start): value for key, value in metadata.items() if key.startswith(start)
+    }
+
+
+def require_digest(where: str, stored: str, found: str, *, checkpoint: Path) -> None:
+    """Raise InputError, with both, unless a digest is the one that a checkpoint has stored."""
+    if found != stored:
+        raise InputError(
+            f"{where}: is damaged or was altered: its SHA-256 is {found}, the metadata of {checkpoint.name} have {stored}; "
+            "restore it from a copy. After a change on purpose, save the weights again without their metadata"
+        )
 
 
 def load_into(module: nn.Module, state: dict[str, torch.Tensor], source: Path) -> None:
@@ -133,6 +168,20 @@ def interpolate(
         else tensor
         for name, tensor in end.items()
     }
+
+
+def _is_safetensors(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"  # 8 bytes of length, then JSON
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with safetensors.safe_open(path, "pt") as file:
+        return file.metadata() or {}
+
+
+def _arrays(tensors: Mapping[str, torch.Tensor]) -> State:
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
 def _has_text_positions(module: nn.Module) -> bool:

@@ -13,7 +13,7 @@ import io
 import json
 import os
 import tarfile
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -77,12 +77,12 @@ def export_webdataset(run_uri: str, out_uri: str, *, shard_samples: int = SHARD_
         raise InputError(
             f"{run_uri}: the subset has {sum(rows)} samples of {kept}; run dfn-ray verify"
         )
-    writer = _TarWriter(run, out, tuple(files), tuple(accumulate(rows)), shard_samples)
     shards = -(-kept // shard_samples)
     there = _claim(out, _identity(run, files, rows, shard_samples), shards)
-    todo = [str(n) for n in range(shards) if not {SHARD_FORMAT.format(n), _stats_name(n)} <= there]
+    todo = [n for n in range(shards) if not {SHARD_FORMAT.format(n), _stats_name(n)} <= there]
+    ends = list(accumulate(rows))
     connect()
-    for _ in each(todo, writer.write):
+    for _ in each([_tar(n, files, ends, shard_samples) for n in todo], _TarWriter(run, out).write):
         pass
     sizes = {
         SHARD_FORMAT.format(n): min(shard_samples, kept - n * shard_samples) for n in range(shards)
@@ -158,23 +158,33 @@ def _claim(out: Store, identity: Mapping[str, Any], shards: int) -> set[str]:
     return there
 
 
+def _tar(number: int, files: Sequence[str], ends: Sequence[int], size: int) -> str:
+    """Tar `number` as `_TarWriter.write` takes it: rows [number * size, (number + 1) * size) of all files laid end to end.
+
+    `ends`: the rows of all files up to and with each.
+    """
+    start, stop = number * size, (number + 1) * size
+    first, last = bisect_right(ends, start), bisect_left(ends, stop)
+    skipped = start - (ends[first - 1] if first else 0)
+    value = {"number": number, "files": files[first : last + 1], "skip": skipped, "rows": size}
+    return json.dumps(value)
+
+
 @dataclass(frozen=True)
 class _TarWriter:
-    """Writes tar number n: rows [n * size, (n + 1) * size) of all subset files laid end to end."""
+    """Writes tars. Sent to tasks; each call is one tar, and names the files that it needs."""
 
     run: Run
     out: Store
-    files: tuple[str, ...]
-    ends: tuple[int, ...]
-    shard_samples: int
 
     def write(self, item: str) -> str:
-        """Write the tar of that number; returns its name."""
-        number = int(item)
+        """Write a tar that `_tar` describes; returns its name."""
+        value = json.loads(item)
+        number, start = value["number"], value["skip"]
         buffer, count = io.BytesIO(), 0
         copies: dict[str, int] = {}
         with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            for row in self._rows(number * self.shard_samples, (number + 1) * self.shard_samples):
+            for row in self._rows(value["files"], start, start + value["rows"]):
                 # DataComp numbers the copies of a uid; ours lie side by side, so within the tar.
                 copy = copies[row["uid"]] = copies.get(row["uid"], -1) + 1
                 for extension, data in _members(row):
@@ -187,20 +197,15 @@ class _TarWriter:
         self.out.write(_stats_name(number), json.dumps({"successes": count}).encode())
         return SHARD_FORMAT.format(number)
 
-    def _rows(self, start: int, stop: int) -> Iterator[dict]:
-        index = bisect_right(self.ends, start)
-        while index < len(self.files) and (begin := self._begin(index)) < stop:
-            with self.run.open_parquet(f"{SUBSET}/{self.files[index]}") as parquet:
-                position = begin
+    def _rows(self, files: Sequence[str], start: int, stop: int) -> Iterator[dict]:
+        position = 0
+        for file in files:
+            with self.run.open_parquet(f"{SUBSET}/{file}") as parquet:
                 for batch in parquet.iter_batches(256):
                     lo, hi = max(start - position, 0), min(stop - position, batch.num_rows)
                     if lo < hi:
                         yield from pa.Table.from_batches([batch.slice(lo, hi - lo)]).to_pylist()
                     position += batch.num_rows
-            index += 1
-
-    def _begin(self, index: int) -> int:
-        return self.ends[index - 1] if index else 0
 
 
 def _members(row: dict) -> Iterator[tuple[str, bytes]]:

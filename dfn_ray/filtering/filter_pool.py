@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -106,9 +106,11 @@ def materialize(recipe: Recipe, *, out_uri: str | None = None) -> dict[str, Any]
     stored, before = out.read_json_bytes(SELECTION)
     if stored and stored["state"] == State.FINAL:
         return stored
-    settler = Settler(scores, selected.selection, stored_pool(run.recipe), out, from_pool=True)
+    settler = Settler(
+        scores.without_names(), selected.selection, stored_pool(run.recipe), out, from_pool=True
+    )
     connect()
-    files = _read_back(run, settler, _survey(settler).missing, recipe.decode)
+    files = _read_back(run, settler, _survey(settler, scores.names).missing, recipe.decode)
     value = _write_selection(out, "", scores, selected, State.FINAL)
     value |= {"files": out.write_names("files", sorted(files))}
     out.replace_json(SELECTION, value, before)
@@ -159,8 +161,8 @@ def _finalise(run: Run, ledger: Ledger, recipe: Recipe) -> dict[str, Any]:
         # From here on bytes are dropped: another rule could no longer be served. Who comes second with another one
         # finds a selection that it does not know, and stops.
         before = run.replace_json(SELECTION, value | {"state": State.SETTLING}, before)
-    settler = Settler(scores, selected.selection, stored_pool(run.recipe), run)
-    survey = _survey(settler)
+    settler = Settler(scores.without_names(), selected.selection, stored_pool(run.recipe), run)
+    survey = _survey(settler, scores.names)
     connect()
     files = {*survey.settled}
     for settled in each(survey.unsettled, settler.settle_part, recipe.decode):
@@ -195,9 +197,9 @@ class _Survey:
     """Shards with kept samples whose bytes did not travel -> the parts that hold their scores."""
 
 
-def _survey(settler: Settler) -> _Survey:
+def _survey(settler: Settler, names: Sequence[str]) -> _Survey:
     survey = _Survey()
-    for part, missing in read_ahead(settler.scores.names, settler.survey_part):
+    for part, missing in read_ahead(names, settler.survey_part):
         if settler.needs_settling(part):
             survey.unsettled.append(part.name)
         elif part.header.subset and not settler.has_no_use_of(part):
@@ -224,13 +226,9 @@ def _read_back(
     return set(each(items, settler.read_back, decode))
 
 
-def _spill(run: Run, selection: Selection, parts: Iterable[ScoredPart]) -> list[str]:
-    """The uids that a selection keeps of some parts, in sorted files beside the run."""
-    return spill_sorted(run, _kept_uids(selection, parts))
-
-
-def _kept_uids(selection: Selection, parts: Iterable[ScoredPart]) -> Iterator[np.ndarray]:
-    return (rows["uid"][selection.keeps(rows)] for rows in parts)
+def _kept_uids(selection: Selection, part: ScoredPart) -> np.ndarray:
+    """The uids that a selection keeps of a part."""
+    return part["uid"][selection.keeps(part)]
 
 
 def _write_selection(
@@ -238,10 +236,11 @@ def _write_selection(
 ) -> dict[str, Any]:
     """Write the uid list of a selection and, but for the run's own, the selection behind it."""
     name, selection = f"{folder}{UID_LIST}", selected.selection
+    kept, spill = partial(_kept_uids, selection), partial(spill_sorted, run)
     if len(scores.names) < LEAST_ITEMS:
-        written = write_uid_list(run, name, _kept_uids(selection, scores()), selection.k)
+        written = write_uid_list(run, name, scores.each(kept), selection.k)
     else:
-        spilled = [file for some in scores.over(partial(_spill, run, selection)) for file in some]
+        spilled = [file for some in scores.over_each(kept, spill) for file in some]
         written = merge_spilled(run, name, spilled, selection.k)
     value = selected.to_json(scores.run) | written | {"state": state}
     if folder:

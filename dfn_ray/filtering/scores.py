@@ -26,6 +26,7 @@ from dfn_ray.schema import Chunk, Status, score_column
 from dfn_ray.uids import uid_records
 
 Found = TypeVar("Found")
+Read = TypeVar("Read")
 
 
 class ScoredPart(Mapping[str, np.ndarray]):
@@ -96,9 +97,19 @@ class RunScores:
         """Every part once, in the order of names, some read ahead."""
         return read_ahead(self.names, self.part)
 
+    def each(self, read: Callable[[ScoredPart], Read]) -> Iterator[Read]:
+        """What a function gives for every part, in the order of names: the columns that it asks for are read ahead as well."""
+        return read_ahead(self.names, lambda name: read(self.part(name)))
+
     def over(self, find: Callable[[Iterator[ScoredPart]], Found]) -> Iterator[Found]:
         """What a function finds in slices of the parts, side by side in Ray tasks where there are many."""
         return over_slices(self.names, partial(_find_in, self.without_names(), find))
+
+    def over_each(
+        self, read: Callable[[ScoredPart], Read], find: Callable[[Iterator[Read]], Found]
+    ) -> Iterator[Found]:
+        """The same of what another function gives for every part, as `each` has it."""
+        return over_slices(self.names, partial(_find_in_each, self.without_names(), read, find))
 
     def without_names(self) -> RunScores:
         """The same of no part."""
@@ -131,6 +142,15 @@ def _find_in(
     scores: RunScores, find: Callable[[Iterator[ScoredPart]], Found], names: Sequence[str]
 ) -> Found:
     return find(replace(scores, names=tuple(names))())
+
+
+def _find_in_each(
+    scores: RunScores,
+    read: Callable[[ScoredPart], Read],
+    find: Callable[[Iterator[Read]], Found],
+    names: Sequence[str],
+) -> Found:
+    return find(replace(scores, names=tuple(names)).each(read))
 
 
 _SHARDS: dict[tuple[str, str, str], tuple[list[str], Mapping[str, int]]] = {}

@@ -34,6 +34,7 @@ class Settler:
     """Settles the files of a run to a selection. Sent to tasks; each call is one part or one shard."""
 
     scores: RunScores
+    """Of no part: their names would be sent to every task."""
     selection: Selection
     pool: Pool
     target: Run

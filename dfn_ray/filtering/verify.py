@@ -23,7 +23,7 @@ from dfn_ray.filtering.row_sums import (
     first_different_row,
     rows_of_bucket,
 )
-from dfn_ray.filtering.scores import RunScores, shard_index
+from dfn_ray.filtering.scores import RunScores, ScoredPart, shard_index
 from dfn_ray.filtering.select_run import State, select_run, stored_selection
 from dfn_ray.filtering.selection import Selection
 from dfn_ray.filtering.uid_list import uid_list_pieces
@@ -267,11 +267,17 @@ def _kept_rows(
     scores: RunScores, selection: Selection, columns: Sequence[str], names: Sequence[str]
 ) -> Tables:
     """The rows that the selection keeps in some parts of a run with scores."""
-    for rows in replace(scores, names=tuple(names))():
-        kept = selection.keeps(rows)
-        if kept.any():
-            table = rows.table([*_PLACE, *columns])
-            yield part_file(rows.name), table.filter(pa.array(kept))
+    for name, table in replace(scores, names=tuple(names)).each(partial(_kept, selection, columns)):
+        if table is not None:
+            yield part_file(name), table
+
+
+def _kept(
+    selection: Selection, columns: Sequence[str], part: ScoredPart
+) -> tuple[str, pa.Table | None]:
+    kept = selection.keeps(part)
+    table = part.table([*_PLACE, *columns]) if kept.any() else None
+    return part.name, None if table is None else table.filter(pa.array(kept))
 
 
 def _listed_rows(run: Run, disowned: Mapping[str, Sequence[Chunk]], names: Sequence[str]) -> Tables:

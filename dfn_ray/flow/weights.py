@@ -50,4 +50,7 @@ def _load_fetched(spec: Network, folder_uri: str) -> FrozenNetwork:
             if file.name.endswith(unread):
                 continue
             (Path(folder) / file.name).write_bytes(read_uri(file.uri))
-        return load_network(replace(spec, model=f"local-dir:{folder}"))
+        try:
+            return load_network(replace(spec, model=f"local-dir:{folder}"))
+        except InputError as error:
+            raise InputError(str(error).replace(folder, folder_uri)) from error

@@ -12,6 +12,13 @@ RUN, LISTING, ATTEMPTS, OLD_ATTEMPT = "run.json", "pool.parquet", "attempts", "a
 SCORES, SUBSET, BORDERLINE = "scores", "subset", "borderline"
 BOUNDS, SELECTION, UID_LIST = "bounds", "selection.json", "subset_uids.npy"
 SELECTIONS, SPENDING = "selections", "spending"
+CHECKPOINTS, GENERATIONS, RESULT, MLFLOW = (
+    "checkpoints",
+    "generations",
+    "result.json",
+    "mlflow.json",
+)
+"""Of training runs; the last one is MLflow's identity of the run, by tracking server."""
 
 
 def bounds_file(network: str) -> str:

@@ -25,6 +25,7 @@ from dfn_ray.run.parquets import opened_parquet, whole_parquet
 from dfn_ray.run.parts import part_names
 from dfn_ray.run.sealed import (
     RESTORE,
+    RESTORE_TRAINING,
     json_bytes,
     names_file,
     parsed_json,
@@ -117,7 +118,14 @@ class Run:
         except MissingFileError:
             return None, None
         where, shape = self.store.uri_of(name), shape_of(name, self.kind)
-        return parsed_json(data, where, must=self._is_sealed, shape=shape), data
+        return parsed_json(
+            data, where, must=self._is_sealed, shape=shape, advice=self._advice
+        ), data
+
+    @property
+    def _advice(self) -> str:
+        """What to do about a damaged file of it."""
+        return RESTORE_TRAINING if self.kind == "train" else RESTORE
 
     @property
     def _is_sealed(self) -> bool:
@@ -135,9 +143,9 @@ class Run:
             with self.store.open(name) as file:
                 yield file
         except MissingFileError:
-            raise DamagedRunError(f"{where}: is absent; {RESTORE}") from None
+            raise DamagedRunError(f"{where}: is absent; {self._advice}") from None
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise DamagedRunError(f"{where}: is damaged: {error}; {RESTORE}") from None
+            raise DamagedRunError(f"{where}: is damaged: {error}; {self._advice}") from None
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """A Parquet file of the run, or some of its columns. Raises DamagedRunError.
@@ -152,7 +160,7 @@ class Run:
             table = parquet.read(columns=columns)
         if absent and len(table):
             raise DamagedRunError(
-                f"{self.store.uri_of(name)}: is damaged: it lacks {', '.join(sorted(absent))}; {RESTORE}"
+                f"{self.store.uri_of(name)}: is damaged: it lacks {', '.join(sorted(absent))}; {self._advice}"
             )
         return table
 
@@ -195,7 +203,7 @@ class Run:
         table = self.read_table(self.listing_name)
         if not {"uri", "name", "size_bytes", "fault"} <= set(table.column_names):
             raise DamagedRunError(
-                f"{self.store.uri_of(self.listing_name)}: is damaged: not a pool listing; {RESTORE}"
+                f"{self.store.uri_of(self.listing_name)}: is damaged: not a pool listing; {self._advice}"
             )
         return table
 

@@ -15,6 +15,8 @@ from dfn_ray.storage import Store
 _SEAL = "sha256"
 RESTORE = "restore it from a copy, or score the pool into another run_uri"
 """What to do about a damaged file that cannot be made again."""
+RESTORE_TRAINING = "restore it from a copy, or train into another run_uri"
+"""The same in a run of training."""
 
 
 def _sealed(value: Mapping[str, Any]) -> dict[str, Any]:

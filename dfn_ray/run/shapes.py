@@ -14,6 +14,7 @@ import pydantic
 
 from dfn_ray.config import Decode, Network, Pool, Rules, Scorers, Select
 from dfn_ray.run.layout import ATTEMPTS, BOUNDS, RUN, SELECTION, SPENDING
+from dfn_ray.run.training_shapes import training_shape
 
 _Count = Annotated[int, pydantic.Field(ge=0)]
 _Dict = dict[str, Any]
@@ -130,7 +131,7 @@ def shape_of(name: str, kind: str = "") -> Any:
     folder, _, last = name.rpartition("/")
     if last == SELECTION:
         return _SELECTIONS.get(kind, _Kept)
-    return _FILES.get(last) or _FILES.get(folder) or _Dict
+    return _FILES.get(last) or _FILES.get(folder) or training_shape(name) or _Dict
 
 
 def misfits(shape: Any, value: Mapping[str, Any]) -> list[str]:

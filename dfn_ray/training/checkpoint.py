@@ -23,10 +23,9 @@ import torch
 from torch import Tensor
 
 from dfn_ray.errors import DamagedRunError, TrainingFailed
-from dfn_ray.run import Run
+from dfn_ray.run import CHECKPOINTS, Run
 from dfn_ray.training.position import (
     CHECKPOINT_NAME,
-    FOLDER,
     LOG,
     Generation,
     Position,
@@ -72,7 +71,7 @@ def commit(
     run.write(f"{LOG}/{name}.jsonl", log.encode())
     check_generation(run, generation)
     run.write_json(
-        f"{FOLDER}/{name}.json",
+        f"{CHECKPOINTS}/{name}.json",
         {
             "samples_seen": position.samples_seen,
             "steps": position.steps,
@@ -95,18 +94,18 @@ def remove_old(run: Run, generation: Generation, keep: int) -> None:
     check_generation(run, generation)
     # However late this goes on, it touches nothing that later generations write.
     kept = [name for name in committed_names(run) if _is_up_to(generation, name)][-keep:]
-    there = run.store.child(FOLDER).names()
+    there = run.store.child(CHECKPOINTS).names()
     names = sorted({name.rstrip("/").removesuffix(".json") for name in there} - set(kept))
     for name in names:
         if _is_up_to(generation, name):
-            run.delete(f"{FOLDER}/{name}.json")  # first: without it the rest is no checkpoint
-            run.delete_folder(f"{FOLDER}/{name}")
+            run.delete(f"{CHECKPOINTS}/{name}.json")  # first: without it the rest is no checkpoint
+            run.delete_folder(f"{CHECKPOINTS}/{name}")
 
 
 def read_tensors(run: Run, position: Position, part: str) -> dict[str, Tensor]:
     """`model` or `optimizer` of a committed checkpoint. Raises DamagedRunError unless it is what was written."""
     file = _tensors_file(str(position.name), part)
-    marker = run.read_json(f"{FOLDER}/{position.name}.json") or {}
+    marker = run.read_json(f"{CHECKPOINTS}/{position.name}.json") or {}
     with run.open(file) as opened:
         data = opened.read()
     # Markers written before there were digests name none.
@@ -120,7 +119,7 @@ def read_tensors(run: Run, position: Position, part: str) -> dict[str, Tensor]:
 
 
 def _tensors_file(checkpoint: str, part: str) -> str:
-    return f"{FOLDER}/{checkpoint}/{part}.safetensors"
+    return f"{CHECKPOINTS}/{checkpoint}/{part}.safetensors"
 
 
 def _packed(tensors: Tensors) -> bytes:

@@ -1,21 +1,27 @@
-"""Where the curves of a run go: lines kept with the checkpoints, TensorBoard, Weights & Biases, MLflow."""
+"""Where the curves of a run go: lines kept with the checkpoints, TensorBoard, Weights & Biases, MLflow.
+
+Only the lines count: `log/` holds each step once, whatever crashed. Event files are a copy for looking at, one per
+generation of workers and never read again: no step is in two of them, but a crash between a checkpoint and the copy
+that follows it costs that generation's file the steps since its copy before.
+"""
 
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]  made at import
+from tensorboardX.summary import scalar
 
 from dfn_ray.config import Logs
 from dfn_ray.errors import InputError
-from dfn_ray.run import Run
+from dfn_ray.run import MLFLOW, Run
 
 TENSORBOARD = "tensorboard"
-MLFLOW = "mlflow.json"
-"""MLflow's identity of this run, by tracking server."""
 _WHEN = "samples_seen"
 
 
@@ -31,8 +37,11 @@ class Sink(Protocol):
         ...
 
 
-def open_sinks(logs: Logs, run: Run, recipe: Mapping[str, Any], generation: int) -> list[Sink]:
-    """The sinks that a recipe asks for. Raises InputError naming the package that one of them needs."""
+def open_sinks(logs: Logs, run: Run, recipe: Mapping[str, Any], generation: str) -> list[Sink]:
+    """The sinks that a recipe asks for, for the generation of workers of that name.
+
+    Raises InputError naming the package that one of them needs.
+    """
     sinks: list[Sink] = []
     if logs.tensorboard:
         sinks.append(_TensorBoard(generation))
@@ -46,15 +55,15 @@ def open_sinks(logs: Logs, run: Run, recipe: Mapping[str, Any], generation: int)
 class _TensorBoard:
     """Event files, one per generation, copied to the run's storage with each checkpoint."""
 
-    def __init__(self, generation: int) -> None:
+    def __init__(self, generation: str) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="dfn_ray-events-")
-        self._writer = SummaryWriter(
-            self._folder.name, filename_suffix=f".{generation:04d}", flush_secs=3600
-        )
+        # Not a SummaryWriter: its flush does not wait for the thread that writes, so that the last steps stay behind.
+        self._writer = EventsWriter(f"{self._folder.name}/events", f".{generation}")
 
     def write(self, figures: Mapping[str, float], step: int) -> None:
         for name, value in figures.items():
-            self._writer.add_scalar(name, value, step)
+            summary = scalar(name, value)
+            self._writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
 
     def save(self, run: Run) -> None:
         self._writer.flush()

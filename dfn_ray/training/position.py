@@ -19,12 +19,13 @@ from typing import Any
 
 from dfn_ray.errors import DamagedRunError, RunTakenOver
 from dfn_ray.foreign_json import MAX_OWN_DEPTH, parsed
-from dfn_ray.run import Run
+from dfn_ray.run import CHECKPOINTS, GENERATIONS, Run
 from dfn_ray.training.seen import Seen
 
-FOLDER, LOG, GENERATIONS = "checkpoints", "log", "generations"
+LOG = "log"
 CHECKPOINT_NAME = re.compile(r"samples-\d+-\d+-\d+")
 """Of checkpoints: see `checkpoint_name`."""
+_GENERATION_NAME = re.compile(r"\d+-\d+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +148,10 @@ def _lines_of(run: Run, name: str) -> list[dict[str, Any]]:
     try:
         if text and not text.endswith(b"\n"):
             raise ValueError("it ends within a line")
-        return [parsed(line, max_depth=MAX_OWN_DEPTH) for line in text.decode().splitlines()]
+        lines = [parsed(line, max_depth=MAX_OWN_DEPTH) for line in text.decode().splitlines()]
+        if not all(isinstance(line, dict) for line in lines):
+            raise ValueError("a line of it is no JSON object")
+        return lines
     except ValueError as error:
         raise DamagedRunError(
             f"{run.store.uri_of(name)}: is damaged: {error}; restore it from a copy, or delete it: only the curve has it"
@@ -165,7 +169,7 @@ def generation_of(checkpoint: str) -> str:
 
 
 def _markers(run: Run) -> list[str]:
-    files = run.store.list(FOLDER, suffix=".json")
+    files = run.store.list(CHECKPOINTS, suffix=".json")
     return [
         file.name.removesuffix(".json")
         for file in files
@@ -197,9 +201,12 @@ def _ends(run: Run) -> dict[str, float]:
 def _starts(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
     """The generations that workers can have been started for, the last one first, each with where it goes on."""
     for file in reversed(run.store.list(GENERATIONS, suffix=".start.json")):
+        name = file.name.removesuffix(".start.json")
+        if not _GENERATION_NAME.fullmatch(name):
+            continue
         value = run.read_json(f"{GENERATIONS}/{file.name}")
         if value is not None:
-            yield file.name.removesuffix(".start.json"), value
+            yield name, value
 
 
 def _names(run: Run) -> list[str]:
@@ -207,7 +214,7 @@ def _names(run: Run) -> list[str]:
     stems = (
         file.name.removesuffix(".json") for file in run.store.list(GENERATIONS, suffix=".json")
     )
-    return [stem for stem in stems if "." not in stem]
+    return [stem for stem in stems if _GENERATION_NAME.fullmatch(stem)]
 
 
 def _number(name: str) -> int:
@@ -224,9 +231,9 @@ def _position(run: Run, start: Mapping[str, Any]) -> Position:
 
 
 def _read_position(run: Run, name: str) -> Position:
-    value = run.read_json(f"{FOLDER}/{name}.json")
+    value = run.read_json(f"{CHECKPOINTS}/{name}.json")
     if value is None:
-        raise DamagedRunError(f"{run.store.uri_of(FOLDER)}/{name}.json: is absent; restore it")
+        raise DamagedRunError(f"{run.store.uri_of(CHECKPOINTS)}/{name}.json: is absent; restore it")
     return Position(
         samples_seen=value["samples_seen"],
         steps=value["steps"],

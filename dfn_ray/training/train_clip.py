@@ -24,7 +24,7 @@ from dfn_ray.flow.ray_address import check_ray_reachable
 from dfn_ray.flow.uid_lists import open_uid_list
 from dfn_ray.flow.weights import load_network_of
 from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table, refuse_inside
-from dfn_ray.run import Run, parquet_bytes, start_run
+from dfn_ray.run import RESULT, Run, parquet_bytes, start_run
 from dfn_ray.telemetry import TrainingProgress
 from dfn_ray.training.feed import Feeding, LabelCaptions
 from dfn_ray.training.fit import fit
@@ -40,7 +40,7 @@ from dfn_ray.training.read_counts import (
 )
 from dfn_ray.training.stream import index_sources
 
-INDEX, RESULT = "index.parquet", "result.json"
+INDEX = "index.parquet"
 Shards = tuple[tuple[Shard, ...], ...]
 """Of each source."""
 

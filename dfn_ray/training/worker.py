@@ -83,7 +83,7 @@ class _Worker:
         self._meter = Meter(self._world)
         self._sinks = (
             open_sinks(
-                self._recipe.logs, self._run, recipe_values(self._recipe), self._generation.number
+                self._recipe.logs, self._run, recipe_values(self._recipe), self._generation.name
             )
             if self._rank == 0
             else []

@@ -1,6 +1,7 @@
 """After a crash before or after any write of any verb, the same command ends as one that nothing disturbed.
 
-`filter` and training have tests of their own, beside those of two drivers: test_two_drivers.py, test_two_generations.py.
+`filter` and training have tests of their own, beside those of two drivers: test_two_drivers.py, test_two_generations.py
+and, for the copies of curves that count for nothing, tests/training/test_logs.py.
 """
 
 from __future__ import annotations

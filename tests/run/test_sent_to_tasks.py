@@ -1,0 +1,94 @@
+"""What is sent to tasks: as much for a run of many shards and parts as for one of few."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from ray import cloudpickle
+
+from dfn_ray.filtering import export, filter_pool, scores, verify
+from dfn_ray.filtering.export import export_webdataset
+from dfn_ray.filtering.filter_pool import materialize, select
+from dfn_ray.filtering.scores import RunScores
+from dfn_ray.filtering.verify import verify_run
+from dfn_ray.pool import Shard, listing_table
+from dfn_ray.run import open_run, start_run
+from dfn_ray.testing.pools import write_pool
+from tests.run.below_ray import no_ray, recipe_of, score_without_ray
+
+FEW, MANY = 2, 20
+"""Shards of a run, each with three parts."""
+DIGITS = 40
+"""Bytes that numbers and names may take more."""
+
+
+@contextmanager
+def sent() -> Iterator[list[int]]:
+    """The sizes of the functions and items that tasks would be sent; the work is done here."""
+    sizes: list[int] = []
+
+    def each(items: Sequence[str], function: Callable[[str], str], *_: Any) -> Iterator[str]:
+        sizes.extend(map(len, items))
+        sizes.append(len(cloudpickle.dumps(function)))
+        return map(function, items)
+
+    def over_slices(items: Sequence[str], function: Callable[[Sequence[str]], Any]) -> Any:
+        sizes.append(len(cloudpickle.dumps(function)))
+        yield function(items)
+
+    with no_ray(), ExitStack() as patches:
+        for module in (filter_pool, export):
+            patches.enter_context(patch.object(module, "each", each))
+        for module in (scores, verify):
+            patches.enter_context(patch.object(module, "over_slices", over_slices))
+        yield sizes
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> tuple[Path, Path]:
+    """Two folders, each with a pool and a scored run, whose names have the same length."""
+    folders = tuple(tmp_path_factory.mktemp(f"run{n}") for n in range(2))
+    for folder, shards in zip(folders, (FEW, MANY), strict=True):
+        pool = write_pool(folder / "pool", shards=shards, samples=15)
+        score_without_ray(recipe_of(folder / "run", pool, 0.5), part_chunks=1)
+    return folders[0], folders[1]
+
+
+VERBS: dict[str, Callable[[Path], object]] = {
+    "select": lambda at: select(recipe_of(at / "run", at / "pool", 0.3)),
+    "materialize --out": lambda at: materialize(
+        recipe_of(at / "run", at / "pool", 0.5), out_uri=str(at / "out")
+    ),
+    "materialize": lambda at: materialize(recipe_of(at / "run", at / "pool", 0.5)),
+    "export": lambda at: export_webdataset(str(at / "run"), str(at / "tars"), shard_samples=4),
+    "verify": lambda at: verify_run(str(at / "run"), full=True),
+}
+"""In this order: each finds what those before have left."""
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_a_task_is_sent_does_not_grow_with_the_run(verb, runs):
+    few, many = runs
+    largest = []
+    for folder in (few, many):
+        with sent() as sizes:
+            VERBS[verb](folder)
+        largest.append(max(sizes))
+    assert largest[1] <= largest[0] + DIGITS
+
+
+def test_the_scores_of_a_run_are_sent_without_its_shards(tmp_path):
+    sizes = []
+    for count in (10, 1000):
+        shards = [Shard(f"/pool/{n:05d}.tar", f"{n:05d}.tar", 1000) for n in range(count)]
+        uri = str(tmp_path / f"{count:04d}")
+        start_run(uri, kind="filter", recipe={}, fingerprint={}, listing=listing_table(shards))
+        found = RunScores(open_run(uri), "dfn", (), {})
+        assert len(found.shard_index) == len(found.shard_uris) == count
+        sizes.append(len(cloudpickle.dumps(found)))
+    assert sizes[1] <= sizes[0] + DIGITS

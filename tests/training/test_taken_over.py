@@ -1,0 +1,102 @@
+"""A training driver that is alive while another one takes its run over."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from dfn_ray.errors import RunTakenOver
+from dfn_ray.pool import listing_table
+from dfn_ray.run import hold, open_run, start_run
+from dfn_ray.testing.waiting import meanwhile, until
+from dfn_ray.training import fit as fit_module
+from dfn_ray.training import train_clip
+from dfn_ray.training.fit import Ending
+from dfn_ray.training.job import Job
+from dfn_ray.training.position import generation_count, latest_position
+
+SAID = "taken over by a driver on"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RunTakenOver("workers that started later go on from the last checkpoint"),
+        RuntimeError("the worker died"),
+        None,
+    ],
+    ids=["its workers stopped", "its workers died", "its data ended"],
+)
+def test_a_driver_that_lost_its_run_starts_no_workers_again(
+    train_recipe, tmp_path, monkeypatch, error
+):
+    recipe = train_recipe()
+    run = start_run(
+        str(tmp_path / "run"), kind="train", recipe={}, fingerprint={}, listing=listing_table([])
+    )
+    starts = []
+
+    def fit(*_) -> Ending:
+        """A start of workers, while which another driver takes the run over."""
+        starts.append(None)
+        hold(open_run(run.uri))
+        return Ending(error=error)
+
+    monkeypatch.setattr(train_clip, "fit", fit)
+    job = Job(run=run, recipe=recipe, network=None, until_samples=640, read={})  # type: ignore[arg-type]
+    shown = SimpleNamespace(say=lambda line: None)
+    with pytest.raises(RunTakenOver, match=SAID):
+        train_clip._fit_until(job, None, shown, None)  # type: ignore[arg-type]
+    assert len(starts) == 1
+    assert recipe.workers.max_failures > 1
+
+
+def workers_alive() -> list[int]:
+    """Workers of Ray Train of this process's own Ray."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # a zombie is none either
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                found.append(process.pid)
+    return found
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_training_driver_whose_run_is_taken_over_ends_and_leaves_no_worker(
+    local_ray, train_recipe, monkeypatch
+):
+    import ray
+
+    starts, seen = [], []
+
+    class CountedTrainer(fit_module.TorchTrainer):
+        def fit(self):
+            starts.append(None)
+            return super().fit()
+
+    monkeypatch.setattr(fit_module, "TorchTrainer", CountedTrainer)
+    recipe = train_recipe("samples_seen=32000", "logs.tensorboard=false")
+
+    def take_over():
+        until(partial(Path(recipe.run_uri, "run.json").exists))
+        until(lambda: latest_position(open_run(recipe.run_uri)).samples_seen >= 320)
+        seen.extend(workers_alive())
+        hold(open_run(recipe.run_uri))
+
+    with meanwhile(take_over), pytest.raises(RunTakenOver, match=SAID):
+        train_clip.train(recipe)
+    assert len(starts) == 1
+    assert generation_count(open_run(recipe.run_uri)) == 1
+    assert seen, "its workers were at it"
+    until(lambda: not workers_alive(), within_s=30)
+    until(lambda: ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"])
+    # What it had committed by then is where the next one goes on.
+    left = latest_position(open_run(recipe.run_uri)).samples_seen
+    assert 320 <= left < 32000
+    assert train_clip.train(recipe, until_samples=left + 160)["samples_seen"] == left + 160
