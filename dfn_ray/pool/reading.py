@@ -23,7 +23,7 @@ from dfn_ray.pool.shard import Shard, ShardDamage
 from dfn_ray.pool.sniff import Format
 from dfn_ray.schema import Chunk, ShardFault
 
-READER_VERSION = 4
+READER_VERSION = 5
 """Part of every fingerprint. Raise it by one with each change after which a file gives other samples, in other chunks, under
 other uids, or fails them by other reasons; not for what only changes speed, messages or which errors are retried."""
 
