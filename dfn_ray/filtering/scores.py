@@ -4,6 +4,7 @@
 # (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -158,6 +159,9 @@ _SHARDS: dict[tuple[str, str, str], tuple[list[str], Mapping[str, int]]] = {}
 them with it."""
 
 
+_READING_SHARDS = threading.Lock()
+
+
 def shard_index(run: Run) -> Mapping[str, int]:
     """The number of each shard of a run: its place in the pool listing."""
     return _shards(run)[1]
@@ -165,8 +169,9 @@ def shard_index(run: Run) -> Mapping[str, int]:
 
 def _shards(run: Run) -> tuple[list[str], Mapping[str, int]]:
     key = (run.uri, run.listing_name, run.description["pool"]["digest"])
-    if key not in _SHARDS:
-        _SHARDS.clear()
-        uris = run.listing()["uri"].to_pylist()
-        _SHARDS[key] = uris, {uri: number for number, uri in enumerate(uris)}
-    return _SHARDS[key]
+    with _READING_SHARDS:  # by one of the threads that read ahead, not by each
+        if key not in _SHARDS:
+            _SHARDS.clear()
+            uris = run.listing()["uri"].to_pylist()
+            _SHARDS[key] = uris, {uri: number for number, uri in enumerate(uris)}
+        return _SHARDS[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,10 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
+import pyarrow as pa
 import pytest
 
 from dfn_ray.config import Recipe, Select
-from dfn_ray.filtering import export, filter_pool, verify
+from dfn_ray.filtering import export, filter_pool, scores, verify
 from dfn_ray.filtering.calibrate import bounds_from_scores
 from dfn_ray.filtering.filter_pool import select
 from dfn_ray.filtering.select_run import select_run
@@ -22,7 +24,7 @@ from dfn_ray.filtering.verify import verify_run
 from dfn_ray.pool import list_pool
 from dfn_ray.report.compare import compare_runs
 from dfn_ray.report.gallery import overview
-from dfn_ray.run import open_run, scan_ledger
+from dfn_ray.run import Run, open_run, scan_ledger
 from dfn_ray.storage import Store
 from dfn_ray.testing.pools import write_pool
 from tests.run.below_ray import filter_without_ray, recipe_of
@@ -88,9 +90,9 @@ def calibrate(recipe: Recipe) -> None:
 def survey(recipe: Recipe) -> None:
     """What `materialize` does before its first task."""
     run = open_run(recipe.run_uri)
-    selected, scores = select_run(run, recipe.select, "dfn")
-    settler = Settler(scores.without_names(), selected.selection, recipe.pool, run, from_pool=True)
-    assert filter_pool._survey(settler, scores.names).missing
+    selected, of_run = select_run(run, recipe.select, "dfn")
+    settler = Settler(of_run.without_names(), selected.selection, recipe.pool, run, from_pool=True)
+    assert filter_pool._survey(settler, of_run.names).missing
 
 
 PASSES: dict[str, tuple[str, Callable[[Recipe], object]]] = {
@@ -118,3 +120,17 @@ def test_a_pass_reads_files_ahead(name, pool, finished, monkeypatch):
         work(recipe_of(finished, pool, 0.5))
     assert opened[folder] >= 2 * FEW_ALONE
     assert alone[folder] <= FEW_ALONE
+
+
+def test_threads_that_read_ahead_load_the_pool_listing_once(pool, finished):
+    scores._SHARDS.clear()
+    loaded, plain = Counter[str](), Run.listing
+
+    def listing(run: Run) -> pa.Table:
+        loaded["index" if threading.current_thread().name.startswith("scan") else "verb"] += 1
+        time.sleep(0.2)  # so that the others come meanwhile
+        return plain(run)
+
+    with patch.object(Run, "listing", listing):
+        select(replace(recipe_of(finished, pool, 0.5), select=Select(keep_fraction=0.2)))
+    assert loaded["index"] == 1
