@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dfn_ray.config import (
     EvaluateRecipe,
     EvaluationSet,
+    Network,
     PipelineRecipe,
     Pool,
     Recipe,
@@ -14,6 +15,7 @@ from dfn_ray.config import (
 )
 from dfn_ray.dry_run.finding import Finding, found
 from dfn_ray.dry_run.networks import network_finding
+from dfn_ray.dry_run.shard_faults import BadShardLimit, execution_limit, listing_finding
 from dfn_ray.errors import DfnRayError, InputError
 from dfn_ray.evaluation.sets import LocatedSet, classes_of, locate, refuse_run_in_sets
 from dfn_ray.filtering.preflight import refuse_before
@@ -92,7 +94,9 @@ def _filtering(
     verb: str, recipe: Recipe, uid_list: str | None, out_uri: str | None
 ) -> Iterator[Finding]:
     shards: list[Shard] = []
-    yield from _pool("pool", recipe.pool, shards, waves_of=recipe.execution.wave_shards)
+    limit = execution_limit(recipe) if uid_list is None else None  # copying a list has none
+    waves_of = recipe.execution.wave_shards
+    yield from _pool("pool", recipe.pool, shards, limit=limit, waves_of=waves_of)
     if uid_list is not None:
         # What it is written to is checked once the list is read: it has no recipe's run.
         yield found("uid list", lambda: _uid_list(uid_list, "--uids"))
@@ -111,10 +115,13 @@ def _run(verb: str, recipe: Recipe, shards: Sequence[Shard], out_uri: str | None
 
 def _training(recipe: TrainRecipe, prefix: str, *, sources: bool = True) -> Iterator[Finding]:
     """`prefix` is that of the recipe's settings, as a story has them: `dfn.`; there a stage may fill in the sources."""
+    limit = BadShardLimit(f"{prefix}max_bad_shard_fraction", recipe.max_bad_shard_fraction)
     for number, source in enumerate(recipe.sources if sources else ()):
         setting = f"{prefix}sources.{number}"
         shards: list[Shard] = []
-        yield from _pool(f"source {source.name}", source.pool, shards, run_uri=recipe.run_uri)
+        yield from _pool(
+            f"source {source.name}", source.pool, shards, limit=limit, run_uri=recipe.run_uri
+        )
         if (uids := source.uid_list) is not None:
             yield found("uid list", lambda uids=uids, at=setting: _uid_list(uids, f"{at}.uid_list"))
         if (labels := source.labels) is not None:
@@ -152,11 +159,14 @@ def _locating(spec: EvaluationSet, run_uri: str, located: list[LocatedSet]) -> C
 def _story(recipe: PipelineRecipe) -> Iterator[Finding]:
     """What its stages need and no earlier stage makes."""
     shards: list[Shard] = []
-    yield from _pool("pool", recipe.pool, shards, run_uri=recipe.run_uri)
+    trained = Network(model=f"local-dir:{recipe.uri('dfn', 'network')}")
+    filtering = recipe.filter_recipe(None if recipe.dfn is None else trained)
+    limit = execution_limit(filtering, "filter.")
+    yield from _pool("pool", recipe.pool, shards, limit=limit, run_uri=recipe.run_uri)
     if recipe.dfn is not None:
         yield from _training(recipe.dfn_recipe(), "dfn.")
     else:
-        for number, network in enumerate(recipe.filter_recipe(None).networks):
+        for number, network in enumerate(filtering.networks):
             yield network_finding(network, f"filter.networks.{number}")
     training = recipe.train_recipe("dfn", recipe.seeds[0], {"pool": {"uri": "subset"}})
     yield from _training(training, "train.", sources=False)
@@ -169,6 +179,7 @@ def _pool(
     pool: Pool,
     listed: list[Shard],
     *,
+    limit: BadShardLimit | None,
     run_uri: str | None = None,
     waves_of: int | None = None,
 ) -> Iterator[Finding]:
@@ -184,7 +195,8 @@ def _pool(
         text = f"{len(listed):,} shards, {sum(shard.size_bytes for shard in listed):,} bytes"
         return text if waves_of is None else f"{text}, {-(-len(listed) // waves_of):,} waves"
 
-    yield found(name, look)
+    finding = found(name, look)
+    yield listing_finding(name, finding.text, listed, limit) if finding.ok else finding
     yield from (Finding(name, note) for note in notes)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from dfn_ray.config import Recipe
 from dfn_ray.dry_run.finding import Finding, change
+from dfn_ray.dry_run.shard_faults import execution_limit, listing_finding
 from dfn_ray.errors import InputError, StorageError
 from dfn_ray.pool import PoolReport, Shard, inspect_pool, list_pool, listing_notes
 from dfn_ray.telemetry import size
@@ -41,20 +42,9 @@ def pool_findings(
 
 
 def _listing(recipe: Recipe, shards: Sequence[Shard], listing_s: float) -> Finding:
-    faults = Counter(shard.fault.value for shard in shards if shard.fault is not None)
     total = sum(shard.size_bytes for shard in shards)
     text = f"{len(shards):,} shards, {size(total)}, listed in {listing_s:.1f} s"
-    if not faults:
-        return Finding("pool", text)
-    text += f"; by the listing {_counted(faults)}"
-    allowed = recipe.execution.max_bad_shard_fraction
-    if faults.total() > allowed * len(shards):
-        return change(
-            "pool",
-            f"{text}: more than execution.max_bad_shard_fraction = {allowed:.0%} allows; "
-            "restore them or leave them out of pool.uri",
-        )
-    return Finding("pool", text)
+    return listing_finding("pool", text, shards, execution_limit(recipe))
 
 
 def _samples(recipe: Recipe, report: PoolReport) -> Finding:

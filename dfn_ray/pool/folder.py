@@ -36,7 +36,8 @@ _READERS = 16
 def class_folders(root: str, remarks: Remarks) -> list[File]:
     """The class folders in a folder, in the order of their numbers, with the bytes of the files below them.
 
-    None when the folder is absent. Raises InputError when it is a run.
+    None when the folder is absent. Raises InputError when it is a run, StorageAccessError when a link in it leads to
+    nothing.
     """
     names: list[str] = []
     sizes: Counter[str] = Counter()
@@ -47,7 +48,7 @@ def class_folders(root: str, remarks: Remarks) -> list[File]:
         for special in filter(_is_image, folder.special):
             remarks.add(Remark.SPECIAL_FILE, f"{folder.uri}/{special}")
 
-    descent = Descent(_EVERYTHING, remarks, take)
+    descent = Descent(_EVERYTHING, remarks, take, is_file=_is_image)
 
     def visit(folder: Folder, state: State | None) -> dict[str, State | None]:
         if state is not None:
@@ -65,7 +66,7 @@ def class_folders(root: str, remarks: Remarks) -> list[File]:
 def folder_groups(shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[Group]:
     """The chunks of a class folder, in order. Only files of wanted rows are read.
 
-    Raises StorageError when the folder that it was listed in is absent, or cannot be listed.
+    Raises StorageError when the folder that it was listed in is absent, cannot be listed, or holds a link to nothing.
     """
     root, _, name = shard.opened_at.rpartition("/")
     parent = scan(root)
@@ -115,7 +116,7 @@ def _images(uri: str) -> tuple[list[tuple[File, bool]], int]:
         absent = filter(_is_image, folder.dangling)
         images.extend((File(f"{folder.uri}/{name}", 0), False) for name in absent)
 
-    descent = Descent(_EVERYTHING, Remarks(), take)
+    descent = Descent(_EVERYTHING, Remarks(), take, is_file=_is_image)
     walk(uri, descent.visit, _EVERYTHING.start)
     return sorted(images, key=lambda image: image[0].uri), sum(sizes)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -14,7 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from dfn_ray.config import Pool
 from dfn_ray.errors import InputError, MissingFileError, StorageError
-from dfn_ray.pool.descent import Descent, scanned_root
+from dfn_ray.pool.descent import Descent, dangling_link, refuse_dangling, scanned_root
 from dfn_ray.pool.folder import class_folders
 from dfn_ray.pool.patterns import (
     ESCAPING,
@@ -28,20 +27,17 @@ from dfn_ray.pool.patterns import (
 )
 from dfn_ray.pool.remarks import Listing, Remark, Remarks
 from dfn_ray.pool.shard import Shard
+from dfn_ray.pool.shard_names import (
+    ENDINGS,
+    described_parquets,
+    is_lookalike,
+    is_shard,
+    unfinished_shards,
+)
 from dfn_ray.schema import ShardFault
 from dfn_ray.storage import File, Folder, filesystem, is_local, scan, stat
 from dfn_ray.uris import EMPTY, is_empty, sayable
 
-_TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
-_PARQUET = ".parquet"
-_ENDINGS = (*_TAR_ENDINGS, _PARQUET)
-_LOOKALIKE = re.compile(
-    r"\.(tar\.(7z|br|bz2|lz|lz4|lzma|lzo|part|partial|sz|tmp|xz|z|zip|zst)|(tbz2?|tlz|tlz4|txz|tz2|tzst)"
-    r"|parquet\.(br|bz2|gz|lz4|part|partial|snappy|tmp|xz|zip|zst)|zip|7z|rar|arrow|feather|orc|avro|tfrecords?|mds)",
-    re.IGNORECASE,
-)
-"""Endings of archives and tables that hold samples elsewhere, and of shards that are packed once more or not yet whole."""
-_STATS = "_stats.json"
 _UNLISTABLE = ("http://", "https://")
 """Stores without folders: named files are taken at their word, and looked for when they are read."""
 
@@ -58,12 +54,12 @@ def list_pool(pool: Pool) -> Listing:
     of their endings. Left out are hidden folders and runs below them (`Descent` has the rules), and Parquet files that
     only describe a tar of the same stem (img2dataset) or features in an `.npz` of the same stem (DataComp metadata).
     Where shards have img2dataset's `STEM_stats.json` beside them, one without it is `unfinished_shard`. A member of a
-    brace range that is absent, and a link to nothing, is `missing_shard`. With `format = "folder"` the shards are the
-    class folders in each folder.
+    brace range that is absent, and a link to nothing with a shard's ending, is `missing_shard`. With `format = "folder"`
+    the shards are the class folders in each folder.
 
     Lists every folder once and asks for no shard by itself, except for single files named in full. Raises InputError
     when a pattern stands for nothing, for a run, a file named in full is absent, or a shard is named twice; StorageError
-    when a folder cannot be listed.
+    when a folder cannot be listed, or a link to nothing is named in its place or lies among class folders.
     """
     survey = _Survey()
     patterns = [absolute(pattern) for pattern in pool.uri]
@@ -129,6 +125,7 @@ class _Survey:
         """The folders in a folder as shards, with the bytes of the files below them."""
         found = class_folders(root, self.remarks)
         if not found:
+            refuse_dangling(root)
             raise InputError(
                 f"pool.uri: no class folders in {sayable(root)}: looked for folders of images; "
                 f"{', '.join(_names_in(root)[:5]) or 'nothing'} is there"
@@ -162,6 +159,7 @@ class _Survey:
         try:
             file = stat(uri)
         except MissingFileError as error:
+            refuse_dangling(uri)
             raise InputError(_nothing_found(uri, self.remarks)) from error
         if file is None:
             self._add_below(uri, "**", uri)
@@ -190,6 +188,7 @@ class _Survey:
         try:
             file = stat(uri)
         except MissingFileError:
+            refuse_dangling(uri)
             return
         if file is None:
             self._add_below(uri, "**", uri if prefix is None else prefix)
@@ -200,35 +199,50 @@ class _Survey:
         """The shards that match a glob below a folder."""
         glob = Glob(pattern)
         descent = Descent(
-            glob, self.remarks, lambda folder, state: self._take(folder, glob, state, prefix)
+            glob,
+            self.remarks,
+            lambda folder, state: self._take(folder, glob, state, prefix),
+            is_file=is_shard,
         )
         if glob.depth != 1:
-            descent.below(root)
-        elif (folder := scanned_root(root)) is not None:
+            is_there = descent.below(root)
+        elif is_there := (folder := scanned_root(root)) is not None:
             descent.visit(folder, glob.start)
+        if not is_there:
+            refuse_dangling(root)
+            self.remarks.add(Remark.NOTHING_THERE, root)
 
     def _take(self, folder: Folder, glob: Glob, state: State, prefix: str) -> None:
         """The shards among the files of a folder that match."""
-        names = [name for name in folder.files if _is_shard(name)]
-        described = _described(folder, names)
-        unfinished = _unfinished(folder, names)
+        names = [name for name in folder.files if is_shard(name)]
+        described = described_parquets(folder, names)
+        unfinished = unfinished_shards(folder, names)
         taken = [name for name in names if name not in described and glob.takes(state, name)]
         for name in taken:
             fault = ShardFault.UNFINISHED if name in unfinished else None
             self.shards.append(_shard(folder.files[name], prefix, fault))
         for name in folder.dangling:
-            if _is_shard(name) and glob.takes(state, name):
+            if is_shard(name) and glob.takes(state, name):
                 file = File(f"{folder.uri}/{name}", 0)
                 self.shards.append(_shard(file, prefix, ShardFault.MISSING))
         if taken:
             self._note_links(folder, taken)
-        for remark, others in (
-            (Remark.OTHER_ENDING, (name for name in folder.files if _is_lookalike(name))),
-            (Remark.SPECIAL_FILE, (name for name in folder.special if _is_shard(name))),
-        ):
-            for name in others:
-                if glob.takes(state, name):
-                    self.remarks.add(remark, f"{folder.uri}/{name}")
+        self._note_left_out(folder, glob, state)
+
+    def _note_left_out(self, folder: Folder, glob: Glob, state: State) -> None:
+        """Remark on what matches in a folder and is no shard, but looks like one."""
+        for name in folder.files:
+            is_hidden = name.startswith(".")
+            if not (is_lookalike(name) or (is_hidden and is_shard(name))):
+                continue
+            if glob.takes(state, name):
+                if not is_shard(name):
+                    self.remarks.add(Remark.OTHER_ENDING, f"{folder.uri}/{name}")
+            elif is_hidden and glob.takes(state, name, hidden=True):
+                self.remarks.add(Remark.HIDDEN_FILE, f"{folder.uri}/{name}")
+        for name in folder.special:
+            if is_shard(name) and glob.takes(state, name):
+                self.remarks.add(Remark.SPECIAL_FILE, f"{folder.uri}/{name}")
 
     def _add_named(self, uris: list[str], prefix: str) -> None:
         """The shards at URIs that are taken as they are, or in the folders there; those that are absent are missing."""
@@ -238,9 +252,12 @@ class _Survey:
                 continue
             folder = self._scan(parent)
             if folder is None:
+                refuse_dangling(parent)
                 self.remarks.add(Remark.ABSENT_FOLDER, parent)
                 folder = Folder(parent, parent, {})
-            unfinished = _unfinished(folder, [name for name in folder.files if _is_shard(name)])
+            unfinished = unfinished_shards(
+                folder, [name for name in folder.files if is_shard(name)]
+            )
             taken: list[str] = []
             for uri in group:
                 name = basename(uri)
@@ -252,6 +269,8 @@ class _Survey:
                     self._add_below(uri, "**", prefix)
                 elif name in folder.loops:
                     self.remarks.add(Remark.LOOP, uri)
+                elif name in folder.dangling and not is_shard(name):
+                    raise dangling_link(uri)
                 else:
                     self.shards.append(_shard(File(uri, 0), prefix, ShardFault.MISSING))
                     if name in folder.special:
@@ -294,50 +313,6 @@ def _shard(file: File, prefix: str, fault: ShardFault | None) -> Shard:
     return Shard(said, sayable(name), file.size_bytes, fault, location, file.version)
 
 
-def _is_shard(name: str) -> bool:
-    return name.lower().endswith(_ENDINGS)
-
-
-def _is_lookalike(name: str) -> bool:
-    dot = name.find(".", 1)
-    if dot < 0 or name.lower().endswith((*_ENDINGS, ".json", ".txt")):
-        return False
-    return any(_LOOKALIKE.fullmatch(name, at) for at in _dots(name))
-
-
-def _dots(name: str) -> Iterator[int]:
-    """Indexes of the last two dots of a name."""
-    last = name.rfind(".")
-    yield last
-    if (before := name.rfind(".", 0, last)) >= 0:
-        yield before
-
-
-def _stem(name: str) -> str:
-    """The name of a shard without its ending."""
-    lower = name.lower()
-    return name[: -next(len(ending) for ending in _ENDINGS if lower.endswith(ending))]
-
-
-def _described(folder: Folder, shards: list[str]) -> set[str]:
-    """The Parquet files of a folder that merely describe a tar or `.npz` beside them."""
-    parquets = [name for name in shards if name.lower().endswith(_PARQUET)]
-    if not parquets:
-        return set()
-    stems = {_stem(name) for name in shards if not name.lower().endswith(_PARQUET)}
-    return {
-        name for name in parquets if (stem := _stem(name)) in stems or f"{stem}.npz" in folder.files
-    }
-
-
-def _unfinished(folder: Folder, shards: list[str]) -> set[str]:
-    """Shards without `STEM_stats.json` in a folder where other shards have one."""
-    if not any(name.endswith(_STATS) for name in folder.files):
-        return set()
-    without = {name for name in shards if f"{_stem(name)}{_STATS}" not in folder.files}
-    return without if len(without) < len(shards) else set()
-
-
 def _holds_colons(pattern: str) -> bool:
     """True for a relative path that exists up to a name with `::` in it, which elsewhere chains stores."""
     if "::" not in pattern or "://" in pattern:
@@ -353,7 +328,7 @@ def _nothing_found(pattern: str, remarks: Remarks) -> str:
     place, names = next(
         ((place, names) for place in places if (names := _names_in(place))), ("", [])
     )
-    endings = ", ".join(f"*{ending}" for ending in _ENDINGS)
+    endings = ", ".join(f"*{ending}" for ending in ENDINGS)
     there = (
         f"{sayable(place)} holds {', '.join(names[:5])}"
         if names

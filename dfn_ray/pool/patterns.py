@@ -113,12 +113,12 @@ class Glob:
                 reached.add(index + 1)
         return self._with_empty(reached)
 
-    def takes(self, state: State, name: str) -> bool:
-        """True if a file in a folder matches."""
+    def takes(self, state: State, name: str, *, hidden: bool = False) -> bool:
+        """True if a file in a folder matches. `hidden` takes hidden files as others."""
         if self._last not in state:
             return False
         pattern = self._names[self._last]
-        if name.startswith(".") and pattern[0] in _WILDCARDS:
+        if name.startswith(".") and pattern[0] in _WILDCARDS and not hidden:
             return False
         return pattern == "**" or bool(self._regexes[self._last](name))
 

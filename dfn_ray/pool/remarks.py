@@ -17,12 +17,15 @@ class Remark(StrEnum):
     )
     RUN = "folders hold a run (run.json) and are not read; name RUN/subset in pool.uri to read a subset"
     OTHER_ENDING = "files look like shards but are not read: their endings are none of .tar, .tar.gz, .tgz and .parquet"
+    HIDDEN_FILE = "files have the names of shards but are hidden (. begins their names), as unfinished copies are, and are not read"
     SPECIAL_FILE = "pipes, sockets or devices, or files of the kernel, have the names of shards or images and are not read"
     LOOP = "links lead back to a folder above them and are not followed"
+    DANGLING_LINK = "links lead to nothing, as to a disk that is not mounted, and are not followed"
     SAME_FILE = "shards are read once more, by another path to the same file or folder"
     ABSENT_FOLDER = (
         "folders that pool.uri names in braces are absent; their shards count as missing_shard"
     )
+    NOTHING_THERE = "folders that pool.uri names are absent, and no shards of theirs are counted"
     HIDDEN_CLASS = (
         "class folders have hidden names; they count as classes, as in torchvision's ImageFolder"
     )

@@ -30,7 +30,7 @@ from dfn_ray.storage.files import (
 )
 from dfn_ray.storage.filesystems import READ_AHEAD_BYTES, filesystem, is_local
 from dfn_ray.storage.store import File, Store, plain_etag
-from dfn_ray.storage.walk import Folder, files_below, scan, walk
+from dfn_ray.storage.walk import Folder, files_below, link_to_nothing, scan, walk
 
 __all__ = [
     "READ_AHEAD_BYTES",
@@ -41,6 +41,7 @@ __all__ = [
     "filesystem",
     "is_confirmed_missing",
     "is_local",
+    "link_to_nothing",
     "open_uri",
     "plain_etag",
     "read_uri",

@@ -104,6 +104,27 @@ def files_below(uri: str) -> list[File]:
     return sorted(files, key=lambda file: file.uri)
 
 
+def link_to_nothing(uri: str) -> str | None:
+    """The first link on a local path, its last name counted, that leads to nothing; None when there is none."""
+    if not is_local(uri):
+        return None
+    path = _path(uri)
+    ends = (index for index, character in enumerate(f"{path}/") if character == "/" and index)
+    return next((path[:end] for end in ends if _leads_to_nothing(path[:end])), None)
+
+
+def _leads_to_nothing(path: str) -> bool:
+    if not os.path.islink(path):
+        return False
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # something is there, which cannot be looked at
+        return False
+    return False
+
+
 def _walk_local(
     uri: str, visit: Callable[[Folder, State], Mapping[str, State]], state: State
 ) -> None:
@@ -155,7 +176,8 @@ def _kind(entry: os.DirEntry[str], real: str, chain: tuple[str, ...]) -> tuple[s
             up = entry.is_symlink() and _leads_up(entry.path, (*chain, real))
             return ("loops" if up else "folders"), 0
         status = entry.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
+        # A link that leads through a file gives the latter, which for its folder would mean that it is none.
         return ("dangling" if entry.is_symlink() else ""), 0
     except OSError as error:
         if error.errno != errno.ELOOP:

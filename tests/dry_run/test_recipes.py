@@ -106,6 +106,56 @@ def test_every_mistake_is_named_in_one_go(folder, capsys):
         assert part in said
 
 
+POOL_LIMITS = {
+    "filter": ("pool.uri", "execution.max_bad_shard_fraction"),
+    "score": ("pool.uri", "execution.max_bad_shard_fraction"),
+    "plan": ("pool.uri", "execution.max_bad_shard_fraction"),
+    "train": ("sources.0.pool.uri", "max_bad_shard_fraction"),
+    "run": ("pool.uri", "filter.execution.max_bad_shard_fraction"),
+}
+"""Settings of the pool, and of the share of its shards that may be bad, by verb."""
+
+
+def holed_pool(root: Path, fault: str) -> str:
+    """A pattern for six shards of which the listing alone shows that two are bad."""
+    write_pool(root / "pool", shards=6, samples=1)
+    tars = sorted((root / "pool").glob("*.tar"))
+    for tar in tars[:4] if fault == "unfinished_shard" else ():
+        tar.with_name(f"{tar.stem}_stats.json").write_text("{}")
+    for tar in tars[4:] if fault == "missing_shard" else ():
+        tar.unlink()
+    return f"{root}/pool/{{{tars[0].stem}..{tars[5].stem}}}.tar"
+
+
+@pytest.mark.parametrize("verb", POOL_LIMITS)
+@pytest.mark.parametrize("fault", ["missing_shard", "unfinished_shard"])
+def test_bad_shards_of_a_listing_are_said_and_judged_by_the_limit(
+    verb, fault, folder, capsys, tmp_path
+):
+    uri, limit = POOL_LIMITS[verb]
+    words = [verb, recipe_of(verb, folder), "--dry-run", "--set"]
+    words += [f'{uri}="{holed_pool(tmp_path, fault)}"', "--set"]
+    assert run([*words, f"{limit}=0.3"]) == 2
+    said = capsys.readouterr()
+    (line,) = (line for line in said.out.splitlines() if line.startswith("CHANGE"))
+    assert f"of them 2 {fault}, the first {tmp_path}/pool/" in line
+    assert f"more than {limit} = 0.3 allows" in line
+    assert f"more than {limit} = 0.3 allows" in said.err
+    assert run([*words, f"{limit}=0.34"]) == 0
+    said = capsys.readouterr().out
+    assert f"of them 2 {fault}, the first {tmp_path}/pool/" in said
+    assert "CHANGE" not in said
+
+
+def test_bad_shards_of_a_pool_whose_listed_samples_are_copied_are_said_alone(
+    folder, capsys, tmp_path
+):
+    words = ["materialize", recipe_of("filter", folder), "--dry-run", "--out", f"{tmp_path}/out"]
+    words += ["--uids", f"{folder}/list.npy", "--set"]
+    assert run([*words, f'pool.uri="{holed_pool(tmp_path, "missing_shard")}"']) == 0
+    assert "of them 2 missing_shard" in capsys.readouterr().out
+
+
 def test_class_names_that_do_not_fit_or_are_absent_are_2(folder, capsys, tmp_path):
     (tmp_path / "names.txt").write_text("cat\n")
     for names, said in (

@@ -10,7 +10,7 @@ import pytest
 from torchvision.datasets import ImageFolder
 
 from dfn_ray.config import Pool
-from dfn_ray.errors import InputError, ShardChangedError, StorageError
+from dfn_ray.errors import InputError, ShardChangedError, StorageAccessError, StorageError
 from dfn_ray.pool import (
     derive_uid,
     folder,
@@ -200,6 +200,45 @@ def test_links_below_a_class_folder_are_followed_and_links_to_nothing_have_no_im
     assert [note.partition(";")[0] for note in notes] == [
         "pool: 2 hidden folders (. or _ begins their names) are not read",
         "pool: 1 links lead back to a folder above them and are not followed",
+    ]
+
+
+@pytest.mark.parametrize("link", ["bee", ".bee", "zebra", "bee.jpg"])
+@pytest.mark.parametrize("target", ["/mnt/not_mounted", "ant/x.jpg/below"])
+def test_a_link_to_nothing_among_class_folders_is_an_error(tmp_path, link, target):
+    root = write(tmp_path, {"ant/x.jpg": b"a", "cat/x.jpg": b"c"})
+    (tmp_path / link).symlink_to(target)
+    for caption in ("label", "auto"):
+        message = f"/{link}: a link to .*{target}, where nothing is; mount"
+        with pytest.raises(StorageAccessError, match=message):
+            list_shards(folder_pool(root, caption=caption))
+
+
+def test_a_root_of_class_folders_that_is_a_link_to_nothing_is_named(tmp_path):
+    (tmp_path / "classes").symlink_to("/mnt/not_mounted")
+    with pytest.raises(StorageAccessError, match="/classes: a link to /mnt/not_mounted"):
+        list_shards(folder_pool(f"{tmp_path}/classes"))
+
+
+def test_a_class_that_is_unmounted_while_a_pool_is_read_does_not_change_labels(tmp_path):
+    root = write(tmp_path / "pool", {"ant/x.jpg": b"a", "cat/x.jpg": b"c"})
+    write(tmp_path / "disk", {"x.jpg": b"b"})
+    (tmp_path / "pool/bee").symlink_to(tmp_path / "disk")
+    pool = folder_pool(root, caption="label")
+    ant, bee, cat = list_shards(pool)
+    (tmp_path / "disk").rename(tmp_path / "elsewhere")
+    for shard in (ant, bee, cat):
+        with pytest.raises(StorageAccessError, match="/bee: a link to"):
+            list(iter_chunks(shard, pool))
+
+
+def test_a_folders_link_to_nothing_below_a_class_is_said(tmp_path):
+    root = write(tmp_path, {"ant/x.jpg": b"a"})
+    (tmp_path / "ant/more").symlink_to("/mnt/not_mounted")
+    (tmp_path / "ant/gone.jpg").symlink_to("nothing")
+    assert listing_notes(list_pool(folder_pool(root))) == [
+        "pool: 1 links lead to nothing, as to a disk that is not mounted, and are not followed; "
+        f"the first is {tmp_path}/ant/more, a link to /mnt/not_mounted"
     ]
 
 

@@ -14,7 +14,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from dfn_ray.config import Pool
-from dfn_ray.errors import DfnRayError, InputError
+from dfn_ray.errors import DfnRayError, InputError, StorageAccessError
 from dfn_ray.pool import (
     Shard,
     iter_chunks,
@@ -325,6 +325,96 @@ def test_endings_are_read_in_any_case_and_those_that_only_look_like_shards_are_c
         listed(f"{root}/x")
 
 
+UNREAD = (
+    *(
+        "1.tar.gz.part",
+        "2.tgz.part",
+        "3.tar.gz.tmp",
+        "f.tgz.tmp",
+        "4.tar~",
+        "5.tar.crdownload",
+        "d.tar.download",
+    ),
+    *(
+        "c.tar.aria2",
+        "6.tar.1",
+        "g.tar.gz.1",
+        "7.tar.bak",
+        "8.tar.gz.gpg",
+        "h.tar.zst.part",
+        "j.TAR.XZ",
+        "e.tar.lz4",
+    ),
+    *(
+        "k.tar (1)",
+        "l.tar.partaa",
+        "m.parquet.incomplete",
+        "n.tfrecord-00000-of-00010",
+        "o.mds.zstd",
+        "p.pq",
+        "q.tar.zst",
+    ),
+)
+HIDDEN = (".9.tar", ".b.parquet", ".i.tar.Ab3dEf", "._0.tar", ".writing-0-0.tar", ".r.zip.part")
+ABOUT_SHARDS = (
+    *(
+        "0.tar.json",
+        "0.tar.md5",
+        "0.tar.sha256",
+        "0.tar.sha256sum",
+        "0.tar.idx",
+        "0.tar.index",
+        "0.tar.gz.asc",
+    ),
+    *(
+        ".0.parquet.crc",
+        "0.tar.meta",
+        "0.tar.csv",
+        "0.tar.lock",
+        "0_stats.json",
+        "0.npy",
+        "0.tarball",
+        "tar",
+        "README.md",
+    ),
+)
+
+
+@pytest.mark.parametrize("where", ["local", "memory"])
+def test_files_that_are_shards_but_for_what_follows_or_a_dot_before_are_all_counted(
+    tmp_path, where
+):
+    root = str(tmp_path) if where == "local" else f"memory://{tmp_path.name}-{where}"
+    for name in ("0.tar", "_a.tar", *UNREAD, *HIDDEN, *ABOUT_SHARDS):
+        Store(root).write(f"x/{name}", b"1")
+    for uri in (root, f"{root}/*/*", f"{root}/x/*"):
+        other, hidden = notes(uri)
+        assert other.startswith(f"pool: {len(UNREAD)} files look like shards but are not read")
+        assert hidden.startswith(f"pool: {len(HIDDEN)} files have the names of shards but are hid")
+        assert [name.rpartition("/")[2] for name in names(uri)] == ["0.tar", "_a.tar"]
+    (hidden,) = notes(f"{root}/x/*.tar")
+    assert hidden.startswith("pool: 3 files")
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_each_ending_behind_a_shards_is_said(folder, name):
+    (line,) = notes(folder("0.tar", name))
+    assert line.endswith(f"the first is {folder()}/{name}")
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_each_hidden_shard_is_said_and_read_where_it_is_named(folder, name):
+    root = folder("0.tar", name)
+    (line,) = notes(root)
+    assert line.endswith(f"the first is {root}/{name}")
+    assert notes(f"{root}/{{0.tar,{name}}}") == []
+
+
+@pytest.mark.parametrize("name", ABOUT_SHARDS)
+def test_what_stands_beside_a_shard_and_is_about_it_is_not_said(folder, name):
+    assert notes(folder("0.tar", name)) == []
+
+
 def test_links_are_followed_and_two_paths_to_one_shard_are_both_read_and_said(folder, tmp_path):
     folder("pool/d0/0.tar", "disk/1.tar", "disk/sub/2.tar")
     root = tmp_path / "pool"
@@ -355,6 +445,70 @@ def test_a_link_to_nothing_is_a_missing_shard_and_a_pipe_is_none(folder, tmp_pat
         ("1.tar", ShardFault.MISSING),
     ]
     assert notes(root)[0].startswith("pool: 1 pipes, sockets or devices")
+
+
+@pytest.mark.parametrize("link", ["d1", "d1.v2", "d1.tar", "d1.json"])
+@pytest.mark.parametrize("target", ["/mnt/not_mounted", "file/below"])
+def test_a_folders_link_to_nothing_is_said_where_a_wildcard_meets_it(
+    folder, tmp_path, link, target
+):
+    root = folder("pool/d0/0.tar", "pool/file", "pool/0.tar") + "/pool"
+    (tmp_path / "pool" / link).symlink_to(target)
+    (tmp_path / "pool/.hidden").symlink_to("nothing")
+    globs = [root, f"{root}/**"] if not link.endswith(".tar") else []
+    for uri in (*globs, f"{root}/*/*.tar", f"{root}/d*/0.tar", f"{root}/**/d?*/*.tar"):
+        assert f"{root}/d0/0.tar" in [shard.uri for shard in listed(uri)]
+        (line,) = notes(uri)
+        assert line.startswith("pool: 1 links lead to nothing")
+        leads_to = target if target.startswith("/") else f"{root}/{target}"
+        assert line.endswith(f"the first is {root}/{link}, a link to {leads_to}")
+    assert notes(f"{root}/d0/*.tar") == notes(f"{root}/0*") == []
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *(
+            "{d0,d1}/*.tar",
+            "{d0,d1}",
+            "{d0,d1}/**",
+            "{d0,d1}/{0..1}.tar",
+            "{d0,d1}/x/*.tar",
+            "{d0,d1.v2}",
+        ),
+        *(
+            "d1",
+            "d1/*.tar",
+            "d1/{0..3}.tar",
+            "d1/x/0.tar",
+            "*/in/*.tar",
+            "**/in/*.tar",
+            "{d0,d[1]}/in/*.tar",
+        ),
+        *("{d0,here/d1}/*.tar", "{d0,over}/*.tar"),
+    ],
+)
+def test_a_folders_link_to_nothing_is_an_error_where_it_is_named(folder, tmp_path, pattern):
+    root = folder("pool/d0/0.tar", "pool/d0/1.tar", "pool/d0/x/2.tar", "pool/d[1]/0.tar") + "/pool"
+    for name in ("d1", "d1.v2", "d0/in"):
+        (tmp_path / "pool" / name).symlink_to("/mnt/not_mounted")
+    (tmp_path / "pool/here").symlink_to(".")
+    (tmp_path / "pool/over").symlink_to("d1")
+    message = r"pool/\S+: a link to /mnt/not_mounted, where nothing is; mount .* or remove the link"
+    with pytest.raises(StorageAccessError, match=message):
+        listed(f"{root}/{pattern}")
+
+
+@pytest.mark.parametrize("where", ["local", "memory"])
+@pytest.mark.parametrize("pattern", ["{d0,d1}", "{d0,d1}/*.tar", "{d0,d1}/**/*.tar"])
+def test_folders_that_a_pattern_names_and_that_are_absent_are_said(tmp_path, where, pattern):
+    root = str(tmp_path) if where == "local" else f"memory://{tmp_path.name}-{where}"
+    Store(root).write("d0/0.tar", b"1")
+    assert names(f"{root}/{pattern}") == ["d0/0.tar"]
+    assert notes(f"{root}/{pattern}") == [
+        "pool: 1 folders that pool.uri names are absent, and no shards of theirs are counted; "
+        f"the first is {root}/d1"
+    ]
 
 
 def test_shards_whose_names_are_not_utf8_are_read_under_names_that_can_be_said(tmp_path):

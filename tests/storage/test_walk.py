@@ -14,7 +14,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from dfn_ray.errors import StorageAccessError, StorageError
-from dfn_ray.storage import files_below, scan, walk
+from dfn_ray.storage import files_below, link_to_nothing, scan, walk
 
 
 def below(root: Path | str) -> list[str]:
@@ -98,6 +98,29 @@ def test_what_is_no_file_is_not_listed_as_one(tmp_path):
     folder = scan(str(tmp_path))
     assert folder is not None
     assert (dict(folder.files), folder.special, folder.dangling) == ({}, ("pipe",), ("gone",))
+
+
+def test_a_link_that_leads_through_a_file_costs_its_folder_nothing(tmp_path):
+    (tmp_path / "file").write_bytes(b"1")
+    (tmp_path / "link").symlink_to("file/below")
+    folder = scan(str(tmp_path))
+    assert folder is not None
+    assert (list(folder.files), folder.dangling) == (["file"], ("link",))
+
+
+def test_the_first_link_to_nothing_on_a_path_is_found(tmp_path):
+    (tmp_path / "file").write_bytes(b"1")
+    (tmp_path / "gone").symlink_to("nothing")
+    (tmp_path / "through").symlink_to("file/below")
+    (tmp_path / "over").symlink_to("gone")
+    (tmp_path / "here").symlink_to(".")
+    for name in ("gone", "through", "over"):
+        for path in (name, f"{name}/x", f"here/{name}/x/0.tar"):
+            found = link_to_nothing(f"{tmp_path}/{path}")
+            assert found == f"{tmp_path}/{path.partition(name)[0]}{name}"
+    for path in ("file", "here", "here/file", "absent", "absent/gone", "file/below"):
+        assert link_to_nothing(f"{tmp_path}/{path}") is None
+    assert link_to_nothing("memory://gone/x") is None
 
 
 @pytest.mark.parametrize("name", ["b", "b/deep", "."])

@@ -1,0 +1,49 @@
+"""The shards of a pool that its listing alone shows to be bad, against the limit that a recipe sets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dfn_ray.config import Recipe
+from dfn_ray.dry_run.finding import Finding
+from dfn_ray.errors import InputError
+from dfn_ray.pool import Shard
+
+
+@dataclass(frozen=True)
+class BadShardLimit:
+    """The share of a pool's shards that may be bad before a verb stops."""
+
+    setting: str
+    """Its dotted name in the recipe."""
+    fraction: float
+
+
+def execution_limit(recipe: Recipe, prefix: str = "") -> BadShardLimit:
+    """The limit of a filtering recipe; `prefix` is that of its settings in a recipe that it is a part of."""
+    setting = f"{prefix}execution.max_bad_shard_fraction"
+    return BadShardLimit(setting, recipe.execution.max_bad_shard_fraction)
+
+
+def listing_finding(
+    name: str, text: str, shards: Sequence[Shard], limit: BadShardLimit | None
+) -> Finding:
+    """A listing in a line: `text`, and its bad shards by fault. A change where they are more than the limit allows.
+
+    `limit` is None where no number of bad shards stops a verb.
+    """
+    bad = [shard for shard in shards if shard.fault is not None]
+    if not bad:
+        return Finding(name, text)
+    faults = Counter(str(shard.fault) for shard in bad)
+    counts = ", ".join(f"{count:,} {fault}" for fault, count in faults.most_common())
+    text += f", of them {counts}, the first {bad[0].uri}"
+    if limit is None or len(bad) <= limit.fraction * len(shards):
+        return Finding(name, text)
+    text += (
+        f": more than {limit.setting} = {limit.fraction:g} allows; restore them, leave them out of the pool's uri, or "
+        "raise it"
+    )
+    return Finding(name, text, ok=False, error=InputError(f"{name}: {text}"))
