@@ -15,7 +15,7 @@ from dfn_ray.clip.layouts import (
     is_checkpoint_file,
     json_object_of,
     layout_of,
-    require_shards,
+    shards_in,
     transformers_weights_among,
     weights_among,
 )
@@ -100,7 +100,7 @@ def _folder_weights(
     name = choose(names, f"{setting}: local-dir:{folder}")
     uri = f"{folder.rstrip('/')}/{name}"
     if name.endswith(INDEX_ENDING):
-        require_shards(read_uri(uri), names, f"{setting}: {uri}")
+        shards_in(read_uri(uri), name, names, f"{setting}: {uri}")
     return _weights(uri, setting)
 
 
@@ -126,7 +126,7 @@ def _repository(spec: Network, model_id: str, setting: str) -> str:
     if not there.is_cached:
         name = choose(there.names, where)
         if name.endswith(INDEX_ENDING):
-            require_shards(there.read(name), there.names, f"{where}: {name}")
+            shards_in(there.read(name), name, there.names, f"{where}: {name}")
         return f"{text}, weights {name}"
     try:
         weights = f"weights {choose(there.names, where)} in the cache"

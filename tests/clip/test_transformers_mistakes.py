@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from json import loads
+
 import pytest
 import safetensors.torch
 import torch
+from tokenizers import Tokenizer
 
+from dfn_ray.clip import folder_tokenizer
 from dfn_ray.clip.network import load_network
+from dfn_ray.dry_run.networks import describe_network
 from dfn_ray.errors import InputError
 from tests.clip import layout_tokenizers, layouts
 from tests.clip.conftest import spec
@@ -155,15 +160,49 @@ def test_a_pickle_is_read_only_where_there_are_no_safetensors(clip, made):
     assert load_network(spec(clip)).weights_sha256 == right
 
 
-@pytest.mark.parametrize(
-    "file", ["../model.safetensors", "/etc/passwd", "gone.safetensors", 7, "config.json"]
-)
-def test_an_index_names_files_of_its_folder_alone(clip, file):
-    sharded(clip, lambda weight_map: weight_map.update(logit_scale=file))
-    with pytest.raises(
-        InputError, match=r"weight_map\.logit_scale: need a \.safetensors file of this folder"
-    ):
-        load_network(spec(clip))
+INDEXES = {
+    "above": (lambda v: v.update(logit_scale="../model.safetensors"), "need a .safetensors file of this folder, got '../mo"),
+    "elsewhere": (lambda v: v.update(logit_scale="/etc/passwd"), "need a .safetensors file of this folder, got '/etc/p"),
+    "gone": (lambda v: v.update(logit_scale="gone.safetensors"), "logit_scale: need a .safetensors file of this folder"),
+    "number": (lambda v: v.update(logit_scale=7), "weight_map.logit_scale: need a .safetensors file of this folder, got 7"),
+    "list": (lambda v: v.update(logit_scale=[]), "weight_map.logit_scale: need a .safetensors file of this folder, got []"),
+    "no weights": (lambda v: v.update(logit_scale="config.json"), "need a .safetensors file of this folder, got 'config"),
+    "empty": (lambda v: v.clear(), "model.safetensors.index.json: weight_map: need an object, got {}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("edit", "message"), INDEXES.values(), ids=INDEXES)
+def test_an_index_names_files_of_its_folder_alone_and_a_dry_run_says_so_too(clip, edit, message):
+    sharded(clip, edit)
+    assert message in refused_by_both(clip)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"weight_map": ["a"]}', "\ud800"])
+def test_what_is_no_index_is_named_by_both(clip, content):
+    sharded(clip)
+    index = clip / "model.safetensors.index.json"
+    index.write_bytes(content.encode("utf-8", "surrogatepass"))
+    assert index.name in refused_by_both(clip)
+
+
+def test_a_folder_in_neither_layout_or_without_weights_is_refused_in_the_same_words(clip):
+    (clip / "model.safetensors").unlink()
+    assert "has no weights: need model.safetensors or" in refused_by_both(clip)
+    (clip / "config.json").unlink()
+    said = refused_by_both(clip)
+    assert "need a folder with open_clip_config.json (open_clip) or config.json (trans" in said
+    assert "name its architecture as model and the file as pretrained" in said
+
+
+def refused_by_both(folder) -> str:
+    """What loading says, which is what a dry run says after the setting."""
+    with pytest.raises(InputError) as loading:
+        load_network(spec(folder))
+    with pytest.raises(InputError) as looking:
+        describe_network(spec(folder), "networks.0")
+    said = str(looking.value).removeprefix("networks.0.model: ").removeprefix("local-dir:")
+    assert said == str(loading.value).removeprefix("local-dir:")
+    return said
 
 
 def test_damaged_files_are_named(clip):
@@ -205,6 +244,24 @@ def test_a_tokenizer_that_splits_at_random_is_refused(clip):
     changed(clip, "tokenizer.json", lambda v: v["model"].update(dropout=0.1))
     with pytest.raises(InputError, match=r"model\.dropout: 0\.1 splits words at random"):
         load_network(spec(clip))
+
+
+def test_a_tokenizer_is_read_once_and_its_file_by_nobody_else(clip, monkeypatch):
+    """One of 256,000 tokens takes a second to read."""
+    read = []
+
+    class Counting:
+        @staticmethod
+        def from_str(text):
+            read.append(text)
+            return Tokenizer.from_str(text)
+
+    monkeypatch.setattr(folder_tokenizer.tokenizers, "Tokenizer", Counting)
+    monkeypatch.setattr(
+        "dfn_ray.foreign_json.json.loads", lambda text: read.append(text) or loads(text)
+    )
+    load_network(spec(clip))
+    assert read.count((clip / "tokenizer.json").read_text()) == 1
 
 
 def test_a_clip_without_tokenizer_takes_clips_own_only_if_it_has_the_embeddings(clip):
