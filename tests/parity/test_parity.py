@@ -87,6 +87,32 @@ def test_a_prompt_of_the_reference_is_named_as_what_no_setting_does(doctor, samp
     assert "no setting of a recipe does) closes the gap" in said
 
 
+def crop_of_transformers(image):
+    """CLIPImageProcessor's: rounded down."""
+    left, top = (image.width - 64) // 2, (image.height - 64) // 2
+    return image.crop((left, top, left + 64, top + 64))
+
+
+def test_another_rounding_of_the_crop_is_named_as_what_no_setting_does(doctor, samples, tmp_path):
+    scores = golden(samples, crop=crop_of_transformers)
+    reference = write_scores(tmp_path / "scores.parquet", samples, scores)
+    code, said = doctor(reference)
+    assert code == 1
+    assert "CHANGE suspects crops rounded as transformers' (the reference does that; no" in said
+    assert (
+        "preprocess_cfg.crop_rounding in the open_clip_config.json of a folder) closes the" in said
+    )
+    assert said.count("closes the gap") == 1
+
+
+def test_it_is_named_beside_a_resize_without_which_nothing_is_cropped(doctor, samples, tmp_path):
+    scores = golden(samples, crop=crop_of_transformers)
+    reference = write_scores(tmp_path / "scores.parquet", samples, scores)
+    code, said = doctor(reference, "networks.0.resize_mode=squash", samples=10)
+    assert code == 1
+    assert 'networks.0.resize_mode = "shortest" and crops rounded as transformers\'' in said
+
+
 def test_a_wrong_setting_is_named_by_scores_that_were_stored_as_float16(doctor, samples, tmp_path):
     scores = golden(samples, image_resize_mode="squash").astype(np.float16)
     reference = write_scores(tmp_path / "scores.parquet", samples, scores)
