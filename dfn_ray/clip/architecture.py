@@ -14,6 +14,7 @@ from typing import Any
 
 import open_clip
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.model import CLIPTextCfg
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import nn
 
@@ -179,12 +180,18 @@ def _in_folder(folder: NetworkFolder, spec: config.Network, *, source: str | Non
         )
         origin = _origin(model_cfg, overrides, None if random else _weights_in(folder))
         if own_tokenizer is not None:
-            return replace(origin, tokenizer=stored_tokenizer(folder, own_tokenizer))
+            return replace(
+                origin, tokenizer=stored_tokenizer(folder, own_tokenizer, _rows(model_cfg))
+            )
         if source is not None and origin.tokenizer_source is not None:
             return replace(origin, tokenizer_source=source)
         return origin
     origin = read_layout(folder, spec)
     return replace(origin, preprocess_cfg={**asdict(PreprocessCfg()), **origin.preprocess_cfg})
+
+
+def _rows(model_cfg: dict[str, Any]) -> int:
+    return model_cfg["text_cfg"].get("vocab_size", CLIPTextCfg.vocab_size)
 
 
 def _weights_in(folder: NetworkFolder) -> Path:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,8 @@ from dfn_ray.errors import InputError
 
 JSON_FILE, SENTENCEPIECE_FILE = "tokenizer.json", "spiece.model"
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_TRIED = ("a photo", "", "\U0010fffe")
+"""Captions that a tokenizer must give tokens for: one of them is in no vocabulary."""
 _SPACE = "▁"
 """How sentencepiece writes a space."""
 
@@ -47,14 +50,14 @@ class JsonTokenizer:
 
         Raises ValueError for no such file, for one without the padding, and for one that gives other tokens each time.
         """
-        try:
+        with _value_errors():
             self._tokenizer = tokenizers.Tokenizer.from_str(content.decode())
-        except Exception as error:  # the package raises no narrower type
-            raise ValueError(str(error)) from error
         if dropout := getattr(self._tokenizer.model, "dropout", None):
             raise ValueError(
                 f"model.dropout: {dropout:.4g} splits words at random; scores would not repeat"
             )
+        added = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        _require_room(context_length, added)
         if lower_case:
             steps = [normalizers.Lowercase(), self._tokenizer.normalizer]
             self._tokenizer.normalizer = normalizers.Sequence([s for s in steps if s is not None])
@@ -65,11 +68,14 @@ class JsonTokenizer:
         )
         self._length = context_length
         self._cleaned = _cleaner(clean)
+        with _value_errors():
+            self._tried = int(self(_TRIED).max())
 
     @property
     def rows(self) -> int:
         """Number of embeddings that its tokens need: one more than the largest id."""
-        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        known = self._tokenizer.get_vocab(with_added_tokens=True).values()
+        return max(self._tried, max(known, default=-1)) + 1  # it may add others to every caption
 
     def id_of(self, token: str) -> int | None:
         """The id of a token; None if there is no such token."""
@@ -113,6 +119,7 @@ class SentencePieceTokenizer:
             self._model.LoadFromSerializedProto(content)
         except RuntimeError as error:
             raise ValueError(str(error).strip() or "no sentencepiece model") from error
+        _require_room(context_length, 1)
         self.pad = _pad(self, pad)
         self._end, self._length = self._model.piece_to_id(end), context_length
         self._special = {
@@ -163,6 +170,32 @@ class SentencePieceTokenizer:
         text = text.lower() if self._lower else text
         text = " ".join(text.translate(_NO_PUNCTUATION).split())
         return self._model.encode(self._unknown + text, out_type=str)[self._unknown_length :]
+
+
+def require_embeddings(
+    tokenize: JsonTokenizer | SentencePieceTokenizer, rows: int, place: str
+) -> None:
+    """Raise InputError where a network of so many embeddings has none for a token."""
+    if (needed := tokenize.rows) > rows:
+        raise InputError(f"{place}: {needed:,} tokens, but the network has {rows:,} embeddings")
+
+
+@contextmanager
+def _value_errors() -> Iterator[None]:
+    """Makes whatever the tokenizers package raises over a file a ValueError: it has no narrower type, and Rust may panic."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:
+        raise ValueError(str(error)) from error
+
+
+def _require_room(context_length: int, added: int) -> None:
+    if added >= context_length:
+        raise ValueError(
+            f"it adds {added} tokens to every caption, and the network's context has {context_length} in all"
+        )
 
 
 def _pad(reader: JsonTokenizer | SentencePieceTokenizer, pad: Pad) -> tuple[int, str]:

@@ -39,6 +39,9 @@ TRANSFORMERS_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _TRANSFORMERS_WEIGHT_NAMES = tuple(
     f"{name}{ending}" for name in TRANSFORMERS_WEIGHTS for ending in ("", INDEX_ENDING)
 )
+LFS_POINTER = b"version https://git-lfs"
+"""How a file begins that Git LFS has not fetched."""
+IS_LFS_POINTER = "is a pointer of Git LFS and not the weights; run `git lfs pull` there"
 _SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,12 +23,15 @@ from open_clip import convert
 from open_clip import model as open_clip_model
 from torch import nn
 
+from dfn_ray.clip.layouts import IS_LFS_POINTER, LFS_POINTER
 from dfn_ray.errors import InputError
 
 State = dict[str, np.ndarray]
 
 _WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes that DistributedDataParallel and torch.compile put before every name, in the order in which they wrap."""
+_CODE = re.compile(r"(?:GLOBAL|global:?) ([\w.]+)")
+"""What torch's message says of the first name that a pickle wants to call."""
 
 
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
@@ -37,17 +41,21 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     """
     try:
         with path.open("rb") as file:
-            is_safetensors = file.read(9)[8:] == b"{"  # 8 bytes of length, then JSON
+            head = file.read(len(LFS_POINTER))
+        if head == LFS_POINTER:
+            raise InputError(f"{path}: {IS_LFS_POINTER}")
+        is_safetensors = head[8:9] == b"{"  # 8 bytes of length, then JSON
         if is_safetensors:
             content: Any = safetensors.torch.load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        code = _CODE.search(str(error))
         raise InputError(
-            f"{path}: refused, because loading it would run code from the file ({_first_line(error)}). Export its"
+            f"{path}: refused, because loading it would run code from the file{f' ({code[1]})' if code else ''}. Export its"
             " state_dict as safetensors and name that file."
         ) from None
-    except MemoryError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001  torch raises anything over a damaged file
         raise InputError(
@@ -60,10 +68,30 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     state = dict(content)
     while prefix := next((p for p in _WRAPPERS if all(str(n).startswith(p) for n in state)), None):
         state = {str(name).removeprefix(prefix): value for name, value in state.items()}
-    strangers = [str(name) for name, value in state.items() if not isinstance(value, torch.Tensor)]
+    strangers = [str(name) for name, value in state.items() if not _is_weight(name, value)]
     if strangers:
-        raise InputError(f"{path}: need tensors only, got others: {_some(strangers)}")
+        raise InputError(
+            f"{path}: need dense tensors of real numbers, by name, got others: {_some(strangers)}"
+        )
     return state
+
+
+def _is_weight(name: object, value: object) -> bool:
+    return (
+        isinstance(name, str)
+        and isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and not (value.is_meta or value.is_quantized or value.is_complex())
+    )
+
+
+def require_finite(module: nn.Module, source: str) -> None:
+    """Raise InputError that names parameters with NaN or infinity, which would make every score NaN."""
+    wrong = [n for n, p in module.named_parameters() if not bool(torch.isfinite(p).all())]
+    if wrong:
+        raise InputError(
+            f"{source}: the weights hold NaN or infinity: {_some(wrong)}; use another copy or an earlier checkpoint"
+        )
 
 
 def load_into(module: nn.Module, state: dict[str, torch.Tensor], source: Path) -> None:

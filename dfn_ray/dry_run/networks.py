@@ -11,6 +11,8 @@ from typing import Any
 from dfn_ray.clip import tokenizer
 from dfn_ray.clip.layouts import (
     INDEX_ENDING,
+    IS_LFS_POINTER,
+    LFS_POINTER,
     Layout,
     is_checkpoint_file,
     json_object_of,
@@ -33,9 +35,6 @@ from dfn_ray.dry_run.finding import Finding, found
 from dfn_ray.errors import InputError
 from dfn_ray.storage import Store, open_uri, read_uri, stat
 from dfn_ray.telemetry import size
-
-_POINTER = b"version https://git-lfs"
-"""How a file begins that Git LFS has not fetched."""
 
 
 def network_finding(spec: Network, setting: str) -> Finding:
@@ -100,7 +99,8 @@ def _folder_weights(
     name = choose(names, f"{setting}: local-dir:{folder}")
     uri = f"{folder.rstrip('/')}/{name}"
     if name.endswith(INDEX_ENDING):
-        shards_in(read_uri(uri), name, names, f"{setting}: {uri}")
+        for file in shards_in(read_uri(uri), name, names, f"{setting}: {uri}"):
+            _weights(f"{folder.rstrip('/')}/{file}", setting)
     return _weights(uri, setting)
 
 
@@ -170,11 +170,9 @@ def _weights(uri: str, setting: str) -> str:
     if file is None:
         raise InputError(f"{setting}: {uri}: need a file of weights, found a folder")
     with open_uri(uri, in_order=False) as opened:
-        head = opened.read(len(_POINTER))
-    if head == _POINTER:
-        raise InputError(
-            f"{setting}: {uri}: is a pointer of Git LFS and not the weights; run `git lfs pull` there"
-        )
+        head = opened.read(len(LFS_POINTER))
+    if head == LFS_POINTER:
+        raise InputError(f"{setting}: {uri}: {IS_LFS_POINTER}")
     if not head:
         raise InputError(f"{setting}: {uri}: need a file of weights, got one of 0 bytes")
     return f"weights {file.name} ({size(file.size_bytes)})"

@@ -140,6 +140,15 @@ def test_a_mistake_in_a_stored_tokenizer_is_named(stored, edit, message):
         load_network(spec(stored))
 
 
+def test_a_stored_tokenizer_has_no_more_tokens_than_the_network_embeddings(stored):
+    added = {"id": 5000, "content": "zz", "special": True}
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    changed(stored, "tokenizer.json", lambda v: v["model"]["vocab"].update(zz=5000))
+    changed(stored, "tokenizer.json", lambda v: v["added_tokens"].append(added | plain))
+    with pytest.raises(InputError, match=r"tokenizer\.json: 5,001 tokens, but the network has 814"):
+        load_network(spec(stored))
+
+
 def test_a_stored_tokenizer_that_splits_at_random_is_refused(stored):
     changed(stored, "tokenizer.json", lambda v: v["model"].update(dropout=0.1))
     with pytest.raises(InputError, match=r"tokenizer\.json: .*model\.dropout: 0\.1 splits words"):

@@ -15,7 +15,14 @@ from dfn_ray.dry_run.networks import describe_network
 from dfn_ray.errors import InputError
 from tests.clip import layout_tokenizers, layouts
 from tests.clip.conftest import spec
-from tests.clip.layouts import by_dfn_ray, by_transformers, changed, difference, write
+from tests.clip.layouts import (
+    by_dfn_ray,
+    by_transformers,
+    changed,
+    difference,
+    two_files,
+    write,
+)
 
 OTHERS = {
     "siglip2": ({"model_type": "siglip2"}, "model_type siglip2.*NaFlex.*fixed"),
@@ -61,7 +68,7 @@ MISTAKES = {
     "end that is none": (lambda v: v["text_config"].update(eos_token_id=5), r"ends no caption with 5, the eos_token_id"),
     "dim": (lambda v: v.update(projection_dim=-1), r"projection_dim: need a whole number"),
     "classes": (lambda v: v.update(architectures="CLIPModel"), r"architectures: need a list"),
-    "vocabulary": (lambda v: v["text_config"].update(vocab_size=100), r"814 tokens.*vocab_size is 100|826 tokens, but"),
+    "vocabulary": (lambda v: v["text_config"].update(vocab_size=100), r"vocab_size: 814 tokens, but the network has 100"),
     "more layers": (lambda v: v["text_config"].update(num_hidden_layers=3), r"16 missing \(text_model\.encoder\.layers\.2"),
     "fewer layers": (lambda v: v["text_config"].update(num_hidden_layers=1), r"16 left over \(text_model\.encoder\.layers\.1"),
     "another width": (
@@ -244,6 +251,87 @@ def test_a_tokenizer_that_splits_at_random_is_refused(clip):
     changed(clip, "tokenizer.json", lambda v: v["model"].update(dropout=0.1))
     with pytest.raises(InputError, match=r"model\.dropout: 0\.1 splits words at random"):
         load_network(spec(clip))
+
+
+def special(count: int = 1, number: int = 813):
+    """A rule that adds so many tokens to every caption."""
+    add = {"SpecialToken": {"id": "q", "type_id": 0}}
+    single = [{"Sequence": {"id": "A", "type_id": 0}}, *[add] * count]
+    pair = [{"Sequence": {"id": name, "type_id": 0}} for name in "AB"]
+    tokens = {"q": {"id": "q", "ids": [number], "tokens": ["q"]}}
+    rule = {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens}
+    return {"post_processor": rule}
+
+
+def model(kind: str, **values):
+    return {"model": {"type": kind, "vocab": {"a": 0, "<|endoftext|>": 813}, **values}}
+
+
+FILES = {
+    "no unknown word": (model("WordLevel", unk_token="zz"), r"used as a tokenizer: WordLevel error: Missing \[UNK\]"),
+    "no unknown piece": (
+        {"model": {"type": "Unigram", "vocab": [["<|endoftext|>", 0.0]], "unk_id": None}},
+        r"cannot be used as a tokenizer: Encountered an unknown token but `unk_id` is missing",
+    ),
+    "panic while read": (
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
+        r"cannot be used as a tokenizer: Precompiled: Error",
+    ),
+    "panic while used": (
+        {"post_processor": {**special()["post_processor"], "special_tokens": {}}},
+        r"tokenizer\.json: cannot be used as a tokenizer: ",
+    ),
+    "token that is added": (special(number=99999), r"vocab_size: 100,000 tokens, but the network has 814 embeddings"),
+    "no room": (special(40), r"it adds 40 tokens to every caption, and the network's context has 20 in all"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("values", "message"), FILES.values(), ids=FILES)
+def test_a_tokenizer_that_could_not_serve_every_caption_is_refused_before(clip, values, message):
+    changed(clip, "tokenizer.json", lambda v: v.update(values))
+    with pytest.raises(InputError, match=message) as refused:
+        load_network(spec(clip))
+    assert "\n" not in str(refused.value)
+
+
+MERGED = {
+    "text": (lambda v: v.update(a="5"), r"vocab\.json: a: need a number below 814, text_config\.vocab_size, got '5'"),
+    "negative": (lambda v: v.update(a=-5), r"vocab\.json: a: need a number below 814, .*, got -5"),
+    "far beyond": (lambda v: v.update(zz=2**31), r"vocab\.json: zz: need a number below 814, .*, got 2147483648"),
+    "end": (lambda v: v.pop("<|endoftext|>"), r"vocab\.json: <\|endoftext\|>: need a number below 814, .*, got None"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("edit", "message"), MERGED.values(), ids=MERGED)
+def test_a_vocabulary_of_byte_pairs_is_judged_before_a_table_is_made_of_it(clip, edit, message):
+    two_files(clip, edit)
+    with pytest.raises(InputError, match=message):
+        load_network(spec(clip))
+
+
+def test_a_line_of_merges_has_two_tokens(clip):
+    two_files(clip)
+    (clip / "merges.txt").write_text("a b c")
+    with pytest.raises(InputError, match=r"merges\.txt: .*need two tokens a line, got 'a b c'"):
+        load_network(spec(clip))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.int64])
+def test_weights_that_are_no_floating_point_numbers_are_refused(clip, dtype):
+    state = safetensors.torch.load_file(clip / "model.safetensors")
+    state["visual_projection.weight"] = state["visual_projection.weight"].to(dtype)
+    safetensors.torch.save_file(state, clip / "model.safetensors")
+    said = rf"visual_projection\.weight is of {str(dtype)[6:]}, need floating-point numbers"
+    with pytest.raises(InputError, match=said):
+        load_network(spec(clip))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_any_floating_point_type_are_read(clip, dtype):
+    state = safetensors.torch.load_file(clip / "model.safetensors")
+    state = {name: tensor.to(dtype) for name, tensor in state.items()}
+    safetensors.torch.save_file(state, clip / "model.safetensors")
+    assert difference(by_dfn_ray(clip), by_transformers(clip)) < 1e-5
 
 
 def test_a_tokenizer_is_read_once_and_its_file_by_nobody_else(clip, monkeypatch):

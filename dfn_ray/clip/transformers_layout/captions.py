@@ -17,6 +17,7 @@ from dfn_ray.clip.folder_tokenizer import (
     SENTENCEPIECE_FILE,
     JsonTokenizer,
     SentencePieceTokenizer,
+    require_embeddings,
 )
 from dfn_ray.clip.network_folder import NetworkFolder
 from dfn_ray.clip.tokenizer import TokenizerSpec, build
@@ -46,7 +47,7 @@ def tokenizer_of(
         raise InputError(
             f"{folder.label}/{CONFIG}: auto_map: the tokenizer is custom code, and no code from a hub is run"
         )
-    found = _file(folder, config, kind)
+    found = _file(folder, config, kind, rows)
     if found is None:
         return _clips_own(folder, context, rows, kind)
     name, content = found
@@ -58,7 +59,7 @@ def tokenizer_of(
     lowering = config.get("tokenizer_class") == _LOWERING
     kwargs: dict[str, Any] = {
         "clean": _OPEN_CLIPS[kind] if open_clips_cleaning else None,
-        "lower_case": lowering if name == JSON_FILE else bool(config.get("do_lower_case", True)),
+        "lower_case": lowering if name == JSON_FILE else _lowers(folder, config),
         **sides,
     }
     if name == SENTENCEPIECE_FILE:
@@ -89,35 +90,46 @@ def tokenizer_of(
     )
 
 
-def _file(folder: NetworkFolder, config: Mapping[str, Any], kind: Kind) -> tuple[str, bytes] | None:
+def _file(
+    folder: NetworkFolder, config: Mapping[str, Any], kind: Kind, rows: int
+) -> tuple[str, bytes] | None:
     """Name and content of the one file that the tokenizer is built from."""
     if JSON_FILE in folder:
         return JSON_FILE, folder.content(JSON_FILE)
     if kind == "clip" and VOCABULARY in folder and MERGES in folder:
-        return JSON_FILE, _of_merges(folder, config)
+        return JSON_FILE, _of_merges(folder, config, rows)
     if SENTENCEPIECE_FILE in folder:
         return SENTENCEPIECE_FILE, folder.content(SENTENCEPIECE_FILE)
     return None
 
 
-def _of_merges(folder: NetworkFolder, config: Mapping[str, Any]) -> bytes:
+def _of_merges(folder: NetworkFolder, config: Mapping[str, Any], rows: int) -> bytes:
     """A tokenizer.json of CLIP's vocabulary and merges, as CLIPTokenizer of transformers 5 puts it together."""
     vocabulary = folder.json_object(VOCABULARY)
     place = f"{folder.label}/{VOCABULARY}"
     start = _special(folder, config, "bos_token") or "<|startoftext|>"
     end = _special(folder, config, "eos_token") or "<|endoftext|>"
-    for token in (start, end):
-        if type(vocabulary.get(token)) is not int:
+    for token in (start, end, *vocabulary):
+        number = vocabulary.get(token)
+        # Of a number far beyond the rows, the package makes a table up to there.
+        if type(number) is not int or not 0 <= number < rows:
             raise InputError(
-                f"{place}: {token}: need its number, got {shortened(repr(vocabulary.get(token)))}"
+                f"{place}: {shortened(token)}: need a number below {rows:,}, text_config.vocab_size, got "
+                f"{shortened(repr(number))}"
             )
     try:
         lines = folder.content(MERGES).decode().splitlines()
         merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
+        if wrong := [merge for merge in merges if len(merge) != 2]:
+            raise ValueError(f"need two tokens a line, got {shortened(' '.join(wrong[0]))!r}")
         unknown = _special(folder, config, "unk_token") or end
         return clip_tokenizer_json(vocabulary, merges, start=start, end=end, unknown=unknown)
     except Exception as error:  # noqa: BLE001  the package raises no narrower type
-        raise InputError(f"{place} and {MERGES}: no byte pairs: {error}") from None
+        raise InputError(f"{place} and {MERGES}: no byte pairs: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
+    return shortened(" ".join(str(error).split()), 200)
 
 
 def _pad_token(folder: NetworkFolder, config: Mapping[str, Any], kind: Kind) -> str:
@@ -134,7 +146,7 @@ def _read(
     try:
         return kind(content, context_length=context, pad=(None, pad), **kwargs)
     except ValueError as error:
-        raise InputError(f"{place}: cannot be used as a tokenizer: {error}") from None
+        raise InputError(f"{place}: cannot be used as a tokenizer: {_line(error)}") from None
 
 
 def _require_fitting(
@@ -144,8 +156,7 @@ def _require_fitting(
     text_cfg: Mapping[str, Any],
 ) -> None:
     """Raise InputError where the network has no embedding for a token, or would look for an end that is not there."""
-    if (needed := tokenize.rows) > rows:
-        raise InputError(f"{place}: {needed:,} tokens, but text_config.vocab_size is {rows:,}")
+    require_embeddings(tokenize, rows, f"{place}: text_config.vocab_size")
     tokens_NL = tokenize(["a photo", ""])
     end = text_cfg.get("eos_id")
     if end is not None and not (tokens_NL == end).any(axis=1).all():
@@ -185,6 +196,15 @@ def _side(folder: NetworkFolder, config: Mapping[str, Any], key: str) -> str:
     if value not in ("left", "right"):
         raise InputError(
             f"{folder.label}/{CONFIG}: {key}: need left or right, got {shortened(repr(value))}"
+        )
+    return value
+
+
+def _lowers(folder: NetworkFolder, config: Mapping[str, Any]) -> bool:
+    value = config.get("do_lower_case", True)
+    if not isinstance(value, bool):
+        raise InputError(
+            f"{folder.label}/{CONFIG}: do_lower_case: need true or false, got {shortened(repr(value))}"
         )
     return value
 
