@@ -22,13 +22,16 @@ from dfn_ray.clip.layouts import (
     weights_among,
 )
 from dfn_ray.clip.network_config import network_config_of
+from dfn_ray.clip.network_folder import SmallFiles
 from dfn_ray.clip.open_clip_files import (
     architecture_config,
     architectures,
     pretrained_tags,
     tag_config,
 )
+from dfn_ray.clip.transformers_layout.captions import tokenizer_of
 from dfn_ray.clip.transformers_layout.kinds import kind_of
+from dfn_ray.clip.transformers_layout.processor import preprocess_cfg_of
 from dfn_ray.clip.transformers_layout.settings import model_cfg_of
 from dfn_ray.config import Network
 from dfn_ray.dry_run.finding import Finding, found
@@ -86,7 +89,15 @@ def _folder(spec: Network, folder: str, setting: str) -> str:
     names = _names(folder)
     layout = layout_of(names, where)
     config_uri = f"{folder.rstrip('/')}/{layout.value}"
-    text = _judged(layout, read_uri(config_uri), f"{setting}: {config_uri}")
+    data = read_uri(config_uri)
+    text = _judged(layout, data, f"{setting}: {config_uri}")
+    if layout is Layout.TRANSFORMERS:
+        files = SmallFiles(
+            label=where,
+            names=frozenset(names),
+            content_of=lambda name: read_uri(f"{folder.rstrip('/')}/{name}"),
+        )
+        _require_inputs(files, data, spec)
     return f"local-dir:{folder}, {text}, {_folder_weights(spec, layout, names, folder, setting)}"
 
 
@@ -118,8 +129,12 @@ def _repository(spec: Network, model_id: str, setting: str) -> str:
     where = f"{setting}: hf-hub:{model_id}"
     there = find_repository(model_id, setting)
     layout = layout_of(there.names, where)
-    text = f"hf-hub:{model_id}, "
-    text += _judged(layout, there.read(layout.value), f"{where}: {layout.value}")
+    data = there.read(layout.value)
+    text = f"hf-hub:{model_id}, {_judged(layout, data, f'{where}: {layout.value}')}"
+    if layout is Layout.TRANSFORMERS and not there.is_cached:
+        files = SmallFiles(label=where, names=there.names, content_of=there.read)
+        # A tokenizer may have 34 MB, which is more than is asked of a hub.
+        _require_inputs(files, data, spec, with_tokenizer=False)
     if spec.random_weights_seed is not None:
         return f"{text}, random weights"
     choose = weights_among if layout is Layout.OPEN_CLIP else transformers_weights_among
@@ -146,6 +161,22 @@ def _judged(layout: Layout, data: bytes, where: str) -> str:
     if own_tokenizer is None:
         _require_tokenizer(model_cfg, where)
     return "open_clip's layout"
+
+
+def _require_inputs(
+    files: SmallFiles, config: bytes, spec: Network, *, with_tokenizer: bool = True
+) -> None:
+    """Raise InputError where images or captions cannot be made as a folder in transformers' layout says."""
+    values, place = (
+        json_object_of(config, files.label),
+        f"{files.label}/{Layout.TRANSFORMERS.value}",
+    )
+    kind = kind_of(values, place)
+    model_cfg = model_cfg_of(values, kind, place)
+    preprocess_cfg_of(files, model_cfg["vision_cfg"]["image_size"], kind)
+    if with_tokenizer:
+        cleaning = spec.caption_cleaning == "open_clip"
+        tokenizer_of(files, model_cfg["text_cfg"], kind, open_clips_cleaning=cleaning)
 
 
 def _require_tokenizer(model_cfg: dict[str, Any], where: str) -> None:

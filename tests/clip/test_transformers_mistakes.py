@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from json import loads
 
 import pytest
@@ -110,8 +111,8 @@ def test_an_image_processor_that_cannot_be_expressed_is_refused_by_key_and_value
     clip, values, message
 ):
     changed(clip, "processor_config.json", lambda v: v["image_processor"].update(values))
-    with pytest.raises(InputError, match=message):
-        load_network(spec(clip))
+    said = refused_by_both(clip)
+    assert re.search(message, said)
 
 
 EXPRESSED = {
@@ -243,8 +244,8 @@ TOKENIZERS = {
 @pytest.mark.parametrize(("values", "message"), TOKENIZERS.values(), ids=TOKENIZERS)
 def test_a_tokenizer_that_cannot_be_expressed_is_refused(clip, values, message):
     changed(clip, "tokenizer_config.json", lambda v: v.update(values))
-    with pytest.raises(InputError, match=message):
-        load_network(spec(clip))
+    said = refused_by_both(clip)
+    assert re.search(message, said)
 
 
 def test_a_tokenizer_that_splits_at_random_is_refused(clip):
@@ -289,9 +290,9 @@ FILES = {
 @pytest.mark.parametrize(("values", "message"), FILES.values(), ids=FILES)
 def test_a_tokenizer_that_could_not_serve_every_caption_is_refused_before(clip, values, message):
     changed(clip, "tokenizer.json", lambda v: v.update(values))
-    with pytest.raises(InputError, match=message) as refused:
-        load_network(spec(clip))
-    assert "\n" not in str(refused.value)
+    said = refused_by_both(clip)
+    assert re.search(message, said)
+    assert "\n" not in said
 
 
 MERGED = {
@@ -305,8 +306,8 @@ MERGED = {
 @pytest.mark.parametrize(("edit", "message"), MERGED.values(), ids=MERGED)
 def test_a_vocabulary_of_byte_pairs_is_judged_before_a_table_is_made_of_it(clip, edit, message):
     two_files(clip, edit)
-    with pytest.raises(InputError, match=message):
-        load_network(spec(clip))
+    said = refused_by_both(clip)
+    assert re.search(message, said)
 
 
 def test_a_line_of_merges_has_two_tokens(clip):

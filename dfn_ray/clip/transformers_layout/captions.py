@@ -19,7 +19,7 @@ from dfn_ray.clip.folder_tokenizer import (
     SentencePieceTokenizer,
     require_embeddings,
 )
-from dfn_ray.clip.network_folder import NetworkFolder
+from dfn_ray.clip.network_folder import SmallFiles
 from dfn_ray.clip.tokenizer import TokenizerSpec, build
 from dfn_ray.clip.transformers_layout.clip_merges import clip_tokenizer_json
 from dfn_ray.clip.transformers_layout.kinds import Kind
@@ -38,7 +38,7 @@ networks were trained, whatever its file says."""
 
 
 def tokenizer_of(
-    folder: NetworkFolder, text_cfg: Mapping[str, Any], kind: Kind, *, open_clips_cleaning: bool
+    folder: SmallFiles, text_cfg: Mapping[str, Any], kind: Kind, *, open_clips_cleaning: bool
 ) -> TokenizerSpec:
     """The tokenizer of a network. Raises InputError that names the file and what is wrong with it."""
     context, rows = text_cfg["context_length"], text_cfg["vocab_size"]
@@ -91,7 +91,7 @@ def tokenizer_of(
 
 
 def _file(
-    folder: NetworkFolder, config: Mapping[str, Any], kind: Kind, rows: int
+    folder: SmallFiles, config: Mapping[str, Any], kind: Kind, rows: int
 ) -> tuple[str, bytes] | None:
     """Name and content of the one file that the tokenizer is built from."""
     if JSON_FILE in folder:
@@ -103,7 +103,7 @@ def _file(
     return None
 
 
-def _of_merges(folder: NetworkFolder, config: Mapping[str, Any], rows: int) -> bytes:
+def _of_merges(folder: SmallFiles, config: Mapping[str, Any], rows: int) -> bytes:
     """A tokenizer.json of CLIP's vocabulary and merges, as CLIPTokenizer of transformers 5 puts it together."""
     vocabulary = folder.json_object(VOCABULARY)
     place = f"{folder.label}/{VOCABULARY}"
@@ -132,7 +132,7 @@ def _line(error: Exception) -> str:
     return shortened(" ".join(str(error).split()), 200)
 
 
-def _pad_token(folder: NetworkFolder, config: Mapping[str, Any], kind: Kind) -> str:
+def _pad_token(folder: SmallFiles, config: Mapping[str, Any], kind: Kind) -> str:
     """The token that fills a caption up, by default that of the tokenizer's class."""
     gemma = config.get("tokenizer_class") in _GEMMA
     default = "<|endoftext|>" if kind == "clip" else "<pad>" if gemma else "</s>"
@@ -165,7 +165,7 @@ def _require_fitting(
         )
 
 
-def _clips_own(folder: NetworkFolder, context: int, rows: int, kind: Kind) -> TokenizerSpec:
+def _clips_own(folder: SmallFiles, context: int, rows: int, kind: Kind) -> TokenizerSpec:
     """CLIP's own tokenizer for a folder without one."""
     if kind == "siglip":
         raise InputError(
@@ -190,7 +190,7 @@ def _clips_own(folder: NetworkFolder, context: int, rows: int, kind: Kind) -> To
     return spec
 
 
-def _side(folder: NetworkFolder, config: Mapping[str, Any], key: str) -> str:
+def _side(folder: SmallFiles, config: Mapping[str, Any], key: str) -> str:
     left = key == "padding_side" and config.get("tokenizer_class") in _GEMMA
     value = config.get(key) or ("left" if left else "right")
     if value not in ("left", "right"):
@@ -200,7 +200,7 @@ def _side(folder: NetworkFolder, config: Mapping[str, Any], key: str) -> str:
     return value
 
 
-def _lowers(folder: NetworkFolder, config: Mapping[str, Any]) -> bool:
+def _lowers(folder: SmallFiles, config: Mapping[str, Any]) -> bool:
     value = config.get("do_lower_case", True)
     if not isinstance(value, bool):
         raise InputError(
@@ -209,7 +209,7 @@ def _lowers(folder: NetworkFolder, config: Mapping[str, Any]) -> bool:
     return value
 
 
-def _special(folder: NetworkFolder, config: Mapping[str, Any], key: str) -> str | None:
+def _special(folder: SmallFiles, config: Mapping[str, Any], key: str) -> str | None:
     """A special token by its role, from either file that may state it."""
     for name in (CONFIG, SPECIAL):
         values = config if name == CONFIG else {}
