@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from open_clip.constants import (
 )
 
 from dfn_ray.cli import run
+from dfn_ray.testing.pools import TarBuilder
 from tests.parity.conftest import golden, write_scores
 
 
@@ -153,6 +155,24 @@ def test_parity_needs_no_ray(parity_recipe, published):
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.splitlines()[-1] == "0 False"
     assert "4 of up to 4 samples" in told.stdout
+
+
+@pytest.mark.parametrize("score", ["mean", "best", "first"])
+def test_several_captions_are_scored_as_filtering_scores_them(doctor, samples, tmp_path, score):
+    others = [replace(s, caption=samples[n - 1].caption) for n, s in enumerate(samples)]
+    tar = TarBuilder()
+    for n, (one, other) in enumerate(zip(samples, others, strict=True)):
+        captions = {"uid": one.uid, "captions": [one.caption, other.caption]}
+        kind = "jpg" if one.is_truncated else "png"
+        tar.sample(f"{n:03d}", image=one.image, metadata=captions, image_extension=kind)
+    (tmp_path / "0.tar").write_bytes(tar.getvalue())
+    both = np.stack([golden(samples), golden(others)])
+    expected = {"mean": both.mean(axis=0), "best": both.max(axis=0), "first": both[0]}
+    settings = (f"pool.uri={tmp_path}", "pool.caption=list", f"captions.score={score}")
+    reference = write_scores(tmp_path / "right.parquet", samples, expected[score])
+    assert doctor(reference, *settings)[0] == 0
+    wrong = write_scores(tmp_path / "wrong.parquet", samples, both[1])
+    assert doctor(wrong, *settings, samples=4)[0] == 1
 
 
 @pytest.mark.parametrize(
