@@ -180,18 +180,15 @@ def _in_folder(folder: NetworkFolder, spec: config.Network, *, source: str | Non
         )
         origin = _origin(model_cfg, overrides, None if random else _weights_in(folder))
         if own_tokenizer is not None:
-            return replace(
-                origin, tokenizer=stored_tokenizer(folder, own_tokenizer, _rows(model_cfg))
-            )
+            text_cfg = {**vars(CLIPTextCfg()), **model_cfg["text_cfg"]}
+            rows, context = text_cfg["vocab_size"], text_cfg["context_length"]
+            own = stored_tokenizer(folder, own_tokenizer, rows=rows, context=context)
+            return replace(origin, tokenizer=own)
         if source is not None and origin.tokenizer_source is not None:
             return replace(origin, tokenizer_source=source)
         return origin
     origin = read_layout(folder, spec)
     return replace(origin, preprocess_cfg={**asdict(PreprocessCfg()), **origin.preprocess_cfg})
-
-
-def _rows(model_cfg: dict[str, Any]) -> int:
-    return model_cfg["text_cfg"].get("vocab_size", CLIPTextCfg.vocab_size)
 
 
 def _weights_in(folder: NetworkFolder) -> Path:

@@ -58,8 +58,10 @@ def stored(spec: TokenizerSpec) -> dict[str, Any] | None:
     }
 
 
-def stored_tokenizer(folder: NetworkFolder, values: Any, rows: int) -> TokenizerSpec:
-    """The tokenizer that `dfn_ray.tokenizer` describes, of a network with so many embeddings.
+def stored_tokenizer(
+    folder: NetworkFolder, values: Any, *, rows: int, context: int
+) -> TokenizerSpec:
+    """The tokenizer that `dfn_ray.tokenizer` describes, of a network with so many embeddings and positions.
 
     Raises InputError that names the key or the file.
     """
@@ -69,6 +71,11 @@ def stored_tokenizer(folder: NetworkFolder, values: Any, rows: int) -> Tokenizer
     file = values["file"]
     if file not in folder:
         raise InputError(f"{place}: dfn_ray.tokenizer.file: {file} is not in the folder")
+    if values["context_length"] > context:
+        raise InputError(
+            f"{place}: dfn_ray.tokenizer.context_length: need at most text_cfg.context_length, {context}, got "
+            f"{values['context_length']}"
+        )
     spec = TokenizerSpec(
         context_length=values["context_length"],
         kwargs_json=json.dumps(values["options"], sort_keys=True),

@@ -129,6 +129,10 @@ MISTAKES = {
     "key": (lambda own: own.update(color=1), r"dfn_ray\.tokenizer\.color: "),
     "file": (lambda own: own.update(file="../x"), r"dfn_ray\.tokenizer\.file: "),
     "absent": (lambda own: own.update(file="spiece.model"), r"spiece\.model is not in the folder"),
+    "context": (
+        lambda own: own.update(context_length=99),
+        r"context_length: need at most text_cfg\.context_length, 20, got 99",
+    ),
     "pad": (lambda own: own["options"].update(pad=-1), r"dfn_ray\.tokenizer\.options: "),
 }
 
