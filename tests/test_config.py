@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dfn_ray.config import TrainRecipe, load_recipe, recipe_from, recipe_values
+from dfn_ray.config import Network, TrainRecipe, load_recipe, recipe_from, recipe_values
 from dfn_ray.errors import RecipeError
 
 VALUES = {
@@ -57,6 +57,13 @@ def test_wrong_settings_are_refused_with_what_is_needed(override, message):
     values = VALUES | {"select": {"keep_fraction": 0.1}}
     with pytest.raises(RecipeError, match=message):
         recipe_from(values, [override])
+
+
+@pytest.mark.parametrize(("model", "hinted"), [("apple/DFN-public", True), ("ViT-L/14", False)])
+def test_a_repository_named_without_its_schema_is_told_the_schema(model, hinted):
+    with pytest.raises(ValueError, match="pretrained: need a tag") as refused:
+        Network(model=model)
+    assert (f"model is hf-hub:{model}" in str(refused.value)) == hinted
 
 
 def test_credentials_in_uris_are_refused_by_dotted_name_and_not_repeated():

@@ -15,25 +15,24 @@ from typing import Any
 
 import open_clip
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.model import CLIPTextCfg
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import nn
 
 from dfn_ray import config
-from dfn_ray.clip.layouts import Layout, weights_among
+from dfn_ray.clip.layouts import Layout, layout_of, weights_among
 from dfn_ray.clip.network_config import read_network_config
 from dfn_ray.clip.network_folder import NetworkFolder, hub_folder, local_folder
 from dfn_ray.clip.origin import CheckpointFile, Origin
 from dfn_ray.clip.siglip_vision import SiglipVisionTower
 from dfn_ray.clip.stored_tokenizer import stored_tokenizer
 from dfn_ray.clip.transform import NORMALIZATIONS, ImageTransform
-from dfn_ray.clip.transformers_layout.reading import CONFIG as LAYOUT_CONFIG
 from dfn_ray.clip.transformers_layout.reading import is_in_transformers_layout, read_layout
 from dfn_ray.clip.weights import digests_beside, require_digest
 from dfn_ray.errors import InputError, shortened
 
 _LOG = logging.getLogger(__name__)
 
-_CONFIG_NAME = Layout.OPEN_CLIP.value
 _OWN_PREPROCESS = ("crop_rounding", "resized")
 """Keys of a preprocess_cfg that open_clip passes by."""
 _REPLACED = {"image_size": 1, "patch_size": 1, "width": 1, "head_width": 1, "layers": 0}
@@ -171,31 +170,27 @@ def _built_in(
 
 def _in_folder(folder: NetworkFolder, spec: config.Network, *, source: str | None) -> Origin:
     """The parts in a folder or repository; `source` is what transformers finds a local folder's tokenizer by."""
-    if _CONFIG_NAME in folder:
+    if layout_of(folder.names, folder.label) is Layout.OPEN_CLIP:
         if is_in_transformers_layout(folder):
             _LOG.warning(
                 "%s: is in open_clip's layout and in transformers'; open_clip's is used",
                 folder.label,
             )
         random = spec.random_weights_seed is not None
-        model_cfg, overrides, own_tokenizer = read_network_config(folder.path_of(_CONFIG_NAME))
+        model_cfg, overrides, own_tokenizer = read_network_config(
+            folder.path_of(Layout.OPEN_CLIP.value)
+        )
         origin = _origin(model_cfg, overrides, None if random else _weights_in(folder))
         if own_tokenizer is not None:
-            return replace(origin, tokenizer=stored_tokenizer(folder, own_tokenizer))
+            text_cfg = {**vars(CLIPTextCfg()), **model_cfg["text_cfg"]}
+            rows, context = text_cfg["vocab_size"], text_cfg["context_length"]
+            own = stored_tokenizer(folder, own_tokenizer, rows=rows, context=context)
+            return replace(origin, tokenizer=own)
         if source is not None and origin.tokenizer_source is not None:
             return replace(origin, tokenizer_source=source)
         return origin
-    if LAYOUT_CONFIG in folder:
-        origin = read_layout(folder, spec)
-        return replace(
-            origin,
-            preprocess_cfg={**asdict(PreprocessCfg()), **origin.preprocess_cfg},
-        )
-    there = ", ".join(sorted(folder.names)) or "nothing"
-    raise InputError(
-        f"{folder.label}: need a folder with {_CONFIG_NAME} (open_clip's layout) or {LAYOUT_CONFIG} (transformers'), found "
-        f"{shortened(there, 200)}. For a checkpoint alone, name its architecture as model and the file as pretrained"
-    )
+    origin = read_layout(folder, spec)
+    return replace(origin, preprocess_cfg={**asdict(PreprocessCfg()), **origin.preprocess_cfg})
 
 
 def _weights_in(folder: NetworkFolder) -> Path:

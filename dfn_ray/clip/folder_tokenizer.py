@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -21,8 +22,14 @@ from dfn_ray.errors import InputError
 
 JSON_FILE, SENTENCEPIECE_FILE = "tokenizer.json", "spiece.model"
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_TRIED = ("a photo", "", "\U0010fffe")
+"""Captions that a tokenizer must give tokens for: one of them is in no vocabulary."""
 _SPACE = "▁"
 """How sentencepiece writes a space."""
+
+
+Pad = tuple[int | None, str] | list[Any]
+"""Id and token of what captions are filled up with; None: the id that the tokenizer has for it."""
 
 
 class JsonTokenizer:
@@ -33,31 +40,42 @@ class JsonTokenizer:
         content: bytes,
         *,
         context_length: int,
-        pad: tuple[int, str] | list[Any],
+        pad: Pad,
         padding_side: Literal["left", "right"] = "right",
         truncation_side: Literal["left", "right"] = "right",
         lower_case: bool = False,
         clean: str | None = None,
     ) -> None:
-        """`pad` is the padding's id and token; `lower_case` before what the file says. Raises ValueError for no such file."""
-        try:
+        """`lower_case` comes before what the file says.
+
+        Raises ValueError for no such file, for one without the padding, and for one that gives other tokens each time.
+        """
+        with _value_errors():
             self._tokenizer = tokenizers.Tokenizer.from_str(content.decode())
-        except Exception as error:  # the package raises no narrower type
-            raise ValueError(str(error)) from error
+        if dropout := getattr(self._tokenizer.model, "dropout", None):
+            raise ValueError(
+                f"model.dropout: {dropout:.4g} splits words at random; scores would not repeat"
+            )
+        added = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        _require_room(context_length, added)
         if lower_case:
             steps = [normalizers.Lowercase(), self._tokenizer.normalizer]
             self._tokenizer.normalizer = normalizers.Sequence([s for s in steps if s is not None])
         self._tokenizer.enable_truncation(context_length, direction=truncation_side)
+        self.pad = _pad(self, pad)
         self._tokenizer.enable_padding(
-            direction=padding_side, pad_id=pad[0], pad_token=pad[1], length=context_length
+            direction=padding_side, pad_id=self.pad[0], pad_token=self.pad[1], length=context_length
         )
         self._length = context_length
         self._cleaned = _cleaner(clean)
+        with _value_errors():
+            self._tried = int(self(_TRIED).max())
 
     @property
     def rows(self) -> int:
         """Number of embeddings that its tokens need: one more than the largest id."""
-        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        known = self._tokenizer.get_vocab(with_added_tokens=True).values()
+        return max(self._tried, max(known, default=-1)) + 1  # it may add others to every caption
 
     def id_of(self, token: str) -> int | None:
         """The id of a token; None if there is no such token."""
@@ -80,7 +98,7 @@ class SentencePieceTokenizer:
         content: bytes,
         *,
         context_length: int,
-        pad: tuple[int, str] | list[Any],
+        pad: Pad,
         end: str,
         unknown: str,
         lower_case: bool = True,
@@ -88,7 +106,7 @@ class SentencePieceTokenizer:
         truncation_side: Literal["left", "right"] = "right",
         clean: str | None = None,
     ) -> None:
-        """`pad` is the padding's id and token. Raises ValueError if the content is no such file."""
+        """Raises ValueError for no such file, and for one without the padding."""
         try:
             import sentencepiece  # noqa: PLC0415  an extra
         except ImportError:
@@ -101,7 +119,9 @@ class SentencePieceTokenizer:
             self._model.LoadFromSerializedProto(content)
         except RuntimeError as error:
             raise ValueError(str(error).strip() or "no sentencepiece model") from error
-        self._end, self._pad, self._length = self._model.piece_to_id(end), pad[0], context_length
+        _require_room(context_length, 1)
+        self.pad = _pad(self, pad)
+        self._end, self._length = self._model.piece_to_id(end), context_length
         self._special = {
             token: self._model.piece_to_id(token) for token in (end, unknown, pad[1]) if token
         }
@@ -123,7 +143,7 @@ class SentencePieceTokenizer:
 
     def __call__(self, captions: Sequence[str]) -> np.ndarray:
         """The tokens of each caption, int32 (N, context_length): cut and padded to the context, the end token kept."""
-        tokens_NL = np.full((len(captions), self._length), self._pad, np.int32)
+        tokens_NL = np.full((len(captions), self._length), self.pad[0], np.int32)
         padding_side, truncation_side = self._sides
         for row_L, caption in zip(tokens_NL, captions, strict=True):
             ids = self._ids(self._cleaned(looked_at(caption)))
@@ -150,6 +170,41 @@ class SentencePieceTokenizer:
         text = text.lower() if self._lower else text
         text = " ".join(text.translate(_NO_PUNCTUATION).split())
         return self._model.encode(self._unknown + text, out_type=str)[self._unknown_length :]
+
+
+def require_embeddings(
+    tokenize: JsonTokenizer | SentencePieceTokenizer, rows: int, place: str
+) -> None:
+    """Raise InputError where a network of so many embeddings has none for a token."""
+    if (needed := tokenize.rows) > rows:
+        raise InputError(f"{place}: {needed:,} tokens, but the network has {rows:,} embeddings")
+
+
+@contextmanager
+def _value_errors() -> Iterator[None]:
+    """Makes whatever the tokenizers package raises over a file a ValueError: it has no narrower type, and Rust may panic."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:
+        raise ValueError(str(error)) from error
+
+
+def _require_room(context_length: int, added: int) -> None:
+    if added >= context_length:
+        raise ValueError(
+            f"it adds {added} tokens to every caption, and the network's context has {context_length} in all"
+        )
+
+
+def _pad(reader: JsonTokenizer | SentencePieceTokenizer, pad: Pad) -> tuple[int, str]:
+    number, token = pad
+    if number is None:
+        number = reader.id_of(token)
+    if number is None:
+        raise ValueError(f"it has no token {token!r}, the pad_token")
+    return number, token
 
 
 def _cleaner(name: str | None) -> Callable[[str], str]:

@@ -39,6 +39,9 @@ TRANSFORMERS_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _TRANSFORMERS_WEIGHT_NAMES = tuple(
     f"{name}{ending}" for name in TRANSFORMERS_WEIGHTS for ending in ("", INDEX_ENDING)
 )
+LFS_POINTER = b"version https://git-lfs"
+"""How a file begins that Git LFS has not fetched."""
+IS_LFS_POINTER = "is a pointer of Git LFS and not the weights; run `git lfs pull` there"
 _SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 
 
@@ -49,7 +52,8 @@ def layout_of(names: Collection[str], where: str) -> Layout:
             return layout
     raise InputError(
         f"{where}: need a folder with {Layout.OPEN_CLIP.value} (open_clip) or {Layout.TRANSFORMERS.value} "
-        f"(transformers), found {_some(names)}"
+        f"(transformers), found {_some(names)}. For a checkpoint alone, name its architecture as model and the file as "
+        "pretrained"
     )
 
 
@@ -64,6 +68,11 @@ def weights_among(names: Collection[str], where: str) -> str:
             f"{where}: need {WEIGHT_NAMES[0]} or exactly one file of weights, found {', '.join(found) or 'none'}"
         )
     return found[0]
+
+
+def has_transformers_weights(names: Collection[str]) -> bool:
+    """True if weights, or an index of them, are there under transformers' names."""
+    return any(name in names for name in _TRANSFORMERS_WEIGHT_NAMES)
 
 
 def transformers_weights_among(names: Collection[str], where: str) -> str:
@@ -82,14 +91,19 @@ def json_object_of(data: bytes, where: str) -> dict[str, Any]:
     return value
 
 
-def require_shards(index: bytes, names: Collection[str], where: str) -> None:
-    """Raise InputError unless every file that the index of sharded weights names is there."""
-    try:
-        needed = set(parsed(index.decode("utf-8-sig"))["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{where}: is no index of sharded weights: {error!r}") from None
-    if missing := sorted(map(str, needed - set(names))):
-        raise InputError(f"{where}: names weights that are not there: {_some(missing)}")
+def shards_in(index: bytes, name: str, names: Collection[str], where: str) -> list[str]:
+    """The files that an index called `name` puts weights in, each among `names`, those beside it. Raises InputError."""
+    ending = PurePosixPath(name.removesuffix(INDEX_ENDING)).suffix
+    files = json_object_of(index, where).get("weight_map")
+    if not isinstance(files, dict) or not files:
+        raise InputError(f"{where}: weight_map: need an object, got {shortened(repr(files))}")
+    for tensor, file in files.items():
+        # `names` are of one folder, so that nothing beyond it can be named.
+        if not isinstance(file, str) or not file.endswith(ending) or file not in names:
+            raise InputError(
+                f"{where}: weight_map.{shortened(tensor)}: need a {ending} file of this folder, got {shortened(repr(file))}"
+            )
+    return sorted(set(files.values()))
 
 
 def is_checkpoint_file(source: str) -> bool:
@@ -105,5 +119,5 @@ def _first_of(needed: Collection[str], names: Collection[str], where: str) -> st
 
 
 def _some(names: Collection[str]) -> str:
-    shown = ", ".join(sorted(names)[:5]) or "no files"
+    shown = ", ".join(shortened(name) for name in sorted(names)[:5]) or "no files"
     return shown + (", ..." if len(names) > 5 else "")

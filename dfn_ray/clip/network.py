@@ -77,6 +77,7 @@ def load_network(spec: config.Network, *, checkpoint: Path | None = None) -> Fro
             ) from error
     if origin.weights is not None:
         origin.weights.load_into(module)
+        weights.require_finite(module, spec.model)
     state = weights.state_of(module)
     return FrozenNetwork(
         name=spec.name,

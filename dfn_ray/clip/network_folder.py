@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
-
 from dfn_ray.clip.layouts import json_object_of
 from dfn_ray.errors import InputError
 
@@ -17,14 +15,14 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkFolder:
-    """Files side by side, by name; those of the hub are downloaded when they are asked for."""
+class SmallFiles:
+    """Configs and tokenizers side by side, by name, wherever they are."""
 
     label: str
     """As messages name it: `local-dir:PATH` or `hf-hub:ORG/REPO`."""
     names: frozenset[str]
-    path_of: Callable[[str], Path]
-    """The local path of one of the names. Raises InputError if it cannot be downloaded."""
+    content_of: Callable[[str], bytes]
+    """The bytes of one of the names. Raises InputError if it cannot be had, OSError if it cannot be read."""
 
     def __contains__(self, name: str) -> bool:
         return name in self.names
@@ -36,9 +34,17 @@ class NetworkFolder:
     def content(self, name: str) -> bytes:
         """The bytes of a file. Raises InputError that names it."""
         try:
-            return self.path_of(name).read_bytes()
+            return self.content_of(name)
         except OSError as error:
             raise InputError(f"{self.label}/{name}: cannot be read: {error}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkFolder(SmallFiles):
+    """All files of a network, its weights among them; those of the hub are downloaded when they are asked for."""
+
+    path_of: Callable[[str], Path]
+    """The local path of one of the names. Raises InputError if it cannot be downloaded."""
 
 
 def local_folder(folder: Path, *, label: str | None = None) -> NetworkFolder:
@@ -48,7 +54,10 @@ def local_folder(folder: Path, *, label: str | None = None) -> NetworkFolder:
     except OSError:
         names = frozenset()
     return NetworkFolder(
-        label=label or f"local-dir:{folder}", names=names, path_of=lambda name: folder / name
+        label=label or f"local-dir:{folder}",
+        names=names,
+        content_of=lambda name: (folder / name).read_bytes(),
+        path_of=lambda name: folder / name,
     )
 
 
@@ -57,6 +66,8 @@ def hub_folder(model_id: str) -> NetworkFolder:
 
     Raises InputError if there is neither.
     """
+    import huggingface_hub  # noqa: PLC0415  takes 0.3 s, and a dry run of a folder has no need of it
+
     label = f"hf-hub:{model_id}"
     try:
         names = huggingface_hub.list_repo_files(model_id)
@@ -75,5 +86,8 @@ def hub_folder(model_id: str) -> NetworkFolder:
             raise InputError(f"cannot download {label}/{name}: {error}") from error
 
     return NetworkFolder(
-        label=label, names=frozenset(name for name in names if "/" not in name), path_of=path_of
+        label=label,
+        names=frozenset(name for name in names if "/" not in name),
+        content_of=lambda name: path_of(name).read_bytes(),
+        path_of=path_of,
     )

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
+from dfn_ray.clip.folder_tokenizer import require_embeddings
 from dfn_ray.clip.network_config import validated
 from dfn_ray.clip.network_folder import NetworkFolder
 from dfn_ray.clip.tokenizer import TokenizerSpec, build
@@ -57,14 +58,24 @@ def stored(spec: TokenizerSpec) -> dict[str, Any] | None:
     }
 
 
-def stored_tokenizer(folder: NetworkFolder, values: Any) -> TokenizerSpec:
-    """The tokenizer that `dfn_ray.tokenizer` describes. Raises InputError that names the key or the file."""
+def stored_tokenizer(
+    folder: NetworkFolder, values: Any, *, rows: int, context: int
+) -> TokenizerSpec:
+    """The tokenizer that `dfn_ray.tokenizer` describes, of a network with so many embeddings and positions.
+
+    Raises InputError that names the key or the file.
+    """
     place = f"{folder.label}/open_clip_config.json"
     if problems := validated(_STORED, "dfn_ray.tokenizer", values):
         raise InputError(f"{place}: " + "; ".join(problems[:5]))
     file = values["file"]
     if file not in folder:
         raise InputError(f"{place}: dfn_ray.tokenizer.file: {file} is not in the folder")
+    if values["context_length"] > context:
+        raise InputError(
+            f"{place}: dfn_ray.tokenizer.context_length: need at most text_cfg.context_length, {context}, got "
+            f"{values['context_length']}"
+        )
     spec = TokenizerSpec(
         context_length=values["context_length"],
         kwargs_json=json.dumps(values["options"], sort_keys=True),
@@ -72,7 +83,8 @@ def stored_tokenizer(folder: NetworkFolder, values: Any) -> TokenizerSpec:
         reader="folder",
     )
     try:
-        build(spec)
+        tokenize: Any = build(spec)
     except (TypeError, ValueError) as error:
         raise InputError(f"{folder.label}/{file}: no tokenizer: {error}") from None
+    require_embeddings(tokenize, rows, f"{folder.label}/{file}")
     return spec

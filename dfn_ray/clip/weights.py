@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from open_clip import convert
 from open_clip import model as open_clip_model
 from torch import nn
 
+from dfn_ray.clip.layouts import IS_LFS_POINTER, LFS_POINTER
 from dfn_ray.errors import InputError
 
 State = dict[str, np.ndarray]
@@ -30,6 +32,8 @@ _WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes that DistributedDataParallel and torch.compile put before every name, in the order in which they wrap."""
 _DIGEST = "dfn_ray.sha256"
 """In the metadata of a safetensors file: `sha256` of its tensors. With `:NAME` behind it: the SHA-256 of a file beside it."""
+_CODE = re.compile(r"(?:GLOBAL|global:?) ([\w.]+)")
+"""What torch's message says of the first name that a pickle wants to call."""
 
 
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
@@ -40,17 +44,23 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     """
     digest = None
     try:
-        if _is_safetensors(path):
+        with path.open("rb") as file:
+            head = file.read(len(LFS_POINTER))
+        if head == LFS_POINTER:
+            raise InputError(f"{path}: {IS_LFS_POINTER}")
+        is_safetensors = head[8:9] == b"{"  # 8 bytes of length, then JSON
+        if is_safetensors:
             content: Any = safetensors.torch.load_file(path)
             digest = _metadata(path).get(_DIGEST)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        code = _CODE.search(str(error))
         raise InputError(
-            f"{path}: refused, because loading it would run code from the file ({_first_line(error)}). Export its"
+            f"{path}: refused, because loading it would run code from the file{f' ({code[1]})' if code else ''}. Export its"
             " state_dict as safetensors and name that file."
         ) from None
-    except MemoryError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001  torch raises anything over a damaged file
         raise InputError(
@@ -65,9 +75,11 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     state = dict(content)
     while prefix := next((p for p in _WRAPPERS if all(str(n).startswith(p) for n in state)), None):
         state = {str(name).removeprefix(prefix): value for name, value in state.items()}
-    strangers = [str(name) for name, value in state.items() if not isinstance(value, torch.Tensor)]
+    strangers = [str(name) for name, value in state.items() if not _is_weight(name, value)]
     if strangers:
-        raise InputError(f"{path}: need tensors only, got others: {_some(strangers)}")
+        raise InputError(
+            f"{path}: need dense tensors of real numbers, by name, got others: {_some(strangers)}"
+        )
     return state
 
 
@@ -98,6 +110,24 @@ def require_digest(where: str, stored: str, found: str, *, checkpoint: Path) -> 
         raise InputError(
             f"{where}: is damaged or was altered: its SHA-256 is {found}, the metadata of {checkpoint.name} have {stored}; "
             "restore it from a copy. After a change on purpose, save the weights again without their metadata"
+        )
+
+
+def _is_weight(name: object, value: object) -> bool:
+    return (
+        isinstance(name, str)
+        and isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and not (value.is_meta or value.is_quantized or value.is_complex())
+    )
+
+
+def require_finite(module: nn.Module, source: str) -> None:
+    """Raise InputError that names parameters with NaN or infinity, which would make every score NaN."""
+    wrong = [n for n, p in module.named_parameters() if not bool(torch.isfinite(p).all())]
+    if wrong:
+        raise InputError(
+            f"{source}: the weights hold NaN or infinity: {_some(wrong)}; use another copy or an earlier checkpoint"
         )
 
 

@@ -175,7 +175,16 @@ class Network:
             raise ValueError(
                 "pretrained: need a tag, a path or a URI (or random_weights_seed, for benchmarks), got "
                 + ("neither" if self.pretrained is None else "both")
+                + self._hint()
             )
+
+    def _hint(self) -> str:
+        """For who names a repository as transformers takes it; architectures have a number behind a slash (`ViT-L/14`)."""
+        _, slash, rest = self.model.partition("/")
+        is_repository = slash and self.pretrained is None and not rest[:1].isdecimal()
+        return (
+            f". Of a repository on the hub, model is hf-hub:{self.model}" if is_repository else ""
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

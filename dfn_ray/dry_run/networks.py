@@ -11,31 +11,33 @@ from typing import Any
 from dfn_ray.clip import tokenizer
 from dfn_ray.clip.layouts import (
     INDEX_ENDING,
+    IS_LFS_POINTER,
+    LFS_POINTER,
     Layout,
     is_checkpoint_file,
     json_object_of,
     layout_of,
-    require_shards,
+    shards_in,
     transformers_weights_among,
     weights_among,
 )
 from dfn_ray.clip.network_config import network_config_of
+from dfn_ray.clip.network_folder import SmallFiles
 from dfn_ray.clip.open_clip_files import (
     architecture_config,
     architectures,
     pretrained_tags,
     tag_config,
 )
+from dfn_ray.clip.transformers_layout.captions import tokenizer_of
 from dfn_ray.clip.transformers_layout.kinds import kind_of
+from dfn_ray.clip.transformers_layout.processor import preprocess_cfg_of
 from dfn_ray.clip.transformers_layout.settings import model_cfg_of
 from dfn_ray.config import Network
 from dfn_ray.dry_run.finding import Finding, found
 from dfn_ray.errors import InputError
 from dfn_ray.storage import Store, open_uri, read_uri, stat
 from dfn_ray.telemetry import size
-
-_POINTER = b"version https://git-lfs"
-"""How a file begins that Git LFS has not fetched."""
 
 
 def network_finding(spec: Network, setting: str) -> Finding:
@@ -87,7 +89,15 @@ def _folder(spec: Network, folder: str, setting: str) -> str:
     names = _names(folder)
     layout = layout_of(names, where)
     config_uri = f"{folder.rstrip('/')}/{layout.value}"
-    text = _judged(layout, read_uri(config_uri), f"{setting}: {config_uri}")
+    data = read_uri(config_uri)
+    text = _judged(layout, data, f"{setting}: {config_uri}")
+    if layout is Layout.TRANSFORMERS:
+        files = SmallFiles(
+            label=where,
+            names=frozenset(names),
+            content_of=lambda name: read_uri(f"{folder.rstrip('/')}/{name}"),
+        )
+        _require_inputs(files, data, spec)
     return f"local-dir:{folder}, {text}, {_folder_weights(spec, layout, names, folder, setting)}"
 
 
@@ -100,7 +110,8 @@ def _folder_weights(
     name = choose(names, f"{setting}: local-dir:{folder}")
     uri = f"{folder.rstrip('/')}/{name}"
     if name.endswith(INDEX_ENDING):
-        require_shards(read_uri(uri), names, f"{setting}: {uri}")
+        for file in shards_in(read_uri(uri), name, names, f"{setting}: {uri}"):
+            _weights(f"{folder.rstrip('/')}/{file}", setting)
     return _weights(uri, setting)
 
 
@@ -118,15 +129,19 @@ def _repository(spec: Network, model_id: str, setting: str) -> str:
     where = f"{setting}: hf-hub:{model_id}"
     there = find_repository(model_id, setting)
     layout = layout_of(there.names, where)
-    text = f"hf-hub:{model_id}, "
-    text += _judged(layout, there.read(layout.value), f"{where}: {layout.value}")
+    data = there.read(layout.value)
+    text = f"hf-hub:{model_id}, {_judged(layout, data, f'{where}: {layout.value}')}"
+    if layout is Layout.TRANSFORMERS and not there.is_cached:
+        files = SmallFiles(label=where, names=there.names, content_of=there.read)
+        # A tokenizer may have 34 MB, which is more than is asked of a hub.
+        _require_inputs(files, data, spec, with_tokenizer=False)
     if spec.random_weights_seed is not None:
         return f"{text}, random weights"
     choose = weights_among if layout is Layout.OPEN_CLIP else transformers_weights_among
     if not there.is_cached:
         name = choose(there.names, where)
         if name.endswith(INDEX_ENDING):
-            require_shards(there.read(name), there.names, f"{where}: {name}")
+            shards_in(there.read(name), name, there.names, f"{where}: {name}")
         return f"{text}, weights {name}"
     try:
         weights = f"weights {choose(there.names, where)} in the cache"
@@ -146,6 +161,22 @@ def _judged(layout: Layout, data: bytes, where: str) -> str:
     if own_tokenizer is None:
         _require_tokenizer(model_cfg, where)
     return "open_clip's layout"
+
+
+def _require_inputs(
+    files: SmallFiles, config: bytes, spec: Network, *, with_tokenizer: bool = True
+) -> None:
+    """Raise InputError where images or captions cannot be made as a folder in transformers' layout says."""
+    values, place = (
+        json_object_of(config, files.label),
+        f"{files.label}/{Layout.TRANSFORMERS.value}",
+    )
+    kind = kind_of(values, place)
+    model_cfg = model_cfg_of(values, kind, place)
+    preprocess_cfg_of(files, model_cfg["vision_cfg"]["image_size"], kind)
+    if with_tokenizer:
+        cleaning = spec.caption_cleaning == "open_clip"
+        tokenizer_of(files, model_cfg["text_cfg"], kind, open_clips_cleaning=cleaning)
 
 
 def _require_tokenizer(model_cfg: dict[str, Any], where: str) -> None:
@@ -170,11 +201,9 @@ def _weights(uri: str, setting: str) -> str:
     if file is None:
         raise InputError(f"{setting}: {uri}: need a file of weights, found a folder")
     with open_uri(uri, in_order=False) as opened:
-        head = opened.read(len(_POINTER))
-    if head == _POINTER:
-        raise InputError(
-            f"{setting}: {uri}: is a pointer of Git LFS and not the weights; run `git lfs pull` there"
-        )
+        head = opened.read(len(LFS_POINTER))
+    if head == LFS_POINTER:
+        raise InputError(f"{setting}: {uri}: {IS_LFS_POINTER}")
     if not head:
         raise InputError(f"{setting}: {uri}: need a file of weights, got one of 0 bytes")
     return f"weights {file.name} ({size(file.size_bytes)})"

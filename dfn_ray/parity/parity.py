@@ -71,9 +71,8 @@ def _search(
         network,
         matched.captions,
         matched.images,
-        decode=recipe.decode,
+        recipe=recipe,
         device=device,
-        threads=recipe.scorers.threads,
     )
     base = as_the_recipe_says(network, recipe.decode)
     return Search(scoring, base, matched.reference_N, is_half=reference.is_half)

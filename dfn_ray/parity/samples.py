@@ -23,7 +23,8 @@ class Matched:
     """Samples, their captions and encoded images, and the reference's scores."""
 
     uids: list[str] = field(default_factory=list)
-    captions: list[str] = field(default_factory=list)
+    captions: list[list[str]] = field(default_factory=list)
+    """Of each sample: one, unless `pool.caption` says that there are several."""
     images: list[bytes] = field(default_factory=list)
     reference: list[float] = field(default_factory=list)
     """NaN where the reference has none."""
@@ -60,7 +61,8 @@ def matched_samples(pool: Pool, reference: Reference, count: int) -> Matched:
                 seen.add(sample["uid"])
                 held += len(sample["image"])
                 matched.uids.append(sample["uid"])
-                matched.captions.append(sample["text"])
+                text = sample["text"]
+                matched.captions.append(text if isinstance(text, list) else [text])
                 matched.images.append(sample["image"])
                 matched.reference.append(float(scores[row]))
                 if len(seen) == count or held > MAX_BYTES:

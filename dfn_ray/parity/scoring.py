@@ -12,7 +12,8 @@ from dfn_ray.clip.decode import decode_images
 from dfn_ray.clip.network import FrozenNetwork, build
 from dfn_ray.clip.scoring import FilteringNetwork
 from dfn_ray.clip.tokenizer import tokenize
-from dfn_ray.config import Decode
+from dfn_ray.config import Recipe
+from dfn_ray.flow.captions import counting, encoded, reduced
 from dfn_ray.parity.variant import Variant
 
 BATCH = 64
@@ -26,15 +27,17 @@ class Scoring:
     def __init__(
         self,
         network: FrozenNetwork,
-        captions: Sequence[str],
+        captions: Sequence[list[str]],
         images: Sequence[bytes],
         *,
-        decode: Decode,
+        recipe: Recipe,
         device: str,
-        threads: int | None,
     ) -> None:
-        self._network, self._captions, self._images = network, captions, images
-        self._decode, self._device, self._threads = decode, device, threads
+        self._network, self._images = network, images
+        self._decode, self._device, self._threads = recipe.decode, device, recipe.scorers.threads
+        self._how = recipe.captions
+        self._captions = encoded(captions, self._how)
+        self._counts = [_counting(own, recipe) for own in self._captions]
         self._embedded: dict[tuple[Variant, bool, Rows], np.ndarray] = {}
         self._built: tuple[tuple[bool, str], FilteringNetwork] | None = None
 
@@ -48,8 +51,12 @@ class Scoring:
             decode_mode=self._decode.mode,
             on_truncated=self._decode.on_truncated,
         )
-        text_ND = self._embeddings(of_text, False, rows)
-        return np.clip((image_ND * text_ND).sum(axis=1), -1, 1)
+        text_MD = self._embeddings(of_text, False, rows)
+        length_N = np.array([len(self._captions[row]) for row in rows])
+        score_M = np.clip((np.repeat(image_ND, length_N, axis=0) * text_MD).sum(axis=1), -1, 1)
+        counts_M = np.concatenate([self._counts[row] for row in rows])
+        score_N, _ = reduced(score_M, None, length_N, counts_M, self._how)
+        return score_N
 
     def _embeddings(self, variant: Variant, of_images: bool, rows: Rows) -> np.ndarray:
         key = (variant, of_images, rows)
@@ -74,7 +81,9 @@ class Scoring:
         return embedding_ND
 
     def _embed_texts(self, variant: Variant, rows: Rows) -> np.ndarray:
-        captions = [variant.prompt.replace("{}", self._captions[row]) for row in rows]
+        captions = [
+            variant.prompt.replace("{}", text) for row in rows for text in self._captions[row]
+        ]
         tokens_NL = tokenize(self._network.tokenizer, captions)
         return self._ready(variant).embed_texts(tokens_NL).cpu().numpy()
 
@@ -87,3 +96,9 @@ class Scoring:
                 built = build(variant.network(self._network), self._device, threads=self._threads)
             self._built = (key, built)
         return self._built[1]
+
+
+def _counting(captions: Sequence[str], recipe: Recipe) -> list[bool]:
+    """Which captions of a sample count; all, where filtering would reject it, since the reference has a score."""
+    counts = counting(captions, recipe.rules, recipe.captions)
+    return counts if any(counts) else [True] * len(captions)

@@ -20,7 +20,8 @@ all. There are about 60 pairs: a ViT-L/14 on a laptop, at 3 images a second, tak
 _INERT = 1e-7
 """A suspect that changes no score by more than this is in no pair."""
 _PROMPTS = ("a photo of {}", "a photo of a {}", "a photo of a {}.")
-_PROMPT = "the prompt"
+_PROMPT, _CROP = "the prompt", "the crop"
+_ROUNDINGS = {"half_even": "open_clip's", "down": "transformers'"}
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,19 @@ class Suspect:
     value: str
     apply: Callable[[Variant], Variant]
 
+    @property
+    def needs_another(self) -> bool:
+        """True where it may change nothing alone: rounding, where the recipe crops nothing."""
+        return self.setting == _CROP
+
     def __str__(self) -> str:
         if self.setting == _PROMPT:
             return f"captions put into {self.value} (the reference does that; no setting of a recipe does)"
+        if self.setting == _CROP:
+            return (
+                f"crops rounded as {self.value} (the reference does that; no setting of a recipe does, but "
+                "preprocess_cfg.crop_rounding in the open_clip_config.json of a folder)"
+            )
         return f"{self.setting} = {self.value}"
 
 
@@ -71,6 +82,11 @@ def suspects_of(base: Variant, network: str) -> list[Suspect]:
             if (mean, std) != (transform.mean, transform.std)
         ),
         *(
+            _transform(_CROP, whose, crop_rounding=name)
+            for name, whose in _ROUNDINGS.items()
+            if name != transform.crop_rounding
+        ),
+        *(
             _suspect("decode.on_truncated", f'"{value}"', on_truncated=value)
             for value in ("score", "fail")
             if value != base.on_truncated
@@ -96,7 +112,7 @@ def _suspect(setting: str, value: str, **changes: Any) -> Suspect:
 def _transform(setting: str, value: str, **changes: Any) -> Suspect:
     return Suspect(
         setting,
-        f'"{value}"',
+        value if setting == _CROP else f'"{value}"',
         lambda variant: replace(variant, transform=replace(variant.transform, **changes)),
     )
 
@@ -125,8 +141,8 @@ class Search:
         return self._confirmed(self._tried(self.pairs(suspects), self._screen_of_pairs))
 
     def pairs(self, suspects: Sequence[Suspect]) -> list[tuple[Suspect, Suspect]]:
-        """Pairs of suspects of different settings that change scores."""
-        moving = [suspect for suspect in suspects if self._moves(suspect)]
+        """Pairs of suspects of different settings that change scores, or may do so together."""
+        moving = [s for s in suspects if s.needs_another or self._moves(s)]
         pairs = [(a, b) for a, b in combinations(moving, 2) if a.setting != b.setting]
         # Those of one activation and precision together: each such network is built once.
         return sorted(pairs, key=lambda pair: _built_as(self._applied(pair)))

@@ -130,6 +130,16 @@ def changed(folder, name, edit):
     write(folder, name, values)
 
 
+def two_files(folder, edit=lambda vocabulary: None):
+    """vocab.json, as `edit` leaves it, and merges.txt in place of tokenizer.json."""
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    edit(model["vocab"])
+    write(folder, "vocab.json", model["vocab"])
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in model["merges"]), ""]
+    (folder / "merges.txt").write_text("\n".join(lines))
+    (folder / "tokenizer.json").unlink()
+
+
 @dataclass(frozen=True)
 class Scores:
     images: torch.Tensor

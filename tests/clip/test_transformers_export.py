@@ -14,7 +14,7 @@ from dfn_ray.clip.transformers_layout.writing import layout_files
 from dfn_ray.errors import InputError
 from tests.clip import layout_tokenizers, layouts
 from tests.clip.conftest import KINDS, TEXT, VIT, network_folder, spec
-from tests.clip.layouts import by_dfn_ray, by_transformers, difference
+from tests.clip.layouts import by_dfn_ray, by_transformers, changed, difference
 
 PLAIN = [*layout_tokenizers.CAPTIONS[:5], "北京", "собака на улице", "word " * 2000]
 """Captions that open_clip's cleaning does not change."""
@@ -115,26 +115,48 @@ def test_training_starts_from_it_and_what_it_writes_is_read_here(tmp_path, kind,
     assert set(files) >= {"config.json", "model.safetensors", "preprocessor_config.json"}
 
 
+@pytest.fixture
+def stored(tmp_path):
+    """What `train` writes of a network with a tokenizer of its own."""
+    frozen = load_network(spec(foreign("clip", tmp_path / "first")))
+    (tmp_path / "second").mkdir()
+    for name, content in network_files(frozen, trainable(frozen).state_dict()).items():
+        (tmp_path / "second" / name).write_bytes(content)
+    return tmp_path / "second"
+
+
 MISTAKES = {
     "key": (lambda own: own.update(color=1), r"dfn_ray\.tokenizer\.color: "),
     "file": (lambda own: own.update(file="../x"), r"dfn_ray\.tokenizer\.file: "),
     "absent": (lambda own: own.update(file="spiece.model"), r"spiece\.model is not in the folder"),
+    "context": (
+        lambda own: own.update(context_length=99),
+        r"context_length: need at most text_cfg\.context_length, 20, got 99",
+    ),
     "pad": (lambda own: own["options"].update(pad=-1), r"dfn_ray\.tokenizer\.options: "),
 }
 
 
 @pytest.mark.parametrize(("edit", "message"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_in_a_stored_tokenizer_is_named(tmp_path, edit, message):
-    frozen = load_network(spec(foreign("clip", tmp_path / "first")))
-    (tmp_path / "second").mkdir()
-    for name, content in network_files(frozen, trainable(frozen).state_dict()).items():
-        (tmp_path / "second" / name).write_bytes(content)
-    path = tmp_path / "second" / "open_clip_config.json"
-    values = json.loads(path.read_text())
-    edit(values["dfn_ray"]["tokenizer"])
-    path.write_text(json.dumps(values))
+def test_a_mistake_in_a_stored_tokenizer_is_named(stored, edit, message):
+    changed(stored, "open_clip_config.json", lambda v: edit(v["dfn_ray"]["tokenizer"]))
     with pytest.raises(InputError, match=message):
-        load_network(spec(tmp_path / "second"))
+        load_network(spec(stored))
+
+
+def test_a_stored_tokenizer_has_no_more_tokens_than_the_network_embeddings(stored):
+    added = {"id": 5000, "content": "zz", "special": True}
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    changed(stored, "tokenizer.json", lambda v: v["model"]["vocab"].update(zz=5000))
+    changed(stored, "tokenizer.json", lambda v: v["added_tokens"].append(added | plain))
+    with pytest.raises(InputError, match=r"tokenizer\.json: 5,001 tokens, but the network has 814"):
+        load_network(spec(stored))
+
+
+def test_a_stored_tokenizer_that_splits_at_random_is_refused(stored):
+    changed(stored, "tokenizer.json", lambda v: v["model"].update(dropout=0.1))
+    with pytest.raises(InputError, match=r"tokenizer\.json: .*model\.dropout: 0\.1 splits words"):
+        load_network(spec(stored))
 
 
 REFUSED = {

@@ -21,7 +21,7 @@ from dfn_ray.clip.network import build, load_network
 from dfn_ray.errors import InputError
 from tests.clip import layout_tokenizers, layouts
 from tests.clip.conftest import KINDS, network_folder, spec
-from tests.clip.layouts import by_dfn_ray, by_transformers, changed, difference, write
+from tests.clip.layouts import by_dfn_ray, by_transformers, changed, difference, two_files, write
 
 OLD_PROCESSOR = {
     "crop_size": 64,
@@ -53,15 +53,6 @@ def with_buffers(folder):
     for tower, count in (("text_model", layout_tokenizers.CONTEXT), ("vision_model", 17)):
         state[f"{tower}.embeddings.position_ids"] = torch.arange(count)[None]
     return state
-
-
-def two_files(folder):
-    """vocab.json and merges.txt in place of tokenizer.json."""
-    model = json.loads((folder / "tokenizer.json").read_text())["model"]
-    write(folder, "vocab.json", model["vocab"])
-    lines = ["#version: 0.2", *(" ".join(pair) for pair in model["merges"]), ""]
-    (folder / "merges.txt").write_text("\n".join(lines))
-    (folder / "tokenizer.json").unlink()
 
 
 @pytest.fixture

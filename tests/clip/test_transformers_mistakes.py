@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import re
+from json import loads
+
 import pytest
 import safetensors.torch
 import torch
+from tokenizers import Tokenizer
 
+from dfn_ray.clip import folder_tokenizer
 from dfn_ray.clip.network import load_network
+from dfn_ray.dry_run.networks import describe_network
 from dfn_ray.errors import InputError
 from tests.clip import layout_tokenizers, layouts
 from tests.clip.conftest import spec
-from tests.clip.layouts import by_dfn_ray, by_transformers, changed, difference, write
+from tests.clip.layouts import (
+    by_dfn_ray,
+    by_transformers,
+    changed,
+    difference,
+    two_files,
+    write,
+)
 
 OTHERS = {
     "siglip2": ({"model_type": "siglip2"}, "model_type siglip2.*NaFlex.*fixed"),
@@ -56,7 +69,7 @@ MISTAKES = {
     "end that is none": (lambda v: v["text_config"].update(eos_token_id=5), r"ends no caption with 5, the eos_token_id"),
     "dim": (lambda v: v.update(projection_dim=-1), r"projection_dim: need a whole number"),
     "classes": (lambda v: v.update(architectures="CLIPModel"), r"architectures: need a list"),
-    "vocabulary": (lambda v: v["text_config"].update(vocab_size=100), r"814 tokens.*vocab_size is 100|826 tokens, but"),
+    "vocabulary": (lambda v: v["text_config"].update(vocab_size=100), r"vocab_size: 814 tokens, but the network has 100"),
     "more layers": (lambda v: v["text_config"].update(num_hidden_layers=3), r"16 missing \(text_model\.encoder\.layers\.2"),
     "fewer layers": (lambda v: v["text_config"].update(num_hidden_layers=1), r"16 left over \(text_model\.encoder\.layers\.1"),
     "another width": (
@@ -98,8 +111,8 @@ def test_an_image_processor_that_cannot_be_expressed_is_refused_by_key_and_value
     clip, values, message
 ):
     changed(clip, "processor_config.json", lambda v: v["image_processor"].update(values))
-    with pytest.raises(InputError, match=message):
-        load_network(spec(clip))
+    said = refused_by_both(clip)
+    assert re.search(message, said)
 
 
 EXPRESSED = {
@@ -155,15 +168,49 @@ def test_a_pickle_is_read_only_where_there_are_no_safetensors(clip, made):
     assert load_network(spec(clip)).weights_sha256 == right
 
 
-@pytest.mark.parametrize(
-    "file", ["../model.safetensors", "/etc/passwd", "gone.safetensors", 7, "config.json"]
-)
-def test_an_index_names_files_of_its_folder_alone(clip, file):
-    sharded(clip, lambda weight_map: weight_map.update(logit_scale=file))
-    with pytest.raises(
-        InputError, match=r"weight_map\.logit_scale: need a \.safetensors file of this folder"
-    ):
-        load_network(spec(clip))
+INDEXES = {
+    "above": (lambda v: v.update(logit_scale="../model.safetensors"), "need a .safetensors file of this folder, got '../mo"),
+    "elsewhere": (lambda v: v.update(logit_scale="/etc/passwd"), "need a .safetensors file of this folder, got '/etc/p"),
+    "gone": (lambda v: v.update(logit_scale="gone.safetensors"), "logit_scale: need a .safetensors file of this folder"),
+    "number": (lambda v: v.update(logit_scale=7), "weight_map.logit_scale: need a .safetensors file of this folder, got 7"),
+    "list": (lambda v: v.update(logit_scale=[]), "weight_map.logit_scale: need a .safetensors file of this folder, got []"),
+    "no weights": (lambda v: v.update(logit_scale="config.json"), "need a .safetensors file of this folder, got 'config"),
+    "empty": (lambda v: v.clear(), "model.safetensors.index.json: weight_map: need an object, got {}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("edit", "message"), INDEXES.values(), ids=INDEXES)
+def test_an_index_names_files_of_its_folder_alone_and_a_dry_run_says_so_too(clip, edit, message):
+    sharded(clip, edit)
+    assert message in refused_by_both(clip)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"weight_map": ["a"]}', "\ud800"])
+def test_what_is_no_index_is_named_by_both(clip, content):
+    sharded(clip)
+    index = clip / "model.safetensors.index.json"
+    index.write_bytes(content.encode("utf-8", "surrogatepass"))
+    assert index.name in refused_by_both(clip)
+
+
+def test_a_folder_in_neither_layout_or_without_weights_is_refused_in_the_same_words(clip):
+    (clip / "model.safetensors").unlink()
+    assert "has no weights: need model.safetensors or" in refused_by_both(clip)
+    (clip / "config.json").unlink()
+    said = refused_by_both(clip)
+    assert "need a folder with open_clip_config.json (open_clip) or config.json (trans" in said
+    assert "name its architecture as model and the file as pretrained" in said
+
+
+def refused_by_both(folder) -> str:
+    """What loading says, which is what a dry run says after the setting."""
+    with pytest.raises(InputError) as loading:
+        load_network(spec(folder))
+    with pytest.raises(InputError) as looking:
+        describe_network(spec(folder), "networks.0")
+    said = str(looking.value).removeprefix("networks.0.model: ").removeprefix("local-dir:")
+    assert said == str(loading.value).removeprefix("local-dir:")
+    return said
 
 
 def test_damaged_files_are_named(clip):
@@ -197,14 +244,113 @@ TOKENIZERS = {
 @pytest.mark.parametrize(("values", "message"), TOKENIZERS.values(), ids=TOKENIZERS)
 def test_a_tokenizer_that_cannot_be_expressed_is_refused(clip, values, message):
     changed(clip, "tokenizer_config.json", lambda v: v.update(values))
-    with pytest.raises(InputError, match=message):
-        load_network(spec(clip))
+    said = refused_by_both(clip)
+    assert re.search(message, said)
 
 
 def test_a_tokenizer_that_splits_at_random_is_refused(clip):
     changed(clip, "tokenizer.json", lambda v: v["model"].update(dropout=0.1))
     with pytest.raises(InputError, match=r"model\.dropout: 0\.1 splits words at random"):
         load_network(spec(clip))
+
+
+def special(count: int = 1, number: int = 813):
+    """A rule that adds so many tokens to every caption."""
+    add = {"SpecialToken": {"id": "q", "type_id": 0}}
+    single = [{"Sequence": {"id": "A", "type_id": 0}}, *[add] * count]
+    pair = [{"Sequence": {"id": name, "type_id": 0}} for name in "AB"]
+    tokens = {"q": {"id": "q", "ids": [number], "tokens": ["q"]}}
+    rule = {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens}
+    return {"post_processor": rule}
+
+
+def model(kind: str, **values):
+    return {"model": {"type": kind, "vocab": {"a": 0, "<|endoftext|>": 813}, **values}}
+
+
+FILES = {
+    "no unknown word": (model("WordLevel", unk_token="zz"), r"used as a tokenizer: WordLevel error: Missing \[UNK\]"),
+    "no unknown piece": (
+        {"model": {"type": "Unigram", "vocab": [["<|endoftext|>", 0.0]], "unk_id": None}},
+        r"cannot be used as a tokenizer: Encountered an unknown token but `unk_id` is missing",
+    ),
+    "panic while read": (
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
+        r"cannot be used as a tokenizer: Precompiled: Error",
+    ),
+    "panic while used": (
+        {"post_processor": {**special()["post_processor"], "special_tokens": {}}},
+        r"tokenizer\.json: cannot be used as a tokenizer: ",
+    ),
+    "token that is added": (special(number=99999), r"vocab_size: 100,000 tokens, but the network has 814 embeddings"),
+    "no room": (special(40), r"it adds 40 tokens to every caption, and the network's context has 20 in all"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("values", "message"), FILES.values(), ids=FILES)
+def test_a_tokenizer_that_could_not_serve_every_caption_is_refused_before(clip, values, message):
+    changed(clip, "tokenizer.json", lambda v: v.update(values))
+    said = refused_by_both(clip)
+    assert re.search(message, said)
+    assert "\n" not in said
+
+
+MERGED = {
+    "text": (lambda v: v.update(a="5"), r"vocab\.json: a: need a number below 814, text_config\.vocab_size, got '5'"),
+    "negative": (lambda v: v.update(a=-5), r"vocab\.json: a: need a number below 814, .*, got -5"),
+    "far beyond": (lambda v: v.update(zz=2**31), r"vocab\.json: zz: need a number below 814, .*, got 2147483648"),
+    "end": (lambda v: v.pop("<|endoftext|>"), r"vocab\.json: <\|endoftext\|>: need a number below 814, .*, got None"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("edit", "message"), MERGED.values(), ids=MERGED)
+def test_a_vocabulary_of_byte_pairs_is_judged_before_a_table_is_made_of_it(clip, edit, message):
+    two_files(clip, edit)
+    said = refused_by_both(clip)
+    assert re.search(message, said)
+
+
+def test_a_line_of_merges_has_two_tokens(clip):
+    two_files(clip)
+    (clip / "merges.txt").write_text("a b c")
+    with pytest.raises(InputError, match=r"merges\.txt: .*need two tokens a line, got 'a b c'"):
+        load_network(spec(clip))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.int64])
+def test_weights_that_are_no_floating_point_numbers_are_refused(clip, dtype):
+    state = safetensors.torch.load_file(clip / "model.safetensors")
+    state["visual_projection.weight"] = state["visual_projection.weight"].to(dtype)
+    safetensors.torch.save_file(state, clip / "model.safetensors")
+    said = rf"visual_projection\.weight is of {str(dtype)[6:]}, need floating-point numbers"
+    with pytest.raises(InputError, match=said):
+        load_network(spec(clip))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_any_floating_point_type_are_read(clip, dtype):
+    state = safetensors.torch.load_file(clip / "model.safetensors")
+    state = {name: tensor.to(dtype) for name, tensor in state.items()}
+    safetensors.torch.save_file(state, clip / "model.safetensors")
+    assert difference(by_dfn_ray(clip), by_transformers(clip)) < 1e-5
+
+
+def test_a_tokenizer_is_read_once_and_its_file_by_nobody_else(clip, monkeypatch):
+    """One of 256,000 tokens takes a second to read."""
+    read = []
+
+    class Counting:
+        @staticmethod
+        def from_str(text):
+            read.append(text)
+            return Tokenizer.from_str(text)
+
+    monkeypatch.setattr(folder_tokenizer.tokenizers, "Tokenizer", Counting)
+    monkeypatch.setattr(
+        "dfn_ray.foreign_json.json.loads", lambda text: read.append(text) or loads(text)
+    )
+    load_network(spec(clip))
+    assert read.count((clip / "tokenizer.json").read_text()) == 1
 
 
 def test_a_clip_without_tokenizer_takes_clips_own_only_if_it_has_the_embeddings(clip):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -102,7 +104,8 @@ def test_transformers_layout_is_told_by_its_config(tmp_path):
     assert "open_clip's layout, weights open_clip_model.safetensors" in look(both).text
     index = {"model.safetensors.index.json": INDEX}
     sharded = folder_of(tmp_path / "sharded", config__json=CLIP, **index)
-    assert "index.json: names weights that are not there: 1.safetensors" in mistake(sharded)
+    need = "index.json: weight_map.visual.proj: need a .safetensors file of this folder"
+    assert f"{need}, got '1.safetensors'" in mistake(sharded)
     folder_of(tmp_path / "sharded", **{"1.safetensors": b"x"})
     assert "weights model.safetensors.index.json" in look(sharded).text
     bare = folder_of(tmp_path / "bare", config__json=CLIP)
@@ -111,6 +114,19 @@ def test_transformers_layout_is_told_by_its_config(tmp_path):
         data = json.dumps({"model_type": kind}).encode()
         other = folder_of(tmp_path / "other", config__json=data)
         assert (f"model_type {kind}" if kind else "no model_type") in mistake(other)
+
+
+def test_a_folder_in_transformers_layout_is_judged_without_torch_and_the_hubs_client(tmp_path):
+    model = folder_of(tmp_path / "there", config__json=CLIP, model__safetensors=b"x" * 9)
+    code = (
+        "import sys; from dfn_ray.config import Network; "
+        "from dfn_ray.dry_run.networks import describe_network; "
+        f"print(describe_network(Network(model={model!r}), 'networks.0')); "
+        "print({'ray', 'torch', 'open_clip', 'huggingface_hub'} & set(sys.modules))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "transformers' layout of clip" in said.stdout
+    assert said.stdout.splitlines()[-1] == "set()"
 
 
 def test_a_folder_on_an_object_store_is_looked_at_there(s3):
@@ -144,6 +160,9 @@ def test_a_repository_is_known_by_its_small_files(hub: Hub):
         "transformers' layout of clip, weights model.safetensors.index"
         in look("hf-hub:org/hf").text
     )
+    processor = {"preprocessor_config.json": b'{"do_resize": false}'}
+    hub.repositories["org/raw"] = {**hub.repositories["org/hf"], **processor}
+    assert "preprocessor_config.json: do_resize: need true, got False" in mistake("hf-hub:org/raw")
     assert "exactly one file of weights, found none" in mistake("hf-hub:org/bare")
     assert "model_type bert: a text model" in mistake("hf-hub:org/text")
     assert "found data.csv" in mistake("hf-hub:org/data")

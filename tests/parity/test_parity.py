@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from open_clip.constants import (
 )
 
 from dfn_ray.cli import run
+from dfn_ray.testing.pools import TarBuilder
 from tests.parity.conftest import golden, write_scores
 
 
@@ -87,6 +89,32 @@ def test_a_prompt_of_the_reference_is_named_as_what_no_setting_does(doctor, samp
     assert "no setting of a recipe does) closes the gap" in said
 
 
+def crop_of_transformers(image):
+    """CLIPImageProcessor's: rounded down."""
+    left, top = (image.width - 64) // 2, (image.height - 64) // 2
+    return image.crop((left, top, left + 64, top + 64))
+
+
+def test_another_rounding_of_the_crop_is_named_as_what_no_setting_does(doctor, samples, tmp_path):
+    scores = golden(samples, crop=crop_of_transformers)
+    reference = write_scores(tmp_path / "scores.parquet", samples, scores)
+    code, said = doctor(reference)
+    assert code == 1
+    assert "CHANGE suspects crops rounded as transformers' (the reference does that; no" in said
+    assert (
+        "preprocess_cfg.crop_rounding in the open_clip_config.json of a folder) closes the" in said
+    )
+    assert said.count("closes the gap") == 1
+
+
+def test_it_is_named_beside_a_resize_without_which_nothing_is_cropped(doctor, samples, tmp_path):
+    scores = golden(samples, crop=crop_of_transformers)
+    reference = write_scores(tmp_path / "scores.parquet", samples, scores)
+    code, said = doctor(reference, "networks.0.resize_mode=squash", samples=10)
+    assert code == 1
+    assert 'networks.0.resize_mode = "shortest" and crops rounded as transformers\'' in said
+
+
 def test_a_wrong_setting_is_named_by_scores_that_were_stored_as_float16(doctor, samples, tmp_path):
     scores = golden(samples, image_resize_mode="squash").astype(np.float16)
     reference = write_scores(tmp_path / "scores.parquet", samples, scores)
@@ -127,6 +155,24 @@ def test_parity_needs_no_ray(parity_recipe, published):
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.splitlines()[-1] == "0 False"
     assert "4 of up to 4 samples" in told.stdout
+
+
+@pytest.mark.parametrize("score", ["mean", "best", "first"])
+def test_several_captions_are_scored_as_filtering_scores_them(doctor, samples, tmp_path, score):
+    others = [replace(s, caption=samples[n - 1].caption) for n, s in enumerate(samples)]
+    tar = TarBuilder()
+    for n, (one, other) in enumerate(zip(samples, others, strict=True)):
+        captions = {"uid": one.uid, "captions": [one.caption, other.caption]}
+        kind = "jpg" if one.is_truncated else "png"
+        tar.sample(f"{n:03d}", image=one.image, metadata=captions, image_extension=kind)
+    (tmp_path / "0.tar").write_bytes(tar.getvalue())
+    both = np.stack([golden(samples), golden(others)])
+    expected = {"mean": both.mean(axis=0), "best": both.max(axis=0), "first": both[0]}
+    settings = (f"pool.uri={tmp_path}", "pool.caption=list", f"captions.score={score}")
+    reference = write_scores(tmp_path / "right.parquet", samples, expected[score])
+    assert doctor(reference, *settings)[0] == 0
+    wrong = write_scores(tmp_path / "wrong.parquet", samples, both[1])
+    assert doctor(wrong, *settings, samples=4)[0] == 1
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,13 @@ from dfn_ray.clip.folder_tokenizer import (
     SENTENCEPIECE_FILE,
     JsonTokenizer,
     SentencePieceTokenizer,
+    require_embeddings,
 )
-from dfn_ray.clip.network_folder import NetworkFolder
+from dfn_ray.clip.network_folder import SmallFiles
 from dfn_ray.clip.tokenizer import TokenizerSpec, build
 from dfn_ray.clip.transformers_layout.clip_merges import clip_tokenizer_json
 from dfn_ray.clip.transformers_layout.kinds import Kind
 from dfn_ray.errors import InputError, shortened
-from dfn_ray.foreign_json import parsed
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ networks were trained, whatever its file says."""
 
 
 def tokenizer_of(
-    folder: NetworkFolder, text_cfg: Mapping[str, Any], kind: Kind, *, open_clips_cleaning: bool
+    folder: SmallFiles, text_cfg: Mapping[str, Any], kind: Kind, *, open_clips_cleaning: bool
 ) -> TokenizerSpec:
     """The tokenizer of a network. Raises InputError that names the file and what is wrong with it."""
     context, rows = text_cfg["context_length"], text_cfg["vocab_size"]
@@ -47,7 +47,7 @@ def tokenizer_of(
         raise InputError(
             f"{folder.label}/{CONFIG}: auto_map: the tokenizer is custom code, and no code from a hub is run"
         )
-    found = _file(folder, config, kind)
+    found = _file(folder, config, kind, rows)
     if found is None:
         return _clips_own(folder, context, rows, kind)
     name, content = found
@@ -59,7 +59,7 @@ def tokenizer_of(
     lowering = config.get("tokenizer_class") == _LOWERING
     kwargs: dict[str, Any] = {
         "clean": _OPEN_CLIPS[kind] if open_clips_cleaning else None,
-        "lower_case": lowering if name == JSON_FILE else bool(config.get("do_lower_case", True)),
+        "lower_case": lowering if name == JSON_FILE else _lowers(folder, config),
         **sides,
     }
     if name == SENTENCEPIECE_FILE:
@@ -69,8 +69,9 @@ def tokenizer_of(
     if type(longest) is int and 2 < longest < context:
         context = longest
     place, pad = f"{folder.label}/{name}", _pad_token(folder, config, kind)
-    spec = _padded(place, name, content, context=context, pad=pad, kwargs=kwargs)
-    _require_fitting(spec, place, rows, text_cfg)
+    # Read once, as it takes a second for 256,000 tokens.
+    reader = _read(place, name, content, context=context, pad=pad, kwargs=kwargs)
+    _require_fitting(reader, place, rows, text_cfg)
     if not open_clips_cleaning:
         cased = config.get("tokenizer_class") in _GEMMA and b'"Lowercase"' not in content
         _LOG.warning(
@@ -81,94 +82,81 @@ def tokenizer_of(
             if cased and not lowering
             else "",
         )
-    return spec
+    return TokenizerSpec(
+        context_length=context,
+        kwargs_json=json.dumps({"pad": reader.pad, **kwargs}, sort_keys=True),
+        files=((name, content),),
+        reader="folder",
+    )
 
 
-def _file(folder: NetworkFolder, config: Mapping[str, Any], kind: Kind) -> tuple[str, bytes] | None:
+def _file(
+    folder: SmallFiles, config: Mapping[str, Any], kind: Kind, rows: int
+) -> tuple[str, bytes] | None:
     """Name and content of the one file that the tokenizer is built from."""
     if JSON_FILE in folder:
-        content = folder.content(JSON_FILE)
-        _require_plain(content, f"{folder.label}/{JSON_FILE}")
-        return JSON_FILE, content
+        return JSON_FILE, folder.content(JSON_FILE)
     if kind == "clip" and VOCABULARY in folder and MERGES in folder:
-        return JSON_FILE, _of_merges(folder, config)
+        return JSON_FILE, _of_merges(folder, config, rows)
     if SENTENCEPIECE_FILE in folder:
         return SENTENCEPIECE_FILE, folder.content(SENTENCEPIECE_FILE)
     return None
 
 
-def _require_plain(content: bytes, place: str) -> None:
-    """Raise InputError for what is no JSON object, nested too deeply, or gives other tokens each time."""
-    try:
-        value = parsed(content.decode())
-    except ValueError as error:
-        raise InputError(f"{place}: cannot be read as JSON: {error}") from None
-    model = value.get("model") if isinstance(value, dict) else None
-    if not isinstance(model, dict):
-        raise InputError(f"{place}: model: need an object, got {shortened(repr(model))}")
-    if model.get("dropout"):
-        raise InputError(
-            f"{place}: model.dropout: {shortened(repr(model['dropout']))} splits words at random; scores would not repeat"
-        )
-
-
-def _of_merges(folder: NetworkFolder, config: Mapping[str, Any]) -> bytes:
+def _of_merges(folder: SmallFiles, config: Mapping[str, Any], rows: int) -> bytes:
     """A tokenizer.json of CLIP's vocabulary and merges, as CLIPTokenizer of transformers 5 puts it together."""
     vocabulary = folder.json_object(VOCABULARY)
     place = f"{folder.label}/{VOCABULARY}"
     start = _special(folder, config, "bos_token") or "<|startoftext|>"
     end = _special(folder, config, "eos_token") or "<|endoftext|>"
-    for token in (start, end):
-        if type(vocabulary.get(token)) is not int:
+    for token in (start, end, *vocabulary):
+        number = vocabulary.get(token)
+        # Of a number far beyond the rows, the package makes a table up to there.
+        if type(number) is not int or not 0 <= number < rows:
             raise InputError(
-                f"{place}: {token}: need its number, got {shortened(repr(vocabulary.get(token)))}"
+                f"{place}: {shortened(token)}: need a number below {rows:,}, text_config.vocab_size, got "
+                f"{shortened(repr(number))}"
             )
     try:
         lines = folder.content(MERGES).decode().splitlines()
         merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
+        if wrong := [merge for merge in merges if len(merge) != 2]:
+            raise ValueError(f"need two tokens a line, got {shortened(' '.join(wrong[0]))!r}")
         unknown = _special(folder, config, "unk_token") or end
         return clip_tokenizer_json(vocabulary, merges, start=start, end=end, unknown=unknown)
     except Exception as error:  # noqa: BLE001  the package raises no narrower type
-        raise InputError(f"{place} and {MERGES}: no byte pairs: {error}") from None
+        raise InputError(f"{place} and {MERGES}: no byte pairs: {_line(error)}") from None
 
 
-def _pad_token(folder: NetworkFolder, config: Mapping[str, Any], kind: Kind) -> str:
+def _line(error: Exception) -> str:
+    return shortened(" ".join(str(error).split()), 200)
+
+
+def _pad_token(folder: SmallFiles, config: Mapping[str, Any], kind: Kind) -> str:
     """The token that fills a caption up, by default that of the tokenizer's class."""
     gemma = config.get("tokenizer_class") in _GEMMA
     default = "<|endoftext|>" if kind == "clip" else "<pad>" if gemma else "</s>"
     return _special(folder, config, "pad_token") or default
 
 
-def _padded(
+def _read(
     place: str, name: str, content: bytes, *, context: int, pad: str, kwargs: dict[str, Any]
-) -> TokenizerSpec:
-    """The spec with the padding's id, which only the tokenizer itself knows."""
-    reader = JsonTokenizer if name == JSON_FILE else SentencePieceTokenizer
+) -> JsonTokenizer | SentencePieceTokenizer:
+    kind = JsonTokenizer if name == JSON_FILE else SentencePieceTokenizer
     try:
-        trial = reader(content, context_length=context, pad=(0, pad), **kwargs)
+        return kind(content, context_length=context, pad=(None, pad), **kwargs)
     except ValueError as error:
-        raise InputError(f"{place}: no tokenizer: {error}") from None
-    number = trial.id_of(pad)
-    if number is None:
-        raise InputError(f"{place}: has no token {pad!r}, the pad_token")
-    options = {"pad": [number, pad], **kwargs}
-    return TokenizerSpec(
-        context_length=context,
-        kwargs_json=json.dumps(options, sort_keys=True),
-        files=((name, content),),
-        reader="folder",
-    )
+        raise InputError(f"{place}: cannot be used as a tokenizer: {_line(error)}") from None
 
 
 def _require_fitting(
-    spec: TokenizerSpec, place: str, rows: int, text_cfg: Mapping[str, Any]
+    tokenize: JsonTokenizer | SentencePieceTokenizer,
+    place: str,
+    rows: int,
+    text_cfg: Mapping[str, Any],
 ) -> None:
     """Raise InputError where the network has no embedding for a token, or would look for an end that is not there."""
-    tokenize: Any = build(spec)
-    if tokenize.rows > rows:
-        raise InputError(
-            f"{place}: {tokenize.rows:,} tokens, but text_config.vocab_size is {rows:,}"
-        )
+    require_embeddings(tokenize, rows, f"{place}: text_config.vocab_size")
     tokens_NL = tokenize(["a photo", ""])
     end = text_cfg.get("eos_id")
     if end is not None and not (tokens_NL == end).any(axis=1).all():
@@ -177,7 +165,7 @@ def _require_fitting(
         )
 
 
-def _clips_own(folder: NetworkFolder, context: int, rows: int, kind: Kind) -> TokenizerSpec:
+def _clips_own(folder: SmallFiles, context: int, rows: int, kind: Kind) -> TokenizerSpec:
     """CLIP's own tokenizer for a folder without one."""
     if kind == "siglip":
         raise InputError(
@@ -202,7 +190,7 @@ def _clips_own(folder: NetworkFolder, context: int, rows: int, kind: Kind) -> To
     return spec
 
 
-def _side(folder: NetworkFolder, config: Mapping[str, Any], key: str) -> str:
+def _side(folder: SmallFiles, config: Mapping[str, Any], key: str) -> str:
     left = key == "padding_side" and config.get("tokenizer_class") in _GEMMA
     value = config.get(key) or ("left" if left else "right")
     if value not in ("left", "right"):
@@ -212,7 +200,16 @@ def _side(folder: NetworkFolder, config: Mapping[str, Any], key: str) -> str:
     return value
 
 
-def _special(folder: NetworkFolder, config: Mapping[str, Any], key: str) -> str | None:
+def _lowers(folder: SmallFiles, config: Mapping[str, Any]) -> bool:
+    value = config.get("do_lower_case", True)
+    if not isinstance(value, bool):
+        raise InputError(
+            f"{folder.label}/{CONFIG}: do_lower_case: need true or false, got {shortened(repr(value))}"
+        )
+    return value
+
+
+def _special(folder: SmallFiles, config: Mapping[str, Any], key: str) -> str | None:
     """A special token by its role, from either file that may state it."""
     for name in (CONFIG, SPECIAL):
         values = config if name == CONFIG else {}

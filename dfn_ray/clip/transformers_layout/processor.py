@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-
-from dfn_ray.clip.network_folder import NetworkFolder
+from dfn_ray.clip.network_folder import SmallFiles
+from dfn_ray.clip.transform import NORMALIZATIONS
 from dfn_ray.clip.transformers_layout.kinds import Kind
 from dfn_ray.errors import InputError, shortened
 
@@ -57,7 +56,7 @@ class _Settings:
         )
 
 
-def preprocess_cfg_of(folder: NetworkFolder, image_size: int, kind: Kind) -> dict[str, Any]:
+def preprocess_cfg_of(folder: SmallFiles, image_size: int, kind: Kind) -> dict[str, Any]:
     """The fields of the transform, by the names of open_clip's PreprocessCfg and ImageTransform.
 
     `image_size` is what the network takes. Raises InputError that names the file, the key and the value.
@@ -103,7 +102,7 @@ def _default_size(kind: Kind, side: int) -> dict[str, int]:
     return {"shortest_edge": side} if kind == "clip" else {"height": side, "width": side}
 
 
-def _found(folder: NetworkFolder) -> _Settings | None:
+def _found(folder: SmallFiles) -> _Settings | None:
     for name in FILES:
         if name not in folder:
             continue
@@ -136,9 +135,9 @@ def _kind(settings: _Settings, kind: Kind) -> Kind:
 def _normalisation(settings: _Settings, kind: Kind) -> tuple[list[float], list[float]]:
     if not settings.switch("do_normalize", True):
         return [0.0] * 3, [1.0] * 3
-    clip = kind == "clip"
-    mean = _channels(settings, "image_mean", list(OPENAI_DATASET_MEAN) if clip else [0.5] * 3)
-    std = _channels(settings, "image_std", list(OPENAI_DATASET_STD) if clip else [0.5] * 3)
+    default_mean, default_std = NORMALIZATIONS["openai" if kind == "clip" else "half"]
+    mean = _channels(settings, "image_mean", list(default_mean))
+    std = _channels(settings, "image_std", list(default_std))
     if min(std) <= 0:
         raise settings.error("image_std", "need numbers > 0")
     return mean, std

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from dfn_ray import config
-from dfn_ray.clip.layouts import INDEX_ENDING, TRANSFORMERS_WEIGHTS, Layout
+from dfn_ray.clip.layouts import (
+    INDEX_ENDING,
+    Layout,
+    has_transformers_weights,
+    shards_in,
+    transformers_weights_among,
+)
 from dfn_ray.clip.network_folder import NetworkFolder
 from dfn_ray.clip.origin import Origin
 from dfn_ray.clip.transformers_layout.captions import tokenizer_of
@@ -28,7 +32,7 @@ _OWN_SWITCHES = ("custom_text", "nonscalar_logit_scale")
 
 def is_in_transformers_layout(folder: NetworkFolder) -> bool:
     """True if there is a config and weights under transformers' names."""
-    return CONFIG in folder and any(_holds(folder, name) for name in TRANSFORMERS_WEIGHTS)
+    return CONFIG in folder and has_transformers_weights(folder.names)
 
 
 def read_layout(folder: NetworkFolder, spec: config.Network) -> Origin:
@@ -66,37 +70,13 @@ def _own(values: dict[str, Any], place: str) -> dict[str, bool]:
     return own
 
 
-def _holds(folder: NetworkFolder, name: str) -> bool:
-    return name in folder or f"{name}{INDEX_ENDING}" in folder
-
-
 def _weights(folder: NetworkFolder, model_cfg: dict[str, Any]) -> LayoutWeights:
-    name = next((name for name in TRANSFORMERS_WEIGHTS if _holds(folder, name)), None)
-    if name is None:
-        there = ", ".join(sorted(folder.names)) or "none"
-        raise InputError(
-            f"{folder.label}: need {' or '.join(TRANSFORMERS_WEIGHTS)}, found {shortened(there, 200)}"
-        )
-    paths = (folder.path_of(name),) if name in folder else _shards(folder, name)
+    name = transformers_weights_among(folder.names, folder.label)
+    place = f"{folder.label}/{name}"
+    is_index = name.endswith(INDEX_ENDING)
+    files = shards_in(folder.content(name), name, folder.names, place) if is_index else [name]
     return LayoutWeights(
-        label=folder.label if name not in folder else f"{folder.label}/{name}",
-        paths=tuple(paths),
+        label=folder.label if is_index else place,
+        paths=tuple(map(folder.path_of, files)),
         pieces=pieces_of(model_cfg),
     )
-
-
-def _shards(folder: NetworkFolder, name: str) -> Iterable[Path]:
-    """The files that an index names, every one of them beside it."""
-    index = f"{name}{INDEX_ENDING}"
-    files = folder.json_object(index).get("weight_map")
-    place = f"{folder.label}/{index}"
-    if not isinstance(files, dict) or not files:
-        raise InputError(f"{place}: weight_map: need an object, got {shortened(repr(files))}")
-    ending = Path(name).suffix
-    for tensor, file in files.items():
-        # `names` holds files of this folder alone, so that nothing beyond it can be named.
-        if not isinstance(file, str) or not file.endswith(ending) or file not in folder:
-            raise InputError(
-                f"{place}: weight_map.{shortened(tensor)}: need a {ending} file of this folder, got {shortened(repr(file))}"
-            )
-    return [folder.path_of(file) for file in sorted(set(files.values()))]

@@ -154,10 +154,8 @@ def to_ours(
     found: dict[str, Tensor] = {}
     for piece in pieces:
         need = piece.shapes(shapes)
-        wrong = [name for name in piece.theirs if tuple(theirs[name].shape) != need]
-        problems += [
-            f"{name} has the shape {tuple(theirs[name].shape)}, need {need}" for name in wrong
-        ]
+        wrong = [f"{name} {text}" for name in piece.theirs if (text := _wrong(theirs[name], need))]
+        problems += wrong
         if wrong:
             continue
         parts = [theirs[name].float() for name in piece.theirs]
@@ -170,6 +168,14 @@ def to_ours(
     if problems:
         raise InputError(f"{place}: not the weights that config.json describes: {_some(problems)}")
     return found
+
+
+def _wrong(tensor: Tensor, need: tuple[int, ...]) -> str | None:
+    if tuple(tensor.shape) != need:
+        return f"has the shape {tuple(tensor.shape)}, need {need}"
+    if not tensor.is_floating_point():  # of quantised weights, whose scales are elsewhere
+        return f"is of {str(tensor.dtype).removeprefix('torch.')}, need floating-point numbers"
+    return None
 
 
 def to_theirs(ours: Mapping[str, Tensor], pieces: Sequence[Piece]) -> dict[str, Tensor]:
