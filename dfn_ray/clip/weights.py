@@ -32,6 +32,8 @@ _WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes that DistributedDataParallel and torch.compile put before every name, in the order in which they wrap."""
 _DIGEST = "dfn_ray.sha256"
 """In the metadata of a safetensors file: `sha256` of its tensors. With `:NAME` behind it: the SHA-256 of a file beside it."""
+_UNSCORED = "text_decoder."
+"""Parameters of a CoCa that write captions. No score depends on them, and open_clip leaves one of them as memory was."""
 _CODE = re.compile(r"(?:GLOBAL|global:?) ([\w.]+)")
 """What torch's message says of the first name that a pickle wants to call."""
 
@@ -124,7 +126,11 @@ def _is_weight(name: object, value: object) -> bool:
 
 def require_finite(module: nn.Module, source: str) -> None:
     """Raise InputError that names parameters with NaN or infinity, which would make every score NaN."""
-    wrong = [n for n, p in module.named_parameters() if not bool(torch.isfinite(p).all())]
+    wrong = [
+        name
+        for name, parameter in module.named_parameters()
+        if not name.startswith(_UNSCORED) and not bool(torch.isfinite(parameter).all())
+    ]
     if wrong:
         raise InputError(
             f"{source}: the weights hold NaN or infinity: {_some(wrong)}; use another copy or an earlier checkpoint"

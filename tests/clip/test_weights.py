@@ -181,6 +181,15 @@ def test_weights_with_nan_or_infinity_are_refused_by_name(tiny, state, tmp_path,
         load_network(spec(folder))
 
 
+def test_what_no_score_depends_on_may_be_anything(tmp_path):
+    folder = network_folder(tmp_path / "coca", KINDS["coca"])
+    path = folder / "open_clip_model.safetensors"
+    state = safetensors.torch.load_file(path)
+    state["text_decoder.text_projection"].fill_(math.nan)  # open_clip leaves it as memory was
+    safetensors.torch.save_file(state, path)
+    assert load_network(spec(folder)).name == "dfn"
+
+
 def test_a_pointer_of_git_lfs_is_called_so(tiny, tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha")
     with pytest.raises(InputError, match=r"a\.safetensors: is a pointer of Git LFS"):
