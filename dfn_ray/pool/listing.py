@@ -28,6 +28,7 @@ from dfn_ray.pool.patterns import (
 )
 from dfn_ray.pool.remarks import Listing, Remark, Remarks
 from dfn_ray.pool.shard import Shard
+from dfn_ray.regular_files import require_regular
 from dfn_ray.schema import ShardFault
 from dfn_ray.storage import File, Folder, filesystem, is_local, scan, stat
 from dfn_ray.uris import EMPTY, is_empty, sayable
@@ -164,6 +165,8 @@ class _Survey:
         except MissingFileError as error:
             raise InputError(_nothing_found(uri, self.remarks)) from error
         if file is None:
+            if is_local(uri) and not os.path.isdir(uri):
+                require_regular(uri, "pool.uri")
             self._add_below(uri, "**", uri)
         else:
             self.shards.append(_shard(file, folder, None))
