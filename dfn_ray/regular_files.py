@@ -30,7 +30,7 @@ def require_regular(path: str, name: str) -> None:
         kinds = (kind for is_kind, kind in _KINDS if is_kind(status.st_mode))
         kind = next(kinds, "a file that the kernel writes when it is read")
         raise InputError(
-            f"{name}: {sayable(path)} is {kind}; need a file, so copy what is in it to one"
+            f"{name}: {sayable(path)} is {kind}, not a regular file; copy what is in it to one"
         )
 
 

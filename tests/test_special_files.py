@@ -56,7 +56,7 @@ def test_what_is_read_as_one_file_must_be_one(make, tmp_path, capsys, kind):
     assert run(["filter", path]) == 2
     assert run(["filter", f"file://{path}"]) == 2
     assert "Traceback" not in capsys.readouterr().err
-    with pytest.raises(InputError, match=r"uid list: .*names\.txt is a .*need a file"):
+    with pytest.raises(InputError, match=r"uid list: .*names\.txt is a .*, not a regular file"):
         open_uid_list(path)
     for use in (open_uri, read_uri, lambda uri: class_names([uri])):
         with pytest.raises(InputError, match=r"names\.txt is a "):
@@ -99,8 +99,9 @@ def test_a_special_file_that_a_pool_names_is_a_missing_shard_in_braces_and_refus
     listing = list_pool(Pool(uri=(f"{tmp_path}/pool/{{00000..00001}}.tar",)))
     assert [shard.fault for shard in listing.shards] == [None, ShardFault.MISSING]
     assert listing.remarks.lines()[-1].startswith("pool: 1 pipes, sockets or devices")
-    with pytest.raises(InputError, match=r"00001\.tar"):
-        inspect_pool(Pool(uri=(path,)))
+    for uri in (path, f"file://{path}"):
+        with pytest.raises(InputError, match=r"00001\.tar is a .*, not a regular file"):
+            inspect_pool(Pool(uri=(uri,)))
 
 
 @pytest.mark.parametrize("kind", KINDS[:-1])

@@ -114,7 +114,7 @@ def _of_file(path: Path, uri: str) -> np.ndarray:
 def _copied(uri: str) -> Path:
     """The list of an object store as a file of this node, whole and of its present version."""
     try:
-        return _on_disk(f"{uri}\0{version(uri)}", lambda: _pieces(uri))
+        return _on_disk(f"{uri}\0{version(uri, dated=True)}", lambda: _pieces(uri))
     except MissingFileError as error:
         raise InputError(f"uid list {error}") from error
 

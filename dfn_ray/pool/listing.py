@@ -34,6 +34,7 @@ from dfn_ray.pool.shard_names import (
     is_shard,
     unfinished_shards,
 )
+from dfn_ray.regular_files import require_regular
 from dfn_ray.schema import ShardFault
 from dfn_ray.storage import File, Folder, filesystem, is_local, scan, stat
 from dfn_ray.uris import EMPTY, is_empty, sayable
@@ -162,6 +163,8 @@ class _Survey:
             refuse_dangling(uri)
             raise InputError(_nothing_found(uri, self.remarks)) from error
         if file is None:
+            if is_local(uri) and not os.path.isdir(uri):
+                require_regular(uri, "pool.uri")
             self._add_below(uri, "**", uri)
         else:
             self.shards.append(_shard(file, folder, None))

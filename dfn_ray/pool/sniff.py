@@ -29,8 +29,8 @@ def sniff(
 ) -> Format:
     """The format of an open file, which is left at its first byte.
 
-    Raises ShardDamage for a file without a byte, and for one that is neither a tar (also in gzip) nor
-    Parquet, unless `forced` says what it is.
+    Raises ShardDamage for a file without a byte, for gzip that is damaged or ends before it shows what is in it, and
+    for a file that is neither a tar (also in gzip) nor Parquet, unless `forced` says what it is.
     """
     head = file.read(BLOCK_BYTES)
     file.seek(0)
@@ -39,9 +39,9 @@ def sniff(
     if forced == "parquet":
         return Format.PARQUET
     if head.startswith(_GZIP):
-        if forced == "webdataset" or is_tar_header(_decompressed_head(file)):
-            return Format.TAR_GZIP
-        raise ShardDamage(ShardFault.UNREADABLE, "gzip, but no tar in it")
+        if forced != "webdataset":
+            _require_tar_within(file)
+        return Format.TAR_GZIP
     if forced == "webdataset" or is_tar_header(head):
         return Format.TAR
     if head.startswith(_PARQUET):
@@ -49,9 +49,14 @@ def sniff(
     raise ShardDamage(ShardFault.UNREADABLE, f"neither tar nor Parquet; begins with {head[:24]!r}")
 
 
-def _decompressed_head(file: IO[bytes]) -> bytes:
-    """The first tar block inside a gzip file, or what there is of it."""
+def _require_tar_within(file: IO[bytes]) -> None:
+    """Raise ShardDamage unless a gzip file holds a tar; names damage of the gzip where that hides what it holds."""
+    tape = GzipTape(file)
     try:
-        return GzipTape(file).read(BLOCK_BYTES)
+        head = tape.read(BLOCK_BYTES)
     finally:
         file.seek(0)
+    if is_tar_header(head):
+        return
+    hidden = len(head) < BLOCK_BYTES and tape.broken
+    raise ShardDamage(ShardFault.UNREADABLE, hidden[1] if hidden else "gzip, but no tar in it")

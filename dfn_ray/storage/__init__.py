@@ -12,6 +12,7 @@ Credentials, endpoints and the like come from the environment, as each store's o
     remote         files of remote stores; gs:// and az:// with the policy
     http           reading over HTTP
     http_headers   what the headers of answers say
+    http_bodies    what comes behind the headers
     local          files of this machine
     hub            hf:// with the policy
     s3             S3 with the policy

@@ -71,8 +71,13 @@ def is_confirmed_missing(uri: str) -> bool:
     return name not in (posixpath.basename(entry.rstrip("/")) for entry in entries)
 
 
-def version(uri: str) -> str:
-    """What tells one content of the file at a URI from another: its size and, where the store has one, its ETag."""
+def version(uri: str, *, dated: bool = False) -> str:
+    """What tells one content of the file at a URI from another: its size and, where the store has one, its ETag.
+
+    `dated` adds a web server's Last-Modified where it has no ETag. That names a copy; it is not to be compared, since
+    mirrors of one file have different dates.
+    """
     with storage_errors(uri, "look up"):
         info = filesystem(uri).info(normalised(uri))
-    return f"{info.get('size')} {version_in(info)}"
+    tag = version_in(info) or (info.get("Last-Modified") if dated else None)
+    return f"{info.get('size')} {tag}"

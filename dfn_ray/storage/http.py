@@ -4,16 +4,16 @@ fsspec's own class takes most failures for FileNotFoundError, cannot seek where 
 and hands on whatever a range came out as. Here a range is handed on when all of it has come and it is of the same file
 as before; else it is asked for again, and of one that a server cuts off the rest is asked for. A file is asked for by GET with a range from the start: the one answer has its
 size, its version, its first bytes, and shows whether the server has ranges at all. Where it has none, or sends the
-file compressed, the whole file is fetched once, to a temporary file. No body is read further than to the first byte
-that is too many: beyond the range that was asked for, the length that was announced, or WHOLE_LIMIT_BYTES.
+file compressed, the whole file is fetched, to a temporary file. A body that has neither a length nor chunks ends where
+its connection ends, whether it is whole or not. It is compared with the size that an earlier range stated; without
+one it is fetched until two bodies in a row are equal. That costs a second download, but no second temporary file. No body is
+read further than to the first byte that is too many: beyond the range that was asked for, the length that was
+announced, or WHOLE_LIMIT_BYTES.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gzip
-import tempfile
-import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, closing
 from functools import partial
@@ -24,17 +24,14 @@ from fsspec.asyn import sync, sync_wrapper
 from fsspec.implementations.http import HTTPFileSystem
 
 from dfn_ray.errors import ShardChangedError, shortened
+from dfn_ray.storage import http_bodies as bodies
 from dfn_ray.storage import http_headers, retries
 from dfn_ray.storage.causes import AbsentFileError, RefusalError, Verdict, attempts_for, of_status
-from dfn_ray.storage.filesystems import READ_AHEAD_BYTES
 from dfn_ray.storage.remote import RemoteFile
 from dfn_ray.uris import sayable
 
-WHOLE_LIMIT_BYTES = 8 * 2**30
-"""The largest file that is fetched whole. Shards are seldom above 1 GiB, and it takes as much of the temporary folder."""
 _FIRST_BYTES = 64 * 2**10
 """Of the first request: what tells the format of a shard, and all of most images."""
-_PIECE_BYTES = 2**20
 _LEAST_RANGE_BYTES = 4 * 2**10
 """Of an answer that is shorter than the range asked for (RFC 9110, 15.3.7): servers and proxies that cut ranges do it at
 64 KiB and more, and one that gives a few bytes at a time would hold a task for hours."""
@@ -64,7 +61,13 @@ class Http(HTTPFileSystem):
     async def _info(self, url: str, **kwargs: Any) -> dict[str, Any]:
         source = HttpSource(self, url, {})
         await source.open(first_bytes=1, whole=False)
-        return {"name": url, "size": source.size, "type": "file", "ETag": source.version}
+        return {
+            "name": url,
+            "size": source.size,
+            "type": "file",
+            "ETag": source.version,
+            "Last-Modified": source.modified,
+        }
 
     async def _ls(self, url: str, detail: bool = True, **kwargs: Any) -> Any:
         # The client takes the links of whatever page comes, read whole, for files.
@@ -95,10 +98,14 @@ class HttpSource:
     def __init__(self, server: Http, url: str, headers: Mapping[str, str]) -> None:
         self.size = 0
         self.version: str | None = None
+        self.modified: str | None = None
+        """Last-Modified as it is. It differs between mirrors, and is compared with nothing."""
         self._server, self._url = server, url
         self._headers = {**headers, "Accept-Encoding": "identity"}
         self._first = b""
         self._whole: IO[bytes] | None = None
+        self._unconfirmed: tuple[int, bytes] | None = None
+        """Size and digest of the last whole body whose end nothing marked."""
 
     async def open(self, *, first_bytes: int = _FIRST_BYTES, whole: bool = True) -> None:
         """Ask for the first bytes, and with them for size and version; a server without ranges for the whole file."""
@@ -106,10 +113,11 @@ class HttpSource:
         async def once() -> None:
             async with self._get(0, first_bytes) as (answer, extend):
                 self.version = http_headers.version(answer)
+                self.modified = http_headers.modified(answer)
                 if bounds := http_headers.byte_range(answer):
                     begin, last, size = bounds
                     _require(begin == 0 and _advances(0, last + 1, min(first_bytes, size)), answer)
-                    self._first = await _body(answer, last + 1)
+                    self._first = await bodies.body(answer, last + 1)
                     self.size = size
                 elif not whole:
                     self.size = http_headers.length(answer) or 0
@@ -145,7 +153,7 @@ class HttpSource:
                 begin, last, size = bounds
                 self._compare(size, http_headers.version(answer))
                 _require(begin == start and _advances(start, last + 1, end), answer)
-                return await _body(answer, last + 1 - start)
+                return await bodies.body(answer, last + 1 - start)
             if answer.status == 200:
                 await self._keep_whole(answer, extend)
         if self._whole is None:
@@ -188,26 +196,45 @@ class HttpSource:
 
     async def _keep_whole(self, answer: ClientResponse, extend: Callable[[], None]) -> None:
         """Take the body of an answer that is the whole file."""
-        kept = _temporary()
+        kept = bodies.temporary()
         encoding = http_headers.encoding(answer)
         if encoding not in ("", "gzip", "x-gzip"):
             what = shortened(encoding)
             raise RefusalError(f"it comes as {what}, which was not asked for", Verdict.ACCESS)
         # Where the server had ranges when it was opened, what is longer is another file.
-        most = self.size if self._first else WHOLE_LIMIT_BYTES
+        most = self.size if self._first else bodies.WHOLE_LIMIT_BYTES
         try:
-            size = await _copy(answer, kept, extend, WHOLE_LIMIT_BYTES if encoding else most)
+            size = await bodies.copy(
+                answer, kept, extend, bodies.WHOLE_LIMIT_BYTES if encoding else most
+            )
             if encoding and size:
                 with kept as encoded:
-                    kept = _temporary()
-                    size = await asyncio.to_thread(_decoded, encoded, kept, most)
-            if self._first:
-                self._compare(size, http_headers.version(answer))
+                    kept = bodies.temporary()
+                    size = await asyncio.to_thread(bodies.decoded, encoded, kept, most)
+            await self._require_whole(answer, kept, size)
         except BaseException:
             kept.close()
             raise
         self.size, self.version = size, http_headers.version(answer)
         self._whole = kept
+
+    async def _require_whole(self, answer: ClientResponse, kept: IO[bytes], size: int) -> None:
+        """Raise ShardChangedError for the body of another file, RefusalError for one that may not be whole."""
+        marked = http_headers.is_end_marked(answer)
+        if self._first:
+            cut = not marked and size < self.size
+            self._compare(self.size if cut else size, http_headers.version(answer))
+            if cut:
+                raise bodies.other_length(f"{size:,}", self.size)
+        elif not marked:
+            found = size, await asyncio.to_thread(bodies.digest, kept)
+            before, self._unconfirmed = self._unconfirmed, found
+            if found != before:
+                came = f"{before[0]:,} and {size:,}" if before else f"{size:,}"
+                raise RefusalError(
+                    f"answers without a length were not twice the same: {came} bytes came",
+                    Verdict.PASSING,
+                )
 
     def _from_whole(self, start: int, end: int) -> bytes:
         assert self._whole is not None
@@ -217,9 +244,10 @@ class HttpSource:
     def _compare(self, size: int, version: str | None) -> None:
         """Raise ShardChangedError for an answer about another file than the one that was opened."""
         if size != self.size or (self.version and version and version != self.version):
+            now, then = _in_words(size, version), _in_words(self.size, self.version)
             raise ShardChangedError(
-                f"{self._url}: changed while it was read: {size:,} bytes with ETag {version}, where {self.size:,} bytes "
-                f"with ETag {self.version} were when it was opened; run the same command again"
+                f"{self._url}: changed while it was read: {now}, where {then} were when it was opened; run the same "
+                "command again"
             )
 
 
@@ -235,72 +263,8 @@ async def _answer(
         raise RefusalError(f"no HTTP: {type(error).__name__}", Verdict.PASSING) from error
 
 
-def _temporary() -> IO[bytes]:
-    return tempfile.SpooledTemporaryFile(max_size=READ_AHEAD_BYTES)
-
-
-async def _body(answer: ClientResponse, size: int) -> bytes:
-    """The body of an answer; raises RefusalError when it is not of this size, without reading on behind it."""
-    data = bytearray()
-    async for piece in answer.content.iter_chunked(_PIECE_BYTES):
-        data += piece
-        if len(data) > size:
-            raise _other_length(f"more than {size:,}", size)
-    if len(data) < size:
-        raise _other_length(f"{len(data):,}", size)
-    return bytes(data)
-
-
-async def _copy(
-    answer: ClientResponse, to: IO[bytes], extend: Callable[[], None], most: int
-) -> int:
-    """Write the body of an answer as it comes; how many bytes it has. Stops once there are more than `most`."""
-    came = counted = 0
-    announced = http_headers.length(answer)
-    async for piece in answer.content.iter_chunked(_PIECE_BYTES):
-        came += len(piece)
-        _require_small(came)
-        if announced is not None and came > announced:
-            break
-        if came > most:
-            return came
-        to.write(piece)
-        if came - counted >= READ_AHEAD_BYTES:
-            counted = came
-            extend()
-    if announced is not None and came != announced:
-        raise _other_length(f"{came:,}", announced)
-    return came
-
-
-def _other_length(came: str, size: int) -> RefusalError:
-    return RefusalError(f"{came} bytes came of {size:,}", Verdict.PASSING)
-
-
-def _decoded(encoded: IO[bytes], to: IO[bytes], most: int) -> int:
-    """Write what a gzip stream holds; how many bytes it is. Stops once there are more than `most`."""
-    encoded.seek(0)
-    size = 0
-    try:
-        with gzip.GzipFile(fileobj=encoded, mode="rb") as stream:
-            while piece := stream.read(_PIECE_BYTES):
-                size += len(piece)
-                _require_small(size)
-                if size > most:
-                    break
-                to.write(piece)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise RefusalError(f"its gzip encoding is broken: {error}", Verdict.PASSING) from error
-    return size
-
-
-def _require_small(size: int) -> None:
-    if size > WHOLE_LIMIT_BYTES:
-        raise RefusalError(
-            f"the server has no ranges, and it is larger than {WHOLE_LIMIT_BYTES:,} bytes; copy it to a store that "
-            "has them",
-            Verdict.ACCESS,
-        )
+def _in_words(size: int, version: str | None) -> str:
+    return f"{size:,} bytes with ETag {version}" if version else f"{size:,} bytes"
 
 
 def _advances(start: int, stop: int, end: int) -> bool:

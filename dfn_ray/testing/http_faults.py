@@ -42,6 +42,7 @@ class Fault(StrEnum):
     NO_RANGES = "no ranges"
     GZIP = "Content-Encoding: gzip"
     CUT_GZIP = "Content-Encoding: gzip without length, cut in the middle"
+    CUT_NO_LENGTH = "no Content-Length, cut in the middle"
     CHANGED = "another content of the same size"
 
 
@@ -179,8 +180,9 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._send(200, packed[: len(packed) // 2], headers, length=None)
             return
-        if fault is Fault.NO_LENGTH:
-            self._send(200, data, headers, length=None)
+        if fault in (Fault.NO_LENGTH, Fault.CUT_NO_LENGTH):
+            body = data if fault is Fault.NO_LENGTH else data[: len(data) // 2]
+            self._send(200, body, headers, length=None)
             return
         if match is None or fault is Fault.NO_RANGES:
             self._send_body(200, data, headers, fault)

@@ -128,3 +128,36 @@ def test_all_that_stands_before_the_damage_is_given(at):
             break
     assert given[: len(expected) - 258] == expected[:-258]  # one deflate match has up to 258
     assert len(expected) > at - 100
+
+
+def test_a_gzip_that_is_cut_before_it_shows_what_it_holds_ends_early(read):
+    """At the mark alone, in the header of the stream, and before the first block of the archive is there."""
+    packed = gzip.compress(random.Random(0).randbytes(511), 0)
+    for cut in (2, 3, 9, 10, 11, 100, len(packed) - 1):
+        last = read(packed[:cut]).last
+        found = last.fault, last.detail
+        assert found == (ShardFault.UNREADABLE, "the gzip stream ends early"), cut
+        assert "the gzip stream ends early" in read(packed[:cut], format="webdataset").last.detail
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "what"),
+    [
+        (2, 9, "unknown compression method"),
+        (3, 0xE0, "unknown header flags"),
+        (10, 0xFF, "invalid"),
+    ],
+)
+def test_a_gzip_that_is_damaged_before_it_shows_what_it_holds_is_broken_gzip(read, at, value, what):
+    packed = bytearray(gzip.compress(THREE.getvalue()))
+    packed[at] = value
+    last = read(bytes(packed)).last
+    assert last.fault is ShardFault.UNREADABLE
+    assert last.detail.startswith("the gzip stream is broken: ")
+    assert what in last.detail
+
+
+@pytest.mark.parametrize("text", [b"", b"some text", b"some text" * 999])
+def test_a_whole_gzip_of_something_else_holds_no_tar(read, text):
+    last = read(gzip.compress(text)).last
+    assert (last.fault, last.detail) == (ShardFault.UNREADABLE, "gzip, but no tar in it")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import random
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dfn_ray.config import Pool
@@ -53,7 +56,7 @@ def read(uri):
 
 
 @pytest.mark.parametrize("from_byte", [0, MIDDLE], ids=["at open", "in the middle"])
-@pytest.mark.parametrize("fault", PASSING)
+@pytest.mark.parametrize("fault", [*PASSING, Fault.CUT_NO_LENGTH])
 def test_a_fault_that_passes_costs_no_sample(server, fault, from_byte):
     whole, _ = read(server.uri("00000.tar"))
     assert len(whole) == SAMPLES
@@ -76,6 +79,22 @@ def test_a_server_without_ranges_or_lengths_or_with_compression_costs_no_sample(
 def test_a_fault_that_stays_is_no_fault_of_the_shard(server, fault, from_byte):
     server.plan(fault, from_byte=from_byte)
     with pytest.raises(StorageError, match=r"00000\.tar: cannot (open|read) it"):
+        read(server.uri("00000.tar"))
+
+
+def test_a_cut_body_without_length_is_no_fault_of_a_parquet_shard(server):
+    out = io.BytesIO()
+    images = [random.Random(number).randbytes(200_000) for number in range(SAMPLES)]
+    pq.write_table(pa.table({"image": images, "text": ["c"] * SAMPLES}), out, row_group_size=4)
+    server.files["0.parquet"] = out.getvalue()
+    server.plan(Fault.CUT_NO_LENGTH, times=1)
+    found, fault = read(server.uri("0.parquet"))
+    assert (len(found), fault) == (SAMPLES, None)
+
+
+def test_a_cut_body_after_a_range_is_no_fault_of_the_shard(server):
+    server.plan(Fault.CUT_NO_LENGTH, from_byte=MIDDLE)
+    with pytest.raises(StorageError, match=r"00000\.tar: cannot read it: failed"):
         read(server.uri("00000.tar"))
 
 

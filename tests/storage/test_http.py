@@ -16,13 +16,13 @@ from dfn_ray.errors import (
 from dfn_ray.storage import (
     READ_AHEAD_BYTES,
     Store,
+    http_bodies,
     is_confirmed_missing,
     open_uri,
     read_uri,
     stat,
     version_of,
 )
-from dfn_ray.storage import http as http_module
 from dfn_ray.testing.http_faults import READABLE, Fault, serve_http
 
 SIZE = READ_AHEAD_BYTES + 700_001
@@ -160,7 +160,7 @@ def test_small_and_empty_files_and_queries_are_read_with_few_requests(server):
 
 
 def test_a_file_above_the_limit_on_a_server_without_ranges_is_refused(server, monkeypatch):
-    monkeypatch.setattr(http_module, "WHOLE_LIMIT_BYTES", SIZE - 1)
+    monkeypatch.setattr(http_bodies, "WHOLE_LIMIT_BYTES", SIZE - 1)
     for fault in READABLE:
         server.plan(fault)
         with pytest.raises(StorageAccessError, match=r"no ranges, and it is larger than"):
@@ -171,3 +171,19 @@ def test_what_is_fetched_whole_lies_on_disk_once_it_is_larger_than_a_block(serve
     server.plan(Fault.NO_RANGES)
     with open_uri(server.uri("a.tar")) as file:
         assert file._source._whole._rolled
+
+
+def test_a_cut_that_nothing_announces_passes(server):
+    server.plan(Fault.CUT_NO_LENGTH, times=1)
+    same = read_all(server.uri("a.tar"), in_order=False) == DATA
+    assert same
+    server.plan(Fault.CUT_NO_LENGTH, times=1, from_byte=MIDDLE)
+    same = read_all(server.uri("a.tar"), in_order=False) == DATA
+    assert same
+
+
+def test_a_cut_after_a_range_stated_the_size_is_a_storage_error_after_all_attempts(server, quick):
+    server.plan(Fault.CUT_NO_LENGTH, from_byte=MIDDLE)
+    with pytest.raises(StorageError, match=f"failed {quick.attempts} times") as failure:
+        read_all(server.uri("a.tar"), in_order=False)
+    assert type(failure.value) is StorageError

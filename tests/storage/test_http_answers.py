@@ -11,8 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dfn_ray.errors import DfnRayError, StorageAccessError, StorageError
-from dfn_ray.storage import http as http_module
-from dfn_ray.storage import open_uri, read_uri, retries, scan, stat
+from dfn_ray.storage import http_bodies, open_uri, read_uri, retries, scan, stat, version
 from dfn_ray.storage.retries import Policy
 from dfn_ray.testing.http_faults import serve_http
 
@@ -73,7 +72,7 @@ def test_a_look_up_reads_no_body_that_does_not_end(server):
 
 
 def test_a_whole_file_without_length_is_read_no_further_than_the_limit(server, monkeypatch):
-    monkeypatch.setattr(http_module, "WHOLE_LIMIT_BYTES", MIB)
+    monkeypatch.setattr(http_bodies, "WHOLE_LIMIT_BYTES", MIB)
     server.raw = lambda span: answer("200 OK", body=itertools.repeat(PIECE, ENDLESS))
     with pytest.raises(StorageAccessError, match="no ranges, and it is larger than"):
         read_uri(server.uri("a"))
@@ -135,6 +134,161 @@ def test_web_servers_are_not_asked_for_listings(server):
     with pytest.raises(StorageAccessError, match="name files in full"):
         scan(server.uri("a"))
     assert server.sent_bytes == 0
+
+
+WHOLE = random.Random(1).randbytes(3 * 10**5)
+CLOSING = {
+    "no length": [],
+    "odd transfer coding": [b"Transfer-Encoding: identity"],
+    "gzip": [b"Content-Encoding: gzip"],
+}
+"""Header lines of bodies that end where their connection ends."""
+
+
+def closing(span, kind, data, end=None):
+    """An answer whose body ends with its connection, cut off at `end` of what is sent."""
+    if kind == "gzip":
+        data = gzip.compress(data[:1000], 1) + gzip.compress(data[1000:], 1)
+    return answer("200 OK", *CLOSING[kind], body=[data[:end]])
+
+
+GZIP_MEMBER = len(gzip.compress(WHOLE[:1000], 1))
+
+
+@pytest.mark.parametrize("kind", CLOSING)
+@pytest.mark.parametrize("end", [0, 1, GZIP_MEMBER, len(WHOLE) // 2, -1])
+def test_a_body_that_ends_with_its_connection_is_whole_once_it_came_twice(server, kind, end):
+    for before in ([end], []):
+        ends = iter(before)
+        server.requests.clear()
+        server.raw = lambda span, ends=ends: closing(span, kind, WHOLE, next(ends, None))
+        same = read_uri(server.uri("a")) == WHOLE
+        assert same
+        assert len(server.requests) == len(before) + 2
+
+
+@pytest.mark.parametrize("kind", CLOSING)
+def test_bodies_that_end_with_their_connections_at_other_bytes_each_time_are_no_content(
+    server, quick, kind
+):
+    contents = itertools.count(100_000)
+    server.raw = lambda span: closing(span, kind, WHOLE[: next(contents)])
+    error = failure_of(read_uri, server.uri("a"))
+    assert type(error) is StorageError
+    assert f"failed {quick.attempts} times" in str(error)
+    assert "not twice the same: 100,001 and 100,002 bytes" in str(error)
+    bodies = itertools.count()
+    server.raw = lambda span: closing(span, kind, b"%09d" % next(bodies) * 10**4)
+    assert "not twice the same: 90,000 and 90,000 bytes" in str(
+        failure_of(read_uri, server.uri("a"))
+    )
+
+
+def test_a_body_whose_end_is_marked_is_fetched_once(server):
+    chunked = b"%x\r\n" % len(WHOLE) + WHOLE + b"\r\n0\r\n\r\n"
+    for line, body in (
+        (b"Content-Length: %d" % len(WHOLE), WHOLE),
+        (b"Transfer-Encoding: chunked", chunked),
+    ):
+        server.requests.clear()
+        server.raw = lambda span, line=line, body=body: answer("200 OK", line, body=[body])
+        same = read_uri(server.uri("a")) == WHOLE
+        assert same
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("kind", CLOSING)
+@pytest.mark.parametrize("end", [0, GZIP_MEMBER, len(WHOLE) // 2, None])
+def test_a_body_that_ends_with_its_connection_is_compared_with_the_size_of_an_earlier_range(
+    server, quick, kind, end
+):
+    ends = [end]
+
+    def raw(span):
+        if span == "bytes=0-65535":
+            return capped(span, WHOLE, MIB)
+        return closing(span, kind, WHOLE, ends.pop() if ends else None)
+
+    server.raw = raw
+    same = read_uri(server.uri("a")) == WHOLE
+    assert same
+    assert len(server.requests) == (2 if end is None else 3)
+    ends[:] = [end] * quick.attempts
+    if end is not None:
+        error = failure_of(read_uri, server.uri("a"))
+        assert type(error) is StorageError
+        assert f"failed {quick.attempts} times" in str(error)
+
+
+DATES = [b"Fri, 27 Nov 2026 19:00:00 GMT", b"Fri, 27 Nov 2026 19:00:05 GMT"]
+
+
+def dated(span, data, dates):
+    return ranged(span, len(data), b"Last-Modified: " + next(dates), body=[part(span, data)])
+
+
+def part(span, data):
+    start, end = span.removeprefix("bytes=").split("-")
+    return data[int(start) : int(end) + 1]
+
+
+def test_mirrors_with_other_dates_of_the_last_change_have_one_file(server):
+    dates = itertools.cycle(DATES)
+    server.raw = lambda span: dated(span, WHOLE, dates)
+    with open_uri(server.uri("a"), in_order=False) as file:
+        pieces = [file.read(10**5) for _ in range(3)]
+    same = b"".join(pieces) == WHOLE
+    assert same
+    assert stat(server.uri("a")).version is None
+    assert version(server.uri("a")) == version(server.uri("a"))
+    assert version(server.uri("a"), dated=True) != version(server.uri("a"), dated=True)
+
+
+def test_a_changed_file_without_an_etag_is_said_without_one(server):
+    sizes = iter([len(WHOLE), len(WHOLE) - 1])
+    dates = itertools.cycle(DATES)
+    server.raw = lambda span: dated(span, WHOLE[: next(sizes)], dates)
+    with open_uri(server.uri("a"), in_order=False) as file:
+        file.seek(10**5)
+        with pytest.raises(DfnRayError, match=r"299,999 bytes, where 300,000 bytes were when"):
+            file.read(10**5)
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["identity", "utf-8", "UTF-8", "utf8", "aws-chunked", "aws-chunked, identity", "binary", "", " , "],
+)  # fmt: skip
+def test_labels_that_encode_nothing_leave_ranges_and_whole_files_as_they_are(server, label):
+    line = b"Content-Encoding: " + label.encode()
+    server.raw = lambda span: ranged(span, len(WHOLE), line, body=[part(span, WHOLE)])
+    with open_uri(server.uri("a"), in_order=False) as file:
+        file.seek(2 * 10**5)
+        assert file.read(1000) == WHOLE[200_000:201_000]
+    length = b"Content-Length: %d" % len(WHOLE)
+    server.raw = lambda span: answer("200 OK", line, length, body=[WHOLE])
+    same = read_uri(server.uri("a")) == WHOLE
+    assert same
+
+
+def test_a_label_beside_gzip_leaves_it_gzip(server):
+    packed = gzip.compress(WHOLE, 1)
+    for lines in (
+        [b"Content-Encoding: aws-chunked,gzip"],
+        [b"Content-Encoding: gzip", b"Content-Encoding: utf-8"],
+    ):
+        lines.append(b"Content-Length: %d" % len(packed))
+        server.raw = lambda span, lines=lines: answer("200 OK", *lines, body=[packed])
+        same = read_uri(server.uri("a")) == WHOLE
+        assert same
+
+
+@pytest.mark.parametrize(
+    "coding", ["br", "zstd", "deflate", "compress", "gzip, gzip", "x-unheard-of"]
+)
+def test_what_encodes_and_was_not_asked_for_is_refused_by_its_name(server, coding):
+    server.raw = lambda span: answer("200 OK", b"Content-Encoding: " + coding.encode(), body=[b"x"])
+    with pytest.raises(StorageAccessError, match=f"it comes as {coding}, which was not asked for"):
+        read_uri(server.uri("a"))
 
 
 ODD_NUMBERS = [b"\xc2\xb2", b"\xd9\xa3", b"9" * 5000, b"-1", b"1e3", b"nan", b"\xff", b"1_0", b"+5"]
