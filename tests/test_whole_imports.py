@@ -61,6 +61,15 @@ def guarded(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
+@pytest.fixture
+def own_sigint():
+    """Python's own answer to SIGINT: Ray Train leaves another one in a process that it ran in."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("own_sigint")
 def test_an_interrupt_during_an_import_is_ignored_and_one_after_it_is_not(guarded):
     (guarded / "slow_outer.py").write_text(SLOW.format(name="slow_outer", inner="slow_inner"))
     (guarded / "slow_inner.py").write_text(SLOW.format(name="slow_inner", inner="json"))
