@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from dfn_ray.errors import DamagedRunError
-from dfn_ray.pool import listing_table
-from dfn_ray.run import CHECKPOINTS, GENERATIONS, MLFLOW, RESULT, Run, start_run
+from dfn_ray.run import CHECKPOINTS, GENERATIONS, MLFLOW, RESULT
 from dfn_ray.training import train_clip
 from dfn_ray.training.checkpoint import commit, read_tensors, remove_old
 from dfn_ray.training.position import (
@@ -25,17 +24,7 @@ from dfn_ray.training.position import (
 )
 from dfn_ray.training.seen import Seen
 from tests.run.test_own_json import altered, content, sealed
-
-
-def start(folder: Path) -> Run:
-    return start_run(
-        str(folder), kind="train", recipe={}, fingerprint={}, listing=listing_table([])
-    )
-
-
-@pytest.fixture(autouse=True)
-def unsynced(monkeypatch):
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+from tests.training.test_two_generations import start, unsynced  # noqa: F401  a fixture of every test
 
 
 @pytest.fixture(scope="module")
