@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from photos import PIXELS, write_pool
 
-from dfn_ray.clip.network import FrozenNetwork, build, load_network
-from dfn_ray.clip.tokenizer import tokenize
 from dfn_ray.config import Decode, Network, Pool, Rules
-from dfn_ray.flow.cells import Cell, column_array
-from dfn_ray.flow.prepare import Preparation, pixels_column, prepare
+from dfn_ray.network.frozen import FrozenNetwork, build, load_network
+from dfn_ray.network.tokenizer import tokenize
+from dfn_ray.on_ray.cells import Cell, column_array
 from dfn_ray.pool import iter_chunks, list_shards
+from dfn_ray.preparing.prepare import Preparation, pixels_column, prepare
 
 REPEATS = 3
 Mode = Literal["exact", "fast"]

@@ -18,11 +18,11 @@ from typing import Literal
 
 from photos import PIXELS, write_pool
 
-from dfn_ray.clip.transform import ImageTransform
 from dfn_ray.config import Decode, Pool, Rules
-from dfn_ray.flow.cells import Cell
-from dfn_ray.flow.prepare import Preparation, prepare
+from dfn_ray.images.transform import ImageTransform
+from dfn_ray.on_ray.cells import Cell
 from dfn_ray.pool import iter_chunks, list_shards
+from dfn_ray.preparing.prepare import Preparation, prepare
 
 ROUNDS = 5
 MODES: tuple[Literal["exact", "fast"], ...] = ("exact", "fast")

@@ -22,20 +22,20 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from dfn_ray.clip.network import FrozenNetwork, trainable
-from dfn_ray.clip.text import lengths
-from dfn_ray.clip.towers import Towers, backward, contrastive_loss
 from dfn_ray.config import TrainRecipe, recipe_from
-from dfn_ray.flow.weights import load_network_of
+from dfn_ray.network.contrastive import Towers, backward, contrastive_loss
+from dfn_ray.network.frozen import FrozenNetwork, trainable
+from dfn_ray.network.text_tower import lengths
 from dfn_ray.pool import list_shards
+from dfn_ray.preparing.fetch_networks import load_network_of
 from dfn_ray.run import open_run
-from dfn_ray.testing.networks import save_random_network
-from dfn_ray.training.feed import Feeding, feed_group
-from dfn_ray.training.index import index_shard, split_index
-from dfn_ray.training.optimizer import make_optimizer
-from dfn_ray.training.plan import plan_groups
+from dfn_ray.testing.random_networks import save_random_network
+from dfn_ray.training.data.feed import Feeding, feed_group
+from dfn_ray.training.data.group_samples import GroupInputs
+from dfn_ray.training.data.index import index_shard, split_index
+from dfn_ray.training.data.order import plan_groups
 from dfn_ray.training.position import log_lines
-from dfn_ray.training.samples import GroupInputs
+from dfn_ray.training.step.optimizer import make_optimizer
 from dfn_ray.training.train_clip import train
 
 WARM_UP_STEPS = 10

@@ -31,16 +31,16 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from dfn_ray.config import PipelineRecipe, recipe_from
-from dfn_ray.demo.artists import read_icons
-from dfn_ray.demo.damage import draw_kinds, show_captions
-from dfn_ray.demo.emoji import SIDE, Emoji, open_flat, read_emoji
-from dfn_ray.demo.make_pool import encode
-from dfn_ray.demo.packages import GOOGLE, Package, read_package
+from dfn_ray.console.tables import grid
 from dfn_ray.demo.story import story_values
-from dfn_ray.demo.tars import write_tar
 from dfn_ray.pipeline.pipeline import run_pipeline
 from dfn_ray.run import open_run, scan_subset
-from dfn_ray.telemetry import grid
+from tools.demo_data.artists import read_icons
+from tools.demo_data.damage import draw_kinds, show_captions
+from tools.demo_data.emoji import SIDE, Emoji, open_flat, read_emoji
+from tools.demo_data.make_pool import encode
+from tools.demo_data.packages import GOOGLE, Package, read_package
+from tools.demo_data.tars import write_tar
 
 SEED = 20234
 SHARDS = 32

@@ -40,17 +40,17 @@ from PIL import Image
 from ray.data import DataContext
 
 from dfn_ray.config import Recipe, recipe_from
-from dfn_ray.filtering.calibrate import MIN_SHARDS
 from dfn_ray.filtering.filter_pool import filter_pool
-from dfn_ray.filtering.verify import verify_run
-from dfn_ray.flow.datasets import connect
-from dfn_ray.planning.estimate import requests
+from dfn_ray.filtering.scoring.calibrate import MIN_SHARDS
+from dfn_ray.filtering.verifying.verify import verify_run
+from dfn_ray.forecast.estimate import requests
+from dfn_ray.on_ray.session import connect
 from dfn_ray.pool import list_shards
 from dfn_ray.storage import READ_AHEAD_BYTES, Store
-from dfn_ray.testing.faults import FaultProxy, Faults, fault_proxy
-from dfn_ray.testing.networks import save_tiny_network
-from dfn_ray.testing.pools import TarBuilder
-from dfn_ray.testing.s3 import serve_s3
+from dfn_ray.testing.random_networks import save_tiny_network
+from dfn_ray.testing.s3_proxy import FaultProxy, Faults, fault_proxy
+from dfn_ray.testing.s3_servers import serve_s3
+from dfn_ray.testing.sample_pools import TarBuilder
 
 MIB = 2**20
 PIXELS = 2048
@@ -168,7 +168,7 @@ def watched() -> Iterator[Peaks]:
 @ray.remote
 def _idle_bytes(pool_uri: str) -> int:
     """Own memory of a worker that has what a read task imports and has listed the pool once."""
-    import dfn_ray.flow.prepare  # noqa: F401, PLC0415  open_clip and torch, which the driver's imports lack
+    import dfn_ray.preparing.prepare  # noqa: F401, PLC0415  open_clip and torch, which the driver's imports lack
 
     Store(pool_uri).list()
     return own_bytes(psutil.Process())

@@ -30,22 +30,27 @@ import numpy as np
 import pyarrow as pa
 
 from dfn_ray.config import Recipe, Select, recipe_from, recipe_values
-from dfn_ray.filtering.bounds import Bounds
-from dfn_ray.filtering.commit import Committer
 from dfn_ray.filtering.filter_pool import select
-from dfn_ray.filtering.select_run import select_each, select_run
-from dfn_ray.filtering.verify import _kept_rows, _shared_columns, _verify_parts, _verify_subset
-from dfn_ray.flow.cells import Cell
-from dfn_ray.flow.slices import LEAST_ITEMS, over_slices
+from dfn_ray.filtering.scoring.bounds import Bounds
+from dfn_ray.filtering.scoring.commit import Committer
+from dfn_ray.filtering.selecting.select_run import select_each, select_run
+from dfn_ray.filtering.verifying.verify import (
+    _kept_rows,
+    _shared_columns,
+    _verify_parts,
+    _verify_subset,
+)
+from dfn_ray.on_ray.cells import Cell
+from dfn_ray.on_ray.slices import LEAST_ITEMS, over_slices
 from dfn_ray.pool import Shard, listing_table
 from dfn_ray.run import SCORED, Run, open_run, scan_ledger, start_run
 from dfn_ray.run.parts import SCAN_THREADS
 from dfn_ray.run.scan import READ_THREADS
 from dfn_ray.schema import SAMPLE_SCHEMA, Chunk
 from dfn_ray.storage import Store
-from dfn_ray.testing.faults import fault_proxy
-from dfn_ray.testing.s3 import serve_s3
-from dfn_ray.uids import UID_DTYPE, uid_strings
+from dfn_ray.testing.s3_proxy import fault_proxy
+from dfn_ray.testing.s3_servers import serve_s3
+from dfn_ray.uids.records import UID_DTYPE, uid_strings
 
 CHUNK_ROWS, PART_CHUNKS = 256, 64
 KEPT = 0.15

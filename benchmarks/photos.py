@@ -11,7 +11,7 @@ from PIL import Image
 from dfn_ray.config import Pool
 from dfn_ray.demo.run import DATA
 from dfn_ray.pool import iter_chunks, list_shards
-from dfn_ray.testing.pools import TarBuilder
+from dfn_ray.testing.sample_pools import TarBuilder
 
 PIXELS = 512
 """Side of the images, as img2dataset stores DataComp's."""

@@ -22,11 +22,11 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from dfn_ray.config import PipelineRecipe, recipe_from
+from dfn_ray.console.tables import grid
 from dfn_ray.demo.run import demo_truth
 from dfn_ray.demo.story import DATA, story_values
 from dfn_ray.pipeline.pipeline import run_pipeline
 from dfn_ray.run import open_run, scan_subset
-from dfn_ray.telemetry import grid
 
 METRIC = "emoji, acc1"
 POISONED_SAMPLES = 1400

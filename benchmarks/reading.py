@@ -19,7 +19,7 @@ from statistics import median
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dfn_ray.testing.pools import TarBuilder
+from dfn_ray.testing.sample_pools import TarBuilder
 
 REPEATS = 5
 IMAGE_BYTES = 30_000  # about a JPEG of 256x256

@@ -40,12 +40,12 @@ import ray
 
 from dfn_ray.config import Recipe, recipe_from, recipe_values
 from dfn_ray.filtering.filter_pool import materialize
-from dfn_ray.filtering.fingerprint import scoring_fingerprint
-from dfn_ray.filtering.score_pool import score_pool
-from dfn_ray.filtering.select_run import select_run
-from dfn_ray.flow.datasets import connect
-from dfn_ray.flow.weights import load_networks
+from dfn_ray.filtering.scoring.fingerprint import scoring_fingerprint
+from dfn_ray.filtering.scoring.score_pool import score_pool
+from dfn_ray.filtering.selecting.select_run import select_run
+from dfn_ray.on_ray.session import connect
 from dfn_ray.pool import list_shards, listing_table
+from dfn_ray.preparing.fetch_networks import load_networks
 from dfn_ray.run import (
     SCORES,
     Run,
@@ -60,8 +60,8 @@ from dfn_ray.run import (
 )
 from dfn_ray.schema import Chunk
 from dfn_ray.storage import Store
-from dfn_ray.testing.networks import save_random_network
-from dfn_ray.testing.pools import TarBuilder, jpeg_bytes
+from dfn_ray.testing.random_networks import save_random_network
+from dfn_ray.testing.sample_pools import TarBuilder, jpeg_bytes
 
 MEMORY_BAR_BYTES = 4 * 2**10
 """Driver memory that a shard may cost."""

@@ -64,8 +64,8 @@ def _s3(tmp_path_factory):
     it as AWS's tools would."""
     import fsspec
 
-    from dfn_ray.testing.faults import fault_proxy
-    from dfn_ray.testing.s3 import serve_s3
+    from dfn_ray.testing.s3_proxy import fault_proxy
+    from dfn_ray.testing.s3_servers import serve_s3
 
     folder = tmp_path_factory.mktemp("s3")
     with serve_s3(folder, ["pools", "runs"]) as direct, fault_proxy(direct.endpoint) as proxy:
@@ -113,8 +113,8 @@ def fresh_s3():
 @pytest.fixture(scope="session")
 def _conditional_s3():
     """An S3 server that honours IfNoneMatch and IfMatch, behind a fault proxy of its own."""
-    from dfn_ray.testing.faults import fault_proxy
-    from dfn_ray.testing.s3 import serve_conditional_s3
+    from dfn_ray.testing.s3_proxy import fault_proxy
+    from dfn_ray.testing.s3_servers import serve_conditional_s3
 
     with serve_conditional_s3(["runs"]) as server, fault_proxy(server.endpoint) as proxy:
         yield replace(server, endpoint=proxy.endpoint), proxy
@@ -158,14 +158,14 @@ def local_ray(s3):
 
 @pytest.fixture(scope="session")
 def network(tmp_path_factory) -> Path:
-    from dfn_ray.testing.networks import save_tiny_network
+    from dfn_ray.testing.random_networks import save_tiny_network
 
     return save_tiny_network(tmp_path_factory.mktemp("network") / "tiny")
 
 
 @pytest.fixture(scope="session")
 def other_network(tmp_path_factory) -> Path:
-    from dfn_ray.testing.networks import save_tiny_network
+    from dfn_ray.testing.random_networks import save_tiny_network
 
     return save_tiny_network(tmp_path_factory.mktemp("network") / "other", seed=1)
 
@@ -173,7 +173,7 @@ def other_network(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def pool(tmp_path_factory) -> Path:
     """6 shards of 50 good samples."""
-    from dfn_ray.testing.pools import write_pool
+    from dfn_ray.testing.sample_pools import write_pool
 
     return write_pool(tmp_path_factory.mktemp("pool"), shards=6, samples=50)
 

@@ -11,10 +11,10 @@ import pytest
 
 from dfn_ray.cli import run
 from dfn_ray.config import load_recipe, recipe_values
-from dfn_ray.filtering.fingerprint import settings_fingerprint
+from dfn_ray.filtering.scoring.fingerprint import settings_fingerprint
 from dfn_ray.pool import list_shards, listing_table
 from dfn_ray.run import start_run
-from dfn_ray.testing.pools import jpeg_bytes, photo, write_tar_shard
+from dfn_ray.testing.sample_pools import jpeg_bytes, photo, write_tar_shard
 
 RECIPE = """
 run_uri = "{folder}/run"

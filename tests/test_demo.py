@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dfn_ray.demo.judge import area_under_curve
+from dfn_ray.demo.area_under_curve import area_under_curve
 from dfn_ray.demo.run import demo_truth, run_demo
 
 

@@ -11,7 +11,7 @@ import pytest
 from dfn_ray import errors
 from dfn_ray.cli import run
 from dfn_ray.errors import DfnRayError
-from dfn_ray.uids import UID_DTYPE
+from dfn_ray.uids.records import UID_DTYPE
 
 FILTER = '[pool]\nuri = "{pool}"\n[[networks]]\nmodel = "ViT-B-32"\nrandom_weights_seed = 0\n'
 
@@ -92,7 +92,7 @@ def test_a_mistake_of_the_user_is_2_and_one_message_without_a_traceback(
 
 @pytest.mark.parametrize("verb", ["filter", "score", "select", "materialize", "plan", "doctor"])
 def test_a_recipe_without_networks_serves_uid_lists_only(tmp_path, capsys, verb):
-    from dfn_ray.testing.pools import write_pool
+    from dfn_ray.testing.sample_pools import write_pool
 
     pool, recipe = write_pool(tmp_path / "pool", shards=1, samples=2), tmp_path / "recipe.toml"
     recipe.write_text(f'run_uri = "{tmp_path}/run"\npool.uri = "{pool}"\n')
@@ -112,7 +112,7 @@ def test_a_verb_that_does_not_exist_is_2(capsys):
 
 
 def test_nothing_wrong_is_0(tmp_path, capsys):
-    from dfn_ray.testing.pools import write_pool
+    from dfn_ray.testing.sample_pools import write_pool
 
     write_pool(tmp_path / "pool", shards=1, samples=2)
     assert run(["inspect", str(tmp_path / "pool")]) == 0

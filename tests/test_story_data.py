@@ -8,8 +8,8 @@ import re
 import pyarrow.parquet as pq
 import pytest
 
-from dfn_ray.demo.judge import read_samples
 from dfn_ray.demo.run import DATA
+from tools.demo_data.judge import read_samples
 
 HELD_OUT = DATA / "held_out"
 

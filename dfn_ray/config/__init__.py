@@ -31,14 +31,14 @@ from dfn_ray.config.filtering import (
 )
 from dfn_ray.config.fractions import count_of_fraction
 from dfn_ray.config.kinds import recipe_kind
-from dfn_ray.config.pipeline import PipelineRecipe
-from dfn_ray.config.reading import (
+from dfn_ray.config.load import (
     load_recipe,
     parse_recipe,
     recipe_from,
     recipe_values,
     stored_pool,
 )
+from dfn_ray.config.pipeline import PipelineRecipe
 from dfn_ray.config.training import (
     SCALES,
     Augmentation,

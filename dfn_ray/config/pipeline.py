@@ -12,7 +12,7 @@ from typing import Any, Literal
 from dfn_ray.config.checks import STRICT, Target
 from dfn_ray.config.evaluation import EvaluateRecipe
 from dfn_ray.config.filtering import Network, Pool, Recipe
-from dfn_ray.config.reading import R, recipe_from, recipe_values
+from dfn_ray.config.load import R, recipe_from, recipe_values
 from dfn_ray.config.training import TrainRecipe
 from dfn_ray.errors import RecipeError
 

@@ -9,13 +9,14 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from dfn_ray.config import Recipe, recipe_from
-from dfn_ray.demo.judge import area_under_curve
+from dfn_ray.console.tables import table
+from dfn_ray.demo.area_under_curve import area_under_curve
 from dfn_ray.filtering.filter_pool import filter_pool
-from dfn_ray.filtering.verify import verify_run
+from dfn_ray.filtering.selecting.selection_table import selection_table
+from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.report import draw_run
 from dfn_ray.report.gallery import scored_tables
 from dfn_ray.run import open_run
-from dfn_ray.telemetry import selection_table, table
 
 DATA = Path(__file__).parent / "data"
 KEEP_FRACTION = 0.5

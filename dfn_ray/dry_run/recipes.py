@@ -13,18 +13,18 @@ from dfn_ray.config import (
     Recipe,
     TrainRecipe,
 )
+from dfn_ray.console.printable import printable_line
+from dfn_ray.console.tables import size, table
 from dfn_ray.dry_run.finding import Finding, found
-from dfn_ray.dry_run.networks import network_finding
+from dfn_ray.dry_run.network_files import network_finding
 from dfn_ray.dry_run.shard_faults import BadShardLimit, execution_limit, listing_finding
 from dfn_ray.errors import DfnRayError, InputError
 from dfn_ray.evaluation.sets import LocatedSet, classes_of, locate, refuse_run_in_sets
 from dfn_ray.filtering.preflight import refuse_before
-from dfn_ray.flow.classnames import class_names, prompt_templates
-from dfn_ray.flow.uid_files import uid_file_layout
 from dfn_ray.pool import Shard, list_pool, listing_notes, refuse_inside
-from dfn_ray.printing import printable_line
+from dfn_ray.preparing.prompts import class_names, prompt_templates
 from dfn_ray.storage import open_uri, stat
-from dfn_ray.telemetry import size, table
+from dfn_ray.uids.file_layout import uid_file_layout
 
 AnyRecipe = Recipe | TrainRecipe | EvaluateRecipe | PipelineRecipe
 

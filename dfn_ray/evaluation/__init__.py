@@ -2,7 +2,7 @@
 
     evaluate.py     the verb: evaluate(recipe) -> metrics of each set
     sets.py         where a set is: folders, tars, Parquet, CLIP_benchmark's layout
-    stream.py       the Ray Data chain, on dfn_ray.flow; nothing else here names Ray's operators
+    stream.py       the Ray Data chain, on dfn_ray.on_ray; nothing else here names Ray's operators
       embed.py        the network on a device: actors
     gather.py       embeddings on the driver, in the order of the set
     zero_shot.py    class embeddings from names and templates

@@ -10,34 +10,34 @@ from typing import Any
 import numpy as np
 from ray import ObjectRef
 
-from dfn_ray.clip.network import FrozenNetwork
 from dfn_ray.config import EvaluateRecipe, Rules
+from dfn_ray.console.progress import Progress
 from dfn_ray.errors import ErrorBudgetExceeded, InputError
-from dfn_ray.evaluation import stream
+from dfn_ray.evaluation import chain
 from dfn_ray.evaluation.datacomp import GroupAverage, group_averages
-from dfn_ray.evaluation.embed import with_captions, with_labels
+from dfn_ray.evaluation.embedder import with_captions, with_labels
 from dfn_ray.evaluation.gather import Gathered, gather
 from dfn_ray.evaluation.metrics import Metrics, classification_metrics, retrieval_metrics
 from dfn_ray.evaluation.results import Results, SetResult
 from dfn_ray.evaluation.sets import Classes, LocatedSet, classes_of, locate, refuse_run_in_sets
 from dfn_ray.evaluation.zero_shot import classifier_cells, classifiers
-from dfn_ray.flow.capacity import scoring_needed, telling_lacks
-from dfn_ray.flow.datasets import connect, share
-from dfn_ray.flow.error_limits import ErrorLimits, by_reason, failures, first_fault, rejections
-from dfn_ray.flow.fingerprint import (
+from dfn_ray.network.frozen import FrozenNetwork
+from dfn_ray.on_ray.capacity import scoring_needed, telling_lacks
+from dfn_ray.on_ray.ray_address import check_ray_reachable
+from dfn_ray.on_ray.session import connect, share
+from dfn_ray.pool import listing_table
+from dfn_ray.preparing.embedding_fingerprint import (
     decode_fingerprint,
     forward_fingerprint,
     pool_fingerprint,
     reading_versions,
     with_threads,
 )
-from dfn_ray.flow.prepare import Preparation
-from dfn_ray.flow.ray_address import check_ray_reachable
-from dfn_ray.flow.weights import load_network_of
-from dfn_ray.pool import listing_table
+from dfn_ray.preparing.error_limits import ErrorLimits, by_reason, failures, first_fault, rejections
+from dfn_ray.preparing.fetch_networks import load_network_of
+from dfn_ray.preparing.prepare import Preparation
 from dfn_ray.run import fingerprint_digest, listing_digest
 from dfn_ray.schema import ShardFault
-from dfn_ray.telemetry import Progress
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _classifiers(
         return {}
     prompts = sum(len(names) * len(templates) for names, templates in classes)
     progress.say(f"embedding {prompts:,} prompts")
-    embedded = stream.embed_cells(classifier_cells(classes), network=network, recipe=recipe)
+    embedded = chain.embed_cells(classifier_cells(classes), network=network, recipe=recipe)
     with telling_lacks(scoring_needed(recipe.decode, recipe.scorers), progress.say):
         return classifiers(classes, embedded)
 
@@ -161,7 +161,7 @@ def _embed(
     """The embeddings of a set's images and captions, on the driver."""
     preparation = Preparation(Rules(), recipe.decode, (network.transform,), ())
     labelled = job.located.spec.task == "zeroshot_classification"
-    cells = stream.embed_set(
+    cells = chain.embed_set(
         job.located,
         prepare=partial(with_labels if labelled else with_captions, preparation=preparation),
         network=shared,

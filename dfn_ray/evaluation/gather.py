@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 
-from dfn_ray.evaluation.embed import IMAGE, LABEL, TEXTS
-from dfn_ray.flow.cells import Cell, column_array
-from dfn_ray.flow.statuses import status_counts
+from dfn_ray.console.progress import Progress
+from dfn_ray.evaluation.embedder import IMAGE, LABEL, TEXTS
+from dfn_ray.on_ray.cells import Cell, column_array
+from dfn_ray.preparing.statuses import status_counts
 from dfn_ray.schema import ShardFault
-from dfn_ray.telemetry import Progress
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,14 +18,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dfn_ray.config import EvaluationSet, Network
+from dfn_ray.console.printable import printable_line
+from dfn_ray.console.tables import grid
 from dfn_ray.errors import DamagedRunError
 from dfn_ray.evaluation.datacomp import MEAN_RECALL, TASKS, GroupAverage, key_of
-from dfn_ray.flow.error_limits import by_reason
-from dfn_ray.foreign_json import MAX_OWN_DEPTH, parsed
-from dfn_ray.printing import printable_line
+from dfn_ray.preparing.error_limits import by_reason
 from dfn_ray.run import Attempt, misfits, take, versions
 from dfn_ray.storage import Store
-from dfn_ray.telemetry import grid
+from dfn_ray.untrusted.json_text import MAX_OWN_DEPTH, parsed
 
 FOLDER = "eval"
 LINES = "eval_results.jsonl"

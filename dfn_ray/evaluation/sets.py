@@ -15,8 +15,8 @@ from itertools import groupby
 
 from dfn_ray.config import EvaluationSet, Pool
 from dfn_ray.errors import InputError
-from dfn_ray.flow.classnames import class_names, prompt_templates
 from dfn_ray.pool import Shard, list_pool, listing_notes, refuse_inside
+from dfn_ray.preparing.prompts import class_names, prompt_templates
 from dfn_ray.storage import Store, read_uri
 
 _SHARD_COUNT = "nshards.txt"

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from dfn_ray.errors import InputError
-from dfn_ray.evaluation.embed import TEXTS, prompt_cells
+from dfn_ray.evaluation.embedder import TEXTS, prompt_cells
 from dfn_ray.evaluation.sets import Classes
-from dfn_ray.flow.cells import Cell
+from dfn_ray.on_ray.cells import Cell
 
 
 def classifier_cells(classes: Sequence[Classes]) -> list[Cell]:

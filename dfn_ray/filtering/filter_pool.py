@@ -18,18 +18,19 @@ from dfn_ray.filtering.preflight import (
     refuse_other_rule,
     refuse_out,
 )
-from dfn_ray.filtering.score_pool import score_pool
-from dfn_ray.filtering.scores import RunScores, ScoredPart
-from dfn_ray.filtering.select_run import Selected, State, select_run
-from dfn_ray.filtering.selection import Selection
-from dfn_ray.filtering.settle import Settler, missing_shard, remove_all_but
-from dfn_ray.filtering.uid_list import (
+from dfn_ray.filtering.scoring.score_pool import score_pool
+from dfn_ray.filtering.selecting.exact_k import Selection
+from dfn_ray.filtering.selecting.run_scores import RunScores, ScoredPart
+from dfn_ray.filtering.selecting.select_run import Selected, State, select_run
+from dfn_ray.filtering.subset.settle import Settler, missing_shard, remove_all_but
+from dfn_ray.filtering.subset.write_uid_list import (
     merge_spilled,
     spill_sorted,
     write_uid_list,
 )
-from dfn_ray.flow.datasets import connect, each
-from dfn_ray.flow.slices import LEAST_ITEMS
+from dfn_ray.on_ray.session import connect
+from dfn_ray.on_ray.slices import LEAST_ITEMS
+from dfn_ray.on_ray.tasks import each
 from dfn_ray.pool import listed_shards
 from dfn_ray.run import (
     MATERIALIZED,

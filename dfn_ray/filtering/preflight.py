@@ -11,10 +11,10 @@ from typing import Any
 
 from dfn_ray.config import Decode, Network, Recipe, Rules, recipe_values, stored_pool
 from dfn_ray.errors import FingerprintError, InputError
-from dfn_ray.filtering.fingerprint import settings_fingerprint, settings_of
-from dfn_ray.filtering.select_run import State
-from dfn_ray.flow.fingerprint import decode_fingerprint, pool_fingerprint
+from dfn_ray.filtering.scoring.fingerprint import settings_fingerprint, settings_of
+from dfn_ray.filtering.selecting.select_run import State
 from dfn_ray.pool import RUN_FILES, Shard, listed_shards, listing_table, refuse_inside
+from dfn_ray.preparing.embedding_fingerprint import decode_fingerprint, pool_fingerprint
 from dfn_ray.run import (
     MATERIALIZED,
     SCORED,

@@ -6,16 +6,16 @@ from collections.abc import Callable
 
 import torch
 
-from dfn_ray.clip.network import FrozenNetwork
 from dfn_ray.config import Network, Recipe
 from dfn_ray.dry_run.finding import Finding, change
 from dfn_ray.errors import InputError, NotReady
-from dfn_ray.flow.weights import load_network_of
+from dfn_ray.network.frozen import FrozenNetwork
+from dfn_ray.parity.matched_samples import Matched, matched_samples
 from dfn_ray.parity.reference import Reference, read_reference
-from dfn_ray.parity.samples import Matched, matched_samples
-from dfn_ray.parity.scoring import Scoring
 from dfn_ray.parity.suspects import SCREENED, SCREENED_BY_PAIRS, Search, Trial, suspects_of
 from dfn_ray.parity.variant import as_the_recipe_says
+from dfn_ray.parity.variant_scores import Scoring
+from dfn_ray.preparing.fetch_networks import load_network_of
 
 SAMPLES = 256
 """Scored unless asked otherwise. Of a fault that shows in 2 % of samples (images that end early, say) they have one in 99 of

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from dfn_ray.errors import InputError
 from dfn_ray.storage import open_uri, read_uri
-from dfn_ray.uids import UID_DTYPE, uid_records
+from dfn_ray.uids.records import UID_DTYPE, uid_records
 
 MAX_ROWS = 2**24
 """More than DataComp's small pool. They are held as 20 bytes each: 336 MB."""

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from dfn_ray.clip.transform import NORMALIZATIONS
+from dfn_ray.images.transform import NORMALIZATIONS
 from dfn_ray.parity.agreement import Agreement, agreement
-from dfn_ray.parity.scoring import Rows, Scoring
 from dfn_ray.parity.variant import Variant
+from dfn_ray.parity.variant_scores import Rows, Scoring
 
 SCREENED, SCREENED_BY_PAIRS = 64, 24
 """Samples that every suspect, and every pair, is tried on: those that differ most. What closes the gap there is tried on

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from dfn_ray.clip.network import FrozenNetwork
-from dfn_ray.clip.transform import ImageTransform
 from dfn_ray.config import Decode
+from dfn_ray.images.transform import ImageTransform
+from dfn_ray.network.frozen import FrozenNetwork
 
 
 @dataclass(frozen=True, kw_only=True)

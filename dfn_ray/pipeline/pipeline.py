@@ -9,12 +9,12 @@ from typing import Any
 from dfn_ray.config import EvaluateRecipe, Network, PipelineRecipe, recipe_values
 from dfn_ray.evaluation.evaluate import evaluate_sets
 from dfn_ray.filtering.filter_pool import filter_pool
+from dfn_ray.filtering.selecting.selection_table import selection_table
 from dfn_ray.pipeline.comparison import Scores, compare_arms, comparison_table
 from dfn_ray.report.arms import draw_arms
 from dfn_ray.storage import Store
-from dfn_ray.telemetry import selection_table
-from dfn_ray.training.job import network_folder
 from dfn_ray.training.train_clip import train
+from dfn_ray.training.worker_spec import network_folder
 
 COMPARISON, PICTURE = "comparison.json", "comparison.png"
 

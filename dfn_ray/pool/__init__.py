@@ -8,13 +8,13 @@ A bad sample is a row with a reason, a bad shard a fault on its last chunk; only
 """
 
 from dfn_ray.pool.inspect import PoolReport, inspect_pool
-from dfn_ray.pool.listing import list_pool, list_shards
-from dfn_ray.pool.outputs import RUN_FILES, refuse_inside
+from dfn_ray.pool.listing.list_pool import list_pool, list_shards
+from dfn_ray.pool.listing.listing_table import listed_shards, listed_versions, listing_table
+from dfn_ray.pool.listing.outputs import RUN_FILES, refuse_inside
+from dfn_ray.pool.listing.remarks import Listing, listing_notes
 from dfn_ray.pool.reading import iter_chunks, read_chunk, read_rows
-from dfn_ray.pool.remarks import Listing, listing_notes
 from dfn_ray.pool.shard import Shard
-from dfn_ray.pool.stored import listed_shards, listed_versions, listing_table
-from dfn_ray.pool.uid import derive_uid
+from dfn_ray.uids.derived import derive_uid
 
 __all__ = [
     "RUN_FILES",

@@ -13,9 +13,9 @@ from itertools import islice
 from typing import Any
 
 from dfn_ray.config import Pool
-from dfn_ray.foreign_json import parsed
 from dfn_ray.pool.text import has_visible
 from dfn_ray.schema import Reason
+from dfn_ray.untrusted.json_text import parsed
 
 CAPTION_KEYS = ("caption", "text")
 """Where JSON holds the caption of a sample whose own caption is absent or empty; the first one with text counts."""

@@ -14,13 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 from dfn_ray.config import Pool
 from dfn_ray.errors import MissingFileError, StorageError
-from dfn_ray.image_formats import IMAGE_EXTENSIONS, UNSUPPORTED_EXTENSIONS
+from dfn_ray.images.formats import IMAGE_EXTENSIONS, UNSUPPORTED_EXTENSIONS
 from dfn_ray.pool.chunking import Group, Wanted
-from dfn_ray.pool.descent import Descent, class_names, refuse_run
+from dfn_ray.pool.listing.folders import Descent, class_names, refuse_run
+from dfn_ray.pool.listing.patterns import Glob, State, is_hidden
+from dfn_ray.pool.listing.remarks import Remark, Remarks
 from dfn_ray.pool.members import Role
 from dfn_ray.pool.opened import missing, require_size
-from dfn_ray.pool.patterns import Glob, State, is_hidden
-from dfn_ray.pool.remarks import Remark, Remarks
 from dfn_ray.pool.samples import Draft
 from dfn_ray.pool.shard import Shard
 from dfn_ray.schema import Reason, ShardFault

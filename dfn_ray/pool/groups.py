@@ -10,11 +10,11 @@ from dfn_ray.config import Pool
 from dfn_ray.pool.chunking import Group, Wanted, closing
 from dfn_ray.pool.folder import folder_groups
 from dfn_ray.pool.opened import ShardFile, opened, require_same
-from dfn_ray.pool.parquet import parquet_groups
+from dfn_ray.pool.parquet.parquet_shard import parquet_groups
 from dfn_ray.pool.shard import Shard, ShardDamage
 from dfn_ray.pool.sniff import Format, sniff
-from dfn_ray.pool.tape import GzipTape, Tape
-from dfn_ray.pool.webdataset import tar_groups
+from dfn_ray.pool.tars.tape import GzipTape, Tape
+from dfn_ray.pool.tars.webdataset import tar_groups
 from dfn_ray.schema import ShardFault
 
 

@@ -10,14 +10,14 @@ from itertools import islice
 import numpy as np
 
 from dfn_ray.config import Decode, Pool
-from dfn_ray.image_files import UnreadableImageError, decoded_pixels, open_image
-from dfn_ray.pool.listing import list_pool
+from dfn_ray.console.tables import note_rows
+from dfn_ray.images.header import UnreadableImageError, decoded_pixels, open_image
+from dfn_ray.pool.listing.list_pool import list_pool
+from dfn_ray.pool.listing.remarks import Listing, listing_notes
 from dfn_ray.pool.reading import iter_chunks, sniffed
-from dfn_ray.pool.remarks import Listing, listing_notes
 from dfn_ray.pool.shard import Shard, ShardDamage
-from dfn_ray.pool.uid import derive_uid
 from dfn_ray.schema import Reason
-from dfn_ray.telemetry import note_rows
+from dfn_ray.uids.derived import derive_uid
 
 MAX_PIXELS = Decode().max_pixels
 """Images with more are `too_many_pixels`, as filtering has it by default."""

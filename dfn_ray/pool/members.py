@@ -18,7 +18,7 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from dfn_ray.config import Pool
-from dfn_ray.image_formats import IMAGE_EXTENSIONS, UNSUPPORTED_EXTENSIONS
+from dfn_ray.images.formats import IMAGE_EXTENSIONS, UNSUPPORTED_EXTENSIONS
 from dfn_ray.pool.captions import TEXT
 
 _MOST_SHORTER_KEYS = 64

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dfn_ray.config import Pool
-from dfn_ray.foreign_json import parsed
 from dfn_ray.pool.captions import MAX_PARTS, TEXT, Text, caption_in, looks_several
 from dfn_ray.pool.members import Role
-from dfn_ray.pool.uid import derive_uid, own_uid
 from dfn_ray.schema import Reason, Status
+from dfn_ray.uids.derived import derive_uid, own_uid
+from dfn_ray.untrusted.json_text import parsed
 
 MAX_METADATA_BYTES = 2**20
 """A larger JSON member fails with `broken_json` without being read; img2dataset writes about 1 KiB."""

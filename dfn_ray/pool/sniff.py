@@ -6,8 +6,8 @@ from enum import Enum
 from typing import IO, Literal
 
 from dfn_ray.pool.shard import ShardDamage
-from dfn_ray.pool.tape import GzipTape
-from dfn_ray.pool.tar import BLOCK_BYTES, is_tar_header
+from dfn_ray.pool.tars.tape import GzipTape
+from dfn_ray.pool.tars.tar import BLOCK_BYTES, is_tar_header
 from dfn_ray.schema import ShardFault
 
 _GZIP = b"\x1f\x8b"

@@ -21,8 +21,8 @@ import pydantic
 from matplotlib.figure import Figure
 
 from dfn_ray.config import count_of_fraction
+from dfn_ray.console.tables import grid
 from dfn_ray.errors import InputError
-from dfn_ray.foreign_parquet import opened_parquet
 from dfn_ray.report.gallery import scored_tables
 from dfn_ray.run import (
     Run,
@@ -35,8 +35,8 @@ from dfn_ray.run import (
     shard_numbers,
 )
 from dfn_ray.storage import Store, open_uri
-from dfn_ray.telemetry import grid
-from dfn_ray.uids import UID_DTYPE, uid_records
+from dfn_ray.uids.records import UID_DTYPE, uid_records
+from dfn_ray.untrusted.parquet_files import opened_parquet
 
 SAMPLES = 10_000_000
 """Samples compared, about: 120 MB a run."""

@@ -69,7 +69,6 @@ from dfn_ray.run.layout import (
 )
 from dfn_ray.run.ledger import Ledger, owning_ledger, scan_ledger
 from dfn_ray.run.opened import Run, open_run
-from dfn_ray.run.parquets import named, parquet_bytes
 from dfn_ray.run.parts import (
     SCORE_AGAIN,
     Part,
@@ -93,7 +92,8 @@ from dfn_ray.run.scored import (
     scores_of,
     selecting_network,
 )
-from dfn_ray.run.sealed import parsed_json, read_names
+from dfn_ray.run.sealed_json import parsed_json, read_names
+from dfn_ray.run.sealed_parquet import named, parquet_bytes
 from dfn_ray.run.shapes import misfits
 
 __all__ = [

@@ -14,7 +14,7 @@ from typing import Any
 
 from dfn_ray.errors import RunTakenOver
 from dfn_ray.run.layout import ATTEMPTS
-from dfn_ray.run.sealed import json_bytes, parsed_json, read_whole
+from dfn_ray.run.sealed_json import json_bytes, parsed_json, read_whole
 from dfn_ray.run.shapes import shape_of
 from dfn_ray.storage import Store
 

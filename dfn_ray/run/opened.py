@@ -21,9 +21,8 @@ from dfn_ray.run.layout import (
     SELECTION,
     SUBSET,
 )
-from dfn_ray.run.parquets import opened_parquet, whole_parquet
 from dfn_ray.run.parts import part_names
-from dfn_ray.run.sealed import (
+from dfn_ray.run.sealed_json import (
     RESTORE,
     RESTORE_TRAINING,
     json_bytes,
@@ -32,6 +31,7 @@ from dfn_ray.run.sealed import (
     read_names,
     require_right,
 )
+from dfn_ray.run.sealed_parquet import opened_parquet, whole_parquet
 from dfn_ray.run.shapes import completed_recipe, shape_of
 from dfn_ray.storage import Store
 

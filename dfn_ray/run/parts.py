@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from dfn_ray.errors import DamagedRunError, MissingFileError
 from dfn_ray.run.layout import BORDERLINE, SCORES, SELECTION, SUBSET, part_file
-from dfn_ray.run.parquets import footer_of, opened_parquet
+from dfn_ray.run.sealed_parquet import footer_of, opened_parquet
 from dfn_ray.schema import Chunk
 from dfn_ray.storage import Store
 

@@ -23,9 +23,9 @@ from dfn_ray.run.identity import (
 from dfn_ray.run.layout import ATTEMPTS, FORMAT_VERSION, LISTING, OLD_ATTEMPT, RUN
 from dfn_ray.run.ledger import scan_ledger
 from dfn_ray.run.opened import Run, open_run
-from dfn_ray.run.parquets import parquet_bytes
 from dfn_ray.run.relisting import relisted, resized, scored_sizes
-from dfn_ray.run.sealed import json_bytes
+from dfn_ray.run.sealed_json import json_bytes
+from dfn_ray.run.sealed_parquet import parquet_bytes
 from dfn_ray.storage import Store
 
 

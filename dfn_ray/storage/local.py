@@ -6,7 +6,7 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from dfn_ray.regular_files import require_regular
+from dfn_ray.untrusted.regular_files import require_regular
 
 
 class Local(LocalFileSystem):

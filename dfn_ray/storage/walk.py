@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
-from dfn_ray.regular_files import is_readable_to_its_end
 from dfn_ray.storage.filesystems import filesystem, is_local, storage_errors
 from dfn_ray.storage.store import File, version_in
+from dfn_ray.untrusted.regular_files import is_readable_to_its_end
 
 State = TypeVar("State")
 

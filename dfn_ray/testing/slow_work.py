@@ -13,9 +13,9 @@ from pathlib import Path
 
 import ray
 
-from dfn_ray.filtering.scorer import ScorerActor
-from dfn_ray.flow.cells import Cell
-from dfn_ray.flow.prepare import Preparation, prepare
+from dfn_ray.filtering.scoring.scorer import ScorerActor
+from dfn_ray.on_ray.cells import Cell
+from dfn_ray.preparing.prepare import Preparation, prepare
 
 NOTES = "DFN_RAY_WORK_NOTES"
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ray._private.state import actors
 
-from dfn_ray.telemetry import grid
+from dfn_ray.console.tables import grid
 from dfn_ray.testing.clusters import roles
 
 EVERY_S = 0.5

@@ -16,20 +16,21 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
+from dfn_ray.console.progress import TrainingProgress
 from dfn_ray.errors import DfnRayError, RunTakenOver, StorageError, last_line
-from dfn_ray.flow.bundles import worker_bundle
-from dfn_ray.flow.capacity import telling_lacks, workers_needed
-from dfn_ray.flow.datasets import drivers_node, own_error
-from dfn_ray.flow.metrics import TrainingMetrics
+from dfn_ray.on_ray.bundles import worker_bundle
+from dfn_ray.on_ray.capacity import telling_lacks, workers_needed
+from dfn_ray.on_ray.failures import own_error
+from dfn_ray.on_ray.ray_metrics import TrainingMetrics
+from dfn_ray.on_ray.session import drivers_node
 from dfn_ray.run import Run
 from dfn_ray.storage import filesystem
-from dfn_ray.telemetry import TrainingProgress
-from dfn_ray.training.feed import COUNTED
-from dfn_ray.training.job import Job
-from dfn_ray.training.next_samples import NextSamples
+from dfn_ray.training.chain import DATASET, in_order
+from dfn_ray.training.data.feed import COUNTED
+from dfn_ray.training.data.next_samples import NextSamples
 from dfn_ray.training.position import generation_count
-from dfn_ray.training.stream import DATASET, in_order
-from dfn_ray.training.worker import train_worker
+from dfn_ray.training.step.worker import train_worker
+from dfn_ray.training.worker_spec import Job
 
 
 @dataclass(frozen=True, kw_only=True)

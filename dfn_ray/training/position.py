@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dfn_ray.errors import DamagedRunError, RunTakenOver
-from dfn_ray.foreign_json import MAX_OWN_DEPTH, parsed
 from dfn_ray.run import CHECKPOINTS, GENERATIONS, Run
-from dfn_ray.training.seen import Seen
+from dfn_ray.training.data.seen import Seen
+from dfn_ray.untrusted.json_text import MAX_OWN_DEPTH, parsed
 
 LOG = "log"
 CHECKPOINT_NAME = re.compile(r"samples-\d+-\d+-\d+")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dfn_ray.flow.error_limits import by_reason
-from dfn_ray.printing import printable_line
-from dfn_ray.telemetry import table
+from dfn_ray.console.printable import printable_line
+from dfn_ray.console.tables import table
+from dfn_ray.preparing.error_limits import by_reason
 
 
 def result_lines(value: Mapping[str, Any]) -> list[str]:

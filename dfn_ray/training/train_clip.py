@@ -13,32 +13,32 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from dfn_ray.clip.network import WEIGHTS_FILE, FrozenNetwork
 from dfn_ray.config import Source, TrainRecipe, recipe_values
+from dfn_ray.console.progress import TrainingProgress
 from dfn_ray.errors import StorageError, TrainingFailed, last_line
-from dfn_ray.flow.classnames import class_names, prompt_templates
-from dfn_ray.flow.datasets import connect
-from dfn_ray.flow.fingerprint import reading_versions
-from dfn_ray.flow.metrics import TrainingMetrics
-from dfn_ray.flow.ray_address import check_ray_reachable
-from dfn_ray.flow.uid_lists import open_uid_list
-from dfn_ray.flow.weights import load_network_of
+from dfn_ray.network.frozen import WEIGHTS_FILE, FrozenNetwork
+from dfn_ray.on_ray.ray_address import check_ray_reachable
+from dfn_ray.on_ray.ray_metrics import TrainingMetrics
+from dfn_ray.on_ray.session import connect
 from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table, refuse_inside
+from dfn_ray.preparing.embedding_fingerprint import reading_versions
+from dfn_ray.preparing.fetch_networks import load_network_of
+from dfn_ray.preparing.prompts import class_names, prompt_templates
 from dfn_ray.run import RESULT, Run, parquet_bytes, start_run
-from dfn_ray.telemetry import TrainingProgress
-from dfn_ray.training.feed import Feeding, LabelCaptions
-from dfn_ray.training.fit import fit
-from dfn_ray.training.index import INDEX_SCHEMA, source_counts, split_index
-from dfn_ray.training.job import Job, network_folder
-from dfn_ray.training.next_samples import NextSamples
-from dfn_ray.training.position import Position, latest_position, reached
-from dfn_ray.training.read_counts import (
+from dfn_ray.training.chain import index_sources
+from dfn_ray.training.data.feed import Feeding, LabelCaptions
+from dfn_ray.training.data.index import INDEX_SCHEMA, source_counts, split_index
+from dfn_ray.training.data.next_samples import NextSamples
+from dfn_ray.training.data.read_counts import (
     judge_sources,
     judge_trained,
     limits_of,
     training_values,
 )
-from dfn_ray.training.stream import index_sources
+from dfn_ray.training.fit import fit
+from dfn_ray.training.position import Position, latest_position, reached
+from dfn_ray.training.worker_spec import Job, network_folder
+from dfn_ray.uids.lookup import open_uid_list
 
 INDEX = "index.parquet"
 Shards = tuple[tuple[Shard, ...], ...]

@@ -26,10 +26,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dfn_ray.filtering.verify import verify_run
+from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.run import open_run
-from dfn_ray.testing.networks import save_tiny_network
-from dfn_ray.testing.pools import write_pool
+from dfn_ray.testing.random_networks import save_tiny_network
+from dfn_ray.testing.sample_pools import write_pool
 from dfn_ray.training.position import log_lines
 from tests.chaos.victims import Cluster, Disturbed, end_by_signals, own_cluster
 from tests.evaluation.conftest import write_layout

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from dfn_ray.telemetry import duration
+from dfn_ray.console.tables import duration
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import ray
 
 from dfn_ray.config import recipe_from
 from dfn_ray.testing.clusters import ROLE
-from dfn_ray.testing.pools import write_pool
+from dfn_ray.testing.sample_pools import write_pool
 from dfn_ray.testing.slow_work import NOTES
 
 

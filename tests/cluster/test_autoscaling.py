@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from dfn_ray.filtering import score_pool
 from dfn_ray.filtering.filter_pool import filter_pool
-from dfn_ray.filtering.verify import verify_run
+from dfn_ray.filtering.scoring import score_pool
+from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.testing.clusters import ROLE, NodeType, autoscaling_cluster, roles
 from dfn_ray.testing.slow_work import SlowScorer
 from dfn_ray.testing.timeline import timeline_table, watching

@@ -13,11 +13,11 @@ import pytest
 import ray
 
 from dfn_ray.config import Recipe
-from dfn_ray.filtering import score_pool
 from dfn_ray.filtering.filter_pool import filter_pool
-from dfn_ray.filtering.scorer import Scorer
-from dfn_ray.filtering.verify import verify_run
-from dfn_ray.flow.pools import NODE_TRIES
+from dfn_ray.filtering.scoring import score_pool
+from dfn_ray.filtering.scoring.scorer import Scorer
+from dfn_ray.filtering.verifying.verify import verify_run
+from dfn_ray.on_ray.actor_pools import NODE_TRIES
 from dfn_ray.testing.clusters import DECODE_NODE, SCORE_NODE, local_cluster, node_id, roles
 from dfn_ray.testing.slow_work import Note, SlowScorer, note, noted_prepare, read_notes
 from dfn_ray.testing.timeline import timeline_table, watching

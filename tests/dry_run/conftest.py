@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from dfn_ray.testing.http_faults import serve_http
+from dfn_ray.testing.http_server import serve_http
 
 
 @dataclass

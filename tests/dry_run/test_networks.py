@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from dfn_ray.config import Network
-from dfn_ray.dry_run.networks import network_finding
+from dfn_ray.dry_run.network_files import network_finding
 from dfn_ray.errors import InputError
 from dfn_ray.storage import Store
 from tests.dry_run.conftest import Hub
@@ -120,7 +120,7 @@ def test_a_folder_in_transformers_layout_is_judged_without_torch_and_the_hubs_cl
     model = folder_of(tmp_path / "there", config__json=CLIP, model__safetensors=b"x" * 9)
     code = (
         "import sys; from dfn_ray.config import Network; "
-        "from dfn_ray.dry_run.networks import describe_network; "
+        "from dfn_ray.dry_run.network_files import describe_network; "
         f"print(describe_network(Network(model={model!r}), 'networks.0')); "
         "print({'ray', 'torch', 'open_clip', 'huggingface_hub'} & set(sys.modules))"
     )
@@ -188,7 +188,7 @@ def test_a_hub_that_cannot_be_asked_is_no_mistake(hub: Hub, monkeypatch):
 
 
 def test_a_hub_that_is_silent_takes_10_seconds_at_most(hub: Hub, monkeypatch):
-    from dfn_ray.dry_run import hub as module
+    from dfn_ray.dry_run import hub_files as module
 
     assert module.TIME_LIMIT_S == 10
     monkeypatch.setattr(module, "TIME_LIMIT_S", 1.0)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from dfn_ray.cli import run
-from dfn_ray.testing.pools import jpeg_bytes, write_pool
-from dfn_ray.uids import UID_DTYPE
+from dfn_ray.testing.sample_pools import jpeg_bytes, write_pool
+from dfn_ray.uids.records import UID_DTYPE
 from tests.dry_run.conftest import run_alone
 
 MODEL = 'model = "local-dir:{folder}/network"'

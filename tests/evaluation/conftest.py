@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dfn_ray.testing.networks import TINY, save_random_network
-from dfn_ray.testing.pools import TarBuilder, photo
+from dfn_ray.testing.random_networks import TINY, save_random_network
+from dfn_ray.testing.sample_pools import TarBuilder, photo
 
 NAMES = ("cat", "dog", "fire truck", "mushroom", "steam train", "umbrella")
 TEMPLATES = ("a photo of a {c}.", "the {c}, drawn", "{c}")

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dfn_ray.clip.network import FrozenNetwork, load_network
 from dfn_ray.config import Decode, Network, Rules, Scorers
-from dfn_ray.evaluation.embed import (
+from dfn_ray.console.progress import Progress
+from dfn_ray.evaluation.embedder import (
     IMAGE,
     LABEL,
     TEXTS,
@@ -19,11 +19,11 @@ from dfn_ray.evaluation.embed import (
     with_labels,
 )
 from dfn_ray.evaluation.gather import gather
-from dfn_ray.flow.cells import Cell, column_array
-from dfn_ray.flow.prepare import Preparation
+from dfn_ray.network.frozen import FrozenNetwork, load_network
+from dfn_ray.on_ray.cells import Cell, column_array
+from dfn_ray.preparing.prepare import Preparation
 from dfn_ray.schema import SAMPLE_SCHEMA, SEVERAL_CAPTIONS_SCHEMA, Chunk
-from dfn_ray.telemetry import Progress
-from dfn_ray.testing.pools import photo
+from dfn_ray.testing.sample_pools import photo
 from tests.evaluation.conftest import captions_of, label_of
 
 

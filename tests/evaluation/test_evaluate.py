@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dfn_ray.config import EvaluateRecipe, recipe_from
+from dfn_ray.console.progress import Progress
 from dfn_ray.errors import ErrorBudgetExceeded, InputError
 from dfn_ray.evaluation import evaluate as evaluate_module
 from dfn_ray.evaluation.evaluate import evaluate, evaluate_sets, judge
@@ -16,7 +17,6 @@ from dfn_ray.evaluation.gather import Gathered
 from dfn_ray.evaluation.sets import locate
 from dfn_ray.schema import ShardFault
 from dfn_ray.storage import Store
-from dfn_ray.telemetry import Progress
 from tests.evaluation.conftest import (
     IMAGES,
     NAMES,

@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dfn_ray.clip.network import load_network
 from dfn_ray.config import Network, Scorers
 from dfn_ray.errors import InputError
-from dfn_ray.evaluation.embed import Embedder
+from dfn_ray.evaluation.embedder import Embedder
 from dfn_ray.evaluation.zero_shot import classifier_cells, classifiers
-from dfn_ray.flow.cells import pack, unpack
+from dfn_ray.network.frozen import load_network
+from dfn_ray.on_ray.cells import pack, unpack
 from tests.evaluation.conftest import NAMES, TEMPLATES
 
 MANY = tuple(f"thing {number}" for number in range(70))

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from dfn_ray.testing.lethal import KILLER
-from dfn_ray.testing.pools import TarBuilder, photo, uid_of
+from dfn_ray.testing.sample_pools import TarBuilder, photo, uid_of
 
 Expected = dict[tuple[str, str], str]
 """(shard, key) -> `status` or `status/reason`."""

@@ -15,13 +15,13 @@ import pytest
 
 from dfn_ray.config import Pool, recipe_from
 from dfn_ray.errors import VerificationError
-from dfn_ray.filtering.export import export_webdataset
 from dfn_ray.filtering.filter_pool import filter_pool, materialize
-from dfn_ray.filtering.rescore import _compare
-from dfn_ray.filtering.verify import verify_run
+from dfn_ray.filtering.subset.export_subset import export_webdataset
+from dfn_ray.filtering.verifying.rescore import _compare
+from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.pool import iter_chunks, list_shards
 from dfn_ray.schema import Chunk
-from dfn_ray.testing.pools import TarBuilder, photo, uid_of
+from dfn_ray.testing.sample_pools import TarBuilder, photo, uid_of
 from tests.filtering.test_filter_pool import read
 from tests.run.forging import forge_value
 

@@ -11,8 +11,8 @@ import pytest
 
 from dfn_ray.errors import InputError
 from dfn_ray.filtering.filter_pool import filter_pool
-from dfn_ray.filtering.verify import verify_run
-from dfn_ray.testing.pools import TarBuilder, photo
+from dfn_ray.filtering.verifying.verify import verify_run
+from dfn_ray.testing.sample_pools import TarBuilder, photo
 from tests.filtering.damaged import KINDS, write_damaged_pool
 from tests.filtering.test_filter_pool import read
 
@@ -67,7 +67,7 @@ def test_a_vanished_shard_and_a_broken_parquet_cost_themselves_and_no_more(
     pq.write_table(pa.table({"jpg": images}), folder / "no-caption.parquet")
     pq.write_table(pa.table({"jpg": captions, "caption": captions}), folder / "mistyped.parquet")
     (folder / "page.parquet").write_bytes(b"<html>not found</html>")
-    from dfn_ray.filtering import score_pool as module
+    from dfn_ray.filtering.scoring import score_pool as module
 
     job = recipe(folder, "execution.max_bad_shard_fraction=0.9", "select.keep_fraction=1.0")
     module._open_job(job)  # the listing is made

@@ -14,11 +14,11 @@ from PIL import Image
 
 from dfn_ray.config import Execution
 from dfn_ray.errors import InputError, StorageError
-from dfn_ray.filtering.export import export_uids, export_webdataset
 from dfn_ray.filtering.filter_pool import materialize
-from dfn_ray.filtering.listed import materialize_listed
-from dfn_ray.filtering.verify import verify_run
-from dfn_ray.testing.pools import uid_of
+from dfn_ray.filtering.subset.export_subset import export_uids, export_webdataset
+from dfn_ray.filtering.subset.reshard import materialize_listed
+from dfn_ray.filtering.verifying.verify import verify_run
+from dfn_ray.testing.sample_pools import uid_of
 from tests.filtering.test_filter_pool import read
 
 pytestmark = pytest.mark.ray
@@ -132,7 +132,7 @@ def test_tars_without_samples_are_refused(finished, tmp_path, samples):
 
 
 def test_an_error_raised_in_a_task_comes_out_as_itself(local_ray):
-    from dfn_ray.flow.datasets import each
+    from dfn_ray.on_ray.tasks import each
 
     def refuse(item: str) -> str:
         raise StorageError(f"{item}: cannot write it")

@@ -24,10 +24,10 @@ from dfn_ray.errors import (
     VerificationError,
 )
 from dfn_ray.filtering.filter_pool import filter_pool, materialize, score, select
-from dfn_ray.filtering.verify import verify_run
+from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.pool import iter_chunks, list_shards
 from dfn_ray.run import hold, open_run
-from dfn_ray.testing.pools import TarBuilder, write_pool
+from dfn_ray.testing.sample_pools import TarBuilder, write_pool
 from dfn_ray.testing.waiting import meanwhile, until
 from tests.run.forging import forge
 
@@ -130,7 +130,7 @@ def _require_same(run: str, expected: str) -> None:
 
 def _with_bounds(job, lo: float, hi: float) -> None:
     """Store bounds before the run begins, as a calibration that was wrong would have."""
-    from dfn_ray.filtering import score_pool as module
+    from dfn_ray.filtering.scoring import score_pool as module
 
     opened = module._open_job(job)
     lo, hi = float(np.float32(lo)), float(np.float32(hi))
@@ -138,7 +138,7 @@ def _with_bounds(job, lo: float, hi: float) -> None:
 
 
 def test_calibrated_bounds_keep_most_bytes_from_travelling(local_ray, recipe, tmp_path):
-    from dfn_ray.testing.pools import write_pool
+    from dfn_ray.testing.sample_pools import write_pool
 
     many = write_pool(tmp_path / "many", shards=20, samples=40)
     job = recipe(
@@ -235,7 +235,7 @@ def test_materialize_into_another_folder_takes_a_wider_selection_from_the_pool(
 def test_a_materialized_folder_is_verified_exported_and_resumed_like_any_run(
     finished, recipe, pool, tmp_path
 ):
-    from dfn_ray.filtering.export import export_webdataset
+    from dfn_ray.filtering.subset.export_subset import export_webdataset
 
     job = finished
     out = tmp_path / "out"
@@ -300,7 +300,7 @@ def test_two_networks_score_in_one_pass_and_either_may_decide(
 
 
 def test_fewer_scores_than_were_asked_for_are_all_kept_and_it_is_said(local_ray, recipe, pool):
-    from dfn_ray.telemetry import selection_table
+    from dfn_ray.filtering.selecting.selection_table import selection_table
 
     job = recipe(pool, "select.keep_fraction=none", "select.keep_count=1000")
     value = filter_pool(job)
@@ -333,7 +333,7 @@ def test_a_pool_that_is_bad_stops_the_run_and_says_why(local_ray, recipe, tmp_pa
 
 
 def test_rules_reject_before_decoding_and_are_counted(local_ray, recipe, tmp_path):
-    from dfn_ray.testing.pools import photo
+    from dfn_ray.testing.sample_pools import photo
 
     tar = TarBuilder()
     tar.sample("0", image=photo(0, (300, 250)), caption="three whole words")
@@ -465,7 +465,7 @@ def test_a_recipe_that_changes_no_score_goes_on_with_the_run(scored_run, change)
 
 def test_threads_are_settled_on_the_driver_where_they_change_scores_and_nowhere_else(scored_run):
     from dfn_ray.config import recipe_from
-    from dfn_ray.filtering.fingerprint import settings_fingerprint
+    from dfn_ray.filtering.scoring.fingerprint import settings_fingerprint
 
     stored = json.loads((Path(scored_run["run_uri"]) / "run.json").read_text())
     assert stored["recipe"]["scorers"]["threads"] == os.cpu_count()

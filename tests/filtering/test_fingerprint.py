@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from dfn_ray.clip.network import load_network
-from dfn_ray.clip.tokenizer import TokenizerSpec
 from dfn_ray.errors import FingerprintError
 from dfn_ray.filtering.filter_pool import filter_pool
-from dfn_ray.filtering.fingerprint import scoring_fingerprint
+from dfn_ray.filtering.scoring.fingerprint import scoring_fingerprint
+from dfn_ray.network.frozen import load_network
+from dfn_ray.network.tokenizer import TokenizerSpec
 from dfn_ray.pool import Shard
 from dfn_ray.run import fingerprint_digest
 
@@ -20,9 +20,9 @@ HUGGING_FACE = TokenizerSpec(context_length=8, files=(("tokenizer.json", b"{}"),
 TIMM = {"vision_cfg": {"timm_model_name": "vit_tiny_patch16_224"}}
 
 OURS = {
-    "reader": "dfn_ray.flow.fingerprint.READER_VERSION",
-    "decoder": "dfn_ray.flow.fingerprint.DECODER_VERSION",
-    "tokenizer": "dfn_ray.clip.tokenizer.TOKENIZER_VERSION",
+    "reader": "dfn_ray.preparing.embedding_fingerprint.READER_VERSION",
+    "decoder": "dfn_ray.preparing.embedding_fingerprint.DECODER_VERSION",
+    "tokenizer": "dfn_ray.network.tokenizer.TOKENIZER_VERSION",
 }
 
 

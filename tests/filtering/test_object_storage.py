@@ -22,13 +22,13 @@ import pytest
 from dfn_ray import cli
 from dfn_ray.config import recipe_values
 from dfn_ray.errors import StorageAccessError
-from dfn_ray.filtering.export import export_webdataset
 from dfn_ray.filtering.filter_pool import filter_pool
-from dfn_ray.filtering.verify import verify_run
+from dfn_ray.filtering.subset.export_subset import export_webdataset
+from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.pool import list_shards
 from dfn_ray.run import open_run, part_names, scan_ledger
 from dfn_ray.storage import Store
-from dfn_ray.testing.faults import Fault, Faults
+from dfn_ray.testing.s3_proxy import Fault, Faults
 
 pytestmark = pytest.mark.ray
 

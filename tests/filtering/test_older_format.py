@@ -17,9 +17,9 @@ import pytest
 
 from dfn_ray.cli import run as dfn_ray
 from dfn_ray.config import Select, recipe_values
-from dfn_ray.filtering.export import export_webdataset
 from dfn_ray.filtering.filter_pool import materialize, select
-from dfn_ray.filtering.verify import verify_run
+from dfn_ray.filtering.subset.export_subset import export_webdataset
+from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.report.compare import compare_runs
 from dfn_ray.run import fingerprint_digest
 from tests.filtering.test_filter_pool import kept

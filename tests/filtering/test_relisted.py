@@ -11,20 +11,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dfn_ray.console.progress import Progress
 from dfn_ray.errors import InputError, ShardChangedError, VerificationError
-from dfn_ray.filtering import listed, unread
-from dfn_ray.filtering import score_pool as module
 from dfn_ray.filtering.filter_pool import filter_pool, score
-from dfn_ray.filtering.listed import materialize_listed
-from dfn_ray.filtering.verify import verify_run
-from dfn_ray.flow.cells import Unread
-from dfn_ray.flow.datasets import Work
+from dfn_ray.filtering.scoring import score_pool as module
+from dfn_ray.filtering.scoring import unread_shards
+from dfn_ray.filtering.subset import reshard
+from dfn_ray.filtering.subset.reshard import materialize_listed
+from dfn_ray.filtering.verifying.verify import verify_run
+from dfn_ray.on_ray.cells import Unread
+from dfn_ray.on_ray.datasets import Work
 from dfn_ray.pool import Shard
 from dfn_ray.run import open_run, scored_sizes
 from dfn_ray.storage import Store
-from dfn_ray.telemetry import Progress
-from dfn_ray.testing.pools import write_pool
-from dfn_ray.uids import UID_DTYPE
+from dfn_ray.testing.sample_pools import write_pool
+from dfn_ray.uids.records import UID_DTYPE
 from tests.filtering.test_filter_pool import kept
 from tests.filtering.test_object_storage import subset, upload
 from tests.filtering.test_unreachable import ONCE, committed
@@ -77,19 +78,19 @@ def test_a_shard_that_changes_after_it_was_listed_waits_for_a_word_to_be_listed_
     local_ray, recipe, small_pool, larger, after_listing
 ):
     job, changed = recipe(small_pool, *ONCE), small_pool / "00001.tar"
-    listed = sizes_in(small_pool)
+    reshard = sizes_in(small_pool)
     after_listing(lambda: shutil.copy(larger / changed.name, changed))
     with pytest.raises(ShardChangedError) as stopped:
         filter_pool(job)
     assert stopped.value.exit_code == 1
     said = str(stopped.value)
     assert f"1 of 4 shards are not the ones that were listed ({changed})" in said
-    assert f"listed with {listed[changed.name]:,} bytes, found with" in said
+    assert f"listed with {reshard[changed.name]:,} bytes, found with" in said
     assert committed(job.run_uri) == {"00000.tar": 10, "00002.tar": 10, "00003.tar": 10}
 
     with pytest.raises(InputError, match=rf"1 shards have other sizes.*{WORD[:-5]} = true"):
         filter_pool(job)
-    assert sizes(job.run_uri) == listed
+    assert sizes(job.run_uri) == reshard
 
     value = filter_pool(recipe(small_pool, WORD, *ONCE))
     assert value["counts"] == {"scored": 42}
@@ -103,16 +104,16 @@ def test_a_changed_shard_is_not_waited_for_and_does_not_shorten_the_wait_for_oth
     monkeypatch, others
 ):
     waits: list[float] = []
-    monkeypatch.setattr(unread.time, "sleep", waits.append)
+    monkeypatch.setattr(unread_shards.time, "sleep", waits.append)
     found = [Unread(shard="a", changed=True, message="not the one that was listed")]
     if others == "not reached":
         found.append(Unread(shard="b", changed=False, message="503"))
     work = [Work(Shard(item.shard, item.shard, 1)) for item in found]
     known = {item.shard: item for item in found}
-    assert unread.are_all_changed(work, known) == (others == "reached")
-    assert not unread.are_all_changed([*work, Work(Shard("c", "c", 1))], known)
+    assert unread_shards.are_all_changed(work, known) == (others == "reached")
+    assert not unread_shards.are_all_changed([*work, Work(Shard("c", "c", 1))], known)
     for attempt in (2, 3):
-        unread.wait_before(attempt, found)
+        unread_shards.wait_before(attempt, found)
     assert waits == ([] if others == "reached" else [2.0, 10.0])
 
 
@@ -124,7 +125,7 @@ def test_a_run_with_a_changed_shard_stops_after_one_attempt_at_it(
     assert job.execution.attempts > 1
     said: list[str] = []
     monkeypatch.setattr(Progress, "say", lambda self, text: said.append(text))
-    for stage in (module, listed):  # connects between the listing and the reading
+    for stage in (module, reshard):  # connects between the listing and the reading
         monkeypatch.setattr(stage, "connect", lambda: shutil.copy(larger / changed.name, changed))
     np.save(tmp_path / "uids.npy", np.zeros(0, UID_DTYPE))
 
@@ -203,12 +204,12 @@ def test_verify_takes_no_notice_of_another_time_of_a_shard(finished, shard):
 
 
 def test_verify_says_that_a_shard_has_another_size_and_judges_by_its_bytes(finished, shard):
-    listed = shard.stat().st_size
+    reshard = shard.stat().st_size
     with shard.open("ab") as file:
         file.write(bytes(512))
     said: list[str] = []
     assert verify_run(finished.run_uri, full=True, say=said.append)["compared"] == 90
-    notice = f"notice: {shard} was listed with {listed:,} bytes and has {listed + 512:,} now"
+    notice = f"notice: {shard} was listed with {reshard:,} bytes and has {reshard + 512:,} now"
     assert [line for line in said if "notice" in line] == [notice]
 
 

@@ -13,11 +13,11 @@ import pytest
 
 from dfn_ray import cli
 from dfn_ray.errors import FingerprintError, VerificationError
-from dfn_ray.filtering.commit import scores_parquet
-from dfn_ray.filtering.rescore import rescore
-from dfn_ray.filtering.verify import verify_run
+from dfn_ray.filtering.scoring.commit import scores_parquet
+from dfn_ray.filtering.verifying.rescore import rescore
+from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.run import open_run, part_file, read_part
-from dfn_ray.run.sealed import json_bytes
+from dfn_ray.run.sealed_json import json_bytes
 from tests.run.forging import forge_bytes, forge_value, with_value
 
 pytestmark = pytest.mark.ray

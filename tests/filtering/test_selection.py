@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dfn_ray.filtering import selection as module
-from dfn_ray.filtering.selection import (
+from dfn_ray.filtering.selecting import exact_k as module
+from dfn_ray.filtering.selecting.exact_k import (
     key_score,
     score_key,
     select_best,
     select_best_each,
     select_threshold,
 )
-from dfn_ray.uids import UID_DTYPE
+from dfn_ray.uids.records import UID_DTYPE
 
 HEAVY = np.array([0.1, 0.2, 0.25, -0.0, 0.0, -0.3, np.nan, np.inf, -np.inf], dtype=np.float32)
 

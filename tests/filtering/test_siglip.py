@@ -15,10 +15,10 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 from dfn_ray import cli
 from dfn_ray.config import recipe_from
 from dfn_ray.filtering.filter_pool import filter_pool
-from dfn_ray.testing.pools import TarBuilder, photo, uid_of
-from tests.clip import layouts
-from tests.clip.layout_tokenizers import CAPTIONS, CONTEXT, gemma_tokenizer, siglip_tokenizer
+from dfn_ray.testing.sample_pools import TarBuilder, photo, uid_of
 from tests.filtering.test_filter_pool import read
+from tests.network import layouts
+from tests.network.layout_tokenizers import CAPTIONS, CONTEXT, gemma_tokenizer, siglip_tokenizer
 
 pytestmark = pytest.mark.ray
 COUNT = 24

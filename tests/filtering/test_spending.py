@@ -9,14 +9,14 @@ import pytest
 
 from dfn_ray.config import Prices
 from dfn_ray.errors import BudgetSpent
-from dfn_ray.filtering import score_pool, spending
 from dfn_ray.filtering.filter_pool import filter_pool
-from dfn_ray.filtering.scorer import ScorerActor
-from dfn_ray.filtering.spending import Meter, Spent, spent_before
-from dfn_ray.flow.cells import Cell
+from dfn_ray.filtering.scoring import score_pool, spending
+from dfn_ray.filtering.scoring.scorer import ScorerActor
+from dfn_ray.filtering.scoring.spending import Meter, Spent, spent_before
+from dfn_ray.on_ray.cells import Cell
 from dfn_ray.run import Run, open_run, take
 from dfn_ray.storage import Store
-from dfn_ray.testing.pools import write_pool
+from dfn_ray.testing.sample_pools import write_pool
 
 
 def rows(folder: str) -> list[dict]:

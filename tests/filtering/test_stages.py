@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dfn_ray.clip.network import load_network
 from dfn_ray.config import Network, Rules, Scorers, Select
-from dfn_ray.filtering import scorer as scorer_module
-from dfn_ray.filtering.bounds import EVERYTHING, NOTHING, Bounds
-from dfn_ray.filtering.calibrate import bootstrap_bounds
-from dfn_ray.filtering.scorer import Scorer
-from dfn_ray.filtering.select_run import wanted
-from dfn_ray.flow.cells import Cell, array_column, column_array, pack, unpack
-from dfn_ray.flow.prepare import NetworkInputs
-from dfn_ray.flow.rules import SizeRule, reject_caption, reject_size
+from dfn_ray.filtering.scoring import scorer as scorer_module
+from dfn_ray.filtering.scoring.bounds import EVERYTHING, NOTHING, Bounds
+from dfn_ray.filtering.scoring.calibrate import bootstrap_bounds
+from dfn_ray.filtering.scoring.scorer import Scorer
+from dfn_ray.filtering.selecting.select_run import wanted
+from dfn_ray.network.frozen import load_network
+from dfn_ray.on_ray.cells import Cell, array_column, column_array, pack, unpack
+from dfn_ray.preparing.prepare import NetworkInputs
+from dfn_ray.preparing.rules import SizeRule, reject_caption, reject_size
 from dfn_ray.schema import SAMPLE_SCHEMA, Chunk, Reason
 
 BASIC = Rules(min_caption_words=3, min_caption_chars=6, min_image_side=200, max_aspect_ratio=3.0)

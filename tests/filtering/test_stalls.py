@@ -8,11 +8,11 @@ import time
 import pytest
 
 from dfn_ray.errors import NoProgress
-from dfn_ray.filtering import score_pool
 from dfn_ray.filtering.filter_pool import filter_pool
-from dfn_ray.filtering.scorer import ScorerActor
-from dfn_ray.filtering.verify import verify_run
-from dfn_ray.flow.cells import Cell
+from dfn_ray.filtering.scoring import score_pool
+from dfn_ray.filtering.scoring.scorer import ScorerActor
+from dfn_ray.filtering.verifying.verify import verify_run
+from dfn_ray.on_ray.cells import Cell
 
 pytestmark = pytest.mark.ray
 

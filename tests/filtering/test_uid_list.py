@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dfn_ray.filtering import uid_list as module
-from dfn_ray.filtering.uid_list import merge_spilled, spill_sorted, write_uid_list
+from dfn_ray.filtering.subset import write_uid_list as module
+from dfn_ray.filtering.subset.write_uid_list import merge_spilled, spill_sorted, write_uid_list
 from dfn_ray.run import start_run
-from dfn_ray.uids import UID_DTYPE
+from dfn_ray.uids.records import UID_DTYPE
 
 NOTHING = pa.table(
     {name: pa.array([], pa.string()) for name in ("uri", "name", "fault")}

@@ -10,10 +10,10 @@ from PIL import Image
 
 from dfn_ray.errors import ErrorBudgetExceeded, StorageError
 from dfn_ray.filtering.filter_pool import filter_pool
-from dfn_ray.filtering.verify import verify_run
+from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.run import open_run, part_names, read_parts
-from dfn_ray.testing.http_faults import Fault, serve_http
-from dfn_ray.testing.pools import TarBuilder, write_pool
+from dfn_ray.testing.http_server import Fault, serve_http
+from dfn_ray.testing.sample_pools import TarBuilder, write_pool
 from tests.filtering.damaged import encoded
 
 pytestmark = pytest.mark.ray

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dfn_ray.testing.parquets import lethal_array
+from dfn_ray.testing.hostile_parquet import lethal_array
 from tests.fuzz import odd_text
 
 _INTEGERS = (

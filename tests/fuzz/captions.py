@@ -11,7 +11,7 @@ from random import Random
 import numpy as np
 import open_clip
 
-from dfn_ray.clip.tokenizer import TokenizerSpec, tokenize
+from dfn_ray.network.tokenizer import TokenizerSpec, tokenize
 from tests.fuzz import odd_text
 from tests.fuzz.case import Case, Target, require
 from tests.fuzz.mutate import mutate

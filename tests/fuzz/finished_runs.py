@@ -13,7 +13,7 @@ from pathlib import Path
 
 import dfn_ray
 from dfn_ray.config import Recipe
-from dfn_ray.testing.pools import write_pool
+from dfn_ray.testing.sample_pools import write_pool
 from tests.run import below_ray
 from tests.run.below_ray import NEAR, TOO_HIGH, TOO_LOW, at_writes, filter_without_ray, recipe_of
 

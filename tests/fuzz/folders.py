@@ -12,7 +12,7 @@ from dfn_ray.config import Pool
 from dfn_ray.errors import InputError
 from dfn_ray.pool import list_shards, listed_shards, listing_table
 from dfn_ray.schema import Reason, ShardFault
-from dfn_ray.testing.pools import TarBuilder
+from dfn_ray.testing.sample_pools import TarBuilder
 from tests.fuzz import odd_text
 from tests.fuzz.case import Case, Target, require
 from tests.fuzz.shards import read_shard

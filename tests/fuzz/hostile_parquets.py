@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from dfn_ray.config import Pool
 from dfn_ray.schema import Reason
-from dfn_ray.testing.parquets import encrypted_parquet
+from dfn_ray.testing.hostile_parquet import encrypted_parquet
 from tests.fuzz.case import Case, require
 from tests.fuzz.shards import read_file
 

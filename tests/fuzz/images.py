@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from dfn_ray.clip.decode import decode_images
-from dfn_ray.clip.transform import ImageTransform
+from dfn_ray.images.decode import decode_images
+from dfn_ray.images.transform import ImageTransform
 from dfn_ray.schema import Reason
 from tests.fuzz.case import Case, Target, require
 from tests.fuzz.hostile_images import hostile_image

@@ -16,10 +16,10 @@ import open_clip
 import safetensors.torch
 import torch
 
-from dfn_ray.clip.network import load_network
 from dfn_ray.config import Network
 from dfn_ray.errors import InputError
-from dfn_ray.testing.networks import TINY
+from dfn_ray.network.frozen import load_network
+from dfn_ray.testing.random_networks import TINY
 from tests.fuzz.case import Case, Target, require
 from tests.fuzz.mutate import mutate
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from dfn_ray.config import Pool
 from dfn_ray.schema import Reason, ShardFault
-from dfn_ray.testing.parquets import Lethal, registered
+from dfn_ray.testing.hostile_parquet import Lethal, registered
 from tests.fuzz import arrow_values, odd_text
 from tests.fuzz.case import Case, Target, require
 from tests.fuzz.hostile_parquets import encrypted_file, hostile_file, small_lists

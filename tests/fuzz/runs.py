@@ -19,12 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dfn_ray.errors import DamagedRunError, DfnRayError, InputError, VerificationError
-from dfn_ray.filtering.export import export_uids
 from dfn_ray.filtering.filter_pool import select
-from dfn_ray.filtering.verify import verify_run
+from dfn_ray.filtering.subset.export_subset import export_uids
+from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.report.compare import compare_runs
 from dfn_ray.run import open_run, scan_ledger, scan_subset
-from dfn_ray.run.sealed import json_bytes
+from dfn_ray.run.sealed_json import json_bytes
 from tests.fuzz.case import Case, Target, require
 from tests.fuzz.finished_runs import NAMES, BaseRun, base_run
 from tests.fuzz.mutate import mutate

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from dfn_ray.config import Pool
 from dfn_ray.schema import Reason
-from dfn_ray.testing.pools import TarBuilder
+from dfn_ray.testing.sample_pools import TarBuilder
 from tests.fuzz import odd_text
 from tests.fuzz.case import Case, Target, require
 from tests.fuzz.mutate import mutate

@@ -11,9 +11,9 @@ from random import Random
 from typing import Any
 
 from dfn_ray.config import Pool
-from dfn_ray.foreign_json import MAX_DEPTH
 from dfn_ray.schema import Reason
-from dfn_ray.testing.pools import TarBuilder
+from dfn_ray.testing.sample_pools import TarBuilder
+from dfn_ray.untrusted.json_text import MAX_DEPTH
 from tests.fuzz import odd_text
 from tests.fuzz.case import Case, Target, require
 from tests.fuzz.mutate import mutate

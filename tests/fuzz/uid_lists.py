@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from dfn_ray.errors import InputError
-from dfn_ray.flow.uid_lists import open_uid_list
-from dfn_ray.uids import UID_DTYPE
+from dfn_ray.uids.lookup import open_uid_list
+from dfn_ray.uids.records import UID_DTYPE
 from tests.fuzz.case import Case, Target, require
 from tests.fuzz.mutate import mutate
 

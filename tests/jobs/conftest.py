@@ -17,8 +17,8 @@ from ray.job_submission import JobSubmissionClient
 
 from dfn_ray.config import PipelineRecipe, TrainRecipe, recipe_from, recipe_values
 from dfn_ray.testing.head import Head, start_head
-from dfn_ray.testing.networks import save_tiny_network
-from dfn_ray.testing.pools import TarBuilder, photo, write_pool
+from dfn_ray.testing.random_networks import save_tiny_network
+from dfn_ray.testing.sample_pools import TarBuilder, photo, write_pool
 
 ROOT = Path(__file__).parents[2]
 SHARDS, SAMPLES = 3, 20

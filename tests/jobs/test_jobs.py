@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dfn_ray.filtering.filter_pool import filter_pool
-from dfn_ray.telemetry import selection_table
+from dfn_ray.filtering.selecting.selection_table import selection_table
 from dfn_ray.training.train_clip import train
 from tests.jobs.conftest import ROOT, SAMPLES, SAMPLES_SEEN, SHARDS, Story
 

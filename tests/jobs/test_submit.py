@@ -17,8 +17,8 @@ import ray
 from ray._private.runtime_env.packaging import create_package
 
 from dfn_ray.cli import run
+from dfn_ray.cli.submit import Job, command_line
 from dfn_ray.errors import RecipeError
-from dfn_ray.submit import Job, command_line
 from tests.jobs.conftest import Story
 
 RECIPE = 'run_uri = "{run}"\npool = {{uri = "{pool}"}}\nnetworks = [{{model = "ViT-B-32", random_weights_seed = 0}}]\n'
@@ -112,7 +112,7 @@ def silent_address():
 def test_an_address_that_does_not_answer_is_told_within_seconds(
     tmp_path, silent_address, capsys, monkeypatch
 ):
-    monkeypatch.setattr("dfn_ray.submit.ANSWER_S", 1.0)
+    monkeypatch.setattr("dfn_ray.cli.submit.ANSWER_S", 1.0)
     recipe = str(recipe_file(tmp_path))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -243,13 +243,13 @@ def starting_head():
 
 def test_a_head_that_has_just_started_is_waited_for(tmp_path, starting_head, capsys, monkeypatch):
     address, head = starting_head
-    monkeypatch.setattr("dfn_ray.submit.AGENT_POLL_S", 0.05)
+    monkeypatch.setattr("dfn_ray.cli.submit.AGENT_POLL_S", 0.05)
     command = ["submit", "filter", str(recipe_file(tmp_path)), "--address", address, "--no-wait"]
     assert run(command) == 0
     assert len(head.submitted) == 1
     assert capsys.readouterr().out.count("has no agent for jobs yet; trying for up to 60 s") == 1
     head.refusals = 10**6
-    monkeypatch.setattr("dfn_ray.submit.AGENT_WAIT_S", 0.3)
+    monkeypatch.setattr("dfn_ray.cli.submit.AGENT_WAIT_S", 0.3)
     assert run(command) == 2
     assert "No available agent" in capsys.readouterr().err
 

@@ -18,7 +18,7 @@ from torchvision.transforms import CenterCrop
 
 from dfn_ray.config import Pool
 from dfn_ray.pool import iter_chunks, list_pool
-from dfn_ray.testing.pools import TarBuilder
+from dfn_ray.testing.sample_pools import TarBuilder
 
 DEMO = Path(__file__).parents[2] / "dfn_ray" / "demo" / "data"
 SAMPLES, TRUNCATED = 20, 3

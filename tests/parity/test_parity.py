@@ -16,7 +16,7 @@ from open_clip.constants import (
 )
 
 from dfn_ray.cli import run
-from dfn_ray.testing.pools import TarBuilder
+from dfn_ray.testing.sample_pools import TarBuilder
 from tests.parity.conftest import golden, write_scores
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from dfn_ray.errors import InputError
 from dfn_ray.parity.reference import read_reference
-from dfn_ray.uids import UID_DTYPE, uid_records
+from dfn_ray.uids.records import UID_DTYPE, uid_records
 
 UIDS = [f"{n:032x}" for n in (7, 3, 5)]
 B32 = {"vision_cfg": {"layers": 12, "width": 768, "patch_size": 32}}

@@ -11,7 +11,7 @@ from dfn_ray.errors import RecipeError
 from dfn_ray.pipeline.comparison import compare_arms, comparison_table
 from dfn_ray.pipeline.pipeline import _source, run_pipeline
 from dfn_ray.run import open_run
-from dfn_ray.testing.pools import TarBuilder, photo
+from dfn_ray.testing.sample_pools import TarBuilder, photo
 
 LABELS = 4
 

@@ -35,7 +35,7 @@ from dfn_ray.pool.reading import sniffed
 from dfn_ray.schema import ShardFault
 from dfn_ray.storage import stat
 from dfn_ray.testing import lethal
-from dfn_ray.testing.pools import TarBuilder
+from dfn_ray.testing.sample_pools import TarBuilder
 
 SURPRISE_AT = 7
 

@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dfn_ray.config import Pool
-from dfn_ray.pool import iter_chunks, pages
-from dfn_ray.pool.footer import _wanted
-from dfn_ray.pool.pages import Leaf
-from dfn_ray.pool.row_groups import RowGroup
-from dfn_ray.pool.value_sizes import row_bytes
+from dfn_ray.pool import iter_chunks
+from dfn_ray.pool.parquet import pages
+from dfn_ray.pool.parquet.footer import _wanted
+from dfn_ray.pool.parquet.pages import Leaf
+from dfn_ray.pool.parquet.row_groups import RowGroup
+from dfn_ray.pool.parquet.value_sizes import row_bytes
 from tests.fuzz import arrow_values
 
 MIB = 2**20

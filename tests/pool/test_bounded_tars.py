@@ -11,13 +11,14 @@ from collections.abc import Callable
 import pytest
 
 from dfn_ray.config import Pool
-from dfn_ray.pool import closed_keys, iter_chunks
+from dfn_ray.pool import iter_chunks
 from dfn_ray.pool.members import CaptionMembers, part_of, root_of, shorter_keys
-from dfn_ray.pool.pieces import Pieces
-from dfn_ray.pool.tape import GzipTape, Tape
-from dfn_ray.pool.tar import walk
+from dfn_ray.pool.tars import closed_keys
+from dfn_ray.pool.tars.pieces import Pieces
+from dfn_ray.pool.tars.tape import GzipTape, Tape
+from dfn_ray.pool.tars.tar import walk
 from dfn_ray.schema import Reason, ShardFault
-from dfn_ray.testing.pools import TarBuilder
+from dfn_ray.testing.sample_pools import TarBuilder
 
 MIB = 2**20
 GOOD = TarBuilder().sample("good", image=b"image", caption="c")

@@ -14,7 +14,7 @@ import pytest
 
 from dfn_ray.config import Pool
 from dfn_ray.pool.inspect import inspect_pool
-from dfn_ray.testing.pools import TarBuilder, photo
+from dfn_ray.testing.sample_pools import TarBuilder, photo
 
 FIVE = ["a cat", "the cat sits", "ein Kater", "猫", "two\nlines of one"]
 LINES = [text.replace("\n", " ") for text in FIVE]

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from dfn_ray.config import Pool
 from dfn_ray.pool import Shard, iter_chunks
 from dfn_ray.pool.chunking import Wanted
-from dfn_ray.pool.tape import Tape
-from dfn_ray.pool.webdataset import tar_groups
+from dfn_ray.pool.tars.tape import Tape
+from dfn_ray.pool.tars.webdataset import tar_groups
 from dfn_ray.schema import Reason, ShardFault
-from dfn_ray.testing.pools import TarBuilder
+from dfn_ray.testing.sample_pools import TarBuilder
 
 MIB = 2**20
 PARTS = ("jpg", "txt", "json", "png", "syn.json", "v2.jpg", "v2.txt")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dfn_ray.testing.pools import TarBuilder
+from dfn_ray.testing.sample_pools import TarBuilder
 
 DATA = {"txt": b"c", "json": b"{}"}
 

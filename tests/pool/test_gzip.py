@@ -9,9 +9,9 @@ import zlib
 
 import pytest
 
-from dfn_ray.pool.tape import GzipTape
+from dfn_ray.pool.tars.tape import GzipTape
 from dfn_ray.schema import ShardFault
-from dfn_ray.testing.pools import TarBuilder
+from dfn_ray.testing.sample_pools import TarBuilder
 
 THREE = TarBuilder()
 for _key in ("a", "b", "c"):

@@ -10,7 +10,7 @@ from PIL import Image
 from dfn_ray.config import Pool
 from dfn_ray.errors import InputError
 from dfn_ray.pool import inspect_pool
-from dfn_ray.testing.pools import TarBuilder, jpeg_bytes, write_tar_shard
+from dfn_ray.testing.sample_pools import TarBuilder, jpeg_bytes, write_tar_shard
 
 UID = "0123456789abcdef" * 2
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dfn_ray.pool import derive_uid
-from dfn_ray.testing.pools import TarBuilder
+from dfn_ray.testing.sample_pools import TarBuilder
 
 IMAGES = [b"i0", b"i1", b"i2"]
 

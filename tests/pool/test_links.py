@@ -10,7 +10,7 @@ import tarfile
 import pytest
 
 from dfn_ray.schema import Reason
-from dfn_ray.testing.pools import TarBuilder
+from dfn_ray.testing.sample_pools import TarBuilder
 
 
 @pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])

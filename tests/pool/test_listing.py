@@ -28,7 +28,7 @@ from dfn_ray.pool import (
 from dfn_ray.run import parquet_bytes
 from dfn_ray.schema import ShardFault
 from dfn_ray.storage import Store, open_uri
-from dfn_ray.testing.pools import TarBuilder
+from dfn_ray.testing.sample_pools import TarBuilder
 
 
 @pytest.fixture

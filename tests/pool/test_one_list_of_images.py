@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from dfn_ray.config import Pool
-from dfn_ray.image_formats import IMAGE_EXTENSIONS, UNSUPPORTED_EXTENSIONS
+from dfn_ray.images.formats import IMAGE_EXTENSIONS, UNSUPPORTED_EXTENSIONS
 from dfn_ray.pool import iter_chunks, list_shards
-from dfn_ray.testing.pools import TarBuilder
+from dfn_ray.testing.sample_pools import TarBuilder
 
 ENDINGS = sorted(IMAGE_EXTENSIONS) + [ending.upper() for ending in sorted(IMAGE_EXTENSIONS)]
 

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from dfn_ray.pool import derive_uid
-from dfn_ray.pool.pages import Leaf, Limits, Walk
-from dfn_ray.pool.row_groups import RowGroup
-from dfn_ray.pool.thrift import BrokenHeader
+from dfn_ray.pool.parquet.pages import Leaf, Limits, Walk
+from dfn_ray.pool.parquet.row_groups import RowGroup
+from dfn_ray.pool.parquet.thrift import BrokenHeader
 from dfn_ray.run import parquet_bytes
 from dfn_ray.schema import ShardFault
 

@@ -18,11 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dfn_ray.config import Pool
-from dfn_ray.foreign_json import MAX_DEPTH
 from dfn_ray.pool import derive_uid
-from dfn_ray.pool.columns import Columns, columns_of
+from dfn_ray.pool.parquet.columns import Columns, columns_of
 from dfn_ray.pool.shard import ShardDamage
 from dfn_ray.schema import Note, ShardFault
+from dfn_ray.untrusted.json_text import MAX_DEPTH
 
 REPLACED = {Note.METADATA_REPLACED: 1}
 YEAR_10000_US = 253_402_300_800 * 10**6

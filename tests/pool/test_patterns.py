@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dfn_ray.errors import InputError
-from dfn_ray.pool.patterns import Glob, expand_braces, split_fixed
+from dfn_ray.pool.listing.patterns import Glob, expand_braces, split_fixed
 
 
 @pytest.mark.parametrize(

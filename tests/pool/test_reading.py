@@ -13,7 +13,7 @@ from dfn_ray.config import Pool
 from dfn_ray.errors import InputError, StorageError
 from dfn_ray.pool import Shard, iter_chunks, list_shards, read_rows
 from dfn_ray.schema import SAMPLE_SCHEMA, ShardFault
-from dfn_ray.testing.pools import TarBuilder, write_tar_shard
+from dfn_ray.testing.sample_pools import TarBuilder, write_tar_shard
 
 
 def tar_of(count: int) -> bytes:

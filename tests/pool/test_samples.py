@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dfn_ray.config import Pool, Rules
-from dfn_ray.flow.rules import SizeRule
 from dfn_ray.pool.captions import TEXT
 from dfn_ray.pool.samples import Draft
 from dfn_ray.pool.text import has_visible
+from dfn_ray.preparing.rules import SizeRule
 from dfn_ray.schema import Reason
 
 

@@ -10,10 +10,10 @@ import tarfile
 
 import pytest
 
-from dfn_ray.pool.tape import Tape
-from dfn_ray.pool.tar import walk
+from dfn_ray.pool.tars.tape import Tape
+from dfn_ray.pool.tars.tar import walk
 from dfn_ray.schema import ShardFault
-from dfn_ray.testing.pools import TarBuilder
+from dfn_ray.testing.sample_pools import TarBuilder
 
 FORMS = {
     "old": ["--format=gnu"],

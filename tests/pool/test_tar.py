@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from dfn_ray.pool import Shard
 from dfn_ray.pool.shard import ShardDamage
-from dfn_ray.pool.tape import Tape
-from dfn_ray.pool.tar import walk
+from dfn_ray.pool.tars.tape import Tape
+from dfn_ray.pool.tars.tar import walk
 from dfn_ray.schema import ShardFault
-from dfn_ray.testing.pools import TarBuilder
+from dfn_ray.testing.sample_pools import TarBuilder
 
 THREE = TarBuilder()
 for _key in ("a", "b", "c"):

@@ -7,12 +7,12 @@ import io
 
 import pytest
 
-from dfn_ray.pool import tar_end
 from dfn_ray.pool.shard import ShardDamage
-from dfn_ray.pool.tape import Tape
-from dfn_ray.pool.tar import walk
+from dfn_ray.pool.tars import tar_end
+from dfn_ray.pool.tars.tape import Tape
+from dfn_ray.pool.tars.tar import walk
 from dfn_ray.schema import Note, ShardFault
-from dfn_ray.testing.pools import TarBuilder
+from dfn_ray.testing.sample_pools import TarBuilder
 
 FIVE = TarBuilder()
 for _number in range(5):

@@ -15,10 +15,10 @@ from dfn_ray.pool import Shard, iter_chunks
 from dfn_ray.schema import ShardFault
 from dfn_ray.storage import Store
 from dfn_ray.storage.retries import Policy
-from dfn_ray.testing.faults import Fault as S3Fault
-from dfn_ray.testing.faults import Faults
-from dfn_ray.testing.http_faults import READABLE, Fault, serve_http
-from dfn_ray.testing.pools import TarBuilder
+from dfn_ray.testing.http_server import READABLE, Fault, serve_http
+from dfn_ray.testing.s3_proxy import Fault as S3Fault
+from dfn_ray.testing.s3_proxy import Faults
+from dfn_ray.testing.sample_pools import TarBuilder
 
 MIDDLE = 6 * 2**20
 PASSING = (

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from dfn_ray.pool import derive_uid
-from dfn_ray.testing.pools import TarBuilder
+from dfn_ray.testing.sample_pools import TarBuilder
 
 UID = "0123456789abcdef" * 2
 

@@ -13,12 +13,12 @@ from dfn_ray import cli
 from dfn_ray.config import Select, count_of_fraction
 from dfn_ray.errors import DamagedRunError, InputError
 from dfn_ray.filtering.filter_pool import materialize
-from dfn_ray.planning.estimate import _kept
+from dfn_ray.forecast.estimate import _kept
 from dfn_ray.report import draw_run, gallery
 from dfn_ray.report.compare import compare_runs
 from dfn_ray.run import open_run, read_part, scan_parts, start_run
 from dfn_ray.storage import read_uri
-from dfn_ray.testing.pools import write_pool
+from dfn_ray.testing.sample_pools import write_pool
 from tests.run.below_ray import filter_without_ray, no_ray, recipe_of, score_of
 
 SHARDS, SAMPLES = 4, 25

@@ -18,15 +18,16 @@ import numpy as np
 import pyarrow as pa
 
 from dfn_ray.config import Pool, Recipe, recipe_from, recipe_values
-from dfn_ray.filtering import export, filter_pool, listed, stream
-from dfn_ray.filtering.bounds import Bounds
-from dfn_ray.filtering.commit import Committer
+from dfn_ray.filtering import chain, filter_pool
+from dfn_ray.filtering.chain import Committed, work_left
 from dfn_ray.filtering.preflight import refuse_other_rule
-from dfn_ray.filtering.stream import Committed, work_left
-from dfn_ray.flow.cells import Cell, Stage
-from dfn_ray.flow.datasets import Work
-from dfn_ray.flow.statuses import mark, open_rows
+from dfn_ray.filtering.scoring.bounds import Bounds
+from dfn_ray.filtering.scoring.commit import Committer
+from dfn_ray.filtering.subset import export_subset, reshard
+from dfn_ray.on_ray.cells import Cell, Stage
+from dfn_ray.on_ray.datasets import Work
 from dfn_ray.pool import iter_chunks, list_pool, listing_table
+from dfn_ray.preparing.statuses import mark, open_rows
 from dfn_ray.run import SCORED, Ledger, Part, Run, bounds_file, open_run, scan_ledger, start_run
 from dfn_ray.schema import SIZE_FIELDS, Status
 from dfn_ray.storage import Store
@@ -152,10 +153,10 @@ def no_ray() -> Iterator[None]:
             for name, value in instead.items():
                 patches.enter_context(patch.object(module, name, value))
 
-        for module in (filter_pool, export):
+        for module in (filter_pool, export_subset):
             put(module, connect=_nothing, each=lambda items, each, *_: map(each, items))
-        put(listed, connect=_nothing, check_ray_reachable=_nothing)
-        put(stream, keep_stream=keep_without_ray)
+        put(reshard, connect=_nothing, check_ray_reachable=_nothing)
+        put(chain, keep_stream=keep_without_ray)
         yield
 
 

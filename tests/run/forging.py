@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dfn_ray.run import named, parquet_bytes
-from dfn_ray.run.sealed import json_bytes, names_file
+from dfn_ray.run.sealed_json import json_bytes, names_file
 
 
 def forge(path: Path, table: pa.Table, **settings: object) -> Path:

@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dfn_ray.filtering import commit, verify_bytes
-from dfn_ray.filtering.verify import verify_run
+from dfn_ray.filtering.scoring import commit
+from dfn_ray.filtering.verifying import verify_samples
+from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.pool import listing_table
 from dfn_ray.run import parquet_bytes, start_run
 from dfn_ray.storage import Store
-from dfn_ray.testing.pools import write_pool
+from dfn_ray.testing.sample_pools import write_pool
 from tests.run.below_ray import filter_without_ray, recipe_of
 
 ROW_GROUP_BYTES = 32 * 2**10
@@ -70,8 +71,8 @@ def ranges_read() -> Iterator[dict[str, list[range]]]:
 def run(tmp_path, monkeypatch):
     """A finished run whose subset file has several row groups, of which verify compares four samples."""
     monkeypatch.setattr(commit, "ROW_GROUP_BYTES", ROW_GROUP_BYTES)
-    monkeypatch.setattr(verify_bytes, "SAMPLE_ROWS", 4)
-    monkeypatch.setattr(verify_bytes, "SAMPLE_SHARDS", 1)
+    monkeypatch.setattr(verify_samples, "SAMPLE_ROWS", 4)
+    monkeypatch.setattr(verify_samples, "SAMPLE_SHARDS", 1)
     pool = write_pool(tmp_path / "pool", shards=2, samples=150)
     filter_without_ray(recipe_of(tmp_path / "run", pool, 0.8), part_chunks=100)
     return tmp_path / "run"
@@ -113,8 +114,8 @@ def test_of_images_verify_reads_no_more_than_the_row_groups_that_hold_its_sample
         compared.update((shard, row) for row in here["row"].to_pylist())
         plain(uri, shard, here, of_pool)
 
-    plain = verify_bytes._compare
-    monkeypatch.setattr(verify_bytes, "_compare", watched)
+    plain = verify_samples._compare
+    monkeypatch.setattr(verify_samples, "_compare", watched)
     with ranges_read() as read:
         assert verify_run(str(run))["compared"] == 4
     assert len(compared) == 4

@@ -23,24 +23,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dfn_ray.cli import _parser
-from dfn_ray.clip.transform import ImageTransform
+from dfn_ray.cli.main import _parser
 from dfn_ray.config import EvaluateRecipe, recipe_from
 from dfn_ray.evaluation import evaluate as evaluation
 from dfn_ray.evaluation.gather import Gathered
-from dfn_ray.filtering import uid_list
-from dfn_ray.filtering.export import export_uids, export_webdataset
 from dfn_ray.filtering.filter_pool import materialize, select
-from dfn_ray.filtering.listed import materialize_listed
-from dfn_ray.filtering.spending import Meter, spent_before
-from dfn_ray.filtering.verify import verify_run
+from dfn_ray.filtering.scoring.spending import Meter, spent_before
+from dfn_ray.filtering.subset import write_uid_list
+from dfn_ray.filtering.subset.export_subset import export_uids, export_webdataset
+from dfn_ray.filtering.subset.reshard import materialize_listed
+from dfn_ray.filtering.verifying.verify import verify_run
+from dfn_ray.images.transform import ImageTransform
 from dfn_ray.pool import list_pool, listing_table
 from dfn_ray.run import start_run
 from dfn_ray.storage import Store, filesystem, is_local
-from dfn_ray.testing.pools import uid_of, write_pool
+from dfn_ray.testing.sample_pools import uid_of, write_pool
 from dfn_ray.training import train_clip
-from dfn_ray.training.index import INDEX_SCHEMA
-from dfn_ray.uids import UID_DTYPE
+from dfn_ray.training.data.index import INDEX_SCHEMA
+from dfn_ray.uids.records import UID_DTYPE
 from tests.evaluation.conftest import write_layout
 from tests.run.below_ray import (
     WRITES,
@@ -242,7 +242,7 @@ def inputs(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def small_and_unsynced(monkeypatch):
     """Uid lists are spilled as those of large runs are. What a power cut would undo is not looked at here."""
-    monkeypatch.setattr(uid_list, "STRETCH_UIDS", 5)
+    monkeypatch.setattr(write_uid_list, "STRETCH_UIDS", 5)
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
 

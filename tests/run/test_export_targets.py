@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from dfn_ray.errors import DamagedRunError, FingerprintError, InputError
-from dfn_ray.filtering.export import export_uids, export_webdataset
-from dfn_ray.filtering.listed import materialize_listed
-from dfn_ray.testing.pools import TarBuilder, write_pool
+from dfn_ray.filtering.subset.export_subset import export_uids, export_webdataset
+from dfn_ray.filtering.subset.reshard import materialize_listed
+from dfn_ray.testing.sample_pools import TarBuilder, write_pool
 from tests.run.below_ray import filter_without_ray, no_ray, recipe_of
 
 

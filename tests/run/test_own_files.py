@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from dfn_ray.errors import DamagedRunError
-from dfn_ray.filtering.uid_list import uid_list_pieces
+from dfn_ray.filtering.subset.write_uid_list import uid_list_pieces
 from dfn_ray.run import SELECTION, Run, open_run, read_names
-from dfn_ray.testing.pools import write_pool
+from dfn_ray.testing.sample_pools import write_pool
 from tests.run.below_ray import filter_without_ray, recipe_of
 
 

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from dfn_ray.errors import DamagedRunError, DfnRayError
-from dfn_ray.filtering import export, filter_pool
-from dfn_ray.filtering.verify import verify_run
+from dfn_ray.filtering import filter_pool
+from dfn_ray.filtering.subset import export_subset
+from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.report.compare import compare_runs
-from dfn_ray.run.sealed import json_bytes
-from dfn_ray.testing.pools import write_pool
+from dfn_ray.run.sealed_json import json_bytes
+from dfn_ray.testing.sample_pools import write_pool
 from tests.run.below_ray import filter_without_ray, recipe_of
 
 ABSENT = object()
@@ -68,7 +69,9 @@ def altered(
 VERBS: dict[str, Callable[[Path, Path, Path], object]] = {
     "verify": lambda run, pool, whole: verify_run(str(run)),
     "compare": lambda run, pool, whole: compare_runs([str(run), str(whole)]),
-    "export": lambda run, pool, whole: export.export_uids(str(run), str(run.parent / "u.npy")),
+    "export": lambda run, pool, whole: export_subset.export_uids(
+        str(run), str(run.parent / "u.npy")
+    ),
     "select": lambda run, pool, whole: filter_pool.select(recipe_of(run, pool, 0.25)),
     "filter": lambda run, pool, whole: filter_without_ray(recipe_of(run, pool, 0.5)),
 }

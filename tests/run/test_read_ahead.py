@@ -15,18 +15,21 @@ import pyarrow as pa
 import pytest
 
 from dfn_ray.config import Recipe, Select
-from dfn_ray.filtering import export, filter_pool, scores, verify
-from dfn_ray.filtering.calibrate import bounds_from_scores
+from dfn_ray.filtering import filter_pool
 from dfn_ray.filtering.filter_pool import select
-from dfn_ray.filtering.select_run import select_run
-from dfn_ray.filtering.settle import Settler
-from dfn_ray.filtering.verify import verify_run
+from dfn_ray.filtering.scoring.calibrate import bounds_from_scores
+from dfn_ray.filtering.selecting import run_scores
+from dfn_ray.filtering.selecting.select_run import select_run
+from dfn_ray.filtering.subset import export_subset
+from dfn_ray.filtering.subset.settle import Settler
+from dfn_ray.filtering.verifying import verify
+from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.pool import list_pool
 from dfn_ray.report.compare import compare_runs
 from dfn_ray.report.gallery import overview
 from dfn_ray.run import Run, open_run, scan_ledger
 from dfn_ray.storage import Store
-from dfn_ray.testing.pools import write_pool
+from dfn_ray.testing.sample_pools import write_pool
 from tests.run.below_ray import filter_without_ray, recipe_of
 
 PATIENCE_S = 0.5
@@ -102,7 +105,7 @@ PASSES: dict[str, tuple[str, Callable[[Recipe], object]]] = {
     "survey": ("scores", survey),
     "gallery": ("scores", lambda recipe: overview(open_run(recipe.run_uri), "dfn", 0.5, 3)),
     "compare": ("scores", lambda recipe: compare_runs([recipe.run_uri] * 2, keep_fraction=0.3)),
-    "export": ("subset", lambda recipe: export._subset_files(open_run(recipe.run_uri))),
+    "export": ("subset", lambda recipe: export_subset._subset_files(open_run(recipe.run_uri))),
     "verify, parts": ("scores", lambda recipe: verify_run(recipe.run_uri)),
     "verify, subset": ("subset", lambda recipe: verify_run(recipe.run_uri)),
     "verify --full, parts": ("scores", lambda recipe: verify_run(recipe.run_uri, full=True)),
@@ -123,7 +126,7 @@ def test_a_pass_reads_files_ahead(name, pool, finished, monkeypatch):
 
 
 def test_threads_that_read_ahead_load_the_pool_listing_once(pool, finished):
-    scores._SHARDS.clear()
+    run_scores._SHARDS.clear()
     loaded, plain = Counter[str](), Run.listing
 
     def listing(run: Run) -> pa.Table:

@@ -11,10 +11,10 @@ import pytest
 
 from dfn_ray.errors import DamagedRunError, IncompleteRun, InputError
 from dfn_ray.filtering.filter_pool import filter_pool, materialize, select
-from dfn_ray.filtering.verify import verify_run
+from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.run import Ledger, in_order, open_run, resuming, scan_subset, versions
 from dfn_ray.schema import Chunk
-from dfn_ray.testing.pools import write_pool
+from dfn_ray.testing.sample_pools import write_pool
 from tests.run.below_ray import (
     NEAR,
     TOO_HIGH,

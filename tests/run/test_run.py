@@ -34,7 +34,7 @@ from dfn_ray.run import (
 )
 from dfn_ray.schema import Chunk, ShardFault
 from dfn_ray.storage.retries import Policy
-from dfn_ray.testing.http_faults import Fault, serve_http
+from dfn_ray.testing.http_server import Fault, serve_http
 
 LISTING = pa.table(
     {

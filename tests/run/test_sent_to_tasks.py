@@ -11,14 +11,17 @@ from unittest.mock import patch
 import pytest
 from ray import cloudpickle
 
-from dfn_ray.filtering import export, filter_pool, scores, verify
-from dfn_ray.filtering.export import export_webdataset
+from dfn_ray.filtering import filter_pool
 from dfn_ray.filtering.filter_pool import materialize, select
-from dfn_ray.filtering.scores import RunScores
-from dfn_ray.filtering.verify import verify_run
+from dfn_ray.filtering.selecting import run_scores
+from dfn_ray.filtering.selecting.run_scores import RunScores
+from dfn_ray.filtering.subset import export_subset
+from dfn_ray.filtering.subset.export_subset import export_webdataset
+from dfn_ray.filtering.verifying import verify
+from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.pool import Shard, listing_table
 from dfn_ray.run import open_run, start_run
-from dfn_ray.testing.pools import write_pool
+from dfn_ray.testing.sample_pools import write_pool
 from tests.run.below_ray import no_ray, recipe_of, score_without_ray
 
 FEW, MANY = 2, 20
@@ -42,9 +45,9 @@ def sent() -> Iterator[list[int]]:
         yield function(items)
 
     with no_ray(), ExitStack() as patches:
-        for module in (filter_pool, export):
+        for module in (filter_pool, export_subset):
             patches.enter_context(patch.object(module, "each", each))
-        for module in (scores, verify):
+        for module in (run_scores, verify):
             patches.enter_context(patch.object(module, "over_slices", over_slices))
         yield sizes
 

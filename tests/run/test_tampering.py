@@ -17,9 +17,9 @@ import pytest
 
 from dfn_ray import cli
 from dfn_ray.errors import DamagedRunError, VerificationError
-from dfn_ray.filtering.verify import verify_run
-from dfn_ray.run.sealed import json_bytes
-from dfn_ray.testing.pools import write_pool
+from dfn_ray.filtering.verifying.verify import verify_run
+from dfn_ray.run.sealed_json import json_bytes
+from dfn_ray.testing.sample_pools import write_pool
 from tests.run.below_ray import filter_without_ray, recipe_of
 from tests.run.forging import forge, forge_value
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from dfn_ray.errors import InputError, RunTakenOver
-from dfn_ray.filtering.bounds import Bounds
-from dfn_ray.filtering.commit import Committer
-from dfn_ray.filtering.verify import verify_run
+from dfn_ray.filtering.scoring.bounds import Bounds
+from dfn_ray.filtering.scoring.commit import Committer
+from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.run import SELECTION, open_run, scan_subset
-from dfn_ray.testing.pools import write_pool
+from dfn_ray.testing.sample_pools import write_pool
 from tests.run.below_ray import (
     NEAR,
     TOO_HIGH,

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from dfn_ray.errors import DamagedRunError, VerificationError
-from dfn_ray.filtering import verify_bytes
 from dfn_ray.filtering.filter_pool import select
-from dfn_ray.filtering.verify import verify_run
+from dfn_ray.filtering.verifying import verify_samples
+from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.run import open_run
-from dfn_ray.run.sealed import json_bytes
-from dfn_ray.testing.pools import write_pool
+from dfn_ray.run.sealed_json import json_bytes
+from dfn_ray.testing.sample_pools import write_pool
 from tests.run.below_ray import filter_without_ray, recipe_of
 
 BOTH = ("dfn", "against")
@@ -111,8 +111,8 @@ def test_a_selection_that_a_crash_left_unfinished_is_only_said(run):
 
 @pytest.mark.parametrize("keep_count", [9, 12, 100])
 def test_whenever_some_samples_are_kept_some_are_compared(tmp_path, monkeypatch, keep_count):
-    monkeypatch.setattr(verify_bytes, "SAMPLE_ROWS", 8)
-    monkeypatch.setattr(verify_bytes, "SAMPLE_SHARDS", 2)
+    monkeypatch.setattr(verify_samples, "SAMPLE_ROWS", 8)
+    monkeypatch.setattr(verify_samples, "SAMPLE_SHARDS", 2)
     pool = write_pool(tmp_path / "pool", shards=40, samples=5)
     filter_without_ray(recipe_of(tmp_path / "run", pool, keep_count / 200))
     opened = []
@@ -126,14 +126,14 @@ def test_whenever_some_samples_are_kept_some_are_compared(tmp_path, monkeypatch,
         assert 2 <= verify_run(str(tmp_path / "run"))["compared"] <= 8
     monkeypatch.setattr("dfn_ray.run.Run.read_table", watched)
     run = open_run(str(tmp_path / "run"))
-    drawn = [verify_bytes.Sample.of(run, keep_count, full=False).files for _ in range(20)]
+    drawn = [verify_samples.Sample.of(run, keep_count, full=False).files for _ in range(20)]
     assert len(opened) == 40, "of two files each time, and of no other the shards are read"
     assert len({tuple(files) for files in drawn}) > 1, "others at each time"
 
 
 def test_of_one_file_as_many_shards_are_compared_as_of_many(tmp_path, monkeypatch):
-    monkeypatch.setattr(verify_bytes, "SAMPLE_ROWS", 8)
-    monkeypatch.setattr(verify_bytes, "SAMPLE_SHARDS", 4)
+    monkeypatch.setattr(verify_samples, "SAMPLE_ROWS", 8)
+    monkeypatch.setattr(verify_samples, "SAMPLE_SHARDS", 4)
     pool = write_pool(tmp_path / "pool", shards=6, samples=10)
     filter_without_ray(recipe_of(tmp_path / "run", pool, 0.5), part_chunks=100)
     assert len(list((tmp_path / "run/subset").iterdir())) <= 2

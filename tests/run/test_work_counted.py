@@ -11,21 +11,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dfn_ray.console.progress import Progress
 from dfn_ray.errors import VerificationError
-from dfn_ray.filtering import score_pool, stream, verify
-from dfn_ray.filtering.bounds import EVERYTHING
-from dfn_ray.filtering.row_sums import BUCKETS, first_different_row, rows_of_bucket
-from dfn_ray.filtering.score_pool import ScoringJob
-from dfn_ray.filtering.spending import Meter
-from dfn_ray.filtering.stream import Committed
-from dfn_ray.filtering.verify import verify_run
-from dfn_ray.flow.datasets import Work
-from dfn_ray.flow.metrics import PoolMetrics
+from dfn_ray.filtering import chain
+from dfn_ray.filtering.chain import Committed
+from dfn_ray.filtering.scoring import score_pool
+from dfn_ray.filtering.scoring.bounds import EVERYTHING
+from dfn_ray.filtering.scoring.score_pool import ScoringJob
+from dfn_ray.filtering.scoring.spending import Meter
+from dfn_ray.filtering.verifying import verify
+from dfn_ray.filtering.verifying.row_sums import BUCKETS, first_different_row, rows_of_bucket
+from dfn_ray.filtering.verifying.verify import verify_run
+from dfn_ray.on_ray.datasets import Work
+from dfn_ray.on_ray.ray_metrics import PoolMetrics
 from dfn_ray.pool import Shard, listing_table
 from dfn_ray.run import Ledger, start_run
 from dfn_ray.schema import Chunk
-from dfn_ray.telemetry import Progress
-from dfn_ray.testing.pools import write_pool
+from dfn_ray.testing.sample_pools import write_pool
 from tests.run.below_ray import filter_without_ray, recipe_of
 from tests.run.forging import forge
 
@@ -88,7 +90,7 @@ def test_a_committed_part_costs_the_driver_no_pass_over_shards_or_parts(job):
     assert sum(shard.size_bytes for shard in watched.shards) == 500_000
     assert passes == ["tuple.__iter__"], "a pass is noted"
     passes.clear()
-    with patch.object(stream, "score_stream", committed):
+    with patch.object(chain, "score_stream", committed):
         score_pool._attempt(watched, lambda: work, EVERYTHING, None, tolerant=True)  # type: ignore[arg-type]
     assert (ledger.parts, ledger.complete_shards) == (PARTS, PARTS)
     assert passes == []

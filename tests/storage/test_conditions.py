@@ -17,7 +17,7 @@ from dfn_ray.pool import listing_table
 from dfn_ray.run import SELECTION, start_run, take
 from dfn_ray.storage import Store, filesystem
 from dfn_ray.storage.retries import Policy
-from dfn_ray.testing.faults import Fault, Faults
+from dfn_ray.testing.s3_proxy import Fault, Faults
 from tests.run.below_ray import dies_at, moments_of
 
 ROUNDS = 100

@@ -23,7 +23,7 @@ from dfn_ray.storage import (
     stat,
     version_of,
 )
-from dfn_ray.testing.http_faults import READABLE, Fault, serve_http
+from dfn_ray.testing.http_server import READABLE, Fault, serve_http
 
 SIZE = READ_AHEAD_BYTES + 700_001
 DATA = random.Random(1).randbytes(SIZE)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dfn_ray.errors import DfnRayError, StorageAccessError, StorageError
 from dfn_ray.storage import http_bodies, open_uri, read_uri, retries, scan, stat, version
 from dfn_ray.storage.retries import Policy
-from dfn_ray.testing.http_faults import serve_http
+from dfn_ray.testing.http_server import serve_http
 
 MIB = 2**20
 PIECE = b"x" * (64 * 1024)

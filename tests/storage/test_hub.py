@@ -10,7 +10,7 @@ import pytest
 
 from dfn_ray.errors import MissingFileError, StorageAccessError, StorageError
 from dfn_ray.storage import files_below, is_confirmed_missing, open_uri, read_uri, stat
-from dfn_ray.testing.http_faults import Fault, serve_http
+from dfn_ray.testing.http_server import Fault, serve_http
 
 pytest.importorskip("huggingface_hub")
 

@@ -34,7 +34,7 @@ from dfn_ray.storage import (
 )
 from dfn_ray.storage import s3 as s3_module
 from dfn_ray.storage.retries import Policy
-from dfn_ray.testing.faults import Fault, Faults
+from dfn_ray.testing.s3_proxy import Fault, Faults
 
 
 @pytest.fixture

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from dfn_ray.config import Pool, Source
 from dfn_ray.pool import list_shards
-from dfn_ray.testing.pools import TarBuilder, photo, uid_of
-from dfn_ray.training.captions import drawn
-from dfn_ray.training.feed import feed_group
-from dfn_ray.training.index import drawn_counts, index_shard, source_counts, split_index
-from dfn_ray.training.plan import plan_groups
-from dfn_ray.training.samples import GroupInputs, read_group
-from dfn_ray.uids import uid_records
+from dfn_ray.testing.sample_pools import TarBuilder, photo, uid_of
+from dfn_ray.training.data.caption_draws import drawn
+from dfn_ray.training.data.feed import feed_group
+from dfn_ray.training.data.group_samples import GroupInputs, read_group
+from dfn_ray.training.data.index import drawn_counts, index_shard, source_counts, split_index
+from dfn_ray.training.data.order import plan_groups
+from dfn_ray.uids.records import uid_records
 from tests.training.test_feed import feeding, rows
 
 COUNT = 20

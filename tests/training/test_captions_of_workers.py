@@ -12,20 +12,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dfn_ray.clip.byte_pairs import tokens_and_merges
-from dfn_ray.clip.tokenizer import TokenizerSpec, tokenize
-from dfn_ray.clip.weights import read_checkpoint
 from dfn_ray.config import TrainRecipe, recipe_from
+from dfn_ray.network.byte_pairs import tokens_and_merges
+from dfn_ray.network.tokenizer import TokenizerSpec, tokenize
+from dfn_ray.network.weights import read_checkpoint
 from dfn_ray.pool import list_shards
 from dfn_ray.run import open_run
-from dfn_ray.testing.pools import TarBuilder, photo, uid_of
+from dfn_ray.testing.sample_pools import TarBuilder, photo, uid_of
 from dfn_ray.training.checkpoint import read_tensors
-from dfn_ray.training.feed import feed_group
-from dfn_ray.training.index import index_shard, split_index
-from dfn_ray.training.next_samples import NextSamples
+from dfn_ray.training.data.feed import feed_group
+from dfn_ray.training.data.group_samples import read_group
+from dfn_ray.training.data.index import index_shard, split_index
+from dfn_ray.training.data.next_samples import NextSamples
+from dfn_ray.training.data.seen import Seen
 from dfn_ray.training.position import latest_position
-from dfn_ray.training.samples import read_group
-from dfn_ray.training.seen import Seen
 from dfn_ray.training.train_clip import train
 from tests.training.test_feed import feeding
 

@@ -12,6 +12,7 @@ from dfn_ray.errors import DamagedRunError, RunTakenOver, TrainingFailed
 from dfn_ray.pool import listing_table
 from dfn_ray.run import start_run
 from dfn_ray.training.checkpoint import commit, read_tensors
+from dfn_ray.training.data.seen import Seen
 from dfn_ray.training.position import (
     Position,
     begin_generation,
@@ -19,7 +20,6 @@ from dfn_ray.training.position import (
     latest_position,
     log_lines,
 )
-from dfn_ray.training.seen import Seen
 
 
 @pytest.fixture

@@ -7,17 +7,17 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from dfn_ray.clip.tokenizer import TokenizerSpec
-from dfn_ray.clip.transform import ImageTransform
 from dfn_ray.config import Augmentation, Decode, Pool, Source
 from dfn_ray.errors import InputError, ShardChangedError
+from dfn_ray.images.transform import ImageTransform
+from dfn_ray.network.tokenizer import TokenizerSpec
 from dfn_ray.pool import list_shards
-from dfn_ray.testing.pools import TarBuilder, photo, uid_of
-from dfn_ray.training import feed as module
-from dfn_ray.training.feed import COUNTED, Feeding, LabelCaptions, feed_group
-from dfn_ray.training.index import drawn_counts, index_shard, split_index
-from dfn_ray.training.plan import plan_groups
-from dfn_ray.training.samples import GroupInputs
+from dfn_ray.testing.sample_pools import TarBuilder, photo, uid_of
+from dfn_ray.training.data import feed as module
+from dfn_ray.training.data.feed import COUNTED, Feeding, LabelCaptions, feed_group
+from dfn_ray.training.data.group_samples import GroupInputs
+from dfn_ray.training.data.index import drawn_counts, index_shard, split_index
+from dfn_ray.training.data.order import plan_groups
 
 TRANSFORM = ImageTransform(
     size=(32, 32), resize_mode="shortest", interpolation="bicubic", mean=(0, 0, 0), std=(1, 1, 1)
@@ -171,7 +171,7 @@ def test_exactly_the_drawn_count_is_trained_on_and_the_same_in_every_pass(tmp_pa
 
 
 def test_a_uid_list_repeats_what_it_repeats_and_leaves_out_the_rest(tmp_path):
-    from dfn_ray.uids import uid_records
+    from dfn_ray.uids.records import uid_records
 
     plain = write(tmp_path / "pool")
     import pyarrow as pa

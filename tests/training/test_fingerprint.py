@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dfn_ray.clip.network import load_network
 from dfn_ray.config import Network, TrainRecipe, recipe_from
+from dfn_ray.network.frozen import load_network
 from dfn_ray.training.train_clip import _fingerprint
-from dfn_ray.uids import UID_DTYPE
+from dfn_ray.uids.records import UID_DTYPE
 
 
 @pytest.fixture

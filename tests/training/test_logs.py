@@ -17,9 +17,9 @@ from dfn_ray.errors import RunTakenOver
 from dfn_ray.pool import listing_table
 from dfn_ray.run import MLFLOW, Run, hold, open_run, start_run
 from dfn_ray.training.checkpoint import commit
-from dfn_ray.training.logs import TENSORBOARD, open_sinks
+from dfn_ray.training.data.seen import Seen
 from dfn_ray.training.position import Position, begin_generation, log_lines
-from dfn_ray.training.seen import Seen
+from dfn_ray.training.step.log_sinks import TENSORBOARD, open_sinks
 from tests.run.below_ray import dies_at, moments_of
 
 MLFLOW_URI = "http://tracking:5000"

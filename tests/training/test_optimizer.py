@@ -8,8 +8,8 @@ import torch
 from open_clip_train.scheduler import cosine_lr
 
 from dfn_ray.config import Optimizer
-from dfn_ray.testing.networks import TINY
-from dfn_ray.training.optimizer import learning_rate, make_optimizer
+from dfn_ray.testing.random_networks import TINY
+from dfn_ray.training.step.optimizer import learning_rate, make_optimizer
 
 
 @pytest.mark.parametrize("warmup", [0, 7, 30])

@@ -13,6 +13,7 @@ from dfn_ray.errors import DamagedRunError
 from dfn_ray.run import CHECKPOINTS, GENERATIONS, MLFLOW, RESULT
 from dfn_ray.training import train_clip
 from dfn_ray.training.checkpoint import commit, read_tensors, remove_old
+from dfn_ray.training.data.seen import Seen
 from dfn_ray.training.position import (
     Position,
     begin_generation,
@@ -22,7 +23,6 @@ from dfn_ray.training.position import (
     reached,
     tell_reached,
 )
-from dfn_ray.training.seen import Seen
 from tests.run.test_own_json import altered, content, sealed
 from tests.training.test_two_generations import start, unsynced  # noqa: F401  a fixture of every test
 

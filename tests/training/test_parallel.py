@@ -8,11 +8,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from dfn_ray.clip.towers import Towers, backward, contrastive_loss
 from dfn_ray.config import Optimizer, Workers
-from dfn_ray.testing.networks import TINY
-from dfn_ray.training.optimizer import make_optimizer
-from dfn_ray.training.parallel import (
+from dfn_ray.network.contrastive import Towers, backward, contrastive_loss
+from dfn_ray.testing.random_networks import TINY
+from dfn_ray.training.step.optimizer import make_optimizer
+from dfn_ray.training.step.parallel import (
     clip_gradients,
     load_whole_model,
     load_whole_optimizer,

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dfn_ray.training.plan import plan_groups
+from dfn_ray.training.data.order import plan_groups
 
 chunk_sizes = st.lists(st.integers(0, 40), min_size=1, max_size=12).filter(any)
 

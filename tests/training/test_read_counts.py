@@ -8,14 +8,14 @@ import pytest
 
 from dfn_ray.config import Pool, Source
 from dfn_ray.errors import ErrorBudgetExceeded, InputError, StorageError
-from dfn_ray.flow.error_limits import ErrorLimits
 from dfn_ray.pool import list_shards
-from dfn_ray.testing.pools import TarBuilder, photo, uid_of
-from dfn_ray.training.feed import COUNTED
+from dfn_ray.preparing.error_limits import ErrorLimits
+from dfn_ray.testing.sample_pools import TarBuilder, photo, uid_of
+from dfn_ray.training.data.feed import COUNTED
+from dfn_ray.training.data.index import index_shard, indexed_shards, source_counts, split_index
+from dfn_ray.training.data.read_counts import judge_sources, judge_trained, training_values
 from dfn_ray.training.fit import Reports, _is_final
-from dfn_ray.training.index import index_shard, indexed_shards, source_counts, split_index
-from dfn_ray.training.read_counts import judge_sources, judge_trained, training_values
-from dfn_ray.uids import uid_records
+from dfn_ray.uids.records import uid_records
 
 LIMITS = ErrorLimits(max_failed_fraction=0.25, max_bad_shard_fraction=0.25)
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dfn_ray.training.seen import Seen, merge_spans, unseen
+from dfn_ray.training.data.seen import Seen, merge_spans, unseen
 
 spans = st.lists(
     st.tuples(st.integers(0, 4), st.integers(0, 30), st.integers(1, 6)).map(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dfn_ray.errors import RunTakenOver
-from dfn_ray.training.stream import batches
+from dfn_ray.training.chain import batches
 
 
 class Samples:

@@ -17,8 +17,8 @@ from dfn_ray.testing.waiting import meanwhile, until
 from dfn_ray.training import fit as fit_module
 from dfn_ray.training import train_clip
 from dfn_ray.training.fit import Ending
-from dfn_ray.training.job import Job
 from dfn_ray.training.position import generation_count, latest_position
+from dfn_ray.training.worker_spec import Job
 
 SAID = "taken over by a driver on"
 

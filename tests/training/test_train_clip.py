@@ -28,15 +28,15 @@ from dfn_ray.errors import (
 from dfn_ray.pool import list_shards
 from dfn_ray.run import open_run
 from dfn_ray.testing.lethal import READER_KILLER
-from dfn_ray.testing.pools import TarBuilder, photo, uid_of, write_pool
+from dfn_ray.testing.sample_pools import TarBuilder, photo, uid_of, write_pool
 from dfn_ray.testing.waiting import until
+from dfn_ray.training import chain as stream_module
 from dfn_ray.training import fit as module
-from dfn_ray.training import stream as stream_module
-from dfn_ray.training.index import source_counts
-from dfn_ray.training.next_samples import NextSamples
+from dfn_ray.training.data.index import source_counts
+from dfn_ray.training.data.next_samples import NextSamples
 from dfn_ray.training.position import latest_position, log_lines
 from dfn_ray.training.train_clip import train
-from tests.flow.scrape import of_run, once, scrape
+from tests.on_ray.scrape import of_run, once, scrape
 
 pytestmark = pytest.mark.ray
 
@@ -50,7 +50,7 @@ def places_seen(recipe) -> int:
     import pyarrow.parquet as pq
 
     from dfn_ray.pool import list_shards
-    from dfn_ray.training.index import split_index
+    from dfn_ray.training.data.index import split_index
 
     run = open_run(recipe.run_uri)
     with run.store.open("index.parquet") as file:
@@ -214,8 +214,8 @@ def test_weights_are_averaged_with_their_start(local_ray, train_recipe, network)
 def test_a_network_trained_onto_object_storage_scores_alike_in_dfn_ray_and_in_open_clip_alone(
     local_ray, train_recipe, tmp_path
 ):
-    from dfn_ray.clip.network import build
-    from dfn_ray.flow.weights import load_network_of
+    from dfn_ray.network.frozen import build
+    from dfn_ray.preparing.fetch_networks import load_network_of
 
     recipe = train_recipe("samples_seen=64", "run_uri=s3://runs/trained")
     result = train(recipe)
@@ -237,7 +237,7 @@ def test_a_network_trained_onto_object_storage_scores_alike_in_dfn_ray_and_in_op
         image = model.encode_image(torch.stack([transform(i) for i in images]), normalize=True)
         expected = (image * model.encode_text(tokenizer(texts), normalize=True)).sum(dim=1)
     frozen = load_network_of(Network(model=f"local-dir:{result['network']}"))
-    from dfn_ray.clip.tokenizer import tokenize
+    from dfn_ray.network.tokenizer import tokenize
 
     pixels = np.stack([frozen.transform.pixels_HWC(i, i.size) for i in images])
     found = build(frozen).score(pixels, tokenize(frozen.tokenizer, texts), batch_size=8).score_N
@@ -368,7 +368,7 @@ def test_a_store_that_fails_for_a_while_costs_no_shard_and_one_that_goes_on_fail
         folder.mkdir()
 
         def index(item):
-            from dfn_ray.training.index import index_shard
+            from dfn_ray.training.data.index import index_shard
 
             _, _, shard, place, _ = item
             notes = list(folder.glob(f"{place}-*"))

@@ -13,6 +13,7 @@ from dfn_ray.errors import RunTakenOver
 from dfn_ray.pool import listing_table
 from dfn_ray.run import Run, open_run, start_run
 from dfn_ray.training.checkpoint import commit, read_tensors, remove_old
+from dfn_ray.training.data.seen import Seen
 from dfn_ray.training.position import (
     Position,
     begin_generation,
@@ -21,7 +22,6 @@ from dfn_ray.training.position import (
     log_lines,
     tell_reached,
 )
-from dfn_ray.training.seen import Seen
 from tests.run.below_ray import WRITES, Moment, at_writes, dies_at, moments_of
 
 BASE, FIRST, SECOND, LAST = 0, 1, 2, 3

@@ -1,0 +1,186 @@
+"""Lines of progress while a verb works, with rate and time left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import TextIO
+
+from dfn_ray.console.printable import printable
+from dfn_ray.console.tables import duration, note_rows, table
+
+RATE_WINDOW_S = 60.0
+"""Rates are over this window, so that a slow start does not spoil the time left for hours."""
+LINE_EVERY_S = 30.0
+TERMINAL_EVERY_S = 0.5
+
+
+class StatusLine:
+    """Says how things stand: on a terminal one line that renews itself, elsewhere a line every 30 s."""
+
+    def __init__(
+        self, *, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._terminal = self._stream.isatty()
+        self._clock = clock
+        self._said = clock()
+
+    def offer(self, line: Callable[[], str]) -> None:
+        """Say the line when it is time for one."""
+        now = self._clock()
+        if now - self._said >= (TERMINAL_EVERY_S if self._terminal else LINE_EVERY_S):
+            self._said = now
+            self.say(line())
+
+    def say(self, text: str, *, stays: bool = False) -> None:
+        """Say something now; on a terminal the next line replaces it unless it stays."""
+        text = printable(text)
+        if self._terminal:
+            self._stream.write(f"\r\x1b[2K{text}" + ("\n" if stays else ""))
+        else:
+            self._stream.write(f"{text}\n")
+        self._stream.flush()
+
+
+class Progress:
+    """Counts what was committed and says so: samples, rate, share, time left, drops by reason."""
+
+    def __init__(
+        self,
+        total_bytes: int,
+        *,
+        stage: str = "scoring",
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._status = StatusLine(stream=stream, clock=clock)
+        self._clock = clock
+        self._total_bytes = total_bytes
+        self._done_bytes = 0
+        self._samples = 0
+        self._counts: Counter[str] = Counter()
+        self._notes: Counter[str] = Counter()
+        self._recent: deque[tuple[float, int, int]] = deque([(clock(), 0, 0)])
+        self._seen: dict[str, float] = {}
+        self._start = clock()
+        self._stage = stage
+
+    def resume(
+        self,
+        samples: int,
+        done_bytes: int,
+        counts: Mapping[str, int],
+        notes: Mapping[str, int] | None = None,
+    ) -> None:
+        """Start from what an earlier attempt committed; rates count only what is done from here."""
+        self._samples, self._done_bytes = samples, done_bytes
+        self._counts, self._notes = Counter(counts), Counter(notes or {})
+        self._recent = deque([(self._clock(), samples, done_bytes)])
+
+    def add(
+        self,
+        samples: int,
+        done_bytes: int,
+        counts: Mapping[str, int],
+        *,
+        notes: Mapping[str, int] | None = None,
+        scorers: Iterable[str] = (),
+    ) -> None:
+        """Count a committed part and who scored it, and say so when it is time."""
+        self._samples += samples
+        self._done_bytes += done_bytes
+        self._counts.update(counts)
+        self._notes.update(notes or {})
+        now = self._clock()
+        self._recent.append((now, self._samples, self._done_bytes))
+        self._seen.update(dict.fromkeys(scorers, now))
+        while now - self._recent[0][0] > RATE_WINDOW_S and len(self._recent) > 2:
+            self._recent.popleft()
+        self._status.offer(self.line)
+
+    def line(self) -> str:
+        """The state in one line."""
+        then, samples, done_bytes = self._recent[0]
+        seconds = max(self._clock() - then, 1e-9)
+        rate = (self._samples - samples) / seconds
+        byte_rate = (self._done_bytes - done_bytes) / seconds
+        share = min(1.0, self._done_bytes / self._total_bytes) if self._total_bytes else 1.0
+        left = max(0, self._total_bytes - self._done_bytes)
+        left_s = left / byte_rate if byte_rate > 0 else None
+        alive = sum(self._clock() - seen <= RATE_WINDOW_S for seen in self._seen.values())
+        dropped = sum(count for name, count in self._counts.items() if "/" in name)
+        worst = ", ".join(
+            f"{name.partition('/')[2]} {count:,}"
+            for name, count in self._counts.most_common()
+            if "/" in name
+        )
+        parts = [
+            f"{self._stage} {share:6.1%}",
+            f"{self._samples:,} samples",
+            f"{rate:,.0f}/s",
+            f"{duration(left_s)} left",
+            *([f"{alive} scorers"] if alive else []),
+            f"{dropped:,} dropped" + (f" ({worst})" if worst else ""),
+        ]
+        return " | ".join(parts)
+
+    def say(self, text: str) -> None:
+        """Say something that stays: a stage begun, a warning."""
+        self._status.say(text, stays=True)
+
+    def close(self) -> None:
+        """Leave the last state standing, and below it a line per note."""
+        self.say(f"{self.line()} | {duration(self._clock() - self._start)} in all")
+        if self._notes:
+            self.say(table(note_rows(self._notes)))
+
+
+class TrainingProgress:
+    """Says how far a training run is, from the figures its workers report."""
+
+    def __init__(
+        self,
+        total_samples: int,
+        *,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._status = StatusLine(stream=stream, clock=clock)
+        self._clock, self._start = clock, clock()
+        self._total = total_samples
+        self._figures: Mapping[str, float] = {}
+
+    def show(self, figures: Mapping[str, float]) -> None:
+        """Take the latest figures (`training.worker`), and say so when it is time."""
+        self._figures = figures
+        self._status.offer(self.line)
+
+    def line(self) -> str:
+        """The state in one line."""
+        figures = self._figures
+        if not figures:
+            return "training | no step yet"
+        seen, rate = figures["samples_seen"], figures["samples_per_s"]
+        left_s = (self._total - seen) / rate if rate > 0 else None
+        return " | ".join(
+            [
+                f"training {seen / self._total:6.1%}",
+                f"{seen:,.0f} samples seen",
+                f"{rate:,.0f}/s",
+                f"{duration(left_s)} left",
+                f"loss {figures['loss']:.3f}",
+                f"{figures['data_wait']:.0%} waiting for data",
+                f"{figures['workers']:.0f} workers",
+            ]
+        )
+
+    def say(self, text: str) -> None:
+        """Say something that stays: a restart, a warning."""
+        self._status.say(text, stays=True)
+
+    def close(self) -> None:
+        """Leave the last state standing."""
+        self.say(f"{self.line()} | {duration(self._clock() - self._start)} in all")

@@ -1,0 +1,88 @@
+"""`dfn-ray doctor`: is everything ready for a recipe, on the cluster that it will run on?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from ray.exceptions import RayError
+
+from dfn_ray.config import Recipe
+from dfn_ray.doctor.network_check import network_findings, run_finding
+from dfn_ray.doctor.nodes import alive_nodes, ask_nodes, node_findings
+from dfn_ray.doctor.object_store import in_flight, memory_findings
+from dfn_ray.doctor.one_batch import device_findings
+from dfn_ray.doctor.placement import addable, placement_findings
+from dfn_ray.doctor.pool_check import pool_findings
+from dfn_ray.doctor.rights import probing, try_rights
+from dfn_ray.dry_run.finding import Finding, change
+from dfn_ray.dry_run.recipes import AnyRecipe, look_at
+from dfn_ray.errors import InputError, NotReady, last_line
+from dfn_ray.network.frozen import FrozenNetwork
+from dfn_ray.on_ray.session import connect
+from dfn_ray.pool import PoolReport, Shard
+
+
+def doctor(recipe: AnyRecipe, *, say: Callable[[str], None]) -> None:
+    """Say every finding. Raises NotReady at the end when something should change.
+
+    Of a recipe of filtering the cluster is examined as well; of others everything that they name, and the rights at run_uri.
+    """
+    wrong = 0
+    findings = examine(recipe) if isinstance(recipe, Recipe) else _examine_without_cluster(recipe)
+    for finding in findings:
+        say(finding.printed())
+        wrong += not finding.ok
+    if wrong:
+        raise NotReady(f"{wrong} thing{'s' if wrong > 1 else ''} to change before this recipe runs")
+
+
+def examine(recipe: Recipe) -> Iterator[Finding]:
+    """Every finding, good and bad, as soon as it is known: first what needs no cluster. Checks go on after bad ones."""
+    found, shards, report = pool_findings(recipe)
+    yield from found
+    found, networks = network_findings(recipe)
+    yield from found
+    yield run_finding(recipe, shards, networks)
+    try:
+        connect()
+    except (ConnectionError, InputError, RayError) as error:
+        yield change("cluster", f"cannot be reached: {last_line(error)}. Is RAY_ADDRESS right?")
+        return
+    yield from _examine_cluster(recipe, shards, report, networks)
+
+
+def _examine_without_cluster(recipe: AnyRecipe) -> Iterator[Finding]:
+    yield from look_at("doctor", recipe)
+    yield _rights(recipe.run_uri, try_rights(recipe.run_uri))
+
+
+def _rights(run_uri: str, problems: Sequence[str]) -> Finding:
+    if problems:
+        return change("rights", f"from the driver: {'; '.join(problems)}")
+    return Finding("rights", f"from the driver: write, list, read, delete at {run_uri}")
+
+
+def _examine_cluster(
+    recipe: Recipe,
+    shards: Sequence[Shard],
+    report: PoolReport | None,
+    networks: Sequence[FrozenNetwork],
+) -> Iterator[Finding]:
+    nodes = alive_nodes()
+    shard = next((shard.opened_at for shard in shards if shard.fault is None), None)
+    if recipe.pool.format == "folder":
+        shard = None  # a folder is no file that could be opened
+    with probing(recipe.run_uri) as probe:
+        facts, silent = ask_nodes(
+            nodes, recipe.run_uri, None if probe.problems else probe.name, shard
+        )
+    yield _rights(recipe.run_uri, probe.problems)
+    for host, why in silent.items():
+        yield change("nodes", f"{host} cannot run a task of dfn_ray: {why}")
+    if facts:
+        yield from node_findings(recipe, facts, tries_pool=shard is not None)
+    yield from placement_findings(recipe, nodes, addable())
+    if networks and facts:
+        if report is not None:
+            yield from memory_findings(recipe, in_flight(recipe, networks, report), facts)
+        yield from device_findings(recipe, networks, nodes)

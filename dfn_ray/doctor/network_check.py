@@ -1,0 +1,61 @@
+"""The networks of a recipe: reachable, loadable, and the run that they would continue."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from dfn_ray.config import Recipe
+from dfn_ray.console.tables import size
+from dfn_ray.dry_run.finding import Finding, change
+from dfn_ray.errors import DfnRayError, InputError, StorageError
+from dfn_ray.filtering.preflight import refuse_before
+from dfn_ray.filtering.scoring.fingerprint import scoring_fingerprint
+from dfn_ray.network.frozen import FrozenNetwork
+from dfn_ray.pool import Shard
+from dfn_ray.preparing.fetch_networks import load_network_of
+from dfn_ray.run import fingerprint_digest
+from dfn_ray.storage import Store
+
+SHORT = 12
+"""Hex digits of a digest that people compare."""
+
+
+def network_findings(recipe: Recipe) -> tuple[list[Finding], tuple[FrozenNetwork, ...]]:
+    """A finding for each network, and the networks when all of them load."""
+    findings: list[Finding] = []
+    loaded: list[FrozenNetwork] = []
+    for spec in recipe.require_networks():
+        name = f"network {spec.name}"
+        begin = time.monotonic()
+        try:
+            network = load_network_of(spec)
+        except (InputError, StorageError) as error:
+            findings.append(change(name, str(error)))
+            continue
+        loaded.append(network)
+        weights = sum(array.nbytes for array in network.state.values())
+        height, width = network.transform.size
+        findings.append(
+            Finding(
+                name,
+                f"{spec.model}, {size(weights)} in float32, {width}x{height} pixels, weights "
+                f"{network.weights_sha256[:SHORT]}, loaded in {time.monotonic() - begin:.1f} s",
+            )
+        )
+    return findings, tuple(loaded) if len(loaded) == len(recipe.networks) else ()
+
+
+def run_finding(
+    recipe: Recipe, shards: Sequence[Shard], networks: Sequence[FrozenNetwork]
+) -> Finding:
+    """Whether the run at run_uri is a new one, goes on, or is refused."""
+    fingerprints = {network.name: network.fingerprint() for network in networks}
+    digest = fingerprint_digest(scoring_fingerprint(recipe, fingerprints))
+    try:
+        refuse_before("filter", recipe, shards, None)
+        exists = Store(recipe.run_uri).exists("run.json")
+    except DfnRayError as error:
+        return change("run", str(error))
+    begun = "goes on" if exists else "new"
+    return Finding("run", f"{recipe.run_uri}, {begun}; fingerprint {digest[:SHORT]}")

@@ -1,0 +1,122 @@
+"""The object store of every node against what the recipe keeps in flight there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from dfn_ray.config import Recipe
+from dfn_ray.console.tables import size
+from dfn_ray.doctor.nodes import Facts
+from dfn_ray.dry_run.finding import Finding, change
+from dfn_ray.network.frozen import FrozenNetwork
+from dfn_ray.pool import PoolReport
+
+CELLS_PER_DECODER = 2
+"""Of a decode task: the cell it makes and the one that waits."""
+CELLS_PER_SCORER = 2
+"""Tasks that Ray Data has in flight at an actor: RAY_DATA_ACTOR_DEFAULT_MAX_TASKS_IN_FLIGHT_TO_MAX_CONCURRENCY_FACTOR."""
+USABLE_FRACTION = 0.5
+"""Share of the store that Ray Data fills before it holds back: RAY_DATA_OBJECT_STORE_MEMORY_LIMIT_FRACTION."""
+FULL_DISK_FRACTION = 0.95
+"""Ray spills no more once the disk is this full: local_fs_capacity_threshold."""
+
+
+@dataclass(frozen=True)
+class InFlight:
+    """Bytes that a recipe keeps in the object stores."""
+
+    cell_bytes: int
+    """A chunk decoded: its images as they are, and pixels and tokens for every network."""
+    part_bytes: int
+    """A part that waits for its commit: the image bytes of what is kept of its chunks."""
+    networks_bytes: int
+    """The networks, once on each node."""
+
+    def on_node(self, decoders: int, scorers: int) -> int:
+        """Bytes on a node with so many decode tasks and scorers at once."""
+        if not decoders and not scorers:
+            return 0
+        cells = CELLS_PER_DECODER * decoders + CELLS_PER_SCORER * scorers
+        commits = self.part_bytes if decoders else 0
+        return ceil((self.cell_bytes * cells + commits) / USABLE_FRACTION) + self.networks_bytes
+
+
+def in_flight(recipe: Recipe, networks: Sequence[FrozenNetwork], report: PoolReport) -> InFlight:
+    """What the recipe keeps in flight, with images as large as the pool's are on average."""
+    rows = recipe.pool.chunk_rows
+    sample_bytes = report.bytes / max(1, report.samples_estimated)
+    images = min(recipe.pool.chunk_bytes, ceil(rows * sample_bytes))
+    pixels = sum(3 * h * w for h, w in {network.transform.size for network in networks})
+    tokens = sum({4 * network.tokenizer.context_length for network in networks})
+    kept = recipe.select.keep_fraction or 1.0
+    return InFlight(
+        cell_bytes=images + rows * (pixels + tokens),
+        part_bytes=ceil(recipe.execution.chunks_per_part * images * kept),
+        networks_bytes=sum(a.nbytes for network in networks for a in network.state.values()),
+    )
+
+
+def memory_findings(recipe: Recipe, flight: InFlight, facts: Sequence[Facts]) -> Iterator[Finding]:
+    """Whether object stores, /dev/shm and disks are large enough; of each the node that is worst off."""
+    needs = {fact.node.id: flight.on_node(*_at_once(recipe, fact.node.resources)) for fact in facts}
+    worst = min(facts, key=lambda fact: _store_bytes(fact) / max(1, needs[fact.node.id]))
+    store, need = _store_bytes(worst), needs[worst.node.id]
+    decoders, scorers = _at_once(recipe, worst.node.resources)
+    text = (
+        f"{size(store)} on {worst.node.host}; its decode tasks ({decoders}) and scorers ({scorers}) keep up to "
+        f"{size(need)} = 2 x (2 cells of {size(flight.cell_bytes)} for each + a part of {size(flight.part_bytes)}) "
+        f"+ networks of {size(flight.networks_bytes)}"
+    )
+    if store < need:
+        yield change(
+            "object store",
+            f"{text}. `ray start --object-store-memory={need}` there, or a lower pool.chunk_rows or "
+            "execution.chunks_per_part; as it is, decoding waits and cells are spilled",
+        )
+    else:
+        yield Finding("object store", text)
+
+    worst = min(facts, key=lambda fact: fact.shm_bytes - _store_bytes(fact))
+    store, text = _store_bytes(worst), f"{size(worst.shm_bytes)} on {worst.node.host}"
+    if worst.shm_bytes < store:
+        yield change(
+            "/dev/shm",
+            f"{text}, its object store has {size(store)}: Ray moves it to a disk. Start the container with a larger "
+            "--shm-size (in Kubernetes an emptyDir with medium: Memory)",
+        )
+    else:
+        yield Finding("/dev/shm", f"{text}, above its object store of {size(store)}")
+
+    worst = min(facts, key=lambda fact: _spillable(fact) - _store_bytes(fact))
+    store, text = _store_bytes(worst), f"{size(max(0, _spillable(worst)))} on {worst.node.host}"
+    if _spillable(worst) < store:
+        yield change(
+            "spill disk",
+            f"{text} until it is {FULL_DISK_FRACTION:.0%} full, when Ray stops spilling; need {size(store)}, as much "
+            "as the object store",
+        )
+    else:
+        yield Finding("spill disk", f"{text} to spill to, object store {size(store)}")
+
+
+def _at_once(recipe: Recipe, resources: Mapping[str, float]) -> tuple[int, int]:
+    """Decode tasks and scorers that fit on a node side by side, at most."""
+    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    decoders = int(cpus / recipe.decode.cpus)
+    if recipe.scorers.gpus:
+        scorers = int(gpus / recipe.scorers.gpus)
+    elif recipe.scorers.cpus:
+        scorers = int(cpus / recipe.scorers.cpus)
+    else:
+        scorers = recipe.scorers.max_size if cpus else 0
+    return decoders, min(scorers, recipe.scorers.max_size)
+
+
+def _store_bytes(fact: Facts) -> int:
+    return int(fact.node.resources.get("object_store_memory", 0))
+
+
+def _spillable(fact: Facts) -> int:
+    return fact.disk_free_bytes - int(fact.disk_bytes * (1 - FULL_DISK_FRACTION))

@@ -1,0 +1,157 @@
+"""The small files of a repository on the Hugging Face hub: names and configs, never weights, within 10 s.
+
+Not by the hub's own client, which waits and tries again for as long as it likes, and asks for other things before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
+from typing import Any
+
+import requests
+from huggingface_hub import constants, get_token, try_to_load_from_cache
+from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+from dfn_ray.dry_run.finding import NotCheckedError
+from dfn_ray.errors import InputError
+from dfn_ray.network.layouts import Layout
+from dfn_ray.untrusted.json_text import parsed
+
+TIME_LIMIT_S = 10.0
+"""For all requests about a repository together."""
+MAX_BYTES = 16 * 2**20
+"""Of a list of files or a config; a larger one is none."""
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A model repository, as far as it is known."""
+
+    names: frozenset[str]
+    """Of its files; of a cached one, of those that are cached."""
+    read: Callable[[str], bytes]
+    """The content of a small file. Raises InputError and NotCheckedError."""
+    is_cached: bool
+    """True if the hub could not be asked, and this is what its cache on this machine has."""
+
+
+class _UnreachableError(Exception):
+    """The hub does not answer, or not with what it was asked for."""
+
+
+def find_repository(model_id: str, setting: str) -> Repository:
+    """The repository of that id. Raises InputError when the hub has none or refuses it, NotCheckedError when it cannot be asked."""
+    try:
+        validate_repo_id(model_id)
+    except HFValidationError as error:
+        raise InputError(
+            f"{setting}: need hf-hub:org/repo, got 'hf-hub:{model_id}': {error}"
+        ) from None
+    try:
+        return _online(model_id, setting)
+    except _UnreachableError as error:
+        cached = _cached(model_id)
+        if cached is None:
+            raise NotCheckedError(str(error)) from None
+        return cached
+
+
+def _online(model_id: str, setting: str) -> Repository:
+    if constants.HF_HUB_OFFLINE:
+        raise _UnreachableError("no network (HF_HUB_OFFLINE is set)")
+    deadline = time.monotonic() + TIME_LIMIT_S
+    where = f"{setting}: hf-hub:{model_id}"
+    data = _get(f"{constants.ENDPOINT}/api/models/{model_id}", deadline, where)
+    try:
+        values: Any = parsed(data.decode())
+        names = frozenset(str(file["rfilename"]) for file in values["siblings"])
+    except (ValueError, KeyError, TypeError):
+        raise _UnreachableError(f"{constants.ENDPOINT} does not answer as a hub does") from None
+
+    def read(name: str) -> bytes:
+        try:
+            return _get(f"{constants.ENDPOINT}/{model_id}/resolve/main/{name}", deadline, where)
+        except _UnreachableError as error:
+            raise NotCheckedError(str(error)) from None
+
+    return Repository(names, read, is_cached=False)
+
+
+def _get(url: str, deadline: float, where: str) -> bytes:
+    """The body of an answer. Raises InputError for what the hub refuses, _UnreachableError for what may be different later.
+
+    On a thread, which is left behind at the deadline: names are resolved, and each of a server's addresses is tried, for
+    longer than any time limit of a request.
+    """
+    answer: Queue[bytes | Exception] = Queue()
+
+    def ask() -> None:
+        try:
+            answer.put(_answered(url, deadline, where))
+        except Exception as error:  # noqa: BLE001  raised again by who waits
+            answer.put(error)
+
+    Thread(target=ask, daemon=True).start()
+    try:
+        given = answer.get(timeout=max(0.1, deadline - time.monotonic()))
+    except Empty:
+        raise _UnreachableError(f"no answer within {TIME_LIMIT_S:.0f} s") from None
+    if isinstance(given, bytes):
+        return given
+    raise given
+
+
+def _answered(url: str, deadline: float, where: str) -> bytes:
+    left = max(0.1, deadline - time.monotonic())
+    token = get_token()
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        with requests.get(
+            url, headers=headers, timeout=(left / 2, left / 2), stream=True
+        ) as answer:
+            _require_ok(answer.status_code, where)
+            body = bytearray()
+            for piece in answer.iter_content(2**16):
+                body += piece
+                if len(body) > MAX_BYTES:
+                    raise InputError(f"{where}: {url} has more than {MAX_BYTES:,} bytes")
+                if time.monotonic() > deadline:
+                    raise _UnreachableError(f"no answer within {TIME_LIMIT_S:.0f} s")
+            return bytes(body)
+    except requests.Timeout:
+        raise _UnreachableError(f"no answer within {TIME_LIMIT_S:.0f} s") from None
+    except requests.RequestException:
+        raise _UnreachableError("no network") from None
+
+
+def _require_ok(status: int, where: str) -> None:
+    if status in (401, 404):
+        raise InputError(
+            f"{where}: the hub has no such repository or file, or it is private (HTTP {status}); is it spelled right? "
+            "A private one needs HF_TOKEN"
+        )
+    if status == 403:
+        raise InputError(
+            f"{where}: the hub refuses it (HTTP 403): accept its terms on its page, and set HF_TOKEN"
+        )
+    if status != 200:
+        raise _UnreachableError(f"the hub answers HTTP {status}")
+
+
+def _cached(model_id: str) -> Repository | None:
+    """What the hub's cache on this machine has of the newest snapshot; None where it has no config."""
+    for layout in Layout:
+        path = try_to_load_from_cache(model_id, layout.value)
+        if isinstance(path, str):
+            return _of_folder(Path(path).parent)
+    return None
+
+
+def _of_folder(folder: Path) -> Repository:
+    names = frozenset(file.name for file in folder.iterdir())
+    return Repository(names, lambda name: (folder / name).read_bytes(), is_cached=True)

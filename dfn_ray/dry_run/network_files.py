@@ -1,0 +1,209 @@
+"""Whether a network is there and of a kind that can be built, by its config and the names of its files."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from dfn_ray.config import Network
+from dfn_ray.console.tables import size
+from dfn_ray.dry_run.finding import Finding, found
+from dfn_ray.errors import InputError
+from dfn_ray.network import tokenizer
+from dfn_ray.network.layouts import (
+    INDEX_ENDING,
+    IS_LFS_POINTER,
+    LFS_POINTER,
+    Layout,
+    is_checkpoint_file,
+    json_object_of,
+    layout_of,
+    shards_in,
+    transformers_weights_among,
+    weights_among,
+)
+from dfn_ray.network.open_clip_config import network_config_of
+from dfn_ray.network.open_clip_registry import (
+    architecture_config,
+    architectures,
+    pretrained_tags,
+    tag_config,
+)
+from dfn_ray.network.small_files import SmallFiles
+from dfn_ray.network.transformers_layout.kinds import kind_of
+from dfn_ray.network.transformers_layout.model_settings import model_cfg_of
+from dfn_ray.network.transformers_layout.processor import preprocess_cfg_of
+from dfn_ray.network.transformers_layout.read_tokenizer import tokenizer_of
+from dfn_ray.storage import Store, open_uri, read_uri, stat
+
+
+def network_finding(spec: Network, setting: str) -> Finding:
+    """Whether the network of a section of a recipe, `networks.0` say, can be had; its weights are not read."""
+    name = f"network {spec.name}" if "networks" in setting else setting
+    return found(name, lambda: describe_network(spec, setting))
+
+
+def describe_network(spec: Network, setting: str) -> str:
+    """What a network is. Raises InputError and StorageError as loading it would, NotCheckedError where the hub cannot be asked."""
+    schema, separator, identifier = spec.model.partition(":")
+    if not separator:
+        return _built_in(spec, setting)
+    if schema == "local-dir":
+        return _folder(spec, identifier, f"{setting}.model")
+    if schema == "hf-hub":
+        return _repository(spec, identifier, f"{setting}.model")
+    raise InputError(
+        f"{setting}.model: need an architecture, hf-hub:org/repo or local-dir:PATH, got {spec.model!r}"
+    )
+
+
+def _built_in(spec: Network, setting: str) -> str:
+    name = spec.model.replace("/", "-")
+    model_cfg = architecture_config(name)
+    if model_cfg is None:
+        close = ", ".join(difflib.get_close_matches(name, architectures())) or "none close"
+        raise InputError(
+            f"{setting}.model: open_clip has no architecture {spec.model!r} (did you mean: {close}?)"
+        )
+    _require_tokenizer(model_cfg, f"{setting}.model: {name}")
+    source = spec.pretrained
+    if source is None:
+        return f"{name}, random weights"
+    if is_checkpoint_file(source):
+        return f"{name}, {_weights(source, f'{setting}.pretrained')}"
+    if tag_config(name, source) is not None:
+        return f"{name}, open_clip's tag {source}"
+    if Path(source).is_file():
+        return f"{name}, {_weights(source, f'{setting}.pretrained')}"
+    tags = ", ".join(pretrained_tags(name)) or "none"
+    raise InputError(
+        f"{setting}.pretrained: {source!r} is neither a file nor one of {name}'s tags: {tags}"
+    )
+
+
+def _folder(spec: Network, folder: str, setting: str) -> str:
+    where = f"{setting}: local-dir:{folder}"
+    names = _names(folder)
+    layout = layout_of(names, where)
+    config_uri = f"{folder.rstrip('/')}/{layout.value}"
+    data = read_uri(config_uri)
+    text = _judged(layout, data, f"{setting}: {config_uri}")
+    if layout is Layout.TRANSFORMERS:
+        files = SmallFiles(
+            label=where,
+            names=frozenset(names),
+            content_of=lambda name: read_uri(f"{folder.rstrip('/')}/{name}"),
+        )
+        _require_inputs(files, data, spec)
+    return f"local-dir:{folder}, {text}, {_folder_weights(spec, layout, names, folder, setting)}"
+
+
+def _folder_weights(
+    spec: Network, layout: Layout, names: Collection[str], folder: str, setting: str
+) -> str:
+    if spec.random_weights_seed is not None:
+        return "random weights"
+    choose = weights_among if layout is Layout.OPEN_CLIP else transformers_weights_among
+    name = choose(names, f"{setting}: local-dir:{folder}")
+    uri = f"{folder.rstrip('/')}/{name}"
+    if name.endswith(INDEX_ENDING):
+        for file in shards_in(read_uri(uri), name, names, f"{setting}: {uri}"):
+            _weights(f"{folder.rstrip('/')}/{file}", setting)
+    return _weights(uri, setting)
+
+
+def _names(folder: str) -> list[str]:
+    """The names of the files in a folder; none where there is no folder."""
+    if "://" in folder:
+        return [file.name for file in Store(folder).list()]
+    path = Path(folder)
+    return [file.name for file in path.iterdir() if file.is_file()] if path.is_dir() else []
+
+
+def _repository(spec: Network, model_id: str, setting: str) -> str:
+    from dfn_ray.dry_run.hub_files import find_repository  # noqa: PLC0415  the hub's client takes 0.3 s
+
+    where = f"{setting}: hf-hub:{model_id}"
+    there = find_repository(model_id, setting)
+    layout = layout_of(there.names, where)
+    data = there.read(layout.value)
+    text = f"hf-hub:{model_id}, {_judged(layout, data, f'{where}: {layout.value}')}"
+    if layout is Layout.TRANSFORMERS and not there.is_cached:
+        files = SmallFiles(label=where, names=there.names, content_of=there.read)
+        # A tokenizer may have 34 MB, which is more than is asked of a hub.
+        _require_inputs(files, data, spec, with_tokenizer=False)
+    if spec.random_weights_seed is not None:
+        return f"{text}, random weights"
+    choose = weights_among if layout is Layout.OPEN_CLIP else transformers_weights_among
+    if not there.is_cached:
+        name = choose(there.names, where)
+        if name.endswith(INDEX_ENDING):
+            shards_in(there.read(name), name, there.names, f"{where}: {name}")
+        return f"{text}, weights {name}"
+    try:
+        weights = f"weights {choose(there.names, where)} in the cache"
+    except InputError:  # says nothing of the repository
+        weights = "weights not in the cache"
+    return f"{text}, {weights}; no network, so the hub was not asked"
+
+
+def _judged(layout: Layout, data: bytes, where: str) -> str:
+    """What a config is of. Raises InputError when it cannot be read, or nothing could be built of it."""
+    if layout is Layout.TRANSFORMERS:
+        values = json_object_of(data, where)
+        kind = kind_of(values, where)
+        model_cfg_of(values, kind, where)
+        return f"transformers' layout of {kind}"
+    model_cfg, _, own_tokenizer = network_config_of(data, where)
+    if own_tokenizer is None:
+        _require_tokenizer(model_cfg, where)
+    return "open_clip's layout"
+
+
+def _require_inputs(
+    files: SmallFiles, config: bytes, spec: Network, *, with_tokenizer: bool = True
+) -> None:
+    """Raise InputError where images or captions cannot be made as a folder in transformers' layout says."""
+    values, place = (
+        json_object_of(config, files.label),
+        f"{files.label}/{Layout.TRANSFORMERS.value}",
+    )
+    kind = kind_of(values, place)
+    model_cfg = model_cfg_of(values, kind, place)
+    preprocess_cfg_of(files, model_cfg["vision_cfg"]["image_size"], kind)
+    if with_tokenizer:
+        cleaning = spec.caption_cleaning == "open_clip"
+        tokenizer_of(files, model_cfg["text_cfg"], kind, open_clips_cleaning=cleaning)
+
+
+def _require_tokenizer(model_cfg: dict[str, Any], where: str) -> None:
+    """Raise InputError unless the captions of a model config can be turned into tokens on this machine."""
+    text_cfg = model_cfg["text_cfg"]
+    other = text_cfg.get("hf_tokenizer_name") or text_cfg.get("hf_model_name")
+    if other is None:
+        try:
+            tokenizer.resolve(model_cfg, None)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+    elif find_spec("transformers") is None:
+        raise InputError(
+            f"{where}: its text tower or tokenizer is {other}, which needs the transformers package: "
+            "pip install transformers"
+        )
+
+
+def _weights(uri: str, setting: str) -> str:
+    """Name and size of a file of weights. Raises InputError when there is none, or what is there are no weights."""
+    file = stat(uri)
+    if file is None:
+        raise InputError(f"{setting}: {uri}: need a file of weights, found a folder")
+    with open_uri(uri, in_order=False) as opened:
+        head = opened.read(len(LFS_POINTER))
+    if head == LFS_POINTER:
+        raise InputError(f"{setting}: {uri}: {IS_LFS_POINTER}")
+    if not head:
+        raise InputError(f"{setting}: {uri}: need a file of weights, got one of 0 bytes")
+    return f"weights {file.name} ({size(file.size_bytes)})"

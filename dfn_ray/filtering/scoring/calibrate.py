@@ -1,0 +1,144 @@
+"""Bounds for the threshold to be, from the scores of a random sample.
+
+Scores above the bounds are kept for sure and those below dropped for sure, so bytes travel only in
+between. If the true threshold falls outside, the result is the same; more bytes are moved.
+"""
+
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes its compute functions at import, where no type checker sees them)
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from math import ceil, inf
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from dfn_ray.config import Calibration, Recipe, Select
+from dfn_ray.filtering.chain import Work
+from dfn_ray.filtering.scoring.bounds import EVERYTHING, NOTHING, Bounds
+from dfn_ray.pool import Shard
+from dfn_ray.run import Ledger, Run, read_parts, scan_parts
+from dfn_ray.schema import Status, score_column
+
+RESAMPLES = 400
+"""Bootstrap resamples: enough for a standard deviation to about 4 %."""
+MIN_SHARDS = 16
+"""Fewer give no interval worth trusting: everything stays borderline."""
+
+COUNT_SLACK = 0.1
+"""How far the guessed number of samples may be off when a count is to be kept."""
+
+
+def calibration_work(
+    shards: Sequence[Shard], calibration: Calibration, ledger: Ledger, seed: str
+) -> list[Work]:
+    """The first rows of randomly chosen shards, the same for the same pool; without those already scored."""
+    chosen = _chosen(shards, calibration, seed)
+    rows = _rows_each(calibration, len(chosen))
+    return [
+        Work(shard, first_rows=rows)
+        for shard in chosen
+        if not ledger.is_complete(shard.uri) and not ledger.open_chunks(shard.uri)
+    ]
+
+
+def bounds_from_scores(
+    run: Run, recipe: Recipe, shards: Sequence[Shard], seed: str, names: Sequence[str]
+) -> Bounds:
+    """The bounds that the committed scores of the calibration shards give, in the parts of those names."""
+    select = recipe.select
+    if select.threshold is not None:
+        return _float32(select.threshold, select.threshold)
+    chosen = _chosen(shards, recipe.calibration, seed)
+    rows = _rows_each(recipe.calibration, len(chosen))
+    values = _values_by_shard(run, recipe, {shard.uri for shard in chosen}, rows, names)
+    if len(values) < MIN_SHARDS:
+        return EVERYTHING
+    few, many = _shares(run, select, shards, names)
+    confidence = recipe.calibration.confidence
+    hi = bootstrap_bounds(values, few, confidence, seed).hi
+    return Bounds(bootstrap_bounds(values, many, confidence, seed).lo, hi)
+
+
+def bootstrap_bounds(
+    values: Sequence[np.ndarray], share: float, confidence: float, seed: str
+) -> Bounds:
+    """The interval for the value that a share of the pooled values reaches, resampling whole shards.
+
+    `values` holds one float array per shard, -inf for samples without a score. Samples of a shard are
+    alike, so the shard and not the sample is the unit that is resampled.
+    """
+    if share <= 0:
+        return NOTHING
+    rng = np.random.default_rng(int(seed[:16], 16))
+    quantiles = []
+    for _ in range(RESAMPLES):
+        drawn = np.concatenate([values[i] for i in rng.integers(0, len(values), len(values))])
+        rank = min(len(drawn) - 1, ceil(share * len(drawn)) - 1)
+        quantiles.append(np.partition(drawn, len(drawn) - 1 - rank)[len(drawn) - 1 - rank])
+    spread = np.array(quantiles)
+    if np.isneginf(spread).any():
+        return _float32(-inf, float(spread.max()))
+    reach = NormalDist().inv_cdf(0.5 + confidence / 2) * float(spread.std(ddof=1))
+    return _float32(float(spread.mean()) - reach, float(spread.mean()) + reach)
+
+
+def _chosen(shards: Sequence[Shard], calibration: Calibration, seed: str) -> list[Shard]:
+    return random.Random(seed).sample(list(shards), min(calibration.shards, len(shards)))
+
+
+def _rows_each(calibration: Calibration, shards: int) -> int:
+    return ceil(calibration.samples / max(1, shards))
+
+
+def _shares(
+    run: Run, select: Select, shards: Sequence[Shard], names: Sequence[str]
+) -> tuple[float, float]:
+    """Smallest and largest share of the samples that may have to be kept."""
+    if select.keep_fraction is not None:
+        return select.keep_fraction, select.keep_fraction
+    assert select.keep_count is not None
+    # The number of samples is known only at the end: guess it from the bytes of those read so far.
+    chunks = [c for part in read_parts(run.store, names) for c in part.chunks]
+    sample_bytes = sum(c.bytes_read for c in chunks) / max(1, sum(c.rows for c in chunks))
+    samples = max(1.0, sum(shard.size_bytes for shard in shards) / max(1.0, sample_bytes))
+    share = select.keep_count / samples
+    return min(1.0, share * (1 - COUNT_SLACK)), min(1.0, share * (1 + COUNT_SLACK))
+
+
+def _values_by_shard(
+    run: Run, recipe: Recipe, shards: set[str], rows: int, names: Sequence[str]
+) -> list[np.ndarray]:
+    """Scores of the first rows of each shard, as `bootstrap_bounds` takes them."""
+    column = score_column(recipe.deciding_network)
+    found: dict[str, list[np.ndarray]] = {}
+    for _, part in scan_parts(run, ["shard", "row", "status", column], sorted(names)):
+        first = part.filter(pc.less(part["row"], rows))
+        table = first.filter(counted(first["status"], recipe.select))
+        score = table[column].to_numpy(zero_copy_only=False)
+        scored = pc.equal(table["status"], Status.SCORED.value).to_numpy(zero_copy_only=False)
+        values = np.where(scored, score, -np.inf)
+        encoded = table["shard"].combine_chunks()
+        for number, shard in enumerate(encoded.dictionary.to_pylist()):
+            if shard in shards:
+                here = encoded.indices.to_numpy(zero_copy_only=False) == number
+                found.setdefault(shard, []).append(values[here])
+    return [np.concatenate(found[shard]) for shard in sorted(found)]
+
+
+def counted(status: Any, select: Select) -> Any:
+    """Which rows are part of N of keep_fraction, by their status."""
+    if select.of == "scored":
+        return pc.equal(status, Status.SCORED.value)
+    if select.of == "readable":
+        return pc.not_equal(status, Status.FAILED.value)
+    return pc.is_valid(status)
+
+
+def _float32(lo: float, hi: float) -> Bounds:
+    """Bounds that a float32 score compares with exactly, wherever it is compared."""
+    return Bounds(float(np.float32(lo)), float(np.float32(hi)))

@@ -1,0 +1,185 @@
+"""Committing a part: subset and borderline bytes first, scores last. See `dfn_ray.run`."""
+
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes its compute functions at import, where no type checker sees them)
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dfn_ray.errors import RunTakenOver
+from dfn_ray.filtering.scoring.bounds import Bounds
+from dfn_ray.on_ray.cells import Cell, unpack
+from dfn_ray.on_ray.ray_metrics import score_buckets
+from dfn_ray.preparing.statuses import status_counts
+from dfn_ray.run import (
+    BORDERLINE,
+    SUBSET,
+    Part,
+    PartHeader,
+    Run,
+    named,
+    parquet_bytes,
+    part_file,
+    part_footer,
+)
+from dfn_ray.schema import BYTE_COLUMNS, Chunk, Status, score_column
+
+ROW_GROUP_BYTES = 32 * 2**20
+"""Row groups of image Parquet. A reader holds one: Ray's peaked at 884 MB for a group of 200 MB."""
+MAX_ROW_GROUP_ROWS = 65_536
+
+_SHARD = pa.dictionary(pa.int32(), pa.string())
+TAKEN_OVER = "taken_over"
+"""Column of what a committer tells the driver: why it committed nothing; the others are null then."""
+UNREAD = "unread"
+"""Column of the same: what stopped the reading of a shard, as JSON of an `Unread`; the others are null then."""
+_REPORT = pa.schema(
+    [
+        (name, pa.string())
+        for name in (TAKEN_OVER, UNREAD, "name", "chunks", "counts", "scorers", "score_buckets")
+    ]
+)
+COPIES = "copies"
+"""How often a uid list asks for the sample, int64; a column of materialised uid lists only."""
+NOT_IN_SUBSET = ("status", "reason", COPIES)
+"""Columns of the scores that are the same for all the kept."""
+
+
+@dataclass(frozen=True)
+class Committer:
+    """Writes parts of a run. Call it with a block of scored cells; get one row per part for the driver."""
+
+    run: Run
+    bounds: Bounds
+    deciding: str | None
+    """Network whose score the bounds are for; None: every listed sample goes to the subset."""
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Commit all cells of the block as one part, or say that another driver has taken the run over.
+
+        That is told in a row of its own: of what a task raises Ray Data may leave out some, and scoring would go on.
+        """
+        arrived = list(unpack(block))
+        unread = [{UNREAD: json.dumps(asdict(cell.unread))} for cell in arrived if cell.unread]
+        cells = [cell for cell in arrived if not cell.unread]
+        if not cells:
+            return pa.Table.from_pylist(unread, schema=_REPORT)
+        try:
+            part = self.commit(cells)
+        except RunTakenOver as error:
+            return pa.Table.from_pylist([{TAKEN_OVER: str(error)}], schema=_REPORT)
+        report = {
+            "name": part.name,
+            "chunks": json.dumps([chunk.to_json() for chunk in part.chunks]),
+            "counts": json.dumps(dict(part.header.counts)),
+            "scorers": json.dumps(sorted({cell.scorer for cell in cells} - {""})),
+            "score_buckets": json.dumps(self._score_buckets(cells)),
+        }
+        return pa.Table.from_pylist([report, *unread], schema=_REPORT)
+
+    def commit(self, cells: Sequence[Cell]) -> Part:
+        """Commit the cells as one part. Raises RunTakenOver when another driver has the run."""
+        cells = sorted(cells, key=lambda cell: (cell.chunk.shard, cell.chunk.first_row))
+        chunks = [cell.chunk for cell in cells]
+        samples = pa.concat_tables([with_shard(cell) for cell in cells], promote_options="default")
+        kept, borderline = self._split(samples)
+        header = PartHeader(
+            fingerprint=self.run.fingerprint,
+            bounds=(self.bounds.lo, self.bounds.hi),
+            network=self.deciding,
+            counts=status_counts(samples),
+            environments=tuple(sorted({cell.environment for cell in cells} - {""})),
+            subset_rows=kept.num_rows,
+            borderline_rows=borderline.num_rows,
+            subset=self._write_rows(SUBSET, kept),
+            borderline=self._write_rows(BORDERLINE, borderline),
+        )
+        data = scores_parquet(samples, chunks, header)
+        name = named(self.run.attempt.number, data)
+        self.run.write(part_file(name), data)
+        return Part(name, tuple(chunks), header)
+
+    def _write_rows(self, folder: str, rows: pa.Table) -> str | None:
+        """Write rows with their bytes to a file of their own; its name without the ending, None for no rows."""
+        if not rows.num_rows:
+            return None
+        data = image_parquet(rows)
+        name = named(self.run.attempt.number, data)
+        self.run.write(f"{folder}/{name}.parquet", data)
+        return name
+
+    def _score_buckets(self, cells: Sequence[Cell]) -> list[int]:
+        """The deciding network's scores, for the metrics; none where no network decides."""
+        if self.deciding is None:
+            return []
+        column = score_column(self.deciding)
+        scores = [cell.samples[column] for cell in cells if column in cell.samples.column_names]
+        found = [score.drop_null().to_numpy() for score in scores]
+        return score_buckets(np.concatenate(found)) if found else []
+
+    def _split(self, samples: pa.Table) -> tuple[pa.Table, pa.Table]:
+        """The rows kept for sure and the rows between the bounds, bytes included."""
+        if self.deciding is None:
+            listed = samples.filter(pc.equal(samples["status"], Status.LISTED.value))
+            return subset_rows(_copies(listed)), subset_rows(samples.slice(0, 0))
+        scored = pc.equal(samples["status"], Status.SCORED.value)
+        score = samples[score_column(self.deciding)]
+        sure = pc.and_(scored, pc.fill_null(pc.greater_equal(score, self.bounds.hi), False))
+        reach = pc.and_(scored, pc.fill_null(pc.greater_equal(score, self.bounds.lo), False))
+        between = pc.and_not(reach, sure)
+        return subset_rows(samples.filter(sure)), subset_rows(samples.filter(between))
+
+
+def subset_rows(samples: pa.Table) -> pa.Table:
+    """Rows as the subset has them: without what is the same for all the kept."""
+    return samples.drop_columns([c for c in NOT_IN_SUBSET if c in samples.column_names])
+
+
+def _copies(listed: pa.Table) -> pa.Table:
+    """Each row as often as its uid is listed."""
+    times = listed[COPIES].to_numpy()
+    return listed.take(pa.array(np.repeat(np.arange(len(times)), times)))
+
+
+def image_parquet(rows: pa.Table, name: str = "") -> bytes:
+    """The rows as a Parquet file with row groups of about ROW_GROUP_BYTES; images are stored as they are.
+
+    `name` is what the file will be called; empty for one named by its content.
+    """
+    row_bytes = max(1, rows.nbytes // max(1, rows.num_rows))
+    group_rows = min(MAX_ROW_GROUP_ROWS, max(1, ROW_GROUP_BYTES // row_bytes))
+    names = rows.column_names
+    return parquet_bytes(
+        rows,
+        name,
+        row_group_size=group_rows,
+        # Images are compressed already; statistics on bytes and captions would only bloat the footer.
+        compression={
+            **{name: "NONE" if name == "image" else "ZSTD" for name in names},
+            "text.list.element": "ZSTD",  # of several captions
+        },
+        use_dictionary=["shard"],
+        write_statistics=[name for name in names if name not in BYTE_COLUMNS],
+    )
+
+
+def scores_parquet(samples: pa.Table, chunks: Sequence[Chunk], header: PartHeader) -> bytes:
+    """The scores part of samples as a Parquet file whose footer commits the chunks."""
+    rows = samples.drop_columns([name for name in BYTE_COLUMNS if name in samples.column_names])
+    rows = rows.replace_schema_metadata(part_footer(chunks, header))
+    return parquet_bytes(rows, compression="ZSTD", use_dictionary=["shard", "status", "reason"])
+
+
+def with_shard(cell: Cell) -> pa.Table:
+    """The cell's samples with their shard as second column."""
+    count = cell.samples.num_rows
+    shard = pa.DictionaryArray.from_arrays(
+        pa.array([0] * count, pa.int32()), pa.array([cell.chunk.shard])
+    )
+    return cell.samples.add_column(1, pa.field("shard", _SHARD), shard)

@@ -1,0 +1,48 @@
+"""Everything that changes scores, as JSON: what must be equal for a run to be resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from dfn_ray.config import Recipe
+from dfn_ray.pool import Shard
+from dfn_ray.preparing.embedding_fingerprint import (
+    decode_fingerprint,
+    forward_fingerprint,
+    pool_fingerprint,
+    reading_versions,
+)
+
+
+def settings_fingerprint(recipe: Recipe, shards: Sequence[Shard] | None = None) -> dict[str, Any]:
+    """What of a recipe and its shards changes scores, as far as it is known without loading the networks."""
+    return {
+        "versions": reading_versions(recipe.pool, shards),
+        "pool": pool_fingerprint(recipe.pool),
+        "rules": asdict(recipe.rules),
+        "decode": decode_fingerprint(recipe.decode),
+        "networks": {network.name: {"precision": network.precision} for network in recipe.networks},
+        "scorers": {
+            **forward_fingerprint(recipe.scorers),
+            "keep_embeddings": recipe.scorers.keep_embeddings,
+        },
+        **({"captions": asdict(recipe.captions)} if recipe.pool.several_captions else {}),
+    }
+
+
+def scoring_fingerprint(
+    recipe: Recipe,
+    networks: Mapping[str, Mapping[str, Any]],
+    shards: Sequence[Shard] | None = None,
+) -> dict[str, Any]:
+    """What of a recipe decides every row of `scores/`; `networks` are the fingerprints of the loaded ones, by name."""
+    return settings_fingerprint(recipe, shards) | {"networks": dict(networks)}
+
+
+def settings_of(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a run's `scoring_fingerprint` the `settings_fingerprint` of its recipe has."""
+    networks = fingerprint.get("networks", {})
+    names = {name: {"precision": of.get("precision")} for name, of in networks.items()}
+    return {**fingerprint, "networks": names}

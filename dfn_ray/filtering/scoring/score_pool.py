@@ -1,0 +1,346 @@
+"""Scoring a pool: calibrate, then wave after wave of shards, until every chunk is committed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import partial
+from math import inf
+
+import pyarrow as pa
+from ray import ObjectRef
+from ray.exceptions import RayError
+
+from dfn_ray.config import Recipe, recipe_values
+from dfn_ray.console.progress import Progress
+from dfn_ray.errors import IncompleteRun, NoProgress, StorageError, last_line
+from dfn_ray.filtering import chain
+from dfn_ray.filtering.chain import Committed
+from dfn_ray.filtering.preflight import refuse_other_scoring
+from dfn_ray.filtering.scoring.bounds import EVERYTHING, NOTHING, Bounds
+from dfn_ray.filtering.scoring.calibrate import bounds_from_scores, calibration_work
+from dfn_ray.filtering.scoring.commit import Committer
+from dfn_ray.filtering.scoring.fingerprint import scoring_fingerprint
+from dfn_ray.filtering.scoring.scorer import ScorerActor, plan_inputs
+from dfn_ray.filtering.scoring.spending import Meter
+from dfn_ray.filtering.scoring.unread_shards import (
+    are_all_changed,
+    closing_cell,
+    stop_for,
+    wait_before,
+)
+from dfn_ray.network.frozen import FrozenNetwork
+from dfn_ray.on_ray.capacity import lack, scoring_needed, telling_lacks
+from dfn_ray.on_ray.cells import Unread
+from dfn_ray.on_ray.datasets import Work
+from dfn_ray.on_ray.lethal_shards import killers
+from dfn_ray.on_ray.ray_address import check_ray_reachable
+from dfn_ray.on_ray.ray_metrics import PoolMetrics, run_label
+from dfn_ray.on_ray.session import connect, share
+from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table
+from dfn_ray.preparing.embedding_fingerprint import with_threads
+from dfn_ray.preparing.error_limits import ErrorLimits
+from dfn_ray.preparing.fetch_networks import load_networks
+from dfn_ray.preparing.prepare import prepare
+from dfn_ray.run import SCORED, Ledger, Run, bounds_file, scan_ledger, start_run
+from dfn_ray.schema import SIZE_FIELDS, ShardFault, score_column
+
+
+@dataclass(frozen=True)
+class ScoringJob:
+    """A run being scored: what is to be done, what is done, and how."""
+
+    recipe: Recipe
+    run: Run
+    shards: tuple[Shard, ...]
+    networks: tuple[FrozenNetwork, ...]
+    ledger: Ledger
+    progress: Progress = field(repr=False)
+    metrics: PoolMetrics = field(repr=False)
+    meter: Meter = field(repr=False)
+    total_bytes: int
+    """Of all shards."""
+    unread: dict[str, Unread] = field(default_factory=dict)
+    """Shards that their store, or a change of them, kept from being read when they were tried last."""
+
+
+def score_pool(recipe: Recipe, *, keep_bytes: bool) -> tuple[Run, Ledger]:
+    """Score every sample of the recipe's pool, or what is left of it: the complete run and what it holds.
+
+    `keep_bytes` also writes image bytes wherever the score may be kept, so that the pool is read once.
+
+    Raises InputError before anything is started when pool, networks or run_uri are wrong, FingerprintError
+    when the run there is another's, ErrorBudgetExceeded when the pool is bad, BudgetSpent when the run has cost
+    what it may, NoProgress when nothing moves any more, IncompleteRun when shards cannot be finished, StorageError when
+    they cannot be reached, ShardChangedError when they are not the listed ones.
+    """
+    check_ray_reachable()
+    job = _open_job(recipe)
+    try:
+        if chain.work_left(job.shards, job.ledger):
+            _judge_budget(job)
+            connect()
+            with job.meter:
+                _score_all(job, keep_bytes=keep_bytes)
+        _judge(job, final=True)
+    finally:
+        job.progress.close()
+        job.metrics.close()
+    return job.run, job.ledger
+
+
+def _score_all(job: ScoringJob, *, keep_bytes: bool) -> None:
+    networks = share(job.networks)
+    bounds = _calibrate(job, networks) if keep_bytes else NOTHING
+    todo = [work.shard for work in chain.work_left(job.shards, job.ledger)]
+    for wave in _waves(todo, job.recipe.execution.wave_shards):
+        _finish(job, wave, bounds, networks)
+    if job.unread:
+        attempts = job.recipe.execution.attempts
+        stop_for(job.unread, shards=len(job.shards), attempts=attempts)
+
+
+def _open_job(recipe: Recipe) -> ScoringJob:
+    recipe = replace(recipe, scorers=with_threads(recipe.scorers))
+    listing = list_pool(recipe.pool)
+    shards = listing.shards
+    refuse_other_scoring(recipe, shards)
+    networks = load_networks(recipe)
+    run = start_run(
+        recipe.run_uri,
+        kind=SCORED,
+        recipe=recipe_values(recipe),
+        fingerprint=scoring_fingerprint(
+            recipe, {network.name: network.fingerprint() for network in networks}, shards
+        ),
+        listing=listing_table(shards),
+        accept_changed_shards=recipe.execution.accept_changed_shards,
+        accept_versions=recipe.execution.accept_versions,
+    )
+    ledger = scan_ledger(run.store, run.fingerprint)
+    total_bytes = sum(shard.size_bytes for shard in shards)
+    progress = Progress(total_bytes)
+    progress.resume(ledger.samples, ledger.bytes_read, ledger.counts, ledger.notes)
+    for note in (*listing_notes(listing), *run.notes()):
+        progress.say(note)
+    metrics = PoolMetrics(
+        recipe.run_uri,
+        shards=len(shards),
+        total_bytes=total_bytes,
+        network=recipe.deciding_network,
+    )
+    metrics.resume(ledger)
+    progress.say(
+        f"{len(shards):,} shards, {ledger.complete_shards:,} of them scored before; run {recipe.run_uri}"
+    )
+    meter = Meter(recipe, run)
+    return ScoringJob(
+        recipe, run, shards, networks, ledger, progress, metrics, meter, total_bytes=total_bytes
+    )
+
+
+def _calibrate(job: ScoringJob, networks: ObjectRef) -> Bounds:
+    """The bounds of this run: as an earlier attempt stored them, else from a first look at the scores."""
+    name = bounds_file(job.recipe.deciding_network)
+    stored = job.run.read_json(name)
+    if stored is not None:
+        return _stored_bounds(stored)
+    seed = job.run.description["pool"]["digest"]
+    if job.recipe.select.threshold is None:
+        left = partial(calibration_work, job.shards, job.recipe.calibration, job.ledger, seed)
+        if work := left():
+            job.progress.say(f"calibrating on {len(work)} shards")
+        _attempt(job, left, EVERYTHING, networks, tolerant=True)
+    found = bounds_from_scores(job.run, job.recipe, job.shards, seed, job.ledger.names)
+    bounds = _stored_bounds(job.run.create_json(name, {"lo": str(found.lo), "hi": str(found.hi)}))
+    if -inf < bounds.lo < bounds.hi < inf:
+        job.progress.say(f"threshold expected between {bounds.lo:.4f} and {bounds.hi:.4f}")
+    return bounds
+
+
+def _stored_bounds(value: Mapping[str, str]) -> Bounds:
+    return Bounds(float(value["lo"]), float(value["hi"]))
+
+
+def _waves(shards: Sequence[Shard], size: int) -> Iterator[Sequence[Shard]]:
+    for start in range(0, len(shards), size):
+        yield shards[start : start + size]
+
+
+def _finish(job: ScoringJob, wave: Sequence[Shard], bounds: Bounds, networks: ObjectRef) -> None:
+    """Score a wave until all its shards are complete, trying again those whose tasks died."""
+    attempts = job.recipe.execution.attempts
+    left = partial(chain.work_left, wave, job.ledger)
+    for attempt in range(1, attempts + 1):
+        work = left()
+        if not work:
+            return
+        if are_all_changed(work, job.unread):
+            break
+        last = attempt == attempts
+        if attempt > 1:
+            job.progress.say(f"{len(work)} shards are left over; attempt {attempt} of {attempts}")
+            wait_before(
+                attempt, [part for item in work if (part := job.unread.get(item.shard.uri))]
+            )
+        if last and attempt > 1:
+            _give_up_killers(job, work, bounds)
+        _attempt(job, left, bounds, networks, tolerant=not last)
+    unreachable = [item for item in left() if item.shard.uri in job.unread]
+    if job.recipe.pool.give_up_unreachable:
+        _give_up_unreachable(job, unreachable, bounds)
+    _judge(job)
+    limit = job.recipe.execution.max_bad_shard_fraction * len(job.shards)
+    if unreachable and len(job.unread) + len(job.ledger.faults) > limit:
+        # Fewer do not hold up the other waves; the run stops for them at its end.
+        stop_for(job.unread, shards=len(job.shards), attempts=attempts)
+    if unfinished := [item for item in left() if item.shard.uri not in job.unread]:
+        raise IncompleteRun(
+            f"{len(unfinished)} shards could not be finished in {attempts} attempts, {unfinished[0].shard.uri} among "
+            "them; the rest is committed. Run again to go on, or take them out of the pool"
+        )
+
+
+def _attempt(
+    job: ScoringJob,
+    left: Callable[[], Sequence[Work]],
+    bounds: Bounds,
+    networks: ObjectRef,
+    *,
+    tolerant: bool,
+) -> None:
+    """Run the stream over the work that is left, counting what it commits, and wait for the nodes it needs.
+
+    `tolerant` takes what workers and storage break, or Ray loses, for the end of this attempt only: what is left over
+    is tried again.
+    """
+    limits, needs = job.recipe.execution, scoring_needed(job.recipe.decode, job.recipe.scorers)
+    moved_s = time.monotonic()
+    while work := left():
+        for item in work:
+            job.unread.pop(item.shard.uri, None)
+        try:
+            committed = _committed(job, work, bounds, networks, tolerant=tolerant)
+            with closing(committed), telling_lacks(needs, job.progress.say):
+                for part in committed:
+                    moved_s = time.monotonic()
+                    if isinstance(part, Unread):
+                        job.unread[part.shard] = part
+                        job.progress.say(f"not read: {part.message}")
+                        continue
+                    part.enter(job.ledger, job.progress, job.metrics)
+                    _judge(job)
+                    _judge_budget(job)
+            return
+        except NoProgress as error:
+            _judge_budget(job)
+            job.run.check_attempt()
+            lacking, waited_s = lack(needs), time.monotonic() - moved_s
+            limit = "stall_timeout_s" if lacking is None else "no_progress_timeout_s"
+            if waited_s < getattr(limits, limit):
+                continue
+            why = lacking or "though there are nodes; raise it if a chunk may take longer"
+            what = f"nothing moved for {waited_s:,.0f} s (execution.{limit}), {why}"
+            if lacking is not None or not tolerant:
+                raise NoProgress(
+                    f"{what}. What is committed stays; see what dfn-ray doctor says, then run again to go on"
+                ) from error
+            job.progress.say(f"an attempt stopped: {what}")
+            return
+        except (RayError, StorageError) as error:
+            job.run.check_attempt()
+            if not tolerant:
+                raise
+            job.progress.say(f"an attempt stopped: {last_line(error)}")
+            return
+
+
+def _committed(
+    job: ScoringJob,
+    work: Sequence[Work],
+    bounds: Bounds,
+    networks: ObjectRef,
+    *,
+    tolerant: bool,
+) -> Generator[Committed | Unread, None, None]:
+    """The parts that the work gives, each once it is on storage, and the shards that could not be read."""
+    preparation, inputs = plan_inputs(job.networks, job.recipe)
+    limits = job.recipe.execution
+    return chain.score_stream(
+        work,
+        pool=job.recipe.pool,
+        decode=job.recipe.decode,
+        prepare=partial(prepare, preparation=preparation),
+        scorer=ScorerActor,
+        scorer_arguments={
+            "networks": networks,
+            "inputs": inputs,
+            "scorers": job.recipe.scorers,
+            "deciding": job.recipe.deciding_network,
+            "bounds": bounds,
+            "captions": job.recipe.captions,
+            "run_label": run_label(job.recipe.run_uri),
+        },
+        scorers=job.recipe.scorers,
+        committer=_committer(job, bounds),
+        execution=limits,
+        timeout_s=job.meter.bounded(min(limits.stall_timeout_s, limits.no_progress_timeout_s)),
+        tolerant=tolerant,
+    )
+
+
+def _committer(job: ScoringJob, bounds: Bounds) -> Committer:
+    return Committer(job.run, bounds, job.recipe.deciding_network)
+
+
+def _judge(job: ScoringJob, *, final: bool = False) -> None:
+    """Raise ErrorBudgetExceeded when more samples or shards are bad than the recipe allows."""
+    execution, ledger = job.recipe.execution, job.ledger
+    limits = ErrorLimits(
+        max_failed_fraction=execution.max_failed_fraction,
+        max_bad_shard_fraction=execution.max_bad_shard_fraction,
+        section="execution.",
+    )
+    limits.judge_shards(ledger.faults, len(job.shards))
+    if final or sum(ledger.counts.values()) >= execution.budget_after_samples:
+        limits.judge_samples(ledger.counts)
+
+
+def _judge_budget(job: ScoringJob) -> None:
+    """Raise BudgetSpent when there is work left but nothing left to spend."""
+    if job.ledger.complete_shards < len(job.shards):
+        job.meter.judge(job.ledger.bytes_read / max(1, job.total_bytes))
+
+
+def _give_up_killers(job: ScoringJob, work: Sequence[Work], bounds: Bounds) -> None:
+    """Close the shards whose mere reading kills the process, so that they cost themselves and no more."""
+    left = {item.shard.uri: (item, job.recipe.pool) for item in work}
+    suspects = {uri: item for uri, item in left.items() if uri not in job.unread}
+    for uri, killer in killers(suspects, job.recipe.decode):
+        if _close(job, uri, ShardFault.CRASHES_READER, killer.detail, bounds):
+            job.progress.say(f"{uri}: given up, {killer.detail}")
+
+
+def _give_up_unreachable(job: ScoringJob, work: Sequence[Work], bounds: Bounds) -> None:
+    """Close the shards that their store does not give, as pool.give_up_unreachable allows; changed ones never."""
+    for uri in [item.shard.uri for item in work]:
+        unread = job.unread[uri]
+        if unread.changed:
+            continue
+        if _close(job, uri, ShardFault.UNREACHABLE, unread.message, bounds):
+            del job.unread[uri]
+            job.progress.say(f"{uri}: given up, {unread.message}")
+
+
+def _close(job: ScoringJob, shard: str, fault: ShardFault, detail: str, bounds: Bounds) -> bool:
+    """Commit the end of a shard; False where it has none, because chunks in front of committed ones are absent."""
+    scores = [pa.field(score_column(network.name), pa.float32()) for network in job.networks]
+    cell = closing_cell(job.ledger, shard, fault, detail, pa.schema([*SIZE_FIELDS, *scores]))
+    if cell is None:
+        return False
+    part = _committer(job, bounds).commit([cell])
+    closed = Committed(part.name, part.chunks, dict(part.header.counts))
+    closed.enter(job.ledger, job.progress, job.metrics)
+    return True

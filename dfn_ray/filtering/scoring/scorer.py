@@ -1,0 +1,196 @@
+"""The scorer: the networks on one device, from a cell's inputs to score columns."""
+
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes its compute functions at import, where no type checker sees them)
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+
+from dfn_ray.config import Captions, Recipe, Scorers
+from dfn_ray.filtering.scoring.bounds import Bounds
+from dfn_ray.network.compute_environment import environment_digest
+from dfn_ray.network.filtering_network import FilteringNetwork
+from dfn_ray.network.frozen import FrozenNetwork, build
+from dfn_ray.on_ray.actor_pools import Starts
+from dfn_ray.on_ray.cells import Cell, column_array, over_cells
+from dfn_ray.on_ray.ray_metrics import ScorerMetrics
+from dfn_ray.preparing.prepare import NetworkInputs, Preparation, pixels_column, tokens_column
+from dfn_ray.preparing.several_captions import COUNTS, listed, reduced, unlisted
+from dfn_ray.preparing.statuses import mark, replace_column
+from dfn_ray.schema import (
+    BYTE_COLUMNS,
+    Reason,
+    Status,
+    caption_scores_column,
+    image_embedding_column,
+    score_column,
+    text_embedding_column,
+)
+
+_DEFAULT = Captions()
+
+
+class Scorer:
+    """Scores cells. Owns the networks on the device; call it with a cell, get the cell scored."""
+
+    def __init__(
+        self,
+        networks: Sequence[FrozenNetwork],
+        inputs: Sequence[NetworkInputs],
+        scorers: Scorers,
+        deciding: str,
+        bounds: Bounds,
+        *,
+        captions: Captions = _DEFAULT,
+    ) -> None:
+        # Ray gives actors without reserved CPUs a single thread. On the CPU the driver has settled the number.
+        threads = scorers.threads or os.cpu_count()
+        self._networks = [
+            build(network, device=scorers.device, threads=threads, compile=scorers.compile)
+            for network in networks
+        ]
+        self._frozen, self._inputs = networks, inputs
+        self._scorers, self._deciding, self._bounds = scorers, deciding, bounds
+        self._captions = captions
+        self._environment = environment_digest(scorers.device, threads)
+
+    def __call__(self, cell: Cell) -> Cell:
+        """The cell with a float32 score column per network; bytes kept only for scores >= bounds.lo."""
+        assert cell.inputs is not None, "prepare comes before the scorer"
+        samples, rows = cell.samples, cell.inputs["row"].to_numpy()
+        finite = np.ones(len(rows), dtype=bool)
+        for frozen, network, inputs in zip(self._frozen, self._networks, self._inputs, strict=True):
+            with self._timed(frozen.name, len(rows)):
+                score_N, columns = self._columns(cell.inputs, frozen, network, inputs)
+            finite &= np.isfinite(score_N)
+            for name, values in columns.items():
+                samples = samples.append_column(name, _spread(values, rows, len(samples)))
+        reasons = [None if good else Reason.NAN_SCORE for good in finite.tolist()]
+        samples = mark(samples, rows, reasons, otherwise=Status.SCORED)
+        return replace(
+            cell,
+            samples=self._drop_bytes(samples),
+            inputs=None,
+            environment=self._environment,
+        )
+
+    def _columns(
+        self,
+        inputs: pa.Table,
+        frozen: FrozenNetwork,
+        network: FilteringNetwork,
+        which: NetworkInputs,
+    ) -> tuple[np.ndarray, dict[str, pa.Array]]:
+        """The scores of the inputs by one network, and the columns that it gives."""
+        height, width = frozen.transform.size
+        tokens, captions_N = inputs[tokens_column(which.tokenizer)], None
+        if COUNTS in inputs.column_names:
+            tokens, captions_N = unlisted(tokens)
+        result = network.score(
+            column_array(inputs[pixels_column(which.transform)], np.uint8, (height, width, 3)),
+            column_array(tokens, np.int32, (-1,)),
+            batch_size=self._scorers.batch_size,
+            keep_embeddings=self._scorers.keep_embeddings,
+            captions_N=captions_N,
+        )
+        score_N, text_ND = result.score_N, result.text_embedding_ND
+        columns: dict[str, pa.Array] = {}
+        if captions_N is not None:
+            counts_M = unlisted(inputs[COUNTS])[0].to_numpy()
+            score_N, text_ND = reduced(score_N, text_ND, captions_N, counts_M, self._captions)
+            if self._captions.keep_scores:
+                kept = listed(_scores(result.score_N), captions_N).cast(pa.list_(pa.float32()))
+                columns[caption_scores_column(frozen.name)] = kept
+        columns = {score_column(frozen.name): _scores(score_N), **columns}
+        if result.image_embedding_ND is not None and text_ND is not None:
+            columns[image_embedding_column(frozen.name)] = _vectors(result.image_embedding_ND)
+            columns[text_embedding_column(frozen.name)] = _vectors(text_ND)
+        return score_N, columns
+
+    def _timed(self, network: str, samples: int) -> AbstractContextManager[None]:
+        """What a forward of so many samples runs in."""
+        del network, samples  # an actor counts them
+        return nullcontext()
+
+    def _drop_bytes(self, samples: pa.Table) -> pa.Table:
+        score = samples[score_column(self._deciding)]
+        scored = pc.equal(samples["status"], Status.SCORED.value)
+        travels = pc.and_(scored, pc.fill_null(pc.greater_equal(score, self._bounds.lo), False))
+        for name in BYTE_COLUMNS:
+            absent = pa.scalar(None, samples[name].type)
+            samples = replace_column(samples, name, pc.if_else(travels, samples[name], absent))
+        return samples
+
+
+class ScorerActor(Scorer):
+    """A Scorer as Ray Data runs it: the networks come from the object store, blocks of cells come and go."""
+
+    def __init__(
+        self,
+        *,
+        networks: ray.ObjectRef,
+        inputs: Sequence[NetworkInputs],
+        scorers: Scorers,
+        deciding: str,
+        bounds: Bounds,
+        captions: Captions,
+        run_label: str,
+        starts: Starts,
+    ) -> None:
+        with starts.watched():
+            super().__init__(
+                ray.get(networks), inputs, scorers, deciding, bounds, captions=captions
+            )
+        self._name = ray.get_runtime_context().get_actor_id() or ""
+        self._metrics = ScorerMetrics(run_label)
+
+    def __call__(self, block: pa.Table) -> pa.Table:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return over_cells(block, stage=self._score)
+
+    def _score(self, cell: Cell) -> Cell:
+        return replace(super().__call__(cell), scorer=self._name)
+
+    def _timed(self, network: str, samples: int) -> AbstractContextManager[None]:
+        return self._metrics.forward(network, samples)
+
+
+def plan_inputs(
+    networks: Sequence[FrozenNetwork], recipe: Recipe
+) -> tuple[Preparation, tuple[NetworkInputs, ...]]:
+    """What to prepare for the networks, equal transforms and tokenizers once, and which is whose."""
+    transforms = list(dict.fromkeys(network.transform for network in networks))
+    tokenizers = list(dict.fromkeys(network.tokenizer for network in networks))
+    inputs = tuple(
+        NetworkInputs(transforms.index(network.transform), tokenizers.index(network.tokenizer))
+        for network in networks
+    )
+    return (
+        Preparation(
+            recipe.rules, recipe.decode, tuple(transforms), tuple(tokenizers), recipe.captions
+        ),
+        inputs,
+    )
+
+
+def _scores(score_N: np.ndarray) -> pa.Array:
+    """Scores as a column; null where they are not finite."""
+    return pa.array(score_N, mask=~np.isfinite(score_N))
+
+
+def _vectors(values_ND: np.ndarray) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(values_ND.reshape(-1)), values_ND.shape[1])
+
+
+def _spread(values: pa.Array, rows: np.ndarray, count: int) -> pa.Array:
+    """A column of `count` rows with the values at `rows` and null elsewhere."""
+    positions = np.full(count, -1, dtype=np.int64)
+    positions[rows] = np.arange(len(rows))
+    return values.take(pa.array(positions, mask=positions < 0))

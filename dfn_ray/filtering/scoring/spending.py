@@ -1,0 +1,162 @@
+"""What a run has cost so far, and stopping it once that is what it may cost.
+
+Counted are the CPUs and GPUs of all nodes that are alive in the cluster, busy or not, by Ray's own numbers (a head
+that offers 0 CPUs counts nothing), from the first attempt's connecting to the end of scoring. Not counted are
+requests, transfer and storage, the start of nodes before they join, and selecting and settling at the end.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Self
+
+import ray
+from ray.exceptions import RayError
+
+from dfn_ray.config import Prices, Recipe
+from dfn_ray.console.tables import duration
+from dfn_ray.errors import BudgetSpent, RunTakenOver, StorageError
+from dfn_ray.run import SPENDING, Run
+
+LOOK_EVERY_S = 5.0
+"""Between looks at which nodes are alive."""
+STORE_EVERY_S = 60.0
+LEAST_WAIT_S = 60.0
+"""Nothing may move for at least this long, or a small budget would be spent on starting actors, again and again."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What was used. Sums over attempts."""
+
+    hours: float = 0.0
+    """Of scoring, by the clock."""
+    cpu_hours: float = 0.0
+    gpu_hours: float = 0.0
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(*(getattr(self, name) + getattr(other, name) for name in asdict(self)))
+
+    def after(self, seconds: float, alive: Mapping[str, float]) -> Spent:
+        """This and `seconds` more with those resources alive."""
+        hours = seconds / 3600
+        cpu_hours, gpu_hours = (hours * alive.get(name, 0.0) for name in ("CPU", "GPU"))
+        return self + Spent(hours, cpu_hours, gpu_hours)
+
+    def money(self, prices: Prices) -> float:
+        """What that costs, attempts before the prices were written down included."""
+        return self.cpu_hours * prices.cpu_hour + self.gpu_hours * prices.gpu_hour
+
+
+def spent_before(run: Run) -> Spent:
+    """What all attempts at a run have cost together, as they stored it."""
+    total = Spent()
+    for file in run.store.list(SPENDING, suffix=".json"):
+        value = run.read_json(f"{SPENDING}/{file.name}")
+        total += Spent(**value) if value else Spent()
+    return total
+
+
+class Meter:
+    """Counts what this attempt costs while it is entered. Owns the thread that looks at the cluster."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: Run,
+        *,
+        alive: Callable[[], Mapping[str, float]] = ray.cluster_resources,
+    ) -> None:
+        self._limits, self._prices, self._run, self._alive = (
+            recipe.execution, recipe.prices, run, alive,
+        )  # fmt: skip
+        self._before = spent_before(run)
+        self._spent, self._now_alive = Spent(), {}
+        self._looked = self._stored = time.monotonic()
+        self._lock, self._end = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="spending", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._now_alive = self._alive()
+        self._looked = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._end.set()
+        self._thread.join()
+        self._look()
+        self._store(must=error is None)
+
+    @property
+    def spent(self) -> Spent:
+        """What all attempts have cost up to now."""
+        with self._lock:
+            since = time.monotonic() - self._looked if self._thread.is_alive() else 0.0
+            return self._before + self._spent.after(since, self._now_alive)
+
+    def judge(self, done_fraction: float) -> None:
+        """Raise BudgetSpent when the run has cost what it may cost; `done_fraction` of the pool is for the message."""
+        spent = self.spent
+        budget, hours = self._prices and self._prices.budget, self._limits.max_hours
+        if budget is not None and self._prices and spent.money(self._prices) >= budget:
+            currency = self._prices.currency
+            what = f"{spent.money(self._prices):,.2f} of {budget:,.2f} {currency} ({spent.gpu_hours:,.2f} GPU-hours, {spent.cpu_hours:,.2f} CPU-hours)"
+        elif hours is not None and spent.hours >= hours:
+            what = f"{duration(spent.hours * 3600)} of {duration(hours * 3600)}"
+        else:
+            return
+        raise BudgetSpent(
+            f"{self._run.store.uri}: the budget is spent, {what}; {done_fraction:.1%} of the pool is scored and "
+            "committed. The same command with a larger --budget goes on from there"
+        )
+
+    def bounded(self, wait_s: float) -> float:
+        """A wait in seconds, or a shorter one: as long as the budget lasts at what is alive now."""
+        left_s = wait_s
+        spent = self.spent
+        if self._limits.max_hours is not None:
+            left_s = min(left_s, (self._limits.max_hours - spent.hours) * 3600)
+        if self._prices and self._prices.budget is not None:
+            with self._lock:
+                hourly = Spent().after(3600, self._now_alive).money(self._prices)
+            if hourly > 0:
+                left = self._prices.budget - spent.money(self._prices)
+                left_s = min(left_s, left / hourly * 3600)
+        return min(wait_s, max(LEAST_WAIT_S, left_s))
+
+    def _watch(self) -> None:
+        while not self._end.wait(LOOK_EVERY_S):
+            self._look()
+            if time.monotonic() - self._stored >= STORE_EVERY_S:
+                self._store()
+
+    def _look(self) -> None:
+        """Count the time since the last look by the nodes seen then, and see which are alive now."""
+        try:
+            alive = self._alive()
+        except RayError:
+            alive = self._now_alive  # the cluster does not answer now: it costs what it cost
+        with self._lock:
+            now = time.monotonic()
+            self._spent = self._spent.after(now - self._looked, self._now_alive)
+            self._looked, self._now_alive = now, alive
+
+    def _store(self, *, must: bool = False) -> None:
+        """Store what this attempt cost. A store that fails is tried again at the next time, unless this is the last."""
+        self._stored = time.monotonic()
+        try:
+            name = f"{SPENDING}/{self._run.attempt.number:06d}.json"
+            self._run.write_json(name, asdict(self._spent))
+        except (StorageError, RunTakenOver):
+            if must:
+                raise

@@ -1,0 +1,177 @@
+"""The scores of a run, read part by part as the selection wants them."""
+
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes its compute functions at import, where no type checker sees them)
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dfn_ray.on_ray.slices import over_slices
+from dfn_ray.run import (
+    Run,
+    read_ahead,
+    read_columns,
+    rows_in_chunks,
+    sample_position,
+    shard_numbers,
+)
+from dfn_ray.schema import Chunk, Status, score_column
+from dfn_ray.uids.records import uid_records
+
+Found = TypeVar("Found")
+Read = TypeVar("Read")
+
+
+class ScoredPart(Mapping[str, np.ndarray]):
+    """The scored rows of a part as `selection.Rows`: `score` at once, `uid`, `shard`, `row` when asked for."""
+
+    def __init__(
+        self,
+        run: Run,
+        name: str,
+        network: str,
+        shard_index: Mapping[str, int],
+        disowned: Sequence[Chunk] = (),
+    ) -> None:
+        self.name = name
+        self._run, self._shard_index = run, shard_index
+        self._columns: dict[str, np.ndarray] = {}
+        status, score = self._read(["status", score_column(network)])
+        mask = pc.equal(status, Status.SCORED.value).to_numpy(zero_copy_only=False)
+        if disowned:
+            table = read_columns(run, name, ["shard", "row"])
+            mask &= ~rows_in_chunks(table, disowned)
+        self._mask = pa.array(mask)
+        self._columns["score"] = score.filter(self._mask).to_numpy(zero_copy_only=False)
+
+    def __getitem__(self, column: str) -> np.ndarray:
+        if column not in self._columns:
+            self._columns[column] = self._load(column)
+        return self._columns[column]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("score", "uid", "shard", "row"))
+
+    def __len__(self) -> int:
+        return 4
+
+    @property
+    def position(self) -> np.ndarray:
+        """One uint64 per row that names the sample in the run: see `sample_position`."""
+        return sample_position(self["shard"], self["row"])
+
+    def table(self, columns: Sequence[str]) -> pa.Table:
+        """Those columns of the scored rows."""
+        return read_columns(self._run, self.name, columns).filter(self._mask)
+
+    def _load(self, column: str) -> np.ndarray:
+        (values,) = self._read([column])
+        values = values.filter(self._mask)
+        if column == "uid":
+            return uid_records(values)
+        if column == "shard":
+            return shard_numbers(values, self._shard_index)
+        return values.to_numpy(zero_copy_only=False)
+
+    def _read(self, columns: list[str]) -> list[pa.ChunkedArray]:
+        return read_columns(self._run, self.name, columns).columns
+
+
+@dataclass(frozen=True)
+class RunScores:
+    """All scored rows of a run as a `selection.Source`. Small enough to send to tasks."""
+
+    run: Run
+    network: str
+    names: tuple[str, ...]
+    disowned: Mapping[str, Sequence[Chunk]]
+
+    def __call__(self) -> Iterator[ScoredPart]:
+        """Every part once, in the order of names, some read ahead."""
+        return read_ahead(self.names, self.part)
+
+    def each(self, read: Callable[[ScoredPart], Read]) -> Iterator[Read]:
+        """What a function gives for every part, in the order of names: the columns that it asks for are read ahead as well."""
+        return read_ahead(self.names, lambda name: read(self.part(name)))
+
+    def over(self, find: Callable[[Iterator[ScoredPart]], Found]) -> Iterator[Found]:
+        """What a function finds in slices of the parts, side by side in Ray tasks where there are many."""
+        return over_slices(self.names, partial(_find_in, self.without_names(), find))
+
+    def over_each(
+        self, read: Callable[[ScoredPart], Read], find: Callable[[Iterator[Read]], Found]
+    ) -> Iterator[Found]:
+        """The same of what another function gives for every part, as `each` has it."""
+        return over_slices(self.names, partial(_find_in_each, self.without_names(), read, find))
+
+    def without_names(self) -> RunScores:
+        """The same of no part."""
+        return replace(self, names=())
+
+    def part(self, name: str) -> ScoredPart:
+        """The scored rows of one part."""
+        return ScoredPart(
+            self.run, name, self.network, self.shard_index, self.disowned.get(name, ())
+        )
+
+    @property
+    def shard_uris(self) -> list[str]:
+        """The shards by number: as the pool listing has them, sorted by URI."""
+        return _shards(self.run)[0]
+
+    @property
+    def shard_index(self) -> Mapping[str, int]:
+        """Shard URI -> its number."""
+        return shard_index(self.run)
+
+    def positions(self, table: pa.Table) -> np.ndarray:
+        """The `sample_position` of each row of a table with `shard` and `row`."""
+        return sample_position(
+            shard_numbers(table["shard"], self.shard_index), table["row"].to_numpy()
+        )
+
+
+def _find_in(
+    scores: RunScores, find: Callable[[Iterator[ScoredPart]], Found], names: Sequence[str]
+) -> Found:
+    return find(replace(scores, names=tuple(names))())
+
+
+def _find_in_each(
+    scores: RunScores,
+    read: Callable[[ScoredPart], Read],
+    find: Callable[[Iterator[Read]], Found],
+    names: Sequence[str],
+) -> Found:
+    return find(replace(scores, names=tuple(names)).each(read))
+
+
+_SHARDS: dict[tuple[str, str, str], tuple[list[str], Mapping[str, int]]] = {}
+"""The shards, and their numbers, of the run that this process read last: a task that is sent a `RunScores` is not sent
+them with it."""
+
+
+_READING_SHARDS = threading.Lock()
+
+
+def shard_index(run: Run) -> Mapping[str, int]:
+    """The number of each shard of a run: its place in the pool listing."""
+    return _shards(run)[1]
+
+
+def _shards(run: Run) -> tuple[list[str], Mapping[str, int]]:
+    key = (run.uri, run.listing_name, run.description["pool"]["digest"])
+    with _READING_SHARDS:  # by one of the threads that read ahead, not by each
+        if key not in _SHARDS:
+            _SHARDS.clear()
+            uris = run.listing()["uri"].to_pylist()
+            _SHARDS[key] = uris, {uri: number for number, uri in enumerate(uris)}
+        return _SHARDS[key]

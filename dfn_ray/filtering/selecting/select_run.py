@@ -1,0 +1,162 @@
+"""Selecting from the stored scores of a run: which rule, over how many samples, giving exactly what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from dfn_ray.config import Select, count_of_fraction
+from dfn_ray.filtering.selecting.exact_k import Selection, select_best_each, select_threshold
+from dfn_ray.filtering.selecting.run_scores import RunScores
+from dfn_ray.run import Ledger, Run, in_order, owning_ledger, scan_ledger
+from dfn_ray.uids.records import UID_DTYPE, uid_strings
+
+
+class State(StrEnum):
+    """How far a selection has become the subset of its run."""
+
+    SELECTED = "selected"
+    SETTLING = "settling"
+    FINAL = "final"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selected:
+    """A selection with what it was made from, as `selection.json` holds it."""
+
+    select: Select
+    network: str
+    counts: Mapping[str, int]
+    """All samples of the pool by `status` or `status/reason`."""
+    notes: Mapping[str, int]
+    """Samples by `Note`: those handled in an unusual way."""
+    faults: Mapping[str, tuple[str, str]]
+    """Bad shards: fault and detail."""
+    shards: int
+    n: int | None
+    """N of keep_fraction; None for the other rules."""
+    asked: int | None
+    """Samples that the rule asks for, of which k are kept: all that were scored when they are fewer; None for a threshold."""
+    selection: Selection
+
+    def to_json(self, run: Run) -> dict[str, Any]:
+        """The selection as JSON, with the tie order spelled out in names."""
+        last = self.selection.last_tie
+        return {
+            "select": asdict(self.select),
+            "network": self.network,
+            "N": self.n,
+            "asked": self.asked,
+            "k": self.selection.k,
+            "threshold": self.selection.threshold,
+            "threshold_key": self.selection.threshold_key,
+            "above": self.selection.above,
+            "at": self.selection.at,
+            "tie_rule": "uid, then shard, then row, ascending; the last one kept is last_tie",
+            "last_tie": last and _tie_name(run, last),
+            "last_tie_words": last,
+            "samples": sum(self.counts.values()),
+            "counts": dict(sorted(self.counts.items())),
+            "notes": dict(sorted(self.notes.items())),
+            "shards": self.shards,
+            "faults": {shard: list(fault) for shard, fault in sorted(self.faults.items())},
+            "fingerprint": run.fingerprint,
+        }
+
+
+def select_run(
+    run: Run, select: Select, network: str, ledger: Ledger | None = None
+) -> tuple[Selected, RunScores]:
+    """The exact selection over all scores of a complete run, or over the parts of a ledger that has just been made.
+
+    Raises IncompleteRun when shards are missing.
+    """
+    (selected,), scores = select_each(run, [select], network, ledger)
+    return selected, scores
+
+
+def select_each(
+    run: Run, selects: Sequence[Select], network: str, ledger: Ledger | None = None
+) -> tuple[list[Selected], RunScores]:
+    """The same for several rules at once: all fractions and counts take as many passes over the scores as one does."""
+    if ledger is None:
+        ledger = scan_ledger(run.store, run.fingerprint, run.part_names())
+    else:
+        ledger = owning_ledger(run.store, run.fingerprint, ledger)
+    listing = run.listing()["uri"].to_pylist()
+    ledger.require_complete(listing)
+    scores = RunScores(run, network, tuple(in_order(ledger.names)), dict(ledger.disowned))
+    found = [
+        Selected(
+            select=select,
+            network=network,
+            counts={key: count for key, count in ledger.counts.items() if count},
+            notes=dict(ledger.notes),
+            faults={
+                shard: (fault.value, detail) for shard, (fault, detail) in ledger.faults.items()
+            },
+            shards=len(listing),
+            n=denominator(ledger, select) if select.keep_fraction is not None else None,
+            asked=asked,
+            selection=selection,
+        )
+        for select, asked, selection in _selections(scores, selects, ledger)
+    ]
+    return found, scores
+
+
+def _selections(
+    scores: RunScores, selects: Sequence[Select], ledger: Ledger
+) -> Iterator[tuple[Select, int | None, Selection]]:
+    """Each rule with what it asks for and its selection. Each threshold takes a pass of its own."""
+    asked = [
+        None if select.threshold is not None else wanted(select, denominator(ledger, select))
+        for select in selects
+    ]
+    counts = [k for k in asked if k is not None]
+    best = iter(select_best_each(scores, counts, scores.over) if counts else ())
+    for select, k in zip(selects, asked, strict=True):
+        if select.threshold is not None:
+            yield select, None, select_threshold(scores, select.threshold, scores.over)
+        else:
+            yield select, k, next(best)
+
+
+def denominator(ledger: Ledger, select: Select) -> int:
+    """N: the samples that `select.of` counts."""
+    by_status = {"scored": 0, "rejected": 0, "failed": 0}
+    for key, count in ledger.counts.items():
+        by_status[key.partition("/")[0]] += count
+    if select.of == "scored":
+        return by_status["scored"]
+    readable = by_status["scored"] + by_status["rejected"]
+    return readable if select.of == "readable" else readable + by_status["failed"]
+
+
+def wanted(select: Select, n: int) -> int:
+    """How many samples a fraction or a count asks for: floor(f * N) with f as it was written in decimals."""
+    if select.keep_count is not None:
+        return select.keep_count
+    assert select.keep_fraction is not None
+    return count_of_fraction(select.keep_fraction, n)
+
+
+def stored_selection(value: Mapping[str, Any]) -> Selection:
+    """The selection that `Selected.to_json` stored."""
+    last = value["last_tie_words"]
+    return Selection(
+        k=value["k"],
+        threshold_key=value["threshold_key"],
+        last_tie=None if last is None else (last[0], last[1], last[2], last[3]),
+        above=value["above"],
+        at=value["at"],
+    )
+
+
+def _tie_name(run: Run, last: tuple[int, int, int, int]) -> dict[str, Any]:
+    uid = uid_strings(np.array([last[:2]], dtype=UID_DTYPE))[0].as_py()
+    return {"uid": uid, "shard": run.listing()["uri"][last[2]].as_py(), "row": last[3]}

@@ -1,0 +1,243 @@
+"""A finished run's subset in the formats of other trainers: DataComp's uid list and WebDataset tars.
+
+The tars are what DataComp's resharder writes: `{:08d}.tar` with `{uid}-{j}.{jpg|png|webp},txt,json`
+members (an image of another format under its own ending: open_clip's loader passes those by), `{:08d}_stats.json`, `sizes.json` (which open_clip reads) and `meta.json` (whose
+`output_shard_count` and `output_shard_format` DataComp's train.py reads). Of several captions the first one is `txt`, which
+those loaders read, the others are `1.txt`, `2.txt`, ...: `pool.caption = "list"` reads them all again. `export.json` is ours: it is written
+first and says what the folder is an export of, so that two exports never mix.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import pyarrow as pa
+
+from dfn_ray.errors import InputError, StorageAccessError
+from dfn_ray.filtering.preflight import refuse_out
+from dfn_ray.filtering.selecting.select_run import State
+from dfn_ray.filtering.subset.write_uid_list import uid_list_pieces
+from dfn_ray.images.formats import extension_of
+from dfn_ray.on_ray.session import connect
+from dfn_ray.on_ray.tasks import each
+from dfn_ray.run import (
+    RUN,
+    SELECTION,
+    SUBSET,
+    Run,
+    differences,
+    fingerprint_digest,
+    naming,
+    open_run,
+    parsed_json,
+    read_ahead,
+)
+from dfn_ray.storage import Store, is_local
+
+SHARD_SAMPLES = 10_000
+"""Samples per tar, as img2dataset and DataComp have it."""
+SHARD_FORMAT = "{:08d}.tar"
+EXPORT = "export.json"
+_ANEW = "delete it and all else in the folder, or use another folder"
+_SIZES, _META, _UIDS = "sizes.json", "meta.json", "sample_ids.npy"
+
+
+def export_uids(run_uri: str, out_uri: str) -> int:
+    """Copy the run's sorted uid list to a `.npy` file; returns how many uids it has."""
+    run, selection = _finished(run_uri)
+    folder, _, name = out_uri.rpartition("/")
+    refuse_out(run, folder or ".", (name,))
+    _refuse_in_run(f"{folder or '.'}/{name}")
+    Store(folder or ".").write_stream(name, uid_list_pieces(run, selection))
+    return selection["k"]
+
+
+def export_webdataset(run_uri: str, out_uri: str, *, shard_samples: int = SHARD_SAMPLES) -> int:
+    """Write the subset as WebDataset tars to a folder; returns how many tars. Resumes: whole tars stay.
+
+    Raises InputError when the folder holds anything but this very export.
+    """
+    if shard_samples < 1:
+        raise InputError(f"--shard-samples: need >= 1, got {shard_samples}")
+    run, selection = _finished(run_uri)
+    kept = selection["k"]
+    refuse_out(run, out_uri, (SHARD_FORMAT.format(0),))
+    _refuse_in_run(out_uri)
+    out = Store(out_uri)
+    files, rows = _subset_files(run)
+    if sum(rows) != kept:
+        raise InputError(
+            f"{run_uri}: the subset has {sum(rows)} samples of {kept}; run dfn-ray verify"
+        )
+    shards = -(-kept // shard_samples)
+    there = _claim(out, _identity(run, files, rows, shard_samples), shards)
+    todo = [n for n in range(shards) if not {SHARD_FORMAT.format(n), _stats_name(n)} <= there]
+    ends = list(accumulate(rows))
+    connect()
+    for _ in each([_tar(n, files, ends, shard_samples) for n in todo], _TarWriter(run, out).write):
+        pass
+    sizes = {
+        SHARD_FORMAT.format(n): min(shard_samples, kept - n * shard_samples) for n in range(shards)
+    }
+    out.write(_SIZES, json.dumps(sizes).encode())
+    out.write_stream(_UIDS, uid_list_pieces(run, selection))
+    meta = {
+        "input_dir": run_uri,
+        "output_dir": out_uri,
+        "processed_count": kept,
+        "output_count": kept,
+        "output_shard_count": shards,
+        "output_shard_format": SHARD_FORMAT,
+        "blur_count": 0,
+        "worker_success": True,
+    }
+    out.write(_META, json.dumps(meta, indent=1).encode())
+    return shards
+
+
+def _refuse_in_run(out_uri: str) -> None:
+    """Raise InputError for a file or folder in a run, whichever run that is, unless it is hidden there: runs have none."""
+    place = Store(os.path.realpath(out_uri) if is_local(out_uri) else out_uri).address
+    # Nothing of a run lies deeper than selections/RULE/FILE.
+    for _ in range(3):
+        place, _, name = place.rpartition("/")
+        if name.startswith((".", "_")) or not place.partition("://")[2].strip("/"):
+            return
+        with suppress(StorageAccessError):  # nor could it be written to
+            if Store(place).exists(RUN):
+                raise InputError(
+                    f"output: {out_uri} lies in the run {place}, whose own files no export may replace; name a place "
+                    "outside it, or a hidden one (its name begins with . or _)"
+                )
+
+
+def _identity(
+    run: Run, files: Sequence[str], rows: Sequence[int], shard_samples: int
+) -> dict[str, Any]:
+    """What decides every tar of an export: the subset, in the order of its files, and where it is cut."""
+    selection = run.read_json(SELECTION) or {}
+    subset = {"selection": selection, "files": list(zip(files, rows, strict=True))}
+    return {
+        "run": run.store.address,
+        "select": selection.get("select"),
+        "subset_digest": fingerprint_digest(subset),
+        "shard_samples": shard_samples,
+    }
+
+
+def _claim(out: Store, identity: Mapping[str, Any], shards: int) -> set[str]:
+    """Make a folder that of an export, before anything else is in it; the names of what is there already."""
+    there = set(out.names())
+    if EXPORT in there:
+        that = parsed_json(out.read(EXPORT), out.uri_of(EXPORT), must=False, advice=_ANEW)
+        problems = list(differences(that, identity, sides=("that", "this export")))
+        if problems:
+            raise InputError(
+                f"{out.uri}: holds another export:\n"
+                + "\n".join(f"  {problem}" for problem in problems)
+                + "\nuse another folder"
+            )
+    ours = {EXPORT, _SIZES, _META, _UIDS, *map(SHARD_FORMAT.format, range(shards))}
+    if foreign := sorted(there - ours - set(map(_stats_name, range(shards)))):
+        raise InputError(
+            f"{out.uri}: holds {naming(foreign)}, which this export did not write; use an empty folder"
+        )
+    if EXPORT not in there and there:
+        raise InputError(
+            f"{out.uri}: holds {naming(sorted(there))} but no {EXPORT} that says of what; use an empty folder"
+        )
+    out.write(EXPORT, json.dumps(identity, indent=1).encode())
+    return there
+
+
+def _tar(number: int, files: Sequence[str], ends: Sequence[int], size: int) -> str:
+    """Tar `number` as `_TarWriter.write` takes it: rows [number * size, (number + 1) * size) of all files laid end to end.
+
+    `ends`: the rows of all files up to and with each.
+    """
+    start, stop = number * size, (number + 1) * size
+    first, last = bisect_right(ends, start), bisect_left(ends, stop)
+    skipped = start - (ends[first - 1] if first else 0)
+    value = {"number": number, "files": files[first : last + 1], "skip": skipped, "rows": size}
+    return json.dumps(value)
+
+
+@dataclass(frozen=True)
+class _TarWriter:
+    """Writes tars. Sent to tasks; each call is one tar, and names the files that it needs."""
+
+    run: Run
+    out: Store
+
+    def write(self, item: str) -> str:
+        """Write a tar that `_tar` describes; returns its name."""
+        value = json.loads(item)
+        number, start = value["number"], value["skip"]
+        buffer, count = io.BytesIO(), 0
+        copies: dict[str, int] = {}
+        with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            for row in self._rows(value["files"], start, start + value["rows"]):
+                # DataComp numbers the copies of a uid; ours lie side by side, so within the tar.
+                copy = copies[row["uid"]] = copies.get(row["uid"], -1) + 1
+                for extension, data in _members(row):
+                    entry = tarfile.TarInfo(f"{row['uid']}-{copy}.{extension}")
+                    entry.size = len(data)
+                    tar.addfile(entry, io.BytesIO(data))
+                count += 1
+        self.out.write(SHARD_FORMAT.format(number), buffer.getvalue())
+        # Its presence says that the tar is whole.
+        self.out.write(_stats_name(number), json.dumps({"successes": count}).encode())
+        return SHARD_FORMAT.format(number)
+
+    def _rows(self, files: Sequence[str], start: int, stop: int) -> Iterator[dict]:
+        position = 0
+        for file in files:
+            with self.run.open_parquet(f"{SUBSET}/{file}") as parquet:
+                for batch in parquet.iter_batches(256):
+                    lo, hi = max(start - position, 0), min(stop - position, batch.num_rows)
+                    if lo < hi:
+                        yield from pa.Table.from_batches([batch.slice(lo, hi - lo)]).to_pylist()
+                    position += batch.num_rows
+
+
+def _members(row: dict) -> Iterator[tuple[str, bytes]]:
+    image = row["image"]
+    # A uid list may keep what no decoder has seen: as .jpg it is the sample's image still, and fails there.
+    yield extension_of(image) or "jpg", image
+    first, *others = [row["text"]] if isinstance(row["text"], str) else row["text"]
+    yield "txt", first.encode()
+    for number, text in enumerate(others, 1):
+        yield f"{number}.txt", text.encode()
+    values = json.loads(row["metadata"]) if row["metadata"] else {}
+    own = {
+        k: v
+        for k, v in row.items()
+        if k.startswith(("score_", "caption_scores_")) or k in ("uid", "shard", "row")
+    }
+    yield "json", json.dumps(values | own).encode()
+
+
+def _finished(run_uri: str) -> tuple[Run, dict[str, Any]]:
+    run = open_run(run_uri)
+    value = run.read_json(SELECTION)
+    if value is None or value["state"] != State.FINAL:
+        raise InputError(f"{run_uri}: has no finished subset to export; run dfn-ray filter first")
+    return run, value
+
+
+def _subset_files(run: Run) -> tuple[list[str], list[int]]:
+    names = run.subset_files()
+    return names, list(read_ahead(names, lambda name: run.rows_of(f"{SUBSET}/{name}")))
+
+
+def _stats_name(number: int) -> str:
+    return f"{SHARD_FORMAT.format(number).removesuffix('.tar')}_stats.json"

@@ -1,0 +1,192 @@
+"""The subset that a uid list asks for: DataComp's resharder, on any number of nodes, resumable.
+
+A uid listed j times gives j copies. Nothing is scored; the run has the layout and the commit of any
+other, with status `listed` or `rejected/not_listed` for every sample of the pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dfn_ray.config import Decode, Execution, Pool
+from dfn_ray.console.progress import Progress
+from dfn_ray.errors import IncompleteRun
+from dfn_ray.filtering import chain
+from dfn_ray.filtering.chain import Committed
+from dfn_ray.filtering.scoring.bounds import EVERYTHING
+from dfn_ray.filtering.scoring.commit import COPIES, Committer, image_parquet
+from dfn_ray.filtering.scoring.unread_shards import (
+    are_all_changed,
+    closing_cell,
+    stop_for,
+    wait_before,
+)
+from dfn_ray.filtering.selecting.select_run import State
+from dfn_ray.filtering.subset.listed_rows import keep_listed
+from dfn_ray.filtering.subset.settle import SETTLED, remove_all_but
+from dfn_ray.filtering.subset.write_uid_list import write_uid_list
+from dfn_ray.on_ray.cells import Unread
+from dfn_ray.on_ray.ray_address import check_ray_reachable
+from dfn_ray.on_ray.ray_metrics import PoolMetrics
+from dfn_ray.on_ray.session import connect
+from dfn_ray.pool import list_pool, listing_notes, listing_table, refuse_inside
+from dfn_ray.preparing.embedding_fingerprint import pool_fingerprint, reading_versions
+from dfn_ray.run import (
+    SELECTION,
+    SUBSET,
+    UID_LIST,
+    Ledger,
+    Part,
+    Run,
+    in_order,
+    owning_ledger,
+    read_parts,
+    rows_in_chunks,
+    scan_ledger,
+    scan_subset,
+    start_run,
+)
+from dfn_ray.schema import Chunk, ShardFault
+from dfn_ray.uids.lookup import UidList, open_uid_list
+from dfn_ray.uids.records import uid_records
+
+_COPIES = pa.schema([(COPIES, pa.int64())])
+
+
+def materialize_listed(
+    pool: Pool,
+    uids_uri: str,
+    run_uri: str,
+    *,
+    decode: Decode | None = None,
+    execution: Execution | None = None,
+) -> dict[str, Any]:
+    """Write the samples of a pool that a uid list names as the subset of a new run, or resume that.
+
+    `decode` says where the pool is read, as for filtering. Returns the counts: uids listed, samples found, listed uids that the pool does not have.
+    """
+    check_ray_reachable()
+    execution = execution or Execution()
+    uids = open_uid_list(uids_uri)
+    listing = list_pool(pool)
+    shards = listing.shards
+    refuse_inside(pool, run_uri, setting="output", shards=shards)
+    run = start_run(
+        run_uri,
+        kind="listed",
+        recipe={"run_uri": run_uri, "pool": asdict(pool), "uids": uids_uri},
+        fingerprint={
+            "pool": pool_fingerprint(pool),
+            "versions": reading_versions(pool, shards),
+            "uids": uids.sha256,
+        },
+        listing=listing_table(shards),
+        accept_changed_shards=execution.accept_changed_shards,
+        accept_versions=execution.accept_versions,
+    )
+    ledger = scan_ledger(run.store, run.fingerprint)
+    total_bytes = sum(shard.size_bytes for shard in shards)
+    progress = Progress(total_bytes, stage="reading")
+    progress.resume(ledger.samples, ledger.bytes_read, ledger.counts, ledger.notes)
+    for note in (*listing_notes(listing), *run.notes()):
+        progress.say(note)
+    metrics = PoolMetrics(run_uri, shards=len(shards), total_bytes=total_bytes)
+    metrics.resume(ledger)
+    unread: dict[str, Unread] = {}
+    connect()
+    with closing(progress), closing(metrics):
+        for attempt in range(execution.attempts):
+            work = chain.work_left(shards, ledger)
+            if not work or are_all_changed(work, unread):
+                break
+            wait_before(attempt + 1, unread.values())
+            unread.clear()
+            for part in chain.keep_stream(
+                work,
+                pool=pool,
+                decode=decode or Decode(),
+                stage=partial(keep_listed, uids=uids),
+                committer=Committer(run, EVERYTHING, None),
+                execution=execution,
+                tolerant=attempt + 1 < execution.attempts,
+            ):
+                if isinstance(part, Unread):
+                    unread[part.shard] = part
+                    progress.say(f"not read: {part.message}")
+                else:
+                    part.enter(ledger, progress, metrics)
+        for gone in [item for item in unread.values() if not item.changed]:
+            cell = closing_cell(ledger, gone.shard, ShardFault.UNREACHABLE, gone.message, _COPIES)
+            if pool.give_up_unreachable and cell is not None:
+                part = Committer(run, EVERYTHING, None).commit([cell])
+                Committed(part.name, part.chunks, {}).enter(ledger, progress, metrics)
+                del unread[gone.shard]
+    if unread:
+        stop_for(unread, shards=len(shards), attempts=execution.attempts)
+    left = chain.work_left(shards, ledger)
+    if left:
+        raise IncompleteRun(
+            f"{len(left)} shards could not be read, {left[0].shard.uri} among them; run again"
+        )
+    return _conclude(run, uids, ledger)
+
+
+def _conclude(run: Run, uids: UidList, ledger: Ledger) -> dict[str, Any]:
+    """Write the list of what was found and the counts that declare the subset finished, and remove all other files."""
+    run.check_attempt()  # what another driver has made of the run is not this one's to return
+    value = run.read_json(SELECTION) or _finished(run, uids, ledger)
+    # Who reads `subset/` as a pool sees every file there. After the counts: from then on the files are these, whoever asks.
+    remove_all_but(run, run.subset_files())
+    return value
+
+
+def _finished(run: Run, uids: UidList, ledger: Ledger) -> dict[str, Any]:
+    """The counts, once they are written."""
+    ledger = owning_ledger(run.store, run.fingerprint, ledger)
+    counts = ledger.counts
+    rows: dict[str, int] = {}
+    for part in read_parts(run.store, in_order(ledger.names)):
+        if part.header.subset:
+            rows |= _owned(run, part, ledger.disowned.get(part.name, ()))
+    files, found = sorted(rows), sum(rows.values())
+    called = run.write_names("files", files)
+    written = write_uid_list(run, UID_LIST, _subset_uids(run, files), found)
+    value = {
+        "parts": run.write_names("parts", in_order(ledger.names)),
+        "files": called,
+        "state": State.FINAL,
+        "uid_list_sha256": written["uid_list_sha256"],
+        "uids": uids.uri,
+        "listed": len(uids.records()),
+        "k": found,
+        "threshold": None,
+        "not_found": uids.distinct - (found - written["repeated_uids"]),
+        "samples": sum(counts.values()),
+        "counts": dict(sorted(counts.items())),
+    }
+    run.replace_json(SELECTION, value, None)
+    return value
+
+
+def _owned(run: Run, part: Part, disowned: Sequence[Chunk]) -> dict[str, int]:
+    """The file with a part's rows of the subset, without those of chunks that another part owns -> its rows."""
+    if not disowned:
+        return {f"{part.header.subset}.parquet": part.header.subset_rows}
+    table = run.read_table(f"{SUBSET}/{part.header.subset}.parquet")
+    rows = table.filter(pa.array(~rows_in_chunks(table, disowned)))
+    name = f"{part.header.subset}{SETTLED}.parquet"
+    if rows.num_rows:
+        run.write(f"{SUBSET}/{name}", image_parquet(rows, name))
+    return {name: rows.num_rows} if rows.num_rows else {}
+
+
+def _subset_uids(run: Run, files: Sequence[str]) -> Iterator[np.ndarray]:
+    for _, table in scan_subset(run, ["uid"], files):
+        yield uid_records(table["uid"])

@@ -1,0 +1,185 @@
+"""Making `subset/` hold exactly the selection, without moving bytes that are already right.
+
+While scoring, bytes went to `subset/` when their score was sure to be kept and to `borderline/` when it
+was near the threshold to be. Now the threshold is known. Every file that is written is a function of the scores and the
+rule, whoever writes it, and only files are removed that no reader of the settled run looks at: so a crash in between
+is repaired by doing it again, and a driver that lost the run while it was at it changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from dfn_ray.config import Pool
+from dfn_ray.errors import InputError
+from dfn_ray.filtering.scoring.commit import image_parquet, subset_rows
+from dfn_ray.filtering.selecting.exact_k import Selection
+from dfn_ray.filtering.selecting.run_scores import RunScores, ScoredPart
+from dfn_ray.filtering.subset.write_uid_list import remove_spilled
+from dfn_ray.pool import Shard, read_rows
+from dfn_ray.run import BORDERLINE, SCORES, SUBSET, Part, Run, parquet_stems, part_file, read_part
+
+SETTLED = "-settled"
+"""Suffix of the subset file with the kept rows of a file that also holds others."""
+
+
+@dataclass(frozen=True)
+class Settler:
+    """Settles the files of a run to a selection. Sent to tasks; each call is one part or one shard."""
+
+    scores: RunScores
+    """Of no part: their names would be sent to every task."""
+    selection: Selection
+    pool: Pool
+    target: Run
+    """Whose `subset/` is made right: the run itself, or another one that gets all bytes from the pool."""
+    from_pool: bool = False
+    """True reads every kept sample from the pool, whether or not its bytes are in the run."""
+
+    def settle_part(self, name: str) -> str:
+        """Move the kept borderline rows of a part to the subset, and take out subset rows that are not kept.
+
+        Returns the names of the subset's files that are the part's then, in lines.
+        """
+        part = read_part(self.scores.run.store, name)
+        rows = self.scores.part(name)
+        kept = np.sort(rows.position[self.selection.keeps(rows)])
+        files = [self._settled(file, kept) for file in part.files]
+        return "\n".join(file for file in files if file)
+
+    def has_no_use_of(self, part: Part) -> bool:
+        """True when no file beside the part counts: all its kept samples are read from the pool.
+
+        So it is for another run, and for parts that were committed while another network was to decide.
+        """
+        return self.from_pool or part.header.network != self.scores.network
+
+    def survey_part(self, name: str) -> tuple[Part, list[str]]:
+        """The part of that name, and the shards with kept samples in it whose bytes did not travel."""
+        part = read_part(self.scores.run.store, name)
+        return part, self._shards_with_missing_bytes(part)
+
+    def needs_settling(self, part: Part) -> bool:
+        """True when the part has borderline rows, or subset rows that may not be kept."""
+        if self.has_no_use_of(part):
+            return False
+        return part.header.borderline is not None or self._may_demote(part)
+
+    def _shards_with_missing_bytes(self, part: Part) -> list[str]:
+        threshold = self.selection.threshold
+        if threshold is None:
+            return []
+        if not self.has_no_use_of(part) and part.header.bounds[0] <= threshold:
+            return []
+        rows = self.scores.part(part.name)
+        uris = self.scores.shard_uris
+        return [uris[n] for n in np.unique(rows["shard"][self._absent(rows, part)]).tolist()]
+
+    def read_back(self, missing: str) -> str:
+        """Read the kept samples of a shard whose bytes did not travel from the pool, into one subset file: its name.
+
+        `missing` is what `missing_shard` makes.
+        """
+        value = json.loads(missing)
+        parts = value.pop("parts")
+        shard = Shard(**value)
+        wanted = pa.concat_tables(
+            [self._absent_rows(shard, name) for name in parts], promote_options="default"
+        ).sort_by("row")
+        found = pa.concat_tables(read_rows(shard, self.pool, set(wanted["row"].to_pylist())))
+        if found["row"].to_pylist() != wanted["row"].to_pylist():
+            raise InputError(
+                f"{shard.uri}: has {found.num_rows} of the {wanted.num_rows} kept samples that were scored "
+                "there; the pool changed under the run. Restore the shard and run again"
+            )
+        if found["uid"].to_pylist() != wanted["uid"].to_pylist():
+            raise InputError(
+                f"{shard.uri}: holds other samples than those that were scored there (other uids); the pool changed "
+                "under the run. Restore the shard and run again"
+            )
+        for name in ("image", "text", "metadata"):
+            wanted = wanted.append_column(found.schema.field(name), found[name])
+        file = shard_file(shard.uri)
+        self.target.write(f"{SUBSET}/{file}", image_parquet(_ordered(wanted), file))
+        return file
+
+    def _absent_rows(self, shard: Shard, name: str) -> pa.Table:
+        """The scores rows of a shard in a part that are kept but whose bytes did not travel."""
+        rows = self.scores.part(name)
+        absent = self._absent(rows, read_part(self.scores.run.store, name))
+        absent &= rows["shard"] == self.scores.shard_index[shard.uri]
+        table = self.scores.run.read_table(part_file(name))
+        kept = self._at_positions(table, np.sort(rows.position[absent]))
+        return subset_rows(kept).replace_schema_metadata(None)
+
+    def _absent(self, rows: ScoredPart, part: Part) -> np.ndarray:
+        """Which scored rows are kept but have no bytes where they are wanted."""
+        kept = self.selection.keeps(rows)
+        return kept if self.has_no_use_of(part) else kept & (rows["score"] < part.header.bounds[0])
+
+    def _may_demote(self, part: Part) -> bool:
+        """True when rows of the part that are in `subset/` may not belong there."""
+        if part.name in self.scores.disowned:
+            return True
+        threshold = self.selection.threshold
+        beyond = threshold is None or part.header.bounds[1] <= threshold
+        return part.header.subset_rows > 0 and beyond
+
+    def _settled(self, source: str, kept: np.ndarray) -> str | None:
+        """The name of the subset's file with the kept rows of a file that was written while scoring; None for no rows."""
+        run, target = self.target, f"{SUBSET}/{_settled_name(source)}"
+        if not run.exists(source):  # settled before, by this driver or another one
+            source = target
+            if not run.exists(source):
+                return None
+        table = run.read_table(source)
+        rows = self._at_positions(table, kept)
+        if source.startswith(f"{SUBSET}/") and rows.num_rows == table.num_rows:
+            return source.rpartition("/")[2]
+        if rows.num_rows:
+            run.write(target, image_parquet(rows, target.rpartition("/")[2]))
+        if source != target or not rows.num_rows:
+            run.delete(source)
+        return target.rpartition("/")[2] if rows.num_rows else None
+
+    def _at_positions(self, table: pa.Table, kept: np.ndarray) -> pa.Table:
+        """The rows of a table with `shard` and `row` whose position is in `kept`, which is sorted."""
+        return table.filter(pa.array(np.isin(self.scores.positions(table), kept)))
+
+
+def _settled_name(source: str) -> str:
+    base = source.rpartition("/")[2]
+    return f"{base.removesuffix('.parquet')}{SETTLED}.parquet"
+
+
+def remove_all_but(run: Run, files: Collection[str]) -> None:
+    """Remove what crashes have left in the folders of a run whose subset is these files."""
+    for folder, kept in ((SUBSET, files), (BORDERLINE, ())):
+        for stem in parquet_stems(run.store, folder):
+            if f"{stem}.parquet" not in kept:
+                run.delete(f"{folder}/{stem}.parquet")
+    for folder in ("", SCORES, SUBSET, BORDERLINE):
+        run.remove_leftovers(folder)
+    remove_spilled(run)
+
+
+def missing_shard(shard: Shard, parts: Sequence[str]) -> str:
+    """A shard and the parts with scores of it, as `Settler.read_back` takes them."""
+    return json.dumps({**asdict(shard), "parts": list(parts)})
+
+
+def shard_file(shard: str) -> str:
+    """Name of the subset file with the samples read back from a shard."""
+    return f"shard-{hashlib.blake2b(shard.encode(), digest_size=16).hexdigest()}.parquet"
+
+
+def _ordered(rows: pa.Table) -> pa.Table:
+    """The columns in the order of the other subset files."""
+    first = ["uid", "shard", "row", "key", "image", "text", "metadata"]
+    return rows.select(first + [name for name in rows.column_names if name not in first])

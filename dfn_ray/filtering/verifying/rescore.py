@@ -1,0 +1,182 @@
+"""Scores of a run made once more, from the bytes of the pool to the last bit."""
+
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes its compute functions at import, where no type checker sees them)
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from dfn_ray.config import Recipe, Scorers, recipe_from
+from dfn_ray.errors import FingerprintError, VerificationError
+from dfn_ray.filtering.scoring.bounds import NOTHING
+from dfn_ray.filtering.scoring.fingerprint import scoring_fingerprint
+from dfn_ray.filtering.scoring.scorer import Scorer, plan_inputs
+from dfn_ray.on_ray.cells import Cell
+from dfn_ray.pool import listed_shards, read_chunk
+from dfn_ray.preparing.fetch_networks import load_networks
+from dfn_ray.preparing.prepare import prepare
+from dfn_ray.run import Part, Run, differences, part_file, read_part, rows_in_chunks
+from dfn_ray.schema import Chunk, caption_scores_column, score_column
+
+TOLERANCES = {"fp32": 1e-5, "bf16": 2e-3, "fp16": 2e-3}
+"""How far a cosine similarity may be off in another environment, by the precision of its network."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rescored:
+    """What scoring again has compared."""
+
+    chunks: int
+    samples: int
+    bit_for_bit: int
+    """Chunks of parts that were scored in the environment of this process."""
+    tolerance: float
+    """How far scores of the others may be off."""
+    largest: float
+    """Largest difference among the others."""
+    absent_device: str = ""
+    """Device of the run that this machine has not: a CPU scored in its place."""
+
+    def __str__(self) -> str:
+        how = f"{self.bit_for_bit:,} of them bit for bit"
+        if others := self.chunks - self.bit_for_bit:
+            how += f", {others:,} of another environment within {self.tolerance:g}, at most {self.largest:.1e}"
+        if self.absent_device:
+            how += f"; on the CPU, since this machine has no {self.absent_device}, on which the run was scored"
+        return f"{self.samples:,} samples in {self.chunks:,} chunks scored again, {how}"
+
+
+def rescore(run: Run, count: int) -> Rescored:
+    """Score `count` random chunks of a scored run again, in this process, and compare every status and score.
+
+    Bit for bit where the part was scored in an environment like this one (device, threads, library versions), else
+    within the tolerance of the network's precision; so too on the CPU, where this machine has not the device of the run. Raises VerificationError naming the first sample that differs,
+    FingerprintError when the networks are other ones now.
+    """
+    recipe = recipe_from(run.recipe, kind=Recipe)
+    shards = {shard.uri: shard for shard in listed_shards(run.listing())}
+    networks = load_networks(recipe)
+    now = scoring_fingerprint(
+        recipe, {network.name: network.fingerprint() for network in networks}, list(shards.values())
+    )
+    if problems := list(differences(run.description["fingerprint"], now, sides=("run", "this"))):
+        raise FingerprintError(
+            f"{run.uri}: cannot be scored again as it was:\n"
+            + "\n".join(f"  {problem}" for problem in problems)
+        )
+    preparation, inputs = plan_inputs(networks, recipe)
+    scorers = _scorers_here(recipe.scorers)
+    scorer = Scorer(
+        networks, inputs, scorers, recipe.deciding_network, NOTHING, captions=recipe.captions
+    )
+    tolerance = {score_column(n.name): TOLERANCES[n.precision] for n in networks}
+    if recipe.pool.several_captions and recipe.captions.keep_scores:
+        tolerance |= {caption_scores_column(n.name): TOLERANCES[n.precision] for n in networks}
+    samples, exact, chunks, largest = 0, 0, 0, 0.0
+    for part, chunk in _drawn(run, count):
+        cell = Cell(chunk=chunk, samples=read_chunk(shards[chunk.shard], recipe.pool, chunk))
+        again = scorer(prepare(cell, preparation=preparation))
+        same = part.header.environments == (again.environment,)
+        where = f"{run.store.uri_of(part_file(part.name))}: "
+        stored = _rows(run, part, chunk)
+        off = _compare(
+            where,
+            chunk,
+            stored,
+            again.samples,
+            {n: 0.0 if same else t for n, t in tolerance.items()},
+        )
+        largest = max(largest, off)
+        samples, chunks, exact = samples + chunk.rows, chunks + 1, exact + same
+    return Rescored(
+        chunks=chunks,
+        samples=samples,
+        bit_for_bit=exact,
+        tolerance=max(tolerance.values()),
+        largest=largest,
+        absent_device=recipe.scorers.device if scorers != recipe.scorers else "",
+    )
+
+
+def _scorers_here(scorers: Scorers) -> Scorers:
+    """The scorers on the device that they name, on the CPU where this machine has no such device."""
+    if scorers.device == "cpu" or torch.cuda.is_available():
+        return scorers
+    return replace(scorers, device="cpu")
+
+
+def _drawn(run: Run, count: int) -> Iterator[tuple[Part, Chunk]]:
+    """Random chunks with samples, each once, with the part that holds it; fewer where the run has fewer."""
+    # Others at each time: what is verified again and again is verified more and more.
+    draw = random.SystemRandom()
+    names = run.part_names()
+    draw.shuffle(names)
+    left = count
+    for turn, name in enumerate(names):
+        part = read_part(run.store, name)
+        chunks = [chunk for chunk in part.chunks if chunk.rows]
+        some = -(-left // (len(names) - turn))
+        for chunk in draw.sample(chunks, min(some, left, len(chunks))):
+            left -= 1
+            yield part, chunk
+        if not left:
+            return
+
+
+def _rows(run: Run, part: Part, chunk: Chunk) -> pa.Table:
+    table = run.read_table(part_file(part.name))
+    return table.filter(pa.array(rows_in_chunks(table, [chunk])))
+
+
+def _compare(
+    where: str, chunk: Chunk, stored: pa.Table, again: pa.Table, tolerances: dict[str, float]
+) -> float:
+    """Raise VerificationError on the first value that differs; returns the largest difference of two scores."""
+    if stored.num_rows != again.num_rows:
+        raise VerificationError(
+            f"{where}has {stored.num_rows} rows of {chunk.shard} from row {chunk.first_row}, the pool {again.num_rows}"
+        )
+    for name in ("row", "uid", "key", "status", "reason", "width", "height"):
+        for at, (a, b) in enumerate(
+            zip(stored[name].to_pylist(), again[name].to_pylist(), strict=True)
+        ):
+            if a != b:
+                raise VerificationError(_difference(where, chunk, at, name, (a, b)))
+    largest = 0.0
+    for name, tolerance in tolerances.items():
+        (a, row_of_a), (b, row_of_b) = (_scores(table[name]) for table in (stored, again))
+        if not np.array_equal(row_of_a, row_of_b):
+            at = next(n for n, (x, y) in enumerate(zip_longest(row_of_a, row_of_b)) if x != y)
+            row = int((row_of_a if at < len(row_of_a) else row_of_b)[at])
+            values = stored[name][row].as_py(), again[name][row].as_py()
+            raise VerificationError(_difference(where, chunk, row, name, values))
+        off = np.where(np.isnan(a) & np.isnan(b), 0.0, np.abs(a - b))
+        wrong = ~(off <= tolerance)
+        if wrong.any():
+            at = int(np.argmax(wrong))
+            values = float(a[at]), float(b[at])
+            raise VerificationError(_difference(where, chunk, int(row_of_a[at]), name, values))
+        largest = max(largest, float(off.max(initial=0.0)))
+    return largest
+
+
+def _scores(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """The scores of a column of numbers or of lists of them, and the row of each."""
+    if not pa.types.is_list(column.type):
+        return column.to_numpy(zero_copy_only=False), np.arange(len(column))
+    rows = pc.list_parent_indices(column.combine_chunks()).to_numpy()
+    return pc.list_flatten(column).to_numpy(zero_copy_only=False), rows
+
+
+def _difference(where: str, chunk: Chunk, at: int, name: str, values: tuple[object, object]) -> str:
+    stored, again = values
+    sample = f"{chunk.shard} row {chunk.first_row + at}"
+    return f"{where}{name} of {sample} is {stored!r}, scored again {again!r}"

@@ -1,0 +1,128 @@
+"""Selections and their uid lists compared with the scores and with the subset: the run's own and those in `selections/`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from dfn_ray.config import Select
+from dfn_ray.errors import VerificationError
+from dfn_ray.filtering.selecting.select_run import select_each
+from dfn_ray.filtering.verifying.row_sums import RowSums, buckets
+from dfn_ray.run import SCORED, SELECTION, SELECTIONS, UID_LIST, Ledger, Run, scan_subset
+from dfn_ray.uids.records import UID_DTYPE, first_unsorted, npy_header, uid_records, uid_strings
+
+
+def selections_checked(run: Run, ledger: Ledger, *, full: bool) -> Iterator[str]:
+    """Check what `dfn-ray select` has left in `selections/`; gives what is to be said of it.
+
+    Each is what its rule gives on the stored scores, and its uid list is sorted, of k uids and what its digest says. That takes
+    the passes of selecting once more, so only `full` does it. Raises VerificationError.
+    """
+    folders = [name.rstrip("/") for name in run.store.child(SELECTIONS).names()]
+    if not folders or run.kind != SCORED:
+        return
+    if not full:
+        yield f"notice: {len(folders):,} selections in {SELECTIONS}/ are not checked; --full checks them"
+        return
+    by_network: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for folder in folders:
+        name = f"{SELECTIONS}/{folder}/{SELECTION}"
+        if (value := run.read_json(name)) is None:
+            yield f"notice: {SELECTIONS}/{folder}/ has no {SELECTION}, so it was not finished; select again"
+            continue
+        by_network.setdefault(value["network"], {})[name] = value
+        for _ in _sorted_uids(run, f"{SELECTIONS}/{folder}/{UID_LIST}", value):
+            pass
+    for network, stored in by_network.items():
+        rules = [Select(**value["select"]) for value in stored.values()]
+        found, _ = select_each(run, rules, network, ledger)
+        for (name, value), selected in zip(stored.items(), found, strict=True):
+            require_selected(run, name, value, selected.to_json(run))
+    checked = sum(map(len, by_network.values()))
+    yield f"{SELECTIONS}/ = f(scores): {checked:,} selections and their uids"
+
+
+def require_selected(run: Run, name: str, value: Mapping[str, Any], due: Mapping[str, Any]) -> None:
+    """Raise VerificationError unless the selection in a file is what its rule gives on the stored scores."""
+    for key, again in due.items():
+        if key == "notes" and key not in value:
+            continue  # a run of format 1 has counted none
+        # JSON has lists where Python has tuples.
+        stored = value.get(key)
+        stored = tuple(stored) if isinstance(again, tuple) and stored else stored
+        require(
+            stored == again,
+            f"{run.store.uri_of(name)}: {key} is {stored}, the scores give {again}",
+        )
+
+
+def verify_uid_list(run: Run, value: Mapping[str, Any]) -> None:
+    """`subset_uids.npy` is sorted and lists the kept uids, each as often as it is kept."""
+    listed, expected = RowSums(), RowSums()
+    # Its values decide: another program may have written them.
+    for uids in _sorted_uids(run, UID_LIST, {"k": value["k"]}):
+        listed.add(uids["f0"], [uids["f1"]])
+    for _, table in scan_subset(run, ["uid"]):
+        uids = uid_records(table["uid"])
+        expected.add(uids["f0"], [uids["f1"]])
+    if (bucket := listed.first_difference(expected)) is not None:
+        _name_uid(run, bucket)
+
+
+def _sorted_uids(run: Run, name: str, value: Mapping[str, Any]) -> Iterator[np.ndarray]:
+    """The uids of a selection's list, a piece at a time. Raises VerificationError unless they are sorted, k, and as written."""
+    uri, digest = run.store.uri_of(name), hashlib.sha256()
+    header, count = npy_header(value["k"]), 0
+    last = np.empty(0, UID_DTYPE)
+    with run.open(name) as file:
+        octets = file.read(len(header))
+        require(octets == header, f"{uri}: is no array of u8,u8 of {value['k']:,} uids")
+        while True:
+            digest.update(octets)
+            octets = file.read(UID_DTYPE.itemsize << 16)
+            if not octets:
+                break
+            require(len(octets) % UID_DTYPE.itemsize == 0, f"{uri}: ends within a uid")
+            uids = np.frombuffer(octets, dtype=UID_DTYPE)
+            require(first_unsorted(np.concatenate([last, uids])) is None, f"{uri}: is not sorted")
+            last = uids[-1:]
+            count += len(uids)
+            yield uids
+    require(count == value["k"], f"{uri}: has {count:,} uids, its selection {value['k']:,}")
+    written = value.get("uid_list_sha256", digest.hexdigest())
+    require(
+        written == digest.hexdigest(),
+        f"{uri}: is damaged or was altered: it is not what its digest says; select again",
+    )
+
+
+def _name_uid(run: Run, bucket: int) -> None:
+    """Raise VerificationError that names a uid which list and subset do not have equally often."""
+    counts: list[Counter[tuple[int, int]]] = [Counter(), Counter()]
+
+    def take(counter: Counter[tuple[int, int]], uids: np.ndarray) -> None:
+        counter.update(map(tuple, uids[buckets(uids["f0"]) == bucket].tolist()))
+
+    with run.open(UID_LIST) as file:
+        file.seek(len(npy_header(0)))
+        while octets := file.read(UID_DTYPE.itemsize << 16):
+            take(counts[0], np.frombuffer(octets, dtype=UID_DTYPE))
+    for _, table in scan_subset(run, ["uid"]):
+        take(counts[1], uid_records(table["uid"]))
+    words = next(w for w in {**counts[0], **counts[1]} if counts[0][w] != counts[1][w])
+    uid = uid_strings(np.array([words], UID_DTYPE))[0].as_py()
+    raise VerificationError(
+        f"{run.store.uri_of(UID_LIST)}: its uids are not those of the subset: {uid} is listed {counts[0][words]} times and "
+        f"{counts[1][words]} times in the subset"
+    )
+
+
+def require(holds: bool, breach: str) -> None:
+    """Raise VerificationError, which says the breach, unless a promise holds."""
+    if not holds:
+        raise VerificationError(breach)

@@ -1,0 +1,109 @@
+"""Hours and money at n scorers, and which of decode and forward is short on a cluster as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import ceil
+
+from dfn_ray.config import Prices, Recipe
+from dfn_ray.forecast.estimate import Estimate, Interval
+from dfn_ray.preparing.embedding_fingerprint import with_threads
+
+PIPELINE_FRACTION = 0.8
+"""Of the lower limit that a run reaches: 0.81, the lowest of 4 quiet runs (benchmarks/end_to_end.py)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """What it takes with so many scorers and the decode tasks that feed them."""
+
+    scorers: int
+    gpus: float
+    cpus: float
+    """Of decode tasks and scorers together."""
+    hours: Interval
+    money: Interval | None
+    """Of CPUs and GPUs; None without prices."""
+
+
+def options(recipe: Recipe, found: Estimate, most: int) -> Iterator[Option]:
+    """1, 2, 4, ... scorers up to `most`, each with as many decode tasks as they can use."""
+    sizes = [2**power for power in range(most.bit_length()) if 2**power < most]
+    for scorers in [*sizes, most]:
+        rate = found.forward_per_s.value * scorers
+        decoders = ceil(rate / found.decode_per_s.value)
+        cpus = decoders * recipe.decode.cpus + scorers * _scorer_cpus(recipe)
+        gpus = scorers * recipe.scorers.gpus
+        hours = _hours(found, found.forward_per_s.map(lambda rate, n=scorers: n * rate))
+        yield Option(
+            scorers=scorers,
+            gpus=gpus,
+            cpus=cpus,
+            hours=hours,
+            money=hours.map(lambda hours, c=cpus, g=gpus: hours * hourly(recipe.prices, c, g))
+            if recipe.prices
+            else None,
+        )
+
+
+def hourly(prices: Prices | None, cpus: float, gpus: float) -> float:
+    """What so many CPUs and GPUs cost in an hour."""
+    return cpus * prices.cpu_hour + gpus * prices.gpu_hour if prices else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Here:
+    """What a cluster does with a recipe, as it is."""
+
+    decode_per_s: float
+    forward_per_s: float
+    scorers: int
+    short: str
+    hours: Interval
+
+
+def here(recipe: Recipe, found: Estimate, resources: Mapping[str, float]) -> Here:
+    """The limits of these resources, and the hours that the lower one means."""
+    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    decode, forward = found.decode_per_s.value, found.forward_per_s.value
+    most = recipe.scorers.max_size
+    if recipe.scorers.device == "cpu":
+        # Both share the CPUs: a sample costs a decoder's time and a scorer's.
+        each_s = recipe.decode.cpus / decode + _scorer_cpus(recipe) / forward
+        rate = cpus / each_s
+        scorers = most
+        limits = (cpus / recipe.decode.cpus * decode, cpus / _scorer_cpus(recipe) * forward)
+    else:
+        scorers = min(most, int(gpus / recipe.scorers.gpus))
+        limits = (cpus / recipe.decode.cpus * decode, scorers * forward)
+        rate = min(limits)
+    spread = found.decode_per_s if limits[0] < limits[1] else found.forward_per_s
+    return Here(
+        decode_per_s=limits[0],
+        forward_per_s=limits[1],
+        scorers=scorers,
+        short="decode" if limits[0] < limits[1] else "forward",
+        hours=_hours(found, spread.map(lambda value: value / spread.value * rate)),
+    )
+
+
+def storage_money(prices: Prices, found: Estimate) -> tuple[float, float]:
+    """What requests and reading cost once, and what the output costs each month."""
+    requests = found.gets / 1000 * prices.get_per_1000 + found.puts / 1000 * prices.put_per_1000
+    output = found.subset_bytes.value + found.scores_bytes.value
+    return requests + found.remote_bytes / 1e9 * prices.gb_read, output / 1e9 * prices.gb_month
+
+
+def _scorer_cpus(recipe: Recipe) -> float:
+    """CPUs that a scorer keeps busy: its threads on a CPU, what it reserves beside a GPU."""
+    scorers = with_threads(recipe.scorers)
+    return float(scorers.threads or 1) if scorers.device == "cpu" else scorers.cpus
+
+
+def _hours(found: Estimate, per_s: Interval) -> Interval:
+    """Hours for all samples; the interval takes the uncertainty of rate and samples as independent."""
+    value = found.samples.value / (per_s.value * PIPELINE_FRACTION) / 3600
+    relative = [(figure.high - figure.low) / 2 / figure.value for figure in (found.samples, per_s)]
+    away = value * sum(share**2 for share in relative) ** 0.5
+    return Interval(value, max(0.0, value - away), value + away)

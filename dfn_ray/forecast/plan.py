@@ -1,0 +1,176 @@
+"""`dfn-ray plan`: how long and how much, from a pilot over a few shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+import ray
+
+from dfn_ray.config import Recipe
+from dfn_ray.console.tables import duration, grid, size, table
+from dfn_ray.forecast.costs import (
+    PIPELINE_FRACTION,
+    Option,
+    here,
+    options,
+    storage_money,
+)
+from dfn_ray.forecast.estimate import CONFIDENCE, Estimate, Interval, estimate
+from dfn_ray.forecast.limits import timed
+from dfn_ray.forecast.pilot import Pilot, run_pilot
+from dfn_ray.on_ray.session import connect
+from dfn_ray.pool import list_pool, listing_notes
+from dfn_ray.preparing.embedding_fingerprint import with_threads
+from dfn_ray.preparing.fetch_networks import load_networks
+
+
+def plan(
+    recipe: Recipe,
+    *,
+    shards: int,
+    samples: int,
+    gpus: float | None = None,
+    say: Callable[[str], None],
+) -> Estimate:
+    """Run a pilot of so many samples over so many shards, say what the whole pool takes, and return it. Nothing is written to run_uri.
+
+    Intervals narrow with 1 / sqrt(shards). `gpus` is how many the table goes up to; None: those of scorers.max_size. Raises InputError when pool or networks
+    cannot be had, NotReady when the cluster has no place for the recipe.
+    """
+    listing = list_pool(recipe.pool)
+    listed = listing.shards
+    recipe = with_settled_threads(recipe)
+    networks = load_networks(recipe)
+    connect()
+    pilot, seconds = timed(
+        lambda: run_pilot(recipe, networks, listed, count=shards, samples=samples)
+    )
+    found = estimate(recipe, pilot, listed)
+    most = recipe.scorers.max_size
+    if gpus is not None and recipe.scorers.gpus:
+        most = max(1, int(gpus / recipe.scorers.gpus))
+    for note in listing_notes(listing):
+        say(note)
+    say(table(list(_rows(recipe, pilot, found, ray.cluster_resources(), seconds))))
+    say("")
+    say(_grid(recipe, list(options(recipe, found, most))))
+    say("")
+    say("\n".join(_assumptions(recipe, pilot)))
+    return found
+
+
+def with_settled_threads(recipe: Recipe) -> Recipe:
+    """The recipe with the number of CPU threads that a run from this machine would take."""
+    return replace(recipe, scorers=with_threads(recipe.scorers))
+
+
+def _rows(
+    recipe: Recipe,
+    pilot: Pilot,
+    found: Estimate,
+    resources: Mapping[str, float],
+    seconds: float,
+) -> Iterator[tuple[str, str]]:
+    rows = sum(shard.rows for shard in pilot.shards)
+    yield (
+        "pilot",
+        f"{len(pilot.shards):,} of {found.shards:,} shards, {rows:,} samples, {duration(seconds)}; "
+        f"{pilot.decoders} decode tasks at once, then 1 scorer on {pilot.device}",
+    )
+    yield "pool", f"{count(found.samples)} samples, {size(found.pool_bytes)}"
+    yield "", ", ".join(f"{share:.1%} {name}" for name, share in found.statuses.items())
+    yield (
+        "decode",
+        f"{count(found.decode_per_s)} samples/s per decode task, {found.read_fraction:.0%} of it reading",
+    )
+    yield "forward", f"{count(found.forward_per_s)} samples/s per scorer"
+    feeds = found.forward_per_s.value / found.decode_per_s.value
+    yield (
+        "balance",
+        f"{feeds:.2g} decode tasks ({feeds * recipe.decode.cpus:.2g} CPUs) feed one scorer",
+    )
+    now = here(recipe, found, resources)
+    offered = f"{resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"
+    if now.scorers:
+        yield (
+            "this cluster",
+            f"{offered}: decode {_round(now.decode_per_s)}/s, forward {_round(now.forward_per_s)}/s, {now.short} is "
+            f"short: {hours(now.hours)}",
+        )
+    else:
+        yield "this cluster", f"{offered}: no scorer fits now"
+    yield "subset", f"{count(found.kept)} samples, {sizes(found.subset_bytes)}"
+    yield "scores", sizes(found.scores_bytes)
+    if found.gets or found.puts:
+        yield (
+            "requests",
+            f"about {_round(found.gets)} GET and HEAD, {_round(found.puts)} PUT and LIST; "
+            f"{size(found.remote_bytes)} read",
+        )
+    if recipe.prices is not None:
+        once, monthly = storage_money(recipe.prices, found)
+        currency = recipe.prices.currency
+        yield (
+            "storage",
+            f"{once:,.2f} {currency} for requests and reading, {monthly:,.2f} {currency} a month for output",
+        )
+
+
+def _grid(recipe: Recipe, found: list[Option]) -> str:
+    """A row for each number of scorers; GPUs and money where there are any."""
+    columns = {
+        "scorers": [f"{option.scorers:,}" for option in found],
+        "GPUs": [f"{option.gpus:g}" for option in found] if recipe.scorers.gpus else None,
+        "CPUs": [f"{option.cpus:g}" for option in found],
+        "time": [hours(option.hours) for option in found],
+    }
+    if recipe.prices:
+        columns[recipe.prices.currency] = [amount(o.money) for o in found if o.money]
+    shown = {name: cells for name, cells in columns.items() if cells is not None}
+    return grid(list(shown), list(zip(*shown.values(), strict=True)), numbers=0)
+
+
+def _assumptions(recipe: Recipe, pilot: Pilot) -> Iterator[str]:
+    if len(pilot.shards) > 1:
+        yield (
+            f"In brackets: {CONFIDENCE:.0%} intervals, by resampling the {len(pilot.shards)} shards. They say how shards "
+            "differ, not how machines do."
+        )
+    yield f"Assumed: a run reaches {PIPELINE_FRACTION} of the lower limit; nodes as the pilot's; all of them there from the start;"
+    yield "samples by bytes; each byte of the pool read once; CPUs are those of decoders and scorers, without the head."
+    if recipe.scorers.device == "cpu":
+        yield "On CPUs a scorer and its decoders share a node's cores, so figures of one alone are the best case."
+    if recipe.prices is None:
+        yield "No money without [prices] in the recipe."
+
+
+def count(value: Interval) -> str:
+    """A number with its interval."""
+    return _with_ends(value, _round)
+
+
+def sizes(value: Interval) -> str:
+    """Bytes with their interval."""
+    return _with_ends(value, size)
+
+
+def hours(value: Interval) -> str:
+    """Hours as people say them, with their interval."""
+    return _with_ends(value, lambda hours: duration(hours * 3600))
+
+
+def amount(value: Interval) -> str:
+    """Money with its interval."""
+    return _with_ends(value, lambda money: f"{money:,.2f}")
+
+
+def _with_ends(value: Interval, shown: Callable[[float], str]) -> str:
+    if value.low == value.high:
+        return shown(value.value)
+    return f"{shown(value.value)} ({shown(value.low)} to {shown(value.high)})"
+
+
+def _round(value: float) -> str:
+    """Three digits, four from 1,000 on."""
+    return f"{float(f'{value:.{3 if value < 999.5 else 4}g}'):,.10g}"

@@ -1,0 +1,117 @@
+"""Image bytes -> an opened image: its header read, nothing decoded, or the reason why not.
+
+The one place that opens images, for decoding and for `dfn-ray inspect` alike. The format is judged by the first
+bytes (image_formats.py), and Pillow is asked for that one format only: others of its formats include some that
+start programs (EPS runs Ghostscript).
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import struct
+import warnings
+import zlib
+
+from PIL import Image, features
+
+from dfn_ray.images.formats import FORMATS, ImageFormat, image_format
+from dfn_ray.images.structure import ends_early, png_pixel_chunks, tiff_tile_pixels
+from dfn_ray.schema import Reason
+
+_LOG = logging.getLogger(__name__)
+
+Image.init()  # once, and not in every process that is forked to decode
+
+DECODER_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow's and libjpeg's Python sides raise on damaged files."""
+
+_OPTIONAL = ("WEBP", "AVIF")
+"""Formats that Pillow can be built without."""
+_ABSENT = frozenset(name for name in _OPTIONAL if not features.check(name.lower()))
+if _ABSENT:
+    _LOG.warning(
+        "this Pillow is built without %s: such images fail as %s; install the wheel from PyPI",
+        " and ".join(sorted(_ABSENT)),
+        Reason.UNSUPPORTED_IMAGE,
+    )
+
+DECODED = tuple(form for form in FORMATS if form.decoded and form.name not in _ABSENT)
+"""What this machine's Pillow decodes."""
+
+
+LONGEST_SIDE = 2**31 - 1
+"""Pixels; PNG's own bound, and what the columns of sizes hold. Headers can state more: BMP and TIFF 2^32 - 1, BigTIFF 2^64 - 1."""
+
+
+class UnreadableImageError(Exception):
+    """A file that cannot be opened as an image."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+def open_image(data: bytes | memoryview) -> Image.Image:
+    """The image with its header read and nothing decoded.
+
+    Raises UnreadableImageError with `not_an_image`, `unsupported_image`, `unsupported_pixels`,
+    `truncated_image`, `decode_error`, or `too_many_pixels` where a side is longer than LONGEST_SIDE.
+    """
+    form = image_format(data)
+    if form is None:
+        raise UnreadableImageError(Reason.NOT_AN_IMAGE)
+    if form not in DECODED:
+        raise UnreadableImageError(Reason.UNSUPPORTED_IMAGE)
+    content = png_pixel_chunks(data) if form.name == "PNG" else data
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(content), formats=(form.name,))
+    except Image.DecompressionBombError:
+        raise UnreadableImageError(Reason.TOO_MANY_PIXELS) from None
+    except DECODER_ERRORS as error:
+        raise UnreadableImageError(_why_unreadable(data, form)) from error
+    if max(image.size) > LONGEST_SIDE:
+        raise UnreadableImageError(Reason.TOO_MANY_PIXELS)
+    return image
+
+
+def decoded_pixels(image: Image.Image, data: bytes | memoryview) -> int:
+    """Pixels that decoding fills at least: those of the image, or of a tile that is larger. `data` is its file."""
+    tile = tiff_tile_pixels(data) if image.format == "TIFF" else 0
+    return max(image.width * image.height, tile)
+
+
+def _why_unreadable(data: bytes | memoryview, form: ImageFormat) -> Reason:
+    # A JPEG without a frame header has no size: as damaged as any other file without a header.
+    if form.name != "JPEG" and ends_early(data, form.name):
+        return Reason.TRUNCATED_IMAGE
+    return Reason.UNSUPPORTED_PIXELS if _has_foreign_pixels(data, form) else Reason.DECODE_ERROR
+
+
+_FOREIGN_PIXELS = ("unknown pixel mode", "-bit layers", "-layer images", "Unsupported BMP pixel")
+"""What Pillow's plugins say of a whole file whose samples they have no mode for."""
+
+
+def _has_foreign_pixels(data: bytes | memoryview, form: ImageFormat) -> bool:
+    """Whether Pillow's plugin gives up on the kind of samples; `Image.open` does not pass on what it says."""
+    try:
+        Image.OPEN[form.name][0](io.BytesIO(data), "")
+    except DECODER_ERRORS as error:
+        return any(words in str(error) for words in _FOREIGN_PIXELS)
+    return False

@@ -1,0 +1,183 @@
+"""A filtering network, loaded once on the driver as plain data and built anywhere without network access."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dfn_ray import config
+from dfn_ray.errors import InputError
+from dfn_ray.images.transform import ImageTransform
+from dfn_ray.network import architecture, tokenizer, weights
+from dfn_ray.network.filtering_network import FilteringNetwork
+from dfn_ray.network.stored_tokenizer import stored
+from dfn_ray.network.tokenizer import TokenizerSpec
+from dfn_ray.versions import package_versions
+
+WEIGHTS_FILE = "open_clip_model.safetensors"
+"""Of a network in a folder: the last file that `network_files` names."""
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenNetwork:
+    """Everything that makes a network, as data: picklable, large arrays in numpy so that Ray shares them."""
+
+    name: str
+    model_cfg: dict[str, Any]
+    """open_clip's model config, with all overrides applied."""
+    hf_config: dict[str, Any] | None
+    """Config of a Hugging Face text tower, which open_clip would otherwise download."""
+    transform: ImageTransform
+    tokenizer: TokenizerSpec
+    precision: str
+    """Of the forward: fp32, bf16 or fp16. The state is float32."""
+    state: weights.State
+    weights_sha256: str
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What changes scores, as JSON values; not the name, nor the file the weights came from."""
+        vision_cfg = self.model_cfg.get("vision_cfg", {})
+        is_timm = bool(vision_cfg.get("timm_model_name") or vision_cfg.get("siglip_vit"))
+        return {
+            "architecture": {"model_cfg": self.model_cfg, "hf_config": self.hf_config},
+            "versions": package_versions(("timm",)) if is_timm else {},
+            "transform": self.transform.fingerprint(),
+            "tokenizer": self.tokenizer.fingerprint(),
+            "precision": self.precision,
+            "weights_sha256": self.weights_sha256,
+        }
+
+
+def load_network(spec: config.Network, *, checkpoint: Path | None = None) -> FrozenNetwork:
+    """The network that `spec` describes, resolved and loaded; run it once, on the driver.
+
+    `checkpoint` is the local copy of `spec.pretrained` where that is a path or a URI. Architectures with a
+    tag and `hf-hub:` models are downloaded by open_clip, into its cache.
+
+    Raises InputError if a part is missing, cannot be downloaded, is damaged, would run code, or does not fit
+    the others.
+    """
+    origin = architecture.find(spec, checkpoint)
+    hf_config = _hf_config(origin.model_cfg)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.random_weights_seed or 0)
+        try:
+            module = _module(origin.model_cfg, hf_config)
+        except Exception as error:  # whatever open_clip, timm and torch raise at a wrong value
+            raise InputError(
+                f"{spec.model}: its model_cfg cannot be built: {type(error).__name__}: {error}"
+            ) from error
+    if origin.weights is not None:
+        origin.weights.load_into(module)
+        weights.require_finite(module, spec.model)
+    state = weights.state_of(module)
+    return FrozenNetwork(
+        name=spec.name,
+        model_cfg=origin.model_cfg,
+        hf_config=hf_config,
+        transform=architecture.image_transform(module, origin, spec),
+        tokenizer=origin.tokenizer or tokenizer.resolve(origin.model_cfg, origin.tokenizer_source),
+        precision=spec.precision,
+        state=state,
+        weights_sha256=weights.sha256(state),
+    )
+
+
+def build(
+    frozen: FrozenNetwork,
+    device: str | torch.device = "cpu",
+    *,
+    threads: int | None = None,
+    compile: bool = False,
+) -> FilteringNetwork:
+    """The network ready to score on `device`; never downloads anything.
+
+    `threads` sets torch's CPU threads for the whole process. `compile` runs the towers through torch.compile:
+    half a minute or more at the first batches, for networks that score millions.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    module = _module(frozen.model_cfg, frozen.hf_config)
+    weights.restore(module, frozen.state)
+    # requires_grad stays on (scoring runs in inference mode): without it torch.matmul takes the q, k, v product
+    # of MultiheadAttention's transposed input as a batched one and copies the weights. Captions: 451 -> 143/s.
+    module.eval().to(device=device, dtype=_DTYPES[frozen.precision])
+    return FilteringNetwork(module, frozen.transform, torch.device(device), compile=compile)
+
+
+def trainable(frozen: FrozenNetwork) -> nn.Module:
+    """The open_clip module of the network in float32, in training mode, on the CPU."""
+    module = _module(frozen.model_cfg, frozen.hf_config)
+    weights.restore(module, frozen.state)
+    return module.train()
+
+
+def network_files(frozen: FrozenNetwork, state: Mapping[str, torch.Tensor]) -> dict[str, bytes]:
+    """The files of a `local-dir:` network with other weights, as open_clip's `create_model` and dfn_ray load it.
+
+    The weights hold a digest of each file, which `load_network` checks.
+    A network that came in transformers' layout may hold what open_clip has no words for: a SigLIP's image tower, which it
+    refuses to build, a crop rounded down, and a tokenizer of its own.
+    """
+    transform = frozen.transform
+    own_tokenizer = stored(frozen.tokenizer)
+    config_json = {
+        **({"dfn_ray": {"tokenizer": own_tokenizer}} if own_tokenizer else {}),
+        "model_cfg": frozen.model_cfg,
+        "preprocess_cfg": {
+            "size": list(transform.size),
+            "mode": "RGB",
+            "mean": list(transform.mean),
+            "std": list(transform.std),
+            "interpolation": transform.interpolation,
+            "resize_mode": transform.resize_mode,
+            "fill_color": transform.fill_color,
+            **_own_preprocess(transform),
+        },
+    }
+    files = {
+        **dict(frozen.tokenizer.files),
+        "open_clip_config.json": json.dumps(config_json, indent=2).encode(),
+    }
+    return {**files, WEIGHTS_FILE: weights.saved(state, files)}
+
+
+def _own_preprocess(transform: ImageTransform) -> dict[str, Any]:
+    """What a preprocess_cfg of open_clip has no words for, where it is not open_clip's own way."""
+    values = transform.fingerprint()
+    return {key: values[key] for key in ("crop_rounding", "resized") if key in values}
+
+
+def _hf_config(model_cfg: dict[str, Any]) -> dict[str, Any] | None:
+    """The config of a Hugging Face text tower, fetched on the driver."""
+    name = model_cfg["text_cfg"].get("hf_model_name")
+    if name is None:
+        return None
+    try:
+        from transformers import AutoConfig  # noqa: PLC0415  # pyright: ignore[reportMissingImports]  optional
+    except ImportError:
+        raise InputError(f"text tower {name!r}: needs the transformers package") from None
+    try:
+        values = AutoConfig.from_pretrained(name).to_dict()
+    except (OSError, ValueError) as error:
+        raise InputError(f"text tower {name!r}: its config cannot be loaded: {error}") from error
+    values.pop("_name_or_path", None)
+    return json.loads(json.dumps(values))
+
+
+def _module(model_cfg: dict[str, Any], hf_config: dict[str, Any] | None) -> nn.Module:
+    """The module with random weights; a Hugging Face text tower finds its config in a folder, not on the hub."""
+    if hf_config is None:
+        return architecture.build_module(model_cfg)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(hf_config), encoding="utf-8")
+        text_cfg = {**model_cfg["text_cfg"], "hf_model_name": folder}
+        return architecture.build_module({**model_cfg, "text_cfg": text_cfg})

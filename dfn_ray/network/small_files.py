@@ -1,0 +1,93 @@
+"""The files of a network: of a folder on this machine, or of a repository on the hub."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dfn_ray.errors import InputError
+from dfn_ray.network.layouts import json_object_of
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallFiles:
+    """Configs and tokenizers side by side, by name, wherever they are."""
+
+    label: str
+    """As messages name it: `local-dir:PATH` or `hf-hub:ORG/REPO`."""
+    names: frozenset[str]
+    content_of: Callable[[str], bytes]
+    """The bytes of one of the names. Raises InputError if it cannot be had, OSError if it cannot be read."""
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names
+
+    def json_object(self, name: str) -> dict[str, Any]:
+        """The JSON object that a file holds. Raises InputError that names the file."""
+        return json_object_of(self.content(name), f"{self.label}/{name}")
+
+    def content(self, name: str) -> bytes:
+        """The bytes of a file. Raises InputError that names it."""
+        try:
+            return self.content_of(name)
+        except OSError as error:
+            raise InputError(f"{self.label}/{name}: cannot be read: {error}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkFolder(SmallFiles):
+    """All files of a network, its weights among them; those of the hub are downloaded when they are asked for."""
+
+    path_of: Callable[[str], Path]
+    """The local path of one of the names. Raises InputError if it cannot be downloaded."""
+
+
+def local_folder(folder: Path, *, label: str | None = None) -> NetworkFolder:
+    """The files in a folder on this machine, those of folders below it left out."""
+    try:
+        names = frozenset(path.name for path in folder.iterdir() if path.is_file())
+    except OSError:
+        names = frozenset()
+    return NetworkFolder(
+        label=label or f"local-dir:{folder}",
+        names=names,
+        content_of=lambda name: (folder / name).read_bytes(),
+        path_of=lambda name: folder / name,
+    )
+
+
+def hub_folder(model_id: str) -> NetworkFolder:
+    """The files of a repository on the hub; without network, those of its copy in the hub's cache.
+
+    Raises InputError if there is neither.
+    """
+    import huggingface_hub  # noqa: PLC0415  takes 0.3 s, and a dry run of a folder has no need of it
+
+    label = f"hf-hub:{model_id}"
+    try:
+        names = huggingface_hub.list_repo_files(model_id)
+    except Exception as error:  # noqa: BLE001  whatever the hub's client and its HTTP library raise
+        try:
+            cached = huggingface_hub.snapshot_download(model_id, local_files_only=True)
+        except Exception:  # noqa: BLE001  the first error is the one to name
+            raise InputError(f"cannot download {label}: {error}") from error
+        _LOG.warning("%s: the hub cannot be reached; its copy in %s is used", label, cached)
+        return local_folder(Path(cached), label=label)
+
+    def path_of(name: str) -> Path:
+        try:
+            return Path(huggingface_hub.hf_hub_download(model_id, name))
+        except Exception as error:
+            raise InputError(f"cannot download {label}/{name}: {error}") from error
+
+    return NetworkFolder(
+        label=label,
+        names=frozenset(name for name in names if "/" not in name),
+        content_of=lambda name: path_of(name).read_bytes(),
+        path_of=path_of,
+    )

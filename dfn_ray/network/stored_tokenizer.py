@@ -1,0 +1,90 @@
+"""A folder's own tokenizer beside a network in open_clip's layout, which has no words for it.
+
+`train` writes its file into the network's folder and what else decides its tokens under `dfn_ray.tokenizer` of
+open_clip_config.json, a key that open_clip passes by.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter
+
+from dfn_ray.errors import InputError
+from dfn_ray.network.folder_tokenizer import require_embeddings
+from dfn_ray.network.open_clip_config import validated
+from dfn_ray.network.small_files import NetworkFolder
+from dfn_ray.network.tokenizer import TokenizerSpec, build
+
+_STRICT = ConfigDict(extra="forbid", strict=True)
+_Side = Literal["left", "right"]
+
+
+@dataclass(kw_only=True)
+class _Options:
+    __pydantic_config__ = _STRICT
+
+    pad: tuple[Annotated[int, Field(ge=0, le=2**24)], str]
+    clean: Literal["lower", "whitespace", "canonicalize"] | None
+    padding_side: _Side = "right"
+    truncation_side: _Side = "right"
+    lower_case: bool = False
+    end: str | None = None
+    unknown: str | None = None
+
+
+@dataclass(kw_only=True)
+class _Stored:
+    __pydantic_config__ = _STRICT
+
+    file: Literal["tokenizer.json", "spiece.model"]
+    context_length: Annotated[int, Field(ge=1, le=2**16)]
+    options: _Options
+
+
+_STORED = TypeAdapter(_Stored)
+
+
+def stored(spec: TokenizerSpec) -> dict[str, Any] | None:
+    """What `dfn_ray.tokenizer` holds for a tokenizer; None for those that open_clip's config names itself."""
+    if spec.reader != "folder":
+        return None
+    return {
+        "file": spec.files[0][0],
+        "context_length": spec.context_length,
+        "options": json.loads(spec.kwargs_json),
+    }
+
+
+def stored_tokenizer(
+    folder: NetworkFolder, values: Any, *, rows: int, context: int
+) -> TokenizerSpec:
+    """The tokenizer that `dfn_ray.tokenizer` describes, of a network with so many embeddings and positions.
+
+    Raises InputError that names the key or the file.
+    """
+    place = f"{folder.label}/open_clip_config.json"
+    if problems := validated(_STORED, "dfn_ray.tokenizer", values):
+        raise InputError(f"{place}: " + "; ".join(problems[:5]))
+    file = values["file"]
+    if file not in folder:
+        raise InputError(f"{place}: dfn_ray.tokenizer.file: {file} is not in the folder")
+    if values["context_length"] > context:
+        raise InputError(
+            f"{place}: dfn_ray.tokenizer.context_length: need at most text_cfg.context_length, {context}, got "
+            f"{values['context_length']}"
+        )
+    spec = TokenizerSpec(
+        context_length=values["context_length"],
+        kwargs_json=json.dumps(values["options"], sort_keys=True),
+        files=((file, folder.content(file)),),
+        reader="folder",
+    )
+    try:
+        tokenize: Any = build(spec)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{folder.label}/{file}: no tokenizer: {error}") from None
+    require_embeddings(tokenize, rows, f"{folder.label}/{file}")
+    return spec

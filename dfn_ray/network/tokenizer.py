@@ -1,0 +1,192 @@
+"""A tokenizer that travels as data: an actor builds it without network access.
+
+CLIP's own is `clip.byte_pairs`, that of a network in transformers' layout `clip.folder_tokenizer`. A Hugging Face tokenizer
+that an open_clip config names (SigLIP, multilingual networks) is open_clip's and needs the `transformers` package. Files are
+carried along. Only the last imports torch, which decode workers can do without.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from dfn_ray.errors import InputError
+from dfn_ray.network.byte_pairs import CLEANERS, LONGEST_CAPTION, BytePairTokenizer, looked_at
+from dfn_ray.network.folder_tokenizer import JSON_FILE, JsonTokenizer, SentencePieceTokenizer
+from dfn_ray.versions import package_versions
+
+TOKENIZER_VERSION = 2
+"""Part of every fingerprint. Raise it by one with each change after which a caption gives other tokens; not for what only
+changes speed."""
+_READ_BY = {
+    "clip": ("ftfy", "regex"),
+    "huggingface": ("tokenizers", "sentencepiece"),
+    "tokenizer.json": ("tokenizers",),
+    "sentencepiece": ("sentencepiece",),
+}
+"""Packages that the tokens of a kind of tokenizer depend on."""
+
+Tokenize = Callable[[Sequence[str]], np.ndarray]
+_CONTEXT_LENGTH = 77
+"""CLIP's, where a config states none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerSpec:
+    """Everything that decides the tokens of a caption; hashable, picklable."""
+
+    context_length: int
+    """Tokens per caption, padding included."""
+    kwargs_json: str = "{}"
+    """Keyword arguments of the tokenizer's class, open_clip's or ours, as a JSON object."""
+    mode: str | None = None
+    """open_clip's `tokenizer_mode`; Hugging Face only."""
+    files: tuple[tuple[str, bytes], ...] = ()
+    """Name and content of the tokenizer's files; empty: CLIP's own BPE."""
+    reader: Literal["open_clip", "folder"] = "open_clip"
+    """`folder`: `clip.folder_tokenizer` reads the one file; else what open_clip would take."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of tokenizer: `clip`, `huggingface`, `tokenizer.json` or `sentencepiece`."""
+        if self.reader == "folder":
+            return "tokenizer.json" if self.files[0][0] == JSON_FILE else "sentencepiece"
+        return "huggingface" if self.files else "clip"
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The spec as JSON values, files as one digest."""
+        kwargs = json.loads(self.kwargs_json)
+        packages = _READ_BY[self.kind]
+        if self.reader == "folder" and kwargs["clean"]:
+            packages = (*packages, "ftfy")
+        return {
+            "kind": self.kind,
+            "versions": {"tokenizer": TOKENIZER_VERSION, **package_versions(packages)},
+            "context_length": self.context_length,
+            "kwargs": kwargs,
+            "mode": self.mode,
+            "files_sha256": _digest(self.files) if self.files else None,
+        }
+
+
+def resolve(model_cfg: dict[str, Any], source: str | None) -> TokenizerSpec:
+    """The tokenizer of a model config, as open_clip's `get_tokenizer` picks it; `source` is Hugging Face's.
+
+    Raises InputError if it cannot be fetched, has an option that is not known, or does not give the same tokens each time.
+    """
+    text_cfg = model_cfg["text_cfg"]
+    kwargs = dict(text_cfg.get("tokenizer_kwargs") or {})
+    if mask := kwargs.pop("reduction_mask", None):
+        raise InputError(
+            f"text_cfg.tokenizer_kwargs.reduction_mask: {mask!r} drops tokens at random;"
+            " scores would not repeat"
+        )
+    if source is None:
+        _require_known(kwargs)
+    spec = TokenizerSpec(
+        context_length=text_cfg.get("context_length", _CONTEXT_LENGTH),
+        kwargs_json=json.dumps(kwargs, sort_keys=True),
+        mode=text_cfg.get("tokenizer_mode") if source else None,
+        files=_fetch(source, kwargs) if source else (),
+    )
+    tokenize = build(spec)
+    if isinstance(tokenize, BytePairTokenizer):
+        _require_rows(text_cfg, tokenize)
+    return spec
+
+
+def _require_rows(text_cfg: Mapping[str, Any], tokenizer: BytePairTokenizer) -> None:
+    """Raise InputError where the network has no embedding for some of the tokens."""
+    rows = text_cfg.get("vocab_size", tokenizer.vocab_size)
+    if rows < tokenizer.vocab_size:
+        raise InputError(
+            f"text_cfg.vocab_size: {rows:,} embeddings, but CLIP's tokenizer has {tokenizer.vocab_size:,} tokens; "
+            "name the network's own tokenizer (text_cfg.hf_tokenizer_name), or correct the config"
+        )
+
+
+def _require_known(kwargs: Mapping[str, Any]) -> None:
+    """Raise InputError for an option that CLIP's own tokenizer does not have here."""
+    name = "text_cfg.tokenizer_kwargs"
+    if unknown := sorted(kwargs.keys() - {"clean", "additional_special_tokens"}):
+        raise InputError(
+            f"{name}.{unknown[0]}: not known for CLIP's tokenizer; need clean or additional_special_tokens"
+        )
+    if kwargs.get("clean", "lower") not in CLEANERS:
+        raise InputError(
+            f"{name}.clean: need one of {', '.join(CLEANERS)}, got {kwargs['clean']!r}"
+        )
+    tokens = kwargs.get("additional_special_tokens") or []
+    if not (isinstance(tokens, list) and all(isinstance(token, str) for token in tokens)):
+        raise InputError(
+            f"{name}.additional_special_tokens: need a list of strings, got {tokens!r}"
+        )
+
+
+def tokenize(spec: TokenizerSpec, captions: Sequence[str]) -> np.ndarray:
+    """The tokens of each caption as the network's own tokenizer gives them, int32 (N, context_length)."""
+    if not captions:
+        return np.zeros((0, spec.context_length), np.int32)
+    return build(spec)(captions)
+
+
+@functools.cache
+def build(spec: TokenizerSpec) -> Tokenize:
+    """The tokenizer for `spec`; built once per process."""
+    kwargs = json.loads(spec.kwargs_json)
+    if spec.reader == "folder":
+        kind = JsonTokenizer if spec.kind == "tokenizer.json" else SentencePieceTokenizer
+        return kind(spec.files[0][1], context_length=spec.context_length, **kwargs)
+    if not spec.files:
+        return BytePairTokenizer(context_length=spec.context_length, **kwargs)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in spec.files:
+            (Path(folder) / name).write_bytes(content)
+        tokenizer = _hugging_face(
+            folder, context_length=spec.context_length, tokenizer_mode=spec.mode, **kwargs
+        )
+    return lambda captions: (
+        tokenizer([looked_at(text) for text in captions]).numpy().astype(np.int32)
+    )
+
+
+def _hugging_face(source: str, **kwargs: Any) -> Any:
+    from open_clip.tokenizer import HFTokenizer  # noqa: PLC0415  imports torch
+
+    return HFTokenizer(source, **kwargs)
+
+
+def _fetch(source: str, kwargs: dict[str, Any]) -> tuple[tuple[str, bytes], ...]:
+    """Name and content of the files that a Hugging Face tokenizer saves."""
+    try:
+        tokenizer = _hugging_face(source, **kwargs)
+    except ImportError:
+        raise InputError(
+            f"tokenizer {source!r}: needs the transformers package; pip install transformers"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"tokenizer {source!r}: cannot be loaded: {error}") from error
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        return tuple((path.name, path.read_bytes()) for path in sorted(Path(folder).iterdir()))
+
+
+def _digest(files: tuple[tuple[str, bytes], ...]) -> str:
+    digest = hashlib.sha256()
+    for name, content in files:
+        digest.update(f"{name}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def cut_captions(captions: Iterable[str]) -> int:
+    """How many captions are longer than what any tokenizer here looks at."""
+    return sum(len(caption.strip()) > LONGEST_CAPTION for caption in captions)

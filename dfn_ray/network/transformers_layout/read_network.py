@@ -1,0 +1,82 @@
+"""A folder in transformers' layout as the parts of a network on open_clip's modules."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from dfn_ray import config
+from dfn_ray.errors import InputError, shortened
+from dfn_ray.network.layouts import (
+    INDEX_ENDING,
+    Layout,
+    has_transformers_weights,
+    shards_in,
+    transformers_weights_among,
+)
+from dfn_ray.network.origin import Origin
+from dfn_ray.network.small_files import NetworkFolder
+from dfn_ray.network.transformers_layout.kinds import kind_of
+from dfn_ray.network.transformers_layout.model_settings import model_cfg_of
+from dfn_ray.network.transformers_layout.processor import preprocess_cfg_of
+from dfn_ray.network.transformers_layout.read_tokenizer import tokenizer_of
+from dfn_ray.network.transformers_layout.tensors import LayoutWeights, pieces_of
+
+_LOG = logging.getLogger(__name__)
+
+CONFIG = Layout.TRANSFORMERS.value
+OWN_KEY = "dfn_ray"
+"""Of a config.json that `dfn-ray export --network` wrote: what transformers has no words for."""
+_OWN_SWITCHES = ("custom_text", "nonscalar_logit_scale")
+
+
+def is_in_transformers_layout(folder: NetworkFolder) -> bool:
+    """True if there is a config and weights under transformers' names."""
+    return CONFIG in folder and has_transformers_weights(folder.names)
+
+
+def read_layout(folder: NetworkFolder, spec: config.Network) -> Origin:
+    """The parts of the network, downloaded if they are on the hub.
+
+    Raises InputError if the folder holds something else, or a part is missing, damaged or cannot be expressed.
+    """
+    values, place = folder.json_object(CONFIG), f"{folder.label}/{CONFIG}"
+    kind = kind_of(values, place)
+    model_cfg = {**model_cfg_of(values, kind, place), **_own(values, place)}
+    preprocess_cfg = preprocess_cfg_of(folder, model_cfg["vision_cfg"]["image_size"], kind)
+    tokenizer = tokenizer_of(
+        folder,
+        model_cfg["text_cfg"],
+        kind,
+        open_clips_cleaning=spec.caption_cleaning == "open_clip",
+    )
+    random = spec.random_weights_seed is not None
+    return Origin(
+        model_cfg=model_cfg,
+        preprocess_cfg=preprocess_cfg,
+        weights=None if random else _weights(folder, model_cfg),
+        tokenizer=tokenizer,
+    )
+
+
+def _own(values: dict[str, Any], place: str) -> dict[str, bool]:
+    own = values.get(OWN_KEY) or {}
+    if not isinstance(own, dict) or any(
+        key not in _OWN_SWITCHES or not isinstance(value, bool) for key, value in own.items()
+    ):
+        raise InputError(
+            f"{place}: {OWN_KEY}: need {' and '.join(_OWN_SWITCHES)}, true or false, got {shortened(repr(own))}"
+        )
+    return own
+
+
+def _weights(folder: NetworkFolder, model_cfg: dict[str, Any]) -> LayoutWeights:
+    name = transformers_weights_among(folder.names, folder.label)
+    place = f"{folder.label}/{name}"
+    is_index = name.endswith(INDEX_ENDING)
+    files = shards_in(folder.content(name), name, folder.names, place) if is_index else [name]
+    return LayoutWeights(
+        label=folder.label if is_index else place,
+        paths=tuple(map(folder.path_of, files)),
+        pieces=pieces_of(model_cfg),
+    )

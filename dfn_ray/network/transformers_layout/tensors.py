@@ -1,0 +1,229 @@
+"""The names and shapes of weights on both sides, and the way between them.
+
+A piece is a run of numbers that is one tensor or several on each side: open_clip fuses query, key and value where
+transformers keeps three, and timm splits the query of SigLIP's pooling from key and value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dfn_ray.errors import InputError, shortened
+from dfn_ray.network import weights
+
+BUFFERS = frozenset(f"{tower}.embeddings.position_ids" for tower in ("text_model", "vision_model"))
+"""Which older versions of transformers saved beside the weights: 0, 1, 2 and so on."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Tensors of transformers that are tensors of open_clip, both laid end to end along the first axis."""
+
+    theirs: tuple[str, ...]
+    ours: tuple[str, ...]
+    transposed: bool = False
+    shape: tuple[int, ...] | None = None
+    """Of theirs, where it holds the numbers of ours under another shape."""
+
+    def shapes(self, module_shapes: Mapping[str, torch.Size]) -> tuple[int, ...]:
+        """The shape of each of their tensors, for a module with those shapes."""
+        if self.shape is not None:
+            return self.shape
+        first, *others = (tuple(module_shapes[name]) for name in self.ours)
+        if self.transposed:
+            return first[::-1]
+        rows = sum(shape[0] for shape in (first, *others)) if first else 0
+        return (rows // len(self.theirs), *first[1:]) if first else ()
+
+
+def pieces_of(model_cfg: Mapping[str, Any]) -> tuple[Piece, ...]:
+    """The pieces of a network whose config the two layouts share."""
+    text, vision = model_cfg["text_cfg"], model_cfg["vision_cfg"]
+    prefix = "text." if model_cfg["custom_text"] else ""
+    siglip = "siglip_vit" in vision
+    image = _siglip_image(vision) if siglip else _clip_image(vision["layers"])
+    scalar = (1,) if siglip or model_cfg.get("nonscalar_logit_scale") else ()
+    pieces = [
+        Piece(("logit_scale",), ("logit_scale",), shape=(1,) if siglip else ()),
+        _same("text_model.embeddings.token_embedding.weight", f"{prefix}token_embedding.weight"),
+        _same("text_model.embeddings.position_embedding.weight", f"{prefix}positional_embedding"),
+        *_pair("text_model.final_layer_norm", f"{prefix}ln_final"),
+        *_blocks("text_model.encoder.layers", f"{prefix}transformer.resblocks", text["layers"]),
+        *image,
+    ]
+    if siglip:
+        pieces.append(Piece(("logit_bias",), ("logit_bias",), shape=scalar))
+        pieces += _pair("text_model.head", f"{prefix}text_projection")
+    else:
+        projection = (("text_projection.weight",), (f"{prefix}text_projection",))
+        pieces.append(Piece(*projection, transposed=True))
+    return tuple(pieces)
+
+
+def _same(theirs: str, ours: str) -> Piece:
+    return Piece((theirs,), (ours,))
+
+
+def _pair(theirs: str, ours: str) -> list[Piece]:
+    return [_same(f"{theirs}.{part}", f"{ours}.{part}") for part in ("weight", "bias")]
+
+
+class _BlockNames(NamedTuple):
+    """What the parts of a transformer block are called on our side."""
+
+    qkv: str
+    """Before `weight` and `bias`."""
+    out: str
+    norm1: str
+    norm2: str
+    fc1: str
+    fc2: str
+
+
+_OPEN_CLIP_BLOCK = _BlockNames(
+    "attn.in_proj_", "attn.out_proj", "ln_1", "ln_2", "mlp.c_fc", "mlp.c_proj"
+)
+_TIMM_BLOCK = _BlockNames("attn.qkv.", "attn.proj", "norm1", "norm2", "mlp.fc1", "mlp.fc2")
+
+
+def _blocks(
+    theirs: str, ours: str, layers: int, names: _BlockNames = _OPEN_CLIP_BLOCK
+) -> Iterator[Piece]:
+    for layer in range(layers):
+        here, there = f"{ours}.{layer}", f"{theirs}.{layer}"
+        for part in ("weight", "bias"):
+            split = tuple(f"{there}.self_attn.{name}_proj.{part}" for name in "qkv")
+            yield Piece(split, (f"{here}.{names.qkv}{part}",))
+        yield from _pair(f"{there}.self_attn.out_proj", f"{here}.{names.out}")
+        yield from _pair(f"{there}.layer_norm1", f"{here}.{names.norm1}")
+        yield from _pair(f"{there}.layer_norm2", f"{here}.{names.norm2}")
+        yield from _pair(f"{there}.mlp.fc1", f"{here}.{names.fc1}")
+        yield from _pair(f"{there}.mlp.fc2", f"{here}.{names.fc2}")
+
+
+def _clip_image(layers: int) -> Iterator[Piece]:
+    embeddings = "vision_model.embeddings"
+    yield _same(f"{embeddings}.class_embedding", "visual.class_embedding")
+    yield _same(f"{embeddings}.patch_embedding.weight", "visual.conv1.weight")
+    yield _same(f"{embeddings}.position_embedding.weight", "visual.positional_embedding")
+    yield from _pair("vision_model.pre_layrnorm", "visual.ln_pre")  # transformers spells it so
+    yield from _pair("vision_model.post_layernorm", "visual.ln_post")
+    yield from _blocks("vision_model.encoder.layers", "visual.transformer.resblocks", layers)
+    yield Piece(("visual_projection.weight",), ("visual.proj",), transposed=True)
+
+
+def _siglip_image(vision: Mapping[str, Any]) -> Iterator[Piece]:
+    vit = vision["siglip_vit"]
+    side = vision["image_size"] // vit["patch_size"]
+    theirs, ours = "vision_model", "visual.trunk"
+    yield from _pair(f"{theirs}.embeddings.patch_embedding", f"{ours}.patch_embed.proj")
+    yield Piece(
+        (f"{theirs}.embeddings.position_embedding.weight",),
+        (f"{ours}.pos_embed",),
+        shape=(side * side, vit["width"]),
+    )
+    yield from _blocks(f"{theirs}.encoder.layers", f"{ours}.blocks", vit["layers"], _TIMM_BLOCK)
+    yield from _pair(f"{theirs}.post_layernorm", f"{ours}.norm")
+    pool, head = f"{ours}.attn_pool", f"{theirs}.head"
+    yield _same(f"{head}.probe", f"{pool}.latent")
+    for part in ("weight", "bias"):
+        fused = (f"{head}.attention.in_proj_{part}",)
+        yield Piece(fused, (f"{pool}.q.{part}", f"{pool}.kv.{part}"))
+    yield from _pair(f"{head}.attention.out_proj", f"{pool}.proj")
+    yield from _pair(f"{head}.layernorm", f"{pool}.norm")
+    yield from _pair(f"{head}.mlp.fc1", f"{pool}.mlp.fc1")
+    yield from _pair(f"{head}.mlp.fc2", f"{pool}.mlp.fc2")
+
+
+def to_ours(
+    theirs: Mapping[str, Tensor], pieces: Sequence[Piece], module: nn.Module, place: str
+) -> dict[str, Tensor]:
+    """Their tensors under open_clip's names and shapes, in float32.
+
+    Raises InputError that names what is missing, left over, or of another shape.
+    """
+    _require_all(theirs, pieces, place)
+    shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    problems: list[str] = []
+    found: dict[str, Tensor] = {}
+    for piece in pieces:
+        need = piece.shapes(shapes)
+        wrong = [f"{name} {text}" for name in piece.theirs if (text := _wrong(theirs[name], need))]
+        problems += wrong
+        if wrong:
+            continue
+        parts = [theirs[name].float() for name in piece.theirs]
+        joined = parts[0].T if piece.transposed else parts[0]
+        joined = torch.cat(parts) if len(parts) > 1 else joined
+        lengths = [shapes[name][0] for name in piece.ours] if len(piece.ours) > 1 else None
+        pieces_of_it = joined.split(lengths) if lengths else (joined,)
+        for name, tensor in zip(piece.ours, pieces_of_it, strict=True):
+            found[name] = tensor.reshape(shapes[name]).contiguous()
+    if problems:
+        raise InputError(f"{place}: not the weights that config.json describes: {_some(problems)}")
+    return found
+
+
+def _wrong(tensor: Tensor, need: tuple[int, ...]) -> str | None:
+    if tuple(tensor.shape) != need:
+        return f"has the shape {tuple(tensor.shape)}, need {need}"
+    if not tensor.is_floating_point():  # of quantised weights, whose scales are elsewhere
+        return f"is of {str(tensor.dtype).removeprefix('torch.')}, need floating-point numbers"
+    return None
+
+
+def to_theirs(ours: Mapping[str, Tensor], pieces: Sequence[Piece]) -> dict[str, Tensor]:
+    """open_clip's tensors under transformers' names and shapes."""
+    shapes = {name: tensor.shape for name, tensor in ours.items()}
+    found: dict[str, Tensor] = {}
+    for piece in pieces:
+        parts = [ours[name] for name in piece.ours]
+        joined = torch.cat(parts) if len(parts) > 1 else parts[0]
+        joined = joined.T if piece.transposed else joined
+        need = piece.shapes(shapes)
+        split = joined.chunk(len(piece.theirs)) if len(piece.theirs) > 1 else (joined,)
+        for name, tensor in zip(piece.theirs, split, strict=True):
+            found[name] = tensor.reshape(need).contiguous()
+    return found
+
+
+def _require_all(theirs: Mapping[str, Tensor], pieces: Sequence[Piece], place: str) -> None:
+    known = {name for piece in pieces for name in piece.theirs}
+    missing, others = known - theirs.keys(), theirs.keys() - known - BUFFERS
+    if missing or others:
+        raise InputError(
+            f"{place}: not the weights that config.json describes: {len(missing)} missing ({_some(sorted(missing))}), "
+            f"{len(others)} left over ({_some(sorted(others))})"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return (
+        "; ".join(shortened(name, 160) for name in names[:3]) + ("; ..." if names[3:] else "")
+        or "none"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayoutWeights:
+    """Weights in transformers' layout, in one file or in several."""
+
+    label: str
+    paths: tuple[Path, ...]
+    pieces: tuple[Piece, ...]
+
+    def load_into(self, module: nn.Module) -> None:
+        """Load them. Raises InputError that names what is missing, left over or of another shape."""
+        found: dict[str, Tensor] = {}
+        for path in self.paths:
+            for name, tensor in weights.read_checkpoint(path).items():
+                if name in found:
+                    raise InputError(f"{self.label}: {name} is in {path.name} and in another file")
+                found[name] = tensor
+        module.load_state_dict(to_ours(found, self.pieces, module, self.label), strict=True)

@@ -1,0 +1,234 @@
+"""Weights: read from checkpoints without running code from them, and carried as plain arrays.
+
+A checkpoint is safetensors, or what `torch.load(weights_only=True)` accepts. What the module holds after
+loading, in float32, is the state that is sent, hashed and loaded again: a bf16 or fp16 checkpoint is widened
+once, exactly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from open_clip import convert
+from open_clip import model as open_clip_model
+from torch import nn
+
+from dfn_ray.errors import InputError
+from dfn_ray.network.layouts import IS_LFS_POINTER, LFS_POINTER
+
+State = dict[str, np.ndarray]
+
+_WRAPPERS = ("module.", "_orig_mod.")
+"""Prefixes that DistributedDataParallel and torch.compile put before every name, in the order in which they wrap."""
+_DIGEST = "dfn_ray.sha256"
+"""In the metadata of a safetensors file: `sha256` of its tensors. With `:NAME` behind it: the SHA-256 of a file beside it."""
+_UNSCORED = "text_decoder."
+"""Parameters of a CoCa that write captions. No score depends on them, and open_clip leaves one of them as memory was."""
+_CODE = re.compile(r"(?:GLOBAL|global:?) ([\w.]+)")
+"""What torch's message says of the first name that a pickle wants to call."""
+
+
+def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
+    """Names and tensors of a checkpoint file, wrappers of training loops removed.
+
+    Raises InputError if the file is missing or damaged, is not what its own digest says, holds anything but weights, or
+    needs code to load.
+    """
+    digest = None
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(LFS_POINTER))
+        if head == LFS_POINTER:
+            raise InputError(f"{path}: {IS_LFS_POINTER}")
+        is_safetensors = head[8:9] == b"{"  # 8 bytes of length, then JSON
+        if is_safetensors:
+            content: Any = safetensors.torch.load_file(path)
+            digest = _metadata(path).get(_DIGEST)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        code = _CODE.search(str(error))
+        raise InputError(
+            f"{path}: refused, because loading it would run code from the file{f' ({code[1]})' if code else ''}. Export its"
+            " state_dict as safetensors and name that file."
+        ) from None
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001  torch raises anything over a damaged file
+        raise InputError(
+            f"{path}: not a checkpoint in safetensors or torch format ({_first_line(error)})"
+        ) from None
+    if digest is not None:
+        require_digest(str(path), digest, sha256(_arrays(content)), checkpoint=path)
+    if isinstance(content, Mapping) and "state_dict" in content:
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not content:
+        raise InputError(f"{path}: need a state_dict, got {type(content).__name__}")
+    state = dict(content)
+    while prefix := next((p for p in _WRAPPERS if all(str(n).startswith(p) for n in state)), None):
+        state = {str(name).removeprefix(prefix): value for name, value in state.items()}
+    strangers = [str(name) for name, value in state.items() if not _is_weight(name, value)]
+    if strangers:
+        raise InputError(
+            f"{path}: need dense tensors of real numbers, by name, got others: {_some(strangers)}"
+        )
+    return state
+
+
+def saved(state: Mapping[str, torch.Tensor], beside: Mapping[str, bytes]) -> bytes:
+    """A safetensors file that holds the digests of its tensors and of the files beside it, which other readers pass by."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    digests = {
+        f"{_DIGEST}:{name}": hashlib.sha256(data).hexdigest() for name, data in beside.items()
+    }
+    return safetensors.torch.save(tensors, metadata={_DIGEST: sha256(_arrays(tensors)), **digests})
+
+
+def digests_beside(path: Path) -> dict[str, str]:
+    """By name, the SHA-256 of each file that a checkpoint was saved beside; none where it does not say."""
+    try:
+        metadata = _metadata(path) if _is_safetensors(path) else {}
+    except (OSError, safetensors.SafetensorError):
+        return {}  # `read_checkpoint` says what is wrong with it
+    start = f"{_DIGEST}:"
+    return {
+        key.removeprefix(start): value for key, value in metadata.items() if key.startswith(start)
+    }
+
+
+def require_digest(where: str, stored: str, found: str, *, checkpoint: Path) -> None:
+    """Raise InputError, with both, unless a digest is the one that a checkpoint has stored."""
+    if found != stored:
+        raise InputError(
+            f"{where}: is damaged or was altered: its SHA-256 is {found}, the metadata of {checkpoint.name} have {stored}; "
+            "restore it from a copy. After a change on purpose, save the weights again without their metadata"
+        )
+
+
+def _is_weight(name: object, value: object) -> bool:
+    return (
+        isinstance(name, str)
+        and isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and not (value.is_meta or value.is_quantized or value.is_complex())
+    )
+
+
+def require_finite(module: nn.Module, source: str) -> None:
+    """Raise InputError that names parameters with NaN or infinity, which would make every score NaN."""
+    wrong = [
+        name
+        for name, parameter in module.named_parameters()
+        if not name.startswith(_UNSCORED) and not bool(torch.isfinite(parameter).all())
+    ]
+    if wrong:
+        raise InputError(
+            f"{source}: the weights hold NaN or infinity: {_some(wrong)}; use another copy or an earlier checkpoint"
+        )
+
+
+def load_into(module: nn.Module, state: dict[str, torch.Tensor], source: Path) -> None:
+    """Load a checkpoint's tensors into `module`, adapted as open_clip's `load_checkpoint` does (factory.py).
+
+    Raises InputError naming some of the keys if any is missing, unexpected or of another shape.
+    """
+    state = dict(convert.convert_state_dict(module, state))  # type: ignore[arg-type]
+    if "positional_embedding" in state and not hasattr(module, "positional_embedding"):
+        state = open_clip_model.convert_to_custom_text_state_dict(state)
+    for name in ("logit_scale", "logit_bias"):
+        parameter = getattr(module, name, None)
+        if name in state and parameter is not None:
+            state[name] = state[name].reshape(parameter.shape)
+    if getattr(module, "logit_bias", None) is not None and "logit_scale" in state:
+        state.setdefault("logit_bias", torch.zeros_like(state["logit_scale"]))
+    state.pop(
+        "text.transformer.embeddings.position_ids", None
+    )  # transformers < 4.31 saved this buffer
+    try:
+        open_clip_model.resize_pos_embed(state, module)
+        if _has_text_positions(module):
+            open_clip_model.resize_text_pos_embed(state, module)
+        missing, unexpected = module.load_state_dict(state, strict=False)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"{source}: weights of another architecture ({_first_line(error)})"
+        ) from None
+    if missing or unexpected:
+        raise InputError(
+            f"{source}: weights of another architecture: {len(missing)} missing ({_some(missing)}),"
+            f" {len(unexpected)} unexpected ({_some(unexpected)})"
+        )
+
+
+def state_of(module: nn.Module) -> State:
+    """The module's weights and buffers as arrays that share its memory."""
+    return {name: tensor.detach().numpy() for name, tensor in module.state_dict().items()}
+
+
+def restore(module: nn.Module, state: State) -> None:
+    """Copy `state` into a module of the same architecture; any difference in names or shapes raises."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "The given NumPy array is not writable"
+        )  # Ray's shared memory
+        tensors = {name: torch.from_numpy(array) for name, array in state.items()}
+    module.load_state_dict(tensors, strict=True)
+
+
+def sha256(state: State) -> str:
+    """Digest of names, types, shapes and values, independent of their order and of the file they came from."""
+    digest = hashlib.sha256()
+    for name, array in sorted(state.items()):
+        digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def interpolate(
+    start: Mapping[str, torch.Tensor], end: Mapping[str, torch.Tensor], alpha: float
+) -> dict[str, torch.Tensor]:
+    """(1 - alpha) * start + alpha * end of every float tensor, others from `end` (WiSE-FT, Wortsman et al. 2022)."""
+    return {
+        name: torch.lerp(start[name].float(), tensor.float(), alpha).to(tensor.dtype)
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in end.items()
+    }
+
+
+def _is_safetensors(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"  # 8 bytes of length, then JSON
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with safetensors.safe_open(path, "pt") as file:
+        return file.metadata() or {}
+
+
+def _arrays(tensors: Mapping[str, torch.Tensor]) -> State:
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
+def _has_text_positions(module: nn.Module) -> bool:
+    """Whether the text tower is open_clip's own; Hugging Face's keep their positions elsewhere."""
+    return hasattr(getattr(module, "text", module), "positional_embedding")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(sorted(names)[:3]) or "none"
+    return shown + (", ..." if len(names) > 3 else "")

@@ -1,0 +1,83 @@
+"""What a run waits for when the cluster lacks nodes: said once in a while, because Ray says nothing to its user."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+
+from dfn_ray.config import Decode, Scorers, Workers
+from dfn_ray.on_ray.bundles import Bundle, decode_bundle, scorer_bundle, worker_bundle
+
+CHECKED_EVERY_S = 10.0
+SAID_EVERY_S = 300.0
+"""The same lack is told again after this long."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """So many tasks or actors, each of which asks for the same."""
+
+    what: str
+    """Which; in messages."""
+    count: int
+    each: Bundle
+
+    def lack(self) -> str | None:
+        """What the nodes that are alive lack, in a sentence; None when there is room for all."""
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        room = sum(self.each.on(node["Resources"], node.get("Labels") or {}) for node in alive)
+        if room >= self.count:
+            return None
+        return (
+            f"waiting for nodes: {len(alive)} alive, with room for {room:.0f} of "
+            f"{self.what} = {self.count} (each takes {self.each})"
+        )
+
+
+def scoring_needed(decode: Decode, scorers: Scorers) -> tuple[Need, ...]:
+    """What a chain that decodes and scores cannot begin without."""
+    decoding = Need(what="decoding tasks", count=1, each=decode_bundle(decode))
+    return decoding, scorers_needed(scorers)
+
+
+def scorers_needed(scorers: Scorers) -> Need:
+    """The actors that scoring starts with."""
+    return Need(what="scorers.min_size", count=scorers.min_size, each=scorer_bundle(scorers))
+
+
+def workers_needed(workers: Workers) -> Need:
+    """The workers that training needs to go on."""
+    return Need(what="workers.min_size", count=workers.min_size, each=worker_bundle(workers))
+
+
+def lack(needs: Sequence[Need]) -> str | None:
+    """What the nodes that are alive lack for the first of the needs that they do not meet; None when they meet all."""
+    return next((told for need in needs if (told := need.lack()) is not None), None)
+
+
+@contextmanager
+def telling_lacks(needs: Sequence[Need], say: Callable[[str], None]) -> Iterator[None]:
+    """Say what the cluster lacks, again and again, as long as the block runs and it does."""
+    stop = threading.Event()
+
+    def watch() -> None:
+        said, since_s = None, 0.0
+        while not stop.wait(CHECKED_EVERY_S):
+            since_s += CHECKED_EVERY_S
+            told = lack(needs)
+            if told is not None and (told != said or since_s >= SAID_EVERY_S):
+                say(told)
+                since_s = 0.0
+            said = told
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,256 @@
+"""The parts that the columns of a Parquet file play in a sample, by name and type."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from dfn_ray.config import Pool
+from dfn_ray.pool.captions import LABEL_KEYS
+from dfn_ray.pool.parquet.arrow_types import (
+    has_binary,
+    is_binary,
+    is_image_struct,
+    is_list,
+    is_string,
+    plain_type,
+)
+from dfn_ray.pool.shard import ShardDamage
+from dfn_ray.schema import ShardFault
+from dfn_ray.untrusted.json_text import MAX_DEPTH
+from dfn_ray.untrusted.parquet_files import NO_KEYS
+
+IMAGE_COLUMNS = ("image", "jpg", "png", "webp", "jpeg")
+TEXT_COLUMNS = ("text", "caption", "txt")
+LIST_COLUMNS = (*TEXT_COLUMNS, "captions", "texts")
+"""The same where samples have several captions."""
+KEY_COLUMN = "key"
+UID_COLUMN = "uid"
+
+
+class MetadataColumn(NamedTuple):
+    """A column that goes into the metadata."""
+
+    label: str
+    """Its key there: its name, `NAME#2` for the second column of one name."""
+    name: str
+    place: int
+    """Ordinal among the columns of its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which column of a file plays which part."""
+
+    image: str
+    texts: tuple[str, ...]
+    """One column of captions, or several with a caption each, in the order of their numbers."""
+    key: str | None
+    uid: str | None
+    metadata: tuple[MetadataColumn, ...]
+    """Every other column without binary values; the one of the uid as well."""
+    encrypted: frozenset[str] = frozenset()
+    """Columns of metadata that are left out because they cannot be read without a key."""
+
+    @property
+    def read(self) -> list[str]:
+        """Names of everything that must be read, once."""
+        names = (self.image, *self.texts, *((self.key,) if self.key else ()))
+        names += tuple(column.name for column in self.metadata)
+        return [name for name in dict.fromkeys(names) if name not in self.encrypted]
+
+    def without(self, encrypted: frozenset[str]) -> Columns:
+        """The same where these columns are encrypted. Raises ShardDamage when a sample cannot do without one."""
+        needed = {self.image, *self.texts, self.key, self.uid}
+        if unreadable := sorted(encrypted & needed):
+            raise ShardDamage(
+                ShardFault.UNREADABLE,
+                f"column {unreadable[0]!r} is encrypted; {NO_KEYS}",
+            )
+        return replace(self, encrypted=encrypted)
+
+
+def columns_of(schema: pa.Schema, pool: Pool) -> Columns:
+    """The parts that the columns of a file play. Raises ShardDamage when image, caption or uid cannot be read."""
+    _require_shallow(schema)
+    image = _find(schema, "image", pool.image_column, IMAGE_COLUMNS, _holds_images)
+    texts = _texts(schema, pool)
+    uid = UID_COLUMN if UID_COLUMN in schema.names and pool.uid == "auto" else None
+    if uid and not _holds_strings(_once(schema, uid).type):
+        raise ShardDamage(
+            ShardFault.MISTYPED_COLUMN,
+            f"column 'uid' is {_once(schema, uid).type}, not a string; pool.uid = \"derive\" ignores it",
+        )
+    key = KEY_COLUMN if KEY_COLUMN in schema.names else None
+    if key:
+        _once(schema, key)
+    return Columns(image, texts, key, uid, _metadata_columns(schema, {image, *texts, key}))
+
+
+def _texts(schema: pa.Schema, pool: Pool) -> tuple[str, ...]:
+    """The columns with captions. Raises ShardDamage."""
+    usual, named = TEXT_COLUMNS, pool.text_column
+    if pool.caption == "label":
+        usual = LABEL_KEYS
+    elif pool.several_captions:
+        usual = LIST_COLUMNS
+        if named is None:  # a list before a column with one of its strings
+            usual = sorted(usual, key=lambda name: not _has_list(schema, name))
+    if pool.caption == "list" and not _has_list(schema, named or usual[0]):
+        for pattern in [named] if named else [f"{name}_*" for name in TEXT_COLUMNS]:
+            if texts := _numbered(schema, pattern):
+                return texts
+    return (_find(schema, "text", named, usual, _HOLDS[pool.caption]),)
+
+
+def _has_list(schema: pa.Schema, name: str) -> bool:
+    return name in schema.names and is_list(plain_type(_once(schema, name).type))
+
+
+def _numbered(schema: pa.Schema, pattern: str) -> tuple[str, ...]:
+    """The columns whose names have a number for the `*` of a pattern, in its order. Raises ShardDamage."""
+    before, star, behind = pattern.partition("*")
+    named = re.compile(f"{re.escape(before)}([0-9]{{1,4}}){re.escape(behind)}")
+    found = {
+        name: int(match[1]) for name in schema.names if star and (match := named.fullmatch(name))
+    }
+    for name in found:
+        if not _holds_text(_once(schema, name).type):
+            raise ShardDamage(
+                ShardFault.MISTYPED_COLUMN,
+                f"column {name!r} is {schema.field(name).type} and cannot hold a caption",
+            )
+    return tuple(sorted(found, key=lambda name: (found[name], name)))
+
+
+def _metadata_columns(schema: pa.Schema, taken: set[str | None]) -> tuple[MetadataColumn, ...]:
+    seen: Counter[str] = Counter()
+    columns = []
+    for column, label in zip(schema, distinct_labels(schema.names), strict=True):
+        place = seen[column.name]
+        seen[column.name] += 1
+        if column.name not in taken and not has_binary(column.type):
+            columns.append(MetadataColumn(label, column.name, place))
+    return tuple(columns)
+
+
+def distinct_labels(names: Sequence[str]) -> list[str]:
+    """The names, the second of one name as `NAME#2`, and so on, with more `#` where that is a name as well."""
+    seen: Counter[str] = Counter()
+    taken = set(names)
+    labels = []
+    for name in names:
+        seen[name] += 1
+        label = name if seen[name] == 1 else f"{name}#{seen[name]}"
+        while seen[name] > 1 and label in taken:
+            label += "#"
+        taken.add(label)
+        labels.append(label)
+    return labels
+
+
+def _require_shallow(schema: pa.Schema) -> None:
+    """Raise ShardDamage for a type whose values would be JSON of more than MAX_DEPTH levels within a row.
+
+    Newer versions of Arrow open no such file; older ones do, and what walks over a type here recurses.
+    """
+    level = list(schema)
+    for _ in range(MAX_DEPTH):
+        kinds = [plain_type(field.type) for field in level]
+        level = [kind.field(place) for kind in kinds for place in range(kind.num_fields)]
+        if not level:
+            return
+    raise ShardDamage(
+        ShardFault.UNREADABLE, f"a column is nested too deeply: more than {MAX_DEPTH} levels"
+    )
+
+
+def _find(
+    schema: pa.Schema,
+    part: str,
+    named: str | None,
+    usual: Sequence[str],
+    fits: Callable[[pa.DataType], bool],
+) -> str:
+    """The column for one part: the one the recipe names, else the first usual one, of a fitting type if any is."""
+    present = [name for name in ((named,) if named else usual) if name in schema.names]
+    if not present:
+        raise ShardDamage(
+            ShardFault.MISSING_COLUMN,
+            f"no {part} column: looked for {', '.join((named,) if named else usual)}; "
+            f"there are {', '.join(schema.names)}; name it by pool.{part}_column",
+        )
+    for name in present:
+        if fits(_once(schema, name).type):
+            return name
+    raise ShardDamage(
+        ShardFault.MISTYPED_COLUMN,
+        f"column {present[0]!r} is {schema.field(present[0]).type} and cannot hold the {part}"
+        + ('; pool.caption = "list" reads it' if _is_list_instead(schema, present, fits) else ""),
+    )
+
+
+def _is_list_instead(
+    schema: pa.Schema, present: Sequence[str], fits: Callable[[pa.DataType], bool]
+) -> bool:
+    return fits is _holds_text and _holds_texts(schema.field(present[0]).type)
+
+
+def _once(schema: pa.Schema, name: str) -> pa.Field:
+    """The column of a name that only one may have. Raises ShardDamage."""
+    places = schema.get_all_field_indices(name)
+    if len(places) > 1:
+        raise ShardDamage(
+            ShardFault.MISTYPED_COLUMN,
+            f"{len(places)} columns are called {name!r}; which one counts is not known",
+        )
+    return schema.field(places[0])
+
+
+def _holds_images(kind: pa.DataType) -> bool:
+    kind = plain_type(kind)
+    return is_binary(kind) or is_image_struct(kind) or pa.types.is_null(kind)
+
+
+def _holds_strings(kind: pa.DataType) -> bool:
+    kind = plain_type(kind)
+    return is_string(kind) or pa.types.is_null(kind)
+
+
+def _holds_text(kind: pa.DataType) -> bool:
+    """Strings, or bytes: old writers (Impala, Hive, Spark) annotate no strings, and all are checked for UTF-8."""
+    return _holds_strings(kind) or (
+        is_binary(plain_type(kind)) and not isinstance(kind, pa.BaseExtensionType)
+    )
+
+
+def _holds_texts(kind: pa.DataType) -> bool:
+    if _holds_text(kind):
+        return True
+    kind = plain_type(kind)
+    return is_list(kind) and _holds_text(kind.value_type)
+
+
+def _holds_labels(kind: pa.DataType) -> bool:
+    """Integers, and what becomes of them: doubles in pandas (gaps), decimals in databases, strings in CSV."""
+    plain = plain_type(kind)
+    return (
+        _holds_text(kind)
+        or pa.types.is_integer(plain)
+        or pa.types.is_floating(plain)
+        or pa.types.is_decimal(plain)
+    )
+
+
+_HOLDS = {
+    "text": _holds_text,
+    "lines": _holds_texts,
+    "list": _holds_texts,
+    "label": _holds_labels,
+}
+"""What may hold the caption, by `pool.caption`."""

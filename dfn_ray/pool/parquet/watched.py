@@ -1,0 +1,87 @@
+"""The file that Arrow reads Parquet through: pages are judged on their way, and a store's failures are told from the file's."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import IO
+
+import pyarrow as pa
+
+from dfn_ray.errors import DfnRayError, StorageError
+from dfn_ray.pool.parquet.pages import Leaf, Limits, Walk
+from dfn_ray.pool.parquet.thrift import BrokenHeader
+from dfn_ray.pool.shard import ShardDamage
+from dfn_ray.schema import ShardFault
+
+BROKEN = (pa.ArrowException, OSError, UnicodeDecodeError, BrokenHeader)
+"""What is raised on a broken file: by pyarrow, and for page headers."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error, or its name."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+class WatchedFile:
+    """A file for Arrow that judges pages, and remembers that reading failed: Arrow raises OSError for both."""
+
+    closed = False
+
+    def __init__(self, file: IO[bytes], uri: str) -> None:
+        self._file = file
+        self._uri = uri
+        self._at = file.tell()
+        self._walks: list[Walk] = []
+        """In the order of the file."""
+        self._ends: list[int] = []
+        self.error: Exception | None = None
+        """The fault of the store."""
+        self.verdict: Exception | None = None
+        """What was wrong with a page."""
+
+    def watch(self, leaves: Sequence[Leaf], limits: Limits) -> None:
+        """Judge the pages of these columns, of which no two share a byte, from now on."""
+        self.verdict = None
+        in_order = sorted(leaves, key=lambda leaf: leaf.start)
+        self._walks = [Walk(leaf, limits, leaf.start) for leaf in in_order]
+        self._ends = [leaf.end for leaf in in_order]
+
+    def damage(self, error: Exception, what: str) -> Exception:
+        """What a failure of Arrow's stands for: the store's fault if reading failed, else the file's."""
+        if isinstance(self.error, DfnRayError):
+            return self.error
+        if self.error is not None:
+            return StorageError(f"{self._uri}: cannot read it: {self.error}")
+        return ShardDamage(ShardFault.UNREADABLE, f"{what}: {first_line(error)}")
+
+    def read(self, count: int = -1) -> bytes:
+        """Bytes for Arrow, once the pages that begin in them are judged."""
+        try:
+            data = self._file.read(count)
+        except Exception as error:
+            self.error = error
+            raise
+        start, self._at = self._at, self._at + len(data)
+        try:
+            for place in range(bisect_right(self._ends, start), len(self._walks)):
+                walk = self._walks[place]
+                if walk.leaf.start >= self._at:
+                    break
+                walk.follow(start, data)
+        except Exception as error:
+            self.verdict = error
+            raise
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move to `offset`; the position afterwards."""
+        self._at = self._file.seek(offset, whence)
+        return self._at
+
+    def tell(self) -> int:
+        """The position."""
+        return self._at
+
+    def close(self) -> None:
+        """Left to whoever opened the file."""

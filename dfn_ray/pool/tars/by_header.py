@@ -1,0 +1,57 @@
+"""Samples of a tar as the headers of their members have them, before any of their bytes is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from dfn_ray.config import Pool
+from dfn_ray.pool.members import CaptionMembers, Part, Role, part_of
+from dfn_ray.pool.samples import Draft
+from dfn_ray.pool.shard import ShardDamage
+from dfn_ray.pool.tars.tar import Member
+from dfn_ray.schema import Reason
+
+
+@dataclass(slots=True)
+class Placed:
+    """A sample and where its members are."""
+
+    draft: Draft
+    held_bytes: int
+    """What it counts towards a chunk: of an image its size, read or not, of all else what is held."""
+    bytes: int = 0
+    parts: list[tuple[int, int | None, Role, int]] = field(default_factory=list)
+    """Where bytes begin, and how many there are; None: a sparse file, whose map would take much memory, by its header;
+    the role, and the number of a caption."""
+
+    def add(self, part: Part, member: Member, pool: Pool) -> None:
+        """Add a member by its header."""
+        self.bytes += member.end - member.at
+        needed = noted(self.draft, part, member, pool)
+        if needed or part.role is Role.IMAGE:
+            self.held_bytes += member.size_bytes
+        if needed:
+            is_plain = member.extents is None
+            start, size = (member.start, member.size_bytes) if is_plain else (member.at, None)
+            self.parts.append((start, size, part.role, part.number))
+
+
+def noted(draft: Draft, part: Part, member: Member, pool: Pool) -> bool:
+    """Add a member to its sample by its header; True if its bytes are wanted."""
+    if part.unsafe:
+        draft.fault = Reason.UNSAFE_NAME
+    elif member.broken and draft.fault is None:
+        draft.fault = Reason.LINKED_MEMBER if member.is_link else Reason.BROKEN_MEMBER
+    return draft.note(part.role, member.size_bytes, pool, part.number) and not member.broken
+
+
+def cut(
+    drafts: dict[str, Draft], latest: Draft | None, damage: ShardDamage, captions: CaptionMembers
+) -> None:
+    """Mark the samples that the damage cuts off: the one whose member it hits, and the last one."""
+    part = part_of(damage.member, captions) if damage.member is not None else None
+    victim = drafts.get(part.key) if part is not None else None
+    if victim is not None and victim.fault is None:
+        victim.fault = Reason.TRUNCATED_SHARD
+    if latest is not None:
+        latest.cut = True

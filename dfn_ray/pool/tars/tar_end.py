@@ -1,0 +1,94 @@
+"""The end of a tar: its mark, what stands behind it, and holes of zeros that only look like it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from dfn_ray.pool.shard import ShardDamage
+from dfn_ray.pool.tars.tape import Tape
+from dfn_ray.pool.tars.tar_headers import BLOCK_BYTES, parse_header
+from dfn_ray.schema import Note, ShardFault
+
+ZERO_BLOCK = bytes(BLOCK_BYTES)
+MOST_ZEROS = 2**20
+"""Zeros allowed at the end. Tars are padded to records of 10 KiB; much more is the hole of a broken download."""
+_PADDING_BYTES = 21 * BLOCK_BYTES
+"""The most zeros of a tar in records of 10 KiB: the mark of two blocks, and all but a block of a record."""
+_MOST_TAIL_BYTES = 64 * 2**20
+"""What is searched behind an end for a header: where a hole is in an image, the next header is no further away than
+the image is large, and 64 MiB is the default of `pool.max_image_bytes`."""
+_STEP_BYTES = 2**20
+
+
+class Oddities:
+    """What walks of one tar met that is no fault, by `Note`; a place that is walked again counts once."""
+
+    def __init__(self) -> None:
+        self.notes: Counter[str] = Counter()
+        self._counted_to = -1
+
+    def add(self, note: Note, at: int) -> None:
+        """Count what a walk met at a byte, unless an earlier walk came as far."""
+        if at > self._counted_to:
+            self.notes[note] += 1
+            self._counted_to = at
+
+
+def judge_end(
+    tape: Tape, at: int, block: bytes, oddities: Oddities, *, any_header: bool, zeros: int
+) -> None:
+    """Judge the end of a walk: `block`, at byte `at` and behind `zeros`, is no header, or nothing.
+
+    A block of zeros alone is an end only where no whole block follows. Behind more, a header that does not follow at
+    once shows that the zeros are a hole. Raises ShardDamage for what is no end.
+    """
+    if tape.broken is not None:
+        # What follows the end-of-archive mark is not part of the archive, provided that a whole stream held the mark:
+        # only its checksum proves the members before.
+        if any_header and zeros and tape.proven >= at - zeros + BLOCK_BYTES:
+            oddities.add(Note.BYTES_AFTER_END, at)
+            return
+        fault, why = tape.broken
+        raise ShardDamage(fault, f"{why}, after {at} bytes of tar")
+    if any_header and zeros:
+        _judge_tail(tape, at, block, oddities, zeros=zeros)
+        return
+    if not block and not any_header:
+        return  # a file of nothing
+    if len(block) < BLOCK_BYTES and any_header:
+        raise ShardDamage(
+            ShardFault.TRUNCATED, f"ends at byte {at + len(block)} without an end-of-archive mark"
+        )
+    what = "a broken header" if any_header else "no tar"
+    raise ShardDamage(ShardFault.UNREADABLE, f"{what} at byte {at}: {block[:24]!r}")
+
+
+def _judge_tail(tape: Tape, at: int, block: bytes, oddities: Oddities, *, zeros: int) -> None:
+    """Judge what stands behind zeros that may be an end-of-archive mark."""
+    start = at - zeros
+    if len(block) == BLOCK_BYTES:
+        if zeros == BLOCK_BYTES:
+            raise ShardDamage(
+                ShardFault.UNREADABLE, f"a broken header at byte {start}: a block of zeros"
+            )
+        found = _next_header(tape, at, block)
+        if found is not None:
+            raise ShardDamage(
+                ShardFault.UNREADABLE,
+                f"a hole of zeros at byte {start}: behind it the next header is at byte {found}",
+            )
+    if block.strip(b"\0") or zeros > _PADDING_BYTES:
+        oddities.add(Note.BYTES_AFTER_END, at)
+
+
+def _next_header(tape: Tape, at: int, data: bytes) -> int | None:
+    """The byte of the first header in whole blocks from byte `at` on, where `data` stands; None if none is near."""
+    end = at + _MOST_TAIL_BYTES
+    while data and at < end:
+        for offset in range(0, len(data) - BLOCK_BYTES + 1, BLOCK_BYTES):
+            block = data[offset : offset + BLOCK_BYTES]
+            if block != ZERO_BLOCK and parse_header(block) is not None:
+                return at + offset
+        at += len(data)
+        data = tape.read(_STEP_BYTES)
+    return None

@@ -1,0 +1,67 @@
+"""What of a recipe's sections changes embeddings, as JSON: the parts of a fingerprint."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from dfn_ray.config import Decode, Pool, Scorers
+from dfn_ray.images.decode import DECODER_VERSION
+from dfn_ray.pool import Shard
+from dfn_ray.pool.reading import READER_VERSION
+from dfn_ray.versions import package_versions
+
+_TARS = (".tar", ".tar.gz", ".tgz")
+
+_NOT_SCORE_CHANGING_POOL = ("uri", "give_up_unreachable")
+"""Which shards there are is in the listing's digest, and which were given up in the committed chunks."""
+_NOT_SCORE_CHANGING_DECODE = ("timeout_s", "cpus", "labels", "resources")
+
+
+def pool_fingerprint(pool: Pool) -> dict[str, Any]:
+    """What of `[pool]` decides which samples and chunks there are."""
+    return {k: v for k, v in asdict(pool).items() if k not in _NOT_SCORE_CHANGING_POOL}
+
+
+def reading_versions(pool: Pool, shards: Sequence[Shard] | None = None) -> dict[str, Any]:
+    """The versions of what turns the files of a pool into samples and pixels: ours, and pyarrow's where it reads Parquet.
+
+    Those of the tokenizer and of timm are in the fingerprint of a network. Without `shards` any may be Parquet.
+    """
+    mays = pool.format == "auto" and (
+        shards is None or any(not shard.name.endswith(_TARS) for shard in shards)
+    )
+    packages = ("dfn_ray", "pyarrow") if pool.format == "parquet" or mays else ("dfn_ray",)
+    return {
+        "reader": READER_VERSION,
+        "decoder": DECODER_VERSION,
+        **package_versions(packages),
+    }
+
+
+def decode_fingerprint(decode: Decode) -> dict[str, Any]:
+    """What of `[decode]` decides the pixels."""
+    return {k: v for k, v in asdict(decode).items() if k not in _NOT_SCORE_CHANGING_DECODE}
+
+
+def with_threads(scorers: Scorers) -> Scorers:
+    """The section with the number of CPU threads settled where embeddings depend on it: on the CPU.
+
+    float32 sums are split over the threads: scores of 1 and 2 threads differ by up to 1.5e-7. So the number is
+    taken from the driver's machine, once, and is the same for every actor wherever it runs.
+    """
+    if scorers.device != "cpu" or scorers.threads is not None:
+        return scorers
+    return replace(scorers, threads=os.cpu_count() or 1)
+
+
+def forward_fingerprint(scorers: Scorers) -> dict[str, Any]:
+    """What of `[scorers]` decides the forward, to the last bit: batches, threads and compiled kernels round differently."""
+    return {
+        "device": scorers.device,
+        "batch_size": scorers.batch_size,
+        "threads": with_threads(scorers).threads if scorers.device == "cpu" else None,
+        "compile": scorers.compile,
+    }

@@ -1,0 +1,116 @@
+"""From samples to the networks' inputs, in CPU tasks: rules, decoding, resizing, tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dfn_ray.config import Captions, Decode, Rules
+from dfn_ray.images.decode import decode_images
+from dfn_ray.images.transform import ImageTransform
+from dfn_ray.network.tokenizer import TokenizerSpec, cut_captions, tokenize
+from dfn_ray.on_ray.cells import Cell, array_column
+from dfn_ray.preparing.rules import SizeRule, reject_caption
+from dfn_ray.preparing.several_captions import (
+    COUNTS,
+    are_several,
+    counting,
+    encoded,
+    listed,
+    reject_captions,
+)
+from dfn_ray.preparing.statuses import mark, open_rows
+from dfn_ray.schema import SIZE_FIELDS, Note
+
+
+@dataclass(frozen=True)
+class NetworkInputs:
+    """What one network reads: which of the distinct transforms and tokenizers are its own."""
+
+    transform: int
+    tokenizer: int
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Everything `prepare` needs. Several networks share a decode and, where equal, pixels and tokens."""
+
+    rules: Rules
+    decode: Decode
+    transforms: tuple[ImageTransform, ...]
+    tokenizers: tuple[TokenizerSpec, ...]
+    captions: Captions = Captions()  # noqa: RUF009  frozen
+    """Of samples with several."""
+
+
+def pixels_column(transform: int) -> str:
+    """The inputs column of uint8 pixels (H, W, 3) under a transform."""
+    return f"pixels_{transform}"
+
+
+def tokens_column(tokenizer: int) -> str:
+    """The inputs column of int32 tokens (context_length,) of a tokenizer; of several captions a list of them."""
+    return f"tokens_{tokenizer}"
+
+
+def prepare(cell: Cell, *, preparation: Preparation) -> Cell:
+    """The cell with rejected and failed samples marked, sizes filled in, and inputs for the others."""
+    samples = _reject_captions(cell.samples, preparation)
+    rows = open_rows(samples)
+    taken = samples.take(pa.array(rows))
+    decoded = decode_images(
+        [value.as_buffer() for value in taken["image"]],
+        preparation.transforms,
+        mode=preparation.decode.mode,
+        on_truncated=preparation.decode.on_truncated,
+        max_pixels=preparation.decode.max_pixels,
+        timeout_s=preparation.decode.timeout_s,
+        accept=SizeRule(preparation.rules, taken["metadata"].to_pylist()),
+    )
+    samples = mark(samples, rows, decoded.reason)
+    for field, sizes in zip(SIZE_FIELDS, (decoded.width, decoded.height), strict=True):
+        column = np.zeros(len(samples), dtype=np.int32)
+        column[rows] = sizes
+        samples = samples.append_column(field, pa.array(column, mask=column == 0))
+
+    passed = np.array([reason is None for reason in decoded.reason], dtype=bool)
+    captions = taken["text"].filter(pa.array(passed)).to_pylist()
+    columns = {"row": pa.array(rows[passed])}
+    for index, pixels in enumerate(decoded.pixels):
+        columns[pixels_column(index)] = array_column(pixels if passed.all() else pixels[passed])
+    cut = _add_tokens(columns, captions, preparation, are_several(samples))
+    chunk = cell.chunk.with_notes({**decoded.notes, Note.CAPTION_CUT.value: cut})
+    return replace(cell, chunk=chunk, samples=samples, inputs=pa.table(columns))
+
+
+def _add_tokens(
+    columns: dict[str, pa.Array], captions: list[Any], preparation: Preparation, several: bool
+) -> int:
+    """Add the tokens of captions to the inputs, and which of several count; how many captions are cut."""
+    lengths: list[int] = []
+    if several:
+        captions = encoded(captions, preparation.captions)
+        lengths = list(map(len, captions))
+        counts = [counting(own, preparation.rules, preparation.captions) for own in captions]
+        columns[COUNTS] = pa.array(counts, pa.large_list(pa.bool_()))
+        captions = [text for own in captions for text in own]
+    for index, tokenizer in enumerate(preparation.tokenizers):
+        tokens = array_column(tokenize(tokenizer, captions))
+        columns[tokens_column(index)] = listed(tokens, lengths) if several else tokens
+    return cut_captions(captions)
+
+
+def _reject_captions(samples: pa.Table, preparation: Preparation) -> pa.Table:
+    rules = preparation.rules
+    if rules.min_caption_words is None and rules.min_caption_chars is None:
+        return samples
+    rows = open_rows(samples)
+    texts = samples["text"].take(pa.array(rows)).to_pylist()
+    if are_several(samples):
+        reasons = [reject_captions(own, rules, preparation.captions) for own in texts]
+    else:
+        reasons = [reject_caption(text, rules) for text in texts]
+    return mark(samples, rows, reasons)

@@ -1,0 +1,83 @@
+"""Several captions of a sample on their way to its score: which are encoded, which count, what becomes of their scores."""
+
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes its compute functions at import, where no type checker sees them)
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dfn_ray.config import Captions, Rules
+from dfn_ray.preparing.rules import reject_caption
+from dfn_ray.schema import Reason
+
+COUNTS = "counts"
+"""The inputs column of which captions count for the score: list of booleans, one per encoded caption."""
+
+
+def are_several(samples: pa.Table) -> bool:
+    """True for samples with lists of captions."""
+    return pa.types.is_large_list(samples.schema.field("text").type)
+
+
+def encoded(captions: Sequence[list[str]], how: Captions) -> list[list[str]]:
+    """The captions of each sample that a network is given: all, unless the first alone decides and no score is kept."""
+    first = how.score == "first" and not how.keep_scores
+    return [own[:1] if first else own for own in captions]
+
+
+def reject_captions(captions: Sequence[str], rules: Rules, how: Captions) -> Reason | None:
+    """Why a sample is rejected: the reason of its first caption where none counts; else None."""
+    reasons = [
+        reject_caption(text, rules) for text in captions[: 1 if how.score == "first" else None]
+    ]
+    return None if None in reasons else reasons[0]
+
+
+def counting(captions: Sequence[str], rules: Rules, how: Captions) -> list[bool]:
+    """Which encoded captions of a sample that is not rejected count: those that the rules pass; `first`: the first."""
+    return [
+        (at == 0 or how.score != "first") and reject_caption(text, rules) is None
+        for at, text in enumerate(captions)
+    ]
+
+
+def listed(values: pa.Array, lengths: Sequence[int] | np.ndarray) -> pa.LargeListArray:
+    """The values as lists of those lengths, one behind the other."""
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), values)
+
+
+def unlisted(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, np.ndarray]:
+    """What `listed` wrote: the values, and the lengths."""
+    lengths = pc.list_value_length(column).to_numpy()
+    return pc.list_flatten(column), lengths
+
+
+def reduced(
+    score_M: np.ndarray,
+    text_MD: np.ndarray | None,
+    length_N: np.ndarray,
+    counts_M: np.ndarray,
+    how: Captions,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The score of each sample, float32 (N,), and its text embedding, float16 (N, D), of those of its captions that count.
+
+    The best: its score and embedding; of the mean the mean of embeddings, whose cosine with the image is the mean score.
+    NaN among those that count gives NaN.
+    """
+    last_N = np.cumsum(length_N)
+    of_N = [
+        end - length + np.flatnonzero(counts_M[end - length : end])
+        for end, length in zip(last_N, length_N, strict=True)
+    ]
+    if how.score == "best":
+        of_N = [own[[np.argmax(score_M[own])]] for own in of_N]
+    score_N = np.array([score_M[own].mean(dtype=np.float64) for own in of_N], np.float32)
+    if text_MD is None:
+        return score_N, None
+    means = [text_MD[own].mean(axis=0, dtype=np.float32) for own in of_N]
+    return score_N, np.array(means, np.float16).reshape(len(of_N), text_MD.shape[1])

@@ -1,0 +1,114 @@
+"""Parquet files that say by a digest of their own whether they are whole and unaltered.
+
+The digest stands right before the footer and is of the footer, of all bytes before it and of the file's name. So whoever
+reads a few columns knows from the footer that he asks, before it is parsed, that it is the one that was written; pages
+have their checksums. Whoever reads the whole file knows of every bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dfn_ray.untrusted.parquet_files import parsed_footer
+
+_DIGEST_BYTES = 16
+_SEAL_BYTES = 2 * _DIGEST_BYTES
+"""The digest of the bytes before, and the digest of that, the name and the footer."""
+_END_BYTES = 8  # length of the footer and PAR1
+_TAIL_BYTES = 1 << 16
+"""Read at first; footers are a few KiB."""
+_ALTERED = "it is not what its digest says"
+_BY_CONTENT = re.compile(r"part-\d{6}-([0-9a-f]{32})\.parquet")
+
+
+def parquet_bytes(rows: pa.Table, name: str = "", **settings: Any) -> bytes:
+    """The rows as a Parquet file with page checksums, by settings of `pyarrow.parquet.write_table`.
+
+    `name` is what the file will be called; empty for one that `named` names.
+    """
+    # S3's client takes bytes and nothing else; a buffer of Arrow's would have to be copied for it.
+    sink = io.BytesIO()
+    pq.write_table(rows, sink, write_page_checksum=True, **settings)
+    with sink.getbuffer() as data:
+        start = _footer_start(data)
+        end, body = bytes(data[start:]), _digest(data[:start])
+    sink.seek(start)
+    sink.write(body + _digest(body, name.encode(), end) + end)
+    return sink.getvalue()
+
+
+def named(attempt: int, data: bytes) -> str:
+    """The name of a part or a file beside it: by the attempt that writes it and its content, so that no two contents share one."""
+    start = _footer_start(data)
+    return f"part-{attempt:06d}-{data[start - _DIGEST_BYTES : start].hex()}"
+
+
+def opened_parquet(
+    file: IO[bytes], name: str, *, is_sealed: bool, pre_buffer: bool = False
+) -> pq.ParquetFile:
+    """The Parquet file of that name, its footer checked, see `footer_of`.
+
+    `pre_buffer` asks for all columns of a read at once.
+    """
+    footer = footer_of(file, name, is_sealed=is_sealed)
+    return pq.ParquetFile(
+        file, metadata=footer, pre_buffer=pre_buffer, page_checksum_verification=True
+    )
+
+
+def footer_of(file: IO[bytes], name: str, *, is_sealed: bool) -> pq.FileMetaData:
+    """The footer of the Parquet file of that name. Raises ArrowInvalid when it is not what was written.
+
+    `is_sealed`: False for runs of format 1, whose files have no digests.
+    """
+    tail = _tail(file)
+    length = int.from_bytes(tail[-8:-4], "little") + _END_BYTES
+    seal, end = tail[-length - _SEAL_BYTES : -length], tail[-length:]
+    if is_sealed:
+        by_content = _BY_CONTENT.fullmatch(name)
+        body, digest = seal[:_DIGEST_BYTES], seal[_DIGEST_BYTES:]
+        is_right = _digest(body, b"" if by_content else name.encode(), end) == digest
+        if not is_right or (by_content and by_content[1] != digest.hex()):
+            raise pa.ArrowInvalid(_ALTERED)
+    return parsed_footer(end).metadata
+
+
+def whole_parquet(file: IO[bytes], name: str, *, is_sealed: bool) -> pq.ParquetFile:
+    """The same with every bit of it checked, in memory."""
+    data = file.read()
+    found = opened_parquet(io.BytesIO(data), name, is_sealed=is_sealed)
+    start = _footer_start(data) - _SEAL_BYTES
+    body = data[start : start + _DIGEST_BYTES]
+    if is_sealed and _digest(memoryview(data)[:start]) != body:
+        raise pa.ArrowInvalid(_ALTERED)
+    return found
+
+
+def _footer_start(data: bytes | memoryview) -> int:
+    return len(data) - _END_BYTES - int.from_bytes(data[-8:-4], "little")
+
+
+def _tail(file: IO[bytes]) -> bytes:
+    """The end of a file with the whole footer and the seal in front of it, if it has both."""
+    size = file.seek(0, io.SEEK_END)
+    tail = _read_end(file, size, _TAIL_BYTES)
+    needed = int.from_bytes(tail[-8:-4], "little") + _END_BYTES + _SEAL_BYTES
+    return tail if needed <= len(tail) else _read_end(file, size, needed)
+
+
+def _read_end(file: IO[bytes], size: int, count: int) -> bytes:
+    file.seek(max(0, size - count))
+    return file.read()
+
+
+def _digest(*pieces: bytes | memoryview) -> bytes:
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    for piece in pieces:
+        digest.update(piece)
+    return digest.digest()

@@ -1,0 +1,99 @@
+"""Which samples of a chunk are trained on, and the samples of a group in its order."""
+
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes its compute functions at import, where no type checker sees them)
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dfn_ray.config import Source
+from dfn_ray.errors import ShardChangedError
+from dfn_ray.pool import Shard, read_chunk
+from dfn_ray.schema import Chunk
+from dfn_ray.training.data.caption_draws import drawn, visits
+from dfn_ray.training.data.order import Group
+from dfn_ray.uids.lookup import UidList
+
+READERS = 8
+"""Chunks of a group read side by side: on an object store each waits for a request or two."""
+
+
+@dataclass(frozen=True)
+class RawSamples:
+    """Samples as they stand in their shards."""
+
+    image: tuple[memoryview, ...]
+    text: tuple[str, ...]
+    source: np.ndarray
+    """Position of each sample's source in the recipe."""
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+
+@dataclass(frozen=True)
+class GroupInputs:
+    """A group with where its chunks are."""
+
+    group: Group
+    chunks: tuple[tuple[Shard, Chunk], ...]
+    """Of each piece."""
+
+
+def copies_of(samples: pa.Table, source: Source) -> np.ndarray:
+    """How often each sample of a chunk comes in a pass: 0 for one that cannot be used, else 1 or the list's count."""
+    usable = pc.and_(pc.is_null(samples["status"]), pc.is_valid(samples["image"])).to_numpy()
+    copies = usable.astype(np.int64)
+    if source.uid_list is not None and usable.any():
+        rows = np.flatnonzero(usable)
+        copies[rows] = UidList(source.uid_list, "", 0).times(samples["uid"].take(pa.array(rows)))
+    return copies
+
+
+def read_group(inputs: GroupInputs, sources: Sequence[Source], *, seed: int) -> RawSamples:
+    """The samples of a group in its order, each as often as it comes in a pass; of several captions one is drawn.
+
+    Raises ShardChangedError when a shard changed since it was indexed.
+    """
+    group = inputs.group
+
+    def read(at: int) -> tuple[list[memoryview], list[str]]:
+        piece, (shard, chunk) = group.pieces[at], inputs.chunks[at]
+        source = sources[piece.source]
+        samples = read_chunk(shard, source.pool, chunk)
+        rows = np.repeat(np.arange(len(samples)), copies_of(samples, source))
+        if len(rows) < piece.samples or (len(rows) > piece.samples and source.sample_count is None):
+            raise ShardChangedError(
+                f"{shard.uri}: rows {chunk.first_row} to {chunk.first_row + chunk.rows} give {len(rows)} samples, "
+                f"{piece.samples} when they were indexed; the shard changed since training began. Train on it in a new run"
+            )
+        if len(rows) > piece.samples:
+            # The same ones in every pass: the turn is no part of the seed.
+            rng = np.random.default_rng((seed, piece.source, piece.number))
+            rows = np.sort(rng.choice(rows, piece.samples, replace=False))
+        taken = samples.take(pa.array(rows))
+        images = [memoryview(value.as_buffer()) for value in taken["image"]]
+        texts = taken["text"].to_pylist()
+        if source.pool.several_captions:
+            which = zip(taken["uid"].to_pylist(), visits(rows, piece.turn).tolist(), strict=True)
+            texts = [
+                drawn(captions, uid, visit, (seed, piece.source))
+                for captions, (uid, visit) in zip(texts, which, strict=True)
+            ]
+        return images, texts
+
+    with ThreadPoolExecutor(READERS) as pool:
+        read_pieces = list(pool.map(read, range(len(group.pieces))))
+    images = [image for piece, _ in read_pieces for image in piece]
+    texts = [text for _, piece in read_pieces for text in piece]
+    source_N = np.repeat([p.source for p in group.pieces], [p.samples for p in group.pieces])
+    order = np.random.default_rng((seed, group.number)).permutation(group.samples)
+    return RawSamples(
+        tuple(images[at] for at in order), tuple(texts[at] for at in order), source_N[order]
+    )

@@ -1,0 +1,186 @@
+"""The index of a training run: which chunks its sources have, and how many samples each gives in a pass.
+
+One walk over the sources, once per run; then any chunk can be read by itself, in any order. About 40 bytes a
+chunk: 10^9 samples in chunks of 256 are 160 MB. One row a shard stands for no chunk and says what the walk read, failed
+and left out there (`source_counts`): about 60 bytes before compression.
+"""
+
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow makes its compute functions at import, where no type checker sees them)
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dfn_ray.config import Source
+from dfn_ray.errors import InputError
+from dfn_ray.on_ray.lethal_shards import Killer
+from dfn_ray.pool import Shard, iter_chunks
+from dfn_ray.schema import Chunk, ShardFault
+from dfn_ray.training.data.group_samples import copies_of
+from dfn_ray.training.data.read_counts import SourceCounts, shard_counts
+
+INDEX_SCHEMA = pa.schema(
+    [
+        pa.field("source", pa.int16()),  # position in the recipe
+        pa.field("shard", pa.int32()),  # position among the source's shards
+        pa.field("first_row", pa.int64()),
+        pa.field("rows", pa.int32()),  # in the chunk, usable or not
+        pa.field("at", pa.int64()),  # see Chunk.at
+        pa.field(
+            "samples", pa.int32()
+        ),  # that it gives in a pass, copies counted; 0 where `read` is
+        pa.field("read", pa.string()),  # in one row a shard: what was read of it, JSON
+    ]
+)
+_NUMBERS = tuple(name for name in INDEX_SCHEMA.names if name != "read")
+
+
+@dataclass(frozen=True)
+class ChunkIndex:
+    """The chunks of one source, in order of shard and row."""
+
+    shards: tuple[Shard, ...]
+    shard: np.ndarray
+    first_row: np.ndarray
+    rows: np.ndarray
+    at: np.ndarray
+    """-1 for none."""
+    samples: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def total(self) -> int:
+        """Samples of one pass."""
+        return int(self.samples.sum())
+
+    def chunk(self, number: int) -> tuple[Shard, Chunk]:
+        """The shard and the chunk with that number."""
+        shard, at = self.shards[self.shard[number]], int(self.at[number])
+        return shard, Chunk(
+            shard=shard.uri,
+            first_row=int(self.first_row[number]),
+            rows=int(self.rows[number]),
+            last=False,
+            at=None if at < 0 else at,
+        )
+
+
+def index_shard(
+    source: Source, number: int, shard: Shard, place: int, killer: Killer | None = None
+) -> pa.Table:
+    """The chunks of a shard with usable samples and, last, what was read of it: a table with `INDEX_SCHEMA`.
+
+    A shard that is a killer is read up to where it kills and has that as its fault.
+    """
+    rows: list[tuple[int | str | None, ...]] = []
+    counts, notes, fault = Counter[str](), Counter[str](), {}
+    if killer is not None:
+        fault = {"fault": ShardFault.CRASHES_READER.value, "detail": killer.detail}
+    for chunk, samples in _chunks(shard, source, killer):
+        copies = copies_of(samples, source)
+        if taken := int(copies.sum()):
+            rows.append((number, place, chunk.first_row, chunk.rows, chunk.at, taken, None))
+        counts += shard_counts(samples, copies)
+        notes.update(chunk.notes)
+        if chunk.fault is not None:
+            fault = {"fault": chunk.fault.value, "detail": chunk.detail}
+    read = json.dumps({"counts": counts, "notes": notes, **fault})
+    rows.append((number, place, 0, 0, None, 0, read))
+    return pa.Table.from_pylist(
+        [dict(zip(INDEX_SCHEMA.names, row, strict=True)) for row in rows], INDEX_SCHEMA
+    )
+
+
+def _chunks(
+    shard: Shard, source: Source, killer: Killer | None
+) -> Iterator[tuple[Chunk, pa.Table]]:
+    """The chunks of a shard, of a killer those in front of where it kills."""
+    if killer is not None and killer.row == 0:
+        return
+    for chunk, samples in iter_chunks(shard, source.pool):
+        yield chunk, samples
+        if killer is not None and chunk.first_row + chunk.rows >= killer.row:
+            return
+
+
+def indexed_shards(table: pa.Table) -> set[tuple[int, int]]:
+    """The shards that an index has, by source and place."""
+    rows = table.filter(pc.is_valid(table["read"]))
+    return set(zip(rows["source"].to_pylist(), rows["shard"].to_pylist(), strict=True))
+
+
+def source_counts(
+    table: pa.Table, sources: Sequence[Source], shards: Sequence[Sequence[Shard]]
+) -> tuple[SourceCounts, ...]:
+    """What the walk read, failed and left out, of each source."""
+    rows = table.filter(pc.is_valid(table["read"])).sort_by([("shard", "ascending")])
+    found: list[SourceCounts] = []
+    for number, source in enumerate(sources):
+        own = rows.filter(pc.equal(rows["source"], number))
+        counts, notes, faults = Counter[str](), Counter[str](), {}
+        for place, read in zip(own["shard"].to_pylist(), own["read"].to_pylist(), strict=True):
+            value = json.loads(read)
+            counts.update(value["counts"])
+            notes.update(value["notes"])
+            if "fault" in value:
+                uri = shards[number][place].uri
+                faults[uri] = ShardFault(value["fault"]), value["detail"]
+        found.append(
+            SourceCounts(
+                name=source.name,
+                shards=len(shards[number]),
+                counts=counts,
+                notes=notes,
+                faults=faults,
+                per_pass=source.sample_count or _samples(table, number),
+            )
+        )
+    return tuple(found)
+
+
+def _samples(table: pa.Table, source: int) -> int:
+    return pc.sum(table.filter(pc.equal(table["source"], source))["samples"]).as_py() or 0
+
+
+def split_index(
+    table: pa.Table, sources: Sequence[Source], shards: Sequence[Sequence[Shard]]
+) -> tuple[ChunkIndex, ...]:
+    """The index of each source. Raises InputError when one has no usable sample."""
+    table = table.filter(pc.greater(table["samples"], 0))
+    table = table.sort_by([(name, "ascending") for name in ("source", "shard", "first_row")])
+    columns = {name: table[name].fill_null(-1).to_numpy() for name in _NUMBERS}
+    found: list[ChunkIndex] = []
+    for number, source in enumerate(sources):
+        own = columns["source"] == number
+        index = ChunkIndex(tuple(shards[number]), *(columns[name][own] for name in _NUMBERS[1:]))
+        if not index.total:
+            raise InputError(
+                f"sources.{number} ({source.name}): no usable sample in {', '.join(source.pool.uri)}; "
+                "look with dfn-ray inspect"
+            )
+        found.append(index)
+    return tuple(found)
+
+
+def drawn_counts(index: ChunkIndex, count: int, seed: Sequence[int]) -> np.ndarray:
+    """How many samples of each chunk are drawn so that exactly `count` of all are, each sample equally likely.
+
+    Raises InputError when there are fewer.
+    """
+    if count > index.total:
+        raise InputError(
+            f"sample_count: need at most the {index.total:,} samples there are, got {count:,}"
+        )
+    rng = np.random.default_rng(seed)
+    return rng.multivariate_hypergeometric(
+        index.samples.astype(np.int64), count, method="marginals"
+    )

@@ -1,0 +1,88 @@
+"""What the workers that are about to start will read: planned anew at every start, from where the run stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.data import Dataset
+
+from dfn_ray.config import TrainRecipe
+from dfn_ray.run import Run
+from dfn_ray.training.chain import Reading, input_dataset
+from dfn_ray.training.data.group_samples import GroupInputs
+from dfn_ray.training.data.index import ChunkIndex, drawn_counts
+from dfn_ray.training.data.order import Group, plan_groups
+from dfn_ray.training.data.seen import Seen
+from dfn_ray.training.position import begin_generation
+
+SPARE = 1.05
+"""Samples planned per sample still to be seen: some images will not decode. More are planned when this is not enough."""
+_MIN_BLOCK_BYTES, _MAX_BLOCK_BYTES = 2**20, 128 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextSamples:
+    """Called by Ray Train whenever workers start: decides where they go on, and plans their data from there."""
+
+    run: Run
+    recipe: TrainRecipe
+    indexes: tuple[ChunkIndex, ...]
+    feeding: ray.ObjectRef
+    row_bytes: int
+    reports: Any = None
+    """The `fit.Reports` actor of this start."""
+
+    def __call__(self) -> Dataset:
+        """The samples that the workers about to start have not seen, in order."""
+        generation = begin_generation(self.run)
+        readings = list(self.readings(generation.position.seen, generation.position.samples_seen))
+        rows = self.recipe.batch_size // self.recipe.workers.max_size
+        block_bytes = min(max(rows * self.row_bytes, _MIN_BLOCK_BYTES), _MAX_BLOCK_BYTES)
+        return input_dataset(
+            readings,
+            self.feeding,
+            self.recipe,
+            block_bytes=block_bytes,
+            reports=self.reports,
+            generation=generation.number,
+        )
+
+    def readings(self, seen: Seen, samples_seen: int) -> Iterator[Reading]:
+        """The groups from there on, as many as are needed or may be planned at a time."""
+        recipe = self.recipe
+        wanted = (recipe.samples_seen - samples_seen) * SPARE + recipe.batch_size
+        planned = groups = 0
+        for group in self.groups():
+            if planned >= wanted or groups >= recipe.feed.groups_per_attempt:
+                return
+            spans = seen.of_group(group.number)
+            if spans is None:
+                continue
+            yield Reading(self._located(group), spans)
+            planned += group.samples - sum(end - first for first, end in spans)
+            groups += 1
+
+    def groups(self) -> Iterator[Group]:
+        """All groups of the run, without end."""
+        recipe, sources = self.recipe, self.recipe.sources
+        weights = [source.weight for source in sources]
+        counts = [
+            index.samples
+            if source.sample_count is None
+            else drawn_counts(index, source.sample_count, (recipe.seed, number))
+            for number, (source, index) in enumerate(zip(sources, self.indexes, strict=True))
+        ]
+        return plan_groups(
+            counts,
+            None if None in weights else [weight for weight in weights if weight is not None],
+            group_samples=recipe.feed.group_samples,
+            seed=recipe.seed,
+        )
+
+    def _located(self, group: Group) -> GroupInputs:
+        return GroupInputs(
+            group, tuple(self.indexes[piece.source].chunk(piece.number) for piece in group.pieces)
+        )

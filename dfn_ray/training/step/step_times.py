@@ -1,0 +1,85 @@
+"""Times the steps of a worker and remembers what no checkpoint holds yet."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from dfn_ray.training.chain import Batch
+from dfn_ray.training.data.feed import COUNTED
+from dfn_ray.training.data.seen import merge_spans
+
+
+class Meter:
+    """Times steps and remembers what has not been committed yet."""
+
+    def __init__(self, world: int) -> None:
+        self._world = world
+        self._losses: list[Tensor] = []
+        self._samples = 0
+        self._waited_s = 0.0
+        self._since = self._waiting_since = time.monotonic()
+        self._places: list[np.ndarray] = []
+        self._counts = np.zeros(len(COUNTED), dtype=np.int64)
+        self._lines: list[dict[str, Any]] = []
+
+    @property
+    def has_uncommitted(self) -> bool:
+        """True when a step was taken since the last checkpoint."""
+        return bool(self._places)
+
+    def wait(self) -> None:
+        """Begin to wait for data."""
+        self._waiting_since = time.monotonic()
+
+    def go(self, batch: Batch) -> None:
+        """Data are there."""
+        self._waited_s += time.monotonic() - self._waiting_since
+        self._samples += len(batch["text"])
+        self._places.append(merge_spans(batch["place"].numpy()))
+        self._counts += batch["counts"].numpy().sum(axis=0)
+
+    def done(self, loss: Tensor) -> None:
+        """A step is done."""
+        self._losses.append(loss)
+
+    def line(self, **figures: Any) -> dict[str, Any]:
+        """The figures since the last line, over all workers; every worker must call it."""
+        mean = torch.stack(self._losses).float().mean()
+        if self._world > 1:
+            dist.all_reduce(mean)
+            mean /= self._world
+        loss = float(mean)  # waits for the device: what comes before it is timed
+        now = time.monotonic()
+        seconds = max(now - self._since, 1e-9)
+        rate = self._samples / seconds
+        line = {
+            "samples_seen": figures.pop("samples_seen"),
+            "steps": figures.pop("steps"),
+            "loss": loss,
+            **figures,
+            "samples_per_s": rate * self._world,
+            "samples_per_s_per_worker": rate,
+            "data_wait": self._waited_s / seconds,
+            "workers": self._world,
+        }
+        self._lines.append(line)
+        self._losses, self._samples, self._waited_s, self._since = [], 0, 0.0, now
+        return line
+
+    def take_lines(self) -> list[dict[str, Any]]:
+        """The lines since the last checkpoint."""
+        lines, self._lines = self._lines, []
+        return lines
+
+    def take_places(self, closed: int) -> tuple[np.ndarray, int, np.ndarray]:
+        """Spans (N, 3) seen since the last checkpoint, the group read last (`closed` if none), sums of `counts`."""
+        spans = merge_spans(np.concatenate([np.empty((0, 3), np.int64), *self._places]))
+        counts, self._places = self._counts, []
+        self._counts = np.zeros_like(counts)
+        return spans, int(spans[-1, 0]) if len(spans) else closed, counts

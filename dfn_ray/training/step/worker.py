@@ -1,0 +1,274 @@
+"""One Ray Train worker: the step loop, on one device, between the stream of batches and the checkpoints."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import ray
+import ray.train
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from dfn_ray.config import TrainRecipe, recipe_values
+from dfn_ray.errors import TrainingFailed
+from dfn_ray.network import text_tower, weights
+from dfn_ray.network.contrastive import Towers, backward, contrastive_loss
+from dfn_ray.network.frozen import FrozenNetwork, network_files, trainable
+from dfn_ray.training.chain import DATASET, Batch, batches
+from dfn_ray.training.checkpoint import commit, read_tensors, remove_old
+from dfn_ray.training.data.feed import COUNTED
+from dfn_ray.training.data.read_counts import judge_trained, limits_of, training_values
+from dfn_ray.training.position import check_generation, current_generation, tell_reached
+from dfn_ray.training.step.log_sinks import open_sinks
+from dfn_ray.training.step.optimizer import learning_rate, make_optimizer
+from dfn_ray.training.step.parallel import (
+    clip_gradients,
+    load_whole_model,
+    load_whole_optimizer,
+    parallelize,
+    parameters_by_name,
+    reduce_unsharded,
+    whole_model,
+    whole_optimizer,
+)
+from dfn_ray.training.step.step_times import Meter
+from dfn_ray.training.worker_spec import Job, network_folder
+
+TOLD_EVERY_S = 5.0
+"""Seconds between notes of how far a run is: small writes to its storage."""
+
+
+def train_worker(config: Mapping[str, Job]) -> None:
+    """Train until the job's last sample; what Ray Train runs on every worker."""
+    _Worker(config["job"]).train()
+
+
+class _Worker:
+    def __init__(self, job: Job) -> None:
+        self._job, self._recipe, self._run = job, job.recipe, job.run
+        context = ray.train.get_context()
+        self._rank, self._world = context.get_world_rank(), context.get_world_size()
+        self._device = _device(self._recipe)
+        torch.set_num_threads(self._recipe.workers.threads or math.ceil(self._recipe.workers.cpus))
+        self._generation = current_generation(self._run)
+        self._position = self._generation.position
+        self._frozen: FrozenNetwork = ray.get(job.network)
+        self._module: Any = trainable(self._frozen)
+        self._model = parallelize(
+            Towers(self._module, precision="bf16" if self._frozen.precision == "bf16" else "fp32"),
+            self._recipe.workers,
+            self._device,
+        )
+        self._optimizer = make_optimizer(parameters_by_name(self._model), self._recipe.optimizer)
+        if self._position.name is not None:
+            load_whole_model(self._model, read_tensors(self._run, self._position, "model"))
+            load_whole_optimizer(
+                self._model, self._optimizer, read_tensors(self._run, self._position, "optimizer")
+            )
+        self._loss = contrastive_loss(self._recipe.loss, rank=self._rank, world_size=self._world)
+        self._mean, self._std = (
+            torch.tensor(values, device=self._device).view(1, 3, 1, 1)
+            for values in (self._frozen.transform.mean, self._frozen.transform.std)
+        )
+        micro = self._recipe.batch_size // self._world // self._recipe.accumulate
+        self._batch_size = micro * self._recipe.accumulate
+        self._told = -math.inf
+        self._meter = Meter(self._world)
+        self._sinks = (
+            open_sinks(
+                self._recipe.logs, self._run, recipe_values(self._recipe), self._generation.name
+            )
+            if self._rank == 0
+            else []
+        )
+
+    def train(self) -> None:
+        """Step until the last sample, checkpointing on the way."""
+        if self._rank == 0:
+            remove_old(self._run, self._generation, self._recipe.checkpoints.keep)
+        step_samples = self._batch_size * self._world
+        every, exports = (
+            self._recipe.samples_between_checkpoints,
+            self._recipe.checkpoints.export_at_samples,
+        )
+        samples = ray.train.get_dataset_shard(DATASET)
+        assert samples is not None, "the driver passes the dataset under this name"
+        stream = batches(
+            samples,
+            batch_size=self._batch_size,
+            prefetch=self._recipe.feed.prefetch_batches,
+            generation=self._generation.number,
+        )
+        while self._job.until_samples - self._position.samples_seen >= step_samples:
+            before = self._position.samples_seen
+            self._meter.wait()
+            batch = next(stream, None)
+            if batch is None:
+                break  # the planned groups are used up; the driver plans the next ones
+            self._meter.go(batch)
+            figures = self._step(batch, before)
+            self._position = replace(
+                self._position, samples_seen=before + step_samples, steps=self._position.steps + 1
+            )
+            seen = self._position.samples_seen
+            is_last = self._job.until_samples - seen < step_samples
+            if is_last or self._position.steps % self._recipe.logs.every_steps == 0:
+                self._log(figures)
+            for point in exports:
+                if before < point <= seen:
+                    self._export(network_folder(point))
+            if before // every != seen // every:
+                self._commit()
+        if self._meter.has_uncommitted:
+            self._commit()
+        if self._recipe.samples_seen - self._position.samples_seen < step_samples:
+            self._export(network_folder())
+
+    def _step(self, batch: Batch, samples_seen: int) -> dict[str, Tensor | float]:
+        recipe = self._recipe
+        image_BCHW = batch["image"].to(self._device, non_blocking=True).permute(0, 3, 1, 2)
+        image_BCHW = image_BCHW.float().div_(255).sub_(self._mean).div_(self._std)
+        length = int(text_tower.lengths(self._module, batch["text"].numpy()).max())
+        text_BL = batch["text"][:, :length].to(self._device, non_blocking=True)
+        rate = learning_rate(
+            recipe.optimizer,
+            samples_seen=samples_seen,
+            total_samples=recipe.samples_seen,
+            batch_size=recipe.batch_size,
+        )
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = backward(
+            self._model, self._loss, image_BCHW, text_BL, micro_batches=recipe.accumulate
+        )
+        reduce_unsharded(self._model)
+        norm = None
+        if recipe.optimizer.clip_norm is not None:
+            norm = clip_gradients(self._model, recipe.optimizer.clip_norm)
+        self._optimizer.step()
+        with torch.no_grad():
+            self._module.logit_scale.clamp_(0, math.log(recipe.optimizer.max_logit_scale))
+        self._meter.done(loss)
+        return {"learning_rate": rate} | ({} if norm is None else {"gradient_norm": norm})
+
+    def _log(self, figures: Mapping[str, Tensor | float]) -> None:
+        """Report the steps since the last report. Raises TrainingFailed when the loss is no number."""
+        line = self._meter.line(
+            samples_seen=self._position.samples_seen,
+            steps=self._position.steps,
+            logit_scale=self._module.logit_scale.detach().exp().item(),
+            **{name: float(value) for name, value in figures.items()},
+        )
+        if not math.isfinite(line["loss"]):
+            raise TrainingFailed(
+                f"{self._run.store.uri}: the loss is {line['loss']} at step {self._position.steps:,}; lower "
+                "optimizer.learning_rate, set optimizer.clip_norm or lengthen optimizer.warmup_steps"
+            )
+        if self._rank == 0:
+            self._tell_reached()
+            for sink in self._sinks:
+                sink.write({k: v for k, v in line.items() if k != "steps"}, line["steps"])
+            if self._job.reports is not None:
+                self._job.reports.add.remote(line)
+
+    def _tell_reached(self) -> None:
+        """Leave a note of how far these workers are, for whoever must say what a restart repeats."""
+        now = time.monotonic()
+        if now - self._told < TOLD_EVERY_S:
+            return
+        self._told = now
+        tell_reached(self._run, self._generation, self._position.samples_seen)
+
+    def _commit(self) -> None:
+        """Commit a checkpoint of all workers."""
+        model = whole_model(self._model)
+        optimizer = whole_optimizer(self._model, self._optimizer)
+        mine = self._meter.take_places(self._position.seen.groups)
+        gathered: list[Any] = [mine]
+        if self._world > 1:
+            gathered = [None] * self._world
+            dist.all_gather_object(gathered, mine)
+        # Each worker gets its rows in the order of groups: what all have left behind is seen whole.
+        closed = min(latest for _, latest, _ in gathered)
+        seen = self._position.seen.with_spans(
+            np.concatenate([spans for spans, _, _ in gathered]), closed=closed
+        )
+        self._position = replace(self._position, seen=seen)
+        lines = self._meter.take_lines()
+        if self._rank == 0:
+            counts = self._counts([counts for _, _, counts in gathered], closed)
+            self._position = replace(
+                self._position, counts=dict(Counter(self._position.counts) + counts)
+            )
+            lines.append(
+                {
+                    "checkpoint": self._position.samples_seen,
+                    **training_values(counts),
+                    "generation": self._generation.number,
+                    "began_at": self._generation.position.samples_seen,
+                    "repeats": self._generation.repeats,
+                }
+            )
+            self._position = commit(
+                self._run,
+                self._generation,
+                self._position,
+                model=model,
+                optimizer=optimizer,
+                lines=lines,
+                keep=self._recipe.checkpoints.keep,
+            )
+            for sink in self._sinks:
+                sink.save(self._run)
+            self._judge()
+        if self._world > 1:
+            dist.barrier()
+        ray.train.report({"samples_seen": self._position.samples_seen})
+
+    def _counts(self, of_workers: Sequence[np.ndarray], closed: int) -> Counter[str]:
+        """The counts since the last checkpoint: of all workers' rows, and of places in closed groups without a row."""
+        total_C = np.sum(of_workers, axis=0)
+        if self._job.reports is not None:
+            generation = self._generation.number
+            total_C += ray.get(self._job.reports.take_unplaced.remote(generation, closed))
+        return Counter({name: int(n) for name, n in zip(COUNTED, total_C, strict=True) if n})
+
+    def _judge(self) -> None:
+        """Raise ErrorBudgetExceeded when more samples failed than the recipe allows."""
+        position = self._position
+        left = self._recipe.samples_seen - position.samples_seen
+        judge_trained(
+            self._job.read,
+            position.counts,
+            position.samples_seen,
+            limits_of(self._recipe),
+            where=f"{self._run.store.uri}: ",
+            final=left < self._batch_size * self._world,
+        )
+
+    def _export(self, folder: str) -> None:
+        """Write the network, averaged with its start where the recipe says so, as open_clip loads it."""
+        state = whole_model(self._model)
+        if self._rank == 0:
+            if self._recipe.ensemble_alpha is not None:
+                start = {
+                    name: torch.from_numpy(np.array(a)) for name, a in self._frozen.state.items()
+                }
+                state = weights.interpolate(start, state, self._recipe.ensemble_alpha)
+            check_generation(self._run, self._generation)
+            for name, content in network_files(self._frozen, state).items():
+                self._run.write(f"{folder}/{name}", content)
+
+
+def _device(recipe: TrainRecipe) -> torch.device:
+    if recipe.workers.device == "cpu":
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())

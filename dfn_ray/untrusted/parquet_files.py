@@ -1,0 +1,109 @@
+"""Footers of Parquet files that others wrote, made harmless before Arrow parses them.
+
+A footer may hold an Arrow schema (`ARROW:schema`), and that may say that a column is of an extension type. Where a type of
+that name is registered in the process, Arrow builds it: Ray Data registers one whose values are unpickled, others
+deserialize their parameters. So the schema is read without the names of extensions: columns have the types in which they
+are stored, in every process. UUID and JSON are Parquet's own types and stay.
+
+Arrow also ends the process when it is asked for the place of a column that is encrypted, so those are found here.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from dataclasses import dataclass
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dfn_ray.untrusted.parquet_footer import FooterWalk
+
+_HIDDEN_KEY = b"ARROW:hidden"  # for ARROW:schema
+_EXTENSION_KEY, _HIDDEN_EXTENSION_KEY = b"ARROW:extension:name", b"ARROW:extension-name"
+_END_BYTES = 8  # length of the footer and PAR1
+_TAIL_BYTES = 1 << 16  # read at first, as Arrow does
+
+NO_KEYS = "dfn_ray takes no keys: write the file without encryption"
+
+
+class EncryptedParquetError(pa.ArrowInvalid):
+    """A file that cannot be read without a key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Footer:
+    """What a Parquet file says of itself."""
+
+    metadata: pq.FileMetaData
+    encrypted: frozenset[int]
+    """Places of primitive columns that are encrypted in some row group. Arrow must not be asked about those."""
+
+
+def opened_parquet(file: IO[bytes], **options: Any) -> pq.ParquetFile:
+    """The Parquet file, with options of `pyarrow.parquet.ParquetFile`. Raises ArrowInvalid; no column may be encrypted."""
+    footer = read_footer(file)
+    if footer.encrypted:
+        raise EncryptedParquetError(f"it holds encrypted columns; {NO_KEYS}")
+    return pq.ParquetFile(file, metadata=footer.metadata, **options)
+
+
+def read_footer(file: IO[bytes]) -> Footer:
+    """The footer at the end of a file. Raises ArrowInvalid."""
+    size = file.seek(0, io.SEEK_END)
+    tail = _read_end(file, size, _TAIL_BYTES)
+    if len(tail) < _END_BYTES:
+        raise pa.ArrowInvalid(f"it has {size:,} bytes, too few for a footer")
+    length = int.from_bytes(tail[-8:-4], "little") + _END_BYTES
+    if tail[-4:] in (b"PAR1", b"PARE") and length > size:
+        raise pa.ArrowInvalid(f"its footer takes {length:,} bytes, the file has {size:,}")
+    if tail.endswith(b"PAR1") and length > len(tail):
+        tail = _read_end(file, size, length)
+    return parsed_footer(tail[-length:])
+
+
+def parsed_footer(end: bytes) -> Footer:
+    """The footer, given the end of a file from where it begins. Raises ArrowInvalid."""
+    if end.endswith(b"PARE"):
+        raise EncryptedParquetError(f"its footer is encrypted; {NO_KEYS}")
+    if not end.endswith(b"PAR1"):
+        raise pa.ArrowInvalid("it does not end as a Parquet file does, with PAR1")
+    walk = FooterWalk(end)
+    try:
+        walk.walk()
+    except IndexError:
+        raise pa.ArrowInvalid("its footer ends early") from None
+    plain = pa.BufferReader(b"PAR1" + _without_extensions(end, walk))
+    return Footer(pq.read_metadata(plain), frozenset(walk.encrypted))
+
+
+def _read_end(file: IO[bytes], size: int, count: int) -> bytes:
+    file.seek(max(0, size - count))
+    return file.read(min(size, count))
+
+
+def _without_extensions(end: bytes, walk: FooterWalk) -> bytes:
+    """The same bytes, but for the names of extension types; a schema that is not plain base64 is hidden."""
+    data = bytearray(end)
+    for keys, values in walk.schemas:
+        for value in values:
+            plain = _stored_types(end[value])
+            if plain is not None:
+                data[value] = plain
+                continue
+            for key in keys:
+                data[key] = _HIDDEN_KEY
+    return bytes(data)
+
+
+def _stored_types(schema: bytes) -> bytes | None:
+    """An Arrow schema in base64 without the names of its extension types; None where it is not plain base64."""
+    try:
+        plain = base64.b64decode(schema, validate=True)
+    except binascii.Error:
+        return None
+    if base64.b64encode(plain) != schema:  # Arrow may read another schema in it
+        return None
+    return base64.b64encode(plain.replace(_EXTENSION_KEY, _HIDDEN_EXTENSION_KEY))

@@ -1,0 +1,136 @@
+"""A network that training wrote, with a bit of any file flipped: it is noticed where it is loaded, or nothing has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import shutil
+from pathlib import Path
+
+import open_clip
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+
+from dfn_ray.config import Network
+from dfn_ray.errors import InputError
+from dfn_ray.network.architecture import find
+from dfn_ray.network.frozen import WEIGHTS_FILE, load_network, network_files
+from dfn_ray.network.weights import read_checkpoint, saved
+from dfn_ray.preparing.fetch_networks import load_network_of
+
+CONFIG = "open_clip_config.json"
+
+
+def spec(folder: Path) -> Network:
+    return Network(model=f"local-dir:{folder}")
+
+
+@pytest.fixture(scope="module")
+def written(network, tmp_path_factory) -> Path:
+    """A folder with what training writes."""
+    folder = tmp_path_factory.mktemp("written")
+    frozen = load_network(spec(network))
+    state = {name: torch.from_numpy(array) for name, array in frozen.state.items()}
+    for name, data in network_files(frozen, state).items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+@pytest.fixture
+def copy(written, tmp_path) -> Path:
+    return Path(shutil.copytree(written, tmp_path / "network"))
+
+
+def flip(path: Path, place: int, bit: int = 0) -> None:
+    with path.open("r+b") as file:
+        file.seek(place)
+        (byte,) = file.read(1)
+        file.seek(place)
+        file.write(bytes([byte ^ 1 << bit]))
+
+
+def refusal(folder: Path, due: dict, *, is_config: bool) -> str:
+    """What is said of the network; nothing where it is the same as before."""
+    try:
+        if is_config:
+            find(spec(folder), None)
+        else:
+            assert load_network(spec(folder)).fingerprint() == due
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def test_it_is_the_network_that_it_was_made_of_to_dfn_ray_and_to_open_clip(written, network):
+    assert load_network(spec(written)).fingerprint() == load_network(spec(network)).fingerprint()
+    states = [
+        open_clip.create_model(f"local-dir:{folder}").state_dict() for folder in (written, network)
+    ]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_another_bit_of_the_weights_is_refused_with_both_digests(copy):
+    path = copy / WEIGHTS_FILE
+    with safetensors.safe_open(path, "pt") as file:
+        expected = file.metadata()["dfn_ray.sha256"]
+    flip(path, path.stat().st_size - 2)
+    said = f"{WEIGHTS_FILE}: is damaged .* its SHA-256 is [0-9a-f]{{64}}, .* {WEIGHTS_FILE} have {expected}"
+    with pytest.raises(InputError, match=said) as caught:
+        load_network(spec(copy))
+    assert str(copy) in str(caught.value)
+    # Also where the file is named alone, and from an object store.
+    with pytest.raises(InputError, match=said):
+        read_checkpoint(path)
+    with pytest.raises(InputError, match=f"file://{path}: is damaged or was altered"):
+        load_network_of(Network(model=f"local-dir:file://{copy}"))
+
+
+def test_another_config_is_refused_with_both_digests(copy):
+    expected = hashlib.sha256((copy / CONFIG).read_bytes()).hexdigest()
+    changed = (copy / CONFIG).read_text().replace("bicubic", "bilinear")
+    (copy / CONFIG).write_text(changed)
+    found = hashlib.sha256(changed.encode()).hexdigest()
+    with pytest.raises(
+        InputError, match=f"{CONFIG}: is damaged .* SHA-256 is {found}, .* have {expected}"
+    ):
+        load_network(spec(copy))
+
+
+@pytest.mark.parametrize("name", ["gone.json", "../outside.json", "\0"])
+def test_weights_that_were_saved_beside_a_file_that_is_not_there_are_refused(copy, name):
+    (copy.parent / "outside.json").write_bytes(b"{}")
+    path = copy / WEIGHTS_FILE
+    path.write_bytes(saved(safetensors.torch.load_file(path), {name: b"{}"}))
+    with pytest.raises(InputError, match=f"has no '.*', beside which {WEIGHTS_FILE} was saved"):
+        load_network(spec(copy))
+
+
+def test_a_network_that_was_changed_on_purpose_is_loaded_once_its_weights_are_saved_again(copy):
+    changed = (copy / CONFIG).read_text().replace("bicubic", "bilinear")
+    (copy / CONFIG).write_text(changed)
+    path = copy / WEIGHTS_FILE
+    safetensors.torch.save_file(safetensors.torch.load_file(path), path)
+    assert load_network(spec(copy)).transform.interpolation == "bilinear"
+
+
+def test_a_bit_flipped_anywhere_is_noticed_or_changes_nothing(copy):
+    draw = random.Random(0)
+    due = load_network(spec(copy)).fingerprint()
+    sizes = {path: path.stat().st_size for path in sorted(copy.iterdir())}
+    assert {path.name for path in sizes} == {CONFIG, WEIGHTS_FILE}
+    header = 8 + int.from_bytes((copy / WEIGHTS_FILE).read_bytes()[:8], "little")
+    refused = 0
+    for path, size in sizes.items():
+        places = range(size) if path.name == CONFIG else (*range(8), *draw.sample(range(8, header), 60), *draw.sample(range(header, size), 60))  # fmt: skip
+        for place in places:
+            bit = draw.randrange(8)
+            flip(path, place, bit)
+            said = refusal(copy, due, is_config=path.name == CONFIG)
+            flip(path, place, bit)
+            assert said or path.name != CONFIG
+            assert not said or path.name in said
+            refused += bool(said)
+    assert refused > sizes[copy / CONFIG] + 60

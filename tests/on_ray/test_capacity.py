@@ -1,0 +1,44 @@
+"""What a run says while the cluster lacks nodes for it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from dfn_ray.config import Scorers, Workers
+from dfn_ray.on_ray import capacity
+from dfn_ray.on_ray.capacity import scorers_needed, telling_lacks, workers_needed
+
+pytestmark = pytest.mark.ray
+
+
+def test_lacks_are_told_by_setting_room_and_terms(local_ray):
+    assert scorers_needed(Scorers()).lack() is None
+    assert scorers_needed(Scorers(gpus=0.25, min_size=8, max_size=8)).lack() is None
+    assert scorers_needed(Scorers(gpus=1, min_size=3, max_size=9)).lack() == (
+        "waiting for nodes: 1 alive, with room for 2 of scorers.min_size = 3 (each takes 1 GPU)"
+    )
+    labelled = scorers_needed(Scorers(gpus=1, labels={"dfn-role": "score"}, resources={"slot": 2}))
+    assert labelled.lack() == (
+        "waiting for nodes: 1 alive, with room for 0 of scorers.min_size = 1 "
+        "(each takes 1 GPU, 2 slot, label dfn-role = score)"
+    )
+    assert workers_needed(Workers()).lack() is None
+    assert "room for 2 of workers.min_size = 3 (each takes 1 GPU, 1 CPU)" in (
+        workers_needed(Workers(device="cuda", min_size=3, max_size=3)).lack() or ""
+    )
+
+
+def test_a_lack_is_told_once_and_again_after_a_while(local_ray, monkeypatch):
+    monkeypatch.setattr(capacity, "CHECKED_EVERY_S", 0.1)
+    monkeypatch.setattr(capacity, "SAID_EVERY_S", 1.0)
+    said = []
+    with telling_lacks([scorers_needed(Scorers(gpus=3))], said.append):
+        time.sleep(0.8)
+        assert len(said) == 1
+        time.sleep(0.8)
+    assert len(said) == 2
+    with telling_lacks([scorers_needed(Scorers(gpus=2))], said.append):
+        time.sleep(0.3)
+    assert len(said) == 2

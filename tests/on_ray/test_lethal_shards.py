@@ -1,0 +1,38 @@
+"""Shards that kill their reader, where there are more of them than are examined at a time."""
+
+from __future__ import annotations
+
+import pytest
+
+from dfn_ray.config import Decode, Pool
+from dfn_ray.on_ray import lethal_shards as module
+from dfn_ray.on_ray.datasets import Work
+from dfn_ray.on_ray.lethal_shards import killers
+from dfn_ray.pool import Shard
+from dfn_ray.testing.lethal import READER_KILLER
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def suspects(folder, *names: str) -> dict[str, tuple[Work, Pool]]:
+    found = {}
+    for name in names:
+        path = folder / name
+        path.write_bytes(b"no shard")
+        shard = Shard(str(path), name, path.stat().st_size)
+        found[name] = (Work(shard), Pool(uri=(str(path),)))
+    return found
+
+
+def test_too_many_killers_are_given_up_in_turn(local_ray, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MAX_SUSPECTS", 1)
+    left = suspects(tmp_path, f"0-{READER_KILLER}.tar", f"1-{READER_KILLER}.tar")
+    while left:
+        [(name, _)] = killers(left, Decode())
+        del left[name]
+
+
+def test_of_too_many_one_that_can_be_read_ends_the_search(local_ray, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MAX_SUSPECTS", 2)
+    left = suspects(tmp_path, "0.tar", f"1-{READER_KILLER}.tar", f"2-{READER_KILLER}.tar")
+    assert not list(killers(left, Decode()))

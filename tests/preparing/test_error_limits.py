@@ -1,0 +1,40 @@
+"""The limits on failed samples and bad shards, at their edges."""
+
+from __future__ import annotations
+
+import pytest
+
+from dfn_ray.errors import ErrorBudgetExceeded
+from dfn_ray.preparing.error_limits import ErrorLimits, failures, rejections
+from dfn_ray.schema import ShardFault
+
+LIMITS = ErrorLimits(max_failed_fraction=0.25, max_bad_shard_fraction=0.25, section="execution.")
+
+
+def test_as_many_as_allowed_pass_and_one_more_stops():
+    def counts(failed):
+        return {
+            "scored": 100 - failed - 20, "rejected/image_side": 20,
+            "failed/empty_image": 5, "failed/not_an_image": failed - 5,
+        }  # fmt: skip
+
+    LIMITS.judge_samples(counts(25))
+    message = (
+        r"pool: 26 of 100 samples failed \(not_an_image 21, empty_image 5\); "
+        r"execution\.max_failed_fraction allows 25%"
+    )
+    with pytest.raises(ErrorBudgetExceeded, match=message):
+        LIMITS.judge_samples(counts(26), where="pool: ")
+    faults = {f"s{n}.tar": (ShardFault.MISSING, "") for n in range(3)}
+    LIMITS.judge_shards(faults, 12)
+    message = r"3 of 11 shards are bad, e\.g\. s0\.tar: missing_shard; execution\.max_bad_shard"
+    with pytest.raises(ErrorBudgetExceeded, match=message):
+        LIMITS.judge_shards(faults, 11)
+    LIMITS.judge_samples({})
+    LIMITS.judge_shards({}, 0)
+
+
+def test_failed_and_left_out_samples_are_told_apart():
+    counts = {"scored": 1, "failed/empty_image": 1, "failed/bad_uid": 2, "rejected/not_listed": 3}
+    assert failures(counts) == {"bad_uid": 2, "empty_image": 1}
+    assert rejections(counts) == {"not_listed": 3}
