@@ -33,7 +33,7 @@ from dfn_ray.testing.random_networks import save_random_network
 from dfn_ray.training.data.feed import Feeding, feed_group
 from dfn_ray.training.data.group_samples import GroupInputs
 from dfn_ray.training.data.index import index_shard, split_index
-from dfn_ray.training.data.order import plan_groups
+from dfn_ray.training.data.order import shuffled_groups
 from dfn_ray.training.position import log_lines
 from dfn_ray.training.step.optimizer import make_optimizer
 from dfn_ray.training.train_clip import train
@@ -132,7 +132,7 @@ def _first_batches(
         tokenizer=frozen.tokenizer,
         seed=recipe.seed,
     )
-    group = next(plan_groups([index.samples], None, group_samples=1024, seed=recipe.seed))
+    group = next(shuffled_groups([index.samples], None, group_samples=1024, seed=recipe.seed))
     inputs = GroupInputs(group, tuple(index.chunk(piece.number) for piece in group.pieces))
     blocks = list(feed_group(inputs, (), feeding=feeding))
     image, text = (

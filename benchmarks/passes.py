@@ -41,7 +41,7 @@ from dfn_ray.filtering.verifying.verify import (
     _verify_subset,
 )
 from dfn_ray.on_ray.cells import Cell
-from dfn_ray.on_ray.slices import LEAST_ITEMS, over_slices
+from dfn_ray.on_ray.slices import LEAST_ITEMS, run_in_slices
 from dfn_ray.pool import Shard, listing_table
 from dfn_ray.run import SCORED, Run, open_run, scan_ledger, start_run
 from dfn_ray.run.parts import SCAN_THREADS
@@ -218,7 +218,7 @@ def measured(work: Callable[[Recipe], Any], recipe: Recipe, parts: int) -> tuple
     """Seconds of a pass, or of the part of it that it reported, and the peak of this process's memory in bytes."""
     if parts >= LEAST_ITEMS:
         # Ray and its workers with all imports.
-        list(over_slices(["warm"] * (os.cpu_count() or 1), len, slice_items=1, least_items=1))
+        list(run_in_slices(["warm"] * (os.cpu_count() or 1), len, slice_items=1, least_items=1))
     clock = time.perf_counter()
     work(recipe)
     seconds = _TOOK[0] if _TOOK else time.perf_counter() - clock

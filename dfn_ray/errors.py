@@ -8,16 +8,16 @@
     │   ├── MissingFileError    the store answered that nothing is at a URI; exit code 2
     │   └── StorageAccessError  rights, credentials, bucket or settings are wrong; exit code 2
     ├── ShardChangedError       a shard is not the one that was listed; nothing of it was committed
-    ├── RunTakenOver            another driver resumed this run; this one must stop
-    ├── ErrorBudgetExceeded     more samples or shards failed than the recipe allows
-    ├── BudgetSpent             the money or the hours of a run are spent; more of them, and it goes on
-    ├── NotReady                dfn-ray doctor found something to change
-    ├── IncompleteRun           chunks are missing where the step needs all of them
-    ├── NoProgress              nothing moves any more: nodes are missing, or work is lost
-    ├── ScorersFailed           actors that run networks cannot start anywhere
-    ├── TrainingFailed          workers keep dying, or the loss is not a number
-    ├── JobFailed               a job on a cluster failed or was stopped; exit code is the job's
-    ├── JobOutOfSight           a job on a cluster is no longer followed; it goes on
+    ├── RunTakenOverError            another driver resumed this run; this one must stop
+    ├── ErrorBudgetExceededError     more samples or shards failed than the recipe allows
+    ├── BudgetSpentError             the money or the hours of a run are spent; more of them, and it goes on
+    ├── NotReadyError                dfn-ray doctor found something to change
+    ├── IncompleteRunError           chunks are missing where the step needs all of them
+    ├── NoProgressError              nothing moves any more: nodes are missing, or work is lost
+    ├── ScorersFailedError           actors that run networks cannot start anywhere
+    ├── TrainingFailedError          workers keep dying, or the loss is not a number
+    ├── JobFailedError               a job on a cluster failed or was stopped; exit code is the job's
+    ├── JobOutOfSightError           a job on a cluster is no longer followed; it goes on
     └── VerificationError       a promise does not hold on storage
         └── DamagedRunError     a file of a run is absent, damaged or altered
 
@@ -72,39 +72,39 @@ class FingerprintError(InputError):
     """The run on storage was made by a recipe that gives other scores."""
 
 
-class RunTakenOver(DfnRayError):
+class RunTakenOverError(DfnRayError):
     """Another driver resumed this run after this one; this one stops and commits nothing more."""
 
 
-class ErrorBudgetExceeded(DfnRayError):
+class ErrorBudgetExceededError(DfnRayError):
     """More samples or shards failed than the recipe allows: the pool is bad, not a sample."""
 
 
-class BudgetSpent(DfnRayError):
+class BudgetSpentError(DfnRayError):
     """The run has cost what it may cost; what is committed stays, a larger budget goes on from there."""
 
 
-class NotReady(DfnRayError):
+class NotReadyError(DfnRayError):
     """Something about the recipe or its cluster should change before money is spent."""
 
 
-class IncompleteRun(DfnRayError):
+class IncompleteRunError(DfnRayError):
     """Chunks of the pool are not committed yet, but the step needs all of them."""
 
 
-class NoProgress(DfnRayError):
+class NoProgressError(DfnRayError):
     """Nothing has moved for as long as the recipe allows: nodes are missing, or Ray has lost track of its work."""
 
 
-class ScorersFailed(DfnRayError):
+class ScorersFailedError(DfnRayError):
     """The actors that run networks cannot start: on no node, or not on the one that this comes from."""
 
 
-class TrainingFailed(DfnRayError):
+class TrainingFailedError(DfnRayError):
     """Training cannot go on: its workers die without getting any further, or the loss is not a number."""
 
 
-class JobFailed(DfnRayError):
+class JobFailedError(DfnRayError):
     """A submitted job failed or was stopped; the exit code is the job's own where it has one."""
 
     def __init__(self, message: str, *, exit_code: int = 1) -> None:
@@ -112,7 +112,7 @@ class JobFailed(DfnRayError):
         super().__init__(message)
 
 
-class JobOutOfSight(DfnRayError):
+class JobOutOfSightError(DfnRayError):
     """A submitted job is no longer followed, by wish or because the network broke; the job itself goes on."""
 
 
@@ -124,14 +124,14 @@ class DamagedRunError(VerificationError):
     """A file of a run is absent, cannot be read, or is not what was written; the message names it."""
 
 
-def own_words(error: BaseException) -> str:
+def message_without_advice(error: BaseException) -> str:
     """The message of an error without the advice on retries that Ray Data appends to what a task raises."""
     return str(error).partition("\nFailed to apply UDF transform")[0]
 
 
 def last_line(error: BaseException) -> str:
     """The line of an error that says what it is: the last one, below whatever traceback Ray put before it."""
-    lines = own_words(error).strip().splitlines()
+    lines = message_without_advice(error).strip().splitlines()
     return lines[-1] if lines else type(error).__name__
 
 

@@ -30,7 +30,7 @@ import requests
 from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from dfn_ray.errors import InputError, JobFailed, JobOutOfSight, RecipeError, last_line
+from dfn_ray.errors import InputError, JobFailedError, JobOutOfSightError, RecipeError, last_line
 
 ANSWER_S = 10.0
 """A dashboard that does not answer a request by then is told to be absent. Ray itself would wait for minutes."""
@@ -127,7 +127,7 @@ def submit(job: Job, address: str, *, follow: bool, stream: TextIO) -> None:
     """Submit the job and, with `follow`, stream its log until it has succeeded.
 
     Raises InputError when no cluster answers at `address`, when it does not let us in, and when a job for the same run
-    is at work there; JobFailed, with the job's exit code, when the job fails or is stopped; JobOutOfSight when
+    is at work there; JobFailedError, with the job's exit code, when the job fails or is stopped; JobOutOfSightError when
     Ctrl-C or the network ends the following: the job goes on.
     """
     address = address.rstrip("/")
@@ -184,19 +184,19 @@ def _follow(client: JobSubmissionClient, address: str, job_id: str, stream: Text
             time.sleep(POLL_S)
     except (KeyboardInterrupt, RuntimeError, aiohttp.ClientError, requests.RequestException) as end:
         why = "" if isinstance(end, KeyboardInterrupt) else f" ({last_line(end)})"
-        raise JobOutOfSight(
+        raise JobOutOfSightError(
             f"no longer following {job_id}{why}; it goes on\n{_next_steps(address, job_id)}"
         ) from end
     if info.status == JobStatus.SUCCEEDED:
         return
     if info.status == JobStatus.STOPPED:
-        raise JobFailed(
+        raise JobFailedError(
             f"{job_id} was stopped; what is committed stays, submitting it again goes on from there"
         )
     if info.driver_exit_code is None:
         # It has no log of its own then: the cluster could not start or lost it.
-        raise JobFailed(f"{job_id} failed: {info.message}")
-    raise JobFailed(
+        raise JobFailedError(f"{job_id} failed: {info.message}")
+    raise JobFailedError(
         f"{job_id} failed with exit code {info.driver_exit_code}; its log above says why",
         exit_code=info.driver_exit_code,
     )

@@ -16,14 +16,14 @@ from dfn_ray.doctor.pool_check import pool_findings
 from dfn_ray.doctor.rights import probing, try_rights
 from dfn_ray.dry_run.finding import Finding, change
 from dfn_ray.dry_run.recipes import AnyRecipe, look_at
-from dfn_ray.errors import InputError, NotReady, last_line
+from dfn_ray.errors import InputError, NotReadyError, last_line
 from dfn_ray.network.frozen import FrozenNetwork
 from dfn_ray.on_ray.session import connect
 from dfn_ray.pool import PoolReport, Shard
 
 
 def doctor(recipe: AnyRecipe, *, say: Callable[[str], None]) -> None:
-    """Say every finding. Raises NotReady at the end when something should change.
+    """Say every finding. Raises NotReadyError at the end when something should change.
 
     Of a recipe of filtering the cluster is examined as well; of others everything that they name, and the rights at run_uri.
     """
@@ -33,7 +33,9 @@ def doctor(recipe: AnyRecipe, *, say: Callable[[str], None]) -> None:
         say(finding.printed())
         wrong += not finding.ok
     if wrong:
-        raise NotReady(f"{wrong} thing{'s' if wrong > 1 else ''} to change before this recipe runs")
+        raise NotReadyError(
+            f"{wrong} thing{'s' if wrong > 1 else ''} to change before this recipe runs"
+        )
 
 
 def examine(recipe: Recipe) -> Iterator[Finding]:

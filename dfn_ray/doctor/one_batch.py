@@ -18,7 +18,7 @@ from dfn_ray.dry_run.finding import Finding, change
 from dfn_ray.network.frozen import FrozenNetwork, build
 from dfn_ray.network.tokenizer import tokenize
 from dfn_ray.on_ray.bundles import scorer_bundle
-from dfn_ray.on_ray.session import share
+from dfn_ray.on_ray.session import put_networks
 from dfn_ray.preparing.embedding_fingerprint import with_threads
 
 START_S = 300.0
@@ -76,7 +76,7 @@ def device_findings(
         return [change("device", f"no node has {bundle} now: a batch could not be tried")]
     samples = min(scorers.batch_size, recipe.pool.chunk_rows)
     asked = {**bundle.reserved(), "label_selector": {}}  # its node is chosen
-    shared = share(networks)
+    shared = put_networks(networks)
     kinds = {node.kind: node for node in reversed(able)}
     started = {
         kind: on_node(node, _trial, [shared], scorers, samples, **asked)

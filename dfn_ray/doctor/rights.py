@@ -59,25 +59,29 @@ def _tried(probe: Probe, step: Callable[[], None]) -> bool:
     return True
 
 
-class _Contradiction(DfnRayError):
+class _ContradictionError(DfnRayError):
     """A store does not give back what it took."""
 
 
 def _listed(store: Store, name: str | None) -> None:
     files = store.list()
     if name is not None and all(file.name != name for file in files):
-        raise _Contradiction(f"{store.uri}: a file that was just written is not in its listing")
+        raise _ContradictionError(
+            f"{store.uri}: a file that was just written is not in its listing"
+        )
 
 
 def _read(store: Store, name: str) -> None:
     if store.read(name) != _CONTENT:
-        raise _Contradiction(f"{store.uri_of(name)}: reads back other bytes than were written")
+        raise _ContradictionError(f"{store.uri_of(name)}: reads back other bytes than were written")
 
 
 def _deleted(store: Store, name: str) -> None:
     store.delete(name)
     if store.exists(name):
-        raise _Contradiction(f"{store.uri_of(name)}: still there after it was deleted; remove it")
+        raise _ContradictionError(
+            f"{store.uri_of(name)}: still there after it was deleted; remove it"
+        )
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from ray.data import Dataset
 from dfn_ray.config import EvaluateRecipe, Scorers
 from dfn_ray.evaluation.embedder import EmbedderActor
 from dfn_ray.evaluation.sets import LocatedSet
-from dfn_ray.on_ray.actor_pools import Starts, pool_arguments
+from dfn_ray.on_ray.actor_pools import ActorSupervisor, pool_arguments
 from dfn_ray.on_ray.cells import Cell, Stage
 from dfn_ray.on_ray.datasets import (
     Work,
@@ -44,7 +44,7 @@ def embed_cells(
 
 
 def _embedded(prepared: Dataset, network: ray.ObjectRef, scorers: Scorers) -> Iterator[Cell]:
-    starts = Starts()
+    starts = ActorSupervisor()
     with retry_arguments():
         embedded = prepared.map_batches(
             EmbedderActor,

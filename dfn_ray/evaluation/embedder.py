@@ -20,7 +20,7 @@ import ray
 from dfn_ray.config import Scorers
 from dfn_ray.network.frozen import FrozenNetwork, build
 from dfn_ray.network.tokenizer import tokenize
-from dfn_ray.on_ray.actor_pools import Starts
+from dfn_ray.on_ray.actor_pools import ActorSupervisor
 from dfn_ray.on_ray.cells import Cell, array_column, column_array, over_cells
 from dfn_ray.preparing.prepare import Preparation, pixels_column, prepare
 from dfn_ray.preparing.prompts import prompt
@@ -129,7 +129,7 @@ class Embedder:
 class EmbedderActor(Embedder):
     """An Embedder as Ray Data runs it: the network comes from the object store, blocks of cells come and go."""
 
-    def __init__(self, network: ray.ObjectRef, scorers: Scorers, starts: Starts) -> None:
+    def __init__(self, network: ray.ObjectRef, scorers: Scorers, starts: ActorSupervisor) -> None:
         with starts.watched():
             (frozen,) = ray.get(network)
             super().__init__(frozen, scorers)

@@ -12,7 +12,7 @@ from ray import ObjectRef
 
 from dfn_ray.config import EvaluateRecipe, Rules
 from dfn_ray.console.progress import Progress
-from dfn_ray.errors import ErrorBudgetExceeded, InputError
+from dfn_ray.errors import ErrorBudgetExceededError, InputError
 from dfn_ray.evaluation import chain
 from dfn_ray.evaluation.datacomp import GroupAverage, group_averages
 from dfn_ray.evaluation.embedder import with_captions, with_labels
@@ -22,9 +22,9 @@ from dfn_ray.evaluation.results import Results, SetResult
 from dfn_ray.evaluation.sets import Classes, LocatedSet, classes_of, locate, refuse_run_in_sets
 from dfn_ray.evaluation.zero_shot import classifier_cells, classifiers
 from dfn_ray.network.frozen import FrozenNetwork
-from dfn_ray.on_ray.capacity import scoring_needed, telling_lacks
+from dfn_ray.on_ray.capacity import reporting_missing_capacity, scoring_needed
 from dfn_ray.on_ray.ray_address import check_ray_reachable
-from dfn_ray.on_ray.session import connect, share
+from dfn_ray.on_ray.session import connect, put_networks
 from dfn_ray.pool import listing_table
 from dfn_ray.preparing.embedding_fingerprint import (
     decode_fingerprint,
@@ -69,7 +69,7 @@ def evaluate_sets(recipe: EvaluateRecipe) -> Evaluation:
     """Evaluate the recipe's sets that have no result of this network yet, and store the results.
 
     Images that fail count neither as right nor as wrong; how many there are stands in the result. Raises InputError
-    before anything is started when network, sets or class names are wrong; ErrorBudgetExceeded when a set has a bad
+    before anything is started when network, sets or class names are wrong; ErrorBudgetExceededError when a set has a bad
     shard or more failed images than the recipe allows. Sets before it are stored by then.
     """
     check_ray_reachable()
@@ -93,7 +93,7 @@ def evaluate_sets(recipe: EvaluateRecipe) -> Evaluation:
         if todo:
             connect()
             results = results.held()
-            shared = share([network])
+            shared = put_networks([network])
             of_classes = _classifiers(todo, recipe, shared, progress)
             for job in todo:
                 if results.read(job.located.spec) is not None:
@@ -147,7 +147,7 @@ def _classifiers(
     prompts = sum(len(names) * len(templates) for names, templates in classes)
     progress.say(f"embedding {prompts:,} prompts")
     embedded = chain.embed_cells(classifier_cells(classes), network=network, recipe=recipe)
-    with telling_lacks(scoring_needed(recipe.decode, recipe.scorers), progress.say):
+    with reporting_missing_capacity(scoring_needed(recipe.decode, recipe.scorers), progress.say):
         return classifiers(classes, embedded)
 
 
@@ -167,21 +167,21 @@ def _embed(
         network=shared,
         recipe=recipe,
     )
-    with telling_lacks(scoring_needed(recipe.decode, recipe.scorers), progress.say):
+    with reporting_missing_capacity(scoring_needed(recipe.decode, recipe.scorers), progress.say):
         return gather(cells, progress)
 
 
 def judge(
     located: LocatedSet, gathered: Gathered, recipe: EvaluateRecipe, progress: Progress
 ) -> None:
-    """Say what failed; raise ErrorBudgetExceeded when what is left is another set."""
+    """Say what failed; raise ErrorBudgetExceededError when what is left is another set."""
     name = located.spec.name
     # A class folder without images is a class that the set does not have; an empty tar is a broken one.
     allowed = ShardFault.EMPTY if located.pool.format == "folder" else None
     where = f"sets.{name}: "
     bad = {shard: why for shard, why in gathered.faults.items() if why[0] is not allowed}
     if bad:
-        raise ErrorBudgetExceeded(
+        raise ErrorBudgetExceededError(
             f"{where}{len(bad):,} of {len(located.shards):,} shards are bad, e.g. {first_fault(bad)}; the set is not whole"
         )
     for shard, (fault, detail) in gathered.faults.items():

@@ -160,7 +160,7 @@ class Results:
         return results
 
     def _replace(self, name: str, data: bytes) -> None:
-        """Replace what a file holds now. Raises RunTakenOver when another driver evaluates into the run by now."""
+        """Replace what a file holds now. Raises RunTakenOverError when another driver evaluates into the run by now."""
         attempt = self.attempt or self.held().attempt
         assert attempt is not None
         before = self.store.read(name) if self.store.exists(name) else None

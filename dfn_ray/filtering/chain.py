@@ -15,9 +15,9 @@ from ray.data import Dataset
 
 from dfn_ray.config import Decode, Execution, Pool, Scorers
 from dfn_ray.console.progress import Progress
-from dfn_ray.errors import RunTakenOver
+from dfn_ray.errors import RunTakenOverError
 from dfn_ray.filtering.scoring.commit import TAKEN_OVER, UNREAD, Committer
-from dfn_ray.on_ray.actor_pools import Starts, pool_arguments
+from dfn_ray.on_ray.actor_pools import ActorSupervisor, pool_arguments
 from dfn_ray.on_ray.bundles import decode_bundle
 from dfn_ray.on_ray.cells import Stage, Unread
 from dfn_ray.on_ray.datasets import (
@@ -67,7 +67,7 @@ class Committed:
         metrics.add(self.chunks, self.counts, self.score_buckets, ledger)
 
 
-def work_left(shards: Sequence[Shard], ledger: Ledger) -> list[Work]:
+def remaining_work(shards: Sequence[Shard], ledger: Ledger) -> list[Work]:
     """What is left to do of the shards: those that are not complete, without their committed chunks."""
     return [
         Work(
@@ -96,11 +96,11 @@ def score_stream(
 ) -> Generator[Committed | Unread, None, None]:
     """Prepare, score and commit the work; yields each part once it is on storage, and each shard that was not read.
 
-    `tolerant` leaves out tasks that keep dying instead of stopping; what they held stays uncommitted. Raises NoProgress when
+    `tolerant` leaves out tasks that keep dying instead of stopping; what they held stays uncommitted. Raises NoProgressError when
     no block moves for `timeout_s`.
     """
     _configure(timeout_s, tolerant)
-    starts = Starts()
+    starts = ActorSupervisor()
     with retry_arguments():
         parts = (
             read_pool(work, pool, decode, report=True)
@@ -154,7 +154,7 @@ def _committing(committer: Committer, execution: Execution, decode: Decode) -> d
 def _committed(parts: Dataset) -> Generator[Committed | Unread, None, None]:
     for row in rows_of(parts):
         if row[TAKEN_OVER] is not None:
-            raise RunTakenOver(row[TAKEN_OVER])
+            raise RunTakenOverError(row[TAKEN_OVER])
         if row[UNREAD] is not None:
             yield Unread(**json.loads(row[UNREAD]))
             continue

@@ -30,7 +30,7 @@ from dfn_ray.filtering.subset.write_uid_list import (
 )
 from dfn_ray.on_ray.session import connect
 from dfn_ray.on_ray.slices import LEAST_ITEMS
-from dfn_ray.on_ray.tasks import each
+from dfn_ray.on_ray.tasks import run_in_tasks
 from dfn_ray.pool import listed_shards
 from dfn_ray.run import (
     MATERIALIZED,
@@ -166,7 +166,7 @@ def _finalise(run: Run, ledger: Ledger, recipe: Recipe) -> dict[str, Any]:
     survey = _survey(settler, scores.names)
     connect()
     files = {*survey.settled}
-    for settled in each(survey.unsettled, settler.settle_part, recipe.decode):
+    for settled in run_in_tasks(survey.unsettled, settler.settle_part, recipe.decode):
         files.update(settled.splitlines())
     files |= _read_back(run, settler, survey.missing, recipe.decode)
     remove_all_but(run, files)
@@ -224,7 +224,7 @@ def _read_back(
         )
     shards = [shard for shard in listed_shards(listing) if shard.uri in missing]
     items = [missing_shard(shard, missing[shard.uri]) for shard in shards]
-    return set(each(items, settler.read_back, decode))
+    return set(run_in_tasks(items, settler.read_back, decode))
 
 
 def _kept_uids(selection: Selection, part: ScoredPart) -> np.ndarray:

@@ -63,7 +63,7 @@ class Here:
     hours: Interval
 
 
-def here(recipe: Recipe, found: Estimate, resources: Mapping[str, float]) -> Here:
+def as_it_is(recipe: Recipe, found: Estimate, resources: Mapping[str, float]) -> Here:
     """The limits of these resources, and the hours that the lower one means."""
     cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
     decode, forward = found.decode_per_s.value, found.forward_per_s.value

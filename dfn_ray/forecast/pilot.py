@@ -21,9 +21,9 @@ from ray.exceptions import RayError
 from dfn_ray.config import Pool, Recipe
 from dfn_ray.doctor.nodes import alive_nodes
 from dfn_ray.doctor.placement import addable, place
-from dfn_ray.errors import InputError, NotReady, last_line
+from dfn_ray.errors import InputError, NotReadyError, last_line
 from dfn_ray.filtering.scoring.bounds import EVERYTHING
-from dfn_ray.filtering.scoring.calibrate import counted
+from dfn_ray.filtering.scoring.calibrate import in_denominator
 from dfn_ray.filtering.scoring.commit import image_parquet, scores_parquet, subset_rows, with_shard
 from dfn_ray.filtering.scoring.scorer import Scorer, plan_inputs
 from dfn_ray.forecast.limits import (
@@ -36,8 +36,8 @@ from dfn_ray.forecast.limits import (
 from dfn_ray.network.frozen import FrozenNetwork
 from dfn_ray.on_ray.bundles import decode_bundle, scorer_bundle
 from dfn_ray.on_ray.cells import pack, unpack
-from dfn_ray.on_ray.failures import own_errors
-from dfn_ray.on_ray.session import share
+from dfn_ray.on_ray.failures import unwrapped_ray_errors
+from dfn_ray.on_ray.session import put_networks
 from dfn_ray.pool import Shard
 from dfn_ray.preparing.prepare import NetworkInputs, Preparation
 from dfn_ray.preparing.statuses import status_counts
@@ -92,22 +92,22 @@ def run_pilot(
     """Measure `samples` samples, spread over `count` randomly chosen shards, on the cluster that is connected.
 
     First all decode tasks, as many at once as the cluster has CPUs for, then one scorer, so that neither disturbs the
-    other. Raises NotReady when the cluster has no place for them, InputError when the shards hold no samples.
+    other. Raises NotReadyError when the cluster has no place for them, InputError when the shards hold no samples.
     """
     decoder, scorer = decode_bundle(recipe.decode), scorer_bundle(recipe.scorers)
     for name, bundle in (("decode tasks", decoder), ("scorers", scorer)):
         if not (finding := place(name, bundle, alive_nodes(), addable())).ok:
-            raise NotReady(f"{name}: {finding.text}")
+            raise NotReadyError(f"{name}: {finding.text}")
     readable = [shard for shard in shards if shard.fault is None]
     chosen = random.Random(0).sample(readable, min(count, len(readable)))
     preparation, inputs = plan_inputs(networks, recipe)
     rows = -(-samples // max(1, len(chosen)))
     task: Any = ray.remote(num_returns=2, **decoder.reserved())(_decode)
     prepared = [task.remote(shard, recipe.pool, preparation, rows) for shard in chosen]
-    with _told(), own_errors():
+    with _told(), unwrapped_ray_errors():
         timings: list[dict[str, Any]] = ray.get([timing for timing, _ in prepared])
         actor = ray.remote(**scorer.reserved())(_Forward)
-        forward: Any = actor.remote([share(networks)], inputs, recipe)
+        forward: Any = actor.remote([put_networks(networks)], inputs, recipe)
         device: str = ray.get(forward.device.remote())
         scored: list[dict[str, Any]] = ray.get(
             [forward.score.remote(cells) for _, cells in prepared]
@@ -130,7 +130,9 @@ def _told() -> Iterator[None]:
     try:
         yield
     except RayError as error:
-        raise NotReady(f"the pilot failed: {last_line(error)}; dfn-ray doctor says more") from error
+        raise NotReadyError(
+            f"the pilot failed: {last_line(error)}; dfn-ray doctor says more"
+        ) from error
 
 
 def _decode(
@@ -200,7 +202,7 @@ def _kept(samples: pa.Table, recipe: Recipe) -> dict[str, np.ndarray]:
     sizes *= is_scored
     if len(rows):  # what Parquet makes of them: other columns, compression of texts, pages
         sizes *= len(image_parquet(rows)) / max(1.0, sizes.sum())
-    counts = counted(samples["status"], recipe.select).to_numpy(zero_copy_only=False)
+    counts = in_denominator(samples["status"], recipe.select).to_numpy(zero_copy_only=False)
     return {
         "score_N": np.where(is_scored, score, -np.inf)[counts].astype(np.float32),
         "kept_bytes_N": sizes[counts],

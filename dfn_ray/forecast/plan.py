@@ -12,7 +12,7 @@ from dfn_ray.console.tables import duration, grid, size, table
 from dfn_ray.forecast.costs import (
     PIPELINE_FRACTION,
     Option,
-    here,
+    as_it_is,
     options,
     storage_money,
 )
@@ -36,7 +36,7 @@ def plan(
     """Run a pilot of so many samples over so many shards, say what the whole pool takes, and return it. Nothing is written to run_uri.
 
     Intervals narrow with 1 / sqrt(shards). `gpus` is how many the table goes up to; None: those of scorers.max_size. Raises InputError when pool or networks
-    cannot be had, NotReady when the cluster has no place for the recipe.
+    cannot be had, NotReadyError when the cluster has no place for the recipe.
     """
     listing = list_pool(recipe.pool)
     listed = listing.shards
@@ -90,7 +90,7 @@ def _rows(
         "balance",
         f"{feeds:.2g} decode tasks ({feeds * recipe.decode.cpus:.2g} CPUs) feed one scorer",
     )
-    now = here(recipe, found, resources)
+    now = as_it_is(recipe, found, resources)
     offered = f"{resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"
     if now.scorers:
         yield (

@@ -22,7 +22,7 @@ import ray
 from ray.data import ActorPoolStrategy
 
 from dfn_ray.config import Scorers
-from dfn_ray.errors import ScorersFailed, last_line
+from dfn_ray.errors import ScorersFailedError, last_line
 from dfn_ray.on_ray.bundles import scorer_bundle
 from dfn_ray.on_ray.datasets import TASK_RETRIES
 from dfn_ray.on_ray.session import NODE_ID, drivers_node
@@ -34,7 +34,7 @@ TRIES = 6
 """Failed starts of a pool of which no actor has ever started, before it is given up."""
 
 
-class Starts:
+class ActorSupervisor:
     """How the actors of a pool start, where the next ones may, and their end. Travels to the actors."""
 
     def __init__(self) -> None:
@@ -43,11 +43,11 @@ class Starts:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """The start of the actor that this runs in. Raises ScorersFailed at once where that is known to be in vain."""
+        """The start of the actor that this runs in. Raises ScorersFailedError at once where that is known to be in vain."""
         context = ray.get_runtime_context()
         actor, node = context.get_actor_id(), context.get_node_id()
         if (refusal := ray.get(self._record.begin.remote(actor, node))) is not None:
-            raise ScorersFailed(refusal)
+            raise ScorersFailedError(refusal)
         try:
             yield
         except Exception as error:
@@ -56,10 +56,10 @@ class Starts:
         ray.get(self._record.succeed.remote(actor))
 
     def next_arguments(self, scorers: Scorers) -> dict[str, Any]:
-        """What the next actor of the pool must have beside what all have. Raises ScorersFailed when none can start."""
+        """What the next actor of the pool must have beside what all have. Raises ScorersFailedError when none can start."""
         verdict, avoided = ray.get(self._record.judge.remote())
         if verdict is not None:
-            raise ScorersFailed(verdict)
+            raise ScorersFailedError(verdict)
         arguments: dict[str, Any] = {"name": f"{self._pool}-{uuid4().hex[:8]}"}
         if avoided:
             arguments["label_selector"] = {
@@ -88,7 +88,7 @@ class Starts:
             ray.kill(actor)
 
 
-def pool_arguments(scorers: Scorers, starts: Starts) -> dict[str, Any]:
+def pool_arguments(scorers: Scorers, starts: ActorSupervisor) -> dict[str, Any]:
     """The pool as arguments of map_batches: from min_size on it grows with its backlog, as far as there are nodes.
 
     It also asks the cluster's autoscaler for those.

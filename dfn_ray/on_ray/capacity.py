@@ -54,13 +54,13 @@ def workers_needed(workers: Workers) -> Need:
     return Need(what="workers.min_size", count=workers.min_size, each=worker_bundle(workers))
 
 
-def lack(needs: Sequence[Need]) -> str | None:
+def missing_capacity(needs: Sequence[Need]) -> str | None:
     """What the nodes that are alive lack for the first of the needs that they do not meet; None when they meet all."""
     return next((told for need in needs if (told := need.lack()) is not None), None)
 
 
 @contextmanager
-def telling_lacks(needs: Sequence[Need], say: Callable[[str], None]) -> Iterator[None]:
+def reporting_missing_capacity(needs: Sequence[Need], say: Callable[[str], None]) -> Iterator[None]:
     """Say what the cluster lacks, again and again, as long as the block runs and it does."""
     stop = threading.Event()
 
@@ -68,7 +68,7 @@ def telling_lacks(needs: Sequence[Need], say: Callable[[str], None]) -> Iterator
         said, since_s = None, 0.0
         while not stop.wait(CHECKED_EVERY_S):
             since_s += CHECKED_EVERY_S
-            told = lack(needs)
+            told = missing_capacity(needs)
             if told is not None and (told != said or since_s >= SAID_EVERY_S):
                 say(told)
                 since_s = 0.0

@@ -24,7 +24,7 @@ from dfn_ray.config import Decode, Pool
 from dfn_ray.errors import ShardChangedError, StorageError
 from dfn_ray.on_ray.bundles import decode_bundle
 from dfn_ray.on_ray.cells import Cell, Stage, Unread, over_cells, pack, unpack
-from dfn_ray.on_ray.failures import own_errors
+from dfn_ray.on_ray.failures import unwrapped_ray_errors
 from dfn_ray.pool import Shard, iter_chunks
 from dfn_ray.schema import SAMPLE_SCHEMA, Chunk
 
@@ -133,7 +133,7 @@ def retry_arguments() -> Iterator[None]:
 
 def tables_of(dataset: Dataset) -> Iterator[pa.Table]:
     """The blocks of a small result, each as soon as it is there."""
-    with own_errors():
+    with unwrapped_ray_errors():
         blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         yield from cast("Iterator[pa.Table]", blocks)
 

@@ -14,7 +14,7 @@ from dfn_ray.config import Decode, Pool
 from dfn_ray.errors import StorageError
 from dfn_ray.on_ray.bundles import decode_bundle
 from dfn_ray.on_ray.datasets import TASK_RETRIES, Work
-from dfn_ray.on_ray.failures import own_errors
+from dfn_ray.on_ray.failures import unwrapped_ray_errors
 from dfn_ray.pool.chunking import Wanted
 from dfn_ray.pool.examination import Verdict, examine
 
@@ -69,7 +69,7 @@ def _examined(work: Work, pool: Pool, decode: Decode) -> Verdict:
         return examine(work.shard, pool, Wanted(skip=work.skip))
 
     try:
-        with own_errors():
+        with unwrapped_ray_errors():
             return ray.get(read_again.options(**decode_bundle(decode).reserved()).remote())
     except StorageError as error:
         return Verdict(error=type(error).__name__, message=str(error), own=True)

@@ -14,7 +14,7 @@ import ray
 from ray.data import DataContext
 
 from dfn_ray.errors import InputError, last_line
-from dfn_ray.on_ray.failures import own_error
+from dfn_ray.on_ray.failures import own_error_in
 from dfn_ray.on_ray.ray_address import check_ray_reachable
 from dfn_ray.on_ray.ray_logs import shorten_own_errors
 from dfn_ray.storage import shared_environment
@@ -42,7 +42,7 @@ def connect() -> None:
         # A submitted job's variables reach the workers as they are, and Ray refuses to be told them again.
         shared = {} if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else shared_environment()
         try:
-            with _core_unheard(), _own_sigterm():
+            with _silenced_stderr(), _own_sigterm():
                 ray.init(
                     log_to_driver=False,
                     logging_level=logging.ERROR,
@@ -57,7 +57,7 @@ def connect() -> None:
 
 
 @contextmanager
-def _core_unheard() -> Iterator[None]:
+def _silenced_stderr() -> Iterator[None]:
     """Nothing on the process's own stderr: there Ray's core says which log level it was given, at any level."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -83,7 +83,7 @@ def drivers_node() -> dict[str, str]:
     return {NODE_ID: ray.get_runtime_context().get_node_id()}
 
 
-def share(networks: Sequence[Any]) -> ray.ObjectRef:
+def put_networks(networks: Sequence[Any]) -> ray.ObjectRef:
     """The networks in the object store: loaded once here, fetched once by each node."""
     return ray.put(tuple(networks))
 
@@ -99,5 +99,5 @@ def configure(*, errored_blocks: int, no_progress_timeout_s: float) -> DataConte
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    shorten_own_errors(own_error)
+    shorten_own_errors(own_error_in)
     return context

@@ -16,7 +16,7 @@ IN_FLIGHT = 256
 Found = TypeVar("Found")
 
 
-def over_slices(
+def run_in_slices(
     items: Sequence[str],
     function: Callable[[Sequence[str]], Found],
     *,
@@ -40,7 +40,7 @@ def _in_tasks(
     import ray  # noqa: PLC0415
 
     from dfn_ray.on_ray.datasets import TASK_RETRIES  # noqa: PLC0415
-    from dfn_ray.on_ray.failures import own_errors  # noqa: PLC0415
+    from dfn_ray.on_ray.failures import unwrapped_ray_errors  # noqa: PLC0415
     from dfn_ray.on_ray.session import connect  # noqa: PLC0415
 
     connect()
@@ -54,5 +54,5 @@ def _in_tasks(
     while running:
         done, running = ray.wait(running, num_returns=1)
         running += [find.remote(some) for some in islice(slices, len(done))]
-        with own_errors():
+        with unwrapped_ray_errors():
             yield from ray.get(done)

@@ -13,10 +13,10 @@ from dfn_ray.on_ray.datasets import TASK_RETRIES, retry_arguments, rows_of
 from dfn_ray.on_ray.session import configure
 
 EACH_TIMEOUT_S = 7200.0
-"""The function of `each` takes less for an item, and nodes for it come sooner."""
+"""The function of `run_in_tasks` takes less for an item, and nodes for it come sooner."""
 
 
-def each(
+def run_in_tasks(
     items: Sequence[str], function: Callable[[str], str], decode: Decode | None = None
 ) -> Iterator[str]:
     """What an idempotent function gives for every item, run in tasks where `decode` says; in any order."""

@@ -8,7 +8,7 @@ import torch
 
 from dfn_ray.config import Network, Recipe
 from dfn_ray.dry_run.finding import Finding, change
-from dfn_ray.errors import InputError, NotReady
+from dfn_ray.errors import InputError, NotReadyError
 from dfn_ray.network.frozen import FrozenNetwork
 from dfn_ray.parity.matched_samples import Matched, matched_samples
 from dfn_ray.parity.reference import Reference, read_reference
@@ -32,7 +32,7 @@ def check_parity(
 ) -> None:
     """Compare up to `samples` scores of the recipe's deciding network with those of a file, by uid, and say every finding.
 
-    Raises NotReady when they differ beyond the precision of either; InputError when file, pool and network do not go
+    Raises NotReadyError when they differ beyond the precision of either; InputError when file, pool and network do not go
     together, StorageError when a store fails.
     """
     if samples < 1:
@@ -61,7 +61,7 @@ def check_parity(
     text = f"{before}; {before.beyond:,} samples differ beyond the floor of precision, at most {before.floor:.2g}"
     say(change("parity", text).printed())
     say(_verdict(search, network, recipe, section, say).printed())
-    raise NotReady(f"the scores of {spec.name} are not those of {reference_uri}")
+    raise NotReadyError(f"the scores of {spec.name} are not those of {reference_uri}")
 
 
 def _search(

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from dfn_ray.config import Pool
 from dfn_ray.pool.samples import Draft
-from dfn_ray.pool.shard import Shard, ShardDamage
+from dfn_ray.pool.shard import Shard, ShardDamageError
 from dfn_ray.schema import SAMPLE_SCHEMA, SEVERAL_CAPTIONS_SCHEMA, Chunk, Note, ShardFault
 
 
@@ -38,7 +38,7 @@ class Wanted:
 
 
 @dataclass(slots=True)
-class Group:
+class OpenChunk:
     """A chunk while its shard is being read."""
 
     first_row: int
@@ -68,7 +68,7 @@ class Group:
         self.drafts.append(draft)
         self.held_bytes += held_bytes(draft)
 
-    def end(self, damage: ShardDamage) -> None:
+    def end(self, damage: ShardDamageError) -> None:
         """Make this the last chunk of a damaged shard."""
         self.last = True
         self.fault = damage.fault
@@ -119,9 +119,9 @@ class Group:
         )
 
 
-def closing(damage: ShardDamage, bytes_read: int) -> Group:
+def closing(damage: ShardDamageError, bytes_read: int) -> OpenChunk:
     """The only group of a shard of so many bytes that cannot be read at all."""
-    group = Group(0, bytes_read=bytes_read)
+    group = OpenChunk(0, bytes_read=bytes_read)
     group.end(damage)
     return group
 

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dfn_ray.config import Pool
 from dfn_ray.errors import MissingFileError, StorageError
 from dfn_ray.images.formats import IMAGE_EXTENSIONS, UNSUPPORTED_EXTENSIONS
-from dfn_ray.pool.chunking import Group, Wanted
+from dfn_ray.pool.chunking import OpenChunk, Wanted
 from dfn_ray.pool.listing.folders import Descent, class_names, refuse_run
 from dfn_ray.pool.listing.patterns import Glob, State, is_hidden
 from dfn_ray.pool.listing.remarks import Remark, Remarks
@@ -63,7 +63,7 @@ def class_folders(root: str, remarks: Remarks) -> list[File]:
     return [File(f"{root}/{name}", sizes[name]) for name in names]
 
 
-def folder_groups(shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[Group]:
+def folder_groups(shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[OpenChunk]:
     """The chunks of a class folder, in order. Only files of wanted rows are read.
 
     Raises StorageError when the folder that it was listed in is absent, cannot be listed, or holds a link to nothing.
@@ -80,7 +80,7 @@ def folder_groups(shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[Group]:
     rest_bytes = shard.size_bytes  # of all files, so that what is passed by counts as well
     text = str(beside.index(name)) if pool.caption == "label" else name
     caption = text.encode("utf-8", "surrogateescape")
-    group, files = Group(0), list[tuple[Draft, File]]()
+    group, files = OpenChunk(0), list[tuple[Draft, File]]()
     images, found_bytes = _images(shard.opened_at)
     require_size(shard, found_bytes)
     for row, (file, is_there) in enumerate(images):
@@ -88,7 +88,7 @@ def folder_groups(shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[Group]:
             _read(group, files, pool, wanted)
             rest_bytes -= group.bytes_read
             yield group
-            group, files = Group(row), []
+            group, files = OpenChunk(row), []
         draft = Draft(row=row, key=sayable(file.uri[len(shard.opened_at) + 1 :]))
         draft.note(Role.CAPTION, len(caption), pool)
         draft.fill(Role.CAPTION, caption)
@@ -121,7 +121,7 @@ def _images(uri: str) -> tuple[list[tuple[File, bool]], int]:
     return sorted(images, key=lambda image: image[0].uri), sum(sizes)
 
 
-def _read(group: Group, files: list[tuple[Draft, File]], pool: Pool, wanted: Wanted) -> None:
+def _read(group: OpenChunk, files: list[tuple[Draft, File]], pool: Pool, wanted: Wanted) -> None:
     """Take note of the files of a chunk, and read those that are wanted."""
     reading = [
         (draft, file)

@@ -7,18 +7,18 @@ from dataclasses import replace
 from typing import IO, cast
 
 from dfn_ray.config import Pool
-from dfn_ray.pool.chunking import Group, Wanted, closing
+from dfn_ray.pool.chunking import OpenChunk, Wanted, closing
 from dfn_ray.pool.folder import folder_groups
 from dfn_ray.pool.opened import ShardFile, opened, require_same
 from dfn_ray.pool.parquet.parquet_shard import parquet_groups
-from dfn_ray.pool.shard import Shard, ShardDamage
+from dfn_ray.pool.shard import Shard, ShardDamageError
 from dfn_ray.pool.sniff import Format, sniff
 from dfn_ray.pool.tars.tape import GzipTape, Tape
 from dfn_ray.pool.tars.webdataset import tar_groups
 from dfn_ray.schema import ShardFault
 
 
-def groups_of(shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[Group]:
+def groups_of(shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[OpenChunk]:
     """The chunks of a shard of whatever format, damage as the fault of the last; `bytes_read` of all adds up to its size.
 
     Raises StorageError when the store fails, ShardChangedError when the shard is not the listed one, and anything that a
@@ -28,26 +28,26 @@ def groups_of(shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[Group]:
     try:
         yield from form(shard, pool, wanted)
     except (
-        ShardDamage
+        ShardDamageError
     ) as damage:  # before any chunk: all that is read of a file is judged in `_of_file`
         yield closing(damage, shard.size_bytes)
 
 
-def entered_at(shard: Shard, pool: Pool, first_row: int, at: int) -> Iterator[Group]:
-    """The chunks of a tar from the one on that is entered at byte `at`. Raises ShardDamage as well."""
+def entered_at(shard: Shard, pool: Pool, first_row: int, at: int) -> Iterator[OpenChunk]:
+    """The chunks of a tar from the one on that is entered at byte `at`. Raises ShardDamageError as well."""
     with opened(shard, in_order=True) as file:
         yield from tar_groups(Tape(_plain(file)), pool, Wanted(), first_row=first_row, at=at)
 
 
 def format_of(shard: Shard, pool: Pool) -> Format:
-    """The format of a shard. Raises ShardDamage when it has none or is not there."""
+    """The format of a shard. Raises ShardDamageError when it has none or is not there."""
     if pool.format == "folder":
         return Format.FOLDER
     with opened(shard, in_order=False) as file:
         return sniff(_plain(file), pool.format)
 
 
-def _of_file(shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[Group]:
+def _of_file(shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[OpenChunk]:
     given = 0
     with opened(shard, in_order=not _looks_like_parquet(shard, pool)) as file:
         sized = replace(shard, size_bytes=file.size_bytes)
@@ -67,10 +67,10 @@ def _of_file(shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[Group]:
             yield group
 
 
-def _by_format(file: ShardFile, shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[Group]:
+def _by_format(file: ShardFile, shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[OpenChunk]:
     try:
         form = sniff(_plain(file), pool.format)
-    except ShardDamage as damage:
+    except ShardDamageError as damage:
         yield closing(damage, shard.size_bytes)
         return
     if form is Format.TAR:

@@ -15,7 +15,7 @@ from dfn_ray.images.header import UnreadableImageError, decoded_pixels, open_ima
 from dfn_ray.pool.listing.list_pool import list_pool
 from dfn_ray.pool.listing.remarks import Listing, listing_notes
 from dfn_ray.pool.reading import iter_chunks, sniffed
-from dfn_ray.pool.shard import Shard, ShardDamage
+from dfn_ray.pool.shard import Shard, ShardDamageError
 from dfn_ray.schema import Reason
 from dfn_ray.uids.derived import derive_uid
 
@@ -182,7 +182,7 @@ def _look(shard: Shard, pool: Pool, seen: _Seen, per_shard: int) -> list[Example
     """Note what the first chunk of a shard holds; its first readable samples."""
     try:
         seen.formats[sniffed(shard, pool).value] += 1
-    except ShardDamage:
+    except ShardDamageError:
         seen.formats["unknown"] += 1
     examples: list[ExampleRow] = []
     for chunk, table in islice(iter_chunks(shard, pool), 1):

@@ -69,7 +69,7 @@ class CaptionMembers(NamedTuple):
         return CaptionMembers(extension, pool.caption == "list")
 
 
-class Part(NamedTuple):
+class MemberRole(NamedTuple):
     """A member as part of a sample."""
 
     key: str
@@ -89,7 +89,7 @@ class Part(NamedTuple):
         return self.role in _IMAGES
 
 
-def part_of(name: str, captions: CaptionMembers) -> Part | None:
+def part_of(name: str, captions: CaptionMembers) -> MemberRole | None:
     """The part that a member plays, or None when it plays none.
 
     Folders of operating systems (`__MACOSX`, `PaxHeaders`) and hidden files (`._x.jpg`) play none.
@@ -116,7 +116,7 @@ def part_of(name: str, captions: CaptionMembers) -> Part | None:
         stem, number = numbered[1], int(numbered[2])
         key = key[: -len(numbered[2]) - 1]
     dotted, is_image = "." in stem, role in _IMAGES
-    return Part(
+    return MemberRole(
         key=key[2:] if key.startswith("./") else key,
         role=role,
         loose=not is_image and (dotted or _is_about_the_archive(stem)),

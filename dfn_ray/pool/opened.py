@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 from dfn_ray.errors import DfnRayError, MissingFileError, ShardChangedError, StorageError
-from dfn_ray.pool.shard import Shard, ShardDamage
+from dfn_ray.pool.shard import Shard, ShardDamageError
 from dfn_ray.schema import ShardFault
 from dfn_ray.storage import is_confirmed_missing, open_uri, plain_etag
 from dfn_ray.uris import HTTP_SCHEMES, scheme_of
@@ -22,11 +22,11 @@ _LISTED_FAULTS = {
 def opened(shard: Shard, *, in_order: bool) -> Iterator[ShardFile]:
     """The file of a shard, which is the one that was listed.
 
-    Raises ShardDamage when nothing is there, ShardChangedError when another file is, StorageError when the store fails,
+    Raises ShardDamageError when nothing is there, ShardChangedError when another file is, StorageError when the store fails,
     at opening or at any time while the file is in use, whatever was made of it on the way.
     """
     if shard.fault is not None:
-        raise ShardDamage(shard.fault, _LISTED_FAULTS.get(shard.fault, "by its listing"))
+        raise ShardDamageError(shard.fault, _LISTED_FAULTS.get(shard.fault, "by its listing"))
     try:
         plain = open_uri(shard.opened_at, in_order=in_order)
     except MissingFileError as error:
@@ -41,7 +41,7 @@ def opened(shard: Shard, *, in_order: bool) -> Iterator[ShardFile]:
             # What a parser makes of a failed read says nothing; the first failure does.
             if file.error is not None and file.error is not error:
                 raise file.error from error
-            if isinstance(error, ShardDamage):
+            if isinstance(error, ShardDamageError):
                 require_same(shard)
             raise
         if file.error is not None:
@@ -114,15 +114,15 @@ class ShardFile:
         )
 
 
-def missing(uri: str, error: MissingFileError) -> ShardDamage:
+def missing(uri: str, error: MissingFileError) -> ShardDamageError:
     """The damage of a shard that is not there. Raises StorageError unless its store confirms that it is not."""
     if not is_confirmed_missing(uri):
         raise StorageError(
             f"{uri}: could not be opened, as if it were absent, but nothing confirms that it is: {error}; run again"
         ) from error
     if scheme_of(uri) in HTTP_SCHEMES:  # never listed, so that none can be gone since
-        return ShardDamage(ShardFault.MISSING, f"HTTP {_http_status(error)}")
-    return ShardDamage(ShardFault.MISSING, "gone since it was listed")
+        return ShardDamageError(ShardFault.MISSING, f"HTTP {_http_status(error)}")
+    return ShardDamageError(ShardFault.MISSING, "gone since it was listed")
 
 
 def changed(shard: Shard, how: str) -> ShardChangedError:

@@ -15,11 +15,11 @@ import pyarrow as pa
 
 from dfn_ray.config import Pool
 from dfn_ray.errors import DfnRayError, InputError, StorageError
-from dfn_ray.pool.chunking import Group, Wanted
+from dfn_ray.pool.chunking import OpenChunk, Wanted
 from dfn_ray.pool.examination import examine, verdict_on
 from dfn_ray.pool.groups import entered_at, format_of, groups_of
 from dfn_ray.pool.opened import changed
-from dfn_ray.pool.shard import Shard, ShardDamage
+from dfn_ray.pool.shard import Shard, ShardDamageError
 from dfn_ray.pool.sniff import Format
 from dfn_ray.schema import Chunk, ShardFault
 
@@ -58,7 +58,7 @@ def iter_chunks(
             row, passed_bytes = after, passed_bytes + group.bytes_read
     except Exception as error:  # noqa: BLE001  recorded as the shard's fault, or raised again
         damage = _damage(error, shard, pool, wanted, row)
-        end = Group(row, bytes_read=max(0, shard.size_bytes - passed_bytes))
+        end = OpenChunk(row, bytes_read=max(0, shard.size_bytes - passed_bytes))
         end.end(damage)
         _require_passed(shard, to_pass, ends_too_soon=row in wanted.skip)
         yield end.finish(shard, pool, wanted)
@@ -110,7 +110,7 @@ def read_chunk(shard: Shard, pool: Pool, chunk: Chunk) -> pa.Table:
         found = len(group.drafts)
         if found == chunk.rows:
             return group.take_table(shard, pool, Wanted())
-    except ShardDamage as damage:
+    except ShardDamageError as damage:
         raise _absent(shard, f"{damage.fault}: {damage.detail}") from damage
     except Exception as error:  # noqa: BLE001  raised again, or judged where the rows are read
         _require_content(error, shard)
@@ -119,22 +119,24 @@ def read_chunk(shard: Shard, pool: Pool, chunk: Chunk) -> pa.Table:
 
 
 def sniffed(shard: Shard, pool: Pool) -> Format:
-    """The format of a shard. Raises ShardDamage when it has none or is not there, and what `iter_chunks` raises."""
+    """The format of a shard. Raises ShardDamageError when it has none or is not there, and what `iter_chunks` raises."""
     try:
         return format_of(shard, pool)
-    except ShardDamage:
+    except ShardDamageError:
         raise
     except Exception as error:
         raise _damage(error, shard, pool, Wanted(), 0) from error
 
 
-def _damage(error: Exception, shard: Shard, pool: Pool, wanted: Wanted, row: int) -> ShardDamage:
+def _damage(
+    error: Exception, shard: Shard, pool: Pool, wanted: Wanted, row: int
+) -> ShardDamageError:
     """The damage that an exception of a reader stands for. Raises whatever is not the content's doing."""
     _require_content(error, shard)
     here, again = verdict_on(error, row), examine(shard, pool, wanted)
     what = f"{here.error}: {here.message}"
     if (again.row, again.error) == (here.row, here.error):
-        return ShardDamage(ShardFault.CRASHES_READER, what)
+        return ShardDamageError(ShardFault.CRASHES_READER, what)
     raise StorageError(
         f"{shard.uri}: reading it failed at row {row:,} by {what}, and not so when it was read again in a fresh process "
         f"({_said(again.error, again.signal)}); run again"

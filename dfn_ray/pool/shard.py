@@ -31,7 +31,7 @@ class Shard:
         return self.location or self.uri
 
 
-class ShardDamage(Exception):
+class ShardDamageError(Exception):
     """A shard cannot be read any further. Never leaves `pool`: it becomes the fault of the last chunk."""
 
     def __init__(self, fault: ShardFault, detail: str, member: str | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import IO, Literal
 
-from dfn_ray.pool.shard import ShardDamage
+from dfn_ray.pool.shard import ShardDamageError
 from dfn_ray.pool.tars.tape import GzipTape
 from dfn_ray.pool.tars.tar import BLOCK_BYTES, is_tar_header
 from dfn_ray.schema import ShardFault
@@ -29,13 +29,13 @@ def sniff(
 ) -> Format:
     """The format of an open file, which is left at its first byte.
 
-    Raises ShardDamage for a file without a byte, for gzip that is damaged or ends before it shows what is in it, and
+    Raises ShardDamageError for a file without a byte, for gzip that is damaged or ends before it shows what is in it, and
     for a file that is neither a tar (also in gzip) nor Parquet, unless `forced` says what it is.
     """
     head = file.read(BLOCK_BYTES)
     file.seek(0)
     if not head:
-        raise ShardDamage(ShardFault.EMPTY, "0 bytes")
+        raise ShardDamageError(ShardFault.EMPTY, "0 bytes")
     if forced == "parquet":
         return Format.PARQUET
     if head.startswith(_GZIP):
@@ -46,11 +46,13 @@ def sniff(
         return Format.TAR
     if head.startswith(_PARQUET):
         return Format.PARQUET
-    raise ShardDamage(ShardFault.UNREADABLE, f"neither tar nor Parquet; begins with {head[:24]!r}")
+    raise ShardDamageError(
+        ShardFault.UNREADABLE, f"neither tar nor Parquet; begins with {head[:24]!r}"
+    )
 
 
 def _require_tar_within(file: IO[bytes]) -> None:
-    """Raise ShardDamage unless a gzip file holds a tar; names damage of the gzip where that hides what it holds."""
+    """Raise ShardDamageError unless a gzip file holds a tar; names damage of the gzip where that hides what it holds."""
     tape = GzipTape(file)
     try:
         head = tape.read(BLOCK_BYTES)
@@ -59,4 +61,4 @@ def _require_tar_within(file: IO[bytes]) -> None:
     if is_tar_header(head):
         return
     hidden = len(head) < BLOCK_BYTES and tape.broken
-    raise ShardDamage(ShardFault.UNREADABLE, hidden[1] if hidden else "gzip, but no tar in it")
+    raise ShardDamageError(ShardFault.UNREADABLE, hidden[1] if hidden else "gzip, but no tar in it")

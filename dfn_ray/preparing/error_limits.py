@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dfn_ray.errors import ErrorBudgetExceeded
+from dfn_ray.errors import ErrorBudgetExceededError
 from dfn_ray.schema import ShardFault, Status
 
 Faults = Mapping[str, tuple[ShardFault, str]]
@@ -22,13 +22,13 @@ class ErrorLimits:
     """Of the two settings in the recipe, with a dot: `execution.`."""
 
     def judge_shards(self, faults: Faults, shards: int, *, where: str = "") -> None:
-        """Raise ErrorBudgetExceeded when too many of all `shards`, read so far or not, are bad.
+        """Raise ErrorBudgetExceededError when too many of all `shards`, read so far or not, are bad.
 
         Of all, because missing shards are done at once and would look like all there is.
         """
         if len(faults) <= self.max_bad_shard_fraction * shards:
             return
-        raise ErrorBudgetExceeded(
+        raise ErrorBudgetExceededError(
             f"{where}{len(faults):,} of {shards:,} shards are bad, e.g. {first_fault(faults)}; "
             f"{self.section}max_bad_shard_fraction allows {_percent(self.max_bad_shard_fraction)}"
         )
@@ -36,11 +36,11 @@ class ErrorLimits:
     def judge_samples(
         self, counts: Mapping[str, int], *, where: str = "", what: str = "samples"
     ) -> None:
-        """Raise ErrorBudgetExceeded when too many samples failed; `counts` are by `status` or `status/reason`."""
+        """Raise ErrorBudgetExceededError when too many samples failed; `counts` are by `status` or `status/reason`."""
         failed, samples = failures(counts), sum(counts.values())
         if sum(failed.values()) <= self.max_failed_fraction * samples:
             return
-        raise ErrorBudgetExceeded(
+        raise ErrorBudgetExceededError(
             f"{where}{sum(failed.values()):,} of {samples:,} {what} failed ({by_reason(failed)}); "
             f"{self.section}max_failed_fraction allows {_percent(self.max_failed_fraction)}. "
             "Look with dfn-ray inspect; if it is like that, raise it"

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dfn_ray.errors import RunTakenOver
+from dfn_ray.errors import RunTakenOverError
 from dfn_ray.run.layout import ATTEMPTS
 from dfn_ray.run.sealed_json import json_bytes, parsed_json, read_whole
 from dfn_ray.run.shapes import shape_of
@@ -38,7 +38,7 @@ class Attempt:
         return _file(self.folder, self.number)
 
     def check(self, store: Store) -> None:
-        """Raise RunTakenOver when another driver has taken the run over since."""
+        """Raise RunTakenOverError when another driver has taken the run over since."""
         # One request, which grows with nothing: whoever comes next creates this file first.
         if not store.exists(_file(self.folder, self.number + 1)):
             if self.is_exclusive or _read(store, self.folder, self.number)["token"] == self.token:
@@ -47,18 +47,18 @@ class Attempt:
         else:
             number = _last_number(store, self.folder)
         taker = _read(store, self.folder, number)
-        raise RunTakenOver(
+        raise RunTakenOverError(
             f"{store.uri}: taken over by a driver on {taker.get('host')} at {taker.get('time')}; "
             "this one stops. Run one driver per run_uri"
         )
 
     def replace(self, store: Store, name: str, data: bytes, before: bytes | None) -> None:
-        """Replace the version `before` of a file, None: that there is none. Raises RunTakenOver when it is another by now."""
+        """Replace the version `before` of a file, None: that there is none. Raises RunTakenOverError when it is another by now."""
         self.check(store)
         done = store.replace(name, data, before=before)
         self.check(store)  # also where the other driver wrote the same
         if not done:
-            raise RunTakenOver(
+            raise RunTakenOverError(
                 f"{store.uri_of(name)}: another driver has changed it; this one stops. Run one driver per run_uri"
             )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
-from dfn_ray.errors import FingerprintError, IncompleteRun
+from dfn_ray.errors import FingerprintError, IncompleteRunError
 from dfn_ray.run.layout import part_file
 from dfn_ray.run.parts import in_order, part_names, read_part_rows, read_parts
 from dfn_ray.run.places import rows_in_chunks
@@ -82,10 +82,10 @@ class Ledger:
         )
 
     def require_complete(self, shards: Iterable[str]) -> None:
-        """Raise IncompleteRun, naming a shard, unless all are complete."""
+        """Raise IncompleteRunError, naming a shard, unless all are complete."""
         missing = [shard for shard in shards if not self.is_complete(shard)]
         if missing:
-            raise IncompleteRun(
+            raise IncompleteRunError(
                 f"{len(missing)} shards are not fully scored, {missing[0]} among them: run the recipe "
                 "again, it goes on where it stopped"
             )

@@ -10,7 +10,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dfn_ray.errors import DamagedRunError, InputError, MissingFileError, RunTakenOver
+from dfn_ray.errors import DamagedRunError, InputError, MissingFileError, RunTakenOverError
 from dfn_ray.run.attempts import Attempt, last_attempt
 from dfn_ray.run.identity import listing_digest
 from dfn_ray.run.layout import (
@@ -41,7 +41,7 @@ class Run:
     """A run on storage. Small enough to send to tasks.
 
     Everything that is written into it goes through here, which asks before each write whether this driver still holds
-    the run, and raises RunTakenOver if not.
+    the run, and raises RunTakenOverError if not.
     """
 
     store: Store
@@ -79,13 +79,15 @@ class Run:
 
     @property
     def attempt(self) -> Attempt:
-        """The attempt by which this driver holds the run. Raises RunTakenOver where it does not."""
+        """The attempt by which this driver holds the run. Raises RunTakenOverError where it does not."""
         if self.last is None or not self.held:
-            raise RunTakenOver(f"{self.uri}: opened for reading; nothing may be written into it")
+            raise RunTakenOverError(
+                f"{self.uri}: opened for reading; nothing may be written into it"
+            )
         return self.last
 
     def check_attempt(self) -> None:
-        """Raise RunTakenOver when another driver has taken the run over since this attempt began."""
+        """Raise RunTakenOverError when another driver has taken the run over since this attempt began."""
         self.attempt.check(self.store)
 
     def notes(self) -> list[str]:
@@ -272,7 +274,7 @@ class Run:
     def replace_json(self, name: str, value: Mapping[str, Any], before: bytes | None) -> bytes:
         """Replace the version `before` of the JSON file `name`, None: that there is none; returns the new version.
 
-        Raises RunTakenOver when it is another version by now.
+        Raises RunTakenOverError when it is another version by now.
         """
         data = json_bytes(value)
         self.attempt.replace(self.store, name, data, before)

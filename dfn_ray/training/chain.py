@@ -20,7 +20,7 @@ from ray.exceptions import RayError
 from ray.train import DataConfig
 
 from dfn_ray.config import Source, TrainRecipe
-from dfn_ray.errors import RunTakenOver, StorageAccessError, StorageError, last_line
+from dfn_ray.errors import RunTakenOverError, StorageAccessError, StorageError, last_line
 from dfn_ray.on_ray.datasets import Work, read_items, tables_of
 from dfn_ray.on_ray.lethal_shards import Killer, killers
 from dfn_ray.on_ray.session import configure
@@ -82,7 +82,7 @@ def batches(
 ) -> Iterator[Batch]:
     """This worker's batches, on the CPU; the incomplete last one is left out.
 
-    Raises RunTakenOver for samples that were planned for another generation of workers: this one started so late that it
+    Raises RunTakenOverError for samples that were planned for another generation of workers: this one started so late that it
     took the name of its successors.
     """
     for batch in samples.iter_torch_batches(
@@ -90,7 +90,7 @@ def batches(
     ):
         planned = batch.pop(_GENERATION)
         if bool((planned != generation).any()):
-            raise RunTakenOver(
+            raise RunTakenOverError(
                 f"samples planned for start {int(planned[0])} of workers came to one of start {generation}; it stops"
             )
         yield batch

@@ -22,7 +22,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from dfn_ray.errors import DamagedRunError, TrainingFailed
+from dfn_ray.errors import DamagedRunError, TrainingFailedError
 from dfn_ray.run import CHECKPOINTS, Run
 from dfn_ray.training.position import (
     CHECKPOINT_NAME,
@@ -50,12 +50,12 @@ def commit(
 ) -> Position:
     """Write a checkpoint and, last, its marker; then remove all but the `keep` latest. Returns its position.
 
-    Raises RunTakenOver when other workers have started since, TrainingFailed when a weight or a moment is no number:
+    Raises RunTakenOverError when other workers have started since, TrainingFailedError when a weight or a moment is no number:
     from such a checkpoint no start could go on.
     """
     for part, tensors in (("the model", model), ("the optimizer", optimizer)):
         if broken := next((n for n, t in tensors.items() if not torch.isfinite(t).all()), None):
-            raise TrainingFailed(
+            raise TrainingFailedError(
                 f"{run.uri}: {broken} of {part} holds values that are no finite numbers at {position.samples_seen:,} "
                 "samples, so this is not made a checkpoint; lower optimizer.learning_rate, set optimizer.clip_norm or "
                 "lengthen optimizer.warmup_steps"
@@ -88,7 +88,7 @@ def commit(
 def remove_old(run: Run, generation: Generation, keep: int) -> None:
     """Remove all checkpoints but the `keep` latest, and what crashes or workers that were replaced have left of others.
 
-    Raises RunTakenOver when other workers have started since.
+    Raises RunTakenOverError when other workers have started since.
     """
     # Whoever begins the next generation from here on finds the latest checkpoint, and none of those that are removed.
     check_generation(run, generation)

@@ -17,10 +17,10 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from dfn_ray.console.progress import TrainingProgress
-from dfn_ray.errors import DfnRayError, RunTakenOver, StorageError, last_line
+from dfn_ray.errors import DfnRayError, RunTakenOverError, StorageError, last_line
 from dfn_ray.on_ray.bundles import worker_bundle
-from dfn_ray.on_ray.capacity import telling_lacks, workers_needed
-from dfn_ray.on_ray.failures import own_error
+from dfn_ray.on_ray.capacity import reporting_missing_capacity, workers_needed
+from dfn_ray.on_ray.failures import own_error_in
 from dfn_ray.on_ray.ray_metrics import TrainingMetrics
 from dfn_ray.on_ray.session import drivers_node
 from dfn_ray.run import Run
@@ -30,7 +30,7 @@ from dfn_ray.training.data.feed import COUNTED
 from dfn_ray.training.data.next_samples import NextSamples
 from dfn_ray.training.position import generation_count
 from dfn_ray.training.step.worker import train_worker
-from dfn_ray.training.worker_spec import Job
+from dfn_ray.training.worker_spec import WorkerSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Ending:
 
 
 def fit(
-    job: Job,
+    job: WorkerSpec,
     plan: NextSamples,
     progress: TrainingProgress,
     metrics: TrainingMetrics,
@@ -84,7 +84,7 @@ def fit(
     )
     with (
         _watching(reports, progress, metrics),
-        telling_lacks([workers_needed(workers)], progress.say),
+        reporting_missing_capacity([workers_needed(workers)], progress.say),
     ):
         try:
             trainer.fit()
@@ -110,7 +110,7 @@ def _unplaced(reports: Any, progress: TrainingProgress) -> dict[str, int]:
 def _own_error(error: Exception) -> DfnRayError | None:
     """The DfnRayError that a failed start goes back to, of a worker or of a task that read for it."""
     failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
-    causes = (own_error(failure) for failure in (*failures.values(), error))
+    causes = (own_error_in(failure) for failure in (*failures.values(), error))
     return next((cause for cause in causes if cause is not None), None)
 
 
@@ -119,7 +119,7 @@ def _is_final(error: DfnRayError) -> bool:
 
     A store may answer again; a worker that was thought dead is told that others have taken its place.
     """
-    return type(error) is not StorageError and not isinstance(error, RunTakenOver)
+    return type(error) is not StorageError and not isinstance(error, RunTakenOverError)
 
 
 @ray.remote(num_cpus=0)

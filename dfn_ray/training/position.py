@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dfn_ray.errors import DamagedRunError, RunTakenOver
+from dfn_ray.errors import DamagedRunError, RunTakenOverError
 from dfn_ray.run import CHECKPOINTS, GENERATIONS, Run
 from dfn_ray.training.data.seen import Seen
 from dfn_ray.untrusted.json_text import MAX_OWN_DEPTH, parsed
@@ -66,7 +66,7 @@ def checkpoint_name(samples_seen: int, generation: Generation) -> str:
 def begin_generation(run: Run) -> Generation:
     """Shut out all workers before, and then decide from which checkpoint the next ones go on.
 
-    Raises RunTakenOver when another driver has taken the run.
+    Raises RunTakenOverError when another driver has taken the run.
     """
     name = _new_name(run)
     # Only now: a worker that found itself current may have committed, and removed older checkpoints, up to here.
@@ -128,11 +128,11 @@ def tell_reached(run: Run, generation: Generation, samples_seen: int) -> None:
 
 
 def check_generation(run: Run, generation: Generation) -> None:
-    """Raise RunTakenOver when other workers have started since."""
+    """Raise RunTakenOverError when other workers have started since."""
     run.check_attempt()
     names = _names(run)
     if not names or names[-1] != generation.name:
-        raise RunTakenOver(
+        raise RunTakenOverError(
             f"{run.uri}: workers that started later go on from the last checkpoint; these stop"
         )
 

@@ -15,7 +15,7 @@ import ray
 
 from dfn_ray.config import Source, TrainRecipe, recipe_values
 from dfn_ray.console.progress import TrainingProgress
-from dfn_ray.errors import StorageError, TrainingFailed, last_line
+from dfn_ray.errors import StorageError, TrainingFailedError, last_line
 from dfn_ray.network.frozen import WEIGHTS_FILE, FrozenNetwork
 from dfn_ray.on_ray.ray_address import check_ray_reachable
 from dfn_ray.on_ray.ray_metrics import TrainingMetrics
@@ -37,7 +37,7 @@ from dfn_ray.training.data.read_counts import (
 )
 from dfn_ray.training.fit import fit
 from dfn_ray.training.position import Position, latest_position, reached
-from dfn_ray.training.worker_spec import Job, network_folder
+from dfn_ray.training.worker_spec import WorkerSpec, network_folder
 from dfn_ray.uids.lookup import open_uid_list
 
 INDEX = "index.parquet"
@@ -51,8 +51,8 @@ def train(recipe: TrainRecipe, *, until_samples: int | None = None) -> dict[str,
     Returns what `result.json` of the run has: samples_seen, steps, the URI of the trained network, which `dfn-ray filter`
     and open_clip load as `local-dir:` (or from an object store, dfn_ray alone), what was read of each source
     (`SourceCounts`) and what failed while training. Raises InputError for wrong input, FingerprintError when the run
-    there is another's, ErrorBudgetExceeded when more samples or shards are bad than the recipe allows, StorageError
-    when a store still fails after all retries, TrainingFailed when workers die without getting any further.
+    there is another's, ErrorBudgetExceededError when more samples or shards are bad than the recipe allows, StorageError
+    when a store still fails after all retries, TrainingFailedError when workers die without getting any further.
     """
     check_ray_reachable()
     target = min(recipe.samples_seen, until_samples or recipe.samples_seen)
@@ -73,7 +73,7 @@ def train(recipe: TrainRecipe, *, until_samples: int | None = None) -> dict[str,
             plan = _plan(run, recipe, shards, network, table)
             judge_sources(sources, limits_of(recipe))
             read = sum((Counter(source.counts) for source in sources), Counter[str]())
-            job = Job(
+            job = WorkerSpec(
                 run=run, recipe=recipe, network=ray.put(network), until_samples=target, read=read
             )
             _fit_until(job, plan, progress, metrics)
@@ -205,17 +205,17 @@ def _captions(source: Source) -> LabelCaptions | None:
 
 
 def _fit_until(
-    job: Job, plan: NextSamples, progress: TrainingProgress, metrics: TrainingMetrics
+    job: WorkerSpec, plan: NextSamples, progress: TrainingProgress, metrics: TrainingMetrics
 ) -> None:
     """Run workers until the target is reached.
 
-    Raises TrainingFailed, or the StorageError of a reader or worker, after too many starts without progress.
+    Raises TrainingFailedError, or the StorageError of a reader or worker, after too many starts without progress.
     """
     run, recipe, target = job.run, job.recipe, job.until_samples
     strikes = 0
     while not _is_done(run, recipe, target):
         before = latest_position(run)
-        _judge(job, before, before.counts)
+        _check_error_limits(job, before, before.counts)
         _say_repeats(run, progress, before.samples_seen)
         ending = fit(job, plan, progress, metrics)
         after, error = latest_position(run), ending.error
@@ -226,22 +226,24 @@ def _fit_until(
         run.check_attempt()
         strikes = 1 if moved else strikes + 1
         if error is None:
-            _judge(job, after, Counter(after.counts) + Counter(ending.unplaced), final=True)
+            _check_error_limits(
+                job, after, Counter(after.counts) + Counter(ending.unplaced), final=True
+            )
         why = "the data gave no batch" if error is None else last_line(error)
         if strikes > recipe.workers.max_failures or error is None:
             if isinstance(error, StorageError):
                 raise error
-            raise TrainingFailed(
+            raise TrainingFailedError(
                 f"{run.store.uri}: workers stopped at {after.samples_seen:,} samples, {strikes} times without "
                 f"getting further: {why}"
             ) from error
         progress.say(f"workers died ({why})")
 
 
-def _judge(
-    job: Job, position: Position, counts: Mapping[str, int], *, final: bool | None = None
+def _check_error_limits(
+    job: WorkerSpec, position: Position, counts: Mapping[str, int], *, final: bool | None = None
 ) -> None:
-    """Raise ErrorBudgetExceeded when more samples failed than the recipe allows."""
+    """Raise ErrorBudgetExceededError when more samples failed than the recipe allows."""
     left = job.recipe.samples_seen - position.samples_seen
     judge_trained(
         job.read,

@@ -13,7 +13,7 @@ from dfn_ray.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class WorkerSpec:
     """What all workers of a run are told."""
 
     run: Run

@@ -21,7 +21,7 @@ from dfn_ray.doctor.nodes import (
 from dfn_ray.doctor.object_store import InFlight, in_flight, memory_findings
 from dfn_ray.doctor.one_batch import device_findings
 from dfn_ray.dry_run.finding import Finding
-from dfn_ray.errors import NotReady
+from dfn_ray.errors import NotReadyError
 from dfn_ray.pool import inspect_pool
 from dfn_ray.preparing.fetch_networks import load_networks
 from dfn_ray.testing.sample_pools import TarBuilder, jpeg_bytes
@@ -90,7 +90,7 @@ def test_every_mistake_is_found_in_one_go(local_ray, recipe, broken_pool):
         "scorers.threads=4096",
     )
     told: list[str] = []
-    with pytest.raises(NotReady, match="things to change"):
+    with pytest.raises(NotReadyError, match="things to change"):
         doctor(mistaken, say=told.append)
     assert all(line.startswith(("ok      ", "CHANGE  ")) for line in told)
     changes = " ".join(" ".join(told).split()).split("CHANGE ")[1:]

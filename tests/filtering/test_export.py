@@ -132,13 +132,13 @@ def test_tars_without_samples_are_refused(finished, tmp_path, samples):
 
 
 def test_an_error_raised_in_a_task_comes_out_as_itself(local_ray):
-    from dfn_ray.on_ray.tasks import each
+    from dfn_ray.on_ray.tasks import run_in_tasks
 
     def refuse(item: str) -> str:
         raise StorageError(f"{item}: cannot write it")
 
     with pytest.raises(StorageError) as told:
-        list(each(["7"], refuse))
+        list(run_in_tasks(["7"], refuse))
     assert str(told.value) == "7: cannot write it"
     assert type(told.value) is StorageError
 

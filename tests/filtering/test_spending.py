@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from dfn_ray.config import Prices
-from dfn_ray.errors import BudgetSpent
+from dfn_ray.errors import BudgetSpentError
 from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.filtering.scoring import score_pool, spending
 from dfn_ray.filtering.scoring.scorer import ScorerActor
-from dfn_ray.filtering.scoring.spending import Meter, Spent, spent_before
+from dfn_ray.filtering.scoring.spending import CostMeter, Spent, spent_before
 from dfn_ray.on_ray.cells import Cell
 from dfn_ray.run import Run, open_run, take
 from dfn_ray.storage import Store
@@ -53,13 +53,13 @@ def test_a_run_stopped_by_its_budget_three_times_ends_as_an_undisturbed_one(
     with monkeypatch.context() as slowed:
         slowed.setattr(score_pool, "ScorerActor", TwoChunkScorer)
         for _ in range(3):
-            with pytest.raises(BudgetSpent, match=r"of .* EUR .* of the pool is scored"):
+            with pytest.raises(BudgetSpentError, match=r"of .* EUR .* of the pool is scored"):
                 filter_pool(recipe(pool, *settings, f"prices.budget={spent * 1.000001}"))
             run = open_run(stopped.run_uri)
             spent = spent_before(run).cpu_hours * 3600
             parts.append(len(run.store.list("scores")))
         assert 0 < parts[0] < parts[1] < parts[2]
-        with pytest.raises(BudgetSpent):  # what was spent is not forgotten: no more is
+        with pytest.raises(BudgetSpentError):  # what was spent is not forgotten: no more is
             filter_pool(recipe(pool, *settings, f"prices.budget={spent / 2}"))
         assert spent_before(run).cpu_hours * 3600 == spent
 
@@ -74,7 +74,7 @@ def test_a_run_stopped_by_its_budget_three_times_ends_as_an_undisturbed_one(
 def test_a_budget_ends_the_wait_for_a_gpu_that_never_comes(local_ray, recipe, pool, monkeypatch):
     monkeypatch.setattr(spending, "LEAST_WAIT_S", 2.0)
     waiting = recipe(pool, "scorers.gpus=9", f"execution.max_hours={2 / 3600}")
-    with pytest.raises(BudgetSpent, match=r"s of 2 s; 0\.0% of the pool"):
+    with pytest.raises(BudgetSpentError, match=r"s of 2 s; 0\.0% of the pool"):
         filter_pool(waiting)
 
 
@@ -91,7 +91,7 @@ def run(tmp_path) -> Run:
 def test_all_nodes_alive_are_paid_for_by_the_second_and_the_sum_is_stored(run, recipe, pool):
     priced = recipe(pool, "prices.gpu_hour=7200", "prices.cpu_hour=36", "prices.budget=1e9")
     alive = {"CPU": 4.0}
-    meter = Meter(priced, run, alive=lambda: alive)
+    meter = CostMeter(priced, run, alive=lambda: alive)
     with meter:
         alive = {"CPU": 4.0, "GPU": 2.0}
         meter._look()
@@ -110,14 +110,14 @@ def test_all_nodes_alive_are_paid_for_by_the_second_and_the_sum_is_stored(run, r
     assert stored.hours >= after.hours
     assert spent_before(run) == stored
     # The next attempt adds to it, in a file of its own.
-    with Meter(priced, held(run.store), alive=lambda: alive) as meter:
+    with CostMeter(priced, held(run.store), alive=lambda: alive) as meter:
         assert meter.spent.hours >= stored.hours
     assert spent_before(run).hours > stored.hours
 
 
 def test_the_wait_for_progress_is_no_longer_than_the_money_lasts(run, recipe, pool):
     priced = recipe(pool, "prices.cpu_hour=36", "prices.budget=8")
-    with Meter(priced, run, alive=lambda: {"CPU": 8.0}) as meter:
+    with CostMeter(priced, run, alive=lambda: {"CPU": 8.0}) as meter:
         assert meter.bounded(7200) == pytest.approx(100, abs=1)
         assert meter.bounded(30) == 30
 

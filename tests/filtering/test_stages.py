@@ -13,7 +13,7 @@ from dfn_ray.filtering.scoring import scorer as scorer_module
 from dfn_ray.filtering.scoring.bounds import EVERYTHING, NOTHING, Bounds
 from dfn_ray.filtering.scoring.calibrate import bootstrap_bounds
 from dfn_ray.filtering.scoring.scorer import Scorer
-from dfn_ray.filtering.selecting.select_run import wanted
+from dfn_ray.filtering.selecting.select_run import target_count
 from dfn_ray.network.frozen import load_network
 from dfn_ray.on_ray.cells import Cell, array_column, column_array, pack, unpack
 from dfn_ray.preparing.prepare import NetworkInputs
@@ -54,7 +54,7 @@ def test_the_size_rule_judges_the_original_size_where_the_metadata_has_it():
     ("fraction", "n", "k"), [(0.29, 100, 29), (0.15, 1_000_003, 150_000), (0.1, 9, 0), (1.0, 7, 7)]
 )
 def test_a_fraction_keeps_the_floor_of_what_was_written(fraction, n, k):
-    assert wanted(Select(keep_fraction=fraction), n) == k
+    assert target_count(Select(keep_fraction=fraction), n) == k
 
 
 def cell(rows: int, inputs: pa.Table | None = None) -> Cell:

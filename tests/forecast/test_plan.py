@@ -10,9 +10,9 @@ import pytest
 
 from dfn_ray.config import Prices, Select, recipe_from
 from dfn_ray.demo.run import demo_recipe
-from dfn_ray.errors import NotReady
+from dfn_ray.errors import NotReadyError
 from dfn_ray.filtering.filter_pool import filter_pool
-from dfn_ray.forecast.costs import PIPELINE_FRACTION, here, options
+from dfn_ray.forecast.costs import PIPELINE_FRACTION, as_it_is, options
 from dfn_ray.forecast.estimate import (
     GETS_PER_PART,
     PUTS_PER_PART,
@@ -54,7 +54,7 @@ def test_the_pilot_of_half_the_demo_pool_foretells_the_run(local_ray, tmp_path):
 
 @pytest.mark.ray
 def test_a_cluster_without_place_for_the_recipe_is_told_before_the_pilot(local_ray, recipe, pool):
-    with pytest.raises(NotReady, match="scorers: each asks for 9 GPU: no node has that"):
+    with pytest.raises(NotReadyError, match="scorers: each asks for 9 GPU: no node has that"):
         plan(recipe(pool, "scorers.gpus=9"), shards=2, samples=32, say=print)
 
 
@@ -105,9 +105,9 @@ def test_hours_and_money_are_those_of_scorers_and_the_decoders_that_feed_them(gp
 
 
 def test_the_shorter_of_decode_and_forward_is_named(gpu_recipe):
-    few_cpus = here(gpu_recipe, estimated(), {"CPU": 8.0, "GPU": 1.0})
+    few_cpus = as_it_is(gpu_recipe, estimated(), {"CPU": 8.0, "GPU": 1.0})
     assert (few_cpus.short, few_cpus.decode_per_s, few_cpus.forward_per_s) == ("decode", 800, 2000)
-    few_gpus = here(gpu_recipe, estimated(), {"CPU": 64.0, "GPU": 1.0})
+    few_gpus = as_it_is(gpu_recipe, estimated(), {"CPU": 64.0, "GPU": 1.0})
     assert few_gpus.short == "forward"
     assert few_gpus.hours.value == pytest.approx(1e6 / (2000 * PIPELINE_FRACTION) / 3600)
 

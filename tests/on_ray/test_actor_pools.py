@@ -11,8 +11,8 @@ import pytest
 import ray
 
 from dfn_ray.config import Scorers
-from dfn_ray.errors import ScorersFailed
-from dfn_ray.on_ray.actor_pools import TRIES, Starts, pool_arguments
+from dfn_ray.errors import ScorersFailedError
+from dfn_ray.on_ray.actor_pools import TRIES, ActorSupervisor, pool_arguments
 from dfn_ray.on_ray.datasets import retry_arguments, rows_of
 from dfn_ray.on_ray.session import configure
 from dfn_ray.testing.waiting import until
@@ -44,7 +44,7 @@ def stream(start, starts, *, rows: int = 3):
 
 
 def run(start) -> int:
-    return len(list(stream(start, Starts())))
+    return len(list(stream(start, ActorSupervisor())))
 
 
 def out_of_memory():
@@ -61,7 +61,7 @@ def killed():
 )
 @pytest.mark.slow
 def test_a_fault_of_every_start_ends_the_run_and_says_so(local_ray, start, why):
-    with pytest.raises(ScorersFailed, match=f"no scorer could start.*: .*{why}"):
+    with pytest.raises(ScorersFailedError, match=f"no scorer could start.*: .*{why}"):
         run(start)
 
 
@@ -80,7 +80,7 @@ def starts_well():
     pass
 
 
-def actors_of(starts: Starts) -> list[ray.actor.ActorHandle]:
+def actors_of(starts: ActorSupervisor) -> list[ray.actor.ActorHandle]:
     """Those of a pool that are alive, by their names."""
     names = [name for name in ray.util.list_named_actors() if name.startswith(starts._pool)]
     return [ray.get_actor(name) for name in names]
@@ -98,7 +98,7 @@ def is_dead(actor) -> bool:
 def test_a_pool_ends_with_its_results_even_if_something_still_refers_to_its_actors(
     local_ray, is_stopped
 ):
-    starts = Starts()
+    starts = ActorSupervisor()
     results = stream(starts_well, starts)
     next(results)
     actors = actors_of(starts)

@@ -8,7 +8,7 @@ import pytest
 
 from dfn_ray.config import Scorers, Workers
 from dfn_ray.on_ray import capacity
-from dfn_ray.on_ray.capacity import scorers_needed, telling_lacks, workers_needed
+from dfn_ray.on_ray.capacity import reporting_missing_capacity, scorers_needed, workers_needed
 
 pytestmark = pytest.mark.ray
 
@@ -34,11 +34,11 @@ def test_a_lack_is_told_once_and_again_after_a_while(local_ray, monkeypatch):
     monkeypatch.setattr(capacity, "CHECKED_EVERY_S", 0.1)
     monkeypatch.setattr(capacity, "SAID_EVERY_S", 1.0)
     said = []
-    with telling_lacks([scorers_needed(Scorers(gpus=3))], said.append):
+    with reporting_missing_capacity([scorers_needed(Scorers(gpus=3))], said.append):
         time.sleep(0.8)
         assert len(said) == 1
         time.sleep(0.8)
     assert len(said) == 2
-    with telling_lacks([scorers_needed(Scorers(gpus=2))], said.append):
+    with reporting_missing_capacity([scorers_needed(Scorers(gpus=2))], said.append):
         time.sleep(0.3)
     assert len(said) == 2

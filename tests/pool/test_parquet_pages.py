@@ -14,7 +14,7 @@ import pytest
 from dfn_ray.pool import derive_uid
 from dfn_ray.pool.parquet.pages import Leaf, Limits, Walk
 from dfn_ray.pool.parquet.row_groups import RowGroup
-from dfn_ray.pool.parquet.thrift import BrokenHeader
+from dfn_ray.pool.parquet.thrift import BrokenHeaderError
 from dfn_ray.run import parquet_bytes
 from dfn_ray.schema import ShardFault
 
@@ -86,7 +86,7 @@ def test_a_page_that_states_more_than_its_column_has_left_is_never_made_room_for
     assert reasons == [None] * 10 + ["broken_row_group"] * 10 + [None] * 10
     leaf = Leaf("image", start, column.total_compressed_size, 10, False, None, "SNAPPY", 0, 1.0)
     walk = Walk(leaf, Limits(10, 1, {}), start)
-    with pytest.raises(BrokenHeader, match=r"states 1,765,427,840 bytes, 2\d,\d+ are left"):
+    with pytest.raises(BrokenHeaderError, match=r"states 1,765,427,840 bytes, 2\d,\d+ are left"):
         walk.follow(start, bytes(data[start:]))
 
 

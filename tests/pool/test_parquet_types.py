@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from dfn_ray.config import Pool
 from dfn_ray.pool import derive_uid
 from dfn_ray.pool.parquet.columns import Columns, columns_of
-from dfn_ray.pool.shard import ShardDamage
+from dfn_ray.pool.shard import ShardDamageError
 from dfn_ray.schema import Note, ShardFault
 from dfn_ray.untrusted.json_text import MAX_DEPTH
 
@@ -390,7 +390,7 @@ def test_a_column_nested_too_deeply_ends_its_file_by_a_fault():
 
     assert [column.label for column in columns(MAX_DEPTH).metadata] == ["m"]
     for depth in (MAX_DEPTH + 1, 400):
-        with pytest.raises(ShardDamage, match="nested too deeply"):
+        with pytest.raises(ShardDamageError, match="nested too deeply"):
             columns(depth)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dfn_ray.pool import Shard
-from dfn_ray.pool.shard import ShardDamage
+from dfn_ray.pool.shard import ShardDamageError
 from dfn_ray.pool.tars.tape import Tape
 from dfn_ray.pool.tars.tar import walk
 from dfn_ray.schema import ShardFault
@@ -95,7 +95,7 @@ def test_a_hard_link_that_carries_its_content_along_costs_nothing_behind_it(size
     assert members(tar.getvalue()) == [("a.jpg", b"a"), ("b.jpg", b"b")]
     assert links(tar.getvalue()) == ["l.jpg"]
     tar.raw(b"y" * 512)  # behind anything else it is damage as before
-    with pytest.raises(ShardDamage, match="broken header"):
+    with pytest.raises(ShardDamageError, match="broken header"):
         members(tar.getvalue())
 
 

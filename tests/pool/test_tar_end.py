@@ -7,7 +7,7 @@ import io
 
 import pytest
 
-from dfn_ray.pool.shard import ShardDamage
+from dfn_ray.pool.shard import ShardDamageError
 from dfn_ray.pool.tars import tar_end
 from dfn_ray.pool.tars.tape import Tape
 from dfn_ray.pool.tars.tar import walk
@@ -123,7 +123,7 @@ def test_a_long_tail_is_not_read_to_its_end(monkeypatch, filler):
     monkeypatch.setattr(tar_end, "_MOST_TAIL_BYTES", 2**21)
     tape = CountingTape(io.BytesIO(DATA + filler * 2**23))
     if filler == b"\0":
-        with pytest.raises(ShardDamage, match="nothing but zeros"):
+        with pytest.raises(ShardDamageError, match="nothing but zeros"):
             list(walk(tape))
     else:
         assert len(list(walk(tape))) == 10

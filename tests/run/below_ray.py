@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from dfn_ray.config import Pool, Recipe, recipe_from, recipe_values
 from dfn_ray.filtering import chain, filter_pool
-from dfn_ray.filtering.chain import Committed, work_left
+from dfn_ray.filtering.chain import Committed, remaining_work
 from dfn_ray.filtering.preflight import refuse_other_rule
 from dfn_ray.filtering.scoring.bounds import Bounds
 from dfn_ray.filtering.scoring.commit import Committer
@@ -116,7 +116,9 @@ def score_without_ray(
         run, Bounds(float(found["lo"]), float(found["hi"])), recipe.deciding_network
     )
     scored = partial(_scored, networks=[network.name for network in recipe.networks])
-    for part in _parts_of(work_left(shards, ledger), recipe.pool, scored, committer, part_chunks):
+    for part in _parts_of(
+        remaining_work(shards, ledger), recipe.pool, scored, committer, part_chunks
+    ):
         ledger.add(part.name, part.chunks, part.header.counts)
     return run, ledger
 

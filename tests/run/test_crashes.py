@@ -28,7 +28,7 @@ from dfn_ray.config import EvaluateRecipe, recipe_from
 from dfn_ray.evaluation import evaluate as evaluation
 from dfn_ray.evaluation.gather import Gathered
 from dfn_ray.filtering.filter_pool import materialize, select
-from dfn_ray.filtering.scoring.spending import Meter, spent_before
+from dfn_ray.filtering.scoring.spending import CostMeter, spent_before
 from dfn_ray.filtering.subset import write_uid_list
 from dfn_ray.filtering.subset.export_subset import export_uids, export_webdataset
 from dfn_ray.filtering.subset.reshard import materialize_listed
@@ -111,7 +111,7 @@ def spend(places: Places) -> None:
     """What a run costs, written at its end."""
     recipe = recipe_of(places.run, places.pool, FIRST)
     run, _ = score_without_ray(recipe)
-    with Meter(recipe, run, alive=lambda: {"CPU": 2.0}):
+    with CostMeter(recipe, run, alive=lambda: {"CPU": 2.0}):
         pass
     assert spent_before(run).cpu_hours > 0
 
@@ -183,7 +183,7 @@ def evaluate(places: Places) -> None:
     with (
         patch.object(evaluation, "check_ray_reachable", lambda: None),
         patch.object(evaluation, "connect", lambda: None),
-        patch.object(evaluation, "share", lambda values: None),
+        patch.object(evaluation, "put_networks", lambda values: None),
         patch.object(evaluation, "load_network_of", lambda network: FixedNetwork()),
         patch.object(evaluation, "_embed", embedded),
         patch.object(

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import pytest
 
-from dfn_ray.errors import DamagedRunError, IncompleteRun, InputError
+from dfn_ray.errors import DamagedRunError, IncompleteRunError, InputError
 from dfn_ray.filtering.filter_pool import filter_pool, materialize, select
 from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.run import Ledger, in_order, open_run, resuming, scan_subset, versions
@@ -118,7 +118,7 @@ def test_a_run_that_is_not_complete_is_not_taken_from_who_scores_it(pool, tmp_pa
     )
     last = sorted((tmp_path / "run/scores").iterdir())[-1]
     last.unlink()
-    with pytest.raises(IncompleteRun):
+    with pytest.raises(IncompleteRunError):
         materialize(recipe)
     assert [path.name for path in (tmp_path / "run/attempts").iterdir()] == ["000001.json"]
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from dfn_ray.errors import (
     DamagedRunError,
     FingerprintError,
-    IncompleteRun,
+    IncompleteRunError,
     InputError,
-    RunTakenOver,
+    RunTakenOverError,
     StorageError,
 )
 from dfn_ray.run import (
@@ -96,7 +96,7 @@ def test_a_shard_with_a_hole_is_not_complete_even_when_its_end_is_known():
     ledger = Ledger()
     ledger.add("p", [chunk(0, 4), chunk(8, 2, last=True)], {"scored": 6})
     assert not ledger.is_complete("a.tar")
-    with pytest.raises(IncompleteRun, match=r"a\.tar"):
+    with pytest.raises(IncompleteRunError, match=r"a\.tar"):
         ledger.require_complete(["a.tar"])
     assert dict(ledger.open_chunks("a.tar")) == {0: 4, 8: 2}
 
@@ -306,7 +306,7 @@ def test_the_driver_that_resumes_a_run_takes_it_over_from_the_other(tmp_path):
     first.check_attempt()
     second = start(str(tmp_path / "run"))
     second.check_attempt()
-    with pytest.raises(RunTakenOver, match="taken over"):
+    with pytest.raises(RunTakenOverError, match="taken over"):
         first.check_attempt()
 
 

@@ -46,9 +46,9 @@ def sent() -> Iterator[list[int]]:
 
     with no_ray(), ExitStack() as patches:
         for module in (filter_pool, export_subset):
-            patches.enter_context(patch.object(module, "each", each))
+            patches.enter_context(patch.object(module, "run_in_tasks", each))
         for module in (run_scores, verify):
-            patches.enter_context(patch.object(module, "over_slices", over_slices))
+            patches.enter_context(patch.object(module, "run_in_slices", over_slices))
         yield sizes
 
 

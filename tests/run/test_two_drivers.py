@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dfn_ray.errors import InputError, RunTakenOver
+from dfn_ray.errors import InputError, RunTakenOverError
 from dfn_ray.filtering.scoring.bounds import Bounds
 from dfn_ray.filtering.scoring.commit import Committer
 from dfn_ray.filtering.verifying.verify import verify_run
@@ -78,7 +78,7 @@ def drive_interleaved(run: Path | str, pool: Path, moment: Moment, fraction, bou
     with at_writes(meet):
         try:
             filter_without_ray(recipe_of(run, pool, FIRST), bounds=bounds)
-        except (RunTakenOver, InputError) as error:
+        except (RunTakenOverError, InputError) as error:
             ended = type(error).__name__
     assert met
     return ended
@@ -105,7 +105,7 @@ def test_a_driver_that_lost_its_run_changes_nothing_whenever_it_was_stopped(
             check(run, small_pool)
             # Stopped before it held the run, it is the second driver, and goes on or is refused.
             late = place < all_moments.index(opened)
-            assert (ended == "RunTakenOver") is not late, ended
+            assert (ended == "RunTakenOverError") is not late, ended
         shutil.rmtree(run)
 
 
@@ -115,7 +115,7 @@ def test_a_driver_that_lost_its_run_changes_nothing_on_s3_either(
     all_moments = moments(recipe_of(tmp_path / "calm", small_pool, FIRST), NEAR)
     run = f"s3://runs/{tmp_path.name}"
     settling = next(moment for moment in all_moments if moment.name == "replace selection.json")
-    assert drive_interleaved(run, small_pool, settling, OTHER, NEAR) == "RunTakenOver"
+    assert drive_interleaved(run, small_pool, settling, OTHER, NEAR) == "RunTakenOverError"
     check(run, small_pool)
     assert open_run(run).read_json(SELECTION)["select"]["keep_fraction"] == OTHER
 

@@ -18,7 +18,7 @@ from dfn_ray.filtering.chain import Committed
 from dfn_ray.filtering.scoring import score_pool
 from dfn_ray.filtering.scoring.bounds import EVERYTHING
 from dfn_ray.filtering.scoring.score_pool import ScoringJob
-from dfn_ray.filtering.scoring.spending import Meter
+from dfn_ray.filtering.scoring.spending import CostMeter
 from dfn_ray.filtering.verifying import verify
 from dfn_ray.filtering.verifying.row_sums import BUCKETS, first_different_row, rows_of_bucket
 from dfn_ray.filtering.verifying.verify import verify_run
@@ -66,7 +66,7 @@ def job(tmp_path) -> ScoringJob:
         Ledger(),
         Progress(500_000),
         PoolMetrics(recipe.run_uri, shards=500, total_bytes=500_000),
-        Meter(recipe, run),
+        CostMeter(recipe, run),
         total_bytes=500_000,
     )
 

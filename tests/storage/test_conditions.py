@@ -12,7 +12,7 @@ import uuid
 
 import pytest
 
-from dfn_ray.errors import RunTakenOver, StorageError
+from dfn_ray.errors import RunTakenOverError, StorageError
 from dfn_ray.pool import listing_table
 from dfn_ray.run import SELECTION, start_run, take
 from dfn_ray.storage import Store, filesystem
@@ -267,7 +267,7 @@ def test_two_drivers_that_take_a_run_at_a_time_get_two_attempts(store, monkeypat
     assert first.is_exclusive
     assert second.is_exclusive
     first.check(store)
-    with pytest.raises(RunTakenOver):
+    with pytest.raises(RunTakenOverError):
         second.check(store)
 
 
@@ -277,7 +277,7 @@ def test_a_selection_is_not_replaced_by_who_knows_another_version_of_it(moto):
     versions = [{"state": "final", "k": k} for k in range(3)]
     before = run.replace_json(SELECTION, versions[0], None)
     run.replace_json(SELECTION, versions[1], before)
-    with pytest.raises(RunTakenOver, match=r"selection\.json: another driver has changed it"):
+    with pytest.raises(RunTakenOverError, match=r"selection\.json: another driver has changed it"):
         run.replace_json(SELECTION, versions[2], before)
     assert json.loads(run.store.read(SELECTION))["k"] == versions[1]["k"]
 
@@ -302,7 +302,7 @@ def test_of_two_drivers_that_take_a_run_at_a_time_without_conditions_the_overwri
     first, second = take_at_a_time(rclone, monkeypatch)
     assert (second.number, first.number) == (1, 1)
     first.check(rclone)
-    with pytest.raises(RunTakenOver):
+    with pytest.raises(RunTakenOverError):
         second.check(rclone)
 
 

@@ -19,7 +19,7 @@ from dfn_ray.training.data.caption_draws import drawn
 from dfn_ray.training.data.feed import feed_group
 from dfn_ray.training.data.group_samples import GroupInputs, read_group
 from dfn_ray.training.data.index import drawn_counts, index_shard, source_counts, split_index
-from dfn_ray.training.data.order import plan_groups
+from dfn_ray.training.data.order import shuffled_groups
 from dfn_ray.uids.records import uid_records
 from tests.training.test_feed import feeding, rows
 
@@ -56,7 +56,7 @@ def visits(
     if source.sample_count is not None:
         samples = drawn_counts(index, source.sample_count, (seed, 0))
     found = [Counter[str]() for _ in range(passes)]
-    for group in plan_groups([samples], None, group_samples=group_samples, seed=seed):
+    for group in shuffled_groups([samples], None, group_samples=group_samples, seed=seed):
         (turn,) = {piece.turn for piece in group.pieces}
         if turn == passes:
             return found
@@ -171,7 +171,7 @@ def test_a_restart_in_the_middle_of_a_group_draws_what_would_have_come(tmp_path)
     table = pa.concat_tables([index_shard(source, 0, s, place) for place, s in enumerate(shards)])
     (index,) = split_index(table, [source], [shards])
     how = feeding(source)
-    for group in islice(plan_groups([index.samples], None, group_samples=50, seed=0), 3):
+    for group in islice(shuffled_groups([index.samples], None, group_samples=50, seed=0), 3):
         inputs = GroupInputs(group, tuple(index.chunk(piece.number) for piece in group.pieces))
         whole = rows(list(feed_group(inputs, (), feeding=how)))
         rest = rows(list(feed_group(inputs, ((0, 3), (8, 11)), feeding=how)))

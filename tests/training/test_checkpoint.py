@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dfn_ray.errors import DamagedRunError, RunTakenOver, TrainingFailed
+from dfn_ray.errors import DamagedRunError, RunTakenOverError, TrainingFailedError
 from dfn_ray.pool import listing_table
 from dfn_ray.run import start_run
 from dfn_ray.training.checkpoint import commit, read_tensors
@@ -107,14 +107,14 @@ def test_workers_of_an_earlier_generation_cannot_commit(run):
     now = begin_generation(run)
     assert current_generation(run) == now
     assert now.position.samples_seen == 10
-    with pytest.raises(RunTakenOver):
+    with pytest.raises(RunTakenOverError):
         write(run, before, 20)
     assert latest_position(run).samples_seen == 10
 
 
 def test_a_driver_that_was_replaced_starts_no_workers(run, tmp_path):
     open_again(tmp_path)
-    with pytest.raises(RunTakenOver):
+    with pytest.raises(RunTakenOverError):
         begin_generation(run)
 
 
@@ -138,7 +138,7 @@ def test_what_is_no_number_is_not_made_a_checkpoint(run, value, broken):
     good = write(run, generation, 10)
     tensors = {part: {"a": torch.ones(2), "w": torch.ones(2)} for part in ("model", "optimizer")}
     tensors[broken]["w"][1] = value
-    with pytest.raises(TrainingFailed, match=f"w of the {broken} .*20 samples.*learning_rate"):
+    with pytest.raises(TrainingFailedError, match=f"w of the {broken} .*20 samples.*learning_rate"):
         commit(
             run,
             generation,

@@ -17,7 +17,7 @@ from dfn_ray.training.data import feed as module
 from dfn_ray.training.data.feed import COUNTED, Feeding, LabelCaptions, feed_group
 from dfn_ray.training.data.group_samples import GroupInputs
 from dfn_ray.training.data.index import drawn_counts, index_shard, split_index
-from dfn_ray.training.data.order import plan_groups
+from dfn_ray.training.data.order import shuffled_groups
 
 TRANSFORM = ImageTransform(
     size=(32, 32), resize_mode="shortest", interpolation="bicubic", mean=(0, 0, 0), std=(1, 1, 1)
@@ -45,7 +45,9 @@ def groups_of(source, index, count, group_samples=24):
     samples = index.samples
     if source.sample_count is not None:
         samples = drawn_counts(index, source.sample_count, (0, 0))
-    for group in islice(plan_groups([samples], None, group_samples=group_samples, seed=0), count):
+    for group in islice(
+        shuffled_groups([samples], None, group_samples=group_samples, seed=0), count
+    ):
         yield GroupInputs(group, tuple(index.chunk(piece.number) for piece in group.pieces))
 
 

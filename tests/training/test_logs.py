@@ -13,7 +13,7 @@ import torch
 from tensorboardX.proto.event_pb2 import Event
 
 from dfn_ray.config import Logs
-from dfn_ray.errors import RunTakenOver
+from dfn_ray.errors import RunTakenOverError
 from dfn_ray.pool import listing_table
 from dfn_ray.run import MLFLOW, Run, hold, open_run, start_run
 from dfn_ray.training.checkpoint import commit
@@ -90,7 +90,7 @@ def test_a_resumed_run_goes_on_in_its_mlflow_run(tmp_path, mlflow):
 def test_workers_that_were_replaced_do_not_change_the_mlflow_run(tmp_path, mlflow):
     run = start(tmp_path / "run")
     mlflow.meanwhile = lambda: open_mlflow(run)
-    with pytest.raises(RunTakenOver):
+    with pytest.raises(RunTakenOverError):
         open_mlflow(run)
     assert run.read_json(MLFLOW) == {MLFLOW_URI: "given-2"}
 
@@ -160,7 +160,7 @@ def test_a_driver_that_lost_the_run_writes_no_events(tmp_path):
     (sink,) = open_sinks(Logs(), run, {}, begin_generation(run).name)
     sink.write({"loss": 1.0}, 1)
     hold(open_run(run.uri))
-    with pytest.raises(RunTakenOver):
+    with pytest.raises(RunTakenOverError):
         sink.save(run)
     assert not (tmp_path / "run" / TENSORBOARD).exists()
 

@@ -9,14 +9,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dfn_ray.training.data.order import plan_groups
+from dfn_ray.training.data.order import shuffled_groups
 
 chunk_sizes = st.lists(st.integers(0, 40), min_size=1, max_size=12).filter(any)
 
 
 def plan(samples, weights=None, group_samples=50, seed=0):
     counts = [np.array(some) for some in samples]
-    return plan_groups(counts, weights, group_samples=group_samples, seed=seed)
+    return shuffled_groups(counts, weights, group_samples=group_samples, seed=seed)
 
 
 @given(st.lists(chunk_sizes, min_size=1, max_size=3), st.integers(1, 200), st.integers(0, 5))

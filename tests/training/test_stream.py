@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dfn_ray.errors import RunTakenOver
+from dfn_ray.errors import RunTakenOverError
 from dfn_ray.training.chain import batches
 
 
@@ -23,5 +23,7 @@ class Samples:
 def test_a_worker_that_took_the_name_of_its_successors_ends_at_its_first_batch():
     theirs = batches(Samples([3, 3], [2, 3]), batch_size=2, prefetch=1, generation=3)  # pyright: ignore[reportArgumentType]
     assert list(next(theirs)) == ["place"]
-    with pytest.raises(RunTakenOver, match="planned for start 2 of workers came to one of start 3"):
+    with pytest.raises(
+        RunTakenOverError, match="planned for start 2 of workers came to one of start 3"
+    ):
         next(theirs)

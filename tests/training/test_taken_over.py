@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from dfn_ray.errors import RunTakenOver
+from dfn_ray.errors import RunTakenOverError
 from dfn_ray.pool import listing_table
 from dfn_ray.run import hold, open_run, start_run
 from dfn_ray.testing.waiting import meanwhile, until
@@ -18,7 +18,7 @@ from dfn_ray.training import fit as fit_module
 from dfn_ray.training import train_clip
 from dfn_ray.training.fit import Ending
 from dfn_ray.training.position import generation_count, latest_position
-from dfn_ray.training.worker_spec import Job
+from dfn_ray.training.worker_spec import WorkerSpec
 
 SAID = "taken over by a driver on"
 
@@ -26,7 +26,7 @@ SAID = "taken over by a driver on"
 @pytest.mark.parametrize(
     "error",
     [
-        RunTakenOver("workers that started later go on from the last checkpoint"),
+        RunTakenOverError("workers that started later go on from the last checkpoint"),
         RuntimeError("the worker died"),
         None,
     ],
@@ -48,9 +48,9 @@ def test_a_driver_that_lost_its_run_starts_no_workers_again(
         return Ending(error=error)
 
     monkeypatch.setattr(train_clip, "fit", fit)
-    job = Job(run=run, recipe=recipe, network=None, until_samples=640, read={})  # type: ignore[arg-type]
+    job = WorkerSpec(run=run, recipe=recipe, network=None, until_samples=640, read={})  # type: ignore[arg-type]
     shown = SimpleNamespace(say=lambda line: None)
-    with pytest.raises(RunTakenOver, match=SAID):
+    with pytest.raises(RunTakenOverError, match=SAID):
         train_clip._fit_until(job, None, shown, None)  # type: ignore[arg-type]
     assert len(starts) == 1
     assert recipe.workers.max_failures > 1
@@ -89,7 +89,7 @@ def test_a_training_driver_whose_run_is_taken_over_ends_and_leaves_no_worker(
         seen.extend(workers_alive())
         hold(open_run(recipe.run_uri))
 
-    with meanwhile(take_over), pytest.raises(RunTakenOver, match=SAID):
+    with meanwhile(take_over), pytest.raises(RunTakenOverError, match=SAID):
         train_clip.train(recipe)
     assert len(starts) == 1
     assert generation_count(open_run(recipe.run_uri)) == 1

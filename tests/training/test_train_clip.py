@@ -19,11 +19,11 @@ import torch
 
 from dfn_ray.config import Network, recipe_values
 from dfn_ray.errors import (
-    ErrorBudgetExceeded,
+    ErrorBudgetExceededError,
     FingerprintError,
     InputError,
     StorageError,
-    TrainingFailed,
+    TrainingFailedError,
 )
 from dfn_ray.pool import list_shards
 from dfn_ray.run import open_run
@@ -184,7 +184,7 @@ def test_a_recipe_that_gives_other_weights_is_refused_by_name(local_ray, train_r
 
 @pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_the_run_at_once(local_ray, train_recipe):
-    with pytest.raises(TrainingFailed, match=r"the loss is nan.*learning_rate"):
+    with pytest.raises(TrainingFailedError, match=r"the loss is nan.*learning_rate"):
         train(train_recipe("optimizer.learning_rate=1e30", "optimizer.warmup_steps=0"))
 
 
@@ -251,7 +251,7 @@ def test_workers_that_keep_dying_end_the_run_with_the_reason(local_ray, train_re
 
     monkeypatch.setattr(module, "train_worker", broken)
     recipe = train_recipe("samples_seen=64", "workers.max_failures=1")
-    with pytest.raises(TrainingFailed, match="2 times without getting further"):
+    with pytest.raises(TrainingFailedError, match="2 times without getting further"):
         train(replace(recipe))
 
 
@@ -309,7 +309,9 @@ def test_bad_shards_end_training_before_workers_start_and_are_named(
     (folder / "00002.tar").write_bytes(b"<html>503</html>" * 40)
     sources = [{"pool": {"uri": f"{folder}/{{00000..00003}}.tar", "chunk_rows": 16}}]
     recipe = train_recipe("samples_seen=64", sources=sources)
-    with pytest.raises(ErrorBudgetExceeded, match=r"2 of 4 shards are bad, e\.g\. .*00002\.tar"):
+    with pytest.raises(
+        ErrorBudgetExceededError, match=r"2 of 4 shards are bad, e\.g\. .*00002\.tar"
+    ):
         train(recipe)
     assert not open_run(recipe.run_uri).store.list("generations")
     said = "source pairs: 100 samples read, 100 used in a pass; 0 failed; 2 of 4 shards bad"
@@ -333,7 +335,7 @@ def test_images_that_fail_are_counted_once_over_restarts_and_judged(
     sources = [{"pool": {"uri": str(tmp_path / "third"), "chunk_rows": 16}}]
     # Two passes: 80 good places, 40 that fail.
     settings = ("samples_seen=80", "batch_size=8", "checkpoints.every_samples=16")
-    with pytest.raises(ErrorBudgetExceeded, match=r"failed \(not_an_image \d+\).*allows 25%"):
+    with pytest.raises(ErrorBudgetExceededError, match=r"failed \(not_an_image \d+\).*allows 25%"):
         train(train_recipe(*settings, sources=sources))
     once = train(train_recipe(*settings, "max_failed_fraction=0.5", sources=sources))
     assert train(train_recipe(*settings, "max_failed_fraction=0.5", sources=sources)) == once
@@ -356,7 +358,7 @@ def test_images_of_which_none_decodes_end_training_with_their_reason(
         tar.sample(f"{n:03d}", image=b"\xff\xd8\xff broken", caption=f"number {n}")
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "0.tar").write_bytes(tar.getvalue())
-    with pytest.raises(ErrorBudgetExceeded, match=r"samples failed \(decode_error"):
+    with pytest.raises(ErrorBudgetExceededError, match=r"samples failed \(decode_error"):
         train(train_recipe("samples_seen=64", sources=[{"pool": {"uri": str(tmp_path / "none")}}]))
 
 
@@ -404,7 +406,7 @@ def test_shards_that_kill_their_reader_are_faults_of_the_index_and_cost_nothing_
         tar.sample(f"{n:03d}", image=photo(n), caption=f"number {n}", metadata={"what": what})
     (folder / "00003.tar").write_bytes(tar.getvalue())
     sources = [{"pool": {"uri": str(folder), "chunk_rows": 4}}]
-    with pytest.raises(ErrorBudgetExceeded, match=r"2 of 4 shards are bad.*crashes_reader"):
+    with pytest.raises(ErrorBudgetExceededError, match=r"2 of 4 shards are bad.*crashes_reader"):
         train(train_recipe("samples_seen=64", sources=sources, run="strict"))
     assert "00003.tar: given up, reading on from here kills the process" in capsys.readouterr().err
     result = train(train_recipe("samples_seen=64", "max_bad_shard_fraction=0.5", sources=sources))

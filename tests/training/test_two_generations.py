@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dfn_ray.errors import RunTakenOver
+from dfn_ray.errors import RunTakenOverError
 from dfn_ray.pool import listing_table
 from dfn_ray.run import Run, open_run, start_run
 from dfn_ray.training.checkpoint import commit, read_tensors, remove_old
@@ -124,7 +124,7 @@ def train_interleaved(
     with at_writes(meet, STOPS):
         try:
             train_first(run, keep)
-        except RunTakenOver:
+        except RunTakenOverError:
             stopped = True
     assert met
     return stopped
@@ -186,7 +186,7 @@ def test_two_starts_of_one_driver_at_a_time_are_two_generations(tmp_path):
         mine = begin_generation(run)
     assert (other[0].number, mine.number) == (1, 2)
     check_generation(run, mine)
-    with pytest.raises(RunTakenOver):
+    with pytest.raises(RunTakenOverError):
         check_generation(run, other[0])
 
 

@@ -118,7 +118,7 @@ def _values_by_shard(
     found: dict[str, list[np.ndarray]] = {}
     for _, part in scan_parts(run, ["shard", "row", "status", column], sorted(names)):
         first = part.filter(pc.less(part["row"], rows))
-        table = first.filter(counted(first["status"], recipe.select))
+        table = first.filter(in_denominator(first["status"], recipe.select))
         score = table[column].to_numpy(zero_copy_only=False)
         scored = pc.equal(table["status"], Status.SCORED.value).to_numpy(zero_copy_only=False)
         values = np.where(scored, score, -np.inf)
@@ -130,7 +130,7 @@ def _values_by_shard(
     return [np.concatenate(found[shard]) for shard in sorted(found)]
 
 
-def counted(status: Any, select: Select) -> Any:
+def in_denominator(status: Any, select: Select) -> Any:
     """Which rows are part of N of keep_fraction, by their status."""
     if select.of == "scored":
         return pc.equal(status, Status.SCORED.value)

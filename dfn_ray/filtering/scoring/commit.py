@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dfn_ray.errors import RunTakenOver
+from dfn_ray.errors import RunTakenOverError
 from dfn_ray.filtering.scoring.bounds import Bounds
 from dfn_ray.on_ray.cells import Cell, unpack
 from dfn_ray.on_ray.ray_metrics import score_buckets
@@ -72,7 +72,7 @@ class Committer:
             return pa.Table.from_pylist(unread, schema=_REPORT)
         try:
             part = self.commit(cells)
-        except RunTakenOver as error:
+        except RunTakenOverError as error:
             return pa.Table.from_pylist([{TAKEN_OVER: str(error)}], schema=_REPORT)
         report = {
             "name": part.name,
@@ -84,7 +84,7 @@ class Committer:
         return pa.Table.from_pylist([report, *unread], schema=_REPORT)
 
     def commit(self, cells: Sequence[Cell]) -> Part:
-        """Commit the cells as one part. Raises RunTakenOver when another driver has the run."""
+        """Commit the cells as one part. Raises RunTakenOverError when another driver has the run."""
         cells = sorted(cells, key=lambda cell: (cell.chunk.shard, cell.chunk.first_row))
         chunks = [cell.chunk for cell in cells]
         samples = pa.concat_tables([with_shard(cell) for cell in cells], promote_options="default")

@@ -15,7 +15,7 @@ from ray.exceptions import RayError
 
 from dfn_ray.config import Recipe, recipe_values
 from dfn_ray.console.progress import Progress
-from dfn_ray.errors import IncompleteRun, NoProgress, StorageError, last_line
+from dfn_ray.errors import IncompleteRunError, NoProgressError, StorageError, last_line
 from dfn_ray.filtering import chain
 from dfn_ray.filtering.chain import Committed
 from dfn_ray.filtering.preflight import refuse_other_scoring
@@ -24,7 +24,7 @@ from dfn_ray.filtering.scoring.calibrate import bounds_from_scores, calibration_
 from dfn_ray.filtering.scoring.commit import Committer
 from dfn_ray.filtering.scoring.fingerprint import scoring_fingerprint
 from dfn_ray.filtering.scoring.scorer import ScorerActor, plan_inputs
-from dfn_ray.filtering.scoring.spending import Meter
+from dfn_ray.filtering.scoring.spending import CostMeter
 from dfn_ray.filtering.scoring.unread_shards import (
     are_all_changed,
     closing_cell,
@@ -32,13 +32,13 @@ from dfn_ray.filtering.scoring.unread_shards import (
     wait_before,
 )
 from dfn_ray.network.frozen import FrozenNetwork
-from dfn_ray.on_ray.capacity import lack, scoring_needed, telling_lacks
+from dfn_ray.on_ray.capacity import missing_capacity, reporting_missing_capacity, scoring_needed
 from dfn_ray.on_ray.cells import Unread
 from dfn_ray.on_ray.datasets import Work
 from dfn_ray.on_ray.lethal_shards import killers
 from dfn_ray.on_ray.ray_address import check_ray_reachable
 from dfn_ray.on_ray.ray_metrics import PoolMetrics, run_label
-from dfn_ray.on_ray.session import connect, share
+from dfn_ray.on_ray.session import connect, put_networks
 from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table
 from dfn_ray.preparing.embedding_fingerprint import with_threads
 from dfn_ray.preparing.error_limits import ErrorLimits
@@ -59,7 +59,7 @@ class ScoringJob:
     ledger: Ledger
     progress: Progress = field(repr=False)
     metrics: PoolMetrics = field(repr=False)
-    meter: Meter = field(repr=False)
+    meter: CostMeter = field(repr=False)
     total_bytes: int
     """Of all shards."""
     unread: dict[str, Unread] = field(default_factory=dict)
@@ -72,19 +72,19 @@ def score_pool(recipe: Recipe, *, keep_bytes: bool) -> tuple[Run, Ledger]:
     `keep_bytes` also writes image bytes wherever the score may be kept, so that the pool is read once.
 
     Raises InputError before anything is started when pool, networks or run_uri are wrong, FingerprintError
-    when the run there is another's, ErrorBudgetExceeded when the pool is bad, BudgetSpent when the run has cost
-    what it may, NoProgress when nothing moves any more, IncompleteRun when shards cannot be finished, StorageError when
+    when the run there is another's, ErrorBudgetExceededError when the pool is bad, BudgetSpentError when the run has cost
+    what it may, NoProgressError when nothing moves any more, IncompleteRunError when shards cannot be finished, StorageError when
     they cannot be reached, ShardChangedError when they are not the listed ones.
     """
     check_ray_reachable()
     job = _open_job(recipe)
     try:
-        if chain.work_left(job.shards, job.ledger):
-            _judge_budget(job)
+        if chain.remaining_work(job.shards, job.ledger):
+            _check_spending(job)
             connect()
             with job.meter:
                 _score_all(job, keep_bytes=keep_bytes)
-        _judge(job, final=True)
+        _check_error_limits(job, final=True)
     finally:
         job.progress.close()
         job.metrics.close()
@@ -92,9 +92,9 @@ def score_pool(recipe: Recipe, *, keep_bytes: bool) -> tuple[Run, Ledger]:
 
 
 def _score_all(job: ScoringJob, *, keep_bytes: bool) -> None:
-    networks = share(job.networks)
+    networks = put_networks(job.networks)
     bounds = _calibrate(job, networks) if keep_bytes else NOTHING
-    todo = [work.shard for work in chain.work_left(job.shards, job.ledger)]
+    todo = [work.shard for work in chain.remaining_work(job.shards, job.ledger)]
     for wave in _waves(todo, job.recipe.execution.wave_shards):
         _finish(job, wave, bounds, networks)
     if job.unread:
@@ -135,7 +135,7 @@ def _open_job(recipe: Recipe) -> ScoringJob:
     progress.say(
         f"{len(shards):,} shards, {ledger.complete_shards:,} of them scored before; run {recipe.run_uri}"
     )
-    meter = Meter(recipe, run)
+    meter = CostMeter(recipe, run)
     return ScoringJob(
         recipe, run, shards, networks, ledger, progress, metrics, meter, total_bytes=total_bytes
     )
@@ -172,7 +172,7 @@ def _waves(shards: Sequence[Shard], size: int) -> Iterator[Sequence[Shard]]:
 def _finish(job: ScoringJob, wave: Sequence[Shard], bounds: Bounds, networks: ObjectRef) -> None:
     """Score a wave until all its shards are complete, trying again those whose tasks died."""
     attempts = job.recipe.execution.attempts
-    left = partial(chain.work_left, wave, job.ledger)
+    left = partial(chain.remaining_work, wave, job.ledger)
     for attempt in range(1, attempts + 1):
         work = left()
         if not work:
@@ -191,13 +191,13 @@ def _finish(job: ScoringJob, wave: Sequence[Shard], bounds: Bounds, networks: Ob
     unreachable = [item for item in left() if item.shard.uri in job.unread]
     if job.recipe.pool.give_up_unreachable:
         _give_up_unreachable(job, unreachable, bounds)
-    _judge(job)
+    _check_error_limits(job)
     limit = job.recipe.execution.max_bad_shard_fraction * len(job.shards)
     if unreachable and len(job.unread) + len(job.ledger.faults) > limit:
         # Fewer do not hold up the other waves; the run stops for them at its end.
         stop_for(job.unread, shards=len(job.shards), attempts=attempts)
     if unfinished := [item for item in left() if item.shard.uri not in job.unread]:
-        raise IncompleteRun(
+        raise IncompleteRunError(
             f"{len(unfinished)} shards could not be finished in {attempts} attempts, {unfinished[0].shard.uri} among "
             "them; the rest is committed. Run again to go on, or take them out of the pool"
         )
@@ -223,7 +223,7 @@ def _attempt(
             job.unread.pop(item.shard.uri, None)
         try:
             committed = _committed(job, work, bounds, networks, tolerant=tolerant)
-            with closing(committed), telling_lacks(needs, job.progress.say):
+            with closing(committed), reporting_missing_capacity(needs, job.progress.say):
                 for part in committed:
                     moved_s = time.monotonic()
                     if isinstance(part, Unread):
@@ -231,20 +231,20 @@ def _attempt(
                         job.progress.say(f"not read: {part.message}")
                         continue
                     part.enter(job.ledger, job.progress, job.metrics)
-                    _judge(job)
-                    _judge_budget(job)
+                    _check_error_limits(job)
+                    _check_spending(job)
             return
-        except NoProgress as error:
-            _judge_budget(job)
+        except NoProgressError as error:
+            _check_spending(job)
             job.run.check_attempt()
-            lacking, waited_s = lack(needs), time.monotonic() - moved_s
+            lacking, waited_s = missing_capacity(needs), time.monotonic() - moved_s
             limit = "stall_timeout_s" if lacking is None else "no_progress_timeout_s"
             if waited_s < getattr(limits, limit):
                 continue
             why = lacking or "though there are nodes; raise it if a chunk may take longer"
             what = f"nothing moved for {waited_s:,.0f} s (execution.{limit}), {why}"
             if lacking is not None or not tolerant:
-                raise NoProgress(
+                raise NoProgressError(
                     f"{what}. What is committed stays; see what dfn-ray doctor says, then run again to go on"
                 ) from error
             job.progress.say(f"an attempt stopped: {what}")
@@ -295,8 +295,8 @@ def _committer(job: ScoringJob, bounds: Bounds) -> Committer:
     return Committer(job.run, bounds, job.recipe.deciding_network)
 
 
-def _judge(job: ScoringJob, *, final: bool = False) -> None:
-    """Raise ErrorBudgetExceeded when more samples or shards are bad than the recipe allows."""
+def _check_error_limits(job: ScoringJob, *, final: bool = False) -> None:
+    """Raise ErrorBudgetExceededError when more samples or shards are bad than the recipe allows."""
     execution, ledger = job.recipe.execution, job.ledger
     limits = ErrorLimits(
         max_failed_fraction=execution.max_failed_fraction,
@@ -308,8 +308,8 @@ def _judge(job: ScoringJob, *, final: bool = False) -> None:
         limits.judge_samples(ledger.counts)
 
 
-def _judge_budget(job: ScoringJob) -> None:
-    """Raise BudgetSpent when there is work left but nothing left to spend."""
+def _check_spending(job: ScoringJob) -> None:
+    """Raise BudgetSpentError when there is work left but nothing left to spend."""
     if job.ledger.complete_shards < len(job.shards):
         job.meter.judge(job.ledger.bytes_read / max(1, job.total_bytes))
 

@@ -19,7 +19,7 @@ from dfn_ray.filtering.scoring.bounds import Bounds
 from dfn_ray.network.compute_environment import environment_digest
 from dfn_ray.network.filtering_network import FilteringNetwork
 from dfn_ray.network.frozen import FrozenNetwork, build
-from dfn_ray.on_ray.actor_pools import Starts
+from dfn_ray.on_ray.actor_pools import ActorSupervisor
 from dfn_ray.on_ray.cells import Cell, column_array, over_cells
 from dfn_ray.on_ray.ray_metrics import ScorerMetrics
 from dfn_ray.preparing.prepare import NetworkInputs, Preparation, pixels_column, tokens_column
@@ -143,7 +143,7 @@ class ScorerActor(Scorer):
         bounds: Bounds,
         captions: Captions,
         run_label: str,
-        starts: Starts,
+        starts: ActorSupervisor,
     ) -> None:
         with starts.watched():
             super().__init__(

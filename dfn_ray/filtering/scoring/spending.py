@@ -19,7 +19,7 @@ from ray.exceptions import RayError
 
 from dfn_ray.config import Prices, Recipe
 from dfn_ray.console.tables import duration
-from dfn_ray.errors import BudgetSpent, RunTakenOver, StorageError
+from dfn_ray.errors import BudgetSpentError, RunTakenOverError, StorageError
 from dfn_ray.run import SPENDING, Run
 
 LOOK_EVERY_S = 5.0
@@ -61,7 +61,7 @@ def spent_before(run: Run) -> Spent:
     return total
 
 
-class Meter:
+class CostMeter:
     """Counts what this attempt costs while it is entered. Owns the thread that looks at the cluster."""
 
     def __init__(
@@ -105,7 +105,7 @@ class Meter:
             return self._before + self._spent.after(since, self._now_alive)
 
     def judge(self, done_fraction: float) -> None:
-        """Raise BudgetSpent when the run has cost what it may cost; `done_fraction` of the pool is for the message."""
+        """Raise BudgetSpentError when the run has cost what it may cost; `done_fraction` of the pool is for the message."""
         spent = self.spent
         budget, hours = self._prices and self._prices.budget, self._limits.max_hours
         if budget is not None and self._prices and spent.money(self._prices) >= budget:
@@ -115,7 +115,7 @@ class Meter:
             what = f"{duration(spent.hours * 3600)} of {duration(hours * 3600)}"
         else:
             return
-        raise BudgetSpent(
+        raise BudgetSpentError(
             f"{self._run.store.uri}: the budget is spent, {what}; {done_fraction:.1%} of the pool is scored and "
             "committed. The same command with a larger --budget goes on from there"
         )
@@ -157,6 +157,6 @@ class Meter:
         try:
             name = f"{SPENDING}/{self._run.attempt.number:06d}.json"
             self._run.write_json(name, asdict(self._spent))
-        except (StorageError, RunTakenOver):
+        except (StorageError, RunTakenOverError):
             if must:
                 raise

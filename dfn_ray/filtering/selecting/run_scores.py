@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dfn_ray.on_ray.slices import over_slices
+from dfn_ray.on_ray.slices import run_in_slices
 from dfn_ray.run import (
     Run,
     read_ahead,
@@ -104,13 +104,13 @@ class RunScores:
 
     def over(self, find: Callable[[Iterator[ScoredPart]], Found]) -> Iterator[Found]:
         """What a function finds in slices of the parts, side by side in Ray tasks where there are many."""
-        return over_slices(self.names, partial(_find_in, self.without_names(), find))
+        return run_in_slices(self.names, partial(_find_in, self.without_names(), find))
 
     def over_each(
         self, read: Callable[[ScoredPart], Read], find: Callable[[Iterator[Read]], Found]
     ) -> Iterator[Found]:
         """The same of what another function gives for every part, as `each` has it."""
-        return over_slices(self.names, partial(_find_in_each, self.without_names(), read, find))
+        return run_in_slices(self.names, partial(_find_in_each, self.without_names(), read, find))
 
     def without_names(self) -> RunScores:
         """The same of no part."""

@@ -73,7 +73,7 @@ def select_run(
 ) -> tuple[Selected, RunScores]:
     """The exact selection over all scores of a complete run, or over the parts of a ledger that has just been made.
 
-    Raises IncompleteRun when shards are missing.
+    Raises IncompleteRunError when shards are missing.
     """
     (selected,), scores = select_each(run, [select], network, ledger)
     return selected, scores
@@ -114,7 +114,7 @@ def _selections(
 ) -> Iterator[tuple[Select, int | None, Selection]]:
     """Each rule with what it asks for and its selection. Each threshold takes a pass of its own."""
     asked = [
-        None if select.threshold is not None else wanted(select, denominator(ledger, select))
+        None if select.threshold is not None else target_count(select, denominator(ledger, select))
         for select in selects
     ]
     counts = [k for k in asked if k is not None]
@@ -137,7 +137,7 @@ def denominator(ledger: Ledger, select: Select) -> int:
     return readable if select.of == "readable" else readable + by_status["failed"]
 
 
-def wanted(select: Select, n: int) -> int:
+def target_count(select: Select, n: int) -> int:
     """How many samples a fraction or a count asks for: floor(f * N) with f as it was written in decimals."""
     if select.keep_count is not None:
         return select.keep_count

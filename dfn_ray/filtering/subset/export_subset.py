@@ -28,7 +28,7 @@ from dfn_ray.filtering.selecting.select_run import State
 from dfn_ray.filtering.subset.write_uid_list import uid_list_pieces
 from dfn_ray.images.formats import extension_of
 from dfn_ray.on_ray.session import connect
-from dfn_ray.on_ray.tasks import each
+from dfn_ray.on_ray.tasks import run_in_tasks
 from dfn_ray.run import (
     RUN,
     SELECTION,
@@ -83,7 +83,9 @@ def export_webdataset(run_uri: str, out_uri: str, *, shard_samples: int = SHARD_
     todo = [n for n in range(shards) if not {SHARD_FORMAT.format(n), _stats_name(n)} <= there]
     ends = list(accumulate(rows))
     connect()
-    for _ in each([_tar(n, files, ends, shard_samples) for n in todo], _TarWriter(run, out).write):
+    for _ in run_in_tasks(
+        [_tar(n, files, ends, shard_samples) for n in todo], _TarWriter(run, out).write
+    ):
         pass
     sizes = {
         SHARD_FORMAT.format(n): min(shard_samples, kept - n * shard_samples) for n in range(shards)

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from dfn_ray.config import Decode, Execution, Pool
 from dfn_ray.console.progress import Progress
-from dfn_ray.errors import IncompleteRun
+from dfn_ray.errors import IncompleteRunError
 from dfn_ray.filtering import chain
 from dfn_ray.filtering.chain import Committed
 from dfn_ray.filtering.scoring.bounds import EVERYTHING
@@ -103,7 +103,7 @@ def materialize_listed(
     connect()
     with closing(progress), closing(metrics):
         for attempt in range(execution.attempts):
-            work = chain.work_left(shards, ledger)
+            work = chain.remaining_work(shards, ledger)
             if not work or are_all_changed(work, unread):
                 break
             wait_before(attempt + 1, unread.values())
@@ -130,9 +130,9 @@ def materialize_listed(
                 del unread[gone.shard]
     if unread:
         stop_for(unread, shards=len(shards), attempts=execution.attempts)
-    left = chain.work_left(shards, ledger)
+    left = chain.remaining_work(shards, ledger)
     if left:
-        raise IncompleteRun(
+        raise IncompleteRunError(
             f"{len(left)} shards could not be read, {left[0].shard.uri} among them; run again"
         )
     return _conclude(run, uids, ledger)

@@ -29,12 +29,12 @@ from dfn_ray.filtering.verifying.row_sums import (
 )
 from dfn_ray.filtering.verifying.verify_samples import Sample, compare_with_pool
 from dfn_ray.filtering.verifying.verify_selections import (
-    require,
+    require_promise,
     require_selected,
     selections_checked,
     verify_uid_list,
 )
-from dfn_ray.on_ray.slices import over_slices
+from dfn_ray.on_ray.slices import run_in_slices
 from dfn_ray.run import (
     BORDERLINE,
     BOUNDS,
@@ -87,7 +87,7 @@ def verify_run(
     """
     run = open_run(run_uri)
     value = _stored_selection(run)
-    require(
+    require_promise(
         value["state"] == State.FINAL,
         f"{run_uri}: its subset is not finished ({value['state']}); run it again",
     )
@@ -150,7 +150,7 @@ def _verify_description(run: Run) -> None:
         return  # it has no attempts, and its digest of the listing is another one
     require_attempts(run.store)
     stored, due = pool_digest(run.listing()), run.description["pool"]
-    require(
+    require_promise(
         stored == due,
         f"{run.store.uri_of(run.listing_name)}: was altered: it lists {stored}, run.json says {due}",
     )
@@ -160,11 +160,11 @@ def _verify_parts(run: Run) -> Ledger:
     """Footers tile the pool; every part holds exactly the rows and counts that its footer says."""
     names = run.part_names()
     listed = shard_index(run)
-    for _ in over_slices(names, partial(_verify_some, run)):
+    for _ in run_in_slices(names, partial(_verify_some, run)):
         pass
     ledger = scan_ledger(run.store, run.fingerprint, names)
     missing = [shard for shard in listed if not ledger.is_complete(shard)]
-    require(
+    require_promise(
         not missing,
         f"{run.uri}: {len(missing)} shards are not complete, {missing[0] if missing else ''} first",
     )
@@ -179,7 +179,7 @@ def _verify_some(run: Run, names: Sequence[str]) -> None:
 def _verify_part(run: Run, name: str) -> None:
     part = read_part(run.store, name)
     uri = run.store.uri_of(part_file(name))
-    require(
+    require_promise(
         part.header.fingerprint == run.fingerprint,
         f"{uri}: made under another fingerprint than the run's: scores are mixed",
     )
@@ -209,7 +209,7 @@ def _verify_part(run: Run, name: str) -> None:
         differences(dict(part.header.counts), counts, sides=("its footer", "its rows"))
     ):
         raise VerificationError(f"{uri}: its counts are not those of its rows: {'; '.join(other)}")
-    require("None" not in counts, f"{uri}: has samples without a status")
+    require_promise("None" not in counts, f"{uri}: has samples without a status")
 
 
 def _place(sample: tuple[str, int] | None) -> str:
@@ -226,7 +226,7 @@ def _verify_contents(run: Run, scored: Run, value: Mapping[str, Any]) -> int:
     parts = [part_file(name) for name in scored.part_names()]
     subset = [f"{SUBSET}/{name}" for name in run.subset_files()]
     return sum(
-        sum(over_slices(names, partial(_verify_some_contents, of)))
+        sum(run_in_slices(names, partial(_verify_some_contents, of)))
         for of, names in ((scored, parts), (run, subset))
     )
 
@@ -239,7 +239,7 @@ def _verify_source(run: Run, scored: Run) -> None:
     """A subset written elsewhere is still that of the scores and of the pool that it was made from."""
     if run.kind == MATERIALIZED:
         made_from = run.description["fingerprint"].get("scores"), run.pool_digest
-        require(
+        require_promise(
             made_from == (scored.description["fingerprint"], scored.pool_digest),
             f"{run.uri}: {scored.uri} holds other scores than it was made from",
         )
@@ -300,14 +300,18 @@ def _verify_subset(run: Run, parts: Sequence[str], due: Rows, columns: list[str]
     found = partial(_subset_rows, run, columns)
     files = run.subset_files()
     kept, there = (
-        RowSums.total(over_slices(names, partial(_sums, run, rows, columns)))
+        RowSums.total(run_in_slices(names, partial(_sums, run, rows, columns)))
         for names, rows in ((parts, due), (files, found))
     )
     bucket = kept.first_difference(there)
     if bucket is None:
         return
     differing = (
-        [row for some in over_slices(names, partial(_in_bucket, run, rows, bucket)) for row in some]
+        [
+            row
+            for some in run_in_slices(names, partial(_in_bucket, run, rows, bucket))
+            for row in some
+        ]
         for names, rows in ((parts, due), (files, found))
     )
     raise VerificationError(
@@ -336,7 +340,9 @@ def _placed(run: Run, tables: Tables) -> Tables:
     index = shard_index(run)
     for where, table in tables:
         for name in _PLACE:
-            require(not table[name].null_count, f"{where}: is damaged: has rows without {name}")
+            require_promise(
+                not table[name].null_count, f"{where}: is damaged: has rows without {name}"
+            )
         number = shard_numbers(table["shard"], index, other=-1)
         if (number < 0).any():
             shard, row = (table[name][int(np.argmin(number))].as_py() for name in _PLACE[1:])

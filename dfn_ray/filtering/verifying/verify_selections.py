@@ -55,7 +55,7 @@ def require_selected(run: Run, name: str, value: Mapping[str, Any], due: Mapping
         # JSON has lists where Python has tuples.
         stored = value.get(key)
         stored = tuple(stored) if isinstance(again, tuple) and stored else stored
-        require(
+        require_promise(
             stored == again,
             f"{run.store.uri_of(name)}: {key} is {stored}, the scores give {again}",
         )
@@ -81,21 +81,23 @@ def _sorted_uids(run: Run, name: str, value: Mapping[str, Any]) -> Iterator[np.n
     last = np.empty(0, UID_DTYPE)
     with run.open(name) as file:
         octets = file.read(len(header))
-        require(octets == header, f"{uri}: is no array of u8,u8 of {value['k']:,} uids")
+        require_promise(octets == header, f"{uri}: is no array of u8,u8 of {value['k']:,} uids")
         while True:
             digest.update(octets)
             octets = file.read(UID_DTYPE.itemsize << 16)
             if not octets:
                 break
-            require(len(octets) % UID_DTYPE.itemsize == 0, f"{uri}: ends within a uid")
+            require_promise(len(octets) % UID_DTYPE.itemsize == 0, f"{uri}: ends within a uid")
             uids = np.frombuffer(octets, dtype=UID_DTYPE)
-            require(first_unsorted(np.concatenate([last, uids])) is None, f"{uri}: is not sorted")
+            require_promise(
+                first_unsorted(np.concatenate([last, uids])) is None, f"{uri}: is not sorted"
+            )
             last = uids[-1:]
             count += len(uids)
             yield uids
-    require(count == value["k"], f"{uri}: has {count:,} uids, its selection {value['k']:,}")
+    require_promise(count == value["k"], f"{uri}: has {count:,} uids, its selection {value['k']:,}")
     written = value.get("uid_list_sha256", digest.hexdigest())
-    require(
+    require_promise(
         written == digest.hexdigest(),
         f"{uri}: is damaged or was altered: it is not what its digest says; select again",
     )
@@ -122,7 +124,7 @@ def _name_uid(run: Run, bucket: int) -> None:
     )
 
 
-def require(holds: bool, breach: str) -> None:
+def require_promise(holds: bool, breach: str) -> None:
     """Raise VerificationError, which says the breach, unless a promise holds."""
     if not holds:
         raise VerificationError(breach)

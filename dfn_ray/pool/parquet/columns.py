@@ -20,7 +20,7 @@ from dfn_ray.pool.parquet.arrow_types import (
     is_string,
     plain_type,
 )
-from dfn_ray.pool.shard import ShardDamage
+from dfn_ray.pool.shard import ShardDamageError
 from dfn_ray.schema import ShardFault
 from dfn_ray.untrusted.json_text import MAX_DEPTH
 from dfn_ray.untrusted.parquet_files import NO_KEYS
@@ -65,10 +65,10 @@ class Columns:
         return [name for name in dict.fromkeys(names) if name not in self.encrypted]
 
     def without(self, encrypted: frozenset[str]) -> Columns:
-        """The same where these columns are encrypted. Raises ShardDamage when a sample cannot do without one."""
+        """The same where these columns are encrypted. Raises ShardDamageError when a sample cannot do without one."""
         needed = {self.image, *self.texts, self.key, self.uid}
         if unreadable := sorted(encrypted & needed):
-            raise ShardDamage(
+            raise ShardDamageError(
                 ShardFault.UNREADABLE,
                 f"column {unreadable[0]!r} is encrypted; {NO_KEYS}",
             )
@@ -76,13 +76,13 @@ class Columns:
 
 
 def columns_of(schema: pa.Schema, pool: Pool) -> Columns:
-    """The parts that the columns of a file play. Raises ShardDamage when image, caption or uid cannot be read."""
+    """The parts that the columns of a file play. Raises ShardDamageError when image, caption or uid cannot be read."""
     _require_shallow(schema)
     image = _find(schema, "image", pool.image_column, IMAGE_COLUMNS, _holds_images)
     texts = _texts(schema, pool)
     uid = UID_COLUMN if UID_COLUMN in schema.names and pool.uid == "auto" else None
     if uid and not _holds_strings(_once(schema, uid).type):
-        raise ShardDamage(
+        raise ShardDamageError(
             ShardFault.MISTYPED_COLUMN,
             f"column 'uid' is {_once(schema, uid).type}, not a string; pool.uid = \"derive\" ignores it",
         )
@@ -93,7 +93,7 @@ def columns_of(schema: pa.Schema, pool: Pool) -> Columns:
 
 
 def _texts(schema: pa.Schema, pool: Pool) -> tuple[str, ...]:
-    """The columns with captions. Raises ShardDamage."""
+    """The columns with captions. Raises ShardDamageError."""
     usual, named = TEXT_COLUMNS, pool.text_column
     if pool.caption == "label":
         usual = LABEL_KEYS
@@ -113,7 +113,7 @@ def _has_list(schema: pa.Schema, name: str) -> bool:
 
 
 def _numbered(schema: pa.Schema, pattern: str) -> tuple[str, ...]:
-    """The columns whose names have a number for the `*` of a pattern, in its order. Raises ShardDamage."""
+    """The columns whose names have a number for the `*` of a pattern, in its order. Raises ShardDamageError."""
     before, star, behind = pattern.partition("*")
     named = re.compile(f"{re.escape(before)}([0-9]{{1,4}}){re.escape(behind)}")
     found = {
@@ -121,7 +121,7 @@ def _numbered(schema: pa.Schema, pattern: str) -> tuple[str, ...]:
     }
     for name in found:
         if not _holds_text(_once(schema, name).type):
-            raise ShardDamage(
+            raise ShardDamageError(
                 ShardFault.MISTYPED_COLUMN,
                 f"column {name!r} is {schema.field(name).type} and cannot hold a caption",
             )
@@ -155,7 +155,7 @@ def distinct_labels(names: Sequence[str]) -> list[str]:
 
 
 def _require_shallow(schema: pa.Schema) -> None:
-    """Raise ShardDamage for a type whose values would be JSON of more than MAX_DEPTH levels within a row.
+    """Raise ShardDamageError for a type whose values would be JSON of more than MAX_DEPTH levels within a row.
 
     Newer versions of Arrow open no such file; older ones do, and what walks over a type here recurses.
     """
@@ -165,7 +165,7 @@ def _require_shallow(schema: pa.Schema) -> None:
         level = [kind.field(place) for kind in kinds for place in range(kind.num_fields)]
         if not level:
             return
-    raise ShardDamage(
+    raise ShardDamageError(
         ShardFault.UNREADABLE, f"a column is nested too deeply: more than {MAX_DEPTH} levels"
     )
 
@@ -180,7 +180,7 @@ def _find(
     """The column for one part: the one the recipe names, else the first usual one, of a fitting type if any is."""
     present = [name for name in ((named,) if named else usual) if name in schema.names]
     if not present:
-        raise ShardDamage(
+        raise ShardDamageError(
             ShardFault.MISSING_COLUMN,
             f"no {part} column: looked for {', '.join((named,) if named else usual)}; "
             f"there are {', '.join(schema.names)}; name it by pool.{part}_column",
@@ -188,7 +188,7 @@ def _find(
     for name in present:
         if fits(_once(schema, name).type):
             return name
-    raise ShardDamage(
+    raise ShardDamageError(
         ShardFault.MISTYPED_COLUMN,
         f"column {present[0]!r} is {schema.field(present[0]).type} and cannot hold the {part}"
         + ('; pool.caption = "list" reads it' if _is_list_instead(schema, present, fits) else ""),
@@ -202,10 +202,10 @@ def _is_list_instead(
 
 
 def _once(schema: pa.Schema, name: str) -> pa.Field:
-    """The column of a name that only one may have. Raises ShardDamage."""
+    """The column of a name that only one may have. Raises ShardDamageError."""
     places = schema.get_all_field_indices(name)
     if len(places) > 1:
-        raise ShardDamage(
+        raise ShardDamageError(
             ShardFault.MISTYPED_COLUMN,
             f"{len(places)} columns are called {name!r}; which one counts is not known",
         )

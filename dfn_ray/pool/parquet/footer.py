@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import pyarrow.parquet as pq
 
 from dfn_ray.pool.parquet.pages import Leaf
-from dfn_ray.pool.shard import ShardDamage
+from dfn_ray.pool.shard import ShardDamageError
 from dfn_ray.schema import ShardFault
 
 _MAGIC_BYTES = 4  # PAR1 before the first page
@@ -20,7 +20,7 @@ def checked_leaves(
 ) -> list[list[Leaf]]:
     """The primitive columns of the named columns, by row group, in the order of the file.
 
-    Raises ShardDamage when the footer cannot be true: negative counts, pages outside the file or shared by columns,
+    Raises ShardDamageError when the footer cannot be true: negative counts, pages outside the file or shared by columns,
     another number of values than of rows.
     """
     wanted = _wanted(metadata.schema, names)
@@ -110,5 +110,5 @@ def _leaves(
     return leaves
 
 
-def _lie(what: str) -> ShardDamage:
-    return ShardDamage(ShardFault.UNREADABLE, f"the footer cannot be true: it states {what}")
+def _lie(what: str) -> ShardDamageError:
+    return ShardDamageError(ShardFault.UNREADABLE, f"the footer cannot be true: it states {what}")

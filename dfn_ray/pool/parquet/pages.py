@@ -24,7 +24,7 @@ from dfn_ray.pool.parquet.thrift import (
     DATA_PAGE,
     DATA_PAGE_V2,
     DICTIONARY_PAGE,
-    BrokenHeader,
+    BrokenHeaderError,
     PageHeader,
     page_header,
 )
@@ -53,7 +53,7 @@ _DICTIONARY_ENCODINGS = (2, 8)  # PLAIN_DICTIONARY, RLE_DICTIONARY (parquet.thri
 _DELTA_BYTE_ARRAY = 7
 
 
-class PageTooLarge(Exception):
+class PageTooLargeError(Exception):
     """A page would take more memory than a sample may. Never leaves `pool`."""
 
     def __init__(self, column: str, header: PageHeader, values_before: int | None) -> None:
@@ -66,7 +66,7 @@ class PageTooLarge(Exception):
         """The row of the row group, where the page holds just one."""
 
 
-class BatchTooLarge(Exception):
+class BatchTooLargeError(Exception):
     """Batches must be of at most `rows` rows. Never leaves `pool`."""
 
     def __init__(self, rows: int) -> None:
@@ -129,7 +129,7 @@ class Limits:
         return value_bytes * self.batch_rows * self.columns <= BATCH_BYTES
 
     def require_page(self, leaf: Leaf, header: PageHeader, values_before: int) -> None:
-        """Raise PageTooLarge if the page may not be decompressed."""
+        """Raise PageTooLargeError if the page may not be decompressed."""
         size = header.uncompressed
         if size <= FAIR_RATIO * header.compressed:
             return
@@ -141,17 +141,17 @@ class Limits:
             if size <= limit:
                 self.held[leaf], self.held_bytes = held, size
         if size > limit:
-            raise PageTooLarge(leaf.column, header, None if leaf.repeated else values_before)
+            raise PageTooLargeError(leaf.column, header, None if leaf.repeated else values_before)
 
     def require_batch(self, leaf: Leaf, bytes_per_row: float) -> None:
-        """Raise BatchTooLarge if batches must be smaller, now that a row of this column may take so much."""
+        """Raise BatchTooLargeError if batches must be smaller, now that a row of this column may take so much."""
         before = self.weights.get(leaf, 0)
         if bytes_per_row <= before:
             return
         self.weights[leaf] = bytes_per_row
         self.row_bytes += bytes_per_row - before
         if self.batch_rows > 1 and self.batch_rows * self.row_bytes > BATCH_BYTES:
-            raise BatchTooLarge(max(1, int(BATCH_BYTES / self.row_bytes)))
+            raise BatchTooLargeError(max(1, int(BATCH_BYTES / self.row_bytes)))
 
 
 @dataclass(slots=True)
@@ -189,7 +189,7 @@ class Walk:
                 break
             length = header.size + header.compressed
             if self.at + length > self.leaf.end + _UNCOUNTED_BYTES:
-                raise BrokenHeader(
+                raise BrokenHeaderError(
                     f"a page of column {self.leaf.column!r} states {header.compressed:,} bytes, {self.leaf.end - self.at:,} are left"
                 )
             if not self._judge(header, view[header.size :]):
@@ -216,7 +216,7 @@ class Walk:
             self._judge_values(header)
             self.values += header.values
             if self.values > leaf.values:
-                raise BrokenHeader(
+                raise BrokenHeaderError(
                     f"pages of column {leaf.column!r} hold {self.values:,} values or more, the footer states {leaf.values:,}"
                 )
         return True
@@ -237,7 +237,7 @@ class Walk:
         self.nested_bytes += header.uncompressed + header.values * (width + _VALUE_OVERHEAD)
         self.nested_read += header.compressed
         if self.nested_bytes > max(NESTED_BYTES, FAIR_RATIO * self.nested_read):
-            raise PageTooLarge(
+            raise PageTooLargeError(
                 self.leaf.column, header._replace(uncompressed=self.nested_bytes), None
             )
 

@@ -15,14 +15,14 @@ from typing import IO
 import pyarrow.parquet as pq
 
 from dfn_ray.config import Pool
-from dfn_ray.pool.chunking import Group, Wanted
+from dfn_ray.pool.chunking import OpenChunk, Wanted
 from dfn_ray.pool.parquet.columns import columns_of
 from dfn_ray.pool.parquet.footer import checked_leaves, columns_at
 from dfn_ray.pool.parquet.pages import PAGE_BYTES, Leaf
 from dfn_ray.pool.parquet.row_groups import OpenParquet, RowGroup
 from dfn_ray.pool.parquet.watched import BROKEN, WatchedFile
 from dfn_ray.pool.samples import Draft
-from dfn_ray.pool.shard import Shard, ShardDamage
+from dfn_ray.pool.shard import Shard, ShardDamageError
 from dfn_ray.schema import ShardFault
 from dfn_ray.untrusted.parquet_files import EncryptedParquetError, read_footer
 
@@ -31,13 +31,15 @@ _BUFFER_BYTES = 4 * 2**20
 all columns of a row group at once."""
 
 
-def parquet_groups(file: IO[bytes], shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[Group]:
+def parquet_groups(
+    file: IO[bytes], shard: Shard, pool: Pool, wanted: Wanted
+) -> Iterator[OpenChunk]:
     """The chunks of a Parquet file, in order; the last one carries the fault of the shard, if it has one.
 
     Where chunks are skipped, all rows are decoded nevertheless: chunks end by size, and Parquet states no
     sizes per row. Where single rows are wanted, groups hold just those, and row groups without any are not read.
     """
-    group = Group(0)
+    group = OpenChunk(0)
     try:
         source = _Source(file, shard, pool)
         bytes_per_row = shard.size_bytes / max(source.rows, 1)
@@ -45,16 +47,16 @@ def parquet_groups(file: IO[bytes], shard: Shard, pool: Pool, wanted: Wanted) ->
             if group.is_full(pool):
                 group.bytes_read = int(len(group.drafts) * bytes_per_row)
                 yield group
-                group = Group(draft.row)
+                group = OpenChunk(draft.row)
             group.add(draft)
-    except ShardDamage as damage:
+    except ShardDamageError as damage:
         group.end(damage)
     group.last = True
     yield group
 
 
 class _Source:
-    """An open Parquet file; whatever is broken in it is raised as ShardDamage, or fails rows."""
+    """An open Parquet file; whatever is broken in it is raised as ShardDamageError, or fails rows."""
 
     def __init__(self, file: IO[bytes], shard: Shard, pool: Pool) -> None:
         watched = WatchedFile(file, shard.uri)
@@ -69,7 +71,7 @@ class _Source:
             )
             schema = parquet.schema_arrow
         except EncryptedParquetError as error:
-            raise ShardDamage(ShardFault.UNREADABLE, str(error)) from error
+            raise ShardDamageError(ShardFault.UNREADABLE, str(error)) from error
         except BROKEN as error:
             raise watched.damage(error, "not Parquet") from error
         columns = columns_of(schema, pool)

@@ -14,15 +14,15 @@ from dfn_ray.pool.parquet.columns import Columns
 from dfn_ray.pool.parquet.pages import (
     BATCH_BYTES,
     PAGE_BYTES,
-    BatchTooLarge,
+    BatchTooLargeError,
     Leaf,
     Limits,
-    PageTooLarge,
+    PageTooLargeError,
 )
 from dfn_ray.pool.parquet.values import captions, image_bytes, keys, metadata_rows
 from dfn_ray.pool.parquet.watched import BROKEN, WatchedFile, first_line
 from dfn_ray.pool.samples import Draft
-from dfn_ray.pool.shard import ShardDamage
+from dfn_ray.pool.shard import ShardDamageError
 from dfn_ray.schema import Reason, ShardFault
 
 _BATCH_ROWS = 256
@@ -69,7 +69,7 @@ class RowGroup:
                     break
                 for start, part in _parts(batch, first + at, rows):
                     yield from self._drafts_of(part, start)
-        except (*BROKEN, PageTooLarge) as error:
+        except (*BROKEN, PageTooLargeError) as error:
             if isinstance(error, MemoryError):
                 raise
             yield from self._failed(first, done, error, rows)
@@ -80,7 +80,7 @@ class RowGroup:
             error = OSError(f"pyarrow reads no row of column {unread}")
             yield from self._failed(first, done, error, rows)
             return
-        raise ShardDamage(
+        raise ShardDamageError(
             ShardFault.UNREADABLE,
             f"row group {self.number} holds {done:,} rows or more, the footer states {self.rows:,}",
         )
@@ -116,8 +116,8 @@ class RowGroup:
         """The rows from `done` on, each failed; under the names and uids that they have, where those can be read."""
         if self.rows - done > _MAX_ROWS_LOST:
             what = f"row group {self.number} is broken ({first_line(error)}) and states {self.rows:,} rows"
-            raise ShardDamage(ShardFault.UNREADABLE, what) from error
-        too_large = error if isinstance(error, PageTooLarge) else None
+            raise ShardDamageError(ShardFault.UNREADABLE, what) from error
+        too_large = error if isinstance(error, PageTooLargeError) else None
         names = self._names(done)
         for at in range(done, self.rows):
             key, uid = next(names, (None, None))
@@ -150,7 +150,7 @@ class RowGroup:
                     keys(found.of(uid)) if uid else nothing,
                     strict=True,
                 )
-        except (*BROKEN, PageTooLarge) as error:
+        except (*BROKEN, PageTooLargeError) as error:
             if isinstance(error, MemoryError):
                 raise
 
@@ -175,9 +175,9 @@ class RowGroup:
                 if at >= self.rows or not (unread := self._unread(spared.intersection(names))):
                     return
                 names = [name for name in names if name not in unread]
-            except BatchTooLarge as error:
+            except BatchTooLargeError as error:
                 size = error.rows
-            except PageTooLarge as error:
+            except PageTooLargeError as error:
                 if error.column not in spared:
                     raise
                 dropped += 1

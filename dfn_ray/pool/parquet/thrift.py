@@ -27,22 +27,22 @@ class PageHeader(NamedTuple):
     encoding: int
 
 
-class BrokenHeader(ValueError):
+class BrokenHeaderError(ValueError):
     """Bytes that are no page header."""
 
 
 def page_header(data: memoryview) -> PageHeader | None:
-    """The page header at the start of `data`; None while `data` ends within it. Raises BrokenHeader."""
+    """The page header at the start of `data`; None while `data` ends within it. Raises BrokenHeaderError."""
     try:
         fields, size = _struct(data, 0, 0)
     except IndexError:
         if len(data) > _MAX_HEADER_BYTES:
-            raise BrokenHeader(f"no end of a page header in {len(data)} bytes") from None
+            raise BrokenHeaderError(f"no end of a page header in {len(data)} bytes") from None
         return None
     kind, uncompressed, compressed = (_count(fields, number) for number in (1, 2, 3))
     details = fields.get({DATA_PAGE: 5, DICTIONARY_PAGE: 7, DATA_PAGE_V2: 8}.get(kind, 6), {})
     if not isinstance(details, dict):
-        raise BrokenHeader("a page header of another form")
+        raise BrokenHeaderError("a page header of another form")
     is_read = kind != INDEX_PAGE  # index pages say nothing
     values = _count(details, 1) if is_read else 0
     encoding = _count(details, 4 if kind == DATA_PAGE_V2 else 2) if is_read else 0
@@ -52,14 +52,14 @@ def page_header(data: memoryview) -> PageHeader | None:
 def _count(fields: dict[int, Any], number: int) -> int:
     value = fields.get(number)
     if type(value) is not int or not 0 <= value < 2**31:
-        raise BrokenHeader(f"{value} as field {number} of a page header")
+        raise BrokenHeaderError(f"{value} as field {number} of a page header")
     return value
 
 
 def _struct(data: memoryview, at: int, depth: int) -> tuple[dict[int, Any], int]:
     """The fields of a struct by number, and where it ends. Raises IndexError where the data end before it does."""
     if depth > _MAX_DEPTH:
-        raise BrokenHeader("a page header nested too deeply")
+        raise BrokenHeaderError("a page header nested too deeply")
     fields: dict[int, Any] = {}
     number = 0
     while kind := data[at]:
@@ -89,7 +89,9 @@ def _value(data: memoryview, at: int, kind: int, depth: int) -> tuple[Any, int]:
         return None, _inside(data, at + length)
     if kind in (_BYTE, _DOUBLE):
         return None, _inside(data, at + (1 if kind == _BYTE else 8))
-    raise BrokenHeader(f"a field of type {kind} in a page header")  # lists and maps are in none
+    raise BrokenHeaderError(
+        f"a field of type {kind} in a page header"
+    )  # lists and maps are in none
 
 
 def _inside(data: memoryview, at: int) -> int:
@@ -105,7 +107,7 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
         value |= (byte & 127) << (7 * place)
         if byte < 128:
             return value, at + place + 1
-    raise BrokenHeader("a number of more than 64 bits in a page header")
+    raise BrokenHeaderError("a number of more than 64 bits in a page header")
 
 
 def _zigzag(data: memoryview, at: int) -> tuple[int, int]:

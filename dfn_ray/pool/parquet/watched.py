@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from dfn_ray.errors import DfnRayError, StorageError
 from dfn_ray.pool.parquet.pages import Leaf, Limits, Walk
-from dfn_ray.pool.parquet.thrift import BrokenHeader
-from dfn_ray.pool.shard import ShardDamage
+from dfn_ray.pool.parquet.thrift import BrokenHeaderError
+from dfn_ray.pool.shard import ShardDamageError
 from dfn_ray.schema import ShardFault
 
-BROKEN = (pa.ArrowException, OSError, UnicodeDecodeError, BrokenHeader)
+BROKEN = (pa.ArrowException, OSError, UnicodeDecodeError, BrokenHeaderError)
 """What is raised on a broken file: by pyarrow, and for page headers."""
 
 
@@ -53,7 +53,7 @@ class WatchedFile:
             return self.error
         if self.error is not None:
             return StorageError(f"{self._uri}: cannot read it: {self.error}")
-        return ShardDamage(ShardFault.UNREADABLE, f"{what}: {first_line(error)}")
+        return ShardDamageError(ShardFault.UNREADABLE, f"{what}: {first_line(error)}")
 
     def read(self, count: int = -1) -> bytes:
         """Bytes for Arrow, once the pages that begin in them are judged."""

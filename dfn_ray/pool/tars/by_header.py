@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dfn_ray.config import Pool
-from dfn_ray.pool.members import CaptionMembers, Part, Role, part_of
+from dfn_ray.pool.members import CaptionMembers, MemberRole, Role, part_of
 from dfn_ray.pool.samples import Draft
-from dfn_ray.pool.shard import ShardDamage
+from dfn_ray.pool.shard import ShardDamageError
 from dfn_ray.pool.tars.tar import Member
 from dfn_ray.schema import Reason
 
@@ -24,7 +24,7 @@ class Placed:
     """Where bytes begin, and how many there are; None: a sparse file, whose map would take much memory, by its header;
     the role, and the number of a caption."""
 
-    def add(self, part: Part, member: Member, pool: Pool) -> None:
+    def add(self, part: MemberRole, member: Member, pool: Pool) -> None:
         """Add a member by its header."""
         self.bytes += member.end - member.at
         needed = noted(self.draft, part, member, pool)
@@ -36,7 +36,7 @@ class Placed:
             self.parts.append((start, size, part.role, part.number))
 
 
-def noted(draft: Draft, part: Part, member: Member, pool: Pool) -> bool:
+def noted(draft: Draft, part: MemberRole, member: Member, pool: Pool) -> bool:
     """Add a member to its sample by its header; True if its bytes are wanted."""
     if part.unsafe:
         draft.fault = Reason.UNSAFE_NAME
@@ -46,7 +46,10 @@ def noted(draft: Draft, part: Part, member: Member, pool: Pool) -> bool:
 
 
 def cut(
-    drafts: dict[str, Draft], latest: Draft | None, damage: ShardDamage, captions: CaptionMembers
+    drafts: dict[str, Draft],
+    latest: Draft | None,
+    damage: ShardDamageError,
+    captions: CaptionMembers,
 ) -> None:
     """Mark the samples that the damage cuts off: the one whose member it hits, and the last one."""
     part = part_of(damage.member, captions) if damage.member is not None else None

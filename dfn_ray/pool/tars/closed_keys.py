@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from hashlib import blake2b
 
-from dfn_ray.pool.shard import ShardDamage
+from dfn_ray.pool.shard import ShardDamageError
 from dfn_ray.schema import ShardFault
 
 MOST_SAMPLES = 2**20
@@ -28,10 +28,10 @@ class ClosedKeys:
         return _digest(key) in self._digests
 
     def add(self, keys: Iterable[str]) -> None:
-        """Add the keys of a chunk. Raises ShardDamage when there are more than any real shard has."""
+        """Add the keys of a chunk. Raises ShardDamageError when there are more than any real shard has."""
         self._digests.update(map(_digest, keys))
         if len(self._digests) > self._most:
-            raise ShardDamage(
+            raise ShardDamageError(
                 ShardFault.UNREADABLE,
                 f"more than {self._most:,} samples, which a real archive of its size cannot hold",
             )

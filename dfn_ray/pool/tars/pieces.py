@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dfn_ray.config import Pool
-from dfn_ray.pool.members import CaptionMembers, Part, Role, part_of, root_of
+from dfn_ray.pool.members import CaptionMembers, MemberRole, Role, part_of, root_of
 from dfn_ray.pool.samples import MAX_METADATA_BYTES
-from dfn_ray.pool.shard import ShardDamage
+from dfn_ray.pool.shard import ShardDamageError
 from dfn_ray.pool.tars.tape import Tape
 from dfn_ray.pool.tars.tar import Member, walk
 from dfn_ray.pool.tars.tar_end import Oddities
@@ -30,7 +30,7 @@ _LOOSE_BYTES = 4 * 2**20  # thousands of captions that wait for their image; old
 class Piece:
     """A member as part of a sample; its bytes can be read until the next piece is asked for."""
 
-    part: Part
+    part: MemberRole
     member: Member
     data: bytes | None = None
     """Its bytes, where they had to be read to look at what follows."""
@@ -53,7 +53,7 @@ class Piece:
 
 
 class Pieces:
-    """Iterates over the pieces from the tape's position on. Raises ShardDamage where `walk` does."""
+    """Iterates over the pieces from the tape's position on. Raises ShardDamageError where `walk` does."""
 
     def __init__(self, tape: Tape, pool: Pool, oddities: Oddities | None = None) -> None:
         self._tape = tape
@@ -68,7 +68,7 @@ class Pieces:
         self._ahead: deque[Piece] = deque()
         self._newest: Piece | None = None
         """The piece at whose bytes the tape stands."""
-        self._damage: ShardDamage | None = None
+        self._damage: ShardDamageError | None = None
 
     def __iter__(self) -> Iterator[Piece]:
         while True:
@@ -82,7 +82,7 @@ class Pieces:
                     return
                 yield piece
 
-    def following(self, piece: Piece, *, keep: bool) -> Iterator[Part]:
+    def following(self, piece: Piece, *, keep: bool) -> Iterator[MemberRole]:
         """The parts after `piece`, the latest one given, that share its name up to the first dot, as far as the look goes.
 
         `keep` holds the bytes of what is passed by, so that no store is read backward.
@@ -110,7 +110,7 @@ class Pieces:
             self._newest.forget_extents()
         try:
             piece = self._next()
-        except ShardDamage as damage:
+        except ShardDamageError as damage:
             self._damage = damage
             return False
         if piece is not None:

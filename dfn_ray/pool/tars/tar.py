@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dfn_ray.pool.long_names import MAX_NAME_CHARS, shortened
-from dfn_ray.pool.shard import ShardDamage
+from dfn_ray.pool.shard import ShardDamageError
 from dfn_ray.pool.tars.sparse import (
     BrokenMapError,
     Extents,
@@ -87,7 +87,7 @@ def walk(tape: Tape, oddities: Oddities | None = None) -> Iterator[Member]:
     """The regular files and links from the tape's position on; after each, the tape stands at its first stored byte.
 
     The caller may read from there. Archives that were appended to each other are walked as one. Damage that concerns
-    one member alone is that member's. Raises ShardDamage where the tar is cut off or a header is broken, naming the byte.
+    one member alone is that member's. Raises ShardDamageError where the tar is cut off or a header is broken, naming the byte.
     """
     oddities = oddities or Oddities()
     extension: _Extension | None = None
@@ -97,14 +97,16 @@ def walk(tape: Tape, oddities: Oddities | None = None) -> Iterator[Member]:
         block = tape.read(BLOCK_BYTES)
         if block == ZERO_BLOCK:
             if extension is not None and extension.broken:
-                raise ShardDamage(ShardFault.UNREADABLE, f"{extension.broken}, and no member after")
+                raise ShardDamageError(
+                    ShardFault.UNREADABLE, f"{extension.broken}, and no member after"
+                )
             extension = None  # headers about a member that is not there are not about the next one
             zeros += BLOCK_BYTES
             if zeros <= MOST_ZEROS:
                 continue
             if any_header:
                 start = at + BLOCK_BYTES - zeros
-                raise ShardDamage(
+                raise ShardDamageError(
                     ShardFault.TRUNCATED,
                     f"nothing but zeros from byte {start} on, as in a download that was cut off (or in a tar whose "
                     f"records are larger than {MOST_ZEROS >> 20} MiB: write it with smaller ones)",
@@ -143,7 +145,7 @@ def _extend(tape: Tape, header: Header, extension: _Extension) -> None:
     """Take in a header that describes the next one."""
     at = tape.position
     if header.size < 0:
-        raise ShardDamage(
+        raise ShardDamageError(
             ShardFault.UNREADABLE, f"an extended header of {header.size} bytes at byte {at}"
         )
     extension.size_bytes += header.size
@@ -155,7 +157,7 @@ def _extend(tape: Tape, header: Header, extension: _Extension) -> None:
     tape.skip(at + header.size - tape.position)
     if tape.position < at + header.size:
         fault, why = tape.broken or (ShardFault.TRUNCATED, "ends")
-        raise ShardDamage(fault, f"{why} at byte {tape.position}, inside an extended header")
+        raise ShardDamageError(fault, f"{why} at byte {tape.position}, inside an extended header")
     tape.skip(-tape.position % BLOCK_BYTES)
     if header.type in _PAX:
         records, problem = pax_records(data)
@@ -176,7 +178,9 @@ def _member(tape: Tape, header: Header, extension: _Extension) -> Member:
         else:
             broken = broken or f"a PAX size {text[:24]!r} at byte {at}"
     if size < 0:
-        raise ShardDamage(ShardFault.UNREADABLE, f"a broken header at byte {at}: size below zero")
+        raise ShardDamageError(
+            ShardFault.UNREADABLE, f"a broken header at byte {at}: size below zero"
+        )
     start = tape.position
     if header.type == tarfile.GNUTYPE_SPARSE or (records and is_sparse(records)):
         member = _sparse_member(tape, header, extension, broken, size)
@@ -235,7 +239,7 @@ def _pass(tape: Tape, member: Member) -> None:
     tape.skip(member.end - tape.position)
     if tape.position < member.end:
         fault, why = tape.broken or (ShardFault.TRUNCATED, "ends")
-        raise ShardDamage(
+        raise ShardDamageError(
             fault,
             f"{why} at byte {tape.position}, {member.end - tape.position} bytes short of the end of {member.name[-200:]!r}",
             member.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from dfn_ray.pool.shard import ShardDamage
+from dfn_ray.pool.shard import ShardDamageError
 from dfn_ray.pool.tars.tape import Tape
 from dfn_ray.pool.tars.tar_headers import BLOCK_BYTES, parse_header
 from dfn_ray.schema import Note, ShardFault
@@ -40,7 +40,7 @@ def judge_end(
     """Judge the end of a walk: `block`, at byte `at` and behind `zeros`, is no header, or nothing.
 
     A block of zeros alone is an end only where no whole block follows. Behind more, a header that does not follow at
-    once shows that the zeros are a hole. Raises ShardDamage for what is no end.
+    once shows that the zeros are a hole. Raises ShardDamageError for what is no end.
     """
     if tape.broken is not None:
         # What follows the end-of-archive mark is not part of the archive, provided that a whole stream held the mark:
@@ -49,18 +49,18 @@ def judge_end(
             oddities.add(Note.BYTES_AFTER_END, at)
             return
         fault, why = tape.broken
-        raise ShardDamage(fault, f"{why}, after {at} bytes of tar")
+        raise ShardDamageError(fault, f"{why}, after {at} bytes of tar")
     if any_header and zeros:
         _judge_tail(tape, at, block, oddities, zeros=zeros)
         return
     if not block and not any_header:
         return  # a file of nothing
     if len(block) < BLOCK_BYTES and any_header:
-        raise ShardDamage(
+        raise ShardDamageError(
             ShardFault.TRUNCATED, f"ends at byte {at + len(block)} without an end-of-archive mark"
         )
     what = "a broken header" if any_header else "no tar"
-    raise ShardDamage(ShardFault.UNREADABLE, f"{what} at byte {at}: {block[:24]!r}")
+    raise ShardDamageError(ShardFault.UNREADABLE, f"{what} at byte {at}: {block[:24]!r}")
 
 
 def _judge_tail(tape: Tape, at: int, block: bytes, oddities: Oddities, *, zeros: int) -> None:
@@ -68,12 +68,12 @@ def _judge_tail(tape: Tape, at: int, block: bytes, oddities: Oddities, *, zeros:
     start = at - zeros
     if len(block) == BLOCK_BYTES:
         if zeros == BLOCK_BYTES:
-            raise ShardDamage(
+            raise ShardDamageError(
                 ShardFault.UNREADABLE, f"a broken header at byte {start}: a block of zeros"
             )
         found = _next_header(tape, at, block)
         if found is not None:
-            raise ShardDamage(
+            raise ShardDamageError(
                 ShardFault.UNREADABLE,
                 f"a hole of zeros at byte {start}: behind it the next header is at byte {found}",
             )

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dfn_ray.config import Pool
-from dfn_ray.pool.chunking import Group, Wanted, held_bytes
-from dfn_ray.pool.members import CaptionMembers, Part, Role, part_of, shorter_keys
+from dfn_ray.pool.chunking import OpenChunk, Wanted, held_bytes
+from dfn_ray.pool.members import CaptionMembers, MemberRole, Role, part_of, shorter_keys
 from dfn_ray.pool.samples import Draft
-from dfn_ray.pool.shard import ShardDamage
+from dfn_ray.pool.shard import ShardDamageError
 from dfn_ray.pool.tars.by_header import Placed, cut, noted
 from dfn_ray.pool.tars.closed_keys import ClosedKeys
 from dfn_ray.pool.tars.pieces import Loose, Piece, Pieces
@@ -26,7 +26,7 @@ from dfn_ray.schema import Reason
 
 def tar_groups(
     tape: Tape, pool: Pool, wanted: Wanted, *, first_row: int = 0, at: int = 0
-) -> Iterator[Group]:
+) -> Iterator[OpenChunk]:
     """The chunks of a tar, in order; the last one carries the fault of the shard, if it has one.
 
     Walks from byte `at` on, where the chunk begins whose first sample is `first_row`.
@@ -41,7 +41,7 @@ def tar_groups(
 class _Open:
     """The chunk that is being built."""
 
-    group: Group
+    group: OpenChunk
     at: int
     """Tape position of its first member."""
     stored_at: int
@@ -72,7 +72,7 @@ class _Reader:
         self._loose = Loose()
         self._oddities = Oddities()
 
-    def groups(self, first_row: int, at: int) -> Iterator[Group]:
+    def groups(self, first_row: int, at: int) -> Iterator[OpenChunk]:
         """Chunks as the members come."""
         tape, pool = self._tape, self._pool
         tape.jump(at)
@@ -115,7 +115,7 @@ class _Reader:
                 opened.group.last = True
                 yield self._closing(opened.group)
                 return
-        except ShardDamage as damage:
+        except ShardDamageError as damage:
             cut(opened.drafts, latest, damage, self._captions)
             opened.group.end(damage)
             yield self._closing(opened.group)
@@ -123,15 +123,15 @@ class _Reader:
         opened.release()
         yield from self._indexed_groups(opened.group.first_row, opened.at)
 
-    def _group(self, first_row: int, at: int) -> Group:
-        return Group(first_row, at=at if self._tape.can_jump else None)
+    def _group(self, first_row: int, at: int) -> OpenChunk:
+        return OpenChunk(first_row, at=at if self._tape.can_jump else None)
 
-    def _closing(self, group: Group) -> Group:
+    def _closing(self, group: OpenChunk) -> OpenChunk:
         """The last chunk, with what is odd about the shard."""
         group.notes.update(self._oddities.notes)
         return group
 
-    def _overflows(self, part: Part, draft: Draft, group: Group) -> bool:
+    def _overflows(self, part: MemberRole, draft: Draft, group: OpenChunk) -> bool:
         """True if a part would be held for an earlier sample of a chunk that holds its share of bytes already.
 
         Captions and metadata may go a quarter beyond: an image may have filled the chunk, and they are small.
@@ -174,7 +174,7 @@ class _Reader:
                 draft.fill(piece.part.role, piece.data, piece.part.number)
         return draft
 
-    def _take(self, draft: Draft, piece: Piece, group: Group) -> None:
+    def _take(self, draft: Draft, piece: Piece, group: OpenChunk) -> None:
         """Add a member to its sample; read it if its bytes are wanted."""
         part, member = piece.part, piece.member
         needed = noted(draft, part, member, self._pool)
@@ -189,15 +189,15 @@ class _Reader:
         noted(draft, piece.part, piece.member, self._pool)
         draft.image = None
 
-    def _indexed_groups(self, first_row: int, at: int) -> Iterator[Group]:
+    def _indexed_groups(self, first_row: int, at: int) -> Iterator[OpenChunk]:
         """The chunks from `first_row` on; all members from position `at` on are found by their headers first."""
         index, damage = self._index(first_row, at)
-        group, placed = Group(first_row), list[Placed]()
+        group, placed = OpenChunk(first_row), list[Placed]()
         for sample in index.values():
             if group.is_full(self._pool):
                 self._read(group, placed)
                 yield group
-                group, placed = Group(group.first_row + len(placed)), []
+                group, placed = OpenChunk(group.first_row + len(placed)), []
             placed.append(sample)
             group.drafts.append(sample.draft)
             group.held_bytes += sample.held_bytes
@@ -208,10 +208,10 @@ class _Reader:
             group.end(damage)
         yield self._closing(group)
 
-    def _index(self, first_row: int, at: int) -> tuple[dict[str, Placed], ShardDamage | None]:
+    def _index(self, first_row: int, at: int) -> tuple[dict[str, Placed], ShardDamageError | None]:
         """Every sample from position `at` on with the positions of its members, by one walk over the headers."""
         index: dict[str, Placed] = {}
-        loose: list[tuple[Part, Member]] = []
+        loose: list[tuple[MemberRole, Member]] = []
         latest: Draft | None = None
         damage = None
         self._tape.jump(at)
@@ -228,7 +228,7 @@ class _Reader:
                     index[part.key] = Placed(draft, held_bytes(draft))
                 latest = index[part.key].draft
                 index[part.key].add(part, member, self._pool)
-        except ShardDamage as error:
+        except ShardDamageError as error:
             damage = error
         for part, member in loose:
             if part.key in index:
@@ -254,7 +254,7 @@ class _Reader:
                     extras[key] = owner
         return extras
 
-    def _read(self, group: Group, placed: list[Placed]) -> None:
+    def _read(self, group: OpenChunk, placed: list[Placed]) -> None:
         """Fill the wanted samples of a chunk in the order of the file, so that a store is read forward."""
         parts = [
             (start, size, role, number, sample.draft)

@@ -17,7 +17,7 @@ from dfn_ray.errors import ShardChangedError
 from dfn_ray.pool import Shard, read_chunk
 from dfn_ray.schema import Chunk
 from dfn_ray.training.data.caption_draws import drawn, visits
-from dfn_ray.training.data.order import Group
+from dfn_ray.training.data.order import ShuffleGroup
 from dfn_ray.uids.lookup import UidList
 
 READERS = 8
@@ -41,7 +41,7 @@ class RawSamples:
 class GroupInputs:
     """A group with where its chunks are."""
 
-    group: Group
+    group: ShuffleGroup
     chunks: tuple[tuple[Shard, Chunk], ...]
     """Of each piece."""
 

@@ -14,7 +14,7 @@ from dfn_ray.run import Run
 from dfn_ray.training.chain import Reading, input_dataset
 from dfn_ray.training.data.group_samples import GroupInputs
 from dfn_ray.training.data.index import ChunkIndex, drawn_counts
-from dfn_ray.training.data.order import Group, plan_groups
+from dfn_ray.training.data.order import ShuffleGroup, shuffled_groups
 from dfn_ray.training.data.seen import Seen
 from dfn_ray.training.position import begin_generation
 
@@ -65,7 +65,7 @@ class NextSamples:
             planned += group.samples - sum(end - first for first, end in spans)
             groups += 1
 
-    def groups(self) -> Iterator[Group]:
+    def groups(self) -> Iterator[ShuffleGroup]:
         """All groups of the run, without end."""
         recipe, sources = self.recipe, self.recipe.sources
         weights = [source.weight for source in sources]
@@ -75,14 +75,14 @@ class NextSamples:
             else drawn_counts(index, source.sample_count, (recipe.seed, number))
             for number, (source, index) in enumerate(zip(sources, self.indexes, strict=True))
         ]
-        return plan_groups(
+        return shuffled_groups(
             counts,
             None if None in weights else [weight for weight in weights if weight is not None],
             group_samples=recipe.feed.group_samples,
             seed=recipe.seed,
         )
 
-    def _located(self, group: Group) -> GroupInputs:
+    def _located(self, group: ShuffleGroup) -> GroupInputs:
         return GroupInputs(
             group, tuple(self.indexes[piece.source].chunk(piece.number) for piece in group.pieces)
         )

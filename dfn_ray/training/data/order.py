@@ -26,7 +26,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Group:
+class ShuffleGroup:
     """Chunks that are read and shuffled together."""
 
     number: int
@@ -38,13 +38,13 @@ class Group:
         return sum(piece.samples for piece in self.pieces)
 
 
-def plan_groups(
+def shuffled_groups(
     samples: Sequence[np.ndarray],
     weights: Sequence[float] | None,
     *,
     group_samples: int,
     seed: int,
-) -> Iterator[Group]:
+) -> Iterator[ShuffleGroup]:
     """All groups, without end. `samples[s][n]`: samples that chunk n of source s gives; chunks with none are left out.
 
     `weights` are the sources' shares of the samples seen; None: in proportion to their sizes.
@@ -67,7 +67,7 @@ def plan_groups(
             held += piece.samples
             if ends_pass:
                 break
-        yield Group(number, tuple(pieces))
+        yield ShuffleGroup(number, tuple(pieces))
         number += 1
 
 

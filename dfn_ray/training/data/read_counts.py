@@ -133,7 +133,7 @@ def limits_of(recipe: TrainRecipe) -> ErrorLimits:
 
 
 def judge_sources(sources: Iterable[SourceCounts], limits: ErrorLimits) -> None:
-    """Raise ErrorBudgetExceeded when a source has more bad shards or failed samples than the recipe allows."""
+    """Raise ErrorBudgetExceededError when a source has more bad shards or failed samples than the recipe allows."""
     for number, source in enumerate(sources):
         where = f"sources.{number} ({source.name}): "
         limits.judge_shards(source.faults, source.shards, where=where)
@@ -149,7 +149,7 @@ def judge_trained(
     where: str,
     final: bool,
 ) -> None:
-    """Raise ErrorBudgetExceeded when too many samples failed, in reading or while they were trained on.
+    """Raise ErrorBudgetExceededError when too many samples failed, in reading or while they were trained on.
 
     `read` are the counts of all sources; for every sample tried, as many failed in reading as in the whole index.
     """

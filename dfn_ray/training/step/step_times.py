@@ -15,7 +15,7 @@ from dfn_ray.training.data.feed import COUNTED
 from dfn_ray.training.data.seen import merge_spans
 
 
-class Meter:
+class StepTimes:
     """Times steps and remembers what has not been committed yet."""
 
     def __init__(self, world: int) -> None:

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dfn_ray.config import TrainRecipe, recipe_values
-from dfn_ray.errors import TrainingFailed
+from dfn_ray.errors import TrainingFailedError
 from dfn_ray.network import text_tower, weights
 from dfn_ray.network.contrastive import Towers, backward, contrastive_loss
 from dfn_ray.network.frozen import FrozenNetwork, network_files, trainable
@@ -38,20 +38,20 @@ from dfn_ray.training.step.parallel import (
     whole_model,
     whole_optimizer,
 )
-from dfn_ray.training.step.step_times import Meter
-from dfn_ray.training.worker_spec import Job, network_folder
+from dfn_ray.training.step.step_times import StepTimes
+from dfn_ray.training.worker_spec import WorkerSpec, network_folder
 
 TOLD_EVERY_S = 5.0
 """Seconds between notes of how far a run is: small writes to its storage."""
 
 
-def train_worker(config: Mapping[str, Job]) -> None:
+def train_worker(config: Mapping[str, WorkerSpec]) -> None:
     """Train until the job's last sample; what Ray Train runs on every worker."""
     _Worker(config["job"]).train()
 
 
 class _Worker:
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: WorkerSpec) -> None:
         self._job, self._recipe, self._run = job, job.recipe, job.run
         context = ray.train.get_context()
         self._rank, self._world = context.get_world_rank(), context.get_world_size()
@@ -80,7 +80,7 @@ class _Worker:
         micro = self._recipe.batch_size // self._world // self._recipe.accumulate
         self._batch_size = micro * self._recipe.accumulate
         self._told = -math.inf
-        self._meter = Meter(self._world)
+        self._meter = StepTimes(self._world)
         self._sinks = (
             open_sinks(
                 self._recipe.logs, self._run, recipe_values(self._recipe), self._generation.name
@@ -160,7 +160,7 @@ class _Worker:
         return {"learning_rate": rate} | ({} if norm is None else {"gradient_norm": norm})
 
     def _log(self, figures: Mapping[str, Tensor | float]) -> None:
-        """Report the steps since the last report. Raises TrainingFailed when the loss is no number."""
+        """Report the steps since the last report. Raises TrainingFailedError when the loss is no number."""
         line = self._meter.line(
             samples_seen=self._position.samples_seen,
             steps=self._position.steps,
@@ -168,7 +168,7 @@ class _Worker:
             **{name: float(value) for name, value in figures.items()},
         )
         if not math.isfinite(line["loss"]):
-            raise TrainingFailed(
+            raise TrainingFailedError(
                 f"{self._run.store.uri}: the loss is {line['loss']} at step {self._position.steps:,}; lower "
                 "optimizer.learning_rate, set optimizer.clip_norm or lengthen optimizer.warmup_steps"
             )
@@ -242,7 +242,7 @@ class _Worker:
         return Counter({name: int(n) for name, n in zip(COUNTED, total_C, strict=True) if n})
 
     def _judge(self) -> None:
-        """Raise ErrorBudgetExceeded when more samples failed than the recipe allows."""
+        """Raise ErrorBudgetExceededError when more samples failed than the recipe allows."""
         position = self._position
         left = self._recipe.samples_seen - position.samples_seen
         judge_trained(
