@@ -1,0 +1,17 @@
+"""The exports of a run, by what the target's name asks for."""
+
+from __future__ import annotations
+
+from dfn_ray.filtering.subset import export_subset
+
+
+def export(run_uri: str, out_uri: str, *, shard_samples: int | None = None) -> int:
+    """Write the uid list of a finished subset (`out_uri` ends in .npy), else its samples as WebDataset tars.
+
+    Returns the number of uids or tars. Raises InputError when the run has no finished subset, or the target holds
+    anything else. `export_network` writes the network of a training run.
+    """
+    if out_uri.endswith(".npy"):
+        return export_subset.export_uids(run_uri, out_uri)
+    samples = export_subset.SHARD_SAMPLES if shard_samples is None else shard_samples
+    return export_subset.export_webdataset(run_uri, out_uri, shard_samples=samples)
