@@ -39,7 +39,7 @@ SHARDS, SAMPLES = 30, 200
 SAMPLES_SEEN = 960
 STAGES = {
     "filter": {"scorer": "ScorerActor", "decoder": "over_cells", "commit task": "Committer"},
-    "train": {"training worker": "RayTrainWorker", "feeding task": "_feed"},
+    "train": {"training worker": "RayTrainWorker", "feeding task": "Read_ItemSource"},
     "evaluate": {"embedder": "EmbedderActor"},
 }
 """The verbs of a round, and what is killed of each beside its driver."""
