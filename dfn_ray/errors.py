@@ -112,7 +112,7 @@ class JobFailedError(DfnRayError):
         super().__init__(message)
 
 
-class JobOutOfSightError(DfnRayError):
+class JobDetachedError(DfnRayError):
     """A submitted job is no longer followed, by wish or because the network broke; the job itself goes on."""
 
 

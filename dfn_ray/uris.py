@@ -85,7 +85,7 @@ def is_empty(uri: str) -> bool:
     return not uri.strip() or (is_local and rest in ("", "//"))
 
 
-def flaw_in(uri: str) -> str | None:
+def uri_problem(uri: str) -> str | None:
     """What keeps a path, URI or pattern from naming anything that can be read, as a sentence goes on behind it; or None.
 
     `local-dir:` in front of a network's folder is no scheme.
@@ -93,12 +93,12 @@ def flaw_in(uri: str) -> str | None:
     return next(_flaws(uri.removeprefix(_LOCAL_FOLDER)), None)
 
 
-def flaw_in_target(uri: str) -> str | None:
+def target_uri_problem(uri: str) -> str | None:
     """The same of a path or URI that is to be written to."""
     scheme = scheme_of(uri).lower()
     if scheme in READ_ONLY_SCHEMES:
         return f"cannot be written to: {scheme}:// is only read; need a path, or one of {_WRITABLE}"
-    return flaw_in(uri)
+    return uri_problem(uri)
 
 
 def _flaws(uri: str) -> Iterator[str]:
@@ -119,9 +119,9 @@ def _flaws(uri: str) -> Iterator[str]:
         yield f"has {len(uri):,} characters, of which {LONGEST_URI:,} are the most"
 
 
-def require_flawless(uri: str, name: str = "URI", *, is_target: bool = False) -> None:
+def require_valid_uri(uri: str, name: str = "URI", *, is_target: bool = False) -> None:
     """Raise InputError, which begins with `name`, for a path or URI that cannot be read or, as a target, written to."""
-    if flaw := flaw_in_target(uri) if is_target else flaw_in(uri):
+    if flaw := target_uri_problem(uri) if is_target else uri_problem(uri):
         raise InputError(f"{name}: {shortened(repr(uri))} {flaw}")
 
 
@@ -134,7 +134,7 @@ def normalised(uri: str) -> str:
     return f"{before}{colon}{last.lower()}://{rest}"
 
 
-def written_uri(text: str) -> str:
+def uri_argument(text: str) -> str:
     """A URI as it was written on a command line, normalised. Raises InputError when it holds a secret."""
     if where := secret_in(text):
         raise InputError(
@@ -147,7 +147,7 @@ def written_uri(text: str) -> str:
 _ESCAPED = re.compile(r"\\(?=x[0-9a-f]{2})|[\udc80-\udcff]")
 
 
-def sayable(path: str) -> str:
+def utf8_safe(path: str) -> str:
     r"""A path or key as text that UTF-8 can hold; other paths give other texts.
 
     A byte of a file name that is no UTF-8 (Python holds it as a lone surrogate) becomes `\xHH`. A backslash that stands

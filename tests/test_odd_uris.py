@@ -12,7 +12,7 @@ from dfn_ray.config import EvaluateRecipe, Pool, Recipe, TrainRecipe, recipe_fro
 from dfn_ray.errors import InputError, RecipeError
 from dfn_ray.pool import list_pool
 from dfn_ray.storage import Store, filesystem, open_uri, read_uri, scan, stat
-from dfn_ray.uris import SCHEMES, flaw_in
+from dfn_ray.uris import SCHEMES, uri_problem
 
 UNKNOWN = sorted(
     {*fsspec.available_protocols(), "r2", "chain::s3", "simplecache::s3", "x/y", "", "ﬁle"}
@@ -114,7 +114,7 @@ def test_a_scheme_that_is_not_supported_is_refused_by_name_wherever_a_uri_goes(s
             use(uri)
     with pytest.raises(RecipeError, match=rf"uri.0: .*{named}"):
         recipe_from({"uri": [uri]}, kind=Pool)
-    assert flaw_in(f"local-dir:{uri}")
+    assert uri_problem(f"local-dir:{uri}")
 
 
 POOL = {"uri": "/absent"}
@@ -179,7 +179,7 @@ def test_a_recipe_may_write_a_nul_as_an_escape_and_is_refused(recipe, capsys):
     ],
 )  # fmt: skip
 def test_what_people_mean_passes(uri):
-    assert flaw_in(uri) is None
+    assert uri_problem(uri) is None
 
 
 def test_a_relative_name_with_two_colons_is_no_chain_of_stores(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from typing import Any
 from dfn_ray.config import Pool
 from dfn_ray.pool.text import has_visible
 from dfn_ray.schema import Reason
-from dfn_ray.untrusted.json_text import parsed
+from dfn_ray.untrusted.json_text import parse_json
 
 CAPTION_KEYS = ("caption", "text")
 """Where JSON holds the caption of a sample whose own caption is absent or empty; the first one with text counts."""
@@ -102,7 +102,7 @@ def _array(text: str) -> list[str] | None:
     if not text.lstrip().startswith("["):
         return None
     try:
-        value = parsed(text)
+        value = parse_json(text)
     except ValueError:
         return None
     if not all(item is None or isinstance(item, str) for item in value):
@@ -140,7 +140,7 @@ def _json_parts(metadata: Mapping[str, Any], pool: Pool) -> dict[int, bytes] | N
     return {number: text.encode("utf-8", "surrogatepass") for number, text in read.items()}
 
 
-def looks_several(text: str | None, metadata: Mapping[str, Any]) -> bool:
+def looks_like_several(text: str | None, metadata: Mapping[str, Any]) -> bool:
     """True where what is read as one caption, or as none, may be meant as several: lines, or a list of strings."""
     if text is None:
         values = (metadata.get(key) for key in LIST_KEYS)

@@ -20,7 +20,7 @@ from dfn_ray.schema import SAMPLE_SCHEMA, SEVERAL_CAPTIONS_SCHEMA, Chunk, Note, 
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RowSelection:
     """The rows whose bytes are needed; all others are passed by their headers."""
 
     skip: frozenset[int] = frozenset()
@@ -28,11 +28,11 @@ class Wanted:
     rows: frozenset[int] | None = None
     """Just these rows; None means all."""
 
-    def has(self, first_row: int, row: int) -> bool:
+    def includes(self, first_row: int, row: int) -> bool:
         """True if `row` of the chunk that begins at `first_row` is needed."""
         return first_row not in self.skip and (self.rows is None or row in self.rows)
 
-    def may_have(self, first_row: int) -> bool:
+    def may_include(self, first_row: int) -> bool:
         """True if rows of the chunk that begins at `first_row` are needed, as far as its first row says."""
         return first_row not in self.skip
 
@@ -74,7 +74,7 @@ class OpenChunk:
         self.fault = damage.fault
         self.detail = damage.detail
 
-    def chunk(self, shard: Shard) -> Chunk:
+    def to_chunk(self, shard: Shard) -> Chunk:
         """The finished chunk."""
         return Chunk(
             shard=shard.uri,
@@ -88,22 +88,22 @@ class OpenChunk:
             notes=dict(self.notes),
         )
 
-    def finish(self, shard: Shard, pool: Pool, wanted: Wanted) -> tuple[Chunk, pa.Table]:
-        """The finished chunk and its wanted samples, as `take_table` gives them; its notes count those."""
-        chunk = self.chunk(shard)
-        table = self.take_table(shard, pool, wanted)
+    def finish(self, shard: Shard, pool: Pool, selection: RowSelection) -> tuple[Chunk, pa.Table]:
+        """The finished chunk and its selection samples, as `take_table` gives them; its notes count those."""
+        chunk = self.to_chunk(shard)
+        table = self.take_table(shard, pool, selection)
         return replace(chunk, notes=dict(self.notes)), table
 
-    def take_table(self, shard: Shard, pool: Pool, wanted: Wanted) -> pa.Table:
-        """The wanted samples as a table with `SAMPLE_SCHEMA`, or that of several captions; the group lets go of their bytes."""
+    def take_table(self, shard: Shard, pool: Pool, selection: RowSelection) -> pa.Table:
+        """The selection samples as a table with `SAMPLE_SCHEMA`, or that of several captions; the chunk lets go of their bytes."""
         rows = [
             draft.finish(pool, shard.name)
             for draft in self.drafts
-            if wanted.has(self.first_row, draft.row)
+            if selection.includes(self.first_row, draft.row)
         ]
         for note, count in (
             (Note.METADATA_REPLACED, sum(draft.replaced for draft in self.drafts)),
-            (Note.SEVERAL_CAPTIONS, sum(draft.looks_several for draft in self.drafts)),
+            (Note.SEVERAL_CAPTIONS, sum(draft.looks_like_several for draft in self.drafts)),
         ):
             if count:
                 self.notes[note] += count
@@ -119,11 +119,11 @@ class OpenChunk:
         )
 
 
-def closing(damage: ShardDamageError, bytes_read: int) -> OpenChunk:
-    """The only group of a shard of so many bytes that cannot be read at all."""
-    group = OpenChunk(0, bytes_read=bytes_read)
-    group.end(damage)
-    return group
+def unreadable_chunk(damage: ShardDamageError, bytes_read: int) -> OpenChunk:
+    """The only chunk of a shard of so many bytes that cannot be read at all."""
+    chunk = OpenChunk(0, bytes_read=bytes_read)
+    chunk.end(damage)
+    return chunk
 
 
 def held_bytes(draft: Draft) -> int:

@@ -14,8 +14,8 @@ from typing import Any
 
 from dfn_ray.config import Pool
 from dfn_ray.errors import DfnRayError, StorageError
-from dfn_ray.pool.chunking import Wanted
-from dfn_ray.pool.groups import groups_of
+from dfn_ray.pool.chunking import RowSelection
+from dfn_ray.pool.open_chunks import open_chunks
 from dfn_ray.pool.shard import Shard
 from dfn_ray.schema import ShardFault
 
@@ -25,7 +25,7 @@ _START = "from dfn_ray.pool.examination import main; main()"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class ReadOutcome:
     """What became of reading a shard to its end."""
 
     row: int = 0
@@ -40,11 +40,11 @@ class Verdict:
     """Number of the signal that ended the process; 0 if none."""
 
 
-def verdict_on(error: Exception, row: int) -> Verdict:
+def outcome_of(error: Exception, row: int) -> ReadOutcome:
     """An exception as a verdict on the shard whose reading raised it."""
     kind = type(error)
     module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-    return Verdict(
+    return ReadOutcome(
         row=row,
         error=f"{module}{kind.__qualname__}",
         message=(str(error).splitlines() or [""])[0][:500],
@@ -52,13 +52,13 @@ def verdict_on(error: Exception, row: int) -> Verdict:
     )
 
 
-def examine(shard: Shard, pool: Pool, wanted: Wanted) -> Verdict:
+def read_in_fresh_process(shard: Shard, pool: Pool, selection: RowSelection) -> ReadOutcome:
     """Read a shard in a fresh process, and say what became of it. Raises StorageError when that process cannot work."""
     job = {
         "shard": asdict(shard),
         "pool": asdict(pool),
-        "skip": sorted(wanted.skip),
-        "rows": None if wanted.rows is None else sorted(wanted.rows),
+        "skip": sorted(selection.skip),
+        "rows": None if selection.rows is None else sorted(selection.rows),
     }
     paths = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
     # Ray's runtime environments add folders to sys.path that no variable names.
@@ -77,11 +77,11 @@ def examine(shard: Shard, pool: Pool, wanted: Wanted) -> Verdict:
             f"{shard.uri}: reading it again did not end in {TIMEOUT_S:,.0f} s"
         ) from error
     if done.returncode < 0:
-        return Verdict(row=_row_reached(done.stdout), signal=-done.returncode)
+        return ReadOutcome(row=_row_reached(done.stdout), signal=-done.returncode)
     if done.returncode:
         why = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
         raise StorageError(f"{shard.uri}: reading it again in a fresh process failed: {why}")
-    return Verdict(**json.loads(done.stdout.splitlines()[-1]))
+    return ReadOutcome(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def _row_reached(output: bytes) -> int:
@@ -97,22 +97,22 @@ def main() -> None:
     shard = Shard(**job["shard"] | {"fault": ShardFault(fault) if fault else None})
     pool = Pool(**job["pool"] | {"uri": tuple(job["pool"]["uri"])})
     rows = None if job["rows"] is None else frozenset(job["rows"])
-    verdict = _read(shard, pool, Wanted(skip=frozenset(job["skip"]), rows=rows))
+    verdict = _read(shard, pool, RowSelection(skip=frozenset(job["skip"]), rows=rows))
     sys.stdout.write(f"\n{json.dumps(asdict(verdict))}\n")
 
 
-def _read(shard: Shard, pool: Pool, wanted: Wanted) -> Verdict:
+def _read(shard: Shard, pool: Pool, selection: RowSelection) -> ReadOutcome:
     row = 0
     try:
-        for group in groups_of(shard, pool, wanted):
-            after = group.next_row
-            if group.first_row not in wanted.skip:
-                group.take_table(shard, pool, wanted)
+        for chunk in open_chunks(shard, pool, selection):
+            after = chunk.next_row
+            if chunk.first_row not in selection.skip:
+                chunk.take_table(shard, pool, selection)
             row = after
             sys.stdout.write(f"{row}\n")
             sys.stdout.flush()  # what is in a buffer dies with the process
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001  recorded in the verdict, whatever it is
-        return verdict_on(error, row)
-    return Verdict(row=row)
+        return outcome_of(error, row)
+    return ReadOutcome(row=row)

@@ -15,17 +15,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dfn_ray.config import Pool
 from dfn_ray.errors import MissingFileError, StorageError
 from dfn_ray.images.formats import IMAGE_EXTENSIONS, UNSUPPORTED_EXTENSIONS
-from dfn_ray.pool.chunking import OpenChunk, Wanted
-from dfn_ray.pool.listing.folders import Descent, class_names, refuse_run
+from dfn_ray.pool.chunking import OpenChunk, RowSelection
+from dfn_ray.pool.listing.folders import Descent, class_names, reject_run
 from dfn_ray.pool.listing.patterns import Glob, State, is_hidden
 from dfn_ray.pool.listing.remarks import Remark, Remarks
 from dfn_ray.pool.members import Role
-from dfn_ray.pool.opened import missing, require_size
+from dfn_ray.pool.opened import missing_shard, require_listed_size
 from dfn_ray.pool.samples import Draft
 from dfn_ray.pool.shard import Shard
 from dfn_ray.schema import Reason, ShardFault
 from dfn_ray.storage import File, Folder, read_uri, scan, walk
-from dfn_ray.uris import sayable
+from dfn_ray.uris import utf8_safe
 
 _EVERYTHING = Glob("**")
 
@@ -53,7 +53,7 @@ def class_folders(root: str, remarks: Remarks) -> list[File]:
     def visit(folder: Folder, state: State | None) -> dict[str, State | None]:
         if state is not None:
             return dict(descent.visit(folder, state))
-        refuse_run(folder)
+        reject_run(folder)
         names.extend(class_names(folder))
         return dict.fromkeys(folder.folders, _EVERYTHING.start)
 
@@ -63,8 +63,8 @@ def class_folders(root: str, remarks: Remarks) -> list[File]:
     return [File(f"{root}/{name}", sizes[name]) for name in names]
 
 
-def folder_groups(shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[OpenChunk]:
-    """The chunks of a class folder, in order. Only files of wanted rows are read.
+def folder_chunks(shard: Shard, pool: Pool, selection: RowSelection) -> Iterator[OpenChunk]:
+    """The chunks of a class folder, in order. Only files of selection rows are read.
 
     Raises StorageError when the folder that it was listed in is absent, cannot be listed, or holds a link to nothing.
     """
@@ -72,37 +72,37 @@ def folder_groups(shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[OpenChun
     parent = scan(root)
     if parent is None:
         raise StorageError(
-            f"{sayable(root)}: absent, and {shard.name} was listed in it; check that its disk is mounted"
+            f"{utf8_safe(root)}: absent, and {shard.name} was listed in it; check that its disk is mounted"
         )
     beside = class_names(parent)
     if name not in beside:
-        raise missing(shard.opened_at, MissingFileError(f"{shard.uri}: no such folder"))
+        raise missing_shard(shard.opened_at, MissingFileError(f"{shard.uri}: no such folder"))
     rest_bytes = shard.size_bytes  # of all files, so that what is passed by counts as well
     text = str(beside.index(name)) if pool.caption == "label" else name
     caption = text.encode("utf-8", "surrogateescape")
-    group, files = OpenChunk(0), list[tuple[Draft, File]]()
+    chunk, files = OpenChunk(0), list[tuple[Draft, File]]()
     images, found_bytes = _images(shard.opened_at)
-    require_size(shard, found_bytes)
+    require_listed_size(shard, found_bytes)
     for row, (file, is_there) in enumerate(images):
-        if group.is_full(pool):
-            _read(group, files, pool, wanted)
-            rest_bytes -= group.bytes_read
-            yield group
-            group, files = OpenChunk(row), []
-        draft = Draft(row=row, key=sayable(file.uri[len(shard.opened_at) + 1 :]))
+        if chunk.is_full(pool):
+            _read(chunk, files, pool, selection)
+            rest_bytes -= chunk.bytes_read
+            yield chunk
+            chunk, files = OpenChunk(row), []
+        draft = Draft(row=row, key=utf8_safe(file.uri[len(shard.opened_at) + 1 :]))
         draft.note(Role.CAPTION, len(caption), pool)
         draft.fill(Role.CAPTION, caption)
         if is_there:
             files.append((draft, file))
-        group.add(draft)
-        group.held_bytes += file.size_bytes
-        group.bytes_read += file.size_bytes
-    _read(group, files, pool, wanted)
-    group.last = True
-    group.bytes_read = max(group.bytes_read, rest_bytes)
-    if not group.drafts:
-        group.fault, group.detail = ShardFault.EMPTY, "no image in it"
-    yield group
+        chunk.add(draft)
+        chunk.held_bytes += file.size_bytes
+        chunk.bytes_read += file.size_bytes
+    _read(chunk, files, pool, selection)
+    chunk.last = True
+    chunk.bytes_read = max(chunk.bytes_read, rest_bytes)
+    if not chunk.drafts:
+        chunk.fault, chunk.detail = ShardFault.EMPTY, "no image in it"
+    yield chunk
 
 
 def _images(uri: str) -> tuple[list[tuple[File, bool]], int]:
@@ -121,12 +121,15 @@ def _images(uri: str) -> tuple[list[tuple[File, bool]], int]:
     return sorted(images, key=lambda image: image[0].uri), sum(sizes)
 
 
-def _read(group: OpenChunk, files: list[tuple[Draft, File]], pool: Pool, wanted: Wanted) -> None:
-    """Take note of the files of a chunk, and read those that are wanted."""
+def _read(
+    chunk: OpenChunk, files: list[tuple[Draft, File]], pool: Pool, selection: RowSelection
+) -> None:
+    """Take note of the files of a chunk, and read those that are selection."""
     reading = [
         (draft, file)
         for draft, file in files
-        if draft.note(Role.IMAGE, file.size_bytes, pool) and wanted.has(group.first_row, draft.row)
+        if draft.note(Role.IMAGE, file.size_bytes, pool)
+        and selection.includes(chunk.first_row, draft.row)
     ]
     with ThreadPoolExecutor(_READERS) as readers:
         for (draft, _), data in zip(reading, readers.map(_bytes_of, reading), strict=True):
@@ -141,7 +144,7 @@ def _bytes_of(item: tuple[Draft, File]) -> bytes | None:
     try:
         return read_uri(item[1].uri)
     except MissingFileError as error:
-        missing(item[1].uri, error)  # raises unless the store confirms it
+        missing_shard(item[1].uri, error)  # raises unless the store confirms it
         return None
 
 

@@ -14,7 +14,7 @@ from dfn_ray.console.tables import note_rows
 from dfn_ray.images.header import UnreadableImageError, decoded_pixels, open_image
 from dfn_ray.pool.listing.list_pool import list_pool
 from dfn_ray.pool.listing.remarks import Listing, listing_notes
-from dfn_ray.pool.reading import iter_chunks, sniffed
+from dfn_ray.pool.reading import iter_chunks, shard_format
 from dfn_ray.pool.shard import Shard, ShardDamageError
 from dfn_ray.schema import Reason
 from dfn_ray.uids.derived import derive_uid
@@ -181,7 +181,7 @@ def inspect_pool(
 def _look(shard: Shard, pool: Pool, seen: _Seen, per_shard: int) -> list[ExampleRow]:
     """Note what the first chunk of a shard holds; its first readable samples."""
     try:
-        seen.formats[sniffed(shard, pool).value] += 1
+        seen.formats[shard_format(shard, pool).value] += 1
     except ShardDamageError:
         seen.formats["unknown"] += 1
     examples: list[ExampleRow] = []

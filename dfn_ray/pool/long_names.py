@@ -9,7 +9,7 @@ MAX_NAME_CHARS = 4096
 _KEPT_BYTES = 128
 
 
-def shortened(name: bytes) -> str:
+def abbreviated_name(name: bytes) -> str:
     """Both ends of a name, with a digest of all of it between them: names that differ stay different."""
     digest = blake2b(name, digest_size=16).hexdigest()
     start, end = (

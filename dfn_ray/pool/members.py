@@ -89,7 +89,7 @@ class MemberRole(NamedTuple):
         return self.role in _IMAGES
 
 
-def part_of(name: str, captions: CaptionMembers) -> MemberRole | None:
+def member_role(name: str, captions: CaptionMembers) -> MemberRole | None:
     """The part that a member plays, or None when it plays none.
 
     Folders of operating systems (`__MACOSX`, `PaxHeaders`) and hidden files (`._x.jpg`) play none.

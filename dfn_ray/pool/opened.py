@@ -19,7 +19,7 @@ _LISTED_FAULTS = {
 
 
 @contextmanager
-def opened(shard: Shard, *, in_order: bool) -> Iterator[ShardFile]:
+def open_shard(shard: Shard, *, in_order: bool) -> Iterator[ShardFile]:
     """The file of a shard, which is the one that was listed.
 
     Raises ShardDamageError when nothing is there, ShardChangedError when another file is, StorageError when the store fails,
@@ -30,7 +30,7 @@ def opened(shard: Shard, *, in_order: bool) -> Iterator[ShardFile]:
     try:
         plain = open_uri(shard.opened_at, in_order=in_order)
     except MissingFileError as error:
-        raise missing(shard.opened_at, error) from error
+        raise missing_shard(shard.opened_at, error) from error
     with plain:
         file = ShardFile(plain, shard)
         try:
@@ -42,7 +42,7 @@ def opened(shard: Shard, *, in_order: bool) -> Iterator[ShardFile]:
             if file.error is not None and file.error is not error:
                 raise file.error from error
             if isinstance(error, ShardDamageError):
-                require_same(shard)
+                require_unchanged(shard)
             raise
         if file.error is not None:
             raise file.error
@@ -59,7 +59,7 @@ class ShardFile:
         """What the store failed with first: a StorageError, or ShardChangedError. No content can be judged after it."""
         self.size_bytes = self.seek(0, 2)
         """Size when it was opened."""
-        require_size(shard, self.size_bytes)
+        require_listed_size(shard, self.size_bytes)
         _require_version(shard, _version_of(file))
         self.seek(0)
 
@@ -93,7 +93,9 @@ class ShardFile:
         """Raise ShardChangedError when a file of this machine has grown or shrunk since it was opened."""
         now = self.seek(0, 2)
         if now != self.size_bytes:
-            raise changed(self._shard, f"it had {self.size_bytes:,} bytes and has {now:,} now")
+            raise changed_shard(
+                self._shard, f"it had {self.size_bytes:,} bytes and has {now:,} now"
+            )
 
     def close(self) -> None:
         """Left to whoever opened the file."""
@@ -107,14 +109,16 @@ class ShardFile:
     def _short(self) -> DfnRayError:
         now = self._file.seek(0, 2)
         if now != self.size_bytes:
-            return changed(self._shard, f"it had {self.size_bytes:,} bytes and has {now:,} now")
+            return changed_shard(
+                self._shard, f"it had {self.size_bytes:,} bytes and has {now:,} now"
+            )
         return StorageError(
             f"{self._shard.uri}: cannot read it: the store gave less than it was asked for, at byte {self._at:,} of "
             f"{self.size_bytes:,}"
         )
 
 
-def missing(uri: str, error: MissingFileError) -> ShardDamageError:
+def missing_shard(uri: str, error: MissingFileError) -> ShardDamageError:
     """The damage of a shard that is not there. Raises StorageError unless its store confirms that it is not."""
     if not is_confirmed_missing(uri):
         raise StorageError(
@@ -125,7 +129,7 @@ def missing(uri: str, error: MissingFileError) -> ShardDamageError:
     return ShardDamageError(ShardFault.MISSING, "gone since it was listed")
 
 
-def changed(shard: Shard, how: str) -> ShardChangedError:
+def changed_shard(shard: Shard, how: str) -> ShardChangedError:
     """The error for a shard that is not the one that was listed."""
     return ShardChangedError(
         f"{shard.uri}: not the shard that was listed: {how}; nothing was committed of it since. Put the listed one back, "
@@ -133,10 +137,10 @@ def changed(shard: Shard, how: str) -> ShardChangedError:
     )
 
 
-def require_size(shard: Shard, found: int) -> None:
+def require_listed_size(shard: Shard, found: int) -> None:
     """Raise ShardChangedError when the size is not the listed one; 0 in the listing is no size."""
     if shard.size_bytes and found != shard.size_bytes:
-        raise changed(shard, f"listed with {shard.size_bytes:,} bytes, found with {found:,}")
+        raise changed_shard(shard, f"listed with {shard.size_bytes:,} bytes, found with {found:,}")
 
 
 def _require_version(shard: Shard, found: str | None) -> None:
@@ -145,7 +149,7 @@ def _require_version(shard: Shard, found: str | None) -> None:
         and found is not None
         and plain_etag(found) != plain_etag(shard.version)
     ):
-        raise changed(shard, f"listed with version {shard.version}, found with {found}")
+        raise changed_shard(shard, f"listed with version {shard.version}, found with {found}")
 
 
 def _version_of(file: Any) -> str | None:
@@ -155,7 +159,7 @@ def _version_of(file: Any) -> str | None:
     return getattr(file, "version", None) or found
 
 
-def require_same(shard: Shard) -> None:
+def require_unchanged(shard: Shard) -> None:
     """Raise ShardChangedError when a damaged shard no longer is what was listed: then the damage may be a torn read."""
     if not shard.size_bytes and shard.version is None:
         return
@@ -169,7 +173,7 @@ def require_same(shard: Shard) -> None:
 def _as_own(error: Exception, shard: Shard) -> DfnRayError:
     """What a store raised as one of our errors."""
     if any(type(cause).__name__ == "FileExpired" for cause in _chain(error)):
-        return changed(shard, "its version is another one since it was opened")
+        return changed_shard(shard, "its version is another one since it was opened")
     if isinstance(error, DfnRayError) and not isinstance(error, MissingFileError):
         return error
     return StorageError(f"{shard.uri}: cannot read it: {error}")

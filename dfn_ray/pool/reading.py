@@ -15,10 +15,10 @@ import pyarrow as pa
 
 from dfn_ray.config import Pool
 from dfn_ray.errors import DfnRayError, InputError, StorageError
-from dfn_ray.pool.chunking import OpenChunk, Wanted
-from dfn_ray.pool.examination import examine, verdict_on
-from dfn_ray.pool.groups import entered_at, format_of, groups_of
-from dfn_ray.pool.opened import changed
+from dfn_ray.pool.chunking import OpenChunk, RowSelection
+from dfn_ray.pool.examination import outcome_of, read_in_fresh_process
+from dfn_ray.pool.open_chunks import chunks_from, detect_format, open_chunks
+from dfn_ray.pool.opened import changed_shard
 from dfn_ray.pool.shard import Shard, ShardDamageError
 from dfn_ray.pool.sniff import Format
 from dfn_ray.schema import Chunk, ShardFault
@@ -42,45 +42,45 @@ def iter_chunks(
     Raises StorageError when the store fails, ShardChangedError when the shard is not the one that was listed or does not
     hold a chunk of `skip`.
     """
-    wanted = Wanted(skip=frozenset(skip))
+    selection = RowSelection(skip=frozenset(skip))
     row = passed_bytes = 0
     to_pass = set(skip)
     try:
-        for group in groups_of(shard, pool, wanted):
-            after, is_passed = group.next_row, group.first_row in to_pass
-            to_pass.discard(group.first_row)
-            if group.last or group.first_row == last:
-                _require_passed(shard, to_pass, ends_too_soon=is_passed and group.first_row != last)
+        for chunk in open_chunks(shard, pool, selection):
+            after, is_passed = chunk.next_row, chunk.first_row in to_pass
+            to_pass.discard(chunk.first_row)
+            if chunk.last or chunk.first_row == last:
+                _require_passed(shard, to_pass, ends_too_soon=is_passed and chunk.first_row != last)
             if not is_passed:
-                yield group.finish(shard, pool, wanted)
-            if group.first_row == last:
+                yield chunk.finish(shard, pool, selection)
+            if chunk.first_row == last:
                 return
-            row, passed_bytes = after, passed_bytes + group.bytes_read
+            row, passed_bytes = after, passed_bytes + chunk.bytes_read
     except Exception as error:  # noqa: BLE001  recorded as the shard's fault, or raised again
-        damage = _damage(error, shard, pool, wanted, row)
+        damage = _damage(error, shard, pool, selection, row)
         end = OpenChunk(row, bytes_read=max(0, shard.size_bytes - passed_bytes))
         end.end(damage)
-        _require_passed(shard, to_pass, ends_too_soon=row in wanted.skip)
-        yield end.finish(shard, pool, wanted)
+        _require_passed(shard, to_pass, ends_too_soon=row in selection.skip)
+        yield end.finish(shard, pool, selection)
 
 
 def read_rows(shard: Shard, pool: Pool, rows: Collection[int]) -> Iterator[pa.Table]:
     """The samples at `rows` (ordinals in the shard), in order, as tables with `SAMPLE_SCHEMA`.
 
-    Images of other samples are not read from a tar, nor row groups without wanted rows from Parquet.
+    Images of other samples are not read from a tar, nor row groups without selection rows from Parquet.
     Raises InputError when the shard does not hold all of them (any more), and what `iter_chunks` raises.
     """
     missing = set(rows)
     if not missing:
         return
-    wanted = Wanted(rows=frozenset(missing))
+    selection = RowSelection(rows=frozenset(missing))
     fault, row = "", 0
     try:
-        for group in groups_of(shard, pool, wanted):
-            after = group.next_row
-            if group.fault is not None:
-                fault = f" ({group.fault}: {group.detail})"
-            table = group.take_table(shard, pool, wanted)
+        for chunk in open_chunks(shard, pool, selection):
+            after = chunk.next_row
+            if chunk.fault is not None:
+                fault = f" ({chunk.fault}: {chunk.detail})"
+            table = chunk.take_table(shard, pool, selection)
             if table.num_rows:
                 missing.difference_update(table.column("row").to_pylist())
                 yield table
@@ -88,7 +88,7 @@ def read_rows(shard: Shard, pool: Pool, rows: Collection[int]) -> Iterator[pa.Ta
                 return
             row = after
     except Exception as error:  # noqa: BLE001  recorded as the shard's fault, or raised again
-        damage = _damage(error, shard, pool, wanted, row)
+        damage = _damage(error, shard, pool, selection, row)
         fault = f" ({damage.fault}: {damage.detail})"
     raise _absent(
         shard,
@@ -106,10 +106,10 @@ def read_chunk(shard: Shard, pool: Pool, chunk: Chunk) -> pa.Table:
     if chunk.at is None:
         return pa.concat_tables(read_rows(shard, pool, rows))
     try:
-        group = next(entered_at(shard, pool, chunk.first_row, chunk.at))
-        found = len(group.drafts)
+        reread = next(chunks_from(shard, pool, chunk.first_row, chunk.at))
+        found = len(reread.drafts)
         if found == chunk.rows:
-            return group.take_table(shard, pool, Wanted())
+            return reread.take_table(shard, pool, RowSelection())
     except ShardDamageError as damage:
         raise _absent(shard, f"{damage.fault}: {damage.detail}") from damage
     except Exception as error:  # noqa: BLE001  raised again, or judged where the rows are read
@@ -118,22 +118,22 @@ def read_chunk(shard: Shard, pool: Pool, chunk: Chunk) -> pa.Table:
     raise _absent(shard, f"{found} samples where {chunk.rows} were")
 
 
-def sniffed(shard: Shard, pool: Pool) -> Format:
+def shard_format(shard: Shard, pool: Pool) -> Format:
     """The format of a shard. Raises ShardDamageError when it has none or is not there, and what `iter_chunks` raises."""
     try:
-        return format_of(shard, pool)
+        return detect_format(shard, pool)
     except ShardDamageError:
         raise
     except Exception as error:
-        raise _damage(error, shard, pool, Wanted(), 0) from error
+        raise _damage(error, shard, pool, RowSelection(), 0) from error
 
 
 def _damage(
-    error: Exception, shard: Shard, pool: Pool, wanted: Wanted, row: int
+    error: Exception, shard: Shard, pool: Pool, selection: RowSelection, row: int
 ) -> ShardDamageError:
     """The damage that an exception of a reader stands for. Raises whatever is not the content's doing."""
     _require_content(error, shard)
-    here, again = verdict_on(error, row), examine(shard, pool, wanted)
+    here, again = outcome_of(error, row), read_in_fresh_process(shard, pool, selection)
     what = f"{here.error}: {here.message}"
     if (again.row, again.error) == (here.row, here.error):
         return ShardDamageError(ShardFault.CRASHES_READER, what)
@@ -156,9 +156,11 @@ def _require_content(error: Exception, shard: Shard) -> None:
 def _require_passed(shard: Shard, absent: Collection[int], *, ends_too_soon: bool) -> None:
     """Raise ShardChangedError where a shard ends in front of chunks that were read of it before, or within them."""
     if absent:
-        raise changed(shard, f"no chunk begins at row {min(absent):,} any more, where one did")
+        raise changed_shard(
+            shard, f"no chunk begins at row {min(absent):,} any more, where one did"
+        )
     if ends_too_soon:
-        raise changed(shard, "it ends with a chunk behind which it went on before")
+        raise changed_shard(shard, "it ends with a chunk behind which it went on before")
 
 
 def _said(error: str, signal: int) -> str:

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dfn_ray.config import Pool
-from dfn_ray.pool.captions import MAX_PARTS, TEXT, Text, caption_in, looks_several
+from dfn_ray.pool.captions import MAX_PARTS, TEXT, Text, caption_in, looks_like_several
 from dfn_ray.pool.members import Role
 from dfn_ray.schema import Reason, Status
 from dfn_ray.uids.derived import derive_uid, own_uid
-from dfn_ray.untrusted.json_text import parsed
+from dfn_ray.untrusted.json_text import parse_json
 
 MAX_METADATA_BYTES = 2**20
 """A larger JSON member fails with `broken_json` without being read; img2dataset writes about 1 KiB."""
@@ -49,7 +49,7 @@ class Draft:
     """Given by shards that hold columns instead of JSON."""
     replaced: bool = False
     """A value of the metadata stands for another one that JSON or UTF-8 cannot hold. Known once it is finished."""
-    looks_several: bool = False
+    looks_like_several: bool = False
     """What was read as one caption may be meant as several. Known once it is finished."""
 
     @property
@@ -148,14 +148,14 @@ class Draft:
         sidecar = self.metadata if self.json is not None and self.metadata else {}
         text, fault = caption_in(self.captions, self.caption_size, sidecar, pool)
         if pool.caption == "text" and (text is None or isinstance(text, str)):
-            self.looks_several = looks_several(text, sidecar)
+            self.looks_like_several = looks_like_several(text, sidecar)
         return text, fault
 
 
 def _json_object(data: bytes) -> dict[str, Any] | None:
     """The JSON object in `data`, or None when it is not one, or nested deeper than `MAX_DEPTH`."""
     try:
-        value = parsed(data.decode("utf-8-sig"))
+        value = parse_json(data.decode("utf-8-sig"))
     except ValueError:
         return None
     return value if isinstance(value, dict) else None

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as pe
 
 
-class Lethal(pa.ExtensionType):
+class LethalType(pa.ExtensionType):
     """A type like Ray Data's pickled objects: whoever builds it, or makes a value of it Python's, runs code."""
 
     built: int = 0
@@ -26,18 +26,18 @@ class Lethal(pa.ExtensionType):
         return b""
 
     @classmethod
-    def __arrow_ext_deserialize__(cls, storage_type: pa.DataType, serialized: bytes) -> Lethal:
+    def __arrow_ext_deserialize__(cls, storage_type: pa.DataType, serialized: bytes) -> LethalType:
         """The type, built by Arrow for a name in a file."""
         del serialized
-        Lethal.built += 1
+        LethalType.built += 1
         return cls(storage_type)
 
 
 @contextmanager
-def registered() -> Iterator[None]:
+def lethal_type_registered() -> Iterator[None]:
     """Arrow knows the type by its name, as it knows Ray Data's where Ray Data is imported."""
-    Lethal.built = 0
-    pa.register_extension_type(Lethal(pa.binary()))
+    LethalType.built = 0
+    pa.register_extension_type(LethalType(pa.binary()))
     try:
         yield
     finally:
@@ -46,7 +46,7 @@ def registered() -> Iterator[None]:
 
 def lethal_array(storage: pa.Array) -> pa.Array:
     """The values as values of the type."""
-    return pa.ExtensionArray.from_storage(Lethal(storage.type), storage)
+    return pa.ExtensionArray.from_storage(LethalType(storage.type), storage)
 
 
 class _Keys(pe.KmsClient):

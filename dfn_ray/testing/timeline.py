@@ -34,7 +34,7 @@ class Moment:
 
 
 @contextmanager
-def watching() -> Iterator[list[Moment]]:
+def recorded_timeline() -> Iterator[list[Moment]]:
     """The moments at which something changed, while the block runs; this process must be connected to the cluster."""
     moments: list[Moment] = []
     stop, start = threading.Event(), time.monotonic()

@@ -35,7 +35,7 @@ class TooDeepError(ValueError):
     """Text or a value with more lists and objects inside each other than any reader has to take."""
 
 
-def parsed(text: str, *, max_depth: int = MAX_DEPTH, **options: Any) -> Any:
+def parse_json(text: str, *, max_depth: int = MAX_DEPTH, **options: Any) -> Any:
     """The value that JSON text holds; options are those of `json.loads`. Raises ValueError, TooDeepError among them."""
     _require_brackets(text, _JSON, max_depth)
     return json.loads(text, **options)

@@ -42,7 +42,7 @@ class Footer:
     """Places of primitive columns that are encrypted in some row group. Arrow must not be asked about those."""
 
 
-def opened_parquet(file: IO[bytes], **options: Any) -> pq.ParquetFile:
+def open_parquet(file: IO[bytes], **options: Any) -> pq.ParquetFile:
     """The Parquet file, with options of `pyarrow.parquet.ParquetFile`. Raises ArrowInvalid; no column may be encrypted."""
     footer = read_footer(file)
     if footer.encrypted:
@@ -61,10 +61,10 @@ def read_footer(file: IO[bytes]) -> Footer:
         raise pa.ArrowInvalid(f"its footer takes {length:,} bytes, the file has {size:,}")
     if tail.endswith(b"PAR1") and length > len(tail):
         tail = _read_end(file, size, length)
-    return parsed_footer(tail[-length:])
+    return parse_footer(tail[-length:])
 
 
-def parsed_footer(end: bytes) -> Footer:
+def parse_footer(end: bytes) -> Footer:
     """The footer, given the end of a file from where it begins. Raises ArrowInvalid."""
     if end.endswith(b"PARE"):
         raise EncryptedParquetError(f"its footer is encrypted; {NO_KEYS}")

@@ -7,7 +7,7 @@ import stat
 from functools import cache
 
 from dfn_ray.errors import InputError
-from dfn_ray.uris import sayable
+from dfn_ray.uris import utf8_safe
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -26,15 +26,15 @@ def require_regular(path: str, name: str) -> None:
         status = os.stat(path)
     except OSError:
         return  # whoever opens it says what is wrong
-    if not is_readable_to_its_end(status):
+    if not is_finite_file(status):
         kinds = (kind for is_kind, kind in _KINDS if is_kind(status.st_mode))
         kind = next(kinds, "a file that the kernel writes when it is read")
         raise InputError(
-            f"{name}: {sayable(path)} is {kind}, not a regular file; copy what is in it to one"
+            f"{name}: {utf8_safe(path)} is {kind}, not a regular file; copy what is in it to one"
         )
 
 
-def is_readable_to_its_end(status: os.stat_result) -> bool:
+def is_finite_file(status: os.stat_result) -> bool:
     """True for a regular file that is not the kernel's."""
     if not stat.S_ISREG(status.st_mode):
         return False

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from dfn_ray.config import Pool
 from dfn_ray.schema import Reason, ShardFault
-from dfn_ray.testing.hostile_parquet import Lethal, registered
+from dfn_ray.testing.hostile_parquet import LethalType, lethal_type_registered
 from tests.fuzz import arrow_values, odd_text
 from tests.fuzz.case import Case, Target, require
 from tests.fuzz.hostile_parquets import encrypted_file, hostile_file, small_lists
@@ -73,9 +73,9 @@ def _valid(rng: Random, pool: Pool) -> Case:
     seed = rng.getrandbits(64)
 
     def check(folder: Path) -> Counter[str]:
-        with registered():
+        with lethal_type_registered():
             readout = read_file(data, folder, "0.parquet", pool, Random(seed))
-            require(not Lethal.built, "a registered extension type is built", Lethal.built)
+            require(not LethalType.built, "a registered extension type is built", LethalType.built)
         _check_valid(readout, table, folder / "0.parquet")
         return readout.outcomes
 

@@ -29,9 +29,9 @@ from PIL import Image
 from dfn_ray.config import Pool
 from dfn_ray.errors import InputError, ShardChangedError, StorageError
 from dfn_ray.pool import Shard, iter_chunks, list_shards, read_chunk, read_rows
-from dfn_ray.pool.chunking import Wanted
-from dfn_ray.pool.examination import examine
-from dfn_ray.pool.reading import sniffed
+from dfn_ray.pool.chunking import RowSelection
+from dfn_ray.pool.examination import read_in_fresh_process
+from dfn_ray.pool.reading import shard_format
 from dfn_ray.schema import ShardFault
 from dfn_ray.storage import stat
 from dfn_ray.testing import lethal
@@ -123,9 +123,9 @@ def test_a_shard_that_kills_its_reader_is_examined_up_to_the_chunk_that_kills(su
         what = lethal.READER_KILLER if number == 8 else "plain"
         tar.sample(f"{number:03d}", image=b"image", caption="c", metadata={"what": what})
     shard = on_disk(tar.getvalue())
-    verdict = examine(shard, pool_of(shard), Wanted())
+    verdict = read_in_fresh_process(shard, pool_of(shard), RowSelection())
     assert (verdict.signal, verdict.row, verdict.error) == (signal.SIGSEGV, 6, "")
-    skipped = examine(shard, pool_of(shard), Wanted(skip=frozenset({0, 6})))
+    skipped = read_in_fresh_process(shard, pool_of(shard), RowSelection(skip=frozenset({0, 6})))
     assert (skipped.signal, skipped.row, skipped.error) == (0, 12, "")
 
 
@@ -277,7 +277,7 @@ def test_a_missing_shard_is_one_that_its_folder_no_longer_lists(tmp_path, on_dis
     with pytest.raises(StorageError, match="nothing confirms"):
         list(iter_chunks(absent_root, pool_of(absent_root)))
     with pytest.raises(StorageError, match="nothing confirms"):
-        sniffed(absent_root, pool_of(absent_root))
+        shard_format(absent_root, pool_of(absent_root))
     folder = Pool(uri=(str(tmp_path / "unmounted"),), format="folder")
     with pytest.raises(StorageError, match="check that its disk is mounted"):
         list(iter_chunks(Shard(str(tmp_path / "unmounted/cat"), "cat", 5), folder))

@@ -12,7 +12,7 @@ import pytest
 
 from dfn_ray.config import Pool
 from dfn_ray.pool import iter_chunks
-from dfn_ray.pool.members import CaptionMembers, part_of, root_of, shorter_keys
+from dfn_ray.pool.members import CaptionMembers, member_role, root_of, shorter_keys
 from dfn_ray.pool.tars import closed_keys
 from dfn_ray.pool.tars.pieces import Pieces
 from dfn_ray.pool.tars.tape import GzipTape, Tape
@@ -97,7 +97,7 @@ def test_dotted_names_ahead_are_compared_without_their_shorter_keys():
     pieces = Pieces(Tape(io.BytesIO(tar.getvalue())), Pool(uri=("x",)))
     first = next(iter(pieces))
     assert peak_bytes(lambda: list(pieces.following(first, keep=False))) < MIB
-    part = part_of(first.member.name, CaptionMembers())
+    part = member_role(first.member.name, CaptionMembers())
     assert part is not None
     assert len(list(shorter_keys(part.key))) == 64
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from dfn_ray.config import Pool
 from dfn_ray.pool import Shard, iter_chunks
-from dfn_ray.pool.chunking import Wanted
+from dfn_ray.pool.chunking import RowSelection
 from dfn_ray.pool.tars.tape import Tape
-from dfn_ray.pool.tars.webdataset import tar_groups
+from dfn_ray.pool.tars.webdataset import tar_chunks
 from dfn_ray.schema import Reason, ShardFault
 from dfn_ray.testing.sample_pools import TarBuilder
 
@@ -264,7 +264,7 @@ def test_of_skipped_chunks_only_headers_are_read():
         tar.sample(f"{number:02d}", image=bytes(50_000), caption="c" * 1000)
     pool = Pool(uri=("unused",), chunk_rows=10)
     file = CountingFile(tar.getvalue())
-    list(tar_groups(Tape(file), pool, Wanted(skip=frozenset({0, 10, 30}))))
+    list(tar_chunks(Tape(file), pool, RowSelection(skip=frozenset({0, 10, 30}))))
     headers = 80 * 512 + 1024
     assert file.bytes_read == headers + 10 * 51_000
 
@@ -276,7 +276,7 @@ def test_of_skipped_chunks_only_headers_are_read_in_an_indexed_tar_as_well():
             tar.member(f"{number:02d}.{extension}", bytes(20_000))
     pool = Pool(uri=("unused",), chunk_rows=10)
     file = CountingFile(tar.getvalue())
-    list(tar_groups(Tape(file), pool, Wanted(skip=frozenset({0, 10, 30}))))
+    list(tar_chunks(Tape(file), pool, RowSelection(skip=frozenset({0, 10, 30}))))
     headers_twice = 2 * (80 * 512 + 1024)
     assert 10 * 40_000 < file.bytes_read < headers_twice + 10 * 40_000
 
@@ -288,5 +288,5 @@ def test_an_image_that_is_too_large_is_not_read():
         .sample("1", image=b"i", caption="c")
     )
     file = CountingFile(tar.getvalue())
-    list(tar_groups(Tape(file), Pool(uri=("unused",), max_image_bytes=MIB), Wanted()))
+    list(tar_chunks(Tape(file), Pool(uri=("unused",), max_image_bytes=MIB), RowSelection()))
     assert file.bytes_read < 10_000

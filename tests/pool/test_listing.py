@@ -23,7 +23,7 @@ from dfn_ray.pool import (
     listed_shards,
     listing_notes,
     listing_table,
-    refuse_inside,
+    require_outside_pool,
 )
 from dfn_ray.run import parquet_bytes
 from dfn_ray.schema import ShardFault
@@ -134,8 +134,8 @@ def test_a_brace_member_with_a_dot_may_be_a_folder(request, tmp_path, scheme):
     inside = Pool(uri=(f"{root}/{{cc3m,laion.v1}}",))
     for run in ("laion.v1/run", "cc3m/run"):
         with pytest.raises(InputError, match="lies in the pool"):
-            refuse_inside(inside, f"{root}/{run}", setting="run_uri")
-    refuse_inside(inside, f"{root}/run.v1", setting="run_uri")
+            require_outside_pool(inside, f"{root}/{run}", setting="run_uri")
+    require_outside_pool(inside, f"{root}/run.v1", setting="run_uri")
 
 
 @pytest.mark.parametrize("uri", ["", " ", "file:", "file://", "local://"])

@@ -27,7 +27,7 @@ from dfn_ray.untrusted.json_text import (
     MAX_DEPTH,
     MAX_OWN_DEPTH,
     TooDeepError,
-    parsed,
+    parse_json,
     require_shallow,
     require_shallow_toml,
 )
@@ -148,7 +148,7 @@ def test_only_brackets_outside_strings_count(value, around, ascii_only):
     text = json.dumps(deep, ensure_ascii=ascii_only)
     fits = depth_of(deep) <= MAX_DEPTH
     try:
-        assert parsed(text) == deep
+        assert parse_json(text) == deep
         require_shallow(deep)
         assert fits
     except TooDeepError:
@@ -177,7 +177,7 @@ def test_in_toml_neither_strings_nor_comments_count(quoted):
 def test_the_depth_of_any_text_is_known_in_linear_time(piece):
     text = "[]" * MAX_DEPTH + piece * (2**20 // len(piece))
     begin = time.process_time()
-    for check in (parsed, require_shallow_toml):
+    for check in (parse_json, require_shallow_toml):
         with suppress(ValueError):
             check(text)
     assert time.process_time() - begin < 5

@@ -9,7 +9,7 @@ from dfn_ray.errors import InputError, StorageAccessError
 from dfn_ray.pool.listing.patterns import Glob, State, is_hidden
 from dfn_ray.pool.listing.remarks import Remark, Remarks
 from dfn_ray.storage import Folder, link_to_nothing, scan, walk
-from dfn_ray.uris import sayable
+from dfn_ray.uris import utf8_safe
 
 _RUN = "run.json"
 
@@ -41,7 +41,7 @@ class Descent:
             nonlocal is_there
             if state is None:
                 is_there = True
-                refuse_run(folder)
+                reject_run(folder)
                 state = self._glob.start
             return dict(self.visit(folder, state))
 
@@ -81,7 +81,7 @@ class Descent:
             self._remarks.add(Remark.DANGLING_LINK, f"{link}, a link to {os.path.realpath(link)}")
 
 
-def refuse_run(folder: Folder) -> None:
+def reject_run(folder: Folder) -> None:
     """Raise InputError when a folder that is to be read as a pool is a run."""
     if _RUN in folder.files:
         raise InputError(
@@ -89,7 +89,7 @@ def refuse_run(folder: Folder) -> None:
         )
 
 
-def refuse_dangling(uri: str) -> None:
+def reject_dangling(uri: str) -> None:
     """Raise StorageAccessError when nothing is at a URI because it is, or lies below, a link to nothing."""
     if (link := link_to_nothing(uri)) is not None:
         raise dangling_link(link)
@@ -98,7 +98,7 @@ def refuse_dangling(uri: str) -> None:
 def dangling_link(link: str) -> StorageAccessError:
     """The error for a link to nothing in place of a folder."""
     return StorageAccessError(
-        f"{sayable(link)}: a link to {sayable(os.path.realpath(link))}, where nothing is; mount the disk that it leads "
+        f"{utf8_safe(link)}: a link to {utf8_safe(os.path.realpath(link))}, where nothing is; mount the disk that it leads "
         "to, or remove the link"
     )
 
@@ -114,9 +114,9 @@ def class_names(root: Folder) -> list[str]:
     return sorted((*root.folders, *root.loops))
 
 
-def scanned_root(uri: str) -> Folder | None:
+def scan_root(uri: str) -> Folder | None:
     """The folder at a URI if it is one that may be a pool's; None when it is absent. Raises InputError for a run."""
     folder = scan(uri)
     if folder is not None:
-        refuse_run(folder)
+        reject_run(folder)
     return folder

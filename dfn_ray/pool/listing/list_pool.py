@@ -14,15 +14,15 @@ from fsspec.implementations.local import LocalFileSystem
 from dfn_ray.config import Pool
 from dfn_ray.errors import InputError, MissingFileError, StorageError
 from dfn_ray.pool.folder import class_folders
-from dfn_ray.pool.listing.folders import Descent, dangling_link, refuse_dangling, scanned_root
+from dfn_ray.pool.listing.folders import Descent, dangling_link, reject_dangling, scan_root
 from dfn_ray.pool.listing.patterns import (
     ESCAPING,
     Glob,
     State,
     expand_braces,
     has_wildcard,
+    is_pattern,
     split_fixed,
-    varies,
     without_query,
 )
 from dfn_ray.pool.listing.remarks import Listing, Remark, Remarks
@@ -37,7 +37,7 @@ from dfn_ray.pool.shard import Shard
 from dfn_ray.schema import ShardFault
 from dfn_ray.storage import File, Folder, filesystem, is_local, scan, stat
 from dfn_ray.untrusted.regular_files import require_regular
-from dfn_ray.uris import EMPTY, is_empty, sayable
+from dfn_ray.uris import EMPTY, is_empty, utf8_safe
 
 _UNLISTABLE = ("http://", "https://")
 """Stores without folders: named files are taken at their word, and looked for when they are read."""
@@ -63,7 +63,7 @@ def list_pool(pool: Pool) -> Listing:
     when a folder cannot be listed, or a link to nothing is named in its place or lies among class folders.
     """
     survey = _Survey()
-    patterns = [absolute(pattern) for pattern in pool.uri]
+    patterns = [absolute_pattern(pattern) for pattern in pool.uri]
     named_in = Counter(dirname(pattern) for pattern in patterns)
     for pattern in patterns:
         if pool.format == "folder":
@@ -73,7 +73,7 @@ def list_pool(pool: Pool) -> Listing:
     return survey.listing()
 
 
-def absolute(pattern: str) -> str:
+def absolute_pattern(pattern: str) -> str:
     """`pattern` as every process of the cluster reads it: local paths from the root, no slash at the end."""
     if is_empty(pattern):
         raise InputError(f"pool.uri: {pattern!r} {EMPTY}")
@@ -126,9 +126,9 @@ class _Survey:
         """The folders in a folder as shards, with the bytes of the files below them."""
         found = class_folders(root, self.remarks)
         if not found:
-            refuse_dangling(root)
+            reject_dangling(root)
             raise InputError(
-                f"pool.uri: no class folders in {sayable(root)}: looked for folders of images; "
+                f"pool.uri: no class folders in {utf8_safe(root)}: looked for folders of images; "
                 f"{', '.join(_names_in(root)[:5]) or 'nothing'} is there"
             )
         for file in found:
@@ -160,7 +160,7 @@ class _Survey:
         try:
             file = stat(uri)
         except MissingFileError as error:
-            refuse_dangling(uri)
+            reject_dangling(uri)
             raise InputError(_nothing_found(uri, self.remarks)) from error
         if file is None:
             if is_local(uri) and not os.path.isdir(uri):
@@ -191,7 +191,7 @@ class _Survey:
         try:
             file = stat(uri)
         except MissingFileError:
-            refuse_dangling(uri)
+            reject_dangling(uri)
             return
         if file is None:
             self._add_below(uri, "**", uri if prefix is None else prefix)
@@ -209,10 +209,10 @@ class _Survey:
         )
         if glob.depth != 1:
             is_there = descent.below(root)
-        elif is_there := (folder := scanned_root(root)) is not None:
+        elif is_there := (folder := scan_root(root)) is not None:
             descent.visit(folder, glob.start)
         if not is_there:
-            refuse_dangling(root)
+            reject_dangling(root)
             self.remarks.add(Remark.NOTHING_THERE, root)
 
     def _take(self, folder: Folder, glob: Glob, state: State, prefix: str) -> None:
@@ -255,7 +255,7 @@ class _Survey:
                 continue
             folder = self._scan(parent)
             if folder is None:
-                refuse_dangling(parent)
+                reject_dangling(parent)
                 self.remarks.add(Remark.ABSENT_FOLDER, parent)
                 folder = Folder(parent, parent, {})
             unfinished = unfinished_shards(
@@ -311,9 +311,9 @@ def _shard(file: File, prefix: str, fault: ShardFault | None) -> Shard:
     uri, name = file.uri, file.uri[len(prefix) + 1 :]
     if uri.isascii() and "\\" not in uri:
         return Shard(uri, name, file.size_bytes, fault, version=file.version)
-    said = sayable(uri)
+    said = utf8_safe(uri)
     location = None if said == uri else uri
-    return Shard(said, sayable(name), file.size_bytes, fault, location, file.version)
+    return Shard(said, utf8_safe(name), file.size_bytes, fault, location, file.version)
 
 
 def _holds_colons(pattern: str) -> bool:
@@ -333,17 +333,17 @@ def _nothing_found(pattern: str, remarks: Remarks) -> str:
     )
     endings = ", ".join(f"*{ending}" for ending in ENDINGS)
     there = (
-        f"{sayable(place)} holds {', '.join(names[:5])}"
+        f"{utf8_safe(place)} holds {', '.join(names[:5])}"
         if names
-        else f"nothing is in {sayable(places[-1])}"
+        else f"nothing is in {utf8_safe(places[-1])}"
     )
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     lines = [
-        f"pool.uri: no shards at {sayable(pattern)}: looked for {endings} that are not mere descriptions of a tar or "
+        f"pool.uri: no shards at {utf8_safe(pattern)}: looked for {endings} that are not mere descriptions of a tar or "
         f".npz beside them; {there}{more}",
         *remarks.lines(),
     ]
-    return "\n".join([*lines, ESCAPING] if varies(pattern) else lines)
+    return "\n".join([*lines, ESCAPING] if is_pattern(pattern) else lines)
 
 
 def _names_in(folder: str) -> list[str]:
@@ -352,4 +352,4 @@ def _names_in(folder: str) -> list[str]:
         found = scan(folder)
     except StorageError:  # only a hint in a message
         return []
-    return sorted(map(sayable, (*found.files, *found.folders))) if found else []
+    return sorted(map(utf8_safe, (*found.files, *found.folders))) if found else []

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from dfn_ray.config import Pool
 from dfn_ray.errors import InputError
-from dfn_ray.pool.listing.list_pool import absolute, path_exists, rooted_globs
+from dfn_ray.pool.listing.list_pool import absolute_pattern, path_exists, rooted_globs
 from dfn_ray.pool.listing.patterns import Glob, split_fixed
 from dfn_ray.pool.shard import Shard
 from dfn_ray.storage import Store, is_local
@@ -22,7 +22,7 @@ RUN_FILES = (
 """Shards as runs of every kind write them, below their URI."""
 
 
-def refuse_inside(
+def require_outside_pool(
     pool: Pool,
     uri: str,
     *,
@@ -42,7 +42,7 @@ def refuse_inside(
         if _is_below(out, real):
             places.append(folder + out[len(real) :])
     files = [f"{place}/{name}" for place in places for name in writes]
-    for pattern in map(absolute, pool.uri):
+    for pattern in map(absolute_pattern, pool.uri):
         for root, taken in _reaches(pattern, pool, places):
             prefix = f"{root}/"
             for file in files:
@@ -100,7 +100,7 @@ def _real(uri: str) -> str:
     """A URI without links, or in an object store's one spelling."""
     if not is_local(uri):
         return Store(uri).address
-    return os.path.realpath(absolute(uri))
+    return os.path.realpath(absolute_pattern(uri))
 
 
 def _is_below(path: str, folder: str) -> bool:

@@ -49,7 +49,7 @@ def split_fixed(pattern: str, exists: Callable[[str], bool]) -> tuple[str, str]:
     path = without_query(pattern)
     names = path.split("/")
     for index, name in enumerate(names):
-        if varies(name) and not exists("/".join(names[: index + 1])):
+        if is_pattern(name) and not exists("/".join(names[: index + 1])):
             return "/".join(names[:index]), "/".join(names[index:]) + pattern[len(path) :]
     return pattern, ""
 
@@ -59,7 +59,7 @@ def without_query(uri: str) -> str:
     return uri.partition("?")[0] if uri.startswith(("http://", "https://")) else uri
 
 
-def varies(pattern: str) -> bool:
+def is_pattern(pattern: str) -> bool:
     """True if braces or a glob are in `pattern`."""
     return "{" in pattern or has_wildcard(pattern)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from dfn_ray.pool.shard import Shard
-from dfn_ray.uris import sayable
+from dfn_ray.uris import utf8_safe
 
 
 class Remark(StrEnum):
@@ -41,7 +41,7 @@ class Remarks:
     def add(self, remark: Remark, example: str) -> None:
         """Count one more of a kind."""
         self.counts[remark] = self.counts.get(remark, 0) + 1
-        self.examples.setdefault(remark, sayable(example))
+        self.examples.setdefault(remark, utf8_safe(example))
 
     def lines(self) -> list[str]:
         """A line for each kind that was met."""

@@ -15,7 +15,7 @@ from typing import IO
 import pyarrow.parquet as pq
 
 from dfn_ray.config import Pool
-from dfn_ray.pool.chunking import OpenChunk, Wanted
+from dfn_ray.pool.chunking import OpenChunk, RowSelection
 from dfn_ray.pool.parquet.columns import columns_of
 from dfn_ray.pool.parquet.footer import checked_leaves, columns_at
 from dfn_ray.pool.parquet.pages import PAGE_BYTES, Leaf
@@ -31,28 +31,28 @@ _BUFFER_BYTES = 4 * 2**20
 all columns of a row group at once."""
 
 
-def parquet_groups(
-    file: IO[bytes], shard: Shard, pool: Pool, wanted: Wanted
+def parquet_chunks(
+    file: IO[bytes], shard: Shard, pool: Pool, selection: RowSelection
 ) -> Iterator[OpenChunk]:
     """The chunks of a Parquet file, in order; the last one carries the fault of the shard, if it has one.
 
     Where chunks are skipped, all rows are decoded nevertheless: chunks end by size, and Parquet states no
-    sizes per row. Where single rows are wanted, groups hold just those, and row groups without any are not read.
+    sizes per row. Where single rows are selection, groups hold just those, and row groups without any are not read.
     """
-    group = OpenChunk(0)
+    chunk = OpenChunk(0)
     try:
         source = _Source(file, shard, pool)
         bytes_per_row = shard.size_bytes / max(source.rows, 1)
-        for draft in source.drafts(wanted.rows):
-            if group.is_full(pool):
-                group.bytes_read = int(len(group.drafts) * bytes_per_row)
-                yield group
-                group = OpenChunk(draft.row)
-            group.add(draft)
+        for draft in source.drafts(selection.rows):
+            if chunk.is_full(pool):
+                chunk.bytes_read = int(len(chunk.drafts) * bytes_per_row)
+                yield chunk
+                chunk = OpenChunk(draft.row)
+            chunk.add(draft)
     except ShardDamageError as damage:
-        group.end(damage)
-    group.last = True
-    yield group
+        chunk.end(damage)
+    chunk.last = True
+    yield chunk
 
 
 class _Source:

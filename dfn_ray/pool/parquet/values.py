@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dfn_ray.pool.captions import TEXT, class_label
-from dfn_ray.pool.long_names import MAX_NAME_CHARS, shortened
+from dfn_ray.pool.long_names import MAX_NAME_CHARS, abbreviated_name
 from dfn_ray.pool.parquet.arrow_types import is_binary, is_image_struct, is_list, is_string
 from dfn_ray.pool.parquet.columns import distinct_labels
 from dfn_ray.pool.parquet.value_sizes import row_bytes, total_bytes
@@ -136,9 +136,13 @@ def keys(column: pa.Array) -> Iterator[str | None]:
 
 def _short_key(value: Any) -> str:
     if isinstance(value, bytes) and len(value) > _BYTES_A_CHARACTER * MAX_NAME_CHARS:
-        return shortened(value)  # without another copy of it as text
+        return abbreviated_name(value)  # without another copy of it as text
     key = _key(value)
-    return key if len(key) <= MAX_NAME_CHARS else shortened(key.encode("utf-8", "surrogatepass"))
+    return (
+        key
+        if len(key) <= MAX_NAME_CHARS
+        else abbreviated_name(key.encode("utf-8", "surrogatepass"))
+    )
 
 
 def _key(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dfn_ray.config import Pool
-from dfn_ray.pool.members import CaptionMembers, MemberRole, Role, part_of
+from dfn_ray.pool.members import CaptionMembers, MemberRole, Role, member_role
 from dfn_ray.pool.samples import Draft
 from dfn_ray.pool.shard import ShardDamageError
 from dfn_ray.pool.tars.tar import Member
@@ -13,7 +13,7 @@ from dfn_ray.schema import Reason
 
 
 @dataclass(slots=True)
-class Placed:
+class LocatedSample:
     """A sample and where its members are."""
 
     draft: Draft
@@ -27,7 +27,7 @@ class Placed:
     def add(self, part: MemberRole, member: Member, pool: Pool) -> None:
         """Add a member by its header."""
         self.bytes += member.end - member.at
-        needed = noted(self.draft, part, member, pool)
+        needed = add_part(self.draft, part, member, pool)
         if needed or part.role is Role.IMAGE:
             self.held_bytes += member.size_bytes
         if needed:
@@ -36,7 +36,7 @@ class Placed:
             self.parts.append((start, size, part.role, part.number))
 
 
-def noted(draft: Draft, part: MemberRole, member: Member, pool: Pool) -> bool:
+def add_part(draft: Draft, part: MemberRole, member: Member, pool: Pool) -> bool:
     """Add a member to its sample by its header; True if its bytes are wanted."""
     if part.unsafe:
         draft.fault = Reason.UNSAFE_NAME
@@ -45,14 +45,14 @@ def noted(draft: Draft, part: MemberRole, member: Member, pool: Pool) -> bool:
     return draft.note(part.role, member.size_bytes, pool, part.number) and not member.broken
 
 
-def cut(
+def mark_truncated(
     drafts: dict[str, Draft],
     latest: Draft | None,
     damage: ShardDamageError,
     captions: CaptionMembers,
 ) -> None:
     """Mark the samples that the damage cuts off: the one whose member it hits, and the last one."""
-    part = part_of(damage.member, captions) if damage.member is not None else None
+    part = member_role(damage.member, captions) if damage.member is not None else None
     victim = drafts.get(part.key) if part is not None else None
     if victim is not None and victim.fault is None:
         victim.fault = Reason.TRUNCATED_SHARD

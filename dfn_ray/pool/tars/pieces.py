@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dfn_ray.config import Pool
-from dfn_ray.pool.members import CaptionMembers, MemberRole, Role, part_of, root_of
+from dfn_ray.pool.members import CaptionMembers, MemberRole, Role, member_role, root_of
 from dfn_ray.pool.samples import MAX_METADATA_BYTES
 from dfn_ray.pool.shard import ShardDamageError
 from dfn_ray.pool.tars.tape import Tape
 from dfn_ray.pool.tars.tar import Member, walk
-from dfn_ray.pool.tars.tar_end import Oddities
+from dfn_ray.pool.tars.tar_end import TarNotes
 
 _MOST_AHEAD = 32
 """Parts of one sample; data sets with masks, depths and crops beside each image have up to about a dozen."""
@@ -55,7 +55,7 @@ class Piece:
 class Pieces:
     """Iterates over the pieces from the tape's position on. Raises ShardDamageError where `walk` does."""
 
-    def __init__(self, tape: Tape, pool: Pool, oddities: Oddities | None = None) -> None:
+    def __init__(self, tape: Tape, pool: Pool, oddities: TarNotes | None = None) -> None:
         self._tape = tape
         self._walk = walk(tape, oddities)
         self._captions = CaptionMembers.of(pool)
@@ -120,7 +120,7 @@ class Pieces:
     def _next(self) -> Piece | None:
         self._newest = None
         for member in self._walk:
-            part = part_of(member.name, self._captions)
+            part = member_role(member.name, self._captions)
             if part is not None:
                 self._newest = Piece(part, member)
                 return self._newest

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from dfn_ray.pool.long_names import MAX_NAME_CHARS, shortened
+from dfn_ray.pool.long_names import MAX_NAME_CHARS, abbreviated_name
 from dfn_ray.pool.shard import ShardDamageError
 from dfn_ray.pool.tars.sparse import (
     BrokenMapError,
@@ -22,7 +22,7 @@ from dfn_ray.pool.tars.sparse import (
     pax_map,
 )
 from dfn_ray.pool.tars.tape import Tape
-from dfn_ray.pool.tars.tar_end import MOST_ZEROS, ZERO_BLOCK, Oddities, judge_end
+from dfn_ray.pool.tars.tar_end import MOST_ZEROS, ZERO_BLOCK, TarNotes, check_end
 from dfn_ray.pool.tars.tar_headers import BLOCK_BYTES, Header, parse_header, pax_records, text_of
 from dfn_ray.schema import Note, ShardFault
 
@@ -83,13 +83,13 @@ class _Extension:
     broken: str = ""
 
 
-def walk(tape: Tape, oddities: Oddities | None = None) -> Iterator[Member]:
+def walk(tape: Tape, oddities: TarNotes | None = None) -> Iterator[Member]:
     """The regular files and links from the tape's position on; after each, the tape stands at its first stored byte.
 
     The caller may read from there. Archives that were appended to each other are walked as one. Damage that concerns
     one member alone is that member's. Raises ShardDamageError where the tar is cut off or a header is broken, naming the byte.
     """
-    oddities = oddities or Oddities()
+    oddities = oddities or TarNotes()
     extension: _Extension | None = None
     any_header, zeros, link_bytes = False, 0, 0
     while True:
@@ -120,7 +120,7 @@ def walk(tape: Tape, oddities: Oddities | None = None) -> Iterator[Member]:
             continue
         link_bytes = 0
         if header is None:
-            judge_end(tape, at, block, oddities, any_header=any_header, zeros=zeros)
+            check_end(tape, at, block, oddities, any_header=any_header, zeros=zeros)
             return
         if zeros:
             oddities.add(Note.ZEROS_BEFORE_MEMBER, at)
@@ -209,7 +209,7 @@ def _with_short_name(member: Member) -> Member:
     stem, dot, extension = member.name.rpartition(".")
     if not dot or len(extension) > _MAX_EXTENSION_CHARS:
         stem, dot, extension = member.name, "", ""
-    name = f"{shortened(stem.encode())}{dot}{extension}"
+    name = f"{abbreviated_name(stem.encode())}{dot}{extension}"
     broken = member.broken or f"a name of {len(member.name):,} characters at byte {member.at}"
     return member._replace(name=name, broken=broken)
 

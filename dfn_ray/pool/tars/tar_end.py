@@ -20,7 +20,7 @@ the image is large, and 64 MiB is the default of `pool.max_image_bytes`."""
 _STEP_BYTES = 2**20
 
 
-class Oddities:
+class TarNotes:
     """What walks of one tar met that is no fault, by `Note`; a place that is walked again counts once."""
 
     def __init__(self) -> None:
@@ -34,8 +34,8 @@ class Oddities:
             self._counted_to = at
 
 
-def judge_end(
-    tape: Tape, at: int, block: bytes, oddities: Oddities, *, any_header: bool, zeros: int
+def check_end(
+    tape: Tape, at: int, block: bytes, oddities: TarNotes, *, any_header: bool, zeros: int
 ) -> None:
     """Judge the end of a walk: `block`, at byte `at` and behind `zeros`, is no header, or nothing.
 
@@ -63,7 +63,7 @@ def judge_end(
     raise ShardDamageError(ShardFault.UNREADABLE, f"{what} at byte {at}: {block[:24]!r}")
 
 
-def _judge_tail(tape: Tape, at: int, block: bytes, oddities: Oddities, *, zeros: int) -> None:
+def _judge_tail(tape: Tape, at: int, block: bytes, oddities: TarNotes, *, zeros: int) -> None:
     """Judge what stands behind zeros that may be an end-of-archive mark."""
     start = at - zeros
     if len(block) == BLOCK_BYTES:

@@ -1,0 +1,99 @@
+"""The chunks of a shard as its format's reader gives them; whatever a reader raises passes through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import IO, cast
+
+from dfn_ray.config import Pool
+from dfn_ray.pool.chunking import OpenChunk, RowSelection, unreadable_chunk
+from dfn_ray.pool.folder import folder_chunks
+from dfn_ray.pool.opened import ShardFile, open_shard, require_unchanged
+from dfn_ray.pool.parquet.parquet_shard import parquet_chunks
+from dfn_ray.pool.shard import Shard, ShardDamageError
+from dfn_ray.pool.sniff import Format, sniff
+from dfn_ray.pool.tars.tape import GzipTape, Tape
+from dfn_ray.pool.tars.webdataset import tar_chunks
+from dfn_ray.schema import ShardFault
+
+
+def open_chunks(shard: Shard, pool: Pool, selection: RowSelection) -> Iterator[OpenChunk]:
+    """The chunks of a shard of whatever format, damage as the fault of the last; `bytes_read` of all adds up to its size.
+
+    Raises StorageError when the store fails, ShardChangedError when the shard is not the listed one, and anything that a
+    reader does not expect of a file's content.
+    """
+    form = folder_chunks if pool.format == "folder" else _of_file
+    try:
+        yield from form(shard, pool, selection)
+    except (
+        ShardDamageError
+    ) as damage:  # before any chunk: all that is read of a file is judged in `_of_file`
+        yield unreadable_chunk(damage, shard.size_bytes)
+
+
+def chunks_from(shard: Shard, pool: Pool, first_row: int, at: int) -> Iterator[OpenChunk]:
+    """The chunks of a tar from the one on that is entered at byte `at`. Raises ShardDamageError as well."""
+    with open_shard(shard, in_order=True) as file:
+        yield from tar_chunks(Tape(_plain(file)), pool, RowSelection(), first_row=first_row, at=at)
+
+
+def detect_format(shard: Shard, pool: Pool) -> Format:
+    """The format of a shard. Raises ShardDamageError when it has none or is not there."""
+    if pool.format == "folder":
+        return Format.FOLDER
+    with open_shard(shard, in_order=False) as file:
+        return sniff(_plain(file), pool.format)
+
+
+def _of_file(shard: Shard, pool: Pool, selection: RowSelection) -> Iterator[OpenChunk]:
+    given = 0
+    with open_shard(shard, in_order=not _looks_like_parquet(shard, pool)) as file:
+        sized = replace(shard, size_bytes=file.size_bytes)
+        for chunk in _by_format(file, sized, pool, selection):
+            # A member that is cut off states bytes that are not there.
+            chunk.bytes_read = min(chunk.bytes_read, file.size_bytes - given)
+            if chunk.last:
+                file.require_same_size()
+                if chunk.fault is not None:
+                    require_unchanged(shard)
+                chunk.bytes_read = file.size_bytes - given
+                if chunk.fault is None and not chunk.drafts:
+                    chunk.fault, chunk.detail = ShardFault.EMPTY, "no sample in it"
+            if file.error is not None:
+                return  # `open_shard` raises it, so that nothing is taken for the content of the file
+            given += chunk.bytes_read
+            yield chunk
+
+
+def _by_format(
+    file: ShardFile, shard: Shard, pool: Pool, selection: RowSelection
+) -> Iterator[OpenChunk]:
+    try:
+        form = sniff(_plain(file), pool.format)
+    except ShardDamageError as damage:
+        yield unreadable_chunk(damage, shard.size_bytes)
+        return
+    if form is Format.TAR:
+        yield from tar_chunks(Tape(_plain(file)), pool, selection)
+    elif form is Format.TAR_GZIP:
+        yield from tar_chunks(GzipTape(_plain(file)), pool, selection)
+    elif _looks_like_parquet(shard, pool):
+        yield from parquet_chunks(_plain(file), shard, pool, selection)
+    else:
+        with open_shard(shard, in_order=False) as again:
+            for chunk in parquet_chunks(_plain(again), shard, pool, selection):
+                if again.error is not None:
+                    return
+                yield chunk
+
+
+def _looks_like_parquet(shard: Shard, pool: Pool) -> bool:
+    """The first guess, which only decides how the file is opened: Parquet is read here and there, tars in order."""
+    return pool.format == "parquet" or shard.name.lower().endswith(".parquet")
+
+
+def _plain(file: ShardFile) -> IO[bytes]:
+    # A ShardFile has of a file what readers call: read, seek, tell, closed and close.
+    return cast("IO[bytes]", file)
