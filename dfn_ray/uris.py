@@ -30,7 +30,7 @@ READ_ONLY_SCHEMES = (*HTTP_SCHEMES, "hf")
 """Nothing is written to web servers, and on the hub each file of a run would be a commit."""
 LONGEST_URI = 8_192
 """Characters. Linux takes paths of 4,096 bytes, S3, Google and Azure names of 1,024; patterns with braces may be longer."""
-_NAMED = "file://, s3://, http(s)://, gs://, az://, abfs(s):// and hf://"
+_READABLE = "file://, s3://, http(s)://, gs://, az://, abfs(s):// and hf://"
 _WRITABLE = "file://, s3://, gs://, az:// and abfs(s)://"
 EMPTY = "is empty; name a path (. is the folder you are in), or a URI with its scheme"
 _LOCAL_FOLDER = "local-dir:"
@@ -110,7 +110,7 @@ def _flaws(uri: str) -> Iterator[str]:
     is_path = not separator or uri.startswith("/")
     scheme = "file" if is_path else scheme.lower()
     if scheme not in SCHEMES:
-        yield f"cannot be read: no storage is known for {shortened(scheme)}://; need a path, or one of {_NAMED}"
+        yield f"cannot be read: no storage is known for {shortened(scheme)}://; need a path, or one of {_READABLE}"
     if scheme not in (*LOCAL_SCHEMES, "memory") and not rest.strip("/"):
         yield "names no bucket or host; write it behind ://"
     if surrogate := (_NO_BYTES if is_path else _SURROGATES).search(uri):

@@ -48,15 +48,15 @@ def caption_in(
 
     Where they hold nothing to read, those of its JSON count.
     """
-    text, fault = _judged(parts, size, pool)
+    text, fault = _decoded_text(parts, size, pool)
     if fault in _NOTHING and (others := _json_parts(metadata, pool)) is not None:
-        text, fault = _judged(others, sum(map(len, others.values())), pool)
+        text, fault = _decoded_text(others, sum(map(len, others.values())), pool)
     if fault is None and isinstance(text, str) and pool.caption == "label":
         return _class_number(text)
     return text, fault
 
 
-def _judged(parts: Mapping[int, bytes | None], size: int | None, pool: Pool) -> Found:
+def _decoded_text(parts: Mapping[int, bytes | None], size: int | None, pool: Pool) -> Found:
     """The text of parts of `size` bytes together, and what is wrong with it."""
     if size is None:
         return None, Reason.MISSING_CAPTION
@@ -84,7 +84,7 @@ def _list_of(texts: Mapping[int, str], pool: Pool) -> Found:
         return None, Reason.EMPTY_CAPTION
     if len(captions) > MAX_CAPTIONS or len(texts) > MAX_PARTS:
         return None, Reason.TOO_MANY_CAPTIONS
-    return (captions, None) if _is_sayable(captions) else (None, Reason.CAPTION_NOT_UTF8)
+    return (captions, None) if _is_encodable(captions) else (None, Reason.CAPTION_NOT_UTF8)
 
 
 def _items(number: int, text: str, pool: Pool) -> list[str]:
@@ -110,7 +110,7 @@ def _array(text: str) -> list[str] | None:
     return [item for item in value if item is not None]
 
 
-def _is_sayable(captions: list[str]) -> bool:
+def _is_encodable(captions: list[str]) -> bool:
     """False for half of a surrogate pair: JSON can escape it, UTF-8 cannot hold it."""
     try:
         "".join(captions).encode()
@@ -144,13 +144,13 @@ def looks_like_several(text: str | None, metadata: Mapping[str, Any]) -> bool:
     """True where what is read as one caption, or as none, may be meant as several: lines, or a list of strings."""
     if text is None:
         values = (metadata.get(key) for key in LIST_KEYS)
-        return any(isinstance(value, list) and _has_two(value) for value in values)
+        return any(isinstance(value, list) and _holds_two(value) for value in values)
     if text.startswith("[") and (array := _array(text)) is not None:
-        return _has_two(array)
-    return "\n" in text and _has_two(text.splitlines())
+        return _holds_two(array)
+    return "\n" in text and _holds_two(text.splitlines())
 
 
-def _has_two(captions: list[Any]) -> bool:
+def _holds_two(captions: list[Any]) -> bool:
     visible = (True for caption in captions if isinstance(caption, str) and has_visible(caption))
     return sum(islice(visible, 2)) == 2
 

@@ -41,7 +41,7 @@ class ReadOutcome:
 
 
 def outcome_of(error: Exception, row: int) -> ReadOutcome:
-    """An exception as a verdict on the shard whose reading raised it."""
+    """An exception as a outcome on the shard whose reading raised it."""
     kind = type(error)
     module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
     return ReadOutcome(
@@ -91,14 +91,14 @@ def _row_reached(output: bytes) -> int:
 
 
 def main() -> None:
-    """Read the shard that standard input describes, and write the rows reached and the verdict to standard output."""
+    """Read the shard that standard input describes, and write the rows reached and the outcome to standard output."""
     job: dict[str, Any] = json.load(sys.stdin)
     fault = job["shard"]["fault"]
     shard = Shard(**job["shard"] | {"fault": ShardFault(fault) if fault else None})
     pool = Pool(**job["pool"] | {"uri": tuple(job["pool"]["uri"])})
     rows = None if job["rows"] is None else frozenset(job["rows"])
-    verdict = _read(shard, pool, RowSelection(skip=frozenset(job["skip"]), rows=rows))
-    sys.stdout.write(f"\n{json.dumps(asdict(verdict))}\n")
+    outcome = _read(shard, pool, RowSelection(skip=frozenset(job["skip"]), rows=rows))
+    sys.stdout.write(f"\n{json.dumps(asdict(outcome))}\n")
 
 
 def _read(shard: Shard, pool: Pool, selection: RowSelection) -> ReadOutcome:
@@ -113,6 +113,6 @@ def _read(shard: Shard, pool: Pool, selection: RowSelection) -> ReadOutcome:
             sys.stdout.flush()  # what is in a buffer dies with the process
     except MemoryError:
         raise
-    except Exception as error:  # noqa: BLE001  recorded in the verdict, whatever it is
+    except Exception as error:  # noqa: BLE001  recorded in the outcome, whatever it is
         return outcome_of(error, row)
     return ReadOutcome(row=row)

@@ -111,7 +111,7 @@ class PoolReport:
 
 
 @dataclass(slots=True)
-class _Seen:
+class _Findings:
     """What the look has met so far."""
 
     formats: Counter[str] = field(default_factory=Counter)
@@ -141,12 +141,14 @@ def inspect_pool(
     listed_shards = listing.shards
     readable = [shard for shard in listed_shards if shard.fault is None]
     chosen = _spread(readable, shards)
-    seen = _Seen()
+    findings = _Findings()
     examples: list[ExampleRow] = []
     for shard in chosen:
-        examples += _look(shard, pool, seen, per_shard=-(-samples // max(len(chosen), 1)))
+        examples += _inspect_shard(
+            shard, pool, findings, per_shard=-(-samples // max(len(chosen), 1))
+        )
     total = sum(shard.size_bytes for shard in readable)
-    count = seen.statuses.total()
+    count = findings.statuses.total()
     return PoolReport(
         shards=len(listed_shards),
         bytes=sum(shard.size_bytes for shard in listed_shards),
@@ -155,59 +157,61 @@ def inspect_pool(
         ),
         listing_notes=tuple(listing_notes(listing)),
         shards_inspected=len(chosen),
-        formats=dict(seen.formats),
-        shard_faults=seen.faults,
+        formats=dict(findings.formats),
+        shard_faults=findings.faults,
         samples_seen=count,
-        samples_estimated=round(count * total / seen.bytes_read) if seen.bytes_read else 0,
-        statuses=dict(seen.statuses),
-        image_faults=dict(seen.image_faults),
-        image_formats=dict(seen.image_formats),
+        samples_estimated=round(count * total / findings.bytes_read) if findings.bytes_read else 0,
+        statuses=dict(findings.statuses),
+        image_faults=dict(findings.image_faults),
+        image_formats=dict(findings.image_formats),
         quantiles={
             name: _quantiles(values)
             for name, values in (
-                ("width", seen.widths),
-                ("height", seen.heights),
-                ("caption_chars", seen.caption_chars),
+                ("width", findings.widths),
+                ("height", findings.heights),
+                ("caption_chars", findings.caption_chars),
             )
             if values
         },
-        duplicate_uids=count - len(seen.uids),
-        derived_uids=seen.derived_uids,
-        notes=dict(seen.notes),
+        duplicate_uids=count - len(findings.uids),
+        derived_uids=findings.derived_uids,
+        notes=dict(findings.notes),
         examples=tuple(examples[:samples]),
     )
 
 
-def _look(shard: Shard, pool: Pool, seen: _Seen, per_shard: int) -> list[ExampleRow]:
+def _inspect_shard(
+    shard: Shard, pool: Pool, findings: _Findings, per_shard: int
+) -> list[ExampleRow]:
     """Note what the first chunk of a shard holds; its first readable samples."""
     try:
-        seen.formats[shard_format(shard, pool).value] += 1
+        findings.formats[shard_format(shard, pool).value] += 1
     except ShardDamageError:
-        seen.formats["unknown"] += 1
+        findings.formats["unknown"] += 1
     examples: list[ExampleRow] = []
     for chunk, table in islice(iter_chunks(shard, pool), 1):
-        seen.bytes_read += chunk.bytes_read
-        seen.notes.update(chunk.notes)
+        findings.bytes_read += chunk.bytes_read
+        findings.notes.update(chunk.notes)
         if chunk.fault is not None:
-            seen.faults[shard.name] = f"{chunk.fault}: {chunk.detail}"
+            findings.faults[shard.name] = f"{chunk.fault}: {chunk.detail}"
         for row in table.to_pylist():
-            seen.uids[row["uid"]] += 1
+            findings.uids[row["uid"]] += 1
             if row["status"] is not None:
-                seen.statuses[row["reason"]] += 1
+                findings.statuses[row["reason"]] += 1
                 continue
             header = _header(row["image"])
             if isinstance(header, Reason):
-                seen.statuses[header.value] += 1
-                seen.image_faults[header.value] += 1
+                findings.statuses[header.value] += 1
+                findings.image_faults[header.value] += 1
                 continue
             form, width, height = header
-            seen.statuses["readable"] += 1
-            seen.derived_uids += row["uid"] == derive_uid(shard.name, row["key"])
-            seen.image_formats[form] += 1
+            findings.statuses["readable"] += 1
+            findings.derived_uids += row["uid"] == derive_uid(shard.name, row["key"])
+            findings.image_formats[form] += 1
             captions = row["text"] if pool.several_captions else [row["text"]]
-            seen.caption_chars.extend(map(len, captions))
-            seen.widths.append(width)
-            seen.heights.append(height)
+            findings.caption_chars.extend(map(len, captions))
+            findings.widths.append(width)
+            findings.heights.append(height)
             if len(examples) < per_shard:
                 examples.append(
                     ExampleRow(

@@ -102,7 +102,7 @@ class ShardFile:
 
     def _failed(self, error: Exception | None) -> DfnRayError:
         """The failure as one of ours; None stands for an end that comes too early."""
-        failure = _as_own(error, self._shard) if error else self._short()
+        failure = _as_dfn_ray_error(error, self._shard) if error else self._short()
         self.error = self.error or failure
         return self.error
 
@@ -170,7 +170,7 @@ def require_unchanged(shard: Shard) -> None:
         return
 
 
-def _as_own(error: Exception, shard: Shard) -> DfnRayError:
+def _as_dfn_ray_error(error: Exception, shard: Shard) -> DfnRayError:
     """What a store raised as one of our errors."""
     if any(type(cause).__name__ == "FileExpired" for cause in _chain(error)):
         return changed_shard(shard, "its version is another one since it was opened")

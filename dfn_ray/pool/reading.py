@@ -90,7 +90,7 @@ def read_rows(shard: Shard, pool: Pool, rows: Collection[int]) -> Iterator[pa.Ta
     except Exception as error:  # noqa: BLE001  recorded as the shard's fault, or raised again
         damage = _damage(error, shard, pool, selection, row)
         fault = f" ({damage.fault}: {damage.detail})"
-    raise _absent(
+    raise _changed_since_read(
         shard,
         f"{len(missing)} of the rows asked for are not there, the first is {min(missing)}{fault}",
     )
@@ -111,11 +111,11 @@ def read_chunk(shard: Shard, pool: Pool, chunk: Chunk) -> pa.Table:
         if found == chunk.rows:
             return reread.take_table(shard, pool, RowSelection())
     except ShardDamageError as damage:
-        raise _absent(shard, f"{damage.fault}: {damage.detail}") from damage
+        raise _changed_since_read(shard, f"{damage.fault}: {damage.detail}") from damage
     except Exception as error:  # noqa: BLE001  raised again, or judged where the rows are read
         _require_content(error, shard)
         return pa.concat_tables(read_rows(shard, pool, rows))
-    raise _absent(shard, f"{found} samples where {chunk.rows} were")
+    raise _changed_since_read(shard, f"{found} samples where {chunk.rows} were")
 
 
 def shard_format(shard: Shard, pool: Pool) -> Format:
@@ -139,7 +139,7 @@ def _damage(
         return ShardDamageError(ShardFault.CRASHES_READER, what)
     raise StorageError(
         f"{shard.uri}: reading it failed at row {row:,} by {what}, and not so when it was read again in a fresh process "
-        f"({_said(again.error, again.signal)}); run again"
+        f"({_reread_result(again.error, again.signal)}); run again"
     ) from error
 
 
@@ -163,9 +163,9 @@ def _require_passed(shard: Shard, absent: Collection[int], *, ends_too_soon: boo
         raise changed_shard(shard, "it ends with a chunk behind which it went on before")
 
 
-def _said(error: str, signal: int) -> str:
+def _reread_result(error: str, signal: int) -> str:
     return f"signal {signal} ended it" if signal else error or "nothing was raised"
 
 
-def _absent(shard: Shard, how: str) -> InputError:
+def _changed_since_read(shard: Shard, how: str) -> InputError:
     return InputError(f"{shard.uri}: {how}; the shard changed since it was read first")

@@ -108,13 +108,13 @@ class Draft:
             self.metadata = _json_object(self.json)
         metadata = self._metadata_text()
         text, text_fault = self._text(pool)
-        brought = self.metadata.get("uid") if self.metadata and pool.uid == "auto" else None
-        uid = own_uid(brought)
+        own = self.metadata.get("uid") if self.metadata and pool.uid == "auto" else None
+        uid = own_uid(own)
         reason = (
             self.fault
             or self._image_fault(pool)
             or (Reason.BROKEN_JSON if self.json_size is not None and metadata is None else None)
-            or (Reason.BAD_UID if brought is not None and uid is None else None)
+            or (Reason.BAD_UID if own is not None and uid is None else None)
             or text_fault
         )
         if self.cut and reason in (Reason.MISSING_IMAGE, Reason.MISSING_CAPTION):
@@ -188,9 +188,9 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _other(value: Any) -> Any:
+def _json_default(value: Any) -> Any:
     """What JSON gets for a value of a type that it does not have."""
-    if isinstance(value, _SAID):
+    if isinstance(value, _WRITTEN_AS_TEXT):
         return str(value)
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
@@ -198,5 +198,7 @@ def _other(value: Any) -> Any:
     return str(value) if number is None else number if math.isfinite(number) else None
 
 
-_SAID = (datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID)
-_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_other)
+_WRITTEN_AS_TEXT = (datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID)
+_JSON = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_json_default
+)

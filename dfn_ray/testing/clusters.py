@@ -111,7 +111,7 @@ class LocalCluster:
             raise RuntimeError(f"the cluster does not drain {name}: {why}")
         self._leaving.add(name)
 
-    def become(self, nodes: Mapping[str, NodeType]) -> None:
+    def set_nodes(self, nodes: Mapping[str, NodeType]) -> None:
         """Start and kill nodes until the cluster has these, none of them told to go, and no others."""
         for name in [*self._nodes]:
             if name not in nodes or name in self._leaving:

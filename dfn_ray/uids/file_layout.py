@@ -22,7 +22,7 @@ from dfn_ray.uids.records import UID_DTYPE
 MAGIC = b"\x93NUMPY"
 MAX_HEADER_BYTES = 10_000
 """As numpy's `max_header_size`: what is longer is no array of two fields."""
-NEED = (
+EXPECTED = (
     "need the sorted u8,u8 records that `dfn-ray export` and DataComp write: "
     'numpy.save(path, numpy.sort(numpy.array([(int(uid[:16], 16), int(uid[16:], 16)), ...], "u8,u8")))'
 )
@@ -184,4 +184,4 @@ def _byte_order(descr: Any, uri: str) -> bool:
 
 
 def _refusal(uri: str, what: str) -> InputError:
-    return InputError(f"{uri}: {what}; {NEED}")
+    return InputError(f"{uri}: {what}; {EXPECTED}")

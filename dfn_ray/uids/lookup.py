@@ -51,7 +51,7 @@ class UidList:
         """
         return _mapped(self.uri)
 
-    def times(self, uids: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    def counts(self, uids: pa.Array | pa.ChunkedArray) -> np.ndarray:
         """How often the list has each of the uids, int64."""
         records, own = self.records(), uid_records(uids)
         right = np.searchsorted(records, own, side="right")
@@ -106,7 +106,7 @@ def _of_file(path: Path, uri: str) -> np.ndarray:
     if layout.big_endian:
         status = os.stat(path)
         what = f"{path}\0{status.st_size}\0{status.st_mtime_ns}"
-        path = _on_disk(what, lambda: _native_pieces(path, layout))
+        path = _cached_on_disk(what, lambda: _native_pieces(path, layout))
         layout = Layout(0, layout.count)
     return np.memmap(path, UID_DTYPE, mode="r", offset=layout.offset, shape=(layout.count,))
 
@@ -114,17 +114,17 @@ def _of_file(path: Path, uri: str) -> np.ndarray:
 def _copied(uri: str) -> Path:
     """The list of an object store as a file of this node, whole and of its present version."""
     try:
-        return _on_disk(f"{uri}\0{version(uri, dated=True)}", lambda: _pieces(uri))
+        return _cached_on_disk(f"{uri}\0{version(uri, dated=True)}", lambda: _pieces(uri))
     except MissingFileError as error:
         raise InputError(f"uid list {error}") from error
 
 
-def _on_disk(what: str, pieces: Callable[[], Iterator[bytes]]) -> Path:
+def _cached_on_disk(what: str, pieces: Callable[[], Iterator[bytes]]) -> Path:
     """The file of this node that holds `pieces`, written by whichever process comes first; `what` names its content."""
     name = hashlib.sha256(f"{os.getuid()}\0{what}".encode()).hexdigest()[:32]
     path = Path(tempfile.gettempdir()) / f"{_PREFIX}{name}"
     try:
-        with _alone(path.with_suffix(".lock")):
+        with _exclusive(path.with_suffix(".lock")):
             if path.exists():
                 os.utime(path)
             else:
@@ -152,7 +152,7 @@ def _remove_unused(folder: Path) -> None:
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
+def _exclusive(lock: Path) -> Iterator[None]:
     """One process of the node at a time."""
     with open(lock, "wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

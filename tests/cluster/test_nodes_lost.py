@@ -46,13 +46,13 @@ def shared_cluster(notes):
 
 @pytest.fixture
 def cluster(shared_cluster):
-    shared_cluster.become(NODES)
+    shared_cluster.set_nodes(NODES)
     return shared_cluster
 
 
 @pytest.fixture(scope="module")
 def undisturbed(shared_cluster, recipe, tmp_path_factory) -> Path:
-    shared_cluster.become(NODES)
+    shared_cluster.set_nodes(NODES)
     calm = recipe(tmp_path_factory.mktemp("runs") / "calm")
     filter_pool(calm)
     return Path(calm.run_uri)

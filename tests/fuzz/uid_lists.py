@@ -49,7 +49,7 @@ def make(rng: Random) -> Case:
         require(records == due, "a uid list has other records", note, records[:3])
         require(found.distinct == len(set(records)), "distinct uids are miscounted", note)
         asked = [*rng_of(due), (1, 2)]
-        times = found.times(pa.array([f"{high:016x}{low:016x}" for high, low in asked]))
+        times = found.counts(pa.array([f"{high:016x}{low:016x}" for high, low in asked]))
         require(
             times.tolist() == [due.count(uid) for uid in asked],
             "times of uids are miscounted",

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from dfn_ray.config import Pool
 from dfn_ray.pool import iter_chunks
 from dfn_ray.pool.parquet import pages
-from dfn_ray.pool.parquet.footer import _wanted
+from dfn_ray.pool.parquet.footer import _selected_leaves
 from dfn_ray.pool.parquet.pages import Leaf
 from dfn_ray.pool.parquet.row_groups import RowGroup
 from dfn_ray.pool.parquet.value_sizes import row_bytes
@@ -63,7 +63,7 @@ class Counted(str):
 
 
 class Schema:
-    """What `_wanted` uses of a Parquet schema."""
+    """What `_selected_leaves` uses of a Parquet schema."""
 
     def __init__(self, paths: list[str]) -> None:
         self._leaves = [SimpleNamespace(path=path) for path in paths]
@@ -77,7 +77,7 @@ class Schema:
 
 def test_each_name_is_looked_for_once():
     names = [Counted(f"feature.{number}") for number in range(500)]
-    found = _wanted(Schema([str(name) for name in names]), names)
+    found = _selected_leaves(Schema([str(name) for name in names]), names)
     assert [name for _, name in found] == names
     assert Counted.count == len(names)
 
@@ -92,7 +92,7 @@ def test_a_leaf_is_part_of_the_first_name_that_its_path_begins_with(paths, names
         fits = (name for name in names if path == name or path.startswith(f"{name}."))
         if (name := next(fits, None)) is not None:
             expected.append((place, name))
-    assert _wanted(Schema(paths), names) == expected
+    assert _selected_leaves(Schema(paths), names) == expected
 
 
 def test_columns_of_too_large_pages_are_not_left_out_one_by_one_without_end(read, monkeypatch):

@@ -59,7 +59,7 @@ def test_records_of_two_u8_are_taken_whatever_their_names_and_byte_order(tmp_pat
     assert found.distinct == 4
     assert found.records().dtype == UID_DTYPE
     assert np.array_equal(found.records(), UIDS)
-    assert found.times(uid_strings(UIDS)).tolist() == [1, 2, 2, 1, 1]
+    assert found.counts(uid_strings(UIDS)).tolist() == [1, 2, 2, 1, 1]
     assert found.sha256 == open_uid_list(saved(tmp_path / "plain.npy", UIDS)).sha256
 
 
@@ -241,7 +241,7 @@ def test_mutated_lists_are_read_or_refused_and_nothing_else(tmp_path, data, chan
     except InputError:
         return
     assert found.records().dtype == UID_DTYPE
-    assert len(found.times(uid_strings(UIDS))) == 5
+    assert len(found.counts(uid_strings(UIDS))) == 5
 
 
 def test_copies_that_nobody_opened_for_a_week_are_removed_when_another_is_made(

@@ -51,7 +51,7 @@ class Descent:
     def visit(self, folder: Folder, state: State) -> dict[str, State]:
         """Take a folder; the names of the folders in it to enter, with the glob's state there."""
         if _RUN in folder.files:
-            state = self._glob.named(state)
+            state = self._glob.literal(state)
             if not state:
                 self._remarks.add(Remark.RUN, folder.uri)
                 return {}
@@ -59,25 +59,25 @@ class Descent:
             self._take(folder, state)
         entered: dict[str, State] = {}
         for name in folder.folders:
-            if inner := self._glob.enter(state, name):
+            if inner := self._glob.advance(state, name):
                 entered[name] = inner
-            elif is_hidden(name) and self._glob.enter(state, name, hidden=True):
+            elif is_hidden(name) and self._glob.advance(state, name, hidden=True):
                 self._remarks.add(Remark.HIDDEN_FOLDER, f"{folder.uri}/{name}")
         for name in folder.loops:
-            if self._glob.enter(state, name):
+            if self._glob.advance(state, name):
                 self._remarks.add(Remark.LOOP, f"{folder.uri}/{name}")
         for name in folder.dangling:
-            self._judge_dangling(folder, state, name)
+            self._check_dangling(folder, state, name)
         return entered
 
-    def _judge_dangling(self, folder: Folder, state: State, name: str) -> None:
+    def _check_dangling(self, folder: Folder, state: State, name: str) -> None:
         """Remark on a link to nothing that may be a folder's."""
-        if self._is_file(name) and self._glob.takes(state, name):
+        if self._is_file(name) and self._glob.matches_file(state, name):
             return
         link = f"{folder.uri}/{name}"
-        if self._glob.enter(self._glob.named(state), name):
+        if self._glob.advance(self._glob.literal(state), name):
             raise dangling_link(link)
-        if self._glob.enter(state, name):
+        if self._glob.advance(state, name):
             self._remarks.add(Remark.DANGLING_LINK, f"{link}, a link to {os.path.realpath(link)}")
 
 

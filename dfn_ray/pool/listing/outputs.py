@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from dfn_ray.config import Pool
 from dfn_ray.errors import InputError
-from dfn_ray.pool.listing.list_pool import absolute_pattern, path_exists, rooted_globs
 from dfn_ray.pool.listing.patterns import Glob, split_fixed
+from dfn_ray.pool.listing.pool_uris import absolute_pattern, path_exists, rooted_globs
 from dfn_ray.pool.shard import Shard
 from dfn_ray.storage import Store, is_local
 

@@ -97,7 +97,7 @@ class Glob:
         self.depth = None if "**" in self._names else len(self._names)
         """Names in a path that matches; None for any number."""
 
-    def enter(self, state: State, name: str, *, hidden: bool = False) -> State:
+    def advance(self, state: State, name: str, *, hidden: bool = False) -> State:
         """The state below a folder; empty when nothing below it can match. `hidden` takes hidden folders as others."""
         passed = is_hidden(name) and not hidden
         reached: set[int] = set()
@@ -113,7 +113,7 @@ class Glob:
                 reached.add(index + 1)
         return self._with_empty(reached)
 
-    def takes(self, state: State, name: str, *, hidden: bool = False) -> bool:
+    def matches_file(self, state: State, name: str, *, hidden: bool = False) -> bool:
         """True if a file in a folder matches. `hidden` takes hidden files as others."""
         if self._last not in state:
             return False
@@ -122,7 +122,7 @@ class Glob:
             return False
         return pattern == "**" or bool(self._regexes[self._last](name))
 
-    def named(self, state: State) -> State:
+    def literal(self, state: State) -> State:
         """The part of a state that goes on with a folder which the glob names in full."""
         return frozenset(
             index for index in state if index < self._last and not has_wildcard(self._names[index])
@@ -133,8 +133,8 @@ class Glob:
         *folders, name = path.split("/")
         state = self.start
         for folder in folders:
-            state = self.enter(state, folder)
-        return self.takes(state, name)
+            state = self.advance(state, folder)
+        return self.matches_file(state, name)
 
     def _with_empty(self, state: set[int]) -> State:
         """The state with what follows a `**` that stands for no folder at all."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-_SAYABLE_BINARY = ("arrow.uuid",)
+_TEXT_EXTENSIONS = ("arrow.uuid",)
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
@@ -49,7 +49,7 @@ def is_string(kind: pa.DataType) -> bool:
 def has_binary(kind: pa.DataType) -> bool:
     """True if bytes are anywhere in the type. What an extension makes of them (a UUID) are none."""
     if isinstance(kind, pa.BaseExtensionType) and is_binary(kind.storage_type):
-        return kind.extension_name not in _SAYABLE_BINARY
+        return kind.extension_name not in _TEXT_EXTENSIONS
     kind = plain_type(kind)
     return is_binary(kind) or any(has_binary(kind.field(i).type) for i in range(kind.num_fields))
 

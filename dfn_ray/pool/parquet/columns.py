@@ -58,7 +58,7 @@ class Columns:
     """Columns of metadata that are left out because they cannot be read without a key."""
 
     @property
-    def read(self) -> list[str]:
+    def names(self) -> list[str]:
         """Names of everything that must be read, once."""
         names = (self.image, *self.texts, *((self.key,) if self.key else ()))
         names += tuple(column.name for column in self.metadata)

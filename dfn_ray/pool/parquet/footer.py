@@ -23,21 +23,23 @@ def checked_leaves(
     Raises ShardDamageError when the footer cannot be true: negative counts, pages outside the file or shared by columns,
     another number of values than of rows.
     """
-    wanted = _wanted(metadata.schema, names)
+    wanted = _selected_leaves(metadata.schema, names)
     leaves = [
         _leaves(metadata.row_group(n), n, metadata.schema, wanted)
         for n in range(metadata.num_row_groups)
     ]
     rows = sum(metadata.row_group(n).num_rows for n in range(metadata.num_row_groups))
     if rows != metadata.num_rows:
-        raise _lie(f"{metadata.num_rows:,} rows, and {rows:,} in its row groups")
+        raise _impossible_footer(f"{metadata.num_rows:,} rows, and {rows:,} in its row groups")
     end, last = _MAGIC_BYTES, "the file"
     for leaf in sorted((leaf for group in leaves for leaf in group), key=lambda leaf: leaf.start):
         if leaf.start < end:
-            raise _lie(f"pages of column {leaf.column!r} at byte {leaf.start:,}, within {last}")
+            raise _impossible_footer(
+                f"pages of column {leaf.column!r} at byte {leaf.start:,}, within {last}"
+            )
         end, last = leaf.end, f"column {leaf.column!r}"
     if end > size_bytes - _TAIL_BYTES:
-        raise _lie(f"pages up to byte {end:,} in a file of {size_bytes:,}")
+        raise _impossible_footer(f"pages up to byte {end:,} in a file of {size_bytes:,}")
     return leaves
 
 
@@ -47,10 +49,10 @@ def columns_at(
     """Those of the named columns that primitive columns at these places are part of."""
     if not places:
         return frozenset()
-    return frozenset(name for place, name in _wanted(schema, names) if place in places)
+    return frozenset(name for place, name in _selected_leaves(schema, names) if place in places)
 
 
-def _wanted(schema: pq.ParquetSchema, names: Sequence[str]) -> list[tuple[int, str]]:
+def _selected_leaves(schema: pq.ParquetSchema, names: Sequence[str]) -> list[tuple[int, str]]:
     """Places of primitive columns with the column that each is part of, as Arrow finds them by name.
 
     Where a path begins with several names, it is part of the first of them. Names and paths are gone through once, sorted
@@ -76,7 +78,7 @@ def _leaves(
     group: pq.RowGroupMetaData, number: int, schema: pq.ParquetSchema, wanted: list[tuple[int, str]]
 ) -> list[Leaf]:
     if group.num_rows < 0:
-        raise _lie(f"{group.num_rows:,} rows in row group {number}")
+        raise _impossible_footer(f"{group.num_rows:,} rows in row group {number}")
     if group.num_rows == 0:
         return []  # nothing of it is read; pyarrow gives it an offset of 0
     leaves = []
@@ -102,7 +104,7 @@ def _leaves(
         if leaf.size < 0 or (
             leaf.values < group.num_rows if leaf.repeated else leaf.values != group.num_rows
         ):
-            raise _lie(
+            raise _impossible_footer(
                 f"{leaf.values:,} values in {leaf.size:,} bytes of column {name!r} for "
                 f"{group.num_rows:,} rows of row group {number}"
             )
@@ -110,5 +112,5 @@ def _leaves(
     return leaves
 
 
-def _lie(what: str) -> ShardDamageError:
+def _impossible_footer(what: str) -> ShardDamageError:
     return ShardDamageError(ShardFault.UNREADABLE, f"the footer cannot be true: it states {what}")

@@ -192,7 +192,7 @@ class Walk:
                 raise BrokenHeaderError(
                     f"a page of column {self.leaf.column!r} states {header.compressed:,} bytes, {self.leaf.end - self.at:,} are left"
                 )
-            if not self._judge(header, view[header.size :]):
+            if not self._check_page(header, view[header.size :]):
                 break
             self.at += length
             view = view[length:]
@@ -200,7 +200,7 @@ class Walk:
             view = view[:0]
         self.pending = bytearray(view)
 
-    def _judge(self, header: PageHeader, body: memoryview) -> bool:
+    def _check_page(self, header: PageHeader, body: memoryview) -> bool:
         """Judge one page; False while more of its body is needed for that."""
         leaf = self.leaf
         self.limits.require_page(leaf, header, self.values)
@@ -213,7 +213,7 @@ class Walk:
                         return False
                     self.longest = _longest_value(leaf.codec, header, body)
         elif header.kind in (DATA_PAGE, DATA_PAGE_V2):
-            self._judge_values(header)
+            self._check_values(header)
             self.values += header.values
             if self.values > leaf.values:
                 raise BrokenHeaderError(
@@ -221,7 +221,7 @@ class Walk:
                 )
         return True
 
-    def _judge_values(self, header: PageHeader) -> None:
+    def _check_values(self, header: PageHeader) -> None:
         longest = 0
         if self.leaf.width is None and header.encoding in _DICTIONARY_ENCODINGS:
             longest = self.longest

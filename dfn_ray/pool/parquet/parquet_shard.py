@@ -76,9 +76,9 @@ class _Source:
             raise watched.damage(error, "not Parquet") from error
         columns = columns_of(schema, pool)
         columns = columns.without(
-            columns_at(parquet.metadata.schema, columns.read, footer.encrypted)
+            columns_at(parquet.metadata.schema, columns.names, footer.encrypted)
         )
-        leaves = checked_leaves(parquet.metadata, columns.read, shard.size_bytes)
+        leaves = checked_leaves(parquet.metadata, columns.names, shard.size_bytes)
         self.rows = parquet.metadata.num_rows
         self._opened = OpenParquet(
             parquet=parquet,

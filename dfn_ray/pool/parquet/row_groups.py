@@ -63,7 +63,7 @@ class RowGroup:
         """Its samples, or just those at `rows`, in order; `first` is the ordinal of the first one in the file."""
         done = 0
         try:
-            for at, batch in self._batches(self.opened.columns.read):
+            for at, batch in self._batches(self.opened.columns.names):
                 done = at + batch.num_rows
                 if done > self.rows:
                     break
@@ -76,7 +76,7 @@ class RowGroup:
             return
         if done == self.rows:
             return
-        if not done and (unread := next(filter(self._is_unread, self.opened.columns.read), None)):
+        if not done and (unread := next(filter(self._is_unread, self.opened.columns.names), None)):
             error = OSError(f"pyarrow reads no row of column {unread}")
             yield from self._failed(first, done, error, rows)
             return
@@ -227,8 +227,8 @@ class RowGroup:
         except Exception as error:
             if opened.file.error is not None:
                 raise opened.file.damage(error, "") from error
-            if opened.file.verdict is not None:
-                raise opened.file.verdict from error
+            if opened.file.page_error is not None:
+                raise opened.file.page_error from error
             raise
 
 

@@ -18,13 +18,20 @@ from dfn_ray.pool.parquet.columns import distinct_labels
 from dfn_ray.pool.parquet.value_sizes import row_bytes, total_bytes
 from dfn_ray.pool.samples import MAX_METADATA_BYTES, json_text
 
-Cell = tuple[Any, bool]
+Converted = tuple[Any, bool]
 """A value, and whether it stands for another one that JSON or UTF-8 cannot hold."""
 
 _BYTES_AT_ONCE = 4 * 2**20
 """About so much; values of Arrow turned into Python's one by one take twice as long."""
 _BYTES_A_CHARACTER = 4  # at most, in UTF-8
-_UNSAYABLE = (ValueError, OverflowError, ArithmeticError, LookupError, TypeError, pa.ArrowException)
+_CONVERSION_ERRORS = (
+    ValueError,
+    OverflowError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    pa.ArrowException,
+)
 """What pyarrow raises for values that Python has not: dates outside 1..9999, time zones that this machine does not
 know, strings that are not UTF-8, structs with two fields of one name."""
 
@@ -130,7 +137,9 @@ def keys(column: pa.Array) -> Iterator[str | None]:
         column = column.cast(pa.large_binary())
     values = None if total_bytes(column) > MAX_METADATA_BYTES else _plain_values(column)
     if values is None:
-        values = (_cell(value)[0] for value in column)  # one by one: all at once may be a gigabyte
+        values = (
+            _converted(value)[0] for value in column
+        )  # one by one: all at once may be a gigabyte
     return (None if value is None else _short_key(value) for value in values)
 
 
@@ -153,11 +162,11 @@ def _key(value: Any) -> str:
     return str(value)
 
 
-Values = tuple[Sequence[Any], bool]
+ConvertedRow = tuple[Sequence[Any], bool]
 """The values of a row, and whether one of them stands for another that JSON or UTF-8 cannot hold."""
 
 
-def metadata_rows(columns: Sequence[pa.Array | None], rows: int) -> Iterator[Values]:
+def metadata_rows(columns: Sequence[pa.Array | None], rows: int) -> Iterator[ConvertedRow]:
     """The values of metadata columns, row by row. Those of columns that were not read are null, and those with which
     a row would hold more than MAX_METADATA_BYTES."""
     decoded = [None if column is None else _decoded(column) for column in columns]
@@ -171,7 +180,7 @@ def metadata_rows(columns: Sequence[pa.Array | None], rows: int) -> Iterator[Val
     cells = (
         [(None, True)] * rows
         if column is None
-        else map(_cell, column)
+        else map(_converted, column)
         if values is None
         else zip(values, itertools.repeat(False))
         for column, values in zip(decoded, plain, strict=True)
@@ -179,16 +188,16 @@ def metadata_rows(columns: Sequence[pa.Array | None], rows: int) -> Iterator[Val
     return map(_together, zip(*cells, strict=True))
 
 
-def _together(row: Sequence[Cell]) -> Values:
+def _together(row: Sequence[Converted]) -> ConvertedRow:
     return [value for value, _ in row], any(replaced for _, replaced in row)
 
 
-def _large_rows(columns: Sequence[pa.Array | None], rows: int) -> Iterator[list[Cell]]:
+def _large_rows(columns: Sequence[pa.Array | None], rows: int) -> Iterator[list[Converted]]:
     """The rows one by one, of which each value is passed by that no longer fits."""
     sizes = [None if column is None else row_bytes(column).tolist() for column in columns]
     for at in range(rows):
         left = MAX_METADATA_BYTES
-        row: list[Cell] = []
+        row: list[Converted] = []
         for column, size in zip(columns, sizes, strict=True):
             if column is None or size is None:
                 row.append((None, True))
@@ -196,7 +205,7 @@ def _large_rows(columns: Sequence[pa.Array | None], rows: int) -> Iterator[list[
                 row.append((None, column[at].is_valid))
             else:
                 left -= size[at]
-                row.append(_cell(column[at]))
+                row.append(_converted(column[at]))
         yield row
 
 
@@ -210,37 +219,42 @@ def _plain_values(column: pa.Array) -> Sequence[Any] | None:
     """All values at once; None if Python cannot hold one of them."""
     try:
         return column.to_pylist()
-    except _UNSAYABLE:
+    except _CONVERSION_ERRORS:
         return None
 
 
-def _cell(value: pa.Scalar) -> Cell:
+def _converted(value: pa.Scalar) -> Converted:
     try:
         return value.as_py(), False
-    except _UNSAYABLE:
-        return _said(value), True
+    except _CONVERSION_ERRORS:
+        return _with_parts_replaced(value), True
 
 
-def _said(value: pa.Scalar) -> Any:
+def _with_parts_replaced(value: pa.Scalar) -> Any:
     """The value with only those parts replaced that Python cannot hold, by text where there is one."""
-    said: Any = None
+    result: Any = None
     if not value.is_valid:
-        return said
+        return result
     if isinstance(value, pa.ExtensionScalar | pa.DictionaryScalar | pa.RunEndEncodedScalar):
-        said = _said(value.value)
+        result = _with_parts_replaced(value.value)
     elif isinstance(value, pa.MapScalar):
-        said = [list(map(_said, pair)) for pair in zip(*value.values.flatten(), strict=True)]
+        result = [
+            list(map(_with_parts_replaced, pair))
+            for pair in zip(*value.values.flatten(), strict=True)
+        ]
     elif is_list(value.type):
-        said = [_said(item) for item in value.values]
+        result = [_with_parts_replaced(item) for item in value.values]
     elif isinstance(value, pa.StructScalar):
         names = [field.name for field in value.type]
-        said = {label: _said(value[i]) for i, label in enumerate(distinct_labels(names))}
+        result = {
+            label: _with_parts_replaced(value[i]) for i, label in enumerate(distinct_labels(names))
+        }
     else:
         try:
-            said = value.as_py()
-        except _UNSAYABLE:
-            said = _text(value)
-    return said
+            result = value.as_py()
+        except _CONVERSION_ERRORS:
+            result = _text(value)
+    return result
 
 
 def _text(value: pa.Scalar) -> str | None:
@@ -254,5 +268,5 @@ def _text(value: pa.Scalar) -> str | None:
                 + "+00:00"
             )
         return value.cast(pa.string()).as_py()
-    except _UNSAYABLE:
+    except _CONVERSION_ERRORS:
         return None

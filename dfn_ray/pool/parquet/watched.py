@@ -37,12 +37,12 @@ class WatchedFile:
         self._ends: list[int] = []
         self.error: Exception | None = None
         """The fault of the store."""
-        self.verdict: Exception | None = None
+        self.page_error: Exception | None = None
         """What was wrong with a page."""
 
     def watch(self, leaves: Sequence[Leaf], limits: Limits) -> None:
         """Judge the pages of these columns, of which no two share a byte, from now on."""
-        self.verdict = None
+        self.page_error = None
         in_order = sorted(leaves, key=lambda leaf: leaf.start)
         self._walks = [Walk(leaf, limits, leaf.start) for leaf in in_order]
         self._ends = [leaf.end for leaf in in_order]
@@ -70,7 +70,7 @@ class WatchedFile:
                     break
                 walk.follow(start, data)
         except Exception as error:
-            self.verdict = error
+            self.page_error = error
             raise
         return data
 

@@ -55,9 +55,9 @@ class Piece:
 class Pieces:
     """Iterates over the pieces from the tape's position on. Raises ShardDamageError where `walk` does."""
 
-    def __init__(self, tape: Tape, pool: Pool, oddities: TarNotes | None = None) -> None:
+    def __init__(self, tape: Tape, pool: Pool, notes: TarNotes | None = None) -> None:
         self._tape = tape
-        self._walk = walk(tape, oddities)
+        self._walk = walk(tape, notes)
         self._captions = CaptionMembers.of(pool)
         self._limits = {
             Role.IMAGE: pool.max_image_bytes,
@@ -90,7 +90,7 @@ class Pieces:
         root = root_of(piece.part.key)
         size = piece.member.size_bytes
         for index in range(_MOST_AHEAD):
-            if index == len(self._ahead) and not self._look(keep or not self._tape.can_jump):
+            if index == len(self._ahead) and not self._read_ahead(keep or not self._tape.can_jump):
                 return
             part = self._ahead[index].part
             if root_of(part.key) != root:
@@ -100,7 +100,7 @@ class Pieces:
             if size > self._most_bytes:
                 return
 
-    def _look(self, keep: bool) -> bool:
+    def _read_ahead(self, keep: bool) -> bool:
         """Add the next piece to those ahead; False if there is none."""
         if self._damage is not None:
             return False

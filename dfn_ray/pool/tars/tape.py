@@ -31,7 +31,7 @@ class Tape:
         return None
 
     @property
-    def proven(self) -> int:
+    def verified(self) -> int:
         """Where the last stream of a compressed file ends whose checksum fitted; position after decompression."""
         return 0
 
@@ -72,8 +72,8 @@ class GzipTape(Tape):
         return self._streams.broken
 
     @property
-    def proven(self) -> int:
-        return self._streams.proven
+    def verified(self) -> int:
+        return self._streams.verified
 
     def stored_at(self, position: int) -> int:
         return self._compressed.tell()
@@ -120,7 +120,7 @@ class _GzipStreams:
         self._stream: zlib._Decompress | None = None
         self._step = _CHUNK_BYTES
         self._given = 0
-        self.proven = 0
+        self.verified = 0
         self.broken: tuple[ShardFault, str] | None = None
 
     def next_piece(self) -> bytes:
@@ -160,5 +160,5 @@ class _GzipStreams:
         self._given += len(data)
         self._packed = stream.unconsumed_tail
         if stream.eof:
-            self.proven, self._packed, self._stream = self._given, stream.unused_data, None
+            self.verified, self._packed, self._stream = self._given, stream.unused_data, None
         return data

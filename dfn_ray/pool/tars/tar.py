@@ -83,13 +83,13 @@ class _Extension:
     broken: str = ""
 
 
-def walk(tape: Tape, oddities: TarNotes | None = None) -> Iterator[Member]:
+def walk(tape: Tape, notes: TarNotes | None = None) -> Iterator[Member]:
     """The regular files and links from the tape's position on; after each, the tape stands at its first stored byte.
 
     The caller may read from there. Archives that were appended to each other are walked as one. Damage that concerns
     one member alone is that member's. Raises ShardDamageError where the tar is cut off or a header is broken, naming the byte.
     """
-    oddities = oddities or TarNotes()
+    notes = notes or TarNotes()
     extension: _Extension | None = None
     any_header, zeros, link_bytes = False, 0, 0
     while True:
@@ -120,10 +120,10 @@ def walk(tape: Tape, oddities: TarNotes | None = None) -> Iterator[Member]:
             continue
         link_bytes = 0
         if header is None:
-            check_end(tape, at, block, oddities, any_header=any_header, zeros=zeros)
+            check_end(tape, at, block, notes, any_header=any_header, zeros=zeros)
             return
         if zeros:
-            oddities.add(Note.ZEROS_BEFORE_MEMBER, at)
+            notes.add(Note.ZEROS_BEFORE_MEMBER, at)
         any_header, zeros = True, 0
         if header.type in _EXTENDED:
             # A global header is passed by: a name or a size for every member cannot be right.

@@ -35,7 +35,7 @@ class TarNotes:
 
 
 def check_end(
-    tape: Tape, at: int, block: bytes, oddities: TarNotes, *, any_header: bool, zeros: int
+    tape: Tape, at: int, block: bytes, notes: TarNotes, *, any_header: bool, zeros: int
 ) -> None:
     """Judge the end of a walk: `block`, at byte `at` and behind `zeros`, is no header, or nothing.
 
@@ -45,13 +45,13 @@ def check_end(
     if tape.broken is not None:
         # What follows the end-of-archive mark is not part of the archive, provided that a whole stream held the mark:
         # only its checksum proves the members before.
-        if any_header and zeros and tape.proven >= at - zeros + BLOCK_BYTES:
-            oddities.add(Note.BYTES_AFTER_END, at)
+        if any_header and zeros and tape.verified >= at - zeros + BLOCK_BYTES:
+            notes.add(Note.BYTES_AFTER_END, at)
             return
         fault, why = tape.broken
         raise ShardDamageError(fault, f"{why}, after {at} bytes of tar")
     if any_header and zeros:
-        _judge_tail(tape, at, block, oddities, zeros=zeros)
+        _check_tail(tape, at, block, notes, zeros=zeros)
         return
     if not block and not any_header:
         return  # a file of nothing
@@ -63,7 +63,7 @@ def check_end(
     raise ShardDamageError(ShardFault.UNREADABLE, f"{what} at byte {at}: {block[:24]!r}")
 
 
-def _judge_tail(tape: Tape, at: int, block: bytes, oddities: TarNotes, *, zeros: int) -> None:
+def _check_tail(tape: Tape, at: int, block: bytes, notes: TarNotes, *, zeros: int) -> None:
     """Judge what stands behind zeros that may be an end-of-archive mark."""
     start = at - zeros
     if len(block) == BLOCK_BYTES:
@@ -78,7 +78,7 @@ def _judge_tail(tape: Tape, at: int, block: bytes, oddities: TarNotes, *, zeros:
                 f"a hole of zeros at byte {start}: behind it the next header is at byte {found}",
             )
     if block.strip(b"\0") or zeros > _PADDING_BYTES:
-        oddities.add(Note.BYTES_AFTER_END, at)
+        notes.add(Note.BYTES_AFTER_END, at)
 
 
 def _next_header(tape: Tape, at: int, data: bytes) -> int | None:

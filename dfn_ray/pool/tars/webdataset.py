@@ -70,7 +70,7 @@ class _Reader:
         self._captions = CaptionMembers.of(pool)
         self._closed = ClosedKeys(tape.size_bytes)
         self._loose = Loose()
-        self._oddities = TarNotes()
+        self._notes = TarNotes()
 
     def chunks(self, first_row: int, at: int) -> Iterator[OpenChunk]:
         """Chunks as the members come."""
@@ -78,7 +78,7 @@ class _Reader:
         tape.jump(at)
         opened = _Open(self._new_chunk(first_row, at), at=at, stored_at=tape.stored_at(at))
         latest: Draft | None = None
-        pieces = Pieces(tape, pool, self._oddities)
+        pieces = Pieces(tape, pool, self._notes)
         try:
             for piece in pieces:
                 part = piece.part
@@ -130,7 +130,7 @@ class _Reader:
 
     def _closing(self, chunk: OpenChunk) -> OpenChunk:
         """The last chunk, with what is odd about the shard."""
-        chunk.notes.update(self._oddities.notes)
+        chunk.notes.update(self._notes.notes)
         return chunk
 
     def _overflows(self, part: MemberRole, draft: Draft, chunk: OpenChunk) -> bool:
@@ -222,7 +222,7 @@ class _Reader:
         damage = None
         self._tape.jump(at)
         try:
-            for member in walk(self._tape, self._oddities):
+            for member in walk(self._tape, self._notes):
                 part = member_role(member.name, self._captions)
                 if part is None:
                     continue
