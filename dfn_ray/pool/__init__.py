@@ -1,10 +1,11 @@
-"""Shards of image-text pairs as a stream of chunks. Knows neither Ray nor torch.
+"""Shards of image-text pairs as a stream of chunks. Imports neither Ray nor torch.
 
-    shards = list_shards(pool)                       # one listing per folder, no shard opened
-    for chunk, table in iter_chunks(shards[0], pool):    # one chunk in memory
-        ...                                          # table: SAMPLE_SCHEMA, good and bad samples alike
+    shards = list_shards(pool)                         # one listing per folder, no shard opened
+    for chunk, table in iter_chunks(shards[0], pool):  # one chunk in memory
+        ...                                            # table: SAMPLE_SCHEMA, good and bad samples
 
-A bad sample is a row with a reason, a bad shard a fault on its last chunk; only a store that fails raises.
+A bad sample is a row with a reason, a bad shard a fault on its last chunk; only storage failures
+raise.
 """
 
 from dfn_ray.pool.inspect import PoolReport, inspect_pool

@@ -1,9 +1,10 @@
-"""Samples of a class folder: its image files in the order of their names, read side by side.
+"""Samples of a class folder: its image files in the order of their names, read in parallel.
 
-`root/<class>/<image files, at any depth>`, as torchvision's ImageFolder has it. The caption of a sample is the
-name of its class folder, or with `caption = "label"` the folder's place among the folders beside it, in sorted
-order and from 0, which is ImageFolder's class number: links and hidden folders count. Below a class folder hidden
-folders and runs are passed over, as in other pools. Files that are no images play no part.
+`root/<class>/<image files, at any depth>`, as for torchvision's ImageFolder. The caption of a
+sample is the name of its class folder, or with `caption = "label"` the index of that folder among
+its siblings, sorted and from 0, which is ImageFolder's class number: links and hidden folders
+count. Below a class folder, hidden folders and runs are skipped as in other pools. Files that are
+not images are ignored.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ from dfn_ray.uris import utf8_safe
 _EVERYTHING = Glob("**")
 
 _READERS = 16
-"""Files read side by side: on an object store each is a request, and latency dominates."""
+"""Files read in parallel: on an object store each is a request, and latency dominates."""
 
 
 def class_folders(root: str, remarks: Remarks) -> list[File]:
-    """The class folders in a folder, in the order of their numbers, with the bytes of the files below them.
+    """The class folders in a folder, in the order of their numbers, with the bytes below each.
 
-    None when the folder is absent. Raises InputError when it is a run, StorageAccessError when a link in it leads to
-    nothing.
+    Empty if the folder is absent. Raises InputError if it is a run, StorageAccessError if a link in
+    it points to nothing.
     """
     names: list[str] = []
     sizes: Counter[str] = Counter()
@@ -64,20 +65,22 @@ def class_folders(root: str, remarks: Remarks) -> list[File]:
 
 
 def folder_chunks(shard: Shard, pool: Pool, selection: RowSelection) -> Iterator[OpenChunk]:
-    """The chunks of a class folder, in order. Only files of selection rows are read.
+    """The chunks of a class folder, in order. Only files of selected rows are read.
 
-    Raises StorageError when the folder that it was listed in is absent, cannot be listed, or holds a link to nothing.
+    Raises StorageError if the parent folder that it was listed in is absent, cannot be listed, or
+    contains a link to nothing.
     """
     root, _, name = shard.opened_at.rpartition("/")
     parent = scan(root)
     if parent is None:
         raise StorageError(
-            f"{utf8_safe(root)}: absent, and {shard.name} was listed in it; check that its disk is mounted"
+            f"{utf8_safe(root)}: does not exist, but {shard.name} was listed in it; check that its "
+            "disk is mounted"
         )
     beside = class_names(parent)
     if name not in beside:
         raise missing_shard(shard.opened_at, MissingFileError(f"{shard.uri}: no such folder"))
-    rest_bytes = shard.size_bytes  # of all files, so that what is passed by counts as well
+    rest_bytes = shard.size_bytes  # of all files, including those that are skipped
     text = str(beside.index(name)) if pool.caption == "label" else name
     caption = text.encode("utf-8", "surrogateescape")
     chunk, files = OpenChunk(0), list[tuple[Draft, File]]()
@@ -101,12 +104,15 @@ def folder_chunks(shard: Shard, pool: Pool, selection: RowSelection) -> Iterator
     chunk.last = True
     chunk.bytes_read = max(chunk.bytes_read, rest_bytes)
     if not chunk.drafts:
-        chunk.fault, chunk.detail = ShardFault.EMPTY, "no image in it"
+        chunk.fault, chunk.detail = ShardFault.EMPTY, "it contains no image"
     yield chunk
 
 
 def _images(uri: str) -> tuple[list[tuple[File, bool]], int]:
-    """The image files below a class folder by name, False beside links to nothing, and the bytes of all files there."""
+    """The image files below a class folder by name, and the total bytes of all files there.
+
+    Links to nothing are marked False.
+    """
     images: list[tuple[File, bool]] = []
     sizes: list[int] = []
 
@@ -124,7 +130,7 @@ def _images(uri: str) -> tuple[list[tuple[File, bool]], int]:
 def _read(
     chunk: OpenChunk, files: list[tuple[Draft, File]], pool: Pool, selection: RowSelection
 ) -> None:
-    """Take note of the files of a chunk, and read those that are selection."""
+    """Registers the files of a chunk, and reads the selected ones."""
     reading = [
         (draft, file)
         for draft, file in files
@@ -140,7 +146,7 @@ def _read(
 
 
 def _bytes_of(item: tuple[Draft, File]) -> bytes | None:
-    """The bytes of a file, None when it is gone since it was listed."""
+    """The bytes of a file; None if it was deleted since the listing."""
     try:
         return read_uri(item[1].uri)
     except MissingFileError as error:

@@ -1,4 +1,4 @@
-"""The chunks of a shard as its format's reader gives them; whatever a reader raises passes through."""
+"""The chunks of a shard from the reader of its format; exceptions of readers propagate."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from dfn_ray.schema import ShardFault
 
 
 def open_chunks(shard: Shard, pool: Pool, selection: RowSelection) -> Iterator[OpenChunk]:
-    """The chunks of a shard of whatever format, damage as the fault of the last; `bytes_read` of all adds up to its size.
+    """The chunks of a shard of any format; damage becomes the fault of the last one.
 
-    Raises StorageError when the store fails, ShardChangedError when the shard is not the listed one, and anything that a
-    reader does not expect of a file's content.
+    `bytes_read` of all chunks adds up to the size of the shard. Raises StorageError if the store
+    fails, ShardChangedError if the shard differs from its listing, and whatever a reader raises on
+    content that it does not expect.
     """
     form = folder_chunks if pool.format == "folder" else _of_file
     try:
@@ -34,13 +35,13 @@ def open_chunks(shard: Shard, pool: Pool, selection: RowSelection) -> Iterator[O
 
 
 def chunks_from(shard: Shard, pool: Pool, first_row: int, at: int) -> Iterator[OpenChunk]:
-    """The chunks of a tar from the one on that is entered at byte `at`. Raises ShardDamageError as well."""
+    """The chunks of a tar from byte `at` on, where a chunk begins. May raise ShardDamageError."""
     with open_shard(shard, in_order=True) as file:
         yield from tar_chunks(Tape(_plain(file)), pool, RowSelection(), first_row=first_row, at=at)
 
 
 def detect_format(shard: Shard, pool: Pool) -> Format:
-    """The format of a shard. Raises ShardDamageError when it has none or is not there."""
+    """The format of a shard. Raises ShardDamageError if it has none or is missing."""
     if pool.format == "folder":
         return Format.FOLDER
     with open_shard(shard, in_order=False) as file:
@@ -52,7 +53,7 @@ def _of_file(shard: Shard, pool: Pool, selection: RowSelection) -> Iterator[Open
     with open_shard(shard, in_order=not _looks_like_parquet(shard, pool)) as file:
         sized = replace(shard, size_bytes=file.size_bytes)
         for chunk in _by_format(file, sized, pool, selection):
-            # A member that is cut off states bytes that are not there.
+            # The header of a truncated member states more bytes than the file has.
             chunk.bytes_read = min(chunk.bytes_read, file.size_bytes - given)
             if chunk.last:
                 file.require_same_size()
@@ -60,9 +61,9 @@ def _of_file(shard: Shard, pool: Pool, selection: RowSelection) -> Iterator[Open
                     require_unchanged(shard)
                 chunk.bytes_read = file.size_bytes - given
                 if chunk.fault is None and not chunk.drafts:
-                    chunk.fault, chunk.detail = ShardFault.EMPTY, "no sample in it"
+                    chunk.fault, chunk.detail = ShardFault.EMPTY, "it contains no sample"
             if file.error is not None:
-                return  # `open_shard` raises it, so that nothing is taken for the content of the file
+                return  # `open_shard` raises it; nothing read after it is content of the file
             given += chunk.bytes_read
             yield chunk
 
@@ -90,10 +91,10 @@ def _by_format(
 
 
 def _looks_like_parquet(shard: Shard, pool: Pool) -> bool:
-    """The first guess, which only decides how the file is opened: Parquet is read here and there, tars in order."""
+    """A first guess that decides only how the file is opened: Parquet at random, tars in order."""
     return pool.format == "parquet" or shard.name.lower().endswith(".parquet")
 
 
 def _plain(file: ShardFile) -> IO[bytes]:
-    # A ShardFile has of a file what readers call: read, seek, tell, closed and close.
+    # A ShardFile implements what readers call: read, seek, tell, closed and close.
     return cast("IO[bytes]", file)
