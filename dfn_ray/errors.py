@@ -88,7 +88,7 @@ class RunTakenOverError(DfnRayError):
 
 
 class ErrorBudgetExceededError(DfnRayError):
-    """More samples or shards failed than the recipe allows: the pool is at fault, not one sample."""
+    """More samples or shards failed than the recipe allows: the pool is at fault, not a sample."""
 
 
 class BudgetSpentError(DfnRayError):

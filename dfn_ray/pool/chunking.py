@@ -91,7 +91,7 @@ class OpenChunk:
         )
 
     def finish(self, shard: Shard, pool: Pool, selection: RowSelection) -> tuple[Chunk, pa.Table]:
-        """The finished chunk, with complete notes, and its selected samples as from `take_table`."""
+        """The finished chunk, with complete notes, and its selected samples (see `take_table`)."""
         chunk = self.to_chunk(shard)
         table = self.take_table(shard, pool, selection)
         return replace(chunk, notes=dict(self.notes)), table

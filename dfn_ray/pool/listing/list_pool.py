@@ -1,4 +1,4 @@
-"""Which shards a pool has, by listing folders; no shard is opened."""
+"""The shards of a pool, found by listing folders; no shard is opened."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from dfn_ray.untrusted.regular_files import require_regular
 from dfn_ray.uris import utf8_safe
 
 _UNLISTABLE = ("http://", "https://")
-"""Stores without folders: named files are taken at their word, and looked for when they are read."""
+"""Stores without folders: named files are assumed to exist until they are read."""
 
 
 def list_shards(pool: Pool) -> list[Shard]:
@@ -46,18 +46,20 @@ def list_shards(pool: Pool) -> list[Shard]:
 
 
 def list_pool(pool: Pool) -> Listing:
-    """The shards that `pool.uri` stands for, by URI, each once, and what was left out or may not be meant.
+    """The shards that `pool.uri` matches, sorted by URI and unique, and remarks on skipped entries.
 
-    Folders (at any depth) and globs give the `.tar`, `.tar.gz`, `.tgz` and `.parquet` files in them, whatever the case
-    of their endings. Left out are hidden folders and runs below them (`Descent` has the rules), and Parquet files that
-    only describe a tar of the same stem (img2dataset) or features in an `.npz` of the same stem (DataComp metadata).
-    Where shards have img2dataset's `STEM_stats.json` beside them, one without it is `unfinished_shard`. A member of a
-    brace range that is absent, and a link to nothing with a shard's ending, is `missing_shard`. With `format = "folder"`
-    the shards are the class folders in each folder.
+    Folders (at any depth) and globs match the `.tar`, `.tar.gz`, `.tgz` and `.parquet` files in
+    them; endings in any case. Skipped are hidden folders and runs below them (rules in `Descent`),
+    and Parquet files that only describe a tar of the same stem (img2dataset) or features in an
+    `.npz` of the same stem (DataComp metadata). If shards have img2dataset's `STEM_stats.json`
+    beside them, one without it is `unfinished_shard`. A member of a brace range that is absent, and
+    a link to nothing with a shard's ending, is `missing_shard`. With `format = "folder"` the shards
+    are the class folders in each folder.
 
-    Lists every folder once and asks for no shard by itself, except for single files named in full. Raises InputError
-    when a pattern stands for nothing, for a run, a file named in full is absent, or a shard is named twice; StorageError
-    when a folder cannot be listed, or a link to nothing is named in its place or lies among class folders.
+    Every folder is listed once, and no request is made for a single shard, except for files named
+    in full. Raises InputError if a pattern matches nothing or a run, if a file named in full is
+    absent, or if a shard is named twice; StorageError if a folder cannot be listed, or if a link to
+    nothing is named in its place or lies among class folders.
     """
     survey = _Survey()
     patterns = [absolute_pattern(pattern) for pattern in pool.uri]
@@ -71,12 +73,12 @@ def list_pool(pool: Pool) -> Listing:
 
 
 class _Survey:
-    """A listing under way."""
+    """A listing in progress."""
 
     def __init__(self) -> None:
         self.shards: list[Shard] = []
         self.remarks = Remarks()
-        # One brace range has one parent or a few; what is listed is let go before memory is filled by all of them.
+        # One brace range has one parent or a few; the bound keeps listings from filling memory.
         self._scan = lru_cache(maxsize=1024)(scan)
         self._real_paths = RealPaths()
 
@@ -86,26 +88,26 @@ class _Survey:
         for shard, following in pairwise(self.shards):
             if shard.uri == following.uri:
                 raise InputError(
-                    f"pool.uri: {shard.uri} is named twice; let the patterns not overlap"
+                    f"pool.uri: {shard.uri} is matched twice; use patterns that do not overlap"
                 )
         self._real_paths.remark_on_same_files(self.shards, self.remarks)
         return Listing(tuple(self.shards), self.remarks)
 
     def add_class_folders(self, root: str) -> None:
-        """The folders in a folder as shards, with the bytes of the files below them."""
+        """Adds the folders in a folder as shards, with the bytes of the files below them."""
         found = class_folders(root, self.remarks)
         if not found:
             reject_dangling(root)
             raise InputError(
                 f"pool.uri: no class folders in {utf8_safe(root)}: looked for folders of images; "
-                f"{', '.join(names_in(root)[:5]) or 'nothing'} is there"
+                f"found {', '.join(names_in(root)[:5]) or 'nothing'}"
             )
         for file in found:
             self.shards.append(_shard(file, root, None))
             self._real_paths.add(file.uri)
 
     def add_pattern(self, pattern: str, *, list_parent: bool) -> None:
-        """The shards that one pattern stands for."""
+        """Adds the shards that one pattern matches."""
         fixed, rest = split_fixed(pattern, path_exists)
         begin = len(self.shards)
         if not rest:
@@ -118,7 +120,7 @@ class _Survey:
             raise InputError(nothing_found(pattern, self.remarks))
 
     def _add_single(self, uri: str, *, list_parent: bool) -> None:
-        """The shard, or the shards of the folder, at a URI without anything that varies."""
+        """Adds the shard, or the shards of the folder, at a URI that is not a pattern."""
         folder, name = dirname(uri), basename(uri)
         if uri.startswith(_UNLISTABLE):
             self.shards.append(_shard(File(uri, 0), folder, None))
@@ -156,7 +158,7 @@ class _Survey:
         self._add_named(named, fixed)
 
     def _add_as_written(self, uri: str, prefix: str | None = None) -> None:
-        """What is at a URI that looks like a pattern, if anything is."""
+        """Adds what exists at a URI that looks like a pattern, if anything does."""
         try:
             file = stat(uri)
         except MissingFileError:
@@ -168,7 +170,7 @@ class _Survey:
             self.shards.append(_shard(file, dirname(uri) if prefix is None else prefix, None))
 
     def _add_below(self, root: str, pattern: str, prefix: str) -> None:
-        """The shards that match a glob below a folder."""
+        """Adds the shards that match a glob below a folder."""
         glob = Glob(pattern)
         descent = Descent(
             glob,
@@ -185,7 +187,7 @@ class _Survey:
             self.remarks.add(Remark.NOTHING_THERE, root)
 
     def _take(self, folder: Folder, glob: Glob, state: State, prefix: str) -> None:
-        """The shards among the files of a folder that match."""
+        """Adds the shards among the files of a folder that match."""
         names = [name for name in folder.files if is_shard(name)]
         described = described_parquets(folder, names)
         unfinished = unfinished_shards(folder, names)
@@ -202,7 +204,7 @@ class _Survey:
         self._note_left_out(folder, glob, state)
 
     def _note_left_out(self, folder: Folder, glob: Glob, state: State) -> None:
-        """Remark on what matches in a folder and is no shard, but looks like one."""
+        """Adds remarks on matching files of a folder that look like shards but are not."""
         for name in folder.files:
             is_hidden = name.startswith(".")
             if not (is_lookalike(name) or (is_hidden and is_shard(name))):
@@ -217,7 +219,7 @@ class _Survey:
                 self.remarks.add(Remark.SPECIAL_FILE, f"{folder.uri}/{name}")
 
     def _add_named(self, uris: list[str], prefix: str) -> None:
-        """The shards at URIs that are taken as they are, or in the folders there; those that are absent are missing."""
+        """Adds shards named in full, or those in folders of these names; others are missing."""
         for parent, group in groupby(sorted(uris), dirname):
             if parent.startswith(_UNLISTABLE):
                 self.shards += [_shard(File(uri, 0), prefix, None) for uri in group]
@@ -251,7 +253,7 @@ class _Survey:
 
 
 def _shard(file: File, prefix: str, fault: ShardFault | None) -> Shard:
-    """A shard named by its path below a folder, both in characters that UTF-8 can hold."""
+    """A shard named by its path below a folder, both in characters that UTF-8 can encode."""
     uri, name = file.uri, file.uri[len(prefix) + 1 :]
     if uri.isascii() and "\\" not in uri:
         return Shard(uri, name, file.size_bytes, fault, version=file.version)

@@ -14,7 +14,7 @@ from dfn_ray.uris import utf8_safe
 
 
 def nothing_found(pattern: str, remarks: Remarks) -> str:
-    """The message for a pattern that stands for nothing."""
+    """The message for a pattern that matches no shard."""
     fixed, rest = split_fixed(pattern, path_exists)
     places = (fixed,) if rest else (pattern, dirname(pattern))
     place, names = next(
@@ -22,21 +22,21 @@ def nothing_found(pattern: str, remarks: Remarks) -> str:
     )
     endings = ", ".join(f"*{ending}" for ending in ENDINGS)
     there = (
-        f"{utf8_safe(place)} holds {', '.join(names[:5])}"
+        f"{utf8_safe(place)} contains {', '.join(names[:5])}"
         if names
-        else f"nothing is in {utf8_safe(places[-1])}"
+        else f"{utf8_safe(places[-1])} is empty or does not exist"
     )
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     lines = [
-        f"pool.uri: no shards at {utf8_safe(pattern)}: looked for {endings} that are not mere descriptions of a tar or "
-        f".npz beside them; {there}{more}",
+        f"pool.uri: no shards at {utf8_safe(pattern)}: looked for {endings}, except Parquet that "
+        f"only describes a tar or .npz beside it; {there}{more}",
         *remarks.lines(),
     ]
     return "\n".join([*lines, ESCAPING] if is_pattern(pattern) else lines)
 
 
 def names_in(folder: str) -> list[str]:
-    """What is directly in a folder, files and folders; nothing if it is no folder."""
+    """The names of files and folders directly in a folder; empty if it is not a folder."""
     try:
         found = scan(folder)
     except StorageError:  # only a hint in a message

@@ -14,19 +14,19 @@ from dfn_ray.uris import EMPTY, is_empty
 
 
 def absolute_pattern(pattern: str) -> str:
-    """`pattern` as every process of the cluster reads it: local paths from the root, no slash at the end."""
+    """The pattern as every process of the cluster reads it: absolute, no trailing slash."""
     if is_empty(pattern):
         raise InputError(f"pool.uri: {pattern!r} {EMPTY}")
     if is_local(pattern) or _holds_colons(pattern):
         return LocalFileSystem._strip_protocol(pattern)
-    filesystem(pattern)  # refuses secrets and unknown schemes
+    filesystem(pattern)  # rejects secrets and unknown schemes
     return pattern.rstrip("/")
 
 
 def rooted_globs(pattern: str) -> Iterator[tuple[str, str]]:
-    """Folders that may be walked for an absolute pattern, each with the glob of the files that are taken below it.
+    """Folders that may be walked for an absolute pattern, each with the glob to match below.
 
-    What is named in full may be a file, below which nothing is taken.
+    A path named in full may be a file, below which nothing is matched.
     """
     fixed, rest = split_fixed(pattern, path_exists)
     for member in expand_braces(rest):
@@ -36,12 +36,12 @@ def rooted_globs(pattern: str) -> Iterator[tuple[str, str]]:
 
 
 def path_exists(path: str) -> bool:
-    """True if something local has just this name, which then is no pattern."""
+    """True if a local path of exactly this name exists, which then is not a pattern."""
     return is_local(path) and os.path.lexists(path)
 
 
 def _holds_colons(pattern: str) -> bool:
-    """True for a relative path that exists up to a name with `::` in it, which elsewhere chains stores."""
+    """True for a relative path that exists up to a name with `::`, which else chains stores."""
     if "::" not in pattern or "://" in pattern:
         return False
     end = pattern.find("/", pattern.rfind("::"))

@@ -1,4 +1,4 @@
-"""Samples of a tar as the headers of their members have them, before any of their bytes is read."""
+"""Samples of a tar from the headers of their members, before any of their bytes are read."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from dfn_ray.schema import Reason
 
 @dataclass(slots=True)
 class LocatedSample:
-    """A sample and where its members are."""
+    """A sample with the positions of its members."""
 
     draft: Draft
     held_bytes: int
-    """What it counts towards a chunk: of an image its size, read or not, of all else what is held."""
+    """Bytes that it adds to a chunk: the size of its image, read or not, and its other parts as
+    held."""
     bytes: int = 0
     parts: list[tuple[int, int | None, Role, int]] = field(default_factory=list)
-    """Where bytes begin, and how many there are; None: a sparse file, whose map would take much memory, by its header;
-    the role, and the number of a caption."""
+    """Per part: the position of its bytes, their number, its role, and the number of a caption. A
+    number of None marks a sparse file, whose map would take much memory, by the position of its
+    header."""
 
     def add(self, part: MemberRole, member: Member, pool: Pool) -> None:
-        """Add a member by its header."""
+        """Adds a member by its header."""
         self.bytes += member.end - member.at
         needed = add_part(self.draft, part, member, pool)
         if needed or part.role is Role.IMAGE:
@@ -37,7 +39,7 @@ class LocatedSample:
 
 
 def add_part(draft: Draft, part: MemberRole, member: Member, pool: Pool) -> bool:
-    """Add a member to its sample by its header; True if its bytes are wanted."""
+    """Adds a member to its sample by its header; returns True if its bytes are needed."""
     if part.unsafe:
         draft.fault = Reason.UNSAFE_NAME
     elif member.broken and draft.fault is None:
@@ -51,7 +53,7 @@ def mark_truncated(
     damage: ShardDamageError,
     captions: CaptionMembers,
 ) -> None:
-    """Mark the samples that the damage cuts off: the one whose member it hits, and the last one."""
+    """Marks the samples that damage truncates: the one whose member it hits, and the last one."""
     part = member_role(damage.member, captions) if damage.member is not None else None
     victim = drafts.get(part.key) if part is not None else None
     if victim is not None and victim.fault is None:

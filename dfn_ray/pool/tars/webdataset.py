@@ -1,8 +1,9 @@
 """Samples of a tar: members grouped by key into chunks.
 
-Members of a sample need not be neighbours as long as they meet in the chunk that is being built. Where they do not
-(all images first, then all captions), the rest of the shard is indexed by its headers and read by position. A
-compressed one cannot be: there samples whose members do not meet fail with `non_contiguous_key`.
+Members of a sample need not be adjacent as long as they meet in the chunk under construction. If
+they do not (all images first, then all captions), the rest of the shard is indexed by its headers
+and read by position. A compressed shard cannot be: there, samples whose members do not meet fail
+with `non_contiguous_key`.
 """
 
 from __future__ import annotations
@@ -31,37 +32,38 @@ def tar_chunks(
 
     Walks from byte `at` on, where the chunk begins whose first sample is `first_row`.
 
-    Holds one chunk and digests of the names before it (`ClosedKeys` has the bound). A shard that must be indexed, which
-    no compressed one is, also holds a few hundred bytes for each of its samples.
+    Holds one chunk and digests of the names before it (bounded by `ClosedKeys`). A shard that must
+    be indexed, which a compressed one never is, also holds a few hundred bytes for each of its
+    samples.
     """
     return _Reader(tape, pool, selection).chunks(first_row, at)
 
 
 @dataclass(slots=True)
 class _Open:
-    """The chunk that is being built."""
+    """The chunk under construction."""
 
     chunk: OpenChunk
     at: int
     """Tape position of its first member."""
     stored_at: int
-    """The same in the store, where a compressed chunk begins somewhere near."""
+    """The same in the store; approximate if the tar is compressed."""
     drafts: dict[str, Draft] = field(default_factory=dict)
 
     def add(self, draft: Draft) -> Draft:
-        """Append a sample."""
+        """Appends a sample."""
         self.chunk.add(draft)
         self.drafts[draft.key] = draft
         return draft
 
     def release(self) -> None:
-        """Let go of the samples: they will be read again."""
+        """Drops the samples: they will be read again."""
         self.chunk.drafts.clear()
         self.drafts.clear()
 
 
 class _Reader:
-    """Walks one tar and hands out its chunks."""
+    """Walks one tar and yields its chunks."""
 
     def __init__(self, tape: Tape, pool: Pool, selection: RowSelection) -> None:
         self._tape = tape
@@ -73,7 +75,7 @@ class _Reader:
         self._notes = TarNotes()
 
     def chunks(self, first_row: int, at: int) -> Iterator[OpenChunk]:
-        """Chunks as the members come."""
+        """Yields chunks in the order of the members."""
         tape, pool = self._tape, self._pool
         tape.jump(at)
         opened = _Open(self._new_chunk(first_row, at), at=at, stored_at=tape.stored_at(at))
@@ -108,19 +110,19 @@ class _Reader:
                 elif self._overflows(part, draft, opened.chunk):
                     if tape.can_jump:
                         break
-                    self._pass_over(draft, piece)
+                    self._add_unread(draft, piece)
                     latest = draft
                     continue
                 latest = draft
                 self._take(draft, piece, opened.chunk)
             else:
                 opened.chunk.last = True
-                yield self._closing(opened.chunk)
+                yield self._last_chunk(opened.chunk)
                 return
         except ShardDamageError as damage:
             mark_truncated(opened.drafts, latest, damage, self._captions)
             opened.chunk.end(damage)
-            yield self._closing(opened.chunk)
+            yield self._last_chunk(opened.chunk)
             return
         opened.release()
         yield from self._indexed_chunks(opened.chunk.first_row, opened.at)
@@ -128,15 +130,16 @@ class _Reader:
     def _new_chunk(self, first_row: int, at: int) -> OpenChunk:
         return OpenChunk(first_row, at=at if self._tape.can_jump else None)
 
-    def _closing(self, chunk: OpenChunk) -> OpenChunk:
-        """The last chunk, with what is odd about the shard."""
+    def _last_chunk(self, chunk: OpenChunk) -> OpenChunk:
+        """The last chunk, with the notes about the shard."""
         chunk.notes.update(self._notes.notes)
         return chunk
 
     def _overflows(self, part: MemberRole, draft: Draft, chunk: OpenChunk) -> bool:
-        """True if a part would be held for an earlier sample of a chunk that holds its share of bytes already.
+        """True if a part belongs to an earlier sample of a chunk that already holds enough bytes.
 
-        Captions and metadata may go a quarter beyond: an image may have filled the chunk, and they are small.
+        Captions and metadata may exceed the limit by a quarter: an image may have filled the chunk,
+        and they are small.
         """
         share = self._pool.chunk_bytes
         is_held = part.role is not Role.UNSUPPORTED
@@ -148,7 +151,7 @@ class _Reader:
         return size is None and chunk.held_bytes >= share + share // 4
 
     def _held(self, piece: Piece) -> Piece:
-        """A loose piece with its bytes, unless they are too many to be selection."""
+        """A loose piece with its bytes, unless they are too many to be used."""
         if add_part(Draft(0, ""), piece.part, piece.member, self._pool):
             piece.hold(self._tape)
         piece.forget_extents()
@@ -179,7 +182,7 @@ class _Reader:
         return draft
 
     def _take(self, draft: Draft, piece: Piece, chunk: OpenChunk) -> None:
-        """Add a member to its sample; read it if its bytes are selection."""
+        """Adds a member to its sample, and reads it if its bytes are needed."""
         part, member = piece.part, piece.member
         needed = add_part(draft, part, member, self._pool)
         if needed or part.role is Role.IMAGE:
@@ -187,14 +190,17 @@ class _Reader:
         if needed and self._selection.includes(chunk.first_row, draft.row):
             draft.fill(part.role, piece.read(self._tape), part.number)
 
-    def _pass_over(self, draft: Draft, piece: Piece) -> None:
-        """Add a member by its header alone to a sample, which fails: its members are too far apart to be held."""
+    def _add_unread(self, draft: Draft, piece: Piece) -> None:
+        """Adds a member by its header alone to a sample, which fails.
+
+        Its members are too far apart to be held.
+        """
         draft.fault = draft.fault or Reason.NON_CONTIGUOUS
         add_part(draft, piece.part, piece.member, self._pool)
         draft.image = None
 
     def _indexed_chunks(self, first_row: int, at: int) -> Iterator[OpenChunk]:
-        """The chunks from `first_row` on; all members from position `at` on are found by their headers first."""
+        """The chunks from `first_row` on, after indexing all members from position `at` on."""
         index, damage = self._index(first_row, at)
         chunk, placed = OpenChunk(first_row), list[LocatedSample]()
         for sample in index.values():
@@ -210,12 +216,12 @@ class _Reader:
         chunk.last = True
         if damage is not None:
             chunk.end(damage)
-        yield self._closing(chunk)
+        yield self._last_chunk(chunk)
 
     def _index(
         self, first_row: int, at: int
     ) -> tuple[dict[str, LocatedSample], ShardDamageError | None]:
-        """Every sample from position `at` on with the positions of its members, by one walk over the headers."""
+        """Every sample from position `at` on with the positions of its members, from one walk."""
         index: dict[str, LocatedSample] = {}
         loose: list[tuple[MemberRole, Member]] = []
         latest: Draft | None = None
@@ -261,7 +267,7 @@ class _Reader:
         return extras
 
     def _read(self, chunk: OpenChunk, placed: list[LocatedSample]) -> None:
-        """Fill the selection samples of a chunk in the order of the file, so that a store is read forward."""
+        """Fills the selected samples of a chunk in file order, so that a store is read forward."""
         parts = [
             (start, size, role, number, sample.draft)
             for sample in placed
