@@ -1,10 +1,11 @@
-"""Samples of a Parquet file: one row each, read in small batches.
+"""Samples of a Parquet file: one per row, read in small batches.
 
-Takes plain columns, img2dataset's Parquet output (image column named after its encoding) and Hugging Face's image
-column (a struct of bytes and path).
+Supports plain columns, img2dataset's Parquet output (image column named after its encoding) and
+Hugging Face's image column (a struct of bytes and path).
 
-What is broken costs as little as Arrow allows: a value that Python cannot hold costs itself, a page its row group, a
-footer the file. Rows of a row group that were read before its broken page stand.
+Damage costs as little as Arrow allows: a value that Python cannot represent costs itself, a page
+its row group, a footer the file. Rows of a row group that were read before its broken page are
+kept.
 """
 
 from __future__ import annotations
@@ -27,17 +28,18 @@ from dfn_ray.schema import ShardFault
 from dfn_ray.untrusted.parquet_files import EncryptedParquetError, read_footer
 
 _BUFFER_BYTES = 4 * 2**20
-"""Read per column and request, so that memory is bounded by this and a page; Arrow's default (`pre_buffer`) would load
-all columns of a row group at once."""
+"""Read per column and request, so that memory is bounded by this and a page; Arrow's default
+(`pre_buffer`) would load all columns of a row group at once."""
 
 
 def parquet_chunks(
     file: IO[bytes], shard: Shard, pool: Pool, selection: RowSelection
 ) -> Iterator[OpenChunk]:
-    """The chunks of a Parquet file, in order; the last one carries the fault of the shard, if it has one.
+    """The chunks of a Parquet file, in order; the last one carries the fault of the shard, if any.
 
-    Where chunks are skipped, all rows are decoded nevertheless: chunks end by size, and Parquet states no
-    sizes per row. Where single rows are selection, groups hold just those, and row groups without any are not read.
+    If chunks are skipped, all rows are decoded nevertheless: chunks end by size, and Parquet
+    records no sizes per row. If single rows are selected, chunks contain only those, and row groups
+    without any are not read.
     """
     chunk = OpenChunk(0)
     try:
@@ -56,7 +58,7 @@ def parquet_chunks(
 
 
 class _Source:
-    """An open Parquet file; whatever is broken in it is raised as ShardDamageError, or fails rows."""
+    """An open Parquet file; anything broken in it raises ShardDamageError, or fails rows."""
 
     def __init__(self, file: IO[bytes], shard: Shard, pool: Pool) -> None:
         watched = WatchedFile(file, shard.uri)
@@ -98,7 +100,7 @@ class _Source:
         ]
 
     def drafts(self, rows: frozenset[int] | None = None) -> Iterator[Draft]:
-        """The samples of the file, or just those at `rows`, in order."""
+        """The samples of the file, or only those at `rows`, in order."""
         first = 0
         for group in self._groups:
             end = first + group.rows

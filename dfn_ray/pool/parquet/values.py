@@ -1,7 +1,7 @@
-"""Arrow values as Python's: what a caption, a key and metadata make of every type. No value raises."""
+"""Arrow values as Python's: captions, keys and metadata from columns of any type. Never raises."""
 
 # pyright: reportAttributeAccessIssue=false
-# (pyarrow makes its compute functions at import, where no type checker sees them)
+# (pyarrow generates its compute functions at import, where type checkers do not see them)
 from __future__ import annotations
 
 import itertools
@@ -19,10 +19,10 @@ from dfn_ray.pool.parquet.value_sizes import row_bytes, total_bytes
 from dfn_ray.pool.samples import MAX_METADATA_BYTES, json_text
 
 Converted = tuple[Any, bool]
-"""A value, and whether it stands for another one that JSON or UTF-8 cannot hold."""
+"""A value, and whether it replaces one that JSON or UTF-8 cannot represent."""
 
 _BYTES_AT_ONCE = 4 * 2**20
-"""About so much; values of Arrow turned into Python's one by one take twice as long."""
+"""Approximate size of the values converted at a time; one by one takes twice as long."""
 _BYTES_A_CHARACTER = 4  # at most, in UTF-8
 _CONVERSION_ERRORS = (
     ValueError,
@@ -32,12 +32,12 @@ _CONVERSION_ERRORS = (
     TypeError,
     pa.ArrowException,
 )
-"""What pyarrow raises for values that Python has not: dates outside 1..9999, time zones that this machine does not
-know, strings that are not UTF-8, structs with two fields of one name."""
+"""Exceptions of pyarrow for values that Python cannot represent: dates outside 1..9999, time zones
+unknown on this machine, strings that are not UTF-8, structs with two fields of one name."""
 
 
 def plain_array(column: pa.Array) -> pa.Array:
-    """The values themselves: without dictionary, runs or extension."""
+    """The values themselves: without dictionary, run-end encoding or extension."""
     while True:
         if isinstance(column, pa.ExtensionArray):
             column = column.storage
@@ -55,7 +55,7 @@ def plain_array(column: pa.Array) -> pa.Array:
 
 
 def image_bytes(column: pa.Array) -> Iterator[bytes | None]:
-    """The images of a column: bytes, or structs of Hugging Face's; null where there are no bytes."""
+    """The images of a column: bytes, or Hugging Face's structs; None if there are no bytes."""
     column = plain_array(column)
     if is_image_struct(column.type):
         if column.type.get_field_index("bytes") < 0:
@@ -72,11 +72,15 @@ def _few_at_once(column: pa.Array) -> Iterator[Any]:
 
 
 Captions = tuple[int | None, dict[int, bytes | None]]
-"""The size of all captions of a row, None for none, and the captions by number: see `pool.captions`."""
+"""The size of all captions of a row, None for none, and the captions by number: see
+`pool.captions`."""
 
 
 def captions(columns: Sequence[pa.Array], most_bytes: int) -> Iterator[Captions]:
-    """The captions of rows: of one column, text or lists, or of several. Those of a row with more bytes are not held."""
+    """The captions of each row: from one column, text or lists, or from several.
+
+    Those of a row with more than `most_bytes` are not held.
+    """
     if len(columns) > 1:
         return (
             _held(enumerate(row), most_bytes)
@@ -115,7 +119,7 @@ def _one(text: bytes | None, most_bytes: int) -> Captions:
 
 
 def _items(items: pa.Array, most_bytes: int) -> Captions:
-    """The strings of a list that hold something; none of them where they are too many bytes."""
+    """The non-empty strings of a list; none if they exceed `most_bytes`."""
     items = plain_array(items)
     if not (is_string(items.type) or is_binary(items.type)):
         return 0, {}  # nulls
@@ -128,9 +132,10 @@ def _items(items: pa.Array, most_bytes: int) -> Captions:
 
 
 def keys(column: pa.Array) -> Iterator[str | None]:
-    """The samples' names as text, by which uids are derived: bytes as UTF-8 with the others escaped, nested ones as JSON.
+    """The samples' names as text, from which uids are derived.
 
-    Of names above MAX_NAME_CHARS the ends and a digest.
+    Bytes are decoded as UTF-8 with escapes for the rest, nested values become JSON. Names longer
+    than MAX_NAME_CHARS are abbreviated to their ends and a digest.
     """
     column = plain_array(column)
     if is_string(column.type) or is_binary(column.type):
@@ -163,12 +168,16 @@ def _key(value: Any) -> str:
 
 
 ConvertedRow = tuple[Sequence[Any], bool]
-"""The values of a row, and whether one of them stands for another that JSON or UTF-8 cannot hold."""
+"""The values of a row, and whether one of them replaces a value that JSON or UTF-8 cannot
+represent."""
 
 
 def metadata_rows(columns: Sequence[pa.Array | None], rows: int) -> Iterator[ConvertedRow]:
-    """The values of metadata columns, row by row. Those of columns that were not read are null, and those with which
-    a row would hold more than MAX_METADATA_BYTES."""
+    """The values of metadata columns, row by row.
+
+    Null are those of columns that were not read, and those with which a row would exceed
+    MAX_METADATA_BYTES.
+    """
     decoded = [None if column is None else _decoded(column) for column in columns]
     if sum(total_bytes(column) for column in decoded if column is not None) > MAX_METADATA_BYTES:
         return map(_together, _large_rows(decoded, rows))
@@ -193,7 +202,7 @@ def _together(row: Sequence[Converted]) -> ConvertedRow:
 
 
 def _large_rows(columns: Sequence[pa.Array | None], rows: int) -> Iterator[list[Converted]]:
-    """The rows one by one, of which each value is passed by that no longer fits."""
+    """The rows one by one, without the values that no longer fit."""
     sizes = [None if column is None else row_bytes(column).tolist() for column in columns]
     for at in range(rows):
         left = MAX_METADATA_BYTES
@@ -216,7 +225,7 @@ def _decoded(column: pa.Array) -> pa.Array:
 
 
 def _plain_values(column: pa.Array) -> Sequence[Any] | None:
-    """All values at once; None if Python cannot hold one of them."""
+    """All values at once; None if Python cannot represent one of them."""
     try:
         return column.to_pylist()
     except _CONVERSION_ERRORS:
@@ -231,7 +240,10 @@ def _converted(value: pa.Scalar) -> Converted:
 
 
 def _with_parts_replaced(value: pa.Scalar) -> Any:
-    """The value with only those parts replaced that Python cannot hold, by text where there is one."""
+    """The value, in which only the parts that Python cannot represent are replaced.
+
+    By text if possible.
+    """
     result: Any = None
     if not value.is_valid:
         return result
@@ -258,7 +270,7 @@ def _with_parts_replaced(value: pa.Scalar) -> Any:
 
 
 def _text(value: pa.Scalar) -> str | None:
-    """The text that Arrow has for a single value; times without a known zone are in UTC."""
+    """Arrow's text for a single value; times in an unknown zone are in UTC."""
     try:
         if is_string(value.type):
             return value.cast(pa.large_binary()).as_py().decode("utf-8", "replace")

@@ -29,7 +29,10 @@ class SparseMap(NamedTuple):
 
 
 class BrokenMapError(ValueError):
-    """A sparse map that describes no file. Never leaves `pool`: it becomes the fault of one sample."""
+    """A sparse map that describes no file.
+
+    Never leaves `pool`: it becomes the fault of one sample.
+    """
 
 
 def is_sparse(records: dict[str, str]) -> bool:
@@ -118,10 +121,7 @@ def _number(text: bytes) -> int | None:
 
 
 def _checked(size: int | None, numbers: list[int | None], stored_bytes: int) -> SparseMap:
-    """The map of these numbers.
-
-    Raises BrokenMapError unless it describes a file of the stored bytes.
-    """
+    """The map of these numbers. Raises BrokenMapError unless it fits the stored bytes."""
     whole = [number for number in numbers if number is not None]
     if size is None or size < 0 or len(whole) < len(numbers) or len(whole) % 2:
         raise BrokenMapError("a sparse map that is not a list of numbers")

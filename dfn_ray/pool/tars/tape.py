@@ -32,7 +32,7 @@ class Tape:
 
     @property
     def verified(self) -> int:
-        """End of the last stream of a compressed file whose checksum matched, after decompression."""
+        """End of the last compressed stream whose checksum matched, after decompression."""
         return 0
 
     def stored_at(self, position: int) -> int:

@@ -111,8 +111,8 @@ def walk(tape: Tape, notes: TarNotes | None = None) -> Iterator[Member]:
                 start = at + BLOCK_BYTES - zeros
                 raise ShardDamageError(
                     ShardFault.TRUNCATED,
-                    f"only zeros from byte {start} on, as in a truncated download (or in a tar with "
-                    f"records larger than {MOST_ZEROS >> 20} MiB: write it with smaller ones)",
+                    f"only zeros from byte {start} on, as in a truncated download (or in a tar "
+                    f"with records larger than {MOST_ZEROS >> 20} MiB: write it with smaller ones)",
                 )
             return
         header = parse_header(block)

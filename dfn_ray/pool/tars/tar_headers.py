@@ -69,7 +69,7 @@ def field_number(field: bytes) -> int | None:
 
 
 def text_of(data: bytes) -> str:
-    """A name as text. Names that are not UTF-8 are decoded as Latin-1, so that they stay distinct."""
+    """A name as text. Names that are not UTF-8 are decoded as Latin-1, to stay distinct."""
     try:
         return data.decode()
     except UnicodeDecodeError:

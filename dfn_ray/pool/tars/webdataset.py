@@ -256,7 +256,7 @@ class _Reader:
         return index, damage
 
     def _extras(self, index: dict[str, LocatedSample]) -> dict[str, str]:
-        """The dotted images that belong to samples with shorter names, and the shortest of these."""
+        """The dotted images that belong to samples with shorter names, each with the shortest."""
         extras: dict[str, str] = {}
         for key, sample in index.items():
             draft = sample.draft
