@@ -1,4 +1,4 @@
-"""Parquet files as hostile or careful writers make them: with extension types that run code, and encrypted."""
+"""Parquet files of hostile or careful writers: with types that run code, and encrypted."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ import pyarrow.parquet.encryption as pe
 
 
 class LethalType(pa.ExtensionType):
-    """A type like Ray Data's pickled objects: whoever builds it, or makes a value of it Python's, runs code."""
+    """A type like Ray Data's pickled objects.
+
+    Building it, or converting a value of it to Python, runs code.
+    """
 
     built: int = 0
-    """How often that happened."""
+    """Number of times it was built."""
 
     def __init__(self, storage: pa.DataType) -> None:
         super().__init__(storage, "dfn_ray.testing.lethal")
 
     def __arrow_ext_serialize__(self) -> bytes:
-        """Nothing."""
+        """Returns no parameters."""
         return b""
 
     @classmethod
@@ -35,7 +38,7 @@ class LethalType(pa.ExtensionType):
 
 @contextmanager
 def lethal_type_registered() -> Iterator[None]:
-    """Arrow knows the type by its name, as it knows Ray Data's where Ray Data is imported."""
+    """Registers the type's name with Arrow, as importing Ray Data registers Ray Data's."""
     LethalType.built = 0
     pa.register_extension_type(LethalType(pa.binary()))
     try:
@@ -50,7 +53,7 @@ def lethal_array(storage: pa.Array) -> pa.Array:
 
 
 class _Keys(pe.KmsClient):
-    """Keys that protect nothing: they stand in the file."""
+    """Keys that protect nothing: they are stored in the file."""
 
     def wrap_key(self, key_bytes: bytes, master_key_identifier: str) -> bytes:
         """The key in base64."""
@@ -61,7 +64,7 @@ class _Keys(pe.KmsClient):
 def encrypted_parquet(
     table: pa.Table, columns: Sequence[str], *, plain_footer: bool = True
 ) -> bytes:
-    """The table as a Parquet file with these columns encrypted, by Parquet's modular encryption."""
+    """The table as a Parquet file with these columns encrypted by Parquet's modular encryption."""
     factory = pe.CryptoFactory(lambda config: _Keys())
     settings = pe.EncryptionConfiguration(
         footer_key="f", column_keys={"c": list(columns)}, plaintext_footer=plain_footer

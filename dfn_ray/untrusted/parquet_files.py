@@ -108,7 +108,10 @@ def _without_extensions(end: bytes, walk: FooterWalk) -> bytes:
 
 
 def _stored_types(schema: bytes) -> bytes | None:
-    """An Arrow schema in base64 without the names of its extension types; None if not plain base64."""
+    """An Arrow schema in base64 without the names of its extension types.
+
+    None if the schema is not plain base64.
+    """
     try:
         plain = base64.b64decode(schema, validate=True)
     except binascii.Error:

@@ -89,7 +89,7 @@ class FooterWalk:
         return at
 
     def _struct(self, at: int, takes: Mapping[int, tuple[int, _Take]]) -> int:
-        """Walks through a struct; fields of these numbers and types are read, all others skipped."""
+        """Walks through a struct; reads fields of these numbers and types, skips all others."""
         number = 0
         while True:
             header = self.data[at]
