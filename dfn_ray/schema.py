@@ -94,16 +94,16 @@ class Note(StrEnum):
     """An unusual property of a sample or a shard, counted so that it is not overlooked."""
 
     METADATA_REPLACED = (
-        "metadata_replaced"  # a value that JSON or UTF-8 cannot hold became null or a string
+        "metadata_replaced"  # a value that JSON or UTF-8 cannot represent became null or a string
     )
-    TRUNCATED_SCORED = "truncated_scored"  # an image that ends early is scored by what is there
+    TRUNCATED_SCORED = "truncated_scored"  # a truncated image is scored by its intact part
     DECODED_EXACTLY = "decoded_exactly"  # mode fast, but only the exact way can decode it
-    CAPTION_CUT = "caption_cut"  # longer than what the tokenizer looks at
+    CAPTION_CUT = "caption_cut"  # longer than the part that the tokenizer reads
     # of shards, on the chunk that ends each
     ZEROS_BEFORE_MEMBER = (
         "zeros_before_member"  # tars appended to each other, or samples that were zeroed
     )
-    BYTES_AFTER_END = "bytes_after_end"  # of a tar, which nothing has read
+    BYTES_AFTER_END = "bytes_after_end"  # of a tar; they are not read
     SEVERAL_CAPTIONS = "several_captions"  # looks like several captions, but is read as one
 
 
@@ -175,7 +175,7 @@ SAMPLE_SCHEMA = pa.schema(
         pa.field("reason", pa.string()),  # a Reason when rejected or failed
     ]
 )
-"""What `pool` yields: one row per sample, in shard order, good and bad alike."""
+"""The rows that `pool` yields: one per sample, in shard order, good and bad alike."""
 
 SEVERAL_CAPTIONS_SCHEMA = SAMPLE_SCHEMA.set(
     SAMPLE_SCHEMA.get_field_index("text"), pa.field("text", pa.large_list(pa.large_string()))

@@ -108,7 +108,7 @@ def test_an_odd_pattern_is_refused_with_exit_code_2(capsys, pattern):
 @pytest.mark.parametrize("scheme", UNKNOWN)
 def test_a_scheme_that_is_not_supported_is_refused_by_name_wherever_a_uri_goes(scheme):
     uri = f"{scheme}://host/x"
-    named = rf"no storage is known for {scheme}://.*s3://"
+    named = rf"the scheme {scheme}:// is not supported.*s3://"
     for use in (filesystem, open_uri, read_uri, stat, scan, lambda uri: Store(uri).list()):
         with pytest.raises(InputError, match=named):
             use(uri)
@@ -194,7 +194,7 @@ def test_nothing_is_written_to_what_is_only_read(recipe, capsys, verb, uri):
     words = [recipe if word == "{recipe}" else word.replace("{}", uri) for word in VERBS[verb]]
     assert exit_code(words) == 2
     assert (
-        f"cannot be written to: {uri.partition(':')[0]}:// is only read" in capsys.readouterr().err
+        f"cannot be written to: {uri.partition(':')[0]}:// is read-only" in capsys.readouterr().err
     )
     with pytest.raises(RecipeError, match=r"run_uri: .*cannot be written to"):
         recipe_from(PLACES["run_uri"][1](uri), kind=Recipe)

@@ -28,9 +28,7 @@ def open_chunks(shard: Shard, pool: Pool, selection: RowSelection) -> Iterator[O
     form = folder_chunks if pool.format == "folder" else _of_file
     try:
         yield from form(shard, pool, selection)
-    except (
-        ShardDamageError
-    ) as damage:  # before any chunk: all that is read of a file is judged in `_of_file`
+    except ShardDamageError as damage:  # before any chunk: `_of_file` handles damage of content
         yield unreadable_chunk(damage, shard.size_bytes)
 
 

@@ -191,7 +191,7 @@ def test_a_column_that_holds_no_strings_is_a_fault_of_the_shard(read, kind, name
 def test_lists_of_strings_unasked_are_a_fault_that_names_the_setting(read):
     result = read(parquet({"image": [b"i"], "caption": [FIVE]}))
     assert result.last.fault == "mistyped_column"
-    assert 'pool.caption = "list" reads it' in result.last.detail
+    assert 'set pool.caption = "list" to read it' in result.last.detail
 
 
 UNASKED = {

@@ -160,4 +160,4 @@ def test_a_gzip_that_is_damaged_before_it_shows_what_it_holds_is_broken_gzip(rea
 @pytest.mark.parametrize("text", [b"", b"some text", b"some text" * 999])
 def test_a_whole_gzip_of_something_else_holds_no_tar(read, text):
     last = read(gzip.compress(text)).last
-    assert (last.fault, last.detail) == (ShardFault.UNREADABLE, "gzip, but no tar in it")
+    assert (last.fault, last.detail) == (ShardFault.UNREADABLE, "gzip that contains no tar")

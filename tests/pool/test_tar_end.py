@@ -123,7 +123,7 @@ def test_a_long_tail_is_not_read_to_its_end(monkeypatch, filler):
     monkeypatch.setattr(tar_end, "_MOST_TAIL_BYTES", 2**21)
     tape = CountingTape(io.BytesIO(DATA + filler * 2**23))
     if filler == b"\0":
-        with pytest.raises(ShardDamageError, match="nothing but zeros"):
+        with pytest.raises(ShardDamageError, match="only zeros from byte"):
             list(walk(tape))
     else:
         assert len(list(walk(tape))) == 10

@@ -120,7 +120,10 @@ REFUSED = {
     "cut_in_magic": (of_npy(lambda data: data[:7]), "unknown version"),
     "two_arrays": (of_npy(lambda data: data + data), "has bytes after its end"),
     "damaged_magic": (of_npy(lambda data: b"\x92" + data[1:]), "first bytes are damaged"),
-    "bare_odd": (lambda path: path.write_bytes(UIDS.tobytes()[:-3]), "no whole number of records"),
+    "bare_odd": (
+        lambda path: path.write_bytes(UIDS.tobytes()[:-3]),
+        "not a multiple of the 16 bytes",
+    ),
     "scalar": (array(UIDS[0]), r"of shape \(\)"),
     "column": (array(UIDS.reshape(-1, 1)), r"of shape \(5, 1\)"),
     "pairs": (array(np.zeros((3, 2), "u8")), "plain '<u8' values"),

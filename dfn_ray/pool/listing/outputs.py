@@ -59,7 +59,7 @@ def _reaches(pattern: str, pool: Pool, places: Sequence[str]) -> Iterator[tuple[
     fixed, _ = split_fixed(pattern, path_exists)
     near = {fixed, _real(fixed)}
     if not any(_is_below(a, b) or _is_below(b, a) for a in places for b in near):
-        return  # a pattern may stand for millions of files
+        return  # a pattern may expand to millions of files
     found = [(pattern, "**")] if pool.format == "folder" else rooted_globs(pattern)
     for root, glob in found:
         if glob == "**" and "." in os.path.basename(root) and not _may_hold(root, places):

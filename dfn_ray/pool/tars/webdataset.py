@@ -106,7 +106,7 @@ class _Reader:
                         )
                     draft = opened.add(self._draft(part.key, opened.chunk.next_row))
                     if draft.fault or draft.caption_size is not None or draft.json_size is not None:
-                        opened.chunk.at = None  # known only from what stood before the chunk
+                        opened.chunk.at = None  # it depends on bytes before the chunk
                 elif self._overflows(part, draft, opened.chunk):
                     if tape.can_jump:
                         break
