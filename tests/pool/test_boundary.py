@@ -1,4 +1,4 @@
-"""What may leave a reader: damage by name, the store's errors as errors, and nothing that was not read."""
+"""Results of readers: damage by name, storage failures as errors, and nothing that was not read."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ FORMATS = {
 
 @pytest.fixture
 def surprised(monkeypatch) -> None:
-    """This process and those it starts have the bugs of `dfn_ray.testing.lethal`."""
+    """Gives this process and those it starts the bugs of `dfn_ray.testing.lethal`."""
     monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
     monkeypatch.setattr(json, "loads", json.loads)
     monkeypatch.setattr(LocalFileSystem, "_open", LocalFileSystem._open)
@@ -76,7 +76,7 @@ def surprised(monkeypatch) -> None:
 
 @pytest.fixture
 def on_disk(tmp_path):
-    """Writes bytes to a file; the shard that a listing sees there."""
+    """Writes bytes to a file; returns the shard as listed."""
 
     def write(data: bytes, name: str = "0.tar") -> Shard:
         path = tmp_path / name
@@ -91,7 +91,7 @@ def pool_of(shard: Shard) -> Pool:
 
 
 def read_into(chunks: list, shard: Shard, then=lambda: None) -> None:
-    """Read a shard, adding its chunks to a list as they come; `then` is done after the first."""
+    """Reads a shard and appends its chunks to a list; calls `then` after the first."""
     for chunk, _ in iter_chunks(shard, pool_of(shard)):
         chunks.append(chunk)
         if len(chunks) == 1:
@@ -236,7 +236,7 @@ def test_whatever_an_open_file_raises_is_the_stores_failure(put, monkeypatch, na
 
 
 def count_reads(monkeypatch, shard, *, failing: int | None = None, error: Exception | None = None):
-    """Count the reads of files in memory, from now on, and let one fail; gives a function that says how many were made."""
+    """Counts reads of in-memory files from now on, and lets one fail; returns the counter."""
     memory_file = type(fsspec.filesystem("memory").open(shard.uri))
     made = [0]
 
@@ -339,7 +339,7 @@ def test_any_chunks_of_a_shard_can_be_passed_its_last_one_too(on_disk, name):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_shard_without_a_chunk_that_was_read_of_it_gives_no_last_chunk(on_disk, name):
-    """Without a size or version in the listing, only what is committed shows that it changed."""
+    """Without a size or version in the listing, only committed chunks show that it changed."""
     whole = replace(on_disk(FORMATS[name], name), size_bytes=0)
     end = [chunk.first_row for chunk, _ in iter_chunks(whole, pool_of(whole))][-1]
     longer = {end}  # committed as a chunk behind which there was more

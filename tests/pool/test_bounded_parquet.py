@@ -1,4 +1,4 @@
-"""Parquet files that a stranger wrote to take memory or time: wide ones, and dictionaries of long values."""
+"""Parquet files written to take memory or time: many columns, and dictionaries of long values."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_read_of_a_wide_file_looks_at_the_columns_that_it_meets(read, monkeypa
 
 
 class Counted(str):
-    """A name that counts how often it is compared."""
+    """A name that counts its comparisons."""
 
     __slots__ = ()
     count = 0
@@ -63,7 +63,7 @@ class Counted(str):
 
 
 class Schema:
-    """What `_selected_leaves` uses of a Parquet schema."""
+    """The part of a Parquet schema that `_selected_leaves` uses."""
 
     def __init__(self, paths: list[str]) -> None:
         self._leaves = [SimpleNamespace(path=path) for path in paths]

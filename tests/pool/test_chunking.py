@@ -37,7 +37,7 @@ def tar_of(names: list[str], image_bytes: int = 400_000) -> bytes:
 
 
 def rows_and_peak_bytes(path: str, pool: Pool) -> tuple[int, int]:
-    """Reads a shard to its end; the most memory Python held meanwhile."""
+    """Reads a shard to its end; returns its rows and Python's peak memory."""
     shard = Shard(path, "00000.tar", 0)
     next(iter_chunks(shard, pool))  # whatever is imported at first use does not count
     tracemalloc.start()
@@ -138,7 +138,7 @@ def test_memory_is_bounded_by_a_chunk_in_an_indexed_tar_as_well(tmp_path):
 
 
 def sorted_by_extension(first: str, sizes: dict[str, int], count: int) -> bytes:
-    """All members of one ending, then all of each other."""
+    """All members of one extension, then all of the next."""
     tar = TarBuilder()
     for extension in (first, *(name for name in sizes if name != first)):
         for number in range(count):
@@ -211,7 +211,7 @@ def test_metadata_of_parquet_counts_towards_a_chunk(read):
 
 @pytest.mark.parametrize("chunk_rows", [1, 2, 5])
 def test_places_in_the_store_do_not_depend_on_what_is_skipped(read, put, chunk_rows):
-    """Dotted images are looked at ahead and read later, and what is skipped of gzip is unpacked in other steps."""
+    """Dotted images are read after a look-ahead, and skipped gzip is unpacked in other steps."""
     rng = random.Random(chunk_rows)
     names = ["a", "a.b", "b", "b.x", "c", "c.seg", "d.1", "d.2", "e"]
     for seed in range(20):

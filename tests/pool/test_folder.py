@@ -1,4 +1,4 @@
-"""Image folders: a class folder is a shard, its samples the image files in the order of their names."""
+"""Image folders: a class folder is a shard, its samples the image files in order of name."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from dfn_ray.testing.sample_pools import TarBuilder
 
 @pytest.fixture
 def folder(tmp_path):
-    """Makes files of a given size below a folder."""
+    """Creates files of a given size below a folder."""
 
     def make(*names: str, size: int = 10):
         for name in names:

@@ -1,4 +1,4 @@
-"""What is written must not become part of the pool it is made from."""
+"""Outputs must not become part of the pool that they are made from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dfn_ray.pool import Shard, list_shards, require_outside_pool
 
 @pytest.fixture
 def pool(tmp_path):
-    """A pool folder with a shard in it, and one on another disk that a link leads to."""
+    """A pool folder with a shard, and one on another disk behind a link."""
     for name in ("data/pool/0.tar", "data/pool/x/1.tar", "disk/sub/2.tar", "data/pool/cat/a.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"1")

@@ -288,7 +288,7 @@ def test_memory_is_bounded_by_a_chunk_not_by_a_row_group(tmp_path):
 
 @pytest.mark.parametrize("name", ["flags", "key"])
 def test_a_column_that_pyarrow_passes_over_costs_itself(read, name):
-    """pyarrow 26 reads no row, and raises nothing, of some lists that it wrote in tiny pages."""
+    """pyarrow 26 returns no row and no error for some lists that it wrote in tiny pages."""
     count = 4
     flags = pa.array([[True, False]] * count, pa.list_(pa.bool_()))
     columns = {"image": [b"i%d" % n for n in range(count)], "text": ["c"] * count, name: flags}
@@ -312,7 +312,7 @@ def test_a_column_that_pyarrow_passes_over_costs_itself(read, name):
 
 
 def test_a_struct_that_pyarrow_cannot_put_together_costs_itself(read):
-    """The same lists as a field of a struct are an ArrowInvalid."""
+    """The same lists as a field of a struct raise ArrowInvalid."""
     count = 4
     flags = pa.array([[True, False]] * count, pa.list_(pa.bool_()))
     struct = pa.StructArray.from_arrays([pa.array(range(count)), flags], ["n", "flags"])

@@ -1,4 +1,4 @@
-"""Pages that are broken, too large or lied about: each costs its row group at most, and no memory."""
+"""Pages that are broken, too large or misdescribed cost at most their row group, and no memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands where a tar seems to end: its mark, a hole of zeros, another tar, or anything else."""
+"""Apparent ends of a tar: its mark, a hole of zeros, another tar, or anything else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ for _number in range(5):
     FIVE.sample(f"{_number}", image=b"image%d" % _number * 200, caption=f"caption {_number}")
 DATA = FIVE.getvalue()
 THIRD = DATA.index(b"2.jpg")
-"""Where the header of the third image is."""
+"""Position of the third image's header."""
 LATER = TarBuilder().sample("later", image=b"image", caption="c").getvalue()
 
 
@@ -108,7 +108,7 @@ def test_a_lone_zero_block_ends_a_tar_where_nothing_follows(read):
 
 
 class CountingTape(Tape):
-    """A tape that counts what is read from it."""
+    """A tape that counts the bytes read from it."""
 
     bytes_read = 0
 

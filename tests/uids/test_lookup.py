@@ -1,4 +1,4 @@
-"""Uid lists: every form that can be read is read alike, every other one is refused with what it is."""
+"""Uid lists: all readable forms are read alike, every other one is rejected by its kind."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_any_other_file_is_refused_with_what_it_is(tmp_path, form):
 @pytest.mark.parametrize("records", [1, 2, 300])
 @pytest.mark.parametrize("mark", [b"\x1f\x8b", b"\x1f\x8b\x08", b"\x80\x02", b"\x80\x04"])
 def test_bare_lists_that_begin_like_gzip_or_a_pickle_by_chance_are_taken(tmp_path, mark, records):
-    """Of 65,536 lists 5 begin so. Which are tried is fixed by the seed."""
+    """Of 65,536 lists 5 begin like that. The seed determines which are tried."""
     random_bytes = random.Random(1).randbytes
     for _ in range(200):
         uids = np.frombuffer(random_bytes(16 * records), UID_DTYPE).copy()
@@ -182,7 +182,7 @@ def test_pickles_and_gzip_of_any_kind_are_refused(tmp_path, values, protocol):
 
 
 def test_a_list_that_is_not_there_is_wrong_input_that_names_the_node(tmp_path):
-    with pytest.raises(InputError, match=r"uid list .*absent\.npy: is not on .*every node"):
+    with pytest.raises(InputError, match=r"uid list .*absent\.npy: does not exist on .*every node"):
         open_uid_list(str(tmp_path / "absent.npy"))
     with pytest.raises(InputError, match="absent"):
         open_uid_list("memory://uids/absent.npy")
@@ -256,5 +256,5 @@ def test_copies_that_nobody_opened_for_a_week_are_removed_when_another_is_made(
     for path, age_s in ((old, 8 * 86_400), (used, 6 * 86_400), (foreign, 9 * 86_400)):
         path.write_bytes(b"uids")
         os.utime(path, (time.time() - age_s,) * 2)
-    module._on_disk("new", lambda: iter([b"new"]))
+    module._cached_on_disk("new", lambda: iter([b"new"]))
     assert (old.exists(), used.exists(), foreign.exists()) == (False, True, True)

@@ -1,4 +1,4 @@
-"""Parquet files of strangers: none runs code, none ends the process, and what they hold depends on no import."""
+"""Parquet files of strangers: none runs code or ends the process, and no import changes them."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_values_of_a_registered_type_are_those_that_are_stored(read):
 
 
 def in_a_fresh_process(data: bytes, folder: Path) -> ReadOutcome:
-    """What becomes of reading a file in a process that registers no types, and that may die."""
+    """The outcome of reading a file in a process that registers no types, and that may die."""
     path = folder / "0.parquet"
     path.write_bytes(data)
     return read_in_fresh_process(
@@ -173,7 +173,7 @@ def test_files_of_runs_and_subgroups_build_no_type_either(tmp_path):
 
 @pytest.fixture
 def encrypted(read, tmp_path):
-    """What a file with one encrypted column holds, read in a process of its own first: it may die."""
+    """The content of a file with one encrypted column, first read in a process that may die."""
 
     def encrypted(column: str, **options: bool) -> Any:
         data = encrypted_parquet(

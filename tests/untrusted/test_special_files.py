@@ -1,4 +1,4 @@
-"""Pipes, sockets, devices and the kernel's files: refused or left out, never opened, since that may take for ever."""
+"""Pipes, sockets, devices and kernel files: rejected or skipped, never opened; reads may block."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS = ("pipe", "link to a pipe", "socket", "device", "kernel's file", "folder"
 
 @pytest.fixture
 def make(tmp_path, monkeypatch):
-    """Puts something of a kind at a path."""
+    """Creates a special file of a kind at a path."""
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     sockets = []
 

@@ -32,7 +32,10 @@ class Tape:
 
     @property
     def verified(self) -> int:
-        """End of the last compressed stream whose checksum matched, after decompression."""
+        """Position after the last compressed stream whose checksum matched.
+
+        After decompression.
+        """
         return 0
 
     def stored_at(self, position: int) -> int:
@@ -74,7 +77,7 @@ class GzipTape(Tape):
 
     @property
     def verified(self) -> int:
-        """End of the last stream whose checksum matched, after decompression."""
+        """Position after the last stream whose checksum matched, after decompression."""
         return self._streams.verified
 
     def stored_at(self, position: int) -> int:
