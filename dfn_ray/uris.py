@@ -101,7 +101,7 @@ def uri_problem(uri: str) -> str | None:
     Worded as a predicate that follows the URI in a message. `local-dir:` before a network's folder
     is not a scheme.
     """
-    return next(_flaws(uri.removeprefix(_LOCAL_FOLDER)), None)
+    return next(_problems(uri.removeprefix(_LOCAL_FOLDER)), None)
 
 
 def target_uri_problem(uri: str) -> str | None:
@@ -112,7 +112,7 @@ def target_uri_problem(uri: str) -> str | None:
     return uri_problem(uri)
 
 
-def _flaws(uri: str) -> Iterator[str]:
+def _problems(uri: str) -> Iterator[str]:
     if is_empty(uri):
         yield EMPTY
     if "\0" in uri:
@@ -138,8 +138,8 @@ def require_valid_uri(uri: str, name: str = "URI", *, is_target: bool = False) -
 
     Written to if `is_target`.
     """
-    if flaw := target_uri_problem(uri) if is_target else uri_problem(uri):
-        raise InputError(f"{name}: {shortened(repr(uri))} {flaw}")
+    if problem := target_uri_problem(uri) if is_target else uri_problem(uri):
+        raise InputError(f"{name}: {shortened(repr(uri))} {problem}")
 
 
 def normalised(uri: str) -> str:

@@ -75,11 +75,11 @@ class ShardFile:
         except MemoryError:
             raise
         except Exception as error:
-            raise self._failed(error) from error
+            raise self._record_failure(error) from error
         rest = max(0, self.size_bytes - self._at)
         self._at += len(data)
         if len(data) < (rest if count < 0 else min(count, rest)):
-            raise self._failed(None)
+            raise self._record_failure(None)
         return data
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -87,7 +87,7 @@ class ShardFile:
         try:
             self._at = self._file.seek(offset, whence)
         except Exception as error:
-            raise self._failed(error) from error
+            raise self._record_failure(error) from error
         return self._at
 
     def tell(self) -> int:
@@ -105,13 +105,13 @@ class ShardFile:
     def close(self) -> None:
         """No effect: whoever opened the file closes it."""
 
-    def _failed(self, error: Exception | None) -> DfnRayError:
+    def _record_failure(self, error: Exception | None) -> DfnRayError:
         """The failure as an error of dfn_ray; None stands for a premature end."""
-        failure = _as_dfn_ray_error(error, self._shard) if error else self._short()
+        failure = _as_dfn_ray_error(error, self._shard) if error else self._short_read()
         self.error = self.error or failure
         return self.error
 
-    def _short(self) -> DfnRayError:
+    def _short_read(self) -> DfnRayError:
         now = self._file.seek(0, 2)
         if now != self.size_bytes:
             return changed_shard(

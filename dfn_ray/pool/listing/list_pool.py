@@ -201,9 +201,9 @@ class _Survey:
                 self.shards.append(_shard(file, prefix, ShardFault.MISSING))
         if taken:
             self._real_paths.add_folder(folder, taken)
-        self._note_left_out(folder, glob, state)
+        self._remark_on_skipped(folder, glob, state)
 
-    def _note_left_out(self, folder: Folder, glob: Glob, state: State) -> None:
+    def _remark_on_skipped(self, folder: Folder, glob: Glob, state: State) -> None:
         """Adds remarks on matching files of a folder that look like shards but are not."""
         for name in folder.files:
             is_hidden = name.startswith(".")
@@ -220,9 +220,9 @@ class _Survey:
 
     def _add_named(self, uris: list[str], prefix: str) -> None:
         """Adds shards named in full, or those in folders of these names; others are missing."""
-        for parent, group in groupby(sorted(uris), dirname):
+        for parent, members in groupby(sorted(uris), dirname):
             if parent.startswith(_UNLISTABLE):
-                self.shards += [_shard(File(uri, 0), prefix, None) for uri in group]
+                self.shards += [_shard(File(uri, 0), prefix, None) for uri in members]
                 continue
             folder = self._scan(parent)
             if folder is None:
@@ -233,7 +233,7 @@ class _Survey:
                 folder, [name for name in folder.files if is_shard(name)]
             )
             taken: list[str] = []
-            for uri in group:
+            for uri in members:
                 name = basename(uri)
                 if name in folder.files:
                     fault = ShardFault.UNFINISHED if name in unfinished else None
@@ -257,6 +257,6 @@ def _shard(file: File, prefix: str, fault: ShardFault | None) -> Shard:
     uri, name = file.uri, file.uri[len(prefix) + 1 :]
     if uri.isascii() and "\\" not in uri:
         return Shard(uri, name, file.size_bytes, fault, version=file.version)
-    said = utf8_safe(uri)
-    location = None if said == uri else uri
-    return Shard(said, utf8_safe(name), file.size_bytes, fault, location, file.version)
+    safe = utf8_safe(uri)
+    location = None if safe == uri else uri
+    return Shard(safe, utf8_safe(name), file.size_bytes, fault, location, file.version)

@@ -84,18 +84,18 @@ def columns_of(schema: pa.Schema, pool: Pool) -> Columns:
     Raises ShardDamageError if image, caption or uid is unreadable.
     """
     _require_shallow(schema)
-    image = _find(schema, "image", pool.image_column, IMAGE_COLUMNS, _holds_images)
+    image = _find_column(schema, "image", pool.image_column, IMAGE_COLUMNS, _holds_images)
     texts = _texts(schema, pool)
     uid = UID_COLUMN if UID_COLUMN in schema.names and pool.uid == "auto" else None
-    if uid and not _holds_strings(_once(schema, uid).type):
+    if uid and not _holds_strings(_unique_column(schema, uid).type):
         raise ShardDamageError(
             ShardFault.MISTYPED_COLUMN,
-            f"column 'uid' is {_once(schema, uid).type}, not a string; set pool.uid = \"derive\" "
-            "to ignore it",
+            f"column 'uid' is {_unique_column(schema, uid).type}, not a string; set pool.uid = "
+            '"derive" to ignore it',,
         )
     key = KEY_COLUMN if KEY_COLUMN in schema.names else None
     if key:
-        _once(schema, key)
+        _unique_column(schema, key)
     return Columns(image, texts, key, uid, _metadata_columns(schema, {image, *texts, key}))
 
 
@@ -112,11 +112,11 @@ def _texts(schema: pa.Schema, pool: Pool) -> tuple[str, ...]:
         for pattern in [named] if named else [f"{name}_*" for name in TEXT_COLUMNS]:
             if texts := _numbered(schema, pattern):
                 return texts
-    return (_find(schema, "text", named, usual, _HOLDS[pool.caption]),)
+    return (_find_column(schema, "text", named, usual, _HOLDS[pool.caption]),)
 
 
 def _has_list(schema: pa.Schema, name: str) -> bool:
-    return name in schema.names and is_list(plain_type(_once(schema, name).type))
+    return name in schema.names and is_list(plain_type(_unique_column(schema, name).type))
 
 
 def _numbered(schema: pa.Schema, pattern: str) -> tuple[str, ...]:
@@ -130,7 +130,7 @@ def _numbered(schema: pa.Schema, pattern: str) -> tuple[str, ...]:
         name: int(match[1]) for name in schema.names if star and (match := named.fullmatch(name))
     }
     for name in found:
-        if not _holds_text(_once(schema, name).type):
+        if not _holds_text(_unique_column(schema, name).type):
             raise ShardDamageError(
                 ShardFault.MISTYPED_COLUMN,
                 f"column {name!r} is {schema.field(name).type} and cannot hold a caption",
@@ -184,7 +184,7 @@ def _require_shallow(schema: pa.Schema) -> None:
     )
 
 
-def _find(
+def _find_column(
     schema: pa.Schema,
     part: str,
     named: str | None,
@@ -203,7 +203,7 @@ def _find(
             f"found {', '.join(schema.names)}; set pool.{part}_column",
         )
     for name in present:
-        if fits(_once(schema, name).type):
+        if fits(_unique_column(schema, name).type):
             return name
     raise ShardDamageError(
         ShardFault.MISTYPED_COLUMN,
@@ -222,7 +222,7 @@ def _is_list_instead(
     return fits is _holds_text and _holds_texts(schema.field(present[0]).type)
 
 
-def _once(schema: pa.Schema, name: str) -> pa.Field:
+def _unique_column(schema: pa.Schema, name: str) -> pa.Field:
     """The column of this name. Raises ShardDamageError if several have it."""
     places = schema.get_all_field_indices(name)
     if len(places) > 1:

@@ -69,7 +69,7 @@ class RowGroup:
                 done = at + batch.num_rows
                 if done > self.rows:
                     break
-                for start, part in _parts(batch, first + at, rows):
+                for start, part in _selected_stretches(batch, first + at, rows):
                     yield from self._drafts_of(part, start)
         except (*BROKEN, PageTooLargeError) as error:
             if isinstance(error, MemoryError):
@@ -167,7 +167,7 @@ class RowGroup:
         or that pyarrow skips.
         """
         columns = self.opened.columns
-        spared = {column.name for column in columns.metadata} - {columns.uid}
+        droppable = {column.name for column in columns.metadata} - {columns.uid}
         size, dropped = self._first_batch_rows(), 0
         while names:
             at = 0
@@ -178,19 +178,19 @@ class RowGroup:
                         yield max(at, done), batch.slice(max(done - at, 0))
                         done = end
                     at = end
-                if at >= self.rows or not (unread := self._unread(spared.intersection(names))):
+                if at >= self.rows or not (unread := self._unread(droppable.intersection(names))):
                     return
                 names = [name for name in names if name not in unread]
             except BatchTooLargeError as error:
                 size = error.rows
             except PageTooLargeError as error:
-                if error.column not in spared:
+                if error.column not in droppable:
                     raise
                 dropped += 1
-                too_large = {error.column} if dropped < _MOST_DROPPED else spared
+                too_large = {error.column} if dropped < _MOST_DROPPED else droppable
                 names = [name for name in names if name not in too_large]
             except pa.ArrowInvalid:
-                if not (unread := self._unread(spared.intersection(names))):
+                if not (unread := self._unread(droppable.intersection(names))):
                     raise
                 names = [name for name in names if name not in unread]
 
@@ -257,7 +257,7 @@ class _Found:
         return self._batch.column(self._places[name][place]) if name in self._places else None
 
 
-def _parts(
+def _selected_stretches(
     batch: pa.RecordBatch, first: int, rows: frozenset[int] | None
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     """The stretches of selected rows, each with the ordinal of its first row."""

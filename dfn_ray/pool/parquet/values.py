@@ -180,7 +180,7 @@ def metadata_rows(columns: Sequence[pa.Array | None], rows: int) -> Iterator[Con
     """
     decoded = [None if column is None else _decoded(column) for column in columns]
     if sum(total_bytes(column) for column in decoded if column is not None) > MAX_METADATA_BYTES:
-        return map(_together, _large_rows(decoded, rows))
+        return map(_as_row, _large_rows(decoded, rows))
     if not decoded:
         return itertools.repeat(((), False), rows)
     plain = [None if column is None else _plain_values(column) for column in decoded]
@@ -194,10 +194,10 @@ def metadata_rows(columns: Sequence[pa.Array | None], rows: int) -> Iterator[Con
         else zip(values, itertools.repeat(False))
         for column, values in zip(decoded, plain, strict=True)
     )
-    return map(_together, zip(*cells, strict=True))
+    return map(_as_row, zip(*cells, strict=True))
 
 
-def _together(row: Sequence[Converted]) -> ConvertedRow:
+def _as_row(row: Sequence[Converted]) -> ConvertedRow:
     return [value for value, _ in row], any(replaced for _, replaced in row)
 
 
@@ -265,11 +265,11 @@ def _with_parts_replaced(value: pa.Scalar) -> Any:
         try:
             result = value.as_py()
         except _CONVERSION_ERRORS:
-            result = _text(value)
+            result = _arrow_text(value)
     return result
 
 
-def _text(value: pa.Scalar) -> str | None:
+def _arrow_text(value: pa.Scalar) -> str | None:
     """Arrow's text for a single value; times in an unknown zone are in UTC."""
     try:
         if is_string(value.type):
