@@ -91,7 +91,7 @@ def columns_of(schema: pa.Schema, pool: Pool) -> Columns:
         raise ShardDamageError(
             ShardFault.MISTYPED_COLUMN,
             f"column 'uid' is {_unique_column(schema, uid).type}, not a string; set pool.uid = "
-            '"derive" to ignore it',,
+            '"derive" to ignore it',
         )
     key = KEY_COLUMN if KEY_COLUMN in schema.names else None
     if key:
