@@ -298,7 +298,7 @@ def test_a_run_is_no_pool_but_its_subset_is(folder, shape):
     root = folder("run.json", "pool.parquet", "subset/part.parquet")
     with pytest.raises(InputError, match=f"is a run .*use {root}/subset"):
         listed(shape.format(root))
-    with pytest.raises(InputError, match=f"name {root}/subset"):
+    with pytest.raises(InputError, match=f"use {root}/subset"):
         list_shards(Pool(uri=(root,), format="folder"))
     assert names(f"{root}/subset") == ["part.parquet"]
 
