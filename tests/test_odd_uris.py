@@ -167,7 +167,7 @@ def test_every_uri_of_a_recipe_is_checked_and_named(place, odd):
 def test_a_recipe_may_write_a_nul_as_an_escape_and_is_refused(recipe, capsys):
     for uri in ("/a\0b", "s3://b/\0"):
         assert exit_code(["filter", recipe, "--set", f"run_uri={json.dumps(uri)}"]) == 2
-        assert "run_uri: need a path or a URI; this holds a NUL" in capsys.readouterr().err
+        assert "run_uri: need a path or a URI; this contains a NUL" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

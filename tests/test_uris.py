@@ -65,7 +65,7 @@ def test_a_secret_on_a_command_line_is_refused_by_the_name_of_its_parameter_and_
         ("https://host/pool.tar?X-Amz-Signature=hunter2", "the parameter X-Amz-Signature"),
         ("s3://me:hunter2@bucket/run", "a user or password"),
     ]:
-        with pytest.raises(InputError, match=rf"holds {name}.*by the environment") as refusal:
+        with pytest.raises(InputError, match=rf"contains {name}.*in the environment") as refusal:
             uri_argument(uri)
         assert "hunter2" not in str(refusal.value)
 
@@ -108,7 +108,7 @@ def test_every_verb_refuses_a_uri_with_a_secret_before_it_does_anything(words, c
         run([word.format(secret) for word in words])
     assert ended.value.code == 2
     said = capsys.readouterr().err
-    assert "holds the parameter X-Amz-Signature" in said
+    assert "contains the parameter X-Amz-Signature" in said
     assert "hunter2" not in said
 
 

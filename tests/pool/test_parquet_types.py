@@ -323,7 +323,7 @@ def test_two_columns_of_one_name_are_a_fault_that_says_so_where_one_must_count(r
     extra = pa.array([b"i"] * 2) if name == "image" else pa.array(["a"] * 2)
     result = read(doubled(name, extra))
     assert result.last.fault is ShardFault.MISTYPED_COLUMN
-    assert f"2 columns are called {name!r}" in result.last.detail
+    assert f"2 columns are named {name!r}" in result.last.detail
 
 
 def test_bytes_are_never_metadata(read):
