@@ -1,7 +1,7 @@
-"""Arrow schemas and the closed lists of statuses and reasons.
+"""Arrow schemas, and the closed lists of statuses and reasons.
 
 A *chunk* is a run of rows of one shard and the unit of work and of commit. Between stages a chunk
-travels as one Arrow table with `SAMPLE_SCHEMA` (plus what the stage adds).
+travels as one Arrow table with `SAMPLE_SCHEMA` (plus the columns that the stage adds).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 
 class Status(StrEnum):
-    """What became of a sample. Every sample of the pool ends in exactly one of these."""
+    """Final state of a sample. Every sample of the pool ends in exactly one of these."""
 
     SCORED = "scored"
     LISTED = "listed"  # in the uid list, when a list and not a network selects
@@ -25,7 +25,7 @@ class Status(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a sample was rejected or failed."""
+    """Reason for which a sample was rejected or failed."""
 
     # rejected: rules of the recipe
     CAPTION_WORDS = "caption_words"
@@ -47,8 +47,8 @@ class Reason(StrEnum):
     BROKEN_JSON = "broken_json"
     BAD_UID = "bad_uid"
     UNSAFE_NAME = "unsafe_name"
-    BROKEN_MEMBER = "broken_member"  # the tar says wrongly where its bytes are, or what its name is
-    LINKED_MEMBER = "linked_member"  # a link of a tar, whose bytes stand under another name
+    BROKEN_MEMBER = "broken_member"  # the tar records a wrong place or name for it
+    LINKED_MEMBER = "linked_member"  # a link in a tar, whose bytes are stored under another name
     NON_CONTIGUOUS = "non_contiguous_key"  # its members are too far apart in the tar
     TRUNCATED_SHARD = "truncated_shard"
     BROKEN_ROW_GROUP = "broken_row_group"
@@ -77,7 +77,7 @@ REJECTIONS = (
 
 
 class ShardFault(StrEnum):
-    """Why a shard as a whole gave fewer samples than it should have."""
+    """Reason for which a shard yielded fewer samples than it should have."""
 
     MISSING = "missing_shard"
     UNFINISHED = "unfinished_shard"
@@ -91,56 +91,58 @@ class ShardFault(StrEnum):
 
 
 class Note(StrEnum):
-    """Something about a sample or a shard that is not the usual way, and is counted so that nobody overlooks it."""
+    """An unusual property of a sample or a shard, counted so that it is not overlooked."""
 
     METADATA_REPLACED = (
-        "metadata_replaced"  # a value that JSON or UTF-8 cannot hold became null or a string
+        "metadata_replaced"  # a value that JSON or UTF-8 cannot represent became null or a string
     )
-    TRUNCATED_SCORED = "truncated_scored"  # an image that ends early is scored by what is there
+    TRUNCATED_SCORED = "truncated_scored"  # a truncated image is scored by its intact part
     DECODED_EXACTLY = "decoded_exactly"  # mode fast, but only the exact way can decode it
-    CAPTION_CUT = "caption_cut"  # longer than what the tokenizer looks at
+    CAPTION_CUT = "caption_cut"  # longer than the part that the tokenizer reads
     # of shards, on the chunk that ends each
     ZEROS_BEFORE_MEMBER = (
         "zeros_before_member"  # tars appended to each other, or samples that were zeroed
     )
-    BYTES_AFTER_END = "bytes_after_end"  # of a tar, which nothing has read
+    BYTES_AFTER_END = "bytes_after_end"  # of a tar; they are not read
     SEVERAL_CAPTIONS = "several_captions"  # looks like several captions, but is read as one
 
 
 def status_key(status: str, reason: str | None) -> str:
-    """How counts name a status and reason: `scored`, `failed/not_an_image`."""
+    """The key of a status and reason in counts: `scored`, `failed/not_an_image`."""
     return f"{status}/{reason}" if reason else status
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """A run of rows of one shard; a function of the pool and of `[pool]` in the recipe alone."""
+    """A run of rows of one shard; determined by the pool and `[pool]` in the recipe alone."""
 
     shard: str
     """URI of the shard."""
     first_row: int
     """Ordinal of the first sample in its shard, from 0."""
     rows: int
-    """Number of samples; 0 only for the closing chunk of a shard without (further) samples."""
+    """Number of samples; 0 only for the last chunk of a shard without (further) samples."""
     last: bool
     """True for the chunk that ends its shard."""
     fault: ShardFault | None = None
-    """Set on the last chunk when the shard itself is bad."""
+    """Set on the last chunk if the shard itself is bad."""
     detail: str = ""
-    """What exactly is wrong with the shard, for people."""
+    """Description of the shard's fault, for people."""
     bytes_read: int = 0
     """Bytes of the shard that this chunk covers; for progress only."""
     at: int | None = field(default=None, compare=False)
-    """Byte of a tar at which the chunk can be entered; None where it cannot be read without what stands before."""
+    """Byte of a tar at which reading of the chunk can start; None if it depends on earlier
+    bytes."""
     notes: Mapping[str, int] = field(default_factory=dict, compare=False, hash=False)
-    """How many of its samples were handled in an unusual way, or how often its shard is unusual, by `Note`."""
+    """Counts by `Note`: of its samples that were handled in an unusual way, or of its shard's
+    oddities."""
 
     def with_notes(self, notes: Mapping[str, int]) -> Chunk:
-        """The chunk with further notes counted in."""
+        """The chunk with these notes added to its own."""
         return replace(self, notes=dict(Counter(self.notes) + Counter(notes)))
 
     def to_json(self) -> dict[str, Any]:
-        """The chunk as plain JSON values, defaults and the entry point left out."""
+        """The chunk as plain JSON values, without defaults and the entry point."""
         values = asdict(self)
         del values["at"]
         return {k: v for k, v in values.items() if v not in (None, "", 0, False, {})}
@@ -173,22 +175,22 @@ SAMPLE_SCHEMA = pa.schema(
         pa.field("reason", pa.string()),  # a Reason when rejected or failed
     ]
 )
-"""What `pool` yields: one row per sample, in shard order, good and bad alike."""
+"""The rows that `pool` yields: one per sample, in shard order, good and bad alike."""
 
 SEVERAL_CAPTIONS_SCHEMA = SAMPLE_SCHEMA.set(
     SAMPLE_SCHEMA.get_field_index("text"), pa.field("text", pa.large_list(pa.large_string()))
 )
-"""The same of a pool that is read with several captions a sample: one or more, as they were read."""
+"""The schema of a pool that is read with several captions per sample: one or more, as read."""
 
 BYTE_COLUMNS = ("image", "text", "metadata")
-"""What travels on only where the score can matter."""
+"""Columns that are passed on only where the score can matter."""
 
 SIZE_FIELDS = (pa.field("width", pa.int32()), pa.field("height", pa.int32()))
-"""Added by decoding: the image's own size in pixels, from its header."""
+"""Added by decoding: the original size of the image in pixels, from its header."""
 
 
 def score_column(network: str) -> str:
-    """The column that holds the scores of `network`: float32 cosine similarity, null if unscored."""
+    """The column of scores of `network`: float32 cosine similarity, null if unscored."""
     return f"score_{network}"
 
 

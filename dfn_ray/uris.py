@@ -1,7 +1,6 @@
-"""What a URI may be: its scheme, what it must not hold, and the one way to spell it.
+"""URIs that users write in recipes and on command lines: schemes, checks, one spelling.
 
-For what people write, where they write it: recipes and command lines. What a listing gave is no URI of theirs, and
-may hold anything.
+URIs from a listing are not checked here; they may contain anything.
 """
 
 from __future__ import annotations
@@ -20,38 +19,43 @@ EXTRAS = {
     "az": "azure", "abfs": "azure", "abfss": "azure",
     "hf": "hf",
 }  # fmt: skip
-"""Scheme -> the extra of dfn_ray that brings what reads it."""
+"""Scheme -> the extra of dfn_ray that installs its client."""
 SCHEMES = frozenset((*LOCAL_SCHEMES, *S3_SCHEMES, *HTTP_SCHEMES, *EXTRAS, "memory"))
-"""All that are read. fsspec knows more, which no test covers: some are no stores, or read what the recipe does not name.
+"""All schemes that can be read. fsspec knows more that no test covers: some are no stores, or read
+something other than what the recipe names.
 
-`memory` is a store of this process alone, for tests.
-"""
+`memory` is a store of this process alone, for tests."""
 READ_ONLY_SCHEMES = (*HTTP_SCHEMES, "hf")
-"""Nothing is written to web servers, and on the hub each file of a run would be a commit."""
+"""Web servers are never written to, and on the hub each file of a run would be a commit."""
 LONGEST_URI = 8_192
-"""Characters. Linux takes paths of 4,096 bytes, S3, Google and Azure names of 1,024; patterns with braces may be longer."""
-_NAMED = "file://, s3://, http(s)://, gs://, az://, abfs(s):// and hf://"
+"""Characters. Linux limits paths to 4,096 bytes, S3, Google and Azure limit names to 1,024;
+patterns with braces may be longer."""
+_READABLE = "file://, s3://, http(s)://, gs://, az://, abfs(s):// and hf://"
 _WRITABLE = "file://, s3://, gs://, az:// and abfs(s)://"
-EMPTY = "is empty; name a path (. is the folder you are in), or a URI with its scheme"
+EMPTY = "is empty; set it to a path (. is the working directory) or to a URI with its scheme"
 _LOCAL_FOLDER = "local-dir:"
 _SURROGATES = re.compile("[\ud800-\udfff]")
-"""In UTF-8 there are none."""
+"""Not valid in UTF-8."""
 _NO_BYTES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
-"""Those that do not stand for a byte of a file's name that is not UTF-8."""
+"""Surrogates that do not stand for a byte of a file name that is not UTF-8."""
 _ACCOUNT_SCHEMES = ("abfs", "abfss", "az", "wasb", "wasbs")
-"""Azure writes `container@account`: names, no secret."""
+"""Azure writes `container@account`: names, not secrets."""
 _PARAMETER = re.compile(r"[?&;#]([\w.%-]+)=[^&;#]")
 """`?name=value`; a glob's `?` is not followed by a name and `=`."""
 _SECRET_NAMES = frozenset({"auth", "jwt", "key", "pass", "pwd", "sas", "sig"})
 _SECRET_PARTS = (
-    "accessid", "accesskey", "apikey", "authorization", "credential", "passwd", "password", "secret", "signature",
-    "token",
+    "accessid", "accesskey", "apikey", "authorization", "credential", "passwd", "password",
+    "secret", "signature", "token",
 )  # fmt: skip
-"""In the names of parameters, without `-`, `_` and `.`: X-Amz-Signature, GoogleAccessId, AWSAccessKeyId, api_key."""
+"""In the names of parameters, without `-`, `_` and `.`: X-Amz-Signature, GoogleAccessId,
+AWSAccessKeyId, api_key."""
 
 
 def secret_in(uri: str) -> str | None:
-    """Where a URI holds a secret: "a user or password", "the parameter sig"; None when it does not. Paths never do."""
+    """The kind of secret that a URI contains: "a user or password", "the parameter sig"; or None.
+
+    Paths never contain one.
+    """
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return None
@@ -60,7 +64,7 @@ def secret_in(uri: str) -> str | None:
     if at and (":" in user or scheme not in _ACCOUNT_SCHEMES):
         return "a user or password"
     _, colon, port = host.partition(":")
-    # A secret key may have a slash in it, which ends what looks like the host.
+    # A secret key may contain a slash, which ends the apparent host.
     if colon and not port.partition("?")[0].isdigit() and not host.startswith("arn:"):
         return "a user or password"
     for name in map(unquote, _PARAMETER.findall(rest)):
@@ -71,7 +75,10 @@ def secret_in(uri: str) -> str | None:
 
 
 def scheme_of(uri: str) -> str:
-    """The scheme of a URI as fsspec has it. A path from the root has none, whatever it holds: `/data/a::b` is no chain."""
+    """The scheme of a URI as fsspec parses it.
+
+    An absolute path has none, whatever it contains: `/data/a::b` is not a chain.
+    """
     if uri.startswith("/"):
         return "file"
     scheme, *rest = re.split("::|://", uri, maxsplit=1)
@@ -79,54 +86,64 @@ def scheme_of(uri: str) -> str:
 
 
 def is_empty(uri: str) -> bool:
-    """True for what names nothing, and which clients take for the folder they run in: "", `file:`, `file://`."""
+    """True for URIs without a path, which clients take for the working directory.
+
+    These are "", `file:` and `file://`.
+    """
     scheme, colon, rest = uri.strip().partition(":")
     is_local = scheme.lower() in LOCAL_SCHEMES and bool(colon)
     return not uri.strip() or (is_local and rest in ("", "//"))
 
 
-def flaw_in(uri: str) -> str | None:
-    """What keeps a path, URI or pattern from naming anything that can be read, as a sentence goes on behind it; or None.
+def uri_problem(uri: str) -> str | None:
+    """The reason why a path, URI or pattern cannot be read, or None.
 
-    `local-dir:` in front of a network's folder is no scheme.
+    Worded as a predicate that follows the URI in a message. `local-dir:` before a network's folder
+    is not a scheme.
     """
-    return next(_flaws(uri.removeprefix(_LOCAL_FOLDER)), None)
+    return next(_problems(uri.removeprefix(_LOCAL_FOLDER)), None)
 
 
-def flaw_in_target(uri: str) -> str | None:
-    """The same of a path or URI that is to be written to."""
+def target_uri_problem(uri: str) -> str | None:
+    """The same for a path or URI that will be written to."""
     scheme = scheme_of(uri).lower()
     if scheme in READ_ONLY_SCHEMES:
-        return f"cannot be written to: {scheme}:// is only read; need a path, or one of {_WRITABLE}"
-    return flaw_in(uri)
+        return f"cannot be written to: {scheme}:// is read-only; use a path or one of {_WRITABLE}"
+    return uri_problem(uri)
 
 
-def _flaws(uri: str) -> Iterator[str]:
+def _problems(uri: str) -> Iterator[str]:
     if is_empty(uri):
         yield EMPTY
     if "\0" in uri:
-        yield "holds a NUL character, which no path can; take it out"
+        yield "contains a NUL character, which no path can; remove it"
     scheme, separator, rest = uri.partition("://")
     is_path = not separator or uri.startswith("/")
     scheme = "file" if is_path else scheme.lower()
     if scheme not in SCHEMES:
-        yield f"cannot be read: no storage is known for {shortened(scheme)}://; need a path, or one of {_NAMED}"
+        yield (
+            f"cannot be read: the scheme {shortened(scheme)}:// is not supported; use a path or "
+            f"one of {_READABLE}"
+        )
     if scheme not in (*LOCAL_SCHEMES, "memory") and not rest.strip("/"):
-        yield "names no bucket or host; write it behind ://"
+        yield "names no bucket or host; write it after ://"
     if surrogate := (_NO_BYTES if is_path else _SURROGATES).search(uri):
-        yield f"holds the character U+{ord(surrogate[0]):04X}, which no name can; take it out"
+        yield f"contains the character U+{ord(surrogate[0]):04X}, which no name can; remove it"
     if len(uri) > LONGEST_URI and "{" not in uri:
-        yield f"has {len(uri):,} characters, of which {LONGEST_URI:,} are the most"
+        yield f"has {len(uri):,} characters; the limit is {LONGEST_URI:,}"
 
 
-def require_flawless(uri: str, name: str = "URI", *, is_target: bool = False) -> None:
-    """Raise InputError, which begins with `name`, for a path or URI that cannot be read or, as a target, written to."""
-    if flaw := flaw_in_target(uri) if is_target else flaw_in(uri):
-        raise InputError(f"{name}: {shortened(repr(uri))} {flaw}")
+def require_valid_uri(uri: str, name: str = "URI", *, is_target: bool = False) -> None:
+    """Raises InputError, prefixed with `name`, for a URI that cannot be read or written.
+
+    Written to if `is_target`.
+    """
+    if problem := target_uri_problem(uri) if is_target else uri_problem(uri):
+        raise InputError(f"{name}: {shortened(repr(uri))} {problem}")
 
 
 def normalised(uri: str) -> str:
-    """A URI with its scheme in lower case: `S3://bucket` is `s3://bucket`."""
+    """The URI with its scheme in lower case: `S3://bucket` becomes `s3://bucket`."""
     scheme, separator, rest = uri.partition("://")
     if not separator or not re.fullmatch(r"[A-Za-z][\w+.:-]*", scheme):
         return uri
@@ -134,12 +151,13 @@ def normalised(uri: str) -> str:
     return f"{before}{colon}{last.lower()}://{rest}"
 
 
-def written_uri(text: str) -> str:
-    """A URI as it was written on a command line, normalised. Raises InputError when it holds a secret."""
+def uri_argument(text: str) -> str:
+    """The URI from a command line, normalised. Raises InputError if it contains a secret."""
     if where := secret_in(text):
         raise InputError(
-            f"a {text.partition('://')[0]}:// URI holds {where}, which would end up in logs; it is not repeated here. "
-            "Leave it out and give credentials by the environment, as the store's own tools take them"
+            f"a {text.partition('://')[0]}:// URI contains {where}, which would end up in logs; it "
+            "is not repeated here. Remove it and set credentials in the environment, as for the "
+            "store's own tools"
         )
     return normalised(text)
 
@@ -147,10 +165,11 @@ def written_uri(text: str) -> str:
 _ESCAPED = re.compile(r"\\(?=x[0-9a-f]{2})|[\udc80-\udcff]")
 
 
-def sayable(path: str) -> str:
-    r"""A path or key as text that UTF-8 can hold; other paths give other texts.
+def utf8_safe(path: str) -> str:
+    r"""A path or key as text that UTF-8 can encode; distinct paths yield distinct texts.
 
-    A byte of a file name that is no UTF-8 (Python holds it as a lone surrogate) becomes `\xHH`. A backslash that stands
-    before `xHH` in the name itself becomes `\x5c`, so that no two names are spelled alike. All others stay as they are.
+    A byte of a file name that is not UTF-8 (a lone surrogate in Python) becomes `\xHH`. A backslash
+    before `xHH` in the name itself becomes `\x5c`, so that no two names are spelled alike. All
+    other characters are unchanged.
     """
     return _ESCAPED.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", path)

@@ -12,7 +12,7 @@ from dfn_ray.config import EvaluateRecipe, Pool, Recipe, TrainRecipe, recipe_fro
 from dfn_ray.errors import InputError, RecipeError
 from dfn_ray.pool import list_pool
 from dfn_ray.storage import Store, filesystem, open_uri, read_uri, scan, stat
-from dfn_ray.uris import SCHEMES, flaw_in
+from dfn_ray.uris import SCHEMES, uri_problem
 
 UNKNOWN = sorted(
     {*fsspec.available_protocols(), "r2", "chain::s3", "simplecache::s3", "x/y", "", "ﬁle"}
@@ -108,13 +108,13 @@ def test_an_odd_pattern_is_refused_with_exit_code_2(capsys, pattern):
 @pytest.mark.parametrize("scheme", UNKNOWN)
 def test_a_scheme_that_is_not_supported_is_refused_by_name_wherever_a_uri_goes(scheme):
     uri = f"{scheme}://host/x"
-    named = rf"no storage is known for {scheme}://.*s3://"
+    named = rf"the scheme {scheme}:// is not supported.*s3://"
     for use in (filesystem, open_uri, read_uri, stat, scan, lambda uri: Store(uri).list()):
         with pytest.raises(InputError, match=named):
             use(uri)
     with pytest.raises(RecipeError, match=rf"uri.0: .*{named}"):
         recipe_from({"uri": [uri]}, kind=Pool)
-    assert flaw_in(f"local-dir:{uri}")
+    assert uri_problem(f"local-dir:{uri}")
 
 
 POOL = {"uri": "/absent"}
@@ -167,7 +167,7 @@ def test_every_uri_of_a_recipe_is_checked_and_named(place, odd):
 def test_a_recipe_may_write_a_nul_as_an_escape_and_is_refused(recipe, capsys):
     for uri in ("/a\0b", "s3://b/\0"):
         assert exit_code(["filter", recipe, "--set", f"run_uri={json.dumps(uri)}"]) == 2
-        assert "run_uri: need a path or a URI; this holds a NUL" in capsys.readouterr().err
+        assert "run_uri: need a path or a URI; this contains a NUL" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_a_recipe_may_write_a_nul_as_an_escape_and_is_refused(recipe, capsys):
     ],
 )  # fmt: skip
 def test_what_people_mean_passes(uri):
-    assert flaw_in(uri) is None
+    assert uri_problem(uri) is None
 
 
 def test_a_relative_name_with_two_colons_is_no_chain_of_stores(tmp_path, monkeypatch):
@@ -194,7 +194,7 @@ def test_nothing_is_written_to_what_is_only_read(recipe, capsys, verb, uri):
     words = [recipe if word == "{recipe}" else word.replace("{}", uri) for word in VERBS[verb]]
     assert exit_code(words) == 2
     assert (
-        f"cannot be written to: {uri.partition(':')[0]}:// is only read" in capsys.readouterr().err
+        f"cannot be written to: {uri.partition(':')[0]}:// is read-only" in capsys.readouterr().err
     )
     with pytest.raises(RecipeError, match=r"run_uri: .*cannot be written to"):
         recipe_from(PLACES["run_uri"][1](uri), kind=Recipe)

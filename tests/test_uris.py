@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dfn_ray.cli import run
 from dfn_ray.config import Pool, recipe_from
 from dfn_ray.errors import InputError
-from dfn_ray.uris import normalised, sayable, secret_in, written_uri
+from dfn_ray.uris import normalised, secret_in, uri_argument, utf8_safe
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,8 @@ def test_a_secret_on_a_command_line_is_refused_by_the_name_of_its_parameter_and_
         ("https://host/pool.tar?X-Amz-Signature=hunter2", "the parameter X-Amz-Signature"),
         ("s3://me:hunter2@bucket/run", "a user or password"),
     ]:
-        with pytest.raises(InputError, match=rf"holds {name}.*by the environment") as refusal:
-            written_uri(uri)
+        with pytest.raises(InputError, match=rf"contains {name}.*in the environment") as refusal:
+            uri_argument(uri)
         assert "hunter2" not in str(refusal.value)
 
 
@@ -81,7 +81,7 @@ def test_a_secret_on_a_command_line_is_refused_by_the_name_of_its_parameter_and_
     ],
 )
 def test_schemes_are_spelled_in_one_way_and_nothing_else_is_touched(written, meant):
-    assert normalised(written) == written_uri(written) == meant
+    assert normalised(written) == uri_argument(written) == meant
 
 
 def test_a_recipe_spells_schemes_in_one_way():
@@ -108,7 +108,7 @@ def test_every_verb_refuses_a_uri_with_a_secret_before_it_does_anything(words, c
         run([word.format(secret) for word in words])
     assert ended.value.code == 2
     said = capsys.readouterr().err
-    assert "holds the parameter X-Amz-Signature" in said
+    assert "contains the parameter X-Amz-Signature" in said
     assert "hunter2" not in said
 
 
@@ -122,14 +122,14 @@ NAMES = st.lists(
 
 @given(NAMES, NAMES)
 def test_file_names_of_any_bytes_are_said_in_utf8_and_no_two_alike(one, other):
-    said = [sayable(name.decode("utf-8", "surrogateescape")) for name in (one, other)]
+    said = [utf8_safe(name.decode("utf-8", "surrogateescape")) for name in (one, other)]
     assert (said[0] == said[1]) == (one == other)
     assert [text.encode() for text in said]  # holds no surrogate
 
 
 @given(NAMES)
 def test_the_bytes_of_a_name_can_be_read_off_what_is_said(name):
-    said = sayable(name.decode("utf-8", "surrogateescape"))
+    said = utf8_safe(name.decode("utf-8", "surrogateescape"))
     parts = re.split(r"\\x([0-9a-f]{2})", said)
     parts[1::2] = [chr(int(byte, 16)) for byte in parts[1::2]]
     spelled = b"".join(
@@ -140,4 +140,4 @@ def test_the_bytes_of_a_name_can_be_read_off_what_is_said(name):
 
 def test_bytes_that_are_no_utf8_are_said_in_hexadecimal_and_other_names_as_they_are():
     name = b"caf\xe9\\xe9\\xg\xc3\xa9".decode("utf-8", "surrogateescape")
-    assert sayable(name) == "caf\\xe9\\x5cxe9\\xg\u00e9"
+    assert utf8_safe(name) == "caf\\xe9\\x5cxe9\\xg\u00e9"

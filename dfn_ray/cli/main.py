@@ -31,7 +31,7 @@ from dfn_ray.errors import DfnRayError, InputError, RecipeError
 from dfn_ray.filtering.selecting.selection_table import selection_table
 from dfn_ray.on_ray.ray_address import check_ray_reachable
 from dfn_ray.storage import Store, is_local
-from dfn_ray.uris import require_flawless, written_uri
+from dfn_ray.uris import require_valid_uri, uri_argument
 
 DEMO = "demo"
 """In the place of a recipe: the one that ships with the package."""
@@ -87,7 +87,7 @@ def _require_flawless_uris(options: argparse.Namespace) -> None:
     for name in (*_URIS, *_TARGETS):
         given = getattr(options, name, None)
         for uri in [given] if isinstance(given, str) else given or ():
-            require_flawless(uri, name, is_target=name in _TARGETS)
+            require_valid_uri(uri, name, is_target=name in _TARGETS)
 
 
 _Verbs = Any
@@ -453,7 +453,7 @@ def _inspect(options: argparse.Namespace) -> None:
 def _uri(text: str) -> str:
     """A path or URI of the command line, without secrets."""
     try:
-        return written_uri(text)
+        return uri_argument(text)
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

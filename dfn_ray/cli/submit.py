@@ -30,7 +30,7 @@ import requests
 from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from dfn_ray.errors import InputError, JobFailedError, JobOutOfSightError, RecipeError, last_line
+from dfn_ray.errors import InputError, JobDetachedError, JobFailedError, RecipeError, last_line
 
 ANSWER_S = 10.0
 """A dashboard that does not answer a request by then is told to be absent. Ray itself would wait for minutes."""
@@ -184,7 +184,7 @@ def _follow(client: JobSubmissionClient, address: str, job_id: str, stream: Text
             time.sleep(POLL_S)
     except (KeyboardInterrupt, RuntimeError, aiohttp.ClientError, requests.RequestException) as end:
         why = "" if isinstance(end, KeyboardInterrupt) else f" ({last_line(end)})"
-        raise JobOutOfSightError(
+        raise JobDetachedError(
             f"no longer following {job_id}{why}; it goes on\n{_next_steps(address, job_id)}"
         ) from end
     if info.status == JobStatus.SUCCEEDED:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import pydantic
 import pydantic_core
 
-from dfn_ray.uris import flaw_in, flaw_in_target
+from dfn_ray.uris import target_uri_problem, uri_problem
 
 STRICT = pydantic.ConfigDict(extra="forbid")
 """A misspelt setting is an error."""
@@ -20,7 +20,7 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-def _flawless(uri: str, flaw_of: Callable[[str], str | None] = flaw_in) -> str:
+def _flawless(uri: str, flaw_of: Callable[[str], str | None] = uri_problem) -> str:
     if flaw := flaw_of(uri):
         # No ValueError, which would be for rules between settings.
         raise pydantic_core.PydanticCustomError(
@@ -31,7 +31,7 @@ def _flawless(uri: str, flaw_of: Callable[[str], str | None] = flaw_in) -> str:
 
 Uri = Annotated[str, pydantic.AfterValidator(_flawless)]
 """A path or URI that can be read: `dfn_ray.uris` has the schemes."""
-Target = Annotated[str, pydantic.AfterValidator(partial(_flawless, flaw_of=flaw_in_target))]
+Target = Annotated[str, pydantic.AfterValidator(partial(_flawless, flaw_of=target_uri_problem))]
 """One that can be written to as well."""
 Uris = Annotated[tuple[Uri, ...], pydantic.BeforeValidator(_listed)]
 """One URI or several."""

@@ -20,7 +20,7 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 from dfn_ray.dry_run.finding import NotCheckedError
 from dfn_ray.errors import InputError
 from dfn_ray.network.layouts import Layout
-from dfn_ray.untrusted.json_text import parsed
+from dfn_ray.untrusted.json_text import parse_json
 
 TIME_LIMIT_S = 10.0
 """For all requests about a repository together."""
@@ -68,7 +68,7 @@ def _online(model_id: str, setting: str) -> Repository:
     where = f"{setting}: hf-hub:{model_id}"
     data = _get(f"{constants.ENDPOINT}/api/models/{model_id}", deadline, where)
     try:
-        values: Any = parsed(data.decode())
+        values: Any = parse_json(data.decode())
         names = frozenset(str(file["rfilename"]) for file in values["siblings"])
     except (ValueError, KeyError, TypeError):
         raise _UnreachableError(f"{constants.ENDPOINT} does not answer as a hub does") from None

@@ -21,7 +21,7 @@ from dfn_ray.dry_run.shard_faults import BadShardLimit, execution_limit, listing
 from dfn_ray.errors import DfnRayError, InputError
 from dfn_ray.evaluation.sets import LocatedSet, classes_of, locate, refuse_run_in_sets
 from dfn_ray.filtering.preflight import refuse_before
-from dfn_ray.pool import Shard, list_pool, listing_notes, refuse_inside
+from dfn_ray.pool import Shard, list_pool, listing_notes, require_outside_pool
 from dfn_ray.preparing.prompts import class_names, prompt_templates
 from dfn_ray.storage import open_uri, stat
 from dfn_ray.uids.file_layout import uid_file_layout
@@ -189,7 +189,7 @@ def _pool(
     def look() -> str:
         listing = list_pool(pool)
         if run_uri is not None:
-            refuse_inside(pool, run_uri, setting="run_uri", shards=listing.shards)
+            require_outside_pool(pool, run_uri, setting="run_uri", shards=listing.shards)
         listed.extend(listing.shards)
         notes.extend(listing_notes(listing))
         text = f"{len(listed):,} shards, {sum(shard.size_bytes for shard in listed):,} bytes"

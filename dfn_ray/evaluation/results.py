@@ -25,7 +25,7 @@ from dfn_ray.evaluation.datacomp import MEAN_RECALL, TASKS, GroupAverage, key_of
 from dfn_ray.preparing.error_limits import by_reason
 from dfn_ray.run import Attempt, misfits, take, versions
 from dfn_ray.storage import Store
-from dfn_ray.untrusted.json_text import MAX_OWN_DEPTH, parsed
+from dfn_ray.untrusted.json_text import MAX_OWN_DEPTH, parse_json
 
 FOLDER = "eval"
 LINES = "eval_results.jsonl"
@@ -118,7 +118,7 @@ class Results:
 
     def _read(self, name: str) -> SetResult | None:
         try:
-            return _from_json(parsed(self.store.read(name).decode(), max_depth=MAX_OWN_DEPTH))
+            return _from_json(parse_json(self.store.read(name).decode(), max_depth=MAX_OWN_DEPTH))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedRunError(
                 f"{self.store.uri_of(name)}: is damaged ({type(error).__name__}: {error}); delete it and evaluate again"

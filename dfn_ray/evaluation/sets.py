@@ -15,7 +15,7 @@ from itertools import groupby
 
 from dfn_ray.config import EvaluationSet, Pool
 from dfn_ray.errors import InputError
-from dfn_ray.pool import Shard, list_pool, listing_notes, refuse_inside
+from dfn_ray.pool import Shard, list_pool, listing_notes, require_outside_pool
 from dfn_ray.preparing.prompts import class_names, prompt_templates
 from dfn_ray.storage import Store, read_uri
 
@@ -103,7 +103,7 @@ def classes_of(located: LocatedSet) -> Classes:
 def refuse_run_in_sets(run_uri: str, sets: Iterable[LocatedSet]) -> None:
     """Raise InputError when a set would list what is written to `run_uri` as its own."""
     for item in sets:
-        refuse_inside(item.pool, run_uri, setting="run_uri", shards=item.shards)
+        require_outside_pool(item.pool, run_uri, setting="run_uri", shards=item.shards)
 
 
 def _layout_root(spec: EvaluationSet) -> str | None:

@@ -13,7 +13,7 @@ from dfn_ray.config import Decode, Network, Recipe, Rules, recipe_values, stored
 from dfn_ray.errors import FingerprintError, InputError
 from dfn_ray.filtering.scoring.fingerprint import settings_fingerprint, settings_of
 from dfn_ray.filtering.selecting.select_run import State
-from dfn_ray.pool import RUN_FILES, Shard, listed_shards, listing_table, refuse_inside
+from dfn_ray.pool import RUN_FILES, Shard, listed_shards, listing_table, require_outside_pool
 from dfn_ray.preparing.embedding_fingerprint import decode_fingerprint, pool_fingerprint
 from dfn_ray.run import (
     MATERIALIZED,
@@ -90,12 +90,12 @@ def refuse_other_materialized(run: Run, recipe: Recipe, out_uri: str) -> None:
 def refuse_out(run: Run, out_uri: str, writes: Sequence[str] = RUN_FILES) -> None:
     """Raise InputError when the pool that a run is from would list what is written to a URI."""
     pool, shards = stored_pool(run.recipe), listed_shards(run.listing())
-    refuse_inside(pool, out_uri, setting="output", writes=writes, shards=shards)
+    require_outside_pool(pool, out_uri, setting="output", writes=writes, shards=shards)
 
 
 def refuse_other_scoring(recipe: Recipe, shards: Sequence[Shard]) -> None:
     """Raise what `start_run` will raise, as far as that is known before the networks are loaded, and refuse a run in its pool."""
-    refuse_inside(recipe.pool, recipe.run_uri, setting="run_uri", shards=shards)
+    require_outside_pool(recipe.pool, recipe.run_uri, setting="run_uri", shards=shards)
     resumable(
         recipe.run_uri,
         kind=SCORED,

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from dfn_ray.errors import InputError, shortened
-from dfn_ray.untrusted.json_text import parsed
+from dfn_ray.untrusted.json_text import parse_json
 
 
 class Layout(Enum):
@@ -83,7 +83,7 @@ def transformers_weights_among(names: Collection[str], where: str) -> str:
 def json_object_of(data: bytes, where: str) -> dict[str, Any]:
     """The JSON object that a small file of a network holds. Raises InputError."""
     try:
-        value: Any = parsed(data.decode("utf-8-sig"))
+        value: Any = parse_json(data.decode("utf-8-sig"))
     except ValueError as error:
         raise InputError(f"{where}: cannot be read as JSON: {error}") from None
     if not isinstance(value, dict):

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from dfn_ray.errors import InputError, shortened
 from dfn_ray.network.open_clip_registry import config_classes, model_arguments
 from dfn_ray.network.siglip_vit import SiglipVit
-from dfn_ray.untrusted.json_text import parsed
+from dfn_ray.untrusted.json_text import parse_json
 
 _CLASSES = config_classes()
 _VISION, _TEXT = _CLASSES["CLIPVisionCfg"], _CLASSES["CLIPTextCfg"]
@@ -116,7 +116,7 @@ def read_network_config(path: Path) -> tuple[dict[str, Any], dict[str, Any], Any
 def network_config_of(data: bytes, path: str) -> tuple[dict[str, Any], dict[str, Any], Any]:
     """The same of the content of the file at `path`, which may be a URI."""
     try:
-        values = parsed(data.decode("utf-8-sig"), parse_constant=_finite, parse_float=_finite)
+        values = parse_json(data.decode("utf-8-sig"), parse_constant=_finite, parse_float=_finite)
     except ValueError as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from None
     model_cfg = values.get("model_cfg") if isinstance(values, dict) else None

@@ -15,8 +15,8 @@ from dfn_ray.errors import StorageError
 from dfn_ray.on_ray.bundles import decode_bundle
 from dfn_ray.on_ray.datasets import TASK_RETRIES, Work
 from dfn_ray.on_ray.failures import unwrapped_ray_errors
-from dfn_ray.pool.chunking import Wanted
-from dfn_ray.pool.examination import Verdict, examine
+from dfn_ray.pool.chunking import RowSelection
+from dfn_ray.pool.examination import ReadOutcome, read_in_fresh_process
 
 MAX_SUSPECTS = 64
 """Shards given up at a time, which are examined one by one."""
@@ -46,7 +46,7 @@ def killers(
     is not the shards that kill, and reading each would hold up a run for nothing.
     """
     for key, (work, pool) in islice(suspects.items(), MAX_SUSPECTS):
-        verdicts: list[Verdict] = []
+        verdicts: list[ReadOutcome] = []
         while len(verdicts) < KILLS and (not verdicts or _is_deadly(verdicts[-1])):
             verdicts.append(_examined(work, pool, decode))
         if all(map(_is_deadly, verdicts)):
@@ -57,19 +57,19 @@ def killers(
             return
 
 
-def _is_deadly(verdict: Verdict) -> bool:
+def _is_deadly(verdict: ReadOutcome) -> bool:
     return verdict.signal not in (0, *_FROM_OUTSIDE)
 
 
-def _examined(work: Work, pool: Pool, decode: Decode) -> Verdict:
+def _examined(work: Work, pool: Pool, decode: Decode) -> ReadOutcome:
     """What becomes of reading what is left of a shard, in a fresh process on a node that reads."""
 
     @ray.remote(max_retries=TASK_RETRIES)
-    def read_again() -> Verdict:
-        return examine(work.shard, pool, Wanted(skip=work.skip))
+    def read_again() -> ReadOutcome:
+        return read_in_fresh_process(work.shard, pool, RowSelection(skip=work.skip))
 
     try:
         with unwrapped_ray_errors():
             return ray.get(read_again.options(**decode_bundle(decode).reserved()).remote())
     except StorageError as error:
-        return Verdict(error=type(error).__name__, message=str(error), own=True)
+        return ReadOutcome(error=type(error).__name__, message=str(error), own=True)

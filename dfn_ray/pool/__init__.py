@@ -1,16 +1,17 @@
-"""Shards of image-text pairs as a stream of chunks. Knows neither Ray nor torch.
+"""Shards of image-text pairs as a stream of chunks. Imports neither Ray nor torch.
 
-    shards = list_shards(pool)                       # one listing per folder, no shard opened
-    for chunk, table in iter_chunks(shards[0], pool):    # one chunk in memory
-        ...                                          # table: SAMPLE_SCHEMA, good and bad samples alike
+    shards = list_shards(pool)                         # one listing per folder, no shard opened
+    for chunk, table in iter_chunks(shards[0], pool):  # one chunk in memory
+        ...                                            # table: SAMPLE_SCHEMA, good and bad samples
 
-A bad sample is a row with a reason, a bad shard a fault on its last chunk; only a store that fails raises.
+A bad sample is a row with a reason, a bad shard a fault on its last chunk; only storage failures
+raise.
 """
 
 from dfn_ray.pool.inspect import PoolReport, inspect_pool
 from dfn_ray.pool.listing.list_pool import list_pool, list_shards
 from dfn_ray.pool.listing.listing_table import listed_shards, listed_versions, listing_table
-from dfn_ray.pool.listing.outputs import RUN_FILES, refuse_inside
+from dfn_ray.pool.listing.outputs import RUN_FILES, require_outside_pool
 from dfn_ray.pool.listing.remarks import Listing, listing_notes
 from dfn_ray.pool.reading import iter_chunks, read_chunk, read_rows
 from dfn_ray.pool.shard import Shard
@@ -32,5 +33,5 @@ __all__ = [
     "listing_table",
     "read_chunk",
     "read_rows",
-    "refuse_inside",
+    "require_outside_pool",
 ]

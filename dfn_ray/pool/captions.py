@@ -1,7 +1,7 @@
-"""The caption of a sample, or its captions, as `pool.caption` has it: text, or the reason why there is none.
+"""Captions of a sample by `pool.caption`: text, or the reason why there is none.
 
-Captions come as parts by number, in their order: an item of a list, a numbered member or column from 0 on, a whole text as
-TEXT. Only a text is taken apart.
+Captions arrive as parts by number, in order: an item of a list, a numbered member or column from 0
+on, or a whole text as TEXT. Only a whole text is split.
 """
 
 from __future__ import annotations
@@ -15,19 +15,22 @@ from typing import Any
 from dfn_ray.config import Pool
 from dfn_ray.pool.text import has_visible
 from dfn_ray.schema import Reason
-from dfn_ray.untrusted.json_text import parsed
+from dfn_ray.untrusted.json_text import parse_json
 
 CAPTION_KEYS = ("caption", "text")
-"""Where JSON holds the caption of a sample whose own caption is absent or empty; the first one with text counts."""
+"""JSON keys of the caption of a sample whose own caption is absent or empty; the first with text is
+used."""
 LIST_KEYS = (*CAPTION_KEYS, "captions", "texts")
-"""The same where samples have several captions."""
+"""The same for samples with several captions."""
 LABEL_KEYS = ("cls", "label")
-"""The same where captions are class numbers; also the columns of Parquet that hold them."""
+"""The same for captions that are class numbers; also the Parquet columns that hold them."""
 
 MAX_CAPTIONS = 256
-"""A sample with more fails with `too_many_captions`. COCO has 5 an image, Visual Genome about 50 regions."""
+"""A sample with more fails with `too_many_captions`. COCO has 5 per image, Visual Genome about 50
+regions."""
 MAX_PARTS = 4 * MAX_CAPTIONS
-"""The same of parts, blank ones too, so that a sample of a tar holds no more of them."""
+"""The same limit for parts, blank ones included, so that a sample of a tar holds no more of
+them."""
 TEXT = -1
 """Number of the part that is a text of its own: `.txt`, a column of strings."""
 
@@ -36,7 +39,7 @@ _MOST_DIGITS = 9  # of a class number: fits int32
 _TOO_LARGE_LABEL = 10**_MOST_DIGITS
 
 Text = str | list[str]
-"""What a row has as its text: one caption, or the list of several."""
+"""The text of a row: one caption, or the list of several."""
 Found = tuple[Text | None, Reason | None]
 _NOTHING = (Reason.MISSING_CAPTION, Reason.EMPTY_CAPTION)
 
@@ -44,20 +47,20 @@ _NOTHING = (Reason.MISSING_CAPTION, Reason.EMPTY_CAPTION)
 def caption_in(
     parts: Mapping[int, bytes | None], size: int | None, metadata: Mapping[str, Any], pool: Pool
 ) -> Found:
-    """The text of a sample whose own captions are `parts`, `size` bytes together, None for none.
+    """The text of a sample whose own captions are `parts`, `size` bytes in total, None for none.
 
-    Where they hold nothing to read, those of its JSON count.
+    If they contain no visible text, the captions in its JSON are used.
     """
-    text, fault = _judged(parts, size, pool)
+    text, fault = _decoded_text(parts, size, pool)
     if fault in _NOTHING and (others := _json_parts(metadata, pool)) is not None:
-        text, fault = _judged(others, sum(map(len, others.values())), pool)
+        text, fault = _decoded_text(others, sum(map(len, others.values())), pool)
     if fault is None and isinstance(text, str) and pool.caption == "label":
         return _class_number(text)
     return text, fault
 
 
-def _judged(parts: Mapping[int, bytes | None], size: int | None, pool: Pool) -> Found:
-    """The text of parts of `size` bytes together, and what is wrong with it."""
+def _decoded_text(parts: Mapping[int, bytes | None], size: int | None, pool: Pool) -> Found:
+    """The text of parts of `size` bytes in total, and the reason to reject it, if any."""
     if size is None:
         return None, Reason.MISSING_CAPTION
     if size > pool.max_caption_bytes:
@@ -75,7 +78,7 @@ def _judged(parts: Mapping[int, bytes | None], size: int | None, pool: Pool) -> 
 
 
 def _list_of(texts: Mapping[int, str], pool: Pool) -> Found:
-    """The captions that there are to read in parts."""
+    """The captions with visible text in parts."""
     items = texts.values()
     if pool.caption == "lines" or len(texts) == 1:
         items = (item for number, text in texts.items() for item in _items(number, text, pool))
@@ -84,7 +87,7 @@ def _list_of(texts: Mapping[int, str], pool: Pool) -> Found:
         return None, Reason.EMPTY_CAPTION
     if len(captions) > MAX_CAPTIONS or len(texts) > MAX_PARTS:
         return None, Reason.TOO_MANY_CAPTIONS
-    return (captions, None) if _is_sayable(captions) else (None, Reason.CAPTION_NOT_UTF8)
+    return (captions, None) if _is_encodable(captions) else (None, Reason.CAPTION_NOT_UTF8)
 
 
 def _items(number: int, text: str, pool: Pool) -> list[str]:
@@ -102,7 +105,7 @@ def _array(text: str) -> list[str] | None:
     if not text.lstrip().startswith("["):
         return None
     try:
-        value = parsed(text)
+        value = parse_json(text)
     except ValueError:
         return None
     if not all(item is None or isinstance(item, str) for item in value):
@@ -110,8 +113,8 @@ def _array(text: str) -> list[str] | None:
     return [item for item in value if item is not None]
 
 
-def _is_sayable(captions: list[str]) -> bool:
-    """False for half of a surrogate pair: JSON can escape it, UTF-8 cannot hold it."""
+def _is_encodable(captions: list[str]) -> bool:
+    """False for half of a surrogate pair: JSON can escape it, UTF-8 cannot encode it."""
     try:
         "".join(captions).encode()
     except UnicodeEncodeError:
@@ -120,9 +123,10 @@ def _is_sayable(captions: list[str]) -> bool:
 
 
 def _json_parts(metadata: Mapping[str, Any], pool: Pool) -> dict[int, bytes] | None:
-    """The captions in JSON: of the first key with anything to read, else of the first one; None where there is none.
+    """The captions in JSON, or None if there are none.
 
-    The strings of a list count where several captions are asked for.
+    Those of the first key with visible text are used, else those of the first key. Strings of a
+    list count if several captions are requested.
     """
     label, several = pool.caption == "label", pool.several_captions
     found: list[dict[int, str]] = []
@@ -131,7 +135,7 @@ def _json_parts(metadata: Mapping[str, Any], pool: Pool) -> dict[int, bytes] | N
         if isinstance(value, str):
             found.append({TEXT: value})
         elif several and isinstance(value, list):
-            # Of those that count, one too many is enough to know.
+            # One string above the limit is enough to detect the excess.
             strings = (item for item in value if isinstance(item, str) and has_visible(item))
             found.append(dict(enumerate(islice(strings, MAX_CAPTIONS + 1))))
     if not found:
@@ -140,34 +144,40 @@ def _json_parts(metadata: Mapping[str, Any], pool: Pool) -> dict[int, bytes] | N
     return {number: text.encode("utf-8", "surrogatepass") for number, text in read.items()}
 
 
-def looks_several(text: str | None, metadata: Mapping[str, Any]) -> bool:
-    """True where what is read as one caption, or as none, may be meant as several: lines, or a list of strings."""
+def looks_like_several(text: str | None, metadata: Mapping[str, Any]) -> bool:
+    """True if text read as one caption or none may be several: lines, or a list of strings."""
     if text is None:
         values = (metadata.get(key) for key in LIST_KEYS)
-        return any(isinstance(value, list) and _has_two(value) for value in values)
+        return any(isinstance(value, list) and _holds_two(value) for value in values)
     if text.startswith("[") and (array := _array(text)) is not None:
-        return _has_two(array)
-    return "\n" in text and _has_two(text.splitlines())
+        return _holds_two(array)
+    return "\n" in text and _holds_two(text.splitlines())
 
 
-def _has_two(captions: list[Any]) -> bool:
+def _holds_two(captions: list[Any]) -> bool:
     visible = (True for caption in captions if isinstance(caption, str) and has_visible(caption))
     return sum(islice(visible, 2)) == 2
 
 
 def class_label(value: Any) -> str | None:
-    """The text of a class number: 7 and 7.0 are `7`; others stay as they are, for `bad_label`. NaN is none: a gap."""
+    """The text of a class number: 7 and 7.0 become `7`. NaN becomes None: a gap.
+
+    Other numbers are kept as text and fail with `bad_label` later.
+    """
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool) or not isinstance(value, int | float | decimal.Decimal):
         return None
-    if not -_TOO_LARGE_LABEL < value < _TOO_LARGE_LABEL:  # NaN is no number at all
+    if not -_TOO_LARGE_LABEL < value < _TOO_LARGE_LABEL:  # true for NaN as well
         return None if math.isnan(value) else str(value)
     return str(int(value)) if value == int(value) else str(value)
 
 
 def _class_number(text: str) -> Found:
-    """The digits of a class number as everybody writes them (`7`, not ` 07`), and what is wrong with it."""
+    """The digits of a class number as canonical text, and the reason to reject it, if any.
+
+    ` 07` becomes `7`.
+    """
     digits = text.strip()
     if not (digits.isascii() and digits.isdecimal() and len(digits) <= _MOST_DIGITS):
         return text, Reason.BAD_LABEL

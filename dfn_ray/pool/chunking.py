@@ -1,8 +1,9 @@
-"""Where chunks begin and end, and how the samples of one become an Arrow table.
+"""Boundaries of chunks, and the conversion of a chunk's samples to an Arrow table.
 
-A chunk ends when the next sample begins and it already holds `pool.chunk_rows` samples, or `pool.chunk_bytes` or more of
-images (by the sizes that the shard states), captions, keys and metadata. So the cut is a function of the shard and of
-these two settings, and the last chunk is known to be the last.
+A chunk ends before the next sample if it already holds `pool.chunk_rows` samples, or
+`pool.chunk_bytes` or more of images (by the sizes that the shard states), captions, keys and
+metadata. So boundaries depend only on the shard and these two settings, and the last chunk is known
+to be the last.
 """
 
 from __future__ import annotations
@@ -20,43 +21,44 @@ from dfn_ray.schema import SAMPLE_SCHEMA, SEVERAL_CAPTIONS_SCHEMA, Chunk, Note, 
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """The rows whose bytes are needed; all others are passed by their headers."""
+class RowSelection:
+    """The rows whose bytes are needed; all others are skipped by their headers."""
 
     skip: frozenset[int] = frozenset()
     """First rows of chunks that are not needed."""
     rows: frozenset[int] | None = None
-    """Just these rows; None means all."""
+    """Only these rows; None means all."""
 
-    def has(self, first_row: int, row: int) -> bool:
+    def includes(self, first_row: int, row: int) -> bool:
         """True if `row` of the chunk that begins at `first_row` is needed."""
         return first_row not in self.skip and (self.rows is None or row in self.rows)
 
-    def may_have(self, first_row: int) -> bool:
-        """True if rows of the chunk that begins at `first_row` are needed, as far as its first row says."""
+    def may_include(self, first_row: int) -> bool:
+        """True unless the chunk that begins at `first_row` is skipped as a whole."""
         return first_row not in self.skip
 
 
 @dataclass(slots=True)
 class OpenChunk:
-    """A chunk while its shard is being read."""
+    """A chunk under construction, while its shard is being read."""
 
     first_row: int
     at: int | None = None
-    """Byte at which a reader can enter; see `Chunk.at`."""
+    """Byte at which reading can start; see `Chunk.at`."""
     drafts: list[Draft] = field(default_factory=list)
     held_bytes: int = 0
-    """Of images, captions, keys and metadata of its samples; images that are too large to be read count as well."""
+    """Bytes of images, captions, keys and metadata, including images that are too large to be
+    read."""
     bytes_read: int = 0
     last: bool = False
     fault: ShardFault | None = None
     detail: str = ""
     notes: Counter[str] = field(default_factory=Counter)
-    """By `Note`: complete once the samples are taken."""
+    """Counts by `Note`; complete after `take_table`."""
 
     @property
     def next_row(self) -> int:
-        """Ordinal of the sample that would come next."""
+        """Ordinal of the next sample."""
         return self.first_row + len(self.drafts)
 
     def is_full(self, pool: Pool) -> bool:
@@ -64,17 +66,17 @@ class OpenChunk:
         return len(self.drafts) >= pool.chunk_rows or self.held_bytes >= pool.chunk_bytes
 
     def add(self, draft: Draft) -> None:
-        """Append a sample, with what it holds so far."""
+        """Appends a sample with the parts it has so far."""
         self.drafts.append(draft)
         self.held_bytes += held_bytes(draft)
 
     def end(self, damage: ShardDamageError) -> None:
-        """Make this the last chunk of a damaged shard."""
+        """Marks this as the last chunk of a damaged shard."""
         self.last = True
         self.fault = damage.fault
         self.detail = damage.detail
 
-    def chunk(self, shard: Shard) -> Chunk:
+    def to_chunk(self, shard: Shard) -> Chunk:
         """The finished chunk."""
         return Chunk(
             shard=shard.uri,
@@ -88,22 +90,25 @@ class OpenChunk:
             notes=dict(self.notes),
         )
 
-    def finish(self, shard: Shard, pool: Pool, wanted: Wanted) -> tuple[Chunk, pa.Table]:
-        """The finished chunk and its wanted samples, as `take_table` gives them; its notes count those."""
-        chunk = self.chunk(shard)
-        table = self.take_table(shard, pool, wanted)
+    def finish(self, shard: Shard, pool: Pool, selection: RowSelection) -> tuple[Chunk, pa.Table]:
+        """The finished chunk, with complete notes, and its selected samples (see `take_table`)."""
+        chunk = self.to_chunk(shard)
+        table = self.take_table(shard, pool, selection)
         return replace(chunk, notes=dict(self.notes)), table
 
-    def take_table(self, shard: Shard, pool: Pool, wanted: Wanted) -> pa.Table:
-        """The wanted samples as a table with `SAMPLE_SCHEMA`, or that of several captions; the group lets go of their bytes."""
+    def take_table(self, shard: Shard, pool: Pool, selection: RowSelection) -> pa.Table:
+        """The selected samples as a table with `SAMPLE_SCHEMA`, or that of several captions.
+
+        Releases the bytes of all samples.
+        """
         rows = [
             draft.finish(pool, shard.name)
             for draft in self.drafts
-            if wanted.has(self.first_row, draft.row)
+            if selection.includes(self.first_row, draft.row)
         ]
         for note, count in (
             (Note.METADATA_REPLACED, sum(draft.replaced for draft in self.drafts)),
-            (Note.SEVERAL_CAPTIONS, sum(draft.looks_several for draft in self.drafts)),
+            (Note.SEVERAL_CAPTIONS, sum(draft.looks_like_several for draft in self.drafts)),
         ):
             if count:
                 self.notes[note] += count
@@ -119,15 +124,15 @@ class OpenChunk:
         )
 
 
-def closing(damage: ShardDamageError, bytes_read: int) -> OpenChunk:
-    """The only group of a shard of so many bytes that cannot be read at all."""
-    group = OpenChunk(0, bytes_read=bytes_read)
-    group.end(damage)
-    return group
+def unreadable_chunk(damage: ShardDamageError, bytes_read: int) -> OpenChunk:
+    """The only chunk of a shard of `bytes_read` bytes that cannot be read at all."""
+    chunk = OpenChunk(0, bytes_read=bytes_read)
+    chunk.end(damage)
+    return chunk
 
 
 def held_bytes(draft: Draft) -> int:
-    """What a sample counts towards its chunk: the image that it states, and what it holds of all else."""
+    """Bytes that a sample adds to its chunk: its image as stated, its other parts as held."""
     others = len(draft.key) + (len(draft.json) if draft.json else 0)
     for caption in draft.captions.values():
         if caption:
@@ -141,7 +146,10 @@ _NUMBERS = frozenset({bool, int, float})
 
 
 def _value_bytes(value: Any) -> int:
-    """About what a value of metadata takes, as a function of the value alone: characters, and 16 bytes for each other one."""
+    """Approximate size of a metadata value: characters, and 16 bytes for any other scalar.
+
+    Depends on the value alone.
+    """
     if type(value) in _NUMBERS:
         return 16
     if value is None:
@@ -152,7 +160,7 @@ def _value_bytes(value: Any) -> int:
         total = 0
         for key, inner in value.items():
             total += len(key)
-            if type(inner) in _NUMBERS:  # without a call: done for every sample of Parquet
+            if type(inner) in _NUMBERS:  # inlined: runs for every sample of Parquet
                 total += 16
             elif type(inner) is str:
                 total += len(inner)

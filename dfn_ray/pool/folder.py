@@ -1,9 +1,10 @@
-"""Samples of a class folder: its image files in the order of their names, read side by side.
+"""Samples of a class folder: its image files in the order of their names, read in parallel.
 
-`root/<class>/<image files, at any depth>`, as torchvision's ImageFolder has it. The caption of a sample is the
-name of its class folder, or with `caption = "label"` the folder's place among the folders beside it, in sorted
-order and from 0, which is ImageFolder's class number: links and hidden folders count. Below a class folder hidden
-folders and runs are passed over, as in other pools. Files that are no images play no part.
+`root/<class>/<image files, at any depth>`, as for torchvision's ImageFolder. The caption of a
+sample is the name of its class folder, or with `caption = "label"` the index of that folder among
+its siblings, sorted and from 0, which is ImageFolder's class number: links and hidden folders
+count. Below a class folder, hidden folders and runs are skipped as in other pools. Files that are
+not images are ignored.
 """
 
 from __future__ import annotations
@@ -15,29 +16,29 @@ from concurrent.futures import ThreadPoolExecutor
 from dfn_ray.config import Pool
 from dfn_ray.errors import MissingFileError, StorageError
 from dfn_ray.images.formats import IMAGE_EXTENSIONS, UNSUPPORTED_EXTENSIONS
-from dfn_ray.pool.chunking import OpenChunk, Wanted
-from dfn_ray.pool.listing.folders import Descent, class_names, refuse_run
+from dfn_ray.pool.chunking import OpenChunk, RowSelection
+from dfn_ray.pool.listing.folders import Descent, class_names, reject_run
 from dfn_ray.pool.listing.patterns import Glob, State, is_hidden
 from dfn_ray.pool.listing.remarks import Remark, Remarks
 from dfn_ray.pool.members import Role
-from dfn_ray.pool.opened import missing, require_size
+from dfn_ray.pool.opened import missing_shard, require_listed_size
 from dfn_ray.pool.samples import Draft
 from dfn_ray.pool.shard import Shard
 from dfn_ray.schema import Reason, ShardFault
 from dfn_ray.storage import File, Folder, read_uri, scan, walk
-from dfn_ray.uris import sayable
+from dfn_ray.uris import utf8_safe
 
 _EVERYTHING = Glob("**")
 
 _READERS = 16
-"""Files read side by side: on an object store each is a request, and latency dominates."""
+"""Files read in parallel: on an object store each is a request, and latency dominates."""
 
 
 def class_folders(root: str, remarks: Remarks) -> list[File]:
-    """The class folders in a folder, in the order of their numbers, with the bytes of the files below them.
+    """The class folders in a folder, in the order of their numbers, with the bytes below each.
 
-    None when the folder is absent. Raises InputError when it is a run, StorageAccessError when a link in it leads to
-    nothing.
+    Empty if the folder is absent. Raises InputError if it is a run, StorageAccessError if a link in
+    it points to nothing.
     """
     names: list[str] = []
     sizes: Counter[str] = Counter()
@@ -53,7 +54,7 @@ def class_folders(root: str, remarks: Remarks) -> list[File]:
     def visit(folder: Folder, state: State | None) -> dict[str, State | None]:
         if state is not None:
             return dict(descent.visit(folder, state))
-        refuse_run(folder)
+        reject_run(folder)
         names.extend(class_names(folder))
         return dict.fromkeys(folder.folders, _EVERYTHING.start)
 
@@ -63,50 +64,55 @@ def class_folders(root: str, remarks: Remarks) -> list[File]:
     return [File(f"{root}/{name}", sizes[name]) for name in names]
 
 
-def folder_groups(shard: Shard, pool: Pool, wanted: Wanted) -> Iterator[OpenChunk]:
-    """The chunks of a class folder, in order. Only files of wanted rows are read.
+def folder_chunks(shard: Shard, pool: Pool, selection: RowSelection) -> Iterator[OpenChunk]:
+    """The chunks of a class folder, in order. Only files of selected rows are read.
 
-    Raises StorageError when the folder that it was listed in is absent, cannot be listed, or holds a link to nothing.
+    Raises StorageError if the parent folder that it was listed in is absent, cannot be listed, or
+    contains a link to nothing.
     """
     root, _, name = shard.opened_at.rpartition("/")
     parent = scan(root)
     if parent is None:
         raise StorageError(
-            f"{sayable(root)}: absent, and {shard.name} was listed in it; check that its disk is mounted"
+            f"{utf8_safe(root)}: does not exist, but {shard.name} was listed in it; check that its "
+            "disk is mounted"
         )
     beside = class_names(parent)
     if name not in beside:
-        raise missing(shard.opened_at, MissingFileError(f"{shard.uri}: no such folder"))
-    rest_bytes = shard.size_bytes  # of all files, so that what is passed by counts as well
+        raise missing_shard(shard.opened_at, MissingFileError(f"{shard.uri}: no such folder"))
+    rest_bytes = shard.size_bytes  # of all files, including those that are skipped
     text = str(beside.index(name)) if pool.caption == "label" else name
     caption = text.encode("utf-8", "surrogateescape")
-    group, files = OpenChunk(0), list[tuple[Draft, File]]()
+    chunk, files = OpenChunk(0), list[tuple[Draft, File]]()
     images, found_bytes = _images(shard.opened_at)
-    require_size(shard, found_bytes)
+    require_listed_size(shard, found_bytes)
     for row, (file, is_there) in enumerate(images):
-        if group.is_full(pool):
-            _read(group, files, pool, wanted)
-            rest_bytes -= group.bytes_read
-            yield group
-            group, files = OpenChunk(row), []
-        draft = Draft(row=row, key=sayable(file.uri[len(shard.opened_at) + 1 :]))
+        if chunk.is_full(pool):
+            _read(chunk, files, pool, selection)
+            rest_bytes -= chunk.bytes_read
+            yield chunk
+            chunk, files = OpenChunk(row), []
+        draft = Draft(row=row, key=utf8_safe(file.uri[len(shard.opened_at) + 1 :]))
         draft.note(Role.CAPTION, len(caption), pool)
         draft.fill(Role.CAPTION, caption)
         if is_there:
             files.append((draft, file))
-        group.add(draft)
-        group.held_bytes += file.size_bytes
-        group.bytes_read += file.size_bytes
-    _read(group, files, pool, wanted)
-    group.last = True
-    group.bytes_read = max(group.bytes_read, rest_bytes)
-    if not group.drafts:
-        group.fault, group.detail = ShardFault.EMPTY, "no image in it"
-    yield group
+        chunk.add(draft)
+        chunk.held_bytes += file.size_bytes
+        chunk.bytes_read += file.size_bytes
+    _read(chunk, files, pool, selection)
+    chunk.last = True
+    chunk.bytes_read = max(chunk.bytes_read, rest_bytes)
+    if not chunk.drafts:
+        chunk.fault, chunk.detail = ShardFault.EMPTY, "it contains no image"
+    yield chunk
 
 
 def _images(uri: str) -> tuple[list[tuple[File, bool]], int]:
-    """The image files below a class folder by name, False beside links to nothing, and the bytes of all files there."""
+    """The image files below a class folder by name, and the total bytes of all files there.
+
+    Links to nothing are marked False.
+    """
     images: list[tuple[File, bool]] = []
     sizes: list[int] = []
 
@@ -121,12 +127,15 @@ def _images(uri: str) -> tuple[list[tuple[File, bool]], int]:
     return sorted(images, key=lambda image: image[0].uri), sum(sizes)
 
 
-def _read(group: OpenChunk, files: list[tuple[Draft, File]], pool: Pool, wanted: Wanted) -> None:
-    """Take note of the files of a chunk, and read those that are wanted."""
+def _read(
+    chunk: OpenChunk, files: list[tuple[Draft, File]], pool: Pool, selection: RowSelection
+) -> None:
+    """Registers the files of a chunk, and reads the selected ones."""
     reading = [
         (draft, file)
         for draft, file in files
-        if draft.note(Role.IMAGE, file.size_bytes, pool) and wanted.has(group.first_row, draft.row)
+        if draft.note(Role.IMAGE, file.size_bytes, pool)
+        and selection.includes(chunk.first_row, draft.row)
     ]
     with ThreadPoolExecutor(_READERS) as readers:
         for (draft, _), data in zip(reading, readers.map(_bytes_of, reading), strict=True):
@@ -137,11 +146,11 @@ def _read(group: OpenChunk, files: list[tuple[Draft, File]], pool: Pool, wanted:
 
 
 def _bytes_of(item: tuple[Draft, File]) -> bytes | None:
-    """The bytes of a file, None when it is gone since it was listed."""
+    """The bytes of a file; None if it was deleted since the listing."""
     try:
         return read_uri(item[1].uri)
     except MissingFileError as error:
-        missing(item[1].uri, error)  # raises unless the store confirms it
+        missing_shard(item[1].uri, error)  # raises unless the store confirms it
         return None
 
 

@@ -1,4 +1,4 @@
-"""A quick look at a pool: what is in it, what is wrong with it, before anything is scored."""
+"""A quick inspection of a pool, before anything is scored: its content and its problems."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from dfn_ray.console.tables import note_rows
 from dfn_ray.images.header import UnreadableImageError, decoded_pixels, open_image
 from dfn_ray.pool.listing.list_pool import list_pool
 from dfn_ray.pool.listing.remarks import Listing, listing_notes
-from dfn_ray.pool.reading import iter_chunks, sniffed
+from dfn_ray.pool.reading import iter_chunks, shard_format
 from dfn_ray.pool.shard import Shard, ShardDamageError
 from dfn_ray.schema import Reason
 from dfn_ray.uids.derived import derive_uid
 
 MAX_PIXELS = Decode().max_pixels
-"""Images with more are `too_many_pixels`, as filtering has it by default."""
+"""Images with more are `too_many_pixels`, by the default of filtering."""
 _QUANTILES = {"min": 0.0, "p5": 0.05, "p50": 0.5, "p95": 0.95, "max": 1.0}
 
 
@@ -31,7 +31,7 @@ class ExampleRow:
     uid: str
     key: str
     caption: str
-    """Of several captions all."""
+    """All captions if there are several."""
     width: int
     """Pixels, from the header."""
     height: int
@@ -40,7 +40,7 @@ class ExampleRow:
 
 @dataclass(frozen=True, kw_only=True)
 class PoolReport:
-    """What a look at a pool found. Counts of samples are of the first chunk of each inspected shard."""
+    """Result of inspecting a pool. Sample counts are of the first chunk of each inspected shard."""
 
     shards: int
     """Shards in the listing."""
@@ -49,27 +49,27 @@ class PoolReport:
     listed_faults: dict[str, int]
     """Shards that the listing alone shows to be bad, by fault."""
     listing_notes: tuple[str, ...]
-    """What the listing left out, or met that may not be meant."""
+    """Messages about entries that the listing skipped, or that may be unintended."""
     shards_inspected: int
     formats: dict[str, int]
     """Formats of the inspected shards."""
     shard_faults: dict[str, str]
-    """What is wrong with inspected shards, by name of the shard."""
+    """Faults of inspected shards, by name of the shard."""
     samples_seen: int
     samples_estimated: int
-    """Samples in the whole pool, by the bytes that the samples seen take."""
+    """Samples in the whole pool, extrapolated from the bytes per sample seen."""
     statuses: dict[str, int]
-    """Samples seen, by reason of their failure, or `readable`."""
+    """Samples seen, by the reason of their failure, or `readable`."""
     image_faults: dict[str, int]
-    """Images that cannot be opened or are too large, by reason; they are among `statuses` as well."""
+    """Images that cannot be opened or are too large, by reason; also included in `statuses`."""
     image_formats: dict[str, int]
     """Formats of readable samples' images."""
     quantiles: dict[str, dict[str, float]]
     """min, p5, p50, p95 and max of `width`, `height` (pixels) and `caption_chars`."""
     duplicate_uids: int
-    """Samples seen whose uid another sample seen has as well."""
+    """Samples seen whose uid another sample seen has too."""
     derived_uids: int
-    """Readable samples seen whose uid is made of shard and key, because they bring none."""
+    """Readable samples seen that bring no uid, so that it is derived from shard and key."""
     notes: dict[str, int]
     """Samples that were read in an unusual way, by note."""
     examples: tuple[ExampleRow, ...]
@@ -77,9 +77,11 @@ class PoolReport:
     def lines(self) -> list[str]:
         """The report as plain text."""
         return [
-            f"shards       {self.shards:,} ({self.bytes / 1e9:,.3f} GB){_counts(self.listed_faults, ', of them ')}",
+            f"shards       {self.shards:,} ({self.bytes / 1e9:,.3f} GB)"
+            f"{_counts(self.listed_faults, ', of them ')}",
             *self.listing_notes,
-            f"inspected    the first chunk of {self.shards_inspected:,} shards{_counts(self.formats, ': ')}",
+            f"inspected    the first chunk of {self.shards_inspected:,} shards"
+            f"{_counts(self.formats, ': ')}",
             f"samples      {self.samples_seen:,} seen{_counts(self.statuses, ': ')}",
             f"estimate     about {self.samples_estimated:,} samples in the pool",
             f"images       {self._images_line()}",
@@ -92,8 +94,8 @@ class PoolReport:
             *(f"note         {count:,} {sentence}" for sentence, count in note_rows(self.notes)),
             *(f"bad shard    {name}: {what}" for name, what in self.shard_faults.items()),
             *(
-                f"example      {row.uid}  {row.key}  {row.width}x{row.height}  {row.image_bytes:,} B  "
-                f"{' '.join(row.caption.split())[:80]}"
+                f"example      {row.uid}  {row.key}  {row.width}x{row.height}  "
+                f"{row.image_bytes:,} B  {' '.join(row.caption.split())[:80]}"
                 for row in self.examples
             ),
         ]
@@ -102,7 +104,7 @@ class PoolReport:
         opened, failed = sum(self.image_formats.values()), sum(self.image_faults.values())
         if not opened + failed:
             return "none"
-        # Down, so that 100.0% means all.
+        # Rounded down, so that 100.0% means all.
         share = 1000 * opened // (opened + failed) / 10
         return (
             f"{share:.1f}% of {opened + failed:,} can be opened{_counts(self.image_formats, ': ')}"
@@ -111,8 +113,8 @@ class PoolReport:
 
 
 @dataclass(slots=True)
-class _Seen:
-    """What the look has met so far."""
+class _Findings:
+    """Results of the inspection so far."""
 
     formats: Counter[str] = field(default_factory=Counter)
     faults: dict[str, str] = field(default_factory=dict)
@@ -131,22 +133,25 @@ class _Seen:
 def inspect_pool(
     pool: Pool, *, shards: int = 8, samples: int = 5, listed: Listing | None = None
 ) -> PoolReport:
-    """A look at the first chunk of `shards` shards spread evenly over the pool, with `samples` examples.
+    """Inspects the first chunk of `shards` shards spread evenly over the pool.
 
-    `listed` is the listing where it is at hand. Reads one chunk of each and opens every image, but decodes none: sizes come
-    from headers, and damage behind a header is not seen. Raises InputError when there is no pool, StorageError when it
+    `samples` is the number of examples to include, `listed` a listing of the pool if one exists
+    already. Every image of the chunk is opened but not decoded: sizes come from headers, and damage
+    behind a header is not detected. Raises InputError if there is no pool, StorageError if it
     cannot be read.
     """
     listing = list_pool(pool) if listed is None else listed
     listed_shards = listing.shards
     readable = [shard for shard in listed_shards if shard.fault is None]
     chosen = _spread(readable, shards)
-    seen = _Seen()
+    findings = _Findings()
     examples: list[ExampleRow] = []
     for shard in chosen:
-        examples += _look(shard, pool, seen, per_shard=-(-samples // max(len(chosen), 1)))
+        examples += _inspect_shard(
+            shard, pool, findings, per_shard=-(-samples // max(len(chosen), 1))
+        )
     total = sum(shard.size_bytes for shard in readable)
-    count = seen.statuses.total()
+    count = findings.statuses.total()
     return PoolReport(
         shards=len(listed_shards),
         bytes=sum(shard.size_bytes for shard in listed_shards),
@@ -155,59 +160,61 @@ def inspect_pool(
         ),
         listing_notes=tuple(listing_notes(listing)),
         shards_inspected=len(chosen),
-        formats=dict(seen.formats),
-        shard_faults=seen.faults,
+        formats=dict(findings.formats),
+        shard_faults=findings.faults,
         samples_seen=count,
-        samples_estimated=round(count * total / seen.bytes_read) if seen.bytes_read else 0,
-        statuses=dict(seen.statuses),
-        image_faults=dict(seen.image_faults),
-        image_formats=dict(seen.image_formats),
+        samples_estimated=round(count * total / findings.bytes_read) if findings.bytes_read else 0,
+        statuses=dict(findings.statuses),
+        image_faults=dict(findings.image_faults),
+        image_formats=dict(findings.image_formats),
         quantiles={
             name: _quantiles(values)
             for name, values in (
-                ("width", seen.widths),
-                ("height", seen.heights),
-                ("caption_chars", seen.caption_chars),
+                ("width", findings.widths),
+                ("height", findings.heights),
+                ("caption_chars", findings.caption_chars),
             )
             if values
         },
-        duplicate_uids=count - len(seen.uids),
-        derived_uids=seen.derived_uids,
-        notes=dict(seen.notes),
+        duplicate_uids=count - len(findings.uids),
+        derived_uids=findings.derived_uids,
+        notes=dict(findings.notes),
         examples=tuple(examples[:samples]),
     )
 
 
-def _look(shard: Shard, pool: Pool, seen: _Seen, per_shard: int) -> list[ExampleRow]:
-    """Note what the first chunk of a shard holds; its first readable samples."""
+def _inspect_shard(
+    shard: Shard, pool: Pool, findings: _Findings, per_shard: int
+) -> list[ExampleRow]:
+    """Records the content of a shard's first chunk; returns its first readable samples."""
     try:
-        seen.formats[sniffed(shard, pool).value] += 1
+        findings.formats[shard_format(shard, pool).value] += 1
     except ShardDamageError:
-        seen.formats["unknown"] += 1
+        findings.formats["unknown"] += 1
     examples: list[ExampleRow] = []
     for chunk, table in islice(iter_chunks(shard, pool), 1):
-        seen.bytes_read += chunk.bytes_read
-        seen.notes.update(chunk.notes)
+        findings.bytes_read += chunk.bytes_read
+        findings.notes.update(chunk.notes)
         if chunk.fault is not None:
-            seen.faults[shard.name] = f"{chunk.fault}: {chunk.detail}"
+            findings.faults[shard.name] = f"{chunk.fault}: {chunk.detail}"
         for row in table.to_pylist():
-            seen.uids[row["uid"]] += 1
+            findings.uids[row["uid"]] += 1
             if row["status"] is not None:
-                seen.statuses[row["reason"]] += 1
+                findings.statuses[row["reason"]] += 1
                 continue
             header = _header(row["image"])
             if isinstance(header, Reason):
-                seen.statuses[header.value] += 1
-                seen.image_faults[header.value] += 1
+                findings.statuses[header.value] += 1
+                findings.image_faults[header.value] += 1
                 continue
             form, width, height = header
-            seen.statuses["readable"] += 1
-            seen.derived_uids += row["uid"] == derive_uid(shard.name, row["key"])
-            seen.image_formats[form] += 1
+            findings.statuses["readable"] += 1
+            findings.derived_uids += row["uid"] == derive_uid(shard.name, row["key"])
+            findings.image_formats[form] += 1
             captions = row["text"] if pool.several_captions else [row["text"]]
-            seen.caption_chars.extend(map(len, captions))
-            seen.widths.append(width)
-            seen.heights.append(height)
+            findings.caption_chars.extend(map(len, captions))
+            findings.widths.append(width)
+            findings.heights.append(height)
             if len(examples) < per_shard:
                 examples.append(
                     ExampleRow(
@@ -223,7 +230,7 @@ def _look(shard: Shard, pool: Pool, seen: _Seen, per_shard: int) -> list[Example
 
 
 def _header(data: bytes) -> tuple[str, int, int] | Reason:
-    """Format, width and height by the image's header, or the reason why filtering would not decode it."""
+    """Format, width and height from the image's header, or the reason not to decode it."""
     try:
         with open_image(data) as image:
             if decoded_pixels(image, data) > MAX_PIXELS:
@@ -234,7 +241,7 @@ def _header(data: bytes) -> tuple[str, int, int] | Reason:
 
 
 def _spread(shards: Sequence[Shard], count: int) -> list[Shard]:
-    """`count` shards at even distances, the first among them."""
+    """`count` shards at even distances, starting with the first."""
     step = max(1, len(shards) / max(count, 1))
     return [shards[int(index * step)] for index in range(min(count, len(shards)))]
 

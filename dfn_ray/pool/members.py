@@ -1,13 +1,15 @@
-"""What the name of a tar member says: the sample it belongs to and its part in it.
+"""Tar member names: the sample that a member belongs to, and its role in it.
 
-WebDataset's rule: members of one sample share their path up to the first dot of the file name. Three
-things are added. An image with more dots names its sample by everything before its last extension
-(`img.v2.jpg` is the image of `img.v2`, as is `img.v2.txt` its caption), unless it is an extra of the sample
-with a shorter name (`000.seg.png` beside `000.jpg`; see `pieces`). A caption or metadata with more dots whose image
-never shows is an extra of another sample (RayGen's `x.syn.json` beside `x.jpg`), as is every other extension
-(`x.npz`, `x.cls`): neither makes a sample. Nor do texts and JSON about the archive (`__index__.json`,
-`dataset_info.json`, `README.txt`), unless an image has that very name. In a labelled pool `cls` takes the place of `txt`.
-With `pool.caption = "list"` a number before `.txt` is that of the caption and no part of the key: `x.0.txt`, `x.1.txt`.
+WebDataset's rule: members of one sample share their path up to the first dot of the file name.
+Three rules are added. An image with more dots names its sample by everything before its last
+extension (`img.v2.jpg` is the image of `img.v2`, as `img.v2.txt` is its caption), unless it is an
+extra of the sample with a shorter name (`000.seg.png` beside `000.jpg`; see `pieces`). A caption or
+metadata with more dots whose image never appears is an extra of another sample (RayGen's
+`x.syn.json` beside `x.jpg`), as is every other extension (`x.npz`, `x.cls`): neither makes a
+sample. Nor do texts and JSON about the archive (`__index__.json`, `dataset_info.json`,
+`README.txt`), unless an image has that very name. In a labelled pool `cls` takes the place of
+`txt`. With `pool.caption = "list"` a number before `.txt` is the number of the caption and not part
+of the key: `x.0.txt`, `x.1.txt`.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ from dfn_ray.images.formats import IMAGE_EXTENSIONS, UNSUPPORTED_EXTENSIONS
 from dfn_ray.pool.captions import TEXT
 
 _MOST_SHORTER_KEYS = 64
-"""Shorter names that a dotted name is compared with; each is a copy, and a name may hold thousands of dots. Host names
-and versions in file names have about a dozen."""
+"""Number of shorter names that a dotted name is compared with; each is a copy, and a name may
+contain thousands of dots. Host names and versions in file names have about a dozen."""
 
 _NUMBERED = re.compile(r"(.+)\.([0-9]{1,4})", re.DOTALL)
 
@@ -39,11 +41,11 @@ _ABOUT_THE_ARCHIVE = frozenset(
         "readme",
     }
 )
-"""Names that archives of data sets use for texts about themselves, in lower case."""
+"""Names that dataset archives use for texts about themselves, in lower case."""
 
 
 class Role(Enum):
-    """The part of a member in its sample."""
+    """The role of a member in its sample."""
 
     IMAGE = auto()
     UNSUPPORTED = auto()
@@ -56,15 +58,15 @@ _IMAGES = (Role.IMAGE, Role.UNSUPPORTED)
 
 
 class CaptionMembers(NamedTuple):
-    """What members with captions are called."""
+    """File names of members with captions."""
 
     extension: str = "txt"
     numbered: bool = False
-    """Several a sample, also as `NUMBER.EXTENSION`."""
+    """Several per sample, also as `NUMBER.EXTENSION`."""
 
     @staticmethod
     def of(pool: Pool) -> CaptionMembers:
-        """Those of a pool."""
+        """The names that a pool uses."""
         extension = "cls" if pool.caption == "label" else "txt"
         return CaptionMembers(extension, pool.caption == "list")
 
@@ -77,11 +79,11 @@ class MemberRole(NamedTuple):
     loose: bool
     """A caption or metadata that belongs to the sample only if that sample has an image."""
     dotted: bool
-    """An image that is an extra where a sample with a shorter name has an image."""
+    """An image that is an extra if a sample with a shorter name has an image."""
     unsafe: bool
-    """The name would leave the folder it is unpacked in."""
+    """The name would escape the folder that the archive is unpacked in."""
     number: int = TEXT
-    """Of a caption among several."""
+    """Number of a caption among several."""
 
     @property
     def is_image(self) -> bool:
@@ -89,10 +91,11 @@ class MemberRole(NamedTuple):
         return self.role in _IMAGES
 
 
-def part_of(name: str, captions: CaptionMembers) -> MemberRole | None:
-    """The part that a member plays, or None when it plays none.
+def member_role(name: str, captions: CaptionMembers) -> MemberRole | None:
+    """The role of a member, or None if it has none.
 
-    Folders of operating systems (`__MACOSX`, `PaxHeaders`) and hidden files (`._x.jpg`) play none.
+    Members in folders of operating systems (`__MACOSX`, `PaxHeaders`) and hidden files (`._x.jpg`)
+    have none.
     """
     *folders, base = name.replace("\\", "/").split("/")
     stem, dot, extension = base.rpartition(".")
@@ -127,9 +130,9 @@ def part_of(name: str, captions: CaptionMembers) -> MemberRole | None:
 
 
 def shorter_keys(key: str) -> Iterator[str]:
-    """The keys that end at a dot of the file name in `key`, the shortest first: `x/a`, `x/a.b` for `x/a.b.c`.
+    """The keys that end at a dot of the file name in `key`, shortest first.
 
-    No more than the `_MOST_SHORTER_KEYS` shortest ones.
+    `x/a`, `x/a.b` for `x/a.b.c`; at most the `_MOST_SHORTER_KEYS` shortest.
     """
     at = _base_of(key)
     for _ in range(_MOST_SHORTER_KEYS):
@@ -140,12 +143,12 @@ def shorter_keys(key: str) -> Iterator[str]:
 
 
 def root_of(key: str) -> str:
-    """The shortest of `shorter_keys`; the key itself where its file name has no dot."""
+    """The shortest of `shorter_keys`; the key itself if its file name has no dot."""
     return next(shorter_keys(key), key)
 
 
 def _base_of(key: str) -> int:
-    """Where the file name begins."""
+    """Index of the first character of the file name."""
     return max(key.rfind("/"), key.rfind("\\")) + 1
 
 

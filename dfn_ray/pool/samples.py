@@ -1,4 +1,4 @@
-"""One sample: what its shard says of it, judged and turned into a row of `SAMPLE_SCHEMA`."""
+"""One sample: its parts from the shard, checked and turned into a row of `SAMPLE_SCHEMA`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dfn_ray.config import Pool
-from dfn_ray.pool.captions import MAX_PARTS, TEXT, Text, caption_in, looks_several
+from dfn_ray.pool.captions import MAX_PARTS, TEXT, Text, caption_in, looks_like_several
 from dfn_ray.pool.members import Role
 from dfn_ray.schema import Reason, Status
 from dfn_ray.uids.derived import derive_uid, own_uid
-from dfn_ray.untrusted.json_text import parsed
+from dfn_ray.untrusted.json_text import parse_json
 
 MAX_METADATA_BYTES = 2**20
-"""A larger JSON member fails with `broken_json` without being read; img2dataset writes about 1 KiB."""
+"""A larger JSON member fails with `broken_json` without being read; img2dataset writes about 1
+KiB."""
 
 Row = tuple[str, int, str, bytes | None, Text | None, str | None, str | None, str | None]
 """Values of one row, in the order of `SAMPLE_SCHEMA`."""
@@ -26,17 +27,17 @@ Row = tuple[str, int, str, bytes | None, Text | None, str | None, str | None, st
 
 @dataclass(slots=True)
 class Draft:
-    """A sample while its shard is being read. Sizes are None while there is no such part."""
+    """A sample while its shard is being read. Sizes are None for parts that are absent so far."""
 
     row: int
     key: str
     fault: Reason | None = None
-    """What the reader of the shard found wrong with the sample as a whole."""
+    """Fault that the reader of the shard found in the sample as a whole."""
     cut: bool = False
-    """The shard is cut off right after what is known of the sample."""
+    """The shard is truncated right after the known parts of the sample."""
     images: int = 0
     unsupported: bool = False
-    """An image is there in a format that is not decoded."""
+    """It has an image in a format that is not decoded."""
     image_size: int | None = None
     image: bytes | None = None
     caption_size: int | None = None
@@ -46,11 +47,11 @@ class Draft:
     json_size: int | None = None
     json: bytes | None = None
     metadata: dict[str, Any] | None = None
-    """Given by shards that hold columns instead of JSON."""
+    """Set by readers of shards that hold columns instead of JSON."""
     replaced: bool = False
-    """A value of the metadata stands for another one that JSON or UTF-8 cannot hold. Known once it is finished."""
-    looks_several: bool = False
-    """What was read as one caption may be meant as several. Known once it is finished."""
+    """A metadata value replaces one that JSON or UTF-8 cannot represent. Set by `finish`."""
+    looks_like_several: bool = False
+    """The text read as one caption may be several. Set by `finish`."""
 
     @property
     def has_image(self) -> bool:
@@ -63,14 +64,14 @@ class Draft:
         return self.has_image and (self.caption_size is not None or self.json_size is not None)
 
     def note(self, role: Role, size_bytes: int, pool: Pool, number: int = TEXT) -> bool:
-        """Take note of a part from its header alone; True if its bytes are wanted.
+        """Registers a part by its header alone; returns True if its bytes are needed.
 
-        Of several captions of one number or several JSONs the first counts.
+        Of several captions with one number, or several JSONs, the first counts.
         """
         if role is Role.IMAGE:
             self.images += 1
             if self.images > 1:
-                self.image = None  # no longer wanted: the sample fails with `several_images`
+                self.image = None  # no longer needed: the sample fails with `several_images`
                 return False
             self.image_size = size_bytes
             return size_bytes <= pool.max_image_bytes
@@ -87,7 +88,7 @@ class Draft:
         return False
 
     def fill(self, role: Role, data: bytes, number: int = TEXT) -> None:
-        """Take the bytes of a part that `note` wanted."""
+        """Sets the bytes of a part that `note` requested."""
         if role is Role.IMAGE:
             self.image = data
         elif role is Role.CAPTION:
@@ -96,25 +97,26 @@ class Draft:
             self.json = data
 
     def finish(self, pool: Pool, shard_name: str) -> Row:
-        """The row of this sample, which lets go of its bytes. The first fault found wins, in this order:
+        """The row of this sample; releases its bytes.
 
-        a fault of the sample as a whole (unsafe_name, non_contiguous_key, broken_member, linked_member,
-        truncated_shard, broken_row_group), several_images, unsupported_image, missing_image, empty_image, image_too_large, broken_json,
-        bad_uid, missing_caption,
-        caption_too_long, caption_not_utf8, empty_caption, too_many_captions, bad_label. What is missing where the shard is cut off is
-        truncated_shard as well. A failed row keeps its metadata if readable.
+        The first fault found wins, in this order: a fault of the sample as a whole (unsafe_name,
+        non_contiguous_key, broken_member, linked_member, truncated_shard, broken_row_group),
+        several_images, unsupported_image, missing_image, empty_image, image_too_large, broken_json,
+        bad_uid, missing_caption, caption_too_long, caption_not_utf8, empty_caption,
+        too_many_captions, bad_label. A part that is missing where the shard is truncated fails with
+        truncated_shard too. A failed row keeps its metadata if readable.
         """
         if self.json is not None:
             self.metadata = _json_object(self.json)
         metadata = self._metadata_text()
         text, text_fault = self._text(pool)
-        brought = self.metadata.get("uid") if self.metadata and pool.uid == "auto" else None
-        uid = own_uid(brought)
+        own = self.metadata.get("uid") if self.metadata and pool.uid == "auto" else None
+        uid = own_uid(own)
         reason = (
             self.fault
             or self._image_fault(pool)
             or (Reason.BROKEN_JSON if self.json_size is not None and metadata is None else None)
-            or (Reason.BAD_UID if brought is not None and uid is None else None)
+            or (Reason.BAD_UID if own is not None and uid is None else None)
             or text_fault
         )
         if self.cut and reason in (Reason.MISSING_IMAGE, Reason.MISSING_CAPTION):
@@ -144,27 +146,27 @@ class Draft:
         return text
 
     def _text(self, pool: Pool) -> tuple[Text | None, Reason | None]:
-        """The caption or captions, and what is wrong with them."""
+        """The caption or captions, and the reason to reject them, if any."""
         sidecar = self.metadata if self.json is not None and self.metadata else {}
         text, fault = caption_in(self.captions, self.caption_size, sidecar, pool)
         if pool.caption == "text" and (text is None or isinstance(text, str)):
-            self.looks_several = looks_several(text, sidecar)
+            self.looks_like_several = looks_like_several(text, sidecar)
         return text, fault
 
 
 def _json_object(data: bytes) -> dict[str, Any] | None:
-    """The JSON object in `data`, or None when it is not one, or nested deeper than `MAX_DEPTH`."""
+    """The JSON object in `data`; None if it is not one, or nested deeper than `MAX_DEPTH`."""
     try:
-        value = parsed(data.decode("utf-8-sig"))
+        value = parse_json(data.decode("utf-8-sig"))
     except ValueError:
         return None
     return value if isinstance(value, dict) else None
 
 
 def json_text(value: Any) -> tuple[str, bool]:
-    """JSON text that Arrow and every JSON reader take, and whether anything in it stands for another value.
+    """JSON text that Arrow and every JSON reader accept, and whether any value was replaced.
 
-    Numbers that JSON does not have (NaN, infinities) become null.
+    Numbers that JSON cannot represent (NaN, infinities) become null.
     """
     replaced = False
     try:
@@ -173,7 +175,7 @@ def json_text(value: Any) -> tuple[str, bool]:
         text, replaced = _JSON.encode(_finite(value)), True
     try:
         _ = text.isascii() or text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair: JSON can escape it, UTF-8 cannot hold it
+    except UnicodeEncodeError:  # half a surrogate pair: JSON can escape it, UTF-8 cannot encode it
         text = json.dumps(json.loads(text), separators=(",", ":"))
     return text, replaced
 
@@ -188,9 +190,9 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _other(value: Any) -> Any:
-    """What JSON gets for a value of a type that it does not have."""
-    if isinstance(value, _SAID):
+def _json_default(value: Any) -> Any:
+    """The replacement for a value of a type that JSON does not have."""
+    if isinstance(value, _WRITTEN_AS_TEXT):
         return str(value)
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
@@ -198,5 +200,7 @@ def _other(value: Any) -> Any:
     return str(value) if number is None else number if math.isfinite(number) else None
 
 
-_SAID = (datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID)
-_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_other)
+_WRITTEN_AS_TEXT = (datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID)
+_JSON = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_json_default
+)

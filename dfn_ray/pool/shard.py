@@ -1,4 +1,4 @@
-"""A shard, and the damage that a shard can have."""
+"""A shard, and the exception for damage to it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from dfn_ray.schema import ShardFault
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One file of image-text pairs, as the listing saw it. About 300 bytes: a run holds millions."""
+    """One file of image-text pairs, as listed. About 300 bytes: a run holds millions."""
 
     uri: str
-    """Where the file is."""
+    """URI of the file."""
     name: str
-    """Path below the fixed prefix of the pattern that found it. Derived uids come from this name, so a pool
-    keeps them when it moves to another bucket."""
+    """Path below the fixed prefix of the pattern that found it. Derived uids are computed from this
+    name, so a pool keeps them when it moves to another bucket."""
     size_bytes: int
-    """Size in the listing; 0 when the file is absent or the store does not say."""
+    """Size in the listing; 0 if the file is absent or the store reports no size."""
     fault: ShardFault | None = None
-    """Set when the listing alone shows that the shard cannot be used."""
+    """Set if the listing alone shows that the shard cannot be used."""
     location: str | None = None
-    """What to open where that is not `uri`: a path whose name is not UTF-8. `uri` then spells it in escapes."""
+    """Path to open if it is not `uri`: a path that is not UTF-8, which `uri` spells with
+    escapes."""
     version: str | None = None
-    """The store's version of the content (an ETag) in this listing; None where it has none. Holds within an attempt only."""
+    """The store's version of the content (an ETag) in this listing; None if it has none. Valid
+    within one attempt only."""
 
     @property
     def opened_at(self) -> str:
@@ -32,11 +34,14 @@ class Shard:
 
 
 class ShardDamageError(Exception):
-    """A shard cannot be read any further. Never leaves `pool`: it becomes the fault of the last chunk."""
+    """A shard cannot be read any further.
+
+    Never leaves `pool`: it becomes the fault of the last chunk.
+    """
 
     def __init__(self, fault: ShardFault, detail: str, member: str | None = None) -> None:
         super().__init__(detail)
         self.fault = fault
         self.detail = detail
         self.member = member
-        """Name of the tar member that the damage cuts off, if any."""
+        """Name of the tar member that the damage truncates, if any."""

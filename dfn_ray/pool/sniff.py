@@ -1,4 +1,4 @@
-"""What a shard is, by its first bytes."""
+"""Detection of a shard's format by its first bytes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dfn_ray.schema import ShardFault
 
 _GZIP = b"\x1f\x8b"
 _PARQUET = (b"PAR1", b"PARE")
-"""The second one where the footer is encrypted."""
+"""The second one if the footer is encrypted."""
 
 
 class Format(Enum):
-    """A kind of shard; the value is for people."""
+    """A format of shards; the value is for people."""
 
     TAR = "tar"
     TAR_GZIP = "tar.gz"
@@ -29,8 +29,9 @@ def sniff(
 ) -> Format:
     """The format of an open file, which is left at its first byte.
 
-    Raises ShardDamageError for a file without a byte, for gzip that is damaged or ends before it shows what is in it, and
-    for a file that is neither a tar (also in gzip) nor Parquet, unless `forced` says what it is.
+    Raises ShardDamageError for an empty file, for gzip that is damaged or ends before its content
+    can be recognised, and for a file that is neither a tar (also in gzip) nor Parquet, unless
+    `forced` sets the format.
     """
     head = file.read(BLOCK_BYTES)
     file.seek(0)
@@ -52,7 +53,10 @@ def sniff(
 
 
 def _require_tar_within(file: IO[bytes]) -> None:
-    """Raise ShardDamageError unless a gzip file holds a tar; names damage of the gzip where that hides what it holds."""
+    """Raises ShardDamageError unless a gzip file contains a tar.
+
+    Reports the damage of the gzip instead if it hides the content.
+    """
     tape = GzipTape(file)
     try:
         head = tape.read(BLOCK_BYTES)
@@ -61,4 +65,6 @@ def _require_tar_within(file: IO[bytes]) -> None:
     if is_tar_header(head):
         return
     hidden = len(head) < BLOCK_BYTES and tape.broken
-    raise ShardDamageError(ShardFault.UNREADABLE, hidden[1] if hidden else "gzip, but no tar in it")
+    raise ShardDamageError(
+        ShardFault.UNREADABLE, hidden[1] if hidden else "gzip that contains no tar"
+    )

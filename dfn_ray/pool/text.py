@@ -1,4 +1,4 @@
-"""What can be read of a text."""
+"""Visible text."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ _INVISIBLE = re.compile(
     "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
     "]*"
 )
-"""White space, control and format characters (Unicode 15: Cc, Cf, Zs, Zl, Zp), whatever else has the property
-Default_Ignorable_Code_Point (fillers of Hangul, variation selectors), and the Braille pattern without dots."""
+"""White space, control and format characters (Unicode 15: Cc, Cf, Zs, Zl, Zp), all others with the
+property Default_Ignorable_Code_Point (fillers of Hangul, variation selectors), and the Braille
+pattern without dots."""
 
 
 def has_visible(text: str) -> bool:
-    """True if anything of it can be seen: more than white space, NUL, zero-width and other control characters."""
+    """True if a text contains a visible character.
+
+    White space, NUL, zero-width and other control characters are invisible.
+    """
     if text[:1].isascii() and text[:1].isalnum():
-        return True  # as nearly all that people write begins
+        return True  # the first character of nearly every text
     match = _INVISIBLE.match(text)
     return match is not None and match.end() < len(text)

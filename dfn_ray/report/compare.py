@@ -36,7 +36,7 @@ from dfn_ray.run import (
 )
 from dfn_ray.storage import Store, open_uri
 from dfn_ray.uids.records import UID_DTYPE, uid_records
-from dfn_ray.untrusted.parquet_files import opened_parquet
+from dfn_ray.untrusted.parquet_files import open_parquet
 
 SAMPLES = 10_000_000
 """Samples compared, about: 120 MB a run."""
@@ -341,7 +341,7 @@ def _groups(uri: str | None, table: Mapping[str, np.ndarray], place: np.ndarray)
 def _read_groups(uri: str) -> pa.Table:
     try:
         with open_uri(uri, in_order=False) as file:
-            groups = opened_parquet(file).read()
+            groups = open_parquet(file).read()
     except pa.ArrowException as error:
         raise InputError(f"{uri}: is no Parquet file that can be read: {error}") from None
     if len(groups.column_names) < 2 or "uid" not in groups.column_names:

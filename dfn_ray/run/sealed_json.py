@@ -10,7 +10,7 @@ from typing import Any
 from dfn_ray.errors import DamagedRunError, MissingFileError
 from dfn_ray.run.shapes import misfits
 from dfn_ray.storage import Store
-from dfn_ray.untrusted.json_text import MAX_OWN_DEPTH, parsed
+from dfn_ray.untrusted.json_text import MAX_OWN_DEPTH, parse_json
 
 _SEAL = "sha256"
 RESTORE = "restore it from a copy, or score the pool into another run_uri"
@@ -53,7 +53,7 @@ def parsed_json(
     `advice` says what to do about a damaged one.
     """
     try:
-        value = parsed(data.decode(), max_depth=MAX_OWN_DEPTH)
+        value = parse_json(data.decode(), max_depth=MAX_OWN_DEPTH)
     except ValueError as error:
         raise DamagedRunError(f"{where}: is damaged: no JSON ({error}); {advice}") from None
     found = _unsealed(value, where, must=must, advice=advice)

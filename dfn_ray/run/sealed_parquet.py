@@ -15,7 +15,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dfn_ray.untrusted.parquet_files import parsed_footer
+from dfn_ray.untrusted.parquet_files import parse_footer
 
 _DIGEST_BYTES = 16
 _SEAL_BYTES = 2 * _DIGEST_BYTES
@@ -76,7 +76,7 @@ def footer_of(file: IO[bytes], name: str, *, is_sealed: bool) -> pq.FileMetaData
         is_right = _digest(body, b"" if by_content else name.encode(), end) == digest
         if not is_right or (by_content and by_content[1] != digest.hex()):
             raise pa.ArrowInvalid(_ALTERED)
-    return parsed_footer(end).metadata
+    return parse_footer(end).metadata
 
 
 def whole_parquet(file: IO[bytes], name: str, *, is_sealed: bool) -> pq.ParquetFile:

@@ -18,9 +18,9 @@ from dfn_ray.uris import (
     S3_SCHEMES,
     SCHEMES,
     normalised,
-    require_flawless,
-    sayable,
+    require_valid_uri,
     scheme_of,
+    utf8_safe,
 )
 
 READ_AHEAD_BYTES = 8 * 2**20
@@ -35,7 +35,7 @@ def filesystem(uri: str) -> Any:
 
     Raises InputError for what is no URI of a known scheme, StorageAccessError for an absent extra.
     """
-    require_flawless(uri)
+    require_valid_uri(uri)
     protocol = scheme_of(normalised(uri))
     if protocol not in SCHEMES:  # `a::b` has no `://`
         raise InputError(
@@ -85,7 +85,7 @@ class storage_errors:
     """
 
     def __init__(self, uri: str, verb: str) -> None:
-        self.uri, self.verb = sayable(uri), verb
+        self.uri, self.verb = utf8_safe(uri), verb
 
     def __enter__(self) -> None:
         self._handled = sys.exception()

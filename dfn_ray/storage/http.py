@@ -28,7 +28,7 @@ from dfn_ray.storage import http_bodies as bodies
 from dfn_ray.storage import http_headers, retries
 from dfn_ray.storage.causes import AbsentFileError, RefusalError, Verdict, attempts_for, of_status
 from dfn_ray.storage.remote import RemoteFile
-from dfn_ray.uris import sayable
+from dfn_ray.uris import utf8_safe
 
 _FIRST_BYTES = 64 * 2**10
 """Of the first request: what tells the format of a shard, and all of most images."""
@@ -275,7 +275,7 @@ def _advances(start: int, stop: int, end: int) -> bool:
 def _require(holds: bool, answer: ClientResponse) -> None:
     """Raise RefusalError, which may pass, for an answer that is not the one asked for."""
     if not holds:
-        span = shortened(sayable(answer.headers.get("Content-Range", "no Content-Range")))
+        span = shortened(utf8_safe(answer.headers.get("Content-Range", "no Content-Range")))
         raise RefusalError(
             f"an answer to another request: {answer.status}, {span}", Verdict.PASSING
         )
@@ -285,6 +285,6 @@ def _refusal(answer: ClientResponse, url: str) -> OSError:
     verdict = of_status(answer.status)
     if verdict is Verdict.MISSING:
         return AbsentFileError(url, answer.status)
-    reason = shortened(sayable(answer.reason or ""))
+    reason = shortened(utf8_safe(answer.reason or ""))
     after_s = http_headers.retry_after_s(answer)
     return RefusalError(f"{answer.status} {reason}", verdict, retry_after_s=after_s)

@@ -7,7 +7,7 @@ import re
 from aiohttp import ClientResponse
 
 from dfn_ray.storage.store import plain_etag
-from dfn_ray.uris import sayable
+from dfn_ray.uris import utf8_safe
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
 """What fits into 64 bits. Not `\\d` and `str.isdigit`, which take digits that `int` refuses, or refuses to be so many."""
@@ -46,7 +46,7 @@ def is_end_marked(answer: ClientResponse) -> bool:
 
 def encoding(answer: ClientResponse) -> str:
     """How the body is encoded, in lower case; "" when it is not, whatever labels say that encode nothing."""
-    names = sayable(",".join(answer.headers.getall("Content-Encoding", []))).lower().split(",")
+    names = utf8_safe(",".join(answer.headers.getall("Content-Encoding", []))).lower().split(",")
     return ", ".join(name for text in names if (name := text.strip()) and name not in _LABELS)
 
 
@@ -59,12 +59,12 @@ def version(answer: ClientResponse) -> str | None:
     etag = answer.headers.get("ETag")
     if not etag:
         return None
-    return re.sub(r"[-;]{1,2}(gzip|gz|deflate|df)$", "", plain_etag(sayable(etag)))
+    return re.sub(r"[-;]{1,2}(gzip|gz|deflate|df)$", "", plain_etag(utf8_safe(etag)))
 
 
 def modified(answer: ClientResponse) -> str | None:
     """The date of the last change as it is, in characters that UTF-8 can hold; None where there is none."""
-    return sayable(answer.headers.get("Last-Modified", "")) or None
+    return utf8_safe(answer.headers.get("Last-Modified", "")) or None
 
 
 def retry_after_s(answer: ClientResponse) -> float | None:

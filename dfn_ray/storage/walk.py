@@ -13,7 +13,7 @@ from fsspec.spec import AbstractFileSystem
 
 from dfn_ray.storage.filesystems import filesystem, is_local, storage_errors
 from dfn_ray.storage.store import File, version_in
-from dfn_ray.untrusted.regular_files import is_readable_to_its_end
+from dfn_ray.untrusted.regular_files import is_finite_file
 
 State = TypeVar("State")
 
@@ -183,7 +183,7 @@ def _kind(entry: os.DirEntry[str], real: str, chain: tuple[str, ...]) -> tuple[s
         if error.errno != errno.ELOOP:
             raise
         return "loops", 0
-    return ("files", status.st_size) if is_readable_to_its_end(status) else ("special", 0)
+    return ("files", status.st_size) if is_finite_file(status) else ("special", 0)
 
 
 def _leads_up(link: str, chain: Iterable[str]) -> bool:

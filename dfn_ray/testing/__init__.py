@@ -1,1 +1,1 @@
-"""Parts for tests of dfn_ray and of what is built on it."""
+"""Components for tests of dfn_ray and of what is built on it."""

@@ -1,7 +1,8 @@
-"""Ray clusters of several nodes on this machine: one whose nodes can be killed and drained, and one that scales itself.
+"""Ray clusters of several local nodes: one that kills and drains nodes, and one that autoscales.
 
-Every node is a `ray start --block` of its own, so that it dies as a machine does, all its processes at once. Heads
-offer no CPUs: like those of `cluster/`, they run the driver and nothing else. Needs psutil, of the dev extra.
+Every node is a `ray start --block` of its own, so that it dies like a machine, with all its
+processes at once. Heads offer no CPUs: like those of `cluster/`, they run only the driver. Needs
+psutil, of the dev extra.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from ray.core.generated import autoscaler_pb2
 from dfn_ray.testing.waiting import until
 
 START_S = 120.0
-"""A node that is not there by then will not be."""
+"""Time limit for the start of a node."""
 OBJECT_STORE_BYTES = 100 * 2**20
-"""Of each node; Ray's least is 75 MiB."""
+"""Of each node; Ray's minimum is 75 MiB."""
 ROLE = "dfn-role"
-"""The label that says what a node is for: `decode` or `score`, as in the files of `cluster/`."""
+"""The label for a node's role: `decode` or `score`, as in the files of `cluster/`."""
 
 _ENVIRONMENT = {
     # A dead node is noticed after 5 s instead of 15 s or more.
@@ -49,20 +50,21 @@ _COMMANDS = (
     "worker_start_ray_commands",
     "cluster_synced_files",
 )
-"""Of an autoscaling configuration: Ray's loader wants them, a provider of processes has no use for them."""
+"""Keys of an autoscaling configuration that Ray's loader requires and a provider of processes
+ignores."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NodeType:
-    """What a node offers to Ray; nothing of it need be there."""
+    """Resources that a node offers to Ray; none of them need exist."""
 
     cpus: int = 0
     gpus: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
     resources: Mapping[str, float] = field(default_factory=dict)
-    """Custom ones."""
+    """Custom resources."""
     max_nodes: int = 1
-    """Of an autoscaling cluster."""
+    """Maximum in an autoscaling cluster."""
 
 
 DECODE_NODE = NodeType(cpus=2, labels={ROLE: "decode"})
@@ -70,7 +72,7 @@ SCORE_NODE = NodeType(gpus=1, labels={ROLE: "score"})
 
 
 class LocalCluster:
-    """A head and nodes that come and go as they are told to."""
+    """A head, and nodes that are added and removed on request."""
 
     def __init__(self, address: str, head: psutil.Process) -> None:
         self.address = address
@@ -80,26 +82,26 @@ class LocalCluster:
         self._leaving: set[str] = set()
 
     def add_nodes(self, nodes: Mapping[str, NodeType]) -> None:
-        """Start nodes and wait until the cluster, to which this process must be connected, has them."""
-        # One after the other: nodes of one machine that start at once may choose the same ports.
+        """Starts nodes and waits until they have joined; this process must be connected."""
+        # In sequence: nodes of one machine that start at once may choose the same ports.
         for name, node in nodes.items():
-            # The cluster notices after seconds that one of the same name is dead.
+            # The cluster takes seconds to detect that a node of the same name is dead.
             until(
                 lambda name=name: name not in alive_nodes(),
                 within_s=START_S,
-                otherwise=f"an older node {name} did not go",
+                otherwise=f"an older node {name} did not leave",
             )
             self._nodes[name] = _start(
                 self._joining(name, node), there=lambda name=name: name in alive_nodes()
             )
 
     def kill_node(self, name: str) -> None:
-        """SIGKILL to all processes of a node, as when its machine is taken away."""
+        """Sends SIGKILL to all processes of a node, as if its machine were taken away."""
         self._leaving.discard(name)
         _kill(self._nodes.pop(name))
 
     def drain_node(self, name: str, *, deadline_s: float) -> None:
-        """Tell the cluster, as clouds do before they take a spot machine, that a node goes in `deadline_s`."""
+        """Announces that a node leaves in `deadline_s`, as clouds do for spot machines."""
         reasons: Any = autoscaler_pb2
         accepted, why = GcsClient(address=self.address).drain_node(
             node_id(name),
@@ -108,18 +110,18 @@ class LocalCluster:
             int((time.time() + deadline_s) * 1000),
         )
         if not accepted:
-            raise RuntimeError(f"the cluster does not drain {name}: {why}")
+            raise RuntimeError(f"the cluster refused to drain {name}: {why}")
         self._leaving.add(name)
 
-    def become(self, nodes: Mapping[str, NodeType]) -> None:
-        """Start and kill nodes until the cluster has these, none of them told to go, and no others."""
+    def set_nodes(self, nodes: Mapping[str, NodeType]) -> None:
+        """Starts and kills nodes until the cluster has exactly these, none of them draining."""
         for name in [*self._nodes]:
             if name not in nodes or name in self._leaving:
                 self.kill_node(name)
         self.add_nodes({name: node for name, node in nodes.items() if name not in self._nodes})
 
     def close(self) -> None:
-        """End what is left of it."""
+        """Ends all remaining processes."""
         for process in [*self._nodes.values(), self._head]:
             _kill(process)
 
@@ -138,7 +140,7 @@ class LocalCluster:
 
 @contextmanager
 def local_cluster() -> Iterator[LocalCluster]:
-    """A cluster of a head alone, as long as the context lasts."""
+    """A cluster of a head alone, for the duration of the context."""
     with _temp_dir() as temp:
         port = _free_port()
         head = _start(_head(port, temp), there=lambda: _listens(port))
@@ -153,12 +155,12 @@ def local_cluster() -> Iterator[LocalCluster]:
 def autoscaling_cluster(
     node_types: Mapping[str, NodeType], *, idle_timeout_s: float
 ) -> Iterator[str]:
-    """The address of a cluster whose autoscaler (v2) starts and ends nodes of these types as work asks for them.
+    """The address of a cluster whose autoscaler (v2) starts and ends nodes on demand.
 
-    It really is Ray's autoscaler; its nodes are processes of this machine (Ray's fake provider). Ray's own
+    The autoscaler is Ray's own; its nodes are local processes (Ray's fake provider). Ray's own
     `AutoscalingCluster` lacks a file in the wheel, and ends every Ray on the machine.
     """
-    # The head's node id is given: the provider must know it before the head is there.
+    # The head's node id is fixed: the provider must know it before the head starts.
     head_id = "f" * 51 + "00000"
     port = _free_port()
     config = {
@@ -207,17 +209,17 @@ def autoscaling_cluster(
 
 
 def alive_nodes() -> dict[str, Mapping[str, Any]]:
-    """The nodes of the cluster that this process is connected to, by name, as `ray.nodes` has them."""
+    """The nodes of the connected cluster by name, as returned by `ray.nodes`."""
     return {node["NodeName"]: node for node in ray.nodes() if node["Alive"]}
 
 
 def node_id(name: str) -> str:
-    """Ray's id of a node that is alive."""
+    """Ray's id of an alive node."""
     return alive_nodes()[name]["NodeID"]
 
 
 def roles() -> Counter[str]:
-    """How many nodes of each role are alive."""
+    """The number of alive nodes of each role."""
     # Nodes that an autoscaler started have no names of their own.
     labels = [node["Labels"] or {} for node in ray.nodes() if node["Alive"]]
     return Counter(of_node[ROLE] for of_node in labels if ROLE in of_node)
@@ -249,7 +251,7 @@ def _head(port: int, temp: Path) -> list[str]:
 def _start(
     command: list[str], environment: Mapping[str, str] | None = None, *, there: Callable[[], bool]
 ) -> psutil.Process:
-    """Start a head or a node. Raises RuntimeError, with what it wrote, when it is not there in time."""
+    """Starts a head or a node. Raises RuntimeError, with its output, if it does not start."""
     with tempfile.TemporaryFile() as output:
         started = subprocess.Popen(
             command,
@@ -288,7 +290,7 @@ def _kill(process: psutil.Process) -> None:
 
 @contextmanager
 def _temp_dir() -> Iterator[Path]:
-    """A folder for Ray with a short path: its sockets' names may have 107 bytes."""
+    """A folder for Ray with a short path: names of sockets are limited to 107 bytes."""
     temp = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
     try:
         yield temp

@@ -1,4 +1,4 @@
-"""A Ray head for tests that submit jobs: `ray start --head` on ports and in a folder of its own."""
+"""A Ray head for tests that submit jobs: `ray start --head` with its own ports and folder."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ import psutil
 import dfn_ray
 
 START_S = 60.0
-"""A head whose dashboard does not answer by then will not."""
+"""Time limit for the head's dashboard to answer."""
 STOP_S = 10.0
-"""What of a head is still there by then is killed."""
+"""Time after which remaining processes of a head are killed."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """A running head of one node. Nobody but who has its token may submit to it."""
+    """A running head of one node. Only holders of its token may submit to it."""
 
     address: str
-    """Of its dashboard, where jobs are submitted."""
+    """URL of its dashboard, where jobs are submitted."""
     token: str
     process: psutil.Process
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables by which `ray` and `dfn-ray submit` are let in."""
+        """The variables that authorise `ray` and `dfn-ray submit`."""
         return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
 
 
 @contextmanager
 def start_head(*, num_cpus: int = 4, num_gpus: int = 0) -> Iterator[Head]:
-    """A head as long as the context lasts, with so many logical CPUs and GPUs.
+    """A head for the duration of the context, with so many logical CPUs and GPUs.
 
-    Stopped by its own processes' ids: `ray stop` would end every Ray of this machine. Raises RuntimeError, with what
-    it wrote, when it does not start.
+    Stopped by the ids of its own processes: `ray stop` would end every Ray of this machine. Raises
+    RuntimeError, with its output, if it does not start.
     """
     # Ray's sockets must have short paths.
     folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
@@ -60,7 +60,7 @@ def start_head(*, num_cpus: int = 4, num_gpus: int = 0) -> Iterator[Head]:
         f"--temp-dir={folder}", f"--num-cpus={num_cpus}", f"--num-gpus={num_gpus}",
         "--object-store-memory=200000000", "--disable-usage-stats",
     ]  # fmt: skip
-    # Jobs inherit the head's environment: dfn_ray is installed there, and no other Ray is to be found.
+    # Jobs inherit the head's environment: it includes dfn_ray and hides other Rays.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     inherited["PYTHONPATH"] = str(Path(dfn_ray.__file__).parents[1])
     log = folder / "head.log"
@@ -108,7 +108,7 @@ def _wait(head: Head, started: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def _stop(started: subprocess.Popen[bytes]) -> None:
-    """End the head and all that descends from it."""
+    """Ends the head and all its descendants."""
     head = psutil.Process(started.pid)
     processes = [head, *head.children(recursive=True)]
     for end in (psutil.Process.terminate, psutil.Process.kill):
@@ -123,7 +123,7 @@ def _stop(started: subprocess.Popen[bytes]) -> None:
 
 def _lives(process: psutil.Process) -> bool:
     try:
-        # Who dies after its parent may stay a zombie where nobody takes the orphans in, as in containers.
+        # A process that outlives its parent may stay a zombie if nobody reaps it, as in containers.
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False

@@ -1,4 +1,4 @@
-"""Parquet files as hostile or careful writers make them: with extension types that run code, and encrypted."""
+"""Parquet files of hostile or careful writers: with types that run code, and encrypted."""
 
 from __future__ import annotations
 
@@ -12,32 +12,35 @@ import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as pe
 
 
-class Lethal(pa.ExtensionType):
-    """A type like Ray Data's pickled objects: whoever builds it, or makes a value of it Python's, runs code."""
+class LethalType(pa.ExtensionType):
+    """A type like Ray Data's pickled objects.
+
+    Building it, or converting a value of it to Python, runs code.
+    """
 
     built: int = 0
-    """How often that happened."""
+    """Number of times it was built."""
 
     def __init__(self, storage: pa.DataType) -> None:
         super().__init__(storage, "dfn_ray.testing.lethal")
 
     def __arrow_ext_serialize__(self) -> bytes:
-        """Nothing."""
+        """Returns no parameters."""
         return b""
 
     @classmethod
-    def __arrow_ext_deserialize__(cls, storage_type: pa.DataType, serialized: bytes) -> Lethal:
+    def __arrow_ext_deserialize__(cls, storage_type: pa.DataType, serialized: bytes) -> LethalType:
         """The type, built by Arrow for a name in a file."""
         del serialized
-        Lethal.built += 1
+        LethalType.built += 1
         return cls(storage_type)
 
 
 @contextmanager
-def registered() -> Iterator[None]:
-    """Arrow knows the type by its name, as it knows Ray Data's where Ray Data is imported."""
-    Lethal.built = 0
-    pa.register_extension_type(Lethal(pa.binary()))
+def lethal_type_registered() -> Iterator[None]:
+    """Registers the type's name with Arrow, as importing Ray Data registers Ray Data's."""
+    LethalType.built = 0
+    pa.register_extension_type(LethalType(pa.binary()))
     try:
         yield
     finally:
@@ -46,11 +49,11 @@ def registered() -> Iterator[None]:
 
 def lethal_array(storage: pa.Array) -> pa.Array:
     """The values as values of the type."""
-    return pa.ExtensionArray.from_storage(Lethal(storage.type), storage)
+    return pa.ExtensionArray.from_storage(LethalType(storage.type), storage)
 
 
 class _Keys(pe.KmsClient):
-    """Keys that protect nothing: they stand in the file."""
+    """Keys that protect nothing: they are stored in the file."""
 
     def wrap_key(self, key_bytes: bytes, master_key_identifier: str) -> bytes:
         """The key in base64."""
@@ -61,7 +64,7 @@ class _Keys(pe.KmsClient):
 def encrypted_parquet(
     table: pa.Table, columns: Sequence[str], *, plain_footer: bool = True
 ) -> bytes:
-    """The table as a Parquet file with these columns encrypted, by Parquet's modular encryption."""
+    """The table as a Parquet file with these columns encrypted by Parquet's modular encryption."""
     factory = pe.CryptoFactory(lambda config: _Keys())
     settings = pe.EncryptionConfiguration(
         footer_key="f", column_keys={"c": list(columns)}, plaintext_footer=plain_footer

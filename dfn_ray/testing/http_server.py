@@ -1,4 +1,4 @@
-"""A web server with files in memory that does what web servers do on a bad day, by plan and for real: over sockets.
+"""A web server with in-memory files and the faults of real ones, on request and over sockets.
 
 with serve_http({"00000.tar": data}) as server:
     server.plan(Fault.STATUS_503, times=2, from_byte=8 * 2**20)
@@ -22,11 +22,11 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 STALL_S = 20.0
-"""A stall ends by then even if the client waits on."""
+"""A stall ends after this time even if the client keeps waiting."""
 
 
 class Fault(StrEnum):
-    """What happens to a request."""
+    """A fault of a request."""
 
     STATUS_403 = "403"
     STATUS_404 = "404"
@@ -47,26 +47,28 @@ class Fault(StrEnum):
 
 
 READABLE = (Fault.NO_LENGTH, Fault.NO_RANGES, Fault.GZIP)
-"""Ways to answer that are not wrong: all of the file can be read."""
+"""Ways to answer that are not faults: the whole file can be read."""
 
 
 @dataclass
 class HttpServer:
-    """A running server. `files` by name; `requests` grows with every request: its method, path and range."""
+    """A running server. `files` by name; `requests` lists every request: method, path and range."""
 
     files: dict[str, bytes]
     endpoint: str = ""
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     encodings: set[str | None] = field(default_factory=set)
-    """`Accept-Encoding` of all requests; a server may compress its answers to those that allow it."""
+    """`Accept-Encoding` of all requests; a server may compress its answers to those that allow
+    it."""
     answers: Callable[[str], tuple[int, bytes] | None] | None = None
-    """Asked first, by path: status and JSON of an answer that is no file, as a hub gives."""
+    """Called first, by path: status and JSON of an answer that is not a file, like a hub's."""
     raw: Callable[[str | None], Iterable[bytes]] | None = None
-    """Sent as they are instead of any answer, by the range that is asked for; the connection ends with them."""
+    """Bytes to send unchanged instead of any answer, by the requested range; the connection then
+    ends."""
     sent_bytes: int = 0
-    """Of raw answers, as far as clients took them: sockets hold some MiB more than was read."""
+    """Bytes of raw answers that clients accepted: sockets buffer some MiB more than was read."""
     packed: dict[str, bytes] = field(default_factory=dict)
-    """The files compressed, once a fault needs them."""
+    """The compressed files, once a fault needs them."""
     _fault: Fault | None = None
     _left: int = 0
     _from_byte: int = 0
@@ -80,13 +82,16 @@ class HttpServer:
     def plan(
         self, fault: Fault, *, times: int = 10**9, from_byte: int = 0, only: str | None = None
     ) -> None:
-        """Let the next requests that ask for bytes at or after `from_byte` meet a fault, of the file `only` or of any."""
+        """Sets a fault for the next requests of bytes at or after `from_byte`.
+
+        Applies to the file `only`, or to any.
+        """
         if fault in (Fault.GZIP, Fault.CUT_GZIP):  # before the requests, which do not wait for long
             self.packed = {name: gzip.compress(data, 1) for name, data in self.files.items()}
         self._fault, self._left, self._from_byte, self._only = fault, times, from_byte, only
 
     def recover(self) -> None:
-        """Let all requests be served again."""
+        """Serves all requests again."""
         self._fault = None
 
     def next_fault(self, path: str, start: int) -> Fault | None:
@@ -102,7 +107,7 @@ class HttpServer:
 
 @contextmanager
 def serve_http(files: Mapping[str, bytes]) -> Iterator[HttpServer]:
-    """A server on loopback, in threads, as long as the context lasts."""
+    """A server on loopback, in threads, for the duration of the context."""
     state = HttpServer(dict(files))
 
     class Handler(_Handler):
@@ -129,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
     def handle(self) -> None:
         with suppress(
             ConnectionError
-        ):  # a client that leaves in mid-answer resets what is kept alive
+        ):  # a client that leaves during an answer resets its kept-alive connection
             super().handle()
 
     def do_HEAD(self) -> None:
@@ -218,7 +223,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(
         self, status: int, body: bytes, headers: dict[str, str], *, length: int | None = -1
     ) -> None:
-        """An answer; with length None it ends with the connection."""
+        """Sends an answer; with length None it ends with the connection."""
         self.send_response(status, HTTPStatus(status).phrase)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -232,4 +237,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Logs nothing."""

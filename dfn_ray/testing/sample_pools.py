@@ -1,6 +1,7 @@
-"""Tars and images for tests: good ones, and ones damaged on purpose.
+"""Tars and images for tests: valid ones, and ones damaged on purpose.
 
-Headers come from the standard library's `tarfile`, so that readers are tested against another hand.
+Headers come from the standard library's `tarfile`, so that readers are tested against an
+independent writer.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class TarBuilder:
         kind: bytes = tarfile.REGTYPE,
         pax_headers: Mapping[str, str] | None = None,
     ) -> Self:
-        """Add a file, or with `kind` another type of member, under any name."""
+        """Adds a file, or with `kind` another type of member, under any name."""
         data = data.encode() if isinstance(data, str) else data
         info = tarfile.TarInfo(name)
         info.type = kind
@@ -60,7 +61,7 @@ class TarBuilder:
         metadata: Mapping[str, Any] | bytes | None = None,
         image_extension: str = "jpg",
     ) -> Self:
-        """Add the members of one sample, in the order of WebDataset's own writer: image, json, txt."""
+        """Adds the members of one sample, in the order of WebDataset's writer: image, json, txt."""
         if image is not None:
             self.member(f"{key}.{image_extension}", image)
         if metadata is not None:
@@ -71,7 +72,7 @@ class TarBuilder:
         return self
 
     def raw(self, data: bytes) -> Self:
-        """Add bytes as they are."""
+        """Adds bytes unchanged."""
         self._data += data
         return self
 
@@ -84,7 +85,7 @@ class TarBuilder:
 
 
 def write_tar_shard(uri: str, samples: Iterable[Mapping[str, Any]]) -> int:
-    """Write a tar of `samples` (keywords of `TarBuilder.sample`) to a URI; its size in bytes."""
+    """Writes a tar of `samples` (keywords of `TarBuilder.sample`) to a URI; returns its size."""
     tar = TarBuilder()
     for sample in samples:
         tar.sample(**sample)
@@ -102,7 +103,7 @@ def jpeg_bytes(width: int = 8, height: int = 8, *, shade: int = 128) -> bytes:
 
 
 def photo(number: int, size: tuple[int, int] = (40, 36)) -> bytes:
-    """A small JPEG of smooth colours, another one for each number."""
+    """A small JPEG of smooth colours, distinct for each number."""
     rng = np.random.default_rng(number)
     coarse = rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)
     file = io.BytesIO()
@@ -116,7 +117,10 @@ def uid_of(number: int) -> str:
 
 
 def write_pool(folder: Path, *, shards: int, samples: int) -> Path:
-    """A pool of good samples only, `samples` a shard: JPEG, caption and uid; returns the folder."""
+    """Writes a pool of `shards` x `samples` valid samples; returns the folder.
+
+    Each has a JPEG, a caption and a uid.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for shard in range(shards):
         tar = TarBuilder()

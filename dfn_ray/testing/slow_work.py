@@ -1,7 +1,7 @@
-"""Work at the pace of large networks, for tests that need a run to last, which notes where and when it is done.
+"""Work at the pace of large networks, for tests that need long runs, with notes of where and when.
 
-It computes what any other does. Notes go to the file that NOTES names in the workers' environment:
-`ray.init(runtime_env={"env_vars": {NOTES: path}})`.
+Results are those of the normal code. Notes go to the file named by NOTES in the workers'
+environment: `ray.init(runtime_env={"env_vars": {NOTES: path}})`.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ NOTES = "DFN_RAY_WORK_NOTES"
 
 @dataclass(frozen=True)
 class Note:
-    """A chunk was begun."""
+    """The start of a chunk."""
 
     at_s: float
-    """Of the epoch."""
+    """Seconds since the epoch."""
     stage: str
     node: str
-    """Ray's id of it."""
+    """Ray's id of the node."""
 
 
 class SlowScorer(ScorerActor):
-    """Scores like its parent, but sleeps over every chunk."""
+    """Scores like its parent, but sleeps for every chunk."""
 
     seconds = 0.7
-    """That a chunk takes at least."""
+    """Minimum per chunk."""
 
     def _score(self, cell: Cell) -> Cell:
         note("score")
@@ -44,7 +44,7 @@ class SlowScorer(ScorerActor):
 
 
 def noted_prepare(cell: Cell, *, preparation: Preparation, seconds: float = 0.0) -> Cell:
-    """Decodes like `prepare`, but sleeps over every chunk for `seconds`."""
+    """Decodes like `prepare`, but sleeps for `seconds` per chunk."""
     note("decode")
     time.sleep(seconds)
     return prepare(cell, preparation=preparation)
@@ -57,7 +57,7 @@ def read_notes(path: Path) -> list[Note]:
 
 
 def note(stage: str) -> None:
-    """Note, if notes are taken, that a stage begins something, here and now."""
+    """Notes, if NOTES is set, that a stage begins a chunk here and now."""
     path = os.environ.get(NOTES)
     if path is not None:
         with open(path, "a", encoding="utf-8") as file:

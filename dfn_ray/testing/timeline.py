@@ -1,4 +1,4 @@
-"""What a cluster had at each moment of a run: nodes by role, scorers alive and waited for."""
+"""The state of a cluster over a run: nodes by role, scorers alive and pending."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVERY_S = 0.5
 
 @dataclass(frozen=True)
 class Moment:
-    """What was there from `at_s` on."""
+    """The state from `at_s` on."""
 
     at_s: float
     decode_nodes: int
@@ -26,16 +26,16 @@ class Moment:
     scorers: int
     """Actors of the pool that have started."""
     pending: int
-    """Actors that wait for a node, or start."""
+    """Actors that wait for a node or are starting."""
 
     def differs(self, other: Moment) -> bool:
-        """Whether more than the time is another."""
+        """True if anything but the time differs."""
         return _counts(self) != _counts(other)
 
 
 @contextmanager
-def watching() -> Iterator[list[Moment]]:
-    """The moments at which something changed, while the block runs; this process must be connected to the cluster."""
+def recorded_timeline() -> Iterator[list[Moment]]:
+    """The moments of change while the block runs; this process must be connected to the cluster."""
     moments: list[Moment] = []
     stop, start = threading.Event(), time.monotonic()
 
@@ -59,7 +59,7 @@ def watching() -> Iterator[list[Moment]]:
 
 
 def timeline_table(moments: Sequence[Moment]) -> str:
-    """The moments, one a line."""
+    """The moments, one per line."""
     header = ["second", "decode nodes", "score nodes", "scorers", "pending"]
     rows = [[f"{moment.at_s:.0f}", *(str(n) for n in _counts(moment))] for moment in moments]
     return grid(header, rows, numbers=0)
@@ -67,7 +67,7 @@ def timeline_table(moments: Sequence[Moment]) -> str:
 
 def _now(at_s: float) -> Moment:
     nodes = roles()
-    # Not ray.util.state: that asks the dashboard, which these clusters do without.
+    # Not ray.util.state: that needs the dashboard, which these clusters do not run.
     states = [
         actor["State"] for actor in actors().values() if "MapWorker" in actor["ActorClassName"]
     ]

@@ -1,4 +1,4 @@
-"""Waiting for something, and doing something meanwhile."""
+"""Waiting for a condition, and running work in the background."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 LONG_S = 240.0
-"""What has not come by then on two cores will not."""
+"""Time limit on two cores."""
 
 
 def until(
-    there: Callable[[], bool], *, within_s: float = LONG_S, otherwise: str = "it never came"
+    there: Callable[[], bool],
+    *,
+    within_s: float = LONG_S,
+    otherwise: str = "the condition was not met",
 ) -> None:
-    """Wait for something. Raises TimeoutError, with `otherwise`, when it does not come."""
+    """Waits for a condition. Raises TimeoutError, with `otherwise`, if it does not become true."""
     deadline = time.monotonic() + within_s
     while not there():
         if time.monotonic() > deadline:
@@ -24,7 +27,7 @@ def until(
 
 @contextmanager
 def meanwhile(work: Callable[[], None]) -> Iterator[None]:
-    """Do something in a thread while the block runs; what fails there fails here."""
+    """Runs `work` in a thread while the block runs; raises its exceptions here."""
     failed: list[BaseException] = []
 
     def run() -> None:
@@ -38,4 +41,4 @@ def meanwhile(work: Callable[[], None]) -> Iterator[None]:
     yield
     thread.join(timeout=LONG_S)
     assert not failed, failed[0]
-    assert not thread.is_alive(), "what was to be done during the run was not"
+    assert not thread.is_alive(), f"the work did not end within {LONG_S:.0f} s"

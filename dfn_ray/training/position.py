@@ -20,7 +20,7 @@ from typing import Any
 from dfn_ray.errors import DamagedRunError, RunTakenOverError
 from dfn_ray.run import CHECKPOINTS, GENERATIONS, Run
 from dfn_ray.training.data.seen import Seen
-from dfn_ray.untrusted.json_text import MAX_OWN_DEPTH, parsed
+from dfn_ray.untrusted.json_text import MAX_OWN_DEPTH, parse_json
 
 LOG = "log"
 CHECKPOINT_NAME = re.compile(r"samples-\d+-\d+-\d+")
@@ -148,7 +148,7 @@ def _lines_of(run: Run, name: str) -> list[dict[str, Any]]:
     try:
         if text and not text.endswith(b"\n"):
             raise ValueError("it ends within a line")
-        lines = [parsed(line, max_depth=MAX_OWN_DEPTH) for line in text.decode().splitlines()]
+        lines = [parse_json(line, max_depth=MAX_OWN_DEPTH) for line in text.decode().splitlines()]
         if not all(isinstance(line, dict) for line in lines):
             raise ValueError("a line of it is no JSON object")
         return lines

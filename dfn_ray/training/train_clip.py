@@ -20,7 +20,7 @@ from dfn_ray.network.frozen import WEIGHTS_FILE, FrozenNetwork
 from dfn_ray.on_ray.ray_address import check_ray_reachable
 from dfn_ray.on_ray.ray_metrics import TrainingMetrics
 from dfn_ray.on_ray.session import connect
-from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table, refuse_inside
+from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table, require_outside_pool
 from dfn_ray.preparing.embedding_fingerprint import reading_versions
 from dfn_ray.preparing.fetch_networks import load_network_of
 from dfn_ray.preparing.prompts import class_names, prompt_templates
@@ -104,7 +104,7 @@ def _open(recipe: TrainRecipe) -> tuple[Run, Shards, FrozenNetwork, list[str]]:
     """The run, the shards of each source, the network to start from, and what is to be said about the listings."""
     listings = [list_pool(source.pool) for source in recipe.sources]
     for source, listing in zip(recipe.sources, listings, strict=True):
-        refuse_inside(source.pool, recipe.run_uri, setting="run_uri", shards=listing.shards)
+        require_outside_pool(source.pool, recipe.run_uri, setting="run_uri", shards=listing.shards)
     shards = tuple(listing.shards for listing in listings)
     network = load_network_of(recipe.model)
     run = start_run(

@@ -1,7 +1,7 @@
-"""The layout of a file of uid records: `.npy` or bare. Anything else is refused with what it is.
+"""The layout of a file of uid records: `.npy` or bare. Any other kind is named and rejected.
 
-The header of a `.npy` is read here and not by numpy: its parser evaluates the header as Python, of any length, and raises
-whatever that does; pickled arrays, which run code, are never loaded.
+The header of a `.npy` is parsed here and not by numpy, whose parser evaluates a header of any
+length as Python and raises anything; pickled arrays, which run code, are never loaded.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from dfn_ray.uids.records import UID_DTYPE
 
 MAGIC = b"\x93NUMPY"
 MAX_HEADER_BYTES = 10_000
-"""As numpy's `max_header_size`: what is longer is no array of two fields."""
-NEED = (
+"""As numpy's `max_header_size`: a longer header is not that of an array with two fields."""
+EXPECTED = (
     "need the sorted u8,u8 records that `dfn-ray export` and DataComp write: "
-    'numpy.save(path, numpy.sort(numpy.array([(int(uid[:16], 16), int(uid[16:], 16)), ...], "u8,u8")))'
+    "numpy.save(path, numpy.sort(numpy.array([(int(uid[:16], 16), int(uid[16:], 16)), ...], "
+    '"u8,u8")))'
 )
 _LOOKED_AT_BYTES = 4096
 _KINDS = (
@@ -36,19 +37,20 @@ _KINDS = (
     (b"\x89HDF", "an HDF5 file"),
     (b"SQLite format 3", "an SQLite database"),
 )
-"""Marks of 4 bytes and more: bare records begin like one of them once in 2**32 / 6, or 700 million lists."""
+"""Magic numbers of at least 4 bytes: bare records begin like one of them once in 2**32 / 6, or 700
+million lists."""
 _GZIP = b"\x1f\x8b\x08"
 _GZIP_CONTENT_BYTES = 256
 _PICKLE_PROTOCOLS = (2, 3, 4, 5)
 _PICKLE_STEPS = 8
 _TEXT = frozenset(b"\t\n\r\f" + bytes(range(0x20, 0x7F)))
 _LENGTH_BYTES = {b"\x01\x00": 2, b"\x02\x00": 4, b"\x03\x00": 4}
-"""Of the header's length, by version (numpy.lib.format)."""
+"""Width of the header's length field, by version (numpy.lib.format)."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the records are in a file."""
+    """The place of the records in a file."""
 
     offset: int
     """Of the first record, in bytes."""
@@ -59,8 +61,8 @@ class Layout:
 def uid_file_layout(file: IO[bytes], size: int, uri: str) -> Layout:
     """The layout of a file of `size` bytes that is open at its start.
 
-    Taken are arrays of structs of two unsigned 8-byte integers, whatever the fields are called and in either byte order.
-    Raises InputError for anything else.
+    Accepts arrays of structs of two unsigned 8-byte integers, with any field names and in either
+    byte order. Raises InputError for anything else.
     """
     head = file.read(_LOOKED_AT_BYTES)
     if not head:
@@ -83,16 +85,18 @@ def uid_file_layout(file: IO[bytes], size: int, uri: str) -> Layout:
     if rest:
         raise _refusal(
             uri,
-            f"is no .npy file, and its {size:,} bytes are no whole number of records of {UID_DTYPE.itemsize} bytes",
+            f"is not a .npy file, and its {size:,} bytes are not a multiple of the "
+            f"{UID_DTYPE.itemsize} bytes of a record",
         )
     return Layout(0, count)
 
 
 def _is_gzip(head: bytes) -> bool:
-    """True for a gzip stream: its mark of 3 bytes, and what follows decompresses to 256 bytes, or to an end with its CRC.
+    """True for a gzip stream: its magic number, then content of 256 bytes, or an end with its CRC.
 
-    Of bare records one list in 2**24 has the mark; of 420,000 with the mark and random bytes behind it one decompressed
-    so, a list of a single uid. That is fewer than one list in 10**12. Damaged gzip passes, and is refused as not sorted.
+    One list of bare records in 2**24 begins with the magic number; of 420,000 made of it and random
+    bytes one decompressed like that, a list of a single uid. That is fewer than one list in 10**12.
+    Damaged gzip passes, and is rejected as not sorted.
     """
     if not head.startswith(_GZIP):
         return False
@@ -105,10 +109,11 @@ def _is_gzip(head: bytes) -> bool:
 
 
 def _is_pickle(head: bytes, file: IO[bytes]) -> bool:
-    """True for a pickle: a protocol, a STOP as the last byte, and steps in between that parse. Nothing is run.
+    """True for a pickle: a protocol, a STOP as the last byte, and opcodes in between that parse.
 
-    Of bare records one list in 2**14 begins with a protocol, of these one in 2**8 ends with a STOP, and of these the steps
-    of 5 in 1,000 parse (420,000 tried): one list in 800 million.
+    Nothing is run. One list of bare records in 2**14 begins with a protocol, one in 2**8 of these
+    ends with a STOP, and the opcodes of 5 in 1,000 of these parse (420,000 tried): one list in 800
+    million.
     """
     if head[:1] != b"\x80" or head[1:2] not in map(bytes, zip(_PICKLE_PROTOCOLS, strict=True)):
         return False
@@ -123,14 +128,14 @@ def _is_pickle(head: bytes, file: IO[bytes]) -> bool:
 
 
 def _npy_layout(file: IO[bytes], size: int, uri: str) -> Layout:
-    """The layout that the header of a `.npy` gives."""
+    """The layout from the header of a `.npy`."""
     start = file.read(8)
     length_bytes = _LENGTH_BYTES.get(start[6:8])
     if length_bytes is None:
         raise _refusal(uri, f"is a .npy file of an unknown version ({start[6:8]!r})")
     length = int.from_bytes(file.read(length_bytes), "little")
     if length > MAX_HEADER_BYTES:
-        raise _refusal(uri, f"is a .npy file with a header of {length:,} bytes, so no uid list")
+        raise _refusal(uri, f"is a .npy file with a header of {length:,} bytes, so not a uid list")
     header = file.read(length)
     if len(header) < length:
         raise _refusal(uri, "is a .npy file that ends in its header")
@@ -147,8 +152,8 @@ def _npy_layout(file: IO[bytes], size: int, uri: str) -> Layout:
         what = "is cut off" if there < shape[0] * UID_DTYPE.itemsize else "has bytes after its end"
         raise _refusal(
             uri,
-            f"is a .npy file that {what}: {shape[0]:,} records by its header, which would be "
-            f"{shape[0] * UID_DTYPE.itemsize:,} bytes, and {there:,} bytes after it",
+            f"is a .npy file that {what}: {shape[0]:,} records by its header, which take "
+            f"{shape[0] * UID_DTYPE.itemsize:,} bytes, but {there:,} bytes follow it",
         )
     return Layout(offset, shape[0], big_endian)
 
@@ -168,7 +173,10 @@ def _header_values(header: bytes, uri: str) -> dict[str, Any]:
 
 
 def _byte_order(descr: Any, uri: str) -> bool:
-    """True for big-endian records. Raises InputError unless the type is a struct of two unsigned 8-byte integers."""
+    """True for big-endian records.
+
+    Raises InputError unless the type is a struct of two unsigned 8-byte integers.
+    """
     if isinstance(descr, str):
         kind = "pickled Python objects" if descr.endswith("O") else f"plain {descr!r} values"
         raise _refusal(uri, f"is an array of {kind}, where structs of two are needed")
@@ -178,10 +186,11 @@ def _byte_order(descr: Any, uri: str) -> bool:
     if not len(fields) == len(known) == 2 or known[0] != known[1]:
         raise _refusal(
             uri,
-            f"is an array of {shortened(repr(descr))}, where pairs of u8 in one byte order are needed",
+            f"is an array of {shortened(repr(descr))}, where pairs of u8 in one byte order are "
+            "needed",
         )
     return known[0] == ">u8"
 
 
 def _refusal(uri: str, what: str) -> InputError:
-    return InputError(f"{uri}: {what}; {NEED}")
+    return InputError(f"{uri}: {what}; {EXPECTED}")

@@ -23,11 +23,14 @@ _HEX_CHARACTER = np.frombuffer(b"0123456789abcdef", dtype=np.uint8)
 
 
 def uid_records(uids: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """The uids as `UID_DTYPE` records, shape (N,). Raises InputError on anything but 32 lower-case hex digits."""
+    """The uids as `UID_DTYPE` records, shape (N,).
+
+    Raises InputError for anything but 32 lower-case hex digits.
+    """
     array = uids.combine_chunks() if isinstance(uids, pa.ChunkedArray) else uids
     if len(array) == 0:
         return np.empty(0, dtype=UID_DTYPE)
-    # fixed_size_binary refuses any other length, which is the check we want.
+    # fixed_size_binary rejects any other length, which is the check that is needed.
     try:
         fixed = array.cast(pa.binary()).cast(pa.binary(UID_CHARS))
     except pa.ArrowInvalid as error:

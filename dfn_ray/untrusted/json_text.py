@@ -1,7 +1,8 @@
-"""JSON and TOML written by others: nested no deeper than one constant, whoever reads it and from however deep a stack.
+"""JSON and TOML from others, limited to one nesting depth for every reader and call stack.
 
-Python's parsers, and all that walks over a value later, recurse, and give up where the stack of their caller ends. So
-brackets are counted before anything is parsed, in time linear in the text.
+Python's parsers, and all code that walks over a value later, recurse, and fail at a depth that
+depends on the caller's stack. So brackets are counted before anything is parsed, in time linear in
+the text.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 MAX_DEPTH = 100
-"""Lists and objects inside each other, the outermost counted. Python's own readers and writers take 1,000 less the
-stack of their caller, serde_json (Rust's) 127; Arrow reads Parquet schemas of 100 levels."""
+"""Nested lists and objects, including the outermost. Python's own readers and writers allow 1,000
+less the caller's stack, serde_json (Rust) 127; Arrow reads Parquet schemas of 100 levels."""
 
 MAX_OWN_DEPTH = 2 * MAX_DEPTH
-"""The same for files of dfn_ray's own, which hold what others wrote some levels down."""
+"""The same for files of dfn_ray's own, which embed values of others some levels down."""
 
 _JSON = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{\]}]', re.DOTALL)
 _TOML = re.compile(
@@ -28,26 +29,30 @@ _TOML = re.compile(
     r"|[\[{\]}]",
     re.DOTALL,
 )
-"""Brackets, and what may hold some that do not count: strings, ended or not, and comments."""
+"""Brackets, and the tokens that may contain some that do not count: strings, terminated or not, and
+comments."""
 
 
 class TooDeepError(ValueError):
-    """Text or a value with more lists and objects inside each other than any reader has to take."""
+    """Text or a value with more nested lists and objects than readers must accept."""
 
 
-def parsed(text: str, *, max_depth: int = MAX_DEPTH, **options: Any) -> Any:
-    """The value that JSON text holds; options are those of `json.loads`. Raises ValueError, TooDeepError among them."""
+def parse_json(text: str, *, max_depth: int = MAX_DEPTH, **options: Any) -> Any:
+    """The value of JSON text; options are those of `json.loads`.
+
+    Raises ValueError, including TooDeepError.
+    """
     _require_brackets(text, _JSON, max_depth)
     return json.loads(text, **options)
 
 
 def require_shallow_toml(text: str) -> None:
-    """Raise TooDeepError for TOML with more than MAX_DEPTH brackets inside each other."""
+    """Raises TooDeepError for TOML with more than MAX_DEPTH nested brackets."""
     _require_brackets(text, _TOML, MAX_DEPTH)
 
 
 def require_shallow(value: Any) -> None:
-    """Raise TooDeepError for a value of more than MAX_DEPTH lists and mappings inside each other."""
+    """Raises TooDeepError for a value of more than MAX_DEPTH nested lists and mappings."""
     level = _nesting([value])
     for _ in range(MAX_DEPTH):
         if not level:
@@ -65,7 +70,7 @@ def _values(item: Any) -> Iterable[Any]:
 
 
 def _nesting(values: Iterable[Any]) -> list[Any]:
-    """Those of the values that hold others."""
+    """Those of the values that contain others."""
     return [value for value in values if isinstance(value, Mapping | list | tuple)]
 
 

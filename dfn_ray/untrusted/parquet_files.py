@@ -1,11 +1,13 @@
-"""Footers of Parquet files that others wrote, made harmless before Arrow parses them.
+"""Footers of Parquet files from others, made harmless before Arrow parses them.
 
-A footer may hold an Arrow schema (`ARROW:schema`), and that may say that a column is of an extension type. Where a type of
-that name is registered in the process, Arrow builds it: Ray Data registers one whose values are unpickled, others
-deserialize their parameters. So the schema is read without the names of extensions: columns have the types in which they
-are stored, in every process. UUID and JSON are Parquet's own types and stay.
+A footer may contain an Arrow schema (`ARROW:schema`) that declares a column of an extension type.
+If a type of that name is registered in the process, Arrow builds it: Ray Data registers one whose
+values are unpickled, others deserialize their parameters. So the schema is read without the names
+of extensions: columns have the types in which they are stored, in every process. UUID and JSON are
+Parquet's own types and are kept.
 
-Arrow also ends the process when it is asked for the place of a column that is encrypted, so those are found here.
+Arrow also aborts the process when it is asked for the position of an encrypted column, so those are
+detected here.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ _EXTENSION_KEY, _HIDDEN_EXTENSION_KEY = b"ARROW:extension:name", b"ARROW:extensi
 _END_BYTES = 8  # length of the footer and PAR1
 _TAIL_BYTES = 1 << 16  # read at first, as Arrow does
 
-NO_KEYS = "dfn_ray takes no keys: write the file without encryption"
+NO_KEYS = "dfn_ray accepts no keys: write the file without encryption"
 
 
 class EncryptedParquetError(pa.ArrowInvalid):
@@ -35,18 +37,22 @@ class EncryptedParquetError(pa.ArrowInvalid):
 
 @dataclass(frozen=True, slots=True)
 class Footer:
-    """What a Parquet file says of itself."""
+    """The description of a Parquet file in its footer."""
 
     metadata: pq.FileMetaData
     encrypted: frozenset[int]
-    """Places of primitive columns that are encrypted in some row group. Arrow must not be asked about those."""
+    """Positions of primitive columns that are encrypted in some row group. Arrow must not be asked
+    about them."""
 
 
-def opened_parquet(file: IO[bytes], **options: Any) -> pq.ParquetFile:
-    """The Parquet file, with options of `pyarrow.parquet.ParquetFile`. Raises ArrowInvalid; no column may be encrypted."""
+def open_parquet(file: IO[bytes], **options: Any) -> pq.ParquetFile:
+    """The Parquet file, with options of `pyarrow.parquet.ParquetFile`.
+
+    Raises ArrowInvalid, also for encrypted columns.
+    """
     footer = read_footer(file)
     if footer.encrypted:
-        raise EncryptedParquetError(f"it holds encrypted columns; {NO_KEYS}")
+        raise EncryptedParquetError(f"it contains encrypted columns; {NO_KEYS}")
     return pq.ParquetFile(file, metadata=footer.metadata, **options)
 
 
@@ -61,15 +67,15 @@ def read_footer(file: IO[bytes]) -> Footer:
         raise pa.ArrowInvalid(f"its footer takes {length:,} bytes, the file has {size:,}")
     if tail.endswith(b"PAR1") and length > len(tail):
         tail = _read_end(file, size, length)
-    return parsed_footer(tail[-length:])
+    return parse_footer(tail[-length:])
 
 
-def parsed_footer(end: bytes) -> Footer:
-    """The footer, given the end of a file from where it begins. Raises ArrowInvalid."""
+def parse_footer(end: bytes) -> Footer:
+    """The footer from the last bytes of a file, which start with it. Raises ArrowInvalid."""
     if end.endswith(b"PARE"):
         raise EncryptedParquetError(f"its footer is encrypted; {NO_KEYS}")
     if not end.endswith(b"PAR1"):
-        raise pa.ArrowInvalid("it does not end as a Parquet file does, with PAR1")
+        raise pa.ArrowInvalid("it does not end with PAR1, as a Parquet file does")
     walk = FooterWalk(end)
     try:
         walk.walk()
@@ -85,7 +91,10 @@ def _read_end(file: IO[bytes], size: int, count: int) -> bytes:
 
 
 def _without_extensions(end: bytes, walk: FooterWalk) -> bytes:
-    """The same bytes, but for the names of extension types; a schema that is not plain base64 is hidden."""
+    """The same bytes without the names of extension types.
+
+    A schema that is not plain base64 is hidden.
+    """
     data = bytearray(end)
     for keys, values in walk.schemas:
         for value in values:
@@ -99,7 +108,10 @@ def _without_extensions(end: bytes, walk: FooterWalk) -> bytes:
 
 
 def _stored_types(schema: bytes) -> bytes | None:
-    """An Arrow schema in base64 without the names of its extension types; None where it is not plain base64."""
+    """An Arrow schema in base64 without the names of its extension types.
+
+    None if the schema is not plain base64.
+    """
     try:
         plain = base64.b64decode(schema, validate=True)
     except binascii.Error:

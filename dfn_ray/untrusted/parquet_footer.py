@@ -1,7 +1,8 @@
-"""The footer of a Parquet file, gone through without Arrow: Thrift's compact protocol, read as Arrow's generated code reads it.
+"""A walk through a Parquet footer without Arrow: Thrift's compact protocol, as Arrow reads it.
 
-It takes the same turns with odd input (field numbers are 16 bits, a list's elements are what the field holds, whatever the
-list says, of a field that comes twice both are seen), so that nothing is where Arrow sees it and this does not.
+It treats odd input exactly like Arrow's generated code (field numbers are 16 bits, a list's
+elements are what the field requires whatever the list states, both values of a repeated field are
+seen), so that Arrow sees nothing that this walk misses.
 """
 
 from __future__ import annotations
@@ -14,28 +15,31 @@ import pyarrow as pa
 _SCHEMA_KEY = b"ARROW:schema"
 _MAX_DEPTH = 64  # Thrift's own limit
 _VALUES_IN_BYTES = {1: 0, 2: 0, 3: 1, 7: 8, 13: 16}
-"""Booleans (which are their own type), byte, double, uuid."""
+"""Booleans (encoded in their type), byte, double, uuid."""
 _VARINTS = (4, 5, 6)
 _BINARY, _LIST, _SET, _MAP, _STRUCT = range(8, 13)
 _NESTED = (_LIST, _SET, _MAP, _STRUCT)
 """Types of Thrift's compact protocol."""
 
 _Take = Callable[[int], int]
-"""Reads a value that begins at a byte; returns where it ends."""
+"""Reads a value that begins at a byte; returns its end."""
 
 
 @dataclass(slots=True)
 class FooterWalk:
-    """Goes through a footer (FileMetaData of parquet.thrift) as Arrow does."""
+    """Walks through a footer (FileMetaData of parquet.thrift) as Arrow does."""
 
     data: bytes
     encrypted: set[int] = field(default_factory=set)
-    """Places of primitive columns that are encrypted in some row group."""
+    """Positions of primitive columns that are encrypted in some row group."""
     schemas: list[tuple[list[slice], list[slice]]] = field(default_factory=list)
-    """Where the keys and values of Arrow schemas are; more than one of each is odd, and possible."""
+    """Slices of the keys and values of Arrow schemas; several of each are odd but possible."""
 
     def walk(self) -> None:
-        """Go through the footer. Raises IndexError where it ends early, ArrowInvalid where it is no Thrift."""
+        """Walks through the footer.
+
+        Raises IndexError if it ends early, ArrowInvalid if it is not Thrift.
+        """
         self._struct(0, {4: (_LIST, self._row_groups), 5: (_LIST, self._key_values)})
 
     def _row_groups(self, at: int) -> int:
@@ -78,14 +82,14 @@ class FooterWalk:
         return self._inside(at + length)
 
     def _structs(self, at: int, takes: Callable[[int], Mapping[int, tuple[int, _Take]]]) -> int:
-        """Go through a list; its elements are structs, whatever it says that they are."""
+        """Walks through a list; its elements are read as structs, whatever it states."""
         size, at = self._list_size(at)
         for place in range(size):
             at = self._struct(at, takes(place))
         return at
 
     def _struct(self, at: int, takes: Mapping[int, tuple[int, _Take]]) -> int:
-        """Go through a struct; fields of these numbers and types are taken, all others passed."""
+        """Walks through a struct; reads fields of these numbers and types, skips all others."""
         number = 0
         while True:
             header = self.data[at]
@@ -135,7 +139,7 @@ class FooterWalk:
                 return at
             if header < 16:
                 at = self._skip(at, _VARINTS[0])
-            if kind in _VARINTS and data[at] < 128:  # as most are
+            if kind in _VARINTS and data[at] < 128:  # the usual case
                 at += 1
             else:
                 at = self._skip(at, kind, depth + 1)
@@ -158,7 +162,7 @@ class FooterWalk:
         return value, at
 
     def _varint(self, at: int) -> tuple[int, int]:
-        """A number of 32 bits, of more as many as Thrift keeps, and where it ends."""
+        """A number of 32 bits, reduced like Thrift's if it has more, and its end."""
         value = shift = 0
         while (byte := self.data[at]) > 127:
             value |= (byte & 127) << shift

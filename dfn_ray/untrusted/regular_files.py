@@ -1,4 +1,7 @@
-"""Files of this machine that have an end: pipes, sockets and devices are refused, not opened, since they make readers wait."""
+"""Check that local files have an end.
+
+Pipes, sockets and devices are rejected without opening them, because readers block on them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import stat
 from functools import cache
 
 from dfn_ray.errors import InputError
-from dfn_ray.uris import sayable
+from dfn_ray.uris import utf8_safe
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -17,24 +20,25 @@ _KINDS = (
     (stat.S_ISBLK, "a device"),
 )
 _KERNEL = ("/proc", "/sys")
-"""Where the kernel writes files when they are read, some of which wait for news and have no end. Their size is 0."""
+"""Mount points of files that the kernel generates on reading, some of which wait for news and never
+end. Their size is 0."""
 
 
 def require_regular(path: str, name: str) -> None:
-    """Raise InputError, which begins with `name`, unless a regular file is at a path, or nothing."""
+    """Raises InputError, prefixed with `name`, if a path exists but is not a regular file."""
     try:
         status = os.stat(path)
     except OSError:
-        return  # whoever opens it says what is wrong
-    if not is_readable_to_its_end(status):
+        return  # opening it reports the error
+    if not is_finite_file(status):
         kinds = (kind for is_kind, kind in _KINDS if is_kind(status.st_mode))
         kind = next(kinds, "a file that the kernel writes when it is read")
         raise InputError(
-            f"{name}: {sayable(path)} is {kind}, not a regular file; copy what is in it to one"
+            f"{name}: {utf8_safe(path)} is {kind}, not a regular file; copy its content to one"
         )
 
 
-def is_readable_to_its_end(status: os.stat_result) -> bool:
+def is_finite_file(status: os.stat_result) -> bool:
     """True for a regular file that is not the kernel's."""
     if not stat.S_ISREG(status.st_mode):
         return False

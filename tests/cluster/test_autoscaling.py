@@ -11,7 +11,7 @@ from dfn_ray.filtering.scoring import score_pool
 from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.testing.clusters import ROLE, NodeType, autoscaling_cluster, roles
 from dfn_ray.testing.slow_work import SlowScorer
-from dfn_ray.testing.timeline import timeline_table, watching
+from dfn_ray.testing.timeline import recorded_timeline, timeline_table
 from dfn_ray.testing.waiting import until
 from tests.cluster.conftest import connected, say
 
@@ -34,7 +34,7 @@ def test_gpu_nodes_come_with_the_work_up_to_the_recipes_max_and_go_after_it(
     with (
         autoscaling_cluster(NODE_TYPES, idle_timeout_s=IDLE_S) as address,
         connected(address, tmp_path / "notes"),
-        watching() as moments,
+        recorded_timeline() as moments,
     ):
         assert not roles()
         filter_pool(scaled)

@@ -20,7 +20,7 @@ from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.on_ray.actor_pools import NODE_TRIES
 from dfn_ray.testing.clusters import DECODE_NODE, SCORE_NODE, local_cluster, node_id, roles
 from dfn_ray.testing.slow_work import Note, SlowScorer, note, noted_prepare, read_notes
-from dfn_ray.testing.timeline import timeline_table, watching
+from dfn_ray.testing.timeline import recorded_timeline, timeline_table
 from dfn_ray.testing.waiting import meanwhile, until
 from tests.chaos.kill_everything import filtered
 from tests.cluster.conftest import connected, parts_of, say
@@ -46,13 +46,13 @@ def shared_cluster(notes):
 
 @pytest.fixture
 def cluster(shared_cluster):
-    shared_cluster.become(NODES)
+    shared_cluster.set_nodes(NODES)
     return shared_cluster
 
 
 @pytest.fixture(scope="module")
 def undisturbed(shared_cluster, recipe, tmp_path_factory) -> Path:
-    shared_cluster.become(NODES)
+    shared_cluster.set_nodes(NODES)
     calm = recipe(tmp_path_factory.mktemp("runs") / "calm")
     filter_pool(calm)
     return Path(calm.run_uri)
@@ -108,7 +108,7 @@ def test_three_nodes_killed_in_one_run_leave_no_trace(cluster, trial, role):
             say(f"killed {victim} at {parts_of(trial.recipe)} parts")
             cluster.add_nodes({f"{role}-{number + 3}": ROLES[role]})
 
-    with watching() as moments, meanwhile(kill):
+    with recorded_timeline() as moments, meanwhile(kill):
         try:
             trial.filter()
         finally:

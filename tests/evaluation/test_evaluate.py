@@ -176,7 +176,7 @@ def test_a_result_of_another_network_or_recipe_is_replaced_and_told(
     assert "Flickr: replacing the result" in capsys.readouterr().err
 
 
-EMPTY = {"x": (ShardFault.EMPTY, "no sample in it")}
+EMPTY = {"x": (ShardFault.EMPTY, "it contains no sample")}
 
 
 def gathered(

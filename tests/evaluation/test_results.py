@@ -143,7 +143,7 @@ def test_images_read_are_those_counted_failed_and_left_out_and_shards_are_stored
         left_out={"image_side": 1},
         notes={"truncated_scored": 7},
         shards=4,
-        shard_faults={"x/dog": "empty_shard: no image in it"},
+        shard_faults={"x/dog": "empty_shard: it contains no image"},
     )
     results.write(item, whole)
     (file,) = (tmp_path / "eval").iterdir()
@@ -153,7 +153,7 @@ def test_images_read_are_those_counted_failed_and_left_out_and_shards_are_stored
     shown = results_table((whole,), {})
     assert "own: left out image_side 1" in shown
     assert "own: noted truncated_scored 7" in shown
-    assert "own: x/dog: empty_shard: no image in it" in shown
+    assert "own: x/dog: empty_shard: it contains no image" in shown
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_a_subset_is_read_as_lists_again_and_materialised_ones_are_the_same(seve
         assert len(texts) == 20
     assert verify_run(out, full=True)["compared"] == 20
     (chunk, _), *_ = iter_chunks(list_shards(Pool(uri=(f"{out}/subset",)))[0], Pool(uri=("x",)))
-    assert 'pool.caption = "list" reads it' in chunk.detail
+    assert 'set pool.caption = "list" to read it' in chunk.detail
 
 
 def test_an_export_holds_all_captions_and_the_first_where_other_trainers_look(several, tmp_path):

@@ -105,7 +105,7 @@ def test_a_changed_shard_is_not_waited_for_and_does_not_shorten_the_wait_for_oth
 ):
     waits: list[float] = []
     monkeypatch.setattr(unread_shards.time, "sleep", waits.append)
-    found = [Unread(shard="a", changed=True, message="not the one that was listed")]
+    found = [Unread(shard="a", changed=True, message="differs from the listed shard")]
     if others == "not reached":
         found.append(Unread(shard="b", changed=False, message="503"))
     work = [Work(Shard(item.shard, item.shard, 1)) for item in found]
@@ -229,5 +229,5 @@ def test_verify_calls_kept_samples_that_the_pool_has_no_more_a_breach(
         fewer = write_pool(tmp_path / "fewer", shards=1, samples=1)
         shutil.copy(fewer / shard.name, shard)
     assert {uri for uri, _ in kept(finished.run_uri)} >= {str(shard)}
-    with pytest.raises(VerificationError, match=rf"{shard}: .* of the rows asked for are not"):
+    with pytest.raises(VerificationError, match=rf"{shard}: .* of the requested rows do not exist"):
         verify_run(finished.run_uri)

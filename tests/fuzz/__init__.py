@@ -1,9 +1,9 @@
-"""A fuzzer of everything that reads what strangers wrote: `python -m tests.fuzz --inputs 10000 --seed 1`.
+"""A fuzzer of everything that reads files of strangers: `python -m tests.fuzz --inputs 10000`.
 
-    case.py         an input and its check; the error for a promise that does not hold
+    case.py         an input and its check; the error for a broken promise
     mutate.py       damage: flips, cuts, splices, insertions, lengths at their extremes
     odd_text.py     strings and names of every script
-    shards.py       what holds for every shard, and its ways of reading compared with each other
+    shards.py       properties of every shard, and comparison of the ways to read it
     tar_writer.py   tars of every flavour, by hand where `tarfile` writes none
     tars.py         target: tars against `tarfile`
     tar_damage.py   damaged tars and their neighbours
@@ -19,10 +19,10 @@
     networks.py     target: network folders
     folders.py      target: listings and class folders against `os.walk`
     finished_runs.py  runs to damage
-    runs.py         target: the files of a run against the run as it was written
+    runs.py         target: the files of a run against the run as written
     targets.py      all targets and their shares
-    worker.py       forked processes under limits of time and memory
-    report.py       the table, and the folders of inputs that failed
+    worker.py       forked processes with limits of time and memory
+    report.py       the table, and the folders of failed inputs
 
-An input is a function of seed and index alone. Half of the inputs are valid and odd, half are damaged.
+An input depends on seed and index alone. Half of the inputs are valid but odd, half are damaged.
 """

@@ -1,4 +1,7 @@
-"""Runs the fuzzer: `python -m tests.fuzz --inputs 10000 --seed 1`, or one input of a seed with `--only INDEX`."""
+"""The fuzzer's command: `python -m tests.fuzz --inputs 10000 --seed 1`.
+
+`--only INDEX` runs one input of a seed.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ SAY_EVERY_S = 60.0
 
 
 def main() -> int:
-    """The exit code: 1 when an input failed."""
+    """Returns the exit code: 1 if an input failed."""
     asked = _arguments()
     warnings.simplefilter("ignore")
     logging.disable()
@@ -39,14 +42,16 @@ def main() -> int:
         if (now := time.monotonic()) - said > SAY_EVERY_S:
             said, left = now, (now - started) / report.inputs * (len(indexes) - report.inputs)
             _say(
-                f"{report.inputs} of {len(indexes)}, {report.failures} failed; {left / 60:.0f} min left"
+                f"{report.inputs} of {len(indexes)}, {report.failures} failed; "
+                f"{left / 60:.0f} min left"
             )
         if asked.only is not None:
             _say(f"{result.target}: {result.note!r}\n{result.failure or 'fine'}\n{result.detail}")
     for line in report.lines(asked.seed):
         _say(line)
     _say(
-        f"{report.inputs} of {len(indexes)} inputs of seed {asked.seed} in {time.monotonic() - started:.0f} s"
+        f"{report.inputs} of {len(indexes)} inputs of seed {asked.seed} in "
+        f"{time.monotonic() - started:.0f} s"
     )
     if report.failures:
         _say(f"{report.failures} failed; they are in {out}")
@@ -54,7 +59,7 @@ def main() -> int:
 
 
 def _next(done: Iterator[Result]) -> Result | None:
-    """The next result; None at the end, or when the user wants to see no more."""
+    """The next result; None at the end, or after an interrupt."""
     try:
         return next(done, None)
     except KeyboardInterrupt:

@@ -29,14 +29,14 @@ _ZONES = (None, "UTC", "+05:30", "Europe/Berlin", "Mars/Olympus", "", "-23:59")
 
 
 def column(rng: Random, rows: int) -> pa.Array:
-    """A column of a type and of values at its extremes, some null."""
+    """A column of a type with values at its extremes, some null."""
     array = rng.choice(_MAKERS)(rng, rows)
     assert len(array) == rows
     return array
 
 
 def plain_column(rng: Random, rows: int) -> pa.Array:
-    """A column whose values every reader has alike: integers, floats, strings, booleans, lists of them."""
+    """A column that all readers read alike: integers, floats, strings, booleans, lists of them."""
     return rng.choice((_integers, _doubles, _strings, _booleans, _lists_of_integers))(rng, rows)
 
 
@@ -73,7 +73,7 @@ def _strings(rng: Random, rows: int) -> pa.Array:
 
 
 def _broken_strings(rng: Random, rows: int) -> pa.Array:
-    """Strings of which some are not UTF-8."""
+    """Strings, some of which are not UTF-8."""
     values = _some(rng, rows, lambda: rng.choice((b"fine", b"caf\xe9", b"\xed\xa0\x80", b"\xff")))
     return pa.array(values, pa.binary()).view(pa.string())
 
@@ -194,6 +194,7 @@ def _structs_of_bytes(rng: Random, rows: int) -> pa.Array:
 
 
 _MAKERS = (
-    _integers, _doubles, _floats, _booleans, _strings, _broken_strings, _binaries, _timestamps, _timestamps, _dates,
-    _times, _durations, _decimals, _nulls, _dictionaries, _lists, _fixed_lists, _structs, _maps, _extensions,
+    _integers, _doubles, _floats, _booleans, _strings, _broken_strings, _binaries, _timestamps,
+    _timestamps, _dates, _times, _durations, _decimals, _nulls, _dictionaries, _lists, _fixed_lists,
+    _structs, _maps, _extensions,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Target: tokens. They are open_clip's for every caption of at most 4,096 characters, and bounded for longer ones."""
+"""Target: tokens, which match open_clip's up to 4,096 characters and are bounded beyond."""
 
 from __future__ import annotations
 
@@ -72,17 +72,18 @@ def _short(rng: Random) -> str:
 
 
 def _long(rng: Random) -> str:
-    """A caption as long as the pool takes."""
+    """A caption of the maximum length of a pool."""
     text = _repeated(rng, _LONGEST_BYTES) if rng.random() < 0.7 else odd_text.text(rng, 4000)
     return text.encode()[:_LONGEST_BYTES].decode("utf-8", "ignore")
 
 
 def _repeated(rng: Random, most: int) -> str:
-    """One piece again and again: what is quadratic shows."""
+    """One piece repeated: reveals quadratic time."""
     start, piece = rng.choice((
-        ("&", "amp;"), ("", "&amp;"), ("&lt;" * 3, "amp;lt;"), ("", "a"), ("", "é"), ("", "e\u0301"), ("", "\u0301"),
-        ("", "👩‍"), ("", "\u200d"), ("", "!"), ("", "1"), ("", "漢"), ("", " "), ("", "Ã©"), ("", "â€™"), ("", "<"),
-        ("", "&#38;"), ("", "\x1b[0m"), ("", "a'b"), ("", "ﬁ"), ("", "Ａ"), ("", "\ud7a3"), ("", "a "), ("", "\0"),
+        ("&", "amp;"), ("", "&amp;"), ("&lt;" * 3, "amp;lt;"), ("", "a"), ("", "é"),
+        ("", "e\u0301"), ("", "\u0301"), ("", "👩‍"), ("", "\u200d"), ("", "!"), ("", "1"),
+        ("", "漢"), ("", " "), ("", "Ã©"), ("", "â€™"), ("", "<"), ("", "&#38;"), ("", "\x1b[0m"),
+        ("", "a'b"), ("", "ﬁ"), ("", "Ａ"), ("", "\ud7a3"), ("", "a "), ("", "\0"),
         ("", "&amp;amp;"), ("", "Ãƒ"), ("", "'"), ("", "\u2019"), ("", "<|endoftext|>"),
     ))  # fmt: skip
     return (start + piece * (most // len(piece.encode())))[:most]

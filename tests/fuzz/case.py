@@ -1,4 +1,4 @@
-"""An input with its check, and the error for a promise that does not hold."""
+"""An input with its check, and the error for a broken promise."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ class PromiseError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One input: its files, and what must hold when they are read."""
+    """One input: its files, and the check of reading them."""
 
     valid: bool
-    """Nothing about it is damaged."""
+    """Nothing in it is damaged."""
     note: str
     """Description for people."""
     files: Mapping[str, bytes]
-    """Content by name; written to a folder of its own when the check fails."""
+    """Content by name; written to a folder of its own if the check fails."""
     check: Callable[[Path], Counter[str]]
-    """Reads the input, in an empty folder of its own; counts the outcomes. Raises PromiseError."""
+    """Reads the input, in an empty folder of its own, and counts the outcomes. Raises
+    PromiseError."""
 
 
 class Target(NamedTuple):
@@ -38,11 +39,14 @@ class Target(NamedTuple):
 
 
 def rng_of(seed: int, index: int) -> Random:
-    """The source of everything about the input `index`."""
+    """The source of all randomness of the input `index`."""
     return Random(f"{seed}/{index}")
 
 
 def require(holds: object, promise: str, *details: object) -> None:
-    """Raise PromiseError unless `holds`. The words of `promise` name the kind of failure, `details` the instance."""
+    """Raises PromiseError unless `holds`.
+
+    `promise` names the kind of failure, `details` the instance.
+    """
     if not holds:
         raise PromiseError(": ".join([promise, *(repr(detail)[:400] for detail in details)]))

@@ -1,4 +1,7 @@
-"""Runs to damage: finished and half-settled ones, of every kind of bounds, made once for all workers."""
+"""Runs to damage: finished and half-settled ones, with all kinds of bounds.
+
+Shared by all workers.
+"""
 
 from __future__ import annotations
 
@@ -20,32 +23,32 @@ from tests.run.below_ray import NEAR, TOO_HIGH, TOO_LOW, at_writes, filter_witho
 KEEP_FRACTION = 0.5
 _BOUNDS = {"near": NEAR, "high": TOO_HIGH, "low": TOO_LOW}
 _SHARED = Path(tempfile.gettempdir())
-"""Not the folder of a worker, which goes with it: what is damaged must be the same in all of them."""
+"""Not the folder of a worker, which is removed with it: all must damage the same files."""
 _HALF = "-half"
-"""Ending of the names of runs whose driver stopped when their bytes were still to be settled."""
+"""Suffix of runs whose driver stopped before their bytes were settled."""
 NAMES = tuple(f"{bounds}{half}" for bounds in _BOUNDS for half in ("", _HALF))
 
 
 class _StoppedError(Exception):
-    """A driver is stopped at a write."""
+    """Stops a driver at a write."""
 
 
 @dataclass(frozen=True)
 class BaseRun:
-    """A run as it was written."""
+    """A run as written."""
 
     folder: Path
     pool: Path
     bounds: tuple[float, float]
     files: dict[str, bytes]
-    """Content of all its files by their names in the run, those that drivers leave behind as well."""
+    """Content of all its files by name, including those that drivers leave behind."""
 
     def recipe(self, folder: Path) -> Recipe:
         """The recipe of a copy of the run."""
         return recipe_of(folder, self.pool, KEEP_FRACTION)
 
     def write(self, folder: Path) -> None:
-        """Write a copy of the run."""
+        """Writes a copy of the run."""
         for name, data in self.files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(data)
@@ -53,7 +56,7 @@ class BaseRun:
 
 @functools.cache
 def base_run(name: str) -> BaseRun:
-    """The run of that name, one of NAMES."""
+    """The run of this name, one of NAMES."""
     root = _made()
     folder = root / name
     files = {
@@ -65,7 +68,10 @@ def base_run(name: str) -> BaseRun:
 
 
 def _made() -> Path:
-    """The folder with the pool and all runs: one for each version of the product, so that the same seed gives the same inputs."""
+    """The folder with the pool and all runs.
+
+    One per version of the product, so that the same seed yields the same inputs.
+    """
     code = hashlib.sha256()
     for path in (
         *sorted(Path(dfn_ray.__file__).parent.rglob("*.py")),
@@ -93,7 +99,7 @@ def _make(root: Path) -> None:
 
 
 def _make_half(recipe: Recipe, bounds: tuple[float, float]) -> None:
-    """A run whose driver is stopped once its selection says which one it is settled to."""
+    """A run whose driver stops once its selection is settled."""
 
     def stop(number: int, when: str) -> None:
         if when == "after" and made[number].startswith("replace selection.json"):

@@ -1,4 +1,4 @@
-"""Target: folders. What a listing gives is what `os.walk` finds by the rules of listings, and all of it is read."""
+"""Target: folders. A listing yields what `os.walk` finds by the same rules, and all is readable."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HIDDEN = (".Trash-1000", "_temporary", ".snapshot", "_delta_log", ".git")
 _IMAGES = (".jpg", ".JPEG", ".png", ".webp", ".gif", ".bmp", ".tif", ".avif", ".jfif", ".jpe")
 _NOT_UTF8 = (b"caf\xe9", b"\xff\xfe", b"\xed\xa0\x80", b"na\xefve ", b"\x80")
 _Tree = dict[bytes, bytes]
-"""Content by path below the root; of a link its target."""
+"""Content by path below the root; the target of a link."""
 
 
 def make(rng: Random) -> Case:
@@ -98,7 +98,7 @@ def _shards(rng: Random) -> Case:
 
 
 def _check_named(root: Path) -> None:
-    """Folders whose names have a dot are folders in braces too, and missing only if they are absent."""
+    """Folders with a dot in their names are folders in braces too, missing only if absent."""
     _write(root, {b"part.v1/0.tar": _tar("of a part"), b"part.v1/x/1.tar": _tar("below it")}, {})
     found = list_shards(Pool(uri=(f"{root}/{{part.v1,gone.v2}}",)))
     names = [(shard.name, shard.fault) for shard in found]
@@ -116,7 +116,7 @@ def _caption(content: bytes) -> bytes:
 
 
 def _classes(rng: Random) -> Case:
-    """Class folders of images: their numbers are their places in sorted order, as torchvision's ImageFolder has it."""
+    """Class folders of images, numbered by sorted order as in torchvision's ImageFolder."""
     tree: _Tree = {}
     links: _Tree = {}
     names = {_name(rng) for _ in range(rng.randint(1, 5))}

@@ -1,4 +1,4 @@
-"""Images that are written to take memory or time: tiles beyond their image, chunks without data, prologs without end."""
+"""Images written to take memory or time: oversized tiles, chunks without data, endless prologs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from PIL import Image
 from dfn_ray.schema import Reason
 
 _FORMS = {1: "B", 3: "H", 4: "I", 8: "h", 9: "i"}
-"""TIFF's types of whole numbers, as `struct` calls them."""
+"""TIFF's integer types, as `struct` codes."""
 
 
 class Hostile(NamedTuple):
-    """An image and what may become of it; None: it is decoded."""
+    """An image and its permitted outcomes; None means decoded."""
 
     data: bytes
     note: str
@@ -38,16 +38,20 @@ def tiled_tiff(
         (322, kind, width), (323, kind, height), (324, 4, 8 + 2 + 12 * 10 + 4), (325, 4, len(tile)),
     ]  # fmt: skip
     directory = b"".join(
-        struct.pack(f"{order}HHI", tag, kind, 1) + struct.pack(order + _FORMS[kind], value).ljust(4, b"\0")
+        struct.pack(f"{order}HHI", tag, kind, 1)
+        + struct.pack(order + _FORMS[kind], value).ljust(4, b"\0")
         for tag, kind, value in entries
-    )  # fmt: skip
+    )
     mark = b"II*\0" if order == "<" else b"MM\0*"
     head = mark + struct.pack(f"{order}IH", 8, len(entries))
     return head + directory + bytes(4) + tile
 
 
 def tiff_of_shared_values(entries: int, numbers: bytes) -> bytes:
-    """A TIFF whose entries all point to the same 4-byte numbers, as offsets and sizes of strips and tiles."""
+    """A TIFF whose entries all point to the same 4-byte numbers.
+
+    They serve as offsets and sizes of strips and tiles.
+    """
     directory = b"".join(
         struct.pack("<HHII", (273, 279, 324, 325)[at % 4], 4, len(numbers) // 4, 14 + 12 * entries)
         for at in range(entries)
@@ -56,7 +60,7 @@ def tiff_of_shared_values(entries: int, numbers: bytes) -> bytes:
 
 
 def png_chunk(kind: bytes, data: bytes = b"") -> bytes:
-    """A whole chunk of a PNG."""
+    """A complete PNG chunk."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
@@ -70,8 +74,13 @@ def _tile(rng: Random) -> Hostile:
     side = rng.choice((256, 4096, 20_000, 32_752))
     stored = 65_536 if side == 256 else rng.choice((0, 100_000))
     data = tiled_tiff(
-        side, side, zlib.compress(bytes(stored)), kind=rng.choice((3, 4)), order=rng.choice("<>"), sides=rng.choice((1, 50)),
-    )  # fmt: skip
+        side,
+        side,
+        zlib.compress(bytes(stored)),
+        kind=rng.choice((3, 4)),
+        order=rng.choice("<>"),
+        sides=rng.choice((1, 50)),
+    )
     return Hostile(data, f"a tile of {side}", (None,) if side == 256 else (Reason.TOO_MANY_PIXELS,))
 
 

@@ -1,4 +1,4 @@
-"""Parquet files that are written to take memory or time, and encrypted ones."""
+"""Parquet files written to take memory or time, and encrypted ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.fuzz.shards import read_file
 
 
 def hostile_file(rng: Random, pool: Pool) -> Case:
-    """A file whose rows are good, but for long captions; keys may be long, metadata wide."""
+    """A file of valid rows, except long captions; keys may be long, metadata wide."""
     rows = rng.randint(1, 20)
     images = [rng.randbytes(20) for _ in range(rows)]
     caption = rng.choice(("c", "c", "c" * 2**18))
@@ -46,7 +46,7 @@ def hostile_file(rng: Random, pool: Pool) -> Case:
 
 
 def encrypted_file(rng: Random, pool: Pool) -> Case:
-    """A file of which some columns, or the footer, are encrypted: good without them, or a bad shard that says so."""
+    """A file with encrypted columns or footer: valid without them, or a bad shard."""
     rows = rng.randint(1, 20)
     columns = {"image": [b"i"] * rows, "text": ["c"] * rows, "a": [1] * rows, "b": [[2]] * rows}
     hidden = rng.sample(["image", "text", "a", "b.list.element"], rng.randint(1, 2))
@@ -71,7 +71,7 @@ def encrypted_file(rng: Random, pool: Pool) -> Case:
 
 
 def small_lists(rng: Random, pool: Pool) -> Case:
-    """Lists of a million values that take hardly a byte in Arrow: no metadata of a row, and good rows."""
+    """Lists of a million values that take hardly a byte in Arrow: dropped from valid rows."""
     rows, size = rng.randint(1, 4), 2**20
     inner = rng.choice((pa.nulls(rows * size), pa.nulls(rows * size, pa.bool_()).fill_null(True)))
     offsets = pa.array(range(0, len(inner) + 1, size), pa.int32())

@@ -1,4 +1,7 @@
-"""Tars that are written to take memory or time: names of dots, headers that pile up, maps without use. Neighbours are whole."""
+"""Tars written to take memory or time: dotted names, many headers, useless maps.
+
+Neighbours are complete.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +90,7 @@ def _add_maps(rng: Random, tar: Tar) -> None:
 
 
 def _add_far_members(rng: Random, tar: Tar) -> None:
-    """Samples whose members stand far apart, together larger than a chunk; gzip makes kilobytes of them."""
+    """Samples with distant members, together larger than a chunk; kilobytes in gzip."""
     sizes = {"jpg": rng.choice((10, 200_000)), "json": rng.choice((10, 900_000)), "txt": 10}
     endings = rng.sample(sorted(sizes), rng.randint(2, 3))
     for ending in endings:
@@ -99,7 +102,7 @@ def _add_far_members(rng: Random, tar: Tar) -> None:
 
 
 def _add_dotted(rng: Random, tar: Tar) -> None:
-    """Images that may be extras of others, which the reader looks ahead for."""
+    """Images that may be extras of others, for which the reader looks ahead."""
     stems = [
         "a",
         "b",

@@ -1,4 +1,4 @@
-"""Target: decoding. Pixels of valid images are Pillow's and OpenCV's; damage is a reason, never a blank picture."""
+"""Target: decoding. Valid pixels match Pillow and OpenCV; damage is a reason, never a blank."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from tests.fuzz.pictures import READ, Picture, picture, simple
 _MOST_PIXELS = 4_000_000
 _SIDE = 24
 _LOSSLESS = ("PNG", "BMP")
-"""Of RGB; for these a second decoder must give the very pixels."""
+"""For RGB; a second decoder must return exactly these pixels."""
 
 Mode = Literal["exact", "fast"]
 OnTruncated = Literal["score", "fail"]
 
 
 def make(rng: Random) -> Case:
-    """A valid image of any kind, a damaged usual one, or a hostile one."""
+    """A valid image of any kind, a damaged common one, or a hostile one."""
     on_truncated: OnTruncated = rng.choice(("score", "fail"))
     if rng.random() < 0.06:
         return _hostile(rng, on_truncated)
@@ -94,7 +94,7 @@ def _check_foreign(shown: Picture, on_truncated: OnTruncated) -> Counter[str]:
 
 
 def _check_second(shown: Picture, pixels: np.ndarray) -> None:
-    """The pixels are OpenCV's too, where both decode the same kind of image alike."""
+    """Checks the pixels against OpenCV, for kinds of image that both decode alike."""
     with _large_texts(), Image.open(io.BytesIO(shown.data), formats=READ) as opened:
         kind, mode = opened.format or "", opened.mode
     if mode != "RGB" or kind not in ("JPEG", *_LOSSLESS):
@@ -112,7 +112,7 @@ def _check_second(shown: Picture, pixels: np.ndarray) -> None:
 
 
 def _damaged(rng: Random, on_truncated: OnTruncated) -> Case:
-    """A damaged image between two whole ones."""
+    """A damaged image between two valid ones."""
     usual = simple(rng)
     damage = mutate(rng, usual.data)
     mode: Mode = rng.choice(("exact", "fast"))
@@ -158,7 +158,7 @@ def _damaged(rng: Random, on_truncated: OnTruncated) -> Case:
 
 
 def _hostile(rng: Random, on_truncated: OnTruncated) -> Case:
-    """A hostile image between two whole ones."""
+    """A hostile image between two valid ones."""
     hostile, beside = hostile_image(rng), simple(rng)
     mode: Mode = rng.choice(("exact", "fast"))
 
@@ -176,7 +176,7 @@ def _hostile(rng: Random, on_truncated: OnTruncated) -> Case:
 
 
 def _by_pillow(data: bytes) -> np.ndarray | None:
-    """The pixels that Pillow decodes without forgiving anything, of 16 bits the high byte; None when it refuses."""
+    """The pixels that Pillow decodes in strict mode, of 16 bits the high byte; None on failure."""
     try:
         with warnings.catch_warnings(), _large_texts():
             warnings.simplefilter("ignore")
@@ -191,7 +191,7 @@ def _by_pillow(data: bytes) -> np.ndarray | None:
 
 @contextlib.contextmanager
 def _large_texts() -> Iterator[None]:
-    """Pillow without its limits on text chunks, which say nothing about pixels."""
+    """Pillow without its limits on text chunks, which do not affect pixels."""
     limits = PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
     PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**26
     try:
@@ -203,7 +203,7 @@ def _large_texts() -> Iterator[None]:
 def _decoded(
     data: bytes, size: tuple[int, int], mode: Mode, on_truncated: OnTruncated
 ) -> tuple[np.ndarray, Reason | None]:
-    """Pixels at a size given as width and height, and the reason why there are none."""
+    """Pixels at a size given as width and height, and the reason if there are none."""
     decoded = _batch([data], size, mode, on_truncated)
     return decoded.pixels[0][0], decoded.reason[0]
 

@@ -1,4 +1,4 @@
-"""Damage to bytes. Every mutation says which stretch it touched, so that what lies outside can be asked for."""
+"""Damage to bytes. Each mutation records the damaged range, so that the rest can be checked."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from random import Random
 
 _LONGEST = 2048
-"""Bytes of a damaged stretch at most: several tar members or Parquet pages of the small inputs here."""
+"""Maximum of damaged bytes: several tar members or Parquet pages of the small inputs here."""
 _EXTREMES = (
     b"\0" * 4, b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\x80\0\0\0", b"\0\0\0\x80",
-    b"\0" * 8, b"\xff" * 8, b"\x7f" + b"\xff" * 7, b"\xff" * 7 + b"\x7f", b"77777777777", b"-0000000001",
-    b"\x80" + b"\xff" * 11, b"\xff" * 12, b"\xff\xff\xff\xff\x0f", b"\xff" * 9 + b"\x01",
+    b"\0" * 8, b"\xff" * 8, b"\x7f" + b"\xff" * 7, b"\xff" * 7 + b"\x7f", b"77777777777",
+    b"-0000000001", b"\x80" + b"\xff" * 11, b"\xff" * 12, b"\xff\xff\xff\xff\x0f",
+    b"\xff" * 9 + b"\x01",
 )  # fmt: skip
-"""Lengths as binary integers of both ends, octal and base-256 digits of a tar, varints of Thrift."""
+"""Lengths as binary integers in both byte orders, octal and base-256 digits of a tar, varints of
+Thrift."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mutation:
-    """Damaged bytes. Those before `start` are as they were, and with `in_place` those from `stop` on."""
+    """Damaged bytes. Those before `start` are intact, and with `in_place` those from `stop` on."""
 
     data: bytes
     note: str
@@ -38,7 +40,7 @@ def mutate(rng: Random, data: bytes, region: tuple[int, int] | None = None) -> M
 
 
 def cut(rng: Random, data: bytes, start: int, stop: int) -> Mutation:
-    """Everything from `start` on is absent."""
+    """Everything from `start` on is removed."""
     del rng, stop
     return Mutation(
         data=data[:start], note=f"cut at {start}", start=start, stop=start, in_place=False, cut=True
@@ -100,5 +102,6 @@ def _moved(data: bytes, start: int, note: str) -> Mutation:
 
 
 _DAMAGES: tuple[Callable[[Random, bytes, int, int], Mutation], ...] = (
-    _flipped, _flipped, _zeroed, _noisy, _spliced, _extreme, _extreme, _inserted, _repeated, _removed, cut, cut,
+    _flipped, _flipped, _zeroed, _noisy, _spliced, _extreme, _extreme, _inserted, _repeated,
+    _removed, cut, cut,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Target: network folders. Weights of valid ones are those that were written; every mistake is an InputError."""
+"""Target: network folders. Weights of valid ones are as written; every mistake is an InputError."""
 
 from __future__ import annotations
 
@@ -25,16 +25,38 @@ from tests.fuzz.mutate import mutate
 
 _CONFIG, _WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 _PREPROCESS = (
-    {}, {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.3, 0.4]}, {"size": 32, "resize_mode": "squash"}, {"interpolation": "bilinear"},
-    {"resize_mode": "longest", "fill_color": 7}, {"size": [32, 32], "mode": "RGB"},
-)  # fmt: skip
+    {},
+    {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.3, 0.4]},
+    {"size": 32, "resize_mode": "squash"},
+    {"interpolation": "bilinear"},
+    {"resize_mode": "longest", "fill_color": 7},
+    {"size": [32, 32], "mode": "RGB"},
+)
 _WRONG = (
-    None, True, -1, 0, 1, 3, 1.5, "32", "", [], [0.5], [1, 2, 3, 4], {}, {"a": 1}, "\ud800", [[0.1]] * 3, 2**63, 1e400, "squash",
-)  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    1,
+    3,
+    1.5,
+    "32",
+    "",
+    [],
+    [0.5],
+    [1, 2, 3, 4],
+    {},
+    {"a": 1},
+    "\ud800",
+    [[0.1]] * 3,
+    2**63,
+    1e400,
+    "squash",
+)
 
 
 def make(rng: Random) -> Case:
-    """A folder that is right in one of its forms, or with a mistake in its config or its weights."""
+    """A folder that is valid in one of its forms, or has a mistake in its config or weights."""
     config = {"model_cfg": copy.deepcopy(TINY), "preprocess_cfg": rng.choice(_PREPROCESS)}
     files = _weights(rng)
     pick = rng.random()
@@ -69,7 +91,7 @@ def make(rng: Random) -> Case:
 
 @functools.cache
 def _state() -> dict[str, torch.Tensor]:
-    """Weights of the tiny network; random, the same in every process."""
+    """Random weights of the tiny network, the same in every process."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     return {name: tensor.detach() for name, tensor in open_clip.CLIP(**TINY).state_dict().items()}
@@ -107,7 +129,7 @@ def _weights(rng: Random) -> dict[str, bytes]:
 
 
 def _wrong_config(rng: Random, config: dict[str, Any]) -> tuple[bytes, str]:
-    """A config with one value of another kind, one key absent or too many, or damaged text."""
+    """A config with a value of another kind, a key missing or added, or damaged text."""
     if rng.random() < 0.3:
         damage = mutate(rng, json.dumps(config).encode())
         return damage.data, f"config: {damage.note}"

@@ -23,7 +23,10 @@ ALPHABETS = (
 """Letters of one script each, some beyond the basic plane."""
 
 EMOJI = ("😀", "👩‍👩‍👧‍👦", "🏳️‍🌈", "👍🏽", "🇫🇷", "1️⃣", "❤️‍🔥", "\U000e0067")
-CONTROLS = "\0\x01\x07\x08\t\n\v\f\r\x1b\x1f\x7f\x80\x85\x9f\u200b\u200d\u200e\u202e\u2028\u2029\ufeff\ufffe\uffff"
+CONTROLS = (
+    "\0\x01\x07\x08\t\n\v\f\r\x1b\x1f\x7f\x80\x85\x9f"
+    "\u200b\u200d\u200e\u202e\u2028\u2029\ufeff\ufffe\uffff"
+)
 COMBINING = "\u0300\u0301\u0308\u0323\u0489\u20dd\u3099\ufe0f"
 MARKUP = (
     "&amp;",
@@ -47,13 +50,16 @@ def word(rng: Random, most: int = 10) -> str:
 
 
 def text(rng: Random, words: int) -> str:
-    """Words of all scripts with everything else between them."""
+    """Words of all scripts with everything else in between."""
     pieces = [rng.choice(_PIECES)(rng) for _ in range(words)]
     return rng.choice((" ", " ", "", "\n", "\u3000")).join(pieces)
 
 
 def file_name(rng: Random) -> str:
-    """A name that every POSIX file system can hold, without ending; never hidden, at most 100 bytes of UTF-8."""
+    """A name valid on every POSIX file system, without ending.
+
+    Never hidden, at most 100 bytes of UTF-8.
+    """
     pieces = [
         word(rng),
         *(rng.choice(_NAME_PIECES) for _ in range(rng.randint(0, 2))),
@@ -64,8 +70,9 @@ def file_name(rng: Random) -> str:
 
 
 _NAME_PIECES = (
-    "#", "%", "?", "*", "[1]", "{a,b}", "&year=2020", "=", ";", "'", '"', "\\", "a b", "\n", "\t", ":", "@", "!",
-    "$HOME", "é", "e\u0301", "👍🏽", "\u202e", "\x7f", "<x>", "|", "::", "C:", "con", "x" * 90,
+    "#", "%", "?", "*", "[1]", "{a,b}", "&year=2020", "=", ";", "'", '"', "\\", "a b", "\n", "\t",
+    ":", "@", "!", "$HOME", "é", "e\u0301", "👍🏽", "\u202e", "\x7f", "<x>", "|", "::", "C:", "con",
+    "x" * 90,
 )  # fmt: skip
 
 _PIECES = (

@@ -1,4 +1,4 @@
-"""Damaged Parquet files: other row groups are all there, rows balance, and page checksums are believed."""
+"""Damaged Parquet files: other row groups are complete, rows add up, page checksums are trusted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.fuzz.shards import Row, read_file
 
 CODECS = ("none", "snappy", "gzip", "zstd", "brotli", "lz4")
 _BOMB_BYTES = 96 * 2**20
-"""Of one image of zeros: above `pool.max_image_bytes`, some KiB in the file."""
+"""Size of one image of zeros: above `pool.max_image_bytes`, some KiB in the file."""
 
 
 def damaged_file(rng: Random, pool: Pool) -> Case:
@@ -31,10 +31,15 @@ def damaged_file(rng: Random, pool: Pool) -> Case:
     checksum = rng.random() < 0.6
     file = io.BytesIO()
     pq.write_table(
-        table, file, row_group_size=per_group, compression=rng.choice(CODECS), write_page_checksum=checksum,
-        use_dictionary=rng.random() < 0.3, data_page_version=rng.choice(("1.0", "2.0")),
+        table,
+        file,
+        row_group_size=per_group,
+        compression=rng.choice(CODECS),
+        write_page_checksum=checksum,
+        use_dictionary=rng.random() < 0.3,
+        data_page_version=rng.choice(("1.0", "2.0")),
         data_page_size=rng.choice((200, 2**20)),
-    )  # fmt: skip
+    )
     whole = file.getvalue()
     group, column, region = _pages(rng, whole) if rng.random() < 0.75 else (None, None, None)
     if region is not None and rng.random() < 0.3:
@@ -64,7 +69,7 @@ def damaged_file(rng: Random, pool: Pool) -> Case:
 
 
 def _pages(rng: Random, data: bytes) -> tuple[int, int, tuple[int, int]]:
-    """A row group, one of its columns, and where that is in the file."""
+    """A row group, one of its columns, and their range in the file."""
     footer = pq.read_metadata(io.BytesIO(data))
     group, column = rng.randrange(footer.num_row_groups), rng.randrange(4)
     chunk = footer.row_group(group).column(column)
@@ -75,7 +80,10 @@ def _pages(rng: Random, data: bytes) -> tuple[int, int, tuple[int, int]]:
 
 
 def _check_beside(row: Row, image: bytes, text: str, *, hit: bool, checksum: bool) -> None:
-    """Rows of other row groups are whole; those of the damaged one too, or say why, where there are checksums."""
+    """Checks that rows of other row groups are complete.
+
+    With checksums, those of the damaged one are complete too or have a reason.
+    """
     if not hit:
         require(row["reason"] is None, "an undamaged row group is lost", row)
     if row["reason"] is None and (checksum or not hit):
@@ -92,7 +100,7 @@ def _check_beside(row: Row, image: bytes, text: str, *, hit: bool, checksum: boo
 
 
 def bomb(pool: Pool) -> Case:
-    """One image of zeros that is small in the file only."""
+    """One image of zeros that is small only in the file."""
 
     @functools.cache
     def data() -> bytes:

@@ -1,4 +1,4 @@
-"""Target: Parquet files. Values of valid ones are those that DuckDB reads; for damaged ones, parquet_damage.py."""
+"""Target: Parquet files. Valid values match DuckDB; for damaged files see parquet_damage.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from dfn_ray.config import Pool
 from dfn_ray.schema import Reason, ShardFault
-from dfn_ray.testing.hostile_parquet import Lethal, registered
+from dfn_ray.testing.hostile_parquet import LethalType, lethal_type_registered
 from tests.fuzz import arrow_values, odd_text
 from tests.fuzz.case import Case, Target, require
 from tests.fuzz.hostile_parquets import encrypted_file, hostile_file, small_lists
@@ -30,7 +30,7 @@ from tests.fuzz.shards import Readout, Row, read_file
 
 @dataclass(kw_only=True)
 class Table:
-    """A table with what is known of its samples."""
+    """A table with the known facts about its samples."""
 
     names: list[str] = field(default_factory=list)
     columns: list[pa.Array] = field(default_factory=list)
@@ -39,15 +39,15 @@ class Table:
     numbered: bool = False
     """Keys are distinct numbers, or null."""
     plain: list[str] = field(default_factory=list)
-    """Columns of metadata that every reader has alike."""
+    """Columns of metadata that every reader reads alike."""
     fault: ShardFault | None = None
-    """What such a file is as a shard."""
+    """The fault of such a file as a shard."""
     may_fail: bool = False
-    """Read, or refused as `fault`."""
+    """Either read, or rejected with `fault`."""
     note: str = ""
 
     def add(self, name: str, column: pa.Array) -> None:
-        """Append a column."""
+        """Appends a column."""
         self.names.append(name)
         self.columns.append(column)
 
@@ -73,9 +73,9 @@ def _valid(rng: Random, pool: Pool) -> Case:
     seed = rng.getrandbits(64)
 
     def check(folder: Path) -> Counter[str]:
-        with registered():
+        with lethal_type_registered():
             readout = read_file(data, folder, "0.parquet", pool, Random(seed))
-            require(not Lethal.built, "a registered extension type is built", Lethal.built)
+            require(not LethalType.built, "a registered extension type is built", LethalType.built)
         _check_valid(readout, table, folder / "0.parquet")
         return readout.outcomes
 
@@ -88,7 +88,7 @@ def _valid(rng: Random, pool: Pool) -> Case:
 
 
 def _table(rng: Random, rows: int) -> Table:
-    """A table with every part of a sample in one of its types, and columns of metadata of any type."""
+    """A table with every part of a sample in any of its types, and metadata columns of any type."""
     table = Table()
     table.images = [
         rng.choice((None, b"", *[rng.randbytes(rng.randint(1, 300))] * 8)) for _ in range(rows)
@@ -146,15 +146,22 @@ def _add_images(rng: Random, table: Table) -> None:
     if kind == "null":
         table.images = [None] * len(table.images)
     types = {
-        "large": pa.large_binary(), "view": pa.binary_view(), "fixed": pa.binary(8), "null": pa.null(),
-        "struct": pa.struct([("bytes", rng.choice((pa.binary(), pa.large_binary()))), ("path", pa.string())]),
-    }  # fmt: skip
+        "large": pa.large_binary(),
+        "view": pa.binary_view(),
+        "fixed": pa.binary(8),
+        "null": pa.null(),
+        "struct": pa.struct(
+            [("bytes", rng.choice((pa.binary(), pa.large_binary()))), ("path", pa.string())]
+        ),
+    }
     values: list[Any] = table.images
     if kind == "struct":  # as Hugging Face's datasets write images
         values = [
-            rng.choice((None, {"bytes": None, "path": "x"})) if image is None else {"bytes": image, "path": None}
+            rng.choice((None, {"bytes": None, "path": "x"}))
+            if image is None
+            else {"bytes": image, "path": None}
             for image in table.images
-        ]  # fmt: skip
+        ]
     column = pa.array(values, types.get(kind, pa.binary()))
     if kind == "dictionary":
         column, table.fault, table.may_fail = (
@@ -215,7 +222,7 @@ def _written(rng: Random, table: pa.Table) -> tuple[bytes, str]:
 
 
 def _loses_a_column(file: io.BytesIO) -> bool:
-    """True where pyarrow reads no row of a column that it wrote, as of some lists in tiny pages."""
+    """True if pyarrow returns no row of a column that it wrote, like some lists in tiny pages."""
     parquet = pq.ParquetFile(file)
     try:
         parquet.read()
@@ -227,7 +234,7 @@ def _loses_a_column(file: io.BytesIO) -> bool:
 
 
 def _by_duckdb(table: Table) -> tuple[bytes, str]:
-    """The file that DuckDB writes of the plain columns: another writer."""
+    """The plain columns in a file written by DuckDB: an independent writer."""
     texts = [
         None if text is None else text.decode("utf-8", "replace").replace("\0", "")
         for text in table.texts
@@ -276,7 +283,7 @@ def _check_valid(readout: Readout, table: Table, path: Path) -> None:
 
 
 def _check_row(row: Row, image: bytes | None, text: bytes | None) -> None:
-    """The row holds what was written, or a reason that this gives."""
+    """Checks that the row has the values written, or a matching reason."""
     faults: set[str] = set()
     if image is None:
         faults.add(Reason.MISSING_IMAGE)
@@ -301,7 +308,7 @@ def _check_row(row: Row, image: bytes | None, text: bytes | None) -> None:
 
 
 def _compare(rows: list[Row], table: Table, path: Path) -> None:
-    """Images, captions and plain metadata are what DuckDB reads; types that it does not read are passed by."""
+    """Compares images, captions and plain metadata with DuckDB; skips types that it cannot read."""
     image = next(name for name in table.names if name in ("image", "jpg", "png", "webp", "jpeg"))
     text = next(name for name in table.names if name in ("text", "caption", "txt"))
     is_struct = pa.types.is_struct(table.columns[table.names.index(image)].type)
@@ -319,7 +326,7 @@ def _compare(rows: list[Row], table: Table, path: Path) -> None:
                 require(mine == due, f"DuckDB reads another {part}", row, due)
     for name in table.plain:
         if pq.read_table(path, columns=[name]).num_rows < len(rows):
-            continue  # pyarrow passes over some lists in tiny pages; the reader counts them as replaced
+            continue  # pyarrow skips some lists in tiny pages; the reader marks them replaced
         values = _duckdb(path, f'"{name}"')
         for row, value in zip(rows, values or (), strict=False):
             mine = json.loads(row["metadata"] or "{}").get(name)
@@ -328,7 +335,7 @@ def _compare(rows: list[Row], table: Table, path: Path) -> None:
 
 
 def _duckdb(path: Path, expression: str) -> list[Any] | None:
-    """The values of an expression over a file; None where DuckDB does not read the type."""
+    """The values of an expression over a file; None if DuckDB cannot read the type."""
     try:
         found = _connection(os.getpid()).execute(
             f"SELECT {expression} FROM read_parquet(?)", [str(path)]

@@ -1,4 +1,4 @@
-"""Images of every format and mode that Pillow, OpenCV and tifffile write, with what they show."""
+"""Images of every format and mode that Pillow, OpenCV and tifffile write, with their pixels."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Picture:
     scaled: bool = False
     """Values beyond 8 bits that a rule of the product scales: integers of 32 bits, floats."""
     foreign: bool = False
-    """Of a format that is not read."""
+    """Of a format that is not supported."""
 
 
 def picture(rng: Random) -> Picture:
@@ -68,7 +68,7 @@ def picture(rng: Random) -> Picture:
 
 
 def simple(rng: Random) -> Picture:
-    """A valid RGB image of a usual format, of some noise on a ramp."""
+    """A valid RGB image of a common format: a ramp with some noise."""
     name = rng.choice(READ)
     return Picture(data=_encoded(Image.fromarray(_rgb(rng, *_size(rng))), name), note=name)
 
@@ -80,7 +80,7 @@ def _size(rng: Random) -> tuple[int, int]:
 
 
 def _rgb(rng: Random, width: int, height: int) -> np.ndarray:
-    """A ramp with noise, nowhere black or white."""
+    """A ramp with noise, never black or white."""
     noise = np.random.default_rng(rng.getrandbits(64))
     y, x = np.mgrid[0:height, 0:width]
     ramp = np.stack([x * 90 / width, y * 90 / height, (x + y) * 90 / (width + height)], -1)
@@ -94,7 +94,7 @@ def _encoded(image: Image.Image, name: str, **options: Any) -> bytes:
 
 
 def _any_mode(rng: Random) -> Picture:
-    """A format in one of the modes that it holds."""
+    """A format in one of its modes."""
     image = Image.fromarray(_rgb(rng, *_size(rng)))
     while True:
         name, mode = rng.choice(READ), rng.choice(MODES)
@@ -149,7 +149,10 @@ _OPTIONS: dict[str, tuple[_Options, ...]] = {
         lambda _, __: {"keep_rgb": True},
     ),
     "PNG": (
-        lambda rng, _: {"compress_level": rng.choice((0, 9)), "icc_profile": rng.randbytes(2_000_000)},
+        lambda rng, _: {
+            "compress_level": rng.choice((0, 9)),
+            "icc_profile": rng.randbytes(2_000_000),
+        },
         lambda rng, _: {"pnginfo": _texts(rng), "exif": _exif(rng)},
         _frames,
         lambda rng, _: {"bits": rng.choice((1, 2, 4, 8))},
@@ -158,7 +161,11 @@ _OPTIONS: dict[str, tuple[_Options, ...]] = {
     "WEBP": (
         lambda rng, _: {"lossless": rng.random() < 0.5, "method": 0},
         lambda rng, image: {**_frames(rng, image), "method": 0},
-        lambda rng, _: {"exif": _exif(rng), "icc_profile": rng.randbytes(1000), "xmp": b"<x>" * 10_000},
+        lambda rng, _: {
+            "exif": _exif(rng),
+            "icc_profile": rng.randbytes(1000),
+            "xmp": b"<x>" * 10_000,
+        },
     ),
     "GIF": (
         lambda rng, _: {"interlace": rng.randint(0, 1)},
@@ -168,22 +175,41 @@ _OPTIONS: dict[str, tuple[_Options, ...]] = {
     "AVIF": (
         lambda _, __: {"speed": 10},
         lambda rng, image: {**_frames(rng, image), "speed": 10},
-        lambda rng, _: {"speed": 10, "exif": _exif(rng), "icc_profile": rng.randbytes(300), "subsampling": "4:0:0"},
+        lambda rng, _: {
+            "speed": 10,
+            "exif": _exif(rng),
+            "icc_profile": rng.randbytes(300),
+            "subsampling": "4:0:0",
+        },
     ),
     "BMP": (lambda _, __: {},),
     "TIFF": (
-        lambda rng, _: {"compression": rng.choice((
-            None, "raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "zstd", "lzma", "group4", "webp"))},
+        lambda rng, _: {
+            "compression": rng.choice(
+                (
+                    None,
+                    "raw",
+                    "tiff_lzw",
+                    "tiff_adobe_deflate",
+                    "packbits",
+                    "jpeg",
+                    "zstd",
+                    "lzma",
+                    "group4",
+                    "webp",
+                )
+            )
+        },
         lambda _, __: {"big_tiff": True},
         _frames,
         lambda rng, _: {"description": "d" * 100_000, "icc_profile": rng.randbytes(100)},
         lambda _, __: {"compression": "tiff_lzw", "tiffinfo": {317: 2}},
     ),
-}  # fmt: skip
+}
 
 
 def _texts(rng: Random) -> PngImagePlugin.PngInfo:
-    """Texts as large as editors leave them, and larger once decompressed."""
+    """Text chunks as large as editors leave them, and larger once decompressed."""
     info = PngImagePlugin.PngInfo()
     size = rng.choice((10, 1000, 1_800_000))
     info.add_text("plain", "t" * 1000)
@@ -208,16 +234,22 @@ def _by_tifffile(rng: Random) -> Picture:
     if array.ndim == 3 and rng.random() < 0.3:
         array, options["planarconfig"] = np.moveaxis(array, -1, 0), "separate"
     tifffile.imwrite(
-        file, array, byteorder=rng.choice("<>"), bigtiff=rng.random() < 0.3, compression=rng.choice((None, "zlib")),
-        photometric="rgb" if array.ndim == 3 else "minisblack", metadata=None, **options,
-    )  # fmt: skip
+        file,
+        array,
+        byteorder=rng.choice("<>"),
+        bigtiff=rng.random() < 0.3,
+        compression=rng.choice((None, "zlib")),
+        photometric="rgb" if array.ndim == 3 else "minisblack",
+        metadata=None,
+        **options,
+    )
     return Picture(
         data=file.getvalue(), note=f"tifffile {kind} {array.shape} {options}", scaled=kind != "u1"
     )
 
 
 def _by_opencv(rng: Random) -> Picture:
-    """What OpenCV's encoders write of 8 and 16 bits."""
+    """Images of 8 and 16 bits from OpenCV's encoders."""
     ending = rng.choice((".jpg", ".png", ".bmp", ".tiff", ".webp"))
     rgb = _rgb(rng, *_size(rng))
     deep = ending in (".png", ".tiff") and rng.random() < 0.5
@@ -228,13 +260,19 @@ def _by_opencv(rng: Random) -> Picture:
 
 
 def _interlaced_png(rng: Random) -> Picture:
-    """A PNG of Adam7, greyscale of 1 to 16 bits, with chunks before and after that nobody knows."""
+    """An Adam7 PNG, greyscale of 1 to 16 bits, with unknown chunks before and after."""
     width, height = _size(rng)
     bits = rng.choice((1, 2, 4, 8, 16))
     rows = b""
     for first_x, first_y, by_x, by_y in (
-        (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)
-    ):  # fmt: skip
+        (0, 0, 8, 8),
+        (4, 0, 8, 8),
+        (0, 4, 4, 8),
+        (2, 0, 4, 4),
+        (0, 2, 2, 4),
+        (1, 0, 2, 2),
+        (0, 1, 1, 2),
+    ):
         across, down = -(-(width - first_x) // by_x), -(-(height - first_y) // by_y)
         if across > 0 and down > 0:
             rows += b"".join(b"\0" + rng.randbytes((across * bits + 7) // 8) for _ in range(down))
@@ -252,14 +290,14 @@ def _interlaced_png(rng: Random) -> Picture:
 
 
 def _with_tail(rng: Random) -> Picture:
-    """Bytes behind the end of an image, as broken downloads and phones leave them."""
+    """Bytes after the end of an image, as broken downloads and phones leave them."""
     usual = simple(rng)
     tail = rng.choice((b"\r\n", bytes(500), rng.randbytes(5000), usual.data))
     return Picture(data=usual.data + tail, note=f"{usual.note} with {len(tail)} bytes behind")
 
 
 def _foreign(rng: Random) -> Picture:
-    """A format that is not read, or no image."""
+    """An unsupported format, or not an image."""
     name = rng.choice(NOT_READ)
     image = Image.fromarray(_rgb(rng, 32, 24))
     if name in ("MSP", "XBM"):
@@ -278,5 +316,14 @@ def _foreign(rng: Random) -> Picture:
 
 
 _MAKERS = (
-    _any_mode, _any_mode, _any_mode, _any_mode, simple, _by_tifffile, _by_opencv, _interlaced_png, _with_tail, _foreign,
-)  # fmt: skip
+    _any_mode,
+    _any_mode,
+    _any_mode,
+    _any_mode,
+    simple,
+    _by_tifffile,
+    _by_opencv,
+    _interlaced_png,
+    _with_tail,
+    _foreign,
+)

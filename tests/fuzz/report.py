@@ -1,4 +1,4 @@
-"""The table of a run of the fuzzer, and what failed."""
+"""The table of a fuzzer run, with its failures."""
 
 from __future__ import annotations
 
@@ -18,28 +18,37 @@ class Report:
         self._failed: defaultdict[tuple[str, str], list[Result]] = defaultdict(list)
 
     def add(self, result: Result) -> None:
-        """Count a result in."""
+        """Adds a result."""
         slim = Result(
-            index=result.index, target=result.target, valid=result.valid, cpu_s=result.cpu_s,
-            growth_bytes=result.growth_bytes, outcomes=result.outcomes, failure=result.failure, detail=result.detail,
-        )  # fmt: skip
+            index=result.index,
+            target=result.target,
+            valid=result.valid,
+            cpu_s=result.cpu_s,
+            growth_bytes=result.growth_bytes,
+            outcomes=result.outcomes,
+            failure=result.failure,
+            detail=result.detail,
+        )
         self._by_target[result.target].append(slim)
         if result.failure is not None:
             self._failed[result.target, result.failure].append(result)
 
     @property
     def inputs(self) -> int:
-        """Inputs that have a result."""
+        """Number of inputs that have a result."""
         return sum(map(len, self._by_target.values()))
 
     @property
     def failures(self) -> int:
-        """Inputs that failed."""
+        """Number of inputs that failed."""
         return sum(map(len, self._failed.values()))
 
     def lines(self, seed: int) -> Iterable[str]:
         """The report as text."""
-        yield f"{'target':<10} {'inputs':>6} {'valid':>6} {'damaged':>7} {'failed':>6} {'slowest':>8} {'most':>8}  outcomes"
+        yield (
+            f"{'target':<10} {'inputs':>6} {'valid':>6} {'damaged':>7} {'failed':>6} "
+            f"{'slowest':>8} {'most':>8}  outcomes"
+        )
         for target in sorted(self._by_target):
             yield _line(target, self._by_target[target])
         yield _line("all", [result for every in self._by_target.values() for result in every])
@@ -63,5 +72,6 @@ def _line(name: str, results: list[Result]) -> str:
         f"{name:<10} {len(results):>6} {valid:>6} {len(results) - valid:>7} "
         f"{sum(result.failure is not None for result in results):>6} "
         f"{max(result.cpu_s for result in results):>6.2f} s "
-        f"{max(result.growth_bytes for result in results) >> 20:>4} MiB  {shown}{f', {more} more' if more > 0 else ''}"
+        f"{max(result.growth_bytes for result in results) >> 20:>4} MiB  {shown}"
+        f"{f', {more} more' if more > 0 else ''}"
     )

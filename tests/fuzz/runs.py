@@ -1,4 +1,4 @@
-"""Target: the files of a run. Whatever one of them is changed to, every reader sees the run as it was or says what is wrong."""
+"""Target: the files of a run. After any change, readers see the run as written or report it."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from tests.fuzz.mutate import mutate
 from tests.run.below_ray import filter_without_ray
 
 _IN_THIS_RUN = "RUN"
-"""Stands for the folder of a copy of a run, which differs from copy to copy."""
+"""Stands for the folder of a copy of a run, which differs between copies."""
 Outcome = tuple[str, Any]
-"""`same` or the name of an error, and what was read or what the error says."""
+"""`same` or the name of an error, with the data read or the error's message."""
 
 
 def make(rng: Random) -> Case:
@@ -49,7 +49,7 @@ def make(rng: Random) -> Case:
 
 
 def case_of(name: str, file: str, data: bytes, how: str) -> Case:
-    """The run of that name with one file of other content."""
+    """The run of this name with one file of other content."""
     note = f"{name}: {file}: {how}"
 
     def check(folder: Path) -> Counter[str]:
@@ -84,7 +84,7 @@ _RIGHT = {DamagedRunError.__name__, VerificationError.__name__}
 
 
 def _must_notice(base: BaseRun, file: str, data: bytes) -> bool:
-    """True if the file has another content now, and not just another layout of its JSON."""
+    """True if the file's content changed, not only the layout of its JSON."""
     before = base.files[file]
     if not file.endswith(".json") or before == data:
         return before != data
@@ -96,7 +96,7 @@ def _must_notice(base: BaseRun, file: str, data: bytes) -> bool:
 
 @functools.cache
 def _due(name: str) -> dict[str, Outcome]:
-    """What all readers say of the run as it was written."""
+    """The results of all readers on the run as written."""
     with tempfile.TemporaryDirectory(prefix="fuzz-run-") as folder:
         base_run(name).write(run := Path(folder) / "run")
         return _outcomes(base_run(name), run)
@@ -271,7 +271,7 @@ _VALUES: tuple[Any, ...] = (
 
 
 def _other_parquet(rng: Random, data: bytes) -> tuple[bytes, str]:
-    """The same table written by another writer, with a value changed, or rows changed."""
+    """The table from another writer, with a value changed, or rows changed."""
     table = pq.read_table(io.BytesIO(data))
     how = rng.choice(("value", "value", "value", "rows", "column", "metadata", "nothing"))
     note = f"rewritten, {how} changed"

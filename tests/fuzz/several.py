@@ -1,4 +1,4 @@
-"""Target: several captions a sample, in every form. Those of valid shards are the ones that were put there and say something."""
+"""Target: several captions per sample, in every form. Valid shards yield all visible captions."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def make(rng: Random) -> Case:
 
 
 def _items(rng: Random, *, plain: bool, is_bytes: bool) -> Items:
-    """Captions that clearly say something, or nothing; `plain` ones stay in a line."""
+    """Captions that are clearly visible, or empty; `plain` ones have a single line."""
     pick = rng.random()
     if pick < 0.04:
         return ["x"] * rng.choice((256, 257, 1000))
@@ -109,7 +109,7 @@ def _lines(rng: Random, items: Items) -> bytes:
 def _tar(
     members: Callable[[Random, Items], list[tuple[str, bytes]]],
 ) -> Callable[[Random, list[Items]], bytes]:
-    """A writer of tars whose samples have those members beside their image."""
+    """A writer of tars whose samples have these members beside their image."""
 
     def write(rng: Random, samples: list[Items]) -> bytes:
         tar = TarBuilder()
@@ -174,16 +174,41 @@ _LISTS = tuple(
 )
 _FORMS: dict[str, tuple[Literal["lines", "list"], bool, Callable[[Random, list[Items]], bytes]]] = {
     "lines of a member": ("lines", True, _tar(lambda rng, items: [("txt", _lines(rng, items))])),
-    "an array in a member": ("list", False, _tar(lambda _, items: [("txt", json.dumps(items).encode())])),
-    "an array in JSON": ("list", False, _tar(lambda rng, items: [
-        ("json", json.dumps({rng.choice(("caption", "text", "captions", "texts")): items}).encode())
-    ])),
+    "an array in a member": (
+        "list",
+        False,
+        _tar(lambda _, items: [("txt", json.dumps(items).encode())]),
+    ),
+    "an array in JSON": (
+        "list",
+        False,
+        _tar(
+            lambda rng, items: [
+                (
+                    "json",
+                    json.dumps(
+                        {rng.choice(("caption", "text", "captions", "texts")): items}
+                    ).encode(),
+                )
+            ]
+        ),
+    ),
     "numbered members": ("list", True, _tar(_numbered)),
     "lines of a column": (
-        "lines", True, _column(lambda items: b"\n".join(map(_octets, items)), (pa.binary(), pa.large_binary()))
+        "lines",
+        True,
+        _column(lambda items: b"\n".join(map(_octets, items)), (pa.binary(), pa.large_binary())),
     ),
-    "lists of a column, lines": ("lines", True, _column(lambda items: [i and _octets(i) for i in items], _LISTS)),
-    "lists of a column": ("list", True, _column(lambda items: [i and _octets(i) for i in items], _LISTS)),
+    "lists of a column, lines": (
+        "lines",
+        True,
+        _column(lambda items: [i and _octets(i) for i in items], _LISTS),
+    ),
+    "lists of a column": (
+        "list",
+        True,
+        _column(lambda items: [i and _octets(i) for i in items], _LISTS),
+    ),
     "numbered columns": ("list", True, _columns),
-}  # fmt: skip
+}
 TARGET = Target("several", 2, make)

@@ -1,4 +1,4 @@
-"""What holds for every shard, whatever is in it, and its ways of being read compared with each other."""
+"""Properties of every shard, whatever its content, and comparison of the ways to read it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Readout:
-    """All that reading a shard gave."""
+    """Everything that reading a shard returned."""
 
     chunks: list[Chunk]
     rows: list[Row]
@@ -34,7 +34,7 @@ class Readout:
 
     @property
     def outcomes(self) -> Counter[str]:
-        """How many rows are good, and how many fail with each reason; faults of the shard beside them."""
+        """Counts of valid rows, of failed rows by reason, and of the shard's faults."""
         counts = Counter(row["reason"] or "ok" for row in self.rows)
         if self.last.fault is not None:
             counts[f"shard: {self.last.fault}"] += 1
@@ -49,14 +49,14 @@ class Readout:
 
 
 def read_file(data: bytes, folder: Path, name: str, pool: Pool, rng: Random) -> Readout:
-    """Write a shard, read it in every way, and check what holds for every shard."""
+    """Writes a shard, reads it in every way, and checks the properties of every shard."""
     path = folder / name
     path.write_bytes(data)
     return read_shard(Shard(str(path), name, len(data)), pool, rng)
 
 
 def read_shard(shard: Shard, pool: Pool, rng: Random) -> Readout:
-    """Read a shard in every way, and check what holds for every shard."""
+    """Reads a shard in every way, and checks the properties of every shard."""
     chunks: list[Chunk] = []
     tables: list[pa.Table] = []
     for chunk, table in iter_chunks(shard, pool):
@@ -97,9 +97,10 @@ def _check_chunks(shard: Shard, pool: Pool, chunks: list[Chunk], tables: list[pa
 
 
 def _check_held(table: pa.Table, pool: Pool) -> None:
-    """A chunk holds its share, a quarter more for captions and metadata, and its last sample, which may have any size.
+    """Checks that a chunk holds at most its share plus its last sample, which may have any size.
 
-    Metadata is written anew, where a character can take six.
+    Captions and metadata may exceed the share by a quarter. Metadata is serialised again, where a
+    character can take six.
     """
     held = [
         len(row["image"] or b"")
@@ -139,7 +140,7 @@ def _no_json(constant: str) -> NoReturn:
 def _check_skipping(
     shard: Shard, pool: Pool, rng: Random, chunks: list[Chunk], tables: list[pa.Table]
 ) -> None:
-    """Skipped chunks change nothing about the others, and a chunk by itself is what it was among all."""
+    """Checks that skipping chunks changes no other, and that a single chunk reads the same."""
     skip = {chunk.first_row for chunk in chunks if rng.random() < 0.5}
     kept = [
         (chunk, table)
@@ -163,7 +164,7 @@ def _check_skipping(
 
 
 def _check_single_rows(shard: Shard, pool: Pool, rng: Random, whole: pa.Table) -> None:
-    """Single rows are what they were among all, and one that is not there is an error."""
+    """Checks that single rows equal those of a full read, and that absent rows raise."""
     wanted = sorted(rng.sample(range(whole.num_rows), rng.randint(0, whole.num_rows)))
     if wanted:
         got = pa.concat_tables(read_rows(shard, pool, wanted))

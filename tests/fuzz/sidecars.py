@@ -1,4 +1,4 @@
-"""Target: JSON members of tars. Captions, uids and metadata of valid ones are those that `json` finds."""
+"""Target: JSON members of tars. Captions, uids and metadata of valid ones match `json`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.fuzz.shards import Row, read_file
 _CAPTION_KEYS = ("caption", "text")
 _UID = re.compile("[0-9a-fA-F]{32}")
 _DEEPEST_SURE = MAX_DEPTH
-"""Levels of nesting that are never too many."""
+"""Nesting levels that are always accepted."""
 
 
 def make(rng: Random) -> Case:
@@ -61,11 +61,12 @@ def make(rng: Random) -> Case:
 
 
 def _document(rng: Random) -> bytes:
-    """JSON as writers of all kinds leave it, now and then something else."""
+    """JSON as all kinds of writers write it, sometimes something else."""
     if rng.random() < 0.08:
         return rng.choice((
-            b"", b"null", b"[1, 2]", b'"text"', b"3", b"{}", b"\xff\xfe{\0}\0", b"{} trailing", b'{"caption": "a",}',
-            b"{'caption': 'a'}", b"[" * 100_000, b'{"a":' * 3000 + b"1" + b"}" * 3000, b'{"caption": ' + b"9" * 5000 + b"}",
+            b"", b"null", b"[1, 2]", b'"text"', b"3", b"{}", b"\xff\xfe{\0}\0", b"{} trailing",
+            b'{"caption": "a",}', b"{'caption': 'a'}", b"[" * 100_000,
+            b'{"a":' * 3000 + b"1" + b"}" * 3000, b'{"caption": ' + b"9" * 5000 + b"}",
             b'{"caption":"' + b"x" * 70_000 + b'"}', b'{"a":"' + b"x" * 2**20 + b'"}',
         ))  # fmt: skip
     pairs = [
@@ -103,8 +104,9 @@ def _value(rng: Random, depth: int) -> Any:
         items = [_value(rng, depth - 1) for _ in range(rng.randint(0, 3))]
         return items if rng.random() < 0.5 else {rng.choice(_NAMES)(rng): item for item in items}
     return rng.choice((
-        None, True, 0, -1, 2**53 + 1, 10**40, -(2**63), 0.1, 1e308, -0.0, 5e-324, math.nan, math.inf, -math.inf,
-        "", odd_text.text(rng, 3), "\ud83d", "\udc00x", "\0", _nested(rng.choice((10, 150, 900))),
+        None, True, 0, -1, 2**53 + 1, 10**40, -(2**63), 0.1, 1e308, -0.0, 5e-324, math.nan,
+        math.inf, -math.inf, "", odd_text.text(rng, 3), "\ud83d", "\udc00x", "\0",
+        _nested(rng.choice((10, 150, 900))),
     ))  # fmt: skip
 
 
@@ -131,7 +133,7 @@ _CAPTIONS = (
 
 
 def _check(row: Row, raw: bytes, own_caption: str | None, pool: Pool) -> None:
-    """The row holds what `json` finds, or a reason that fits."""
+    """Checks that the row has the values that `json` finds, or a matching reason."""
     value = _parsed(raw)
     if not isinstance(value, dict):
         require(
@@ -173,7 +175,10 @@ def _parsed(raw: bytes) -> Any:
 
 
 def _finite(value: Any) -> Any:
-    """A parsed value with null for each number that JSON does not have; no recursion in Python, which ends early."""
+    """A parsed value with null for each number that JSON does not have.
+
+    Without recursion in Python, which is limited.
+    """
     return json.loads(json.dumps(value), parse_constant=lambda _: None)
 
 
@@ -186,7 +191,7 @@ def _sayable(text: str) -> bool:
 
 
 def _depth(raw: bytes) -> int:
-    """Levels of the text: of a key that is there twice, the value that is overwritten counts too."""
+    """Nesting levels of the text, including values that a repeated key overwrites."""
     text = raw.decode("utf-8-sig")
     value = json.loads(text, object_pairs_hook=lambda pairs: [item for _, item in pairs])
     deepest, level = 0, [value]

@@ -1,4 +1,4 @@
-"""Damaged tars: the samples around the damage are all there, and what is broken is said."""
+"""Damaged tars: the samples around the damage are complete, and the damage is reported."""
 
 from __future__ import annotations
 
@@ -49,7 +49,10 @@ def damaged_tar(rng: Random, pool: Pool, seed: int) -> Case:
 
 
 def _holed_tar(rng: Random, tar: Tar, pool: Pool, seed: int) -> Case:
-    """A tar with whole blocks of zeros in it, or other bytes and another tar behind its end: nothing is lost without a word."""
+    """A tar with whole blocks of zeros, or with other bytes and another tar after its end.
+
+    Nothing is lost silently.
+    """
     data, name = bytes(tar.data), rng.choice(("0.tar", "0.tar.gz"))
     if rng.random() < 0.7:
         start = BLOCK * rng.randrange(tar.members[-1].stop // BLOCK)
@@ -82,19 +85,30 @@ def _holed_tar(rng: Random, tar: Tar, pool: Pool, seed: int) -> Case:
         return readout.outcomes
 
     return Case(
-        valid=False, note=f"{name} with {note}, chunks of {pool.chunk_rows}", files={name: packed}, check=check
-    )  # fmt: skip
+        valid=False,
+        note=f"{name} with {note}, chunks of {pool.chunk_rows}",
+        files={name: packed},
+        check=check,
+    )
 
 
 def _header_field(rng: Random, data: bytes, member: Member) -> Mutation:
-    """A field of a header at an extreme, under a checksum that fits."""
+    """A header field at an extreme, with a matching checksum."""
     start = rng.choice((member.start, member.data_start - BLOCK))
     header = bytearray(data[start : start + BLOCK])
     place, size = rng.choice(((0, 100), (124, 12), (124, 12), (124, 12), (156, 1), (345, 155)))
     values = (
-        b"\xff" * size, b"\0" * size, b"\x80" + b"\0" * 3 + b"\x7f" + b"\xff" * 7, b"77777777777\0", b"-1".ljust(size),
-        b"99999999999\0", b"\x80" + b"\xff" * 11, b" " * size, rng.randbytes(size), rng.choice(b"SLKxgXZ7\0").to_bytes(),
-    )  # fmt: skip
+        b"\xff" * size,
+        b"\0" * size,
+        b"\x80" + b"\0" * 3 + b"\x7f" + b"\xff" * 7,
+        b"77777777777\0",
+        b"-1".ljust(size),
+        b"99999999999\0",
+        b"\x80" + b"\xff" * 11,
+        b" " * size,
+        rng.randbytes(size),
+        rng.choice(b"SLKxgXZ7\0").to_bytes(),
+    )
     header[place : place + size] = rng.choice(values)[:size].ljust(size, b"\0")
     damaged = data[:start] + bytes(signed(header)) + data[start + BLOCK :]
     return Mutation(
@@ -103,7 +117,10 @@ def _header_field(rng: Random, data: bytes, member: Member) -> Mutation:
 
 
 def _check_neighbours(readout: Readout, tar: Tar, damage: Mutation) -> None:
-    """Samples before the damage are whole, and those behind it where all headers still stand."""
+    """Checks that samples before the damage are complete.
+
+    Those after it too, if all headers are intact.
+    """
     in_header = any(
         member.start < damage.stop and damage.start < member.data_start for member in tar.members
     )
@@ -122,7 +139,7 @@ def _check_neighbours(readout: Readout, tar: Tar, damage: Mutation) -> None:
 
 
 def _check_zipped(readout: Readout, tar: Tar, damage: Mutation) -> None:
-    """Samples before the damage are whole; a stream that does not fit its checksum is a fault."""
+    """Checks that samples before the damage are complete, and that a bad checksum is a fault."""
     stream = zlib.decompressobj(31)
     with contextlib.suppress(zlib.error):
         whole = stream.decompress(damage.data[: damage.start])
@@ -136,9 +153,12 @@ def _check_zipped(readout: Readout, tar: Tar, damage: Mutation) -> None:
         whole = b""
     if not whole.startswith(bytes(tar.data)):
         require(
-            readout.last.fault is not None or any(row["reason"] for row in readout.rows) or len(whole) > len(tar.data),
-            "a broken gzip stream is a good shard", damage.note,
-        )  # fmt: skip
+            readout.last.fault is not None
+            or any(row["reason"] for row in readout.rows)
+            or len(whole) > len(tar.data),
+            "a broken gzip stream is a good shard",
+            damage.note,
+        )
 
 
 def _check_intact(rows: dict[str, list[Row]], image: Member, caption: Member) -> None:

@@ -1,4 +1,4 @@
-"""Tars of every flavour. Headers come from `tarfile`; what it does not write (sparse members) is built by hand."""
+"""Tars of every flavour. Headers come from `tarfile`; sparse members are built by hand."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ BLOCK = tarfile.BLOCKSIZE
 USTAR, GNU, PAX = tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT
 SPARSE = ("sparse-gnu", "sparse-0.0", "sparse-0.1", "sparse-1.0")
 EMPTY_SIZE = "pax-empty-size"
-"""A PAX record `size=`, which POSIX has for `as if absent`; `tarfile` takes it for 0."""
+"""A PAX record `size=`, which POSIX defines `as if absent`; `tarfile` reads it as 0."""
 FLAVOURS = ("ustar", "gnu", "pax", "pax-records", EMPTY_SIZE, *SPARSE)
 _FORMATS = {"ustar": USTAR, "gnu": GNU}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """A regular file of a tar and where it lies."""
+    """A regular file of a tar with its position."""
 
     name: str
     data: bytes
@@ -29,7 +29,7 @@ class Member:
     """Of its first header."""
     data_start: int
     stop: int
-    """Behind its padding."""
+    """After its padding."""
 
 
 @dataclass(kw_only=True)
@@ -40,7 +40,7 @@ class Tar:
     members: list[Member] = field(default_factory=list)
 
     def file(self, name: str, data: bytes, flavour: str, rng: Random) -> None:
-        """Add a regular file; USTAR names that are too long go to PAX."""
+        """Adds a regular file; names too long for USTAR use PAX."""
         start = len(self.data)
         if flavour == "ustar" and not _fits_ustar(name):
             flavour = "pax"
@@ -52,11 +52,18 @@ class Tar:
         data_start = len(self.data)
         self.data += padded(stored)
         self.members.append(
-            Member(name=name, data=data, flavour=flavour, start=start, data_start=data_start, stop=len(self.data))
-        )  # fmt: skip
+            Member(
+                name=name,
+                data=data,
+                flavour=flavour,
+                start=start,
+                data_start=data_start,
+                stop=len(self.data),
+            )
+        )
 
     def other(self, name: str, kind: bytes, rng: Random) -> None:
-        """Add a member that is no file: a folder, a link, a device, a label."""
+        """Adds a member that is not a file: a folder, a link, a device, a label."""
         info = _info(name, 0, rng)
         info.type = kind
         if kind in (tarfile.LNKTYPE, tarfile.SYMTYPE):
@@ -64,21 +71,21 @@ class Tar:
         self.data += info.tobuf(GNU, "utf-8", "surrogateescape")
 
     def global_header(self, records: dict[str, str]) -> None:
-        """Add a PAX header for all members that follow."""
+        """Adds a PAX header for all members that follow."""
         self.data += tarfile.TarInfo.create_pax_global_header(records)
 
     def end(self, blocks: int = 2) -> None:
-        """Add an end-of-archive mark."""
+        """Adds an end-of-archive mark."""
         self.data += bytes(BLOCK * blocks)
 
 
 def padded(data: bytes) -> bytes:
-    """`data` filled up to whole blocks."""
+    """`data` padded to whole blocks."""
     return data + bytes(-len(data) % BLOCK)
 
 
 def signed(header: bytearray) -> bytearray:
-    """A header with the checksum that it should have."""
+    """A header with its correct checksum."""
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header)
     return header
@@ -147,10 +154,19 @@ def _records(name: str, size: int, rng: Random) -> list[tuple[bytes, bytes]]:
     if "\udc80" <= max(name) <= "\udcff":
         records.insert(0, (b"hdrcharset", b"BINARY"))
     for _ in range(rng.randint(0, 3)):
-        records.append(rng.choice((
-            (b"size", b"%d" % size), (b"mtime", b"-1.5"), (b"mtime", b""), (b"comment", b"a=b\nc"),
-            (b"SCHILY.xattr.user.x", bytes(range(1, 60))), (b"LIBARCHIVE.creationtime", b"1e9"), (b"gname", b""),
-        )))  # fmt: skip
+        records.append(
+            rng.choice(
+                (
+                    (b"size", b"%d" % size),
+                    (b"mtime", b"-1.5"),
+                    (b"mtime", b""),
+                    (b"comment", b"a=b\nc"),
+                    (b"SCHILY.xattr.user.x", bytes(range(1, 60))),
+                    (b"LIBARCHIVE.creationtime", b"1e9"),
+                    (b"gname", b""),
+                )
+            )
+        )
     return records
 
 
@@ -170,7 +186,7 @@ def _record(key: bytes, value: bytes) -> bytes:
 
 
 def _sparse(name: str, data: bytes, flavour: str, rng: Random) -> tuple[bytes, bytes]:
-    """Headers of a sparse member and what it stores."""
+    """Headers of a sparse member and its stored bytes."""
     holes = _map_of(data, rng)
     stored = b"".join(data[start : start + size] for start, size in holes)
     if flavour == "sparse-gnu":
@@ -202,7 +218,7 @@ def _sparse(name: str, data: bytes, flavour: str, rng: Random) -> tuple[bytes, b
 
 
 def _map_of(data: bytes, rng: Random) -> list[tuple[int, int]]:
-    """Stretches (start, size) of `data` that hold all of its bytes but zeros."""
+    """Stretches (start, size) that cover all non-zero bytes of `data`."""
     stretches: list[tuple[int, int]] = []
     step = rng.choice((64, 512, 4096))
     for start in range(0, len(data), step):

@@ -1,4 +1,4 @@
-"""All targets, and which of them an input belongs to."""
+"""All targets, and the target of each input."""
 
 from __future__ import annotations
 

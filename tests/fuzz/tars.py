@@ -1,4 +1,4 @@
-"""Target: tars. The samples of valid ones are those whose members `tarfile` reads; for damaged ones, tar_damage.py."""
+"""Target: tars. Valid samples match those of `tarfile`; for damaged tars see tar_damage.py."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ _ENDINGS = (
     "jpe",
 )
 _OTHERS = (
-    "__MACOSX/{}.jpg", "._{}.jpg", "{}/", "{}.npz", "{}.mp3", "{}", "{}.jpg.aes", ".hidden/._{}.txt", "{}.syn.json",
+    "__MACOSX/{}.jpg", "._{}.jpg", "{}/", "{}.npz", "{}.mp3", "{}", "{}.jpg.aes",
+    ".hidden/._{}.txt", "{}.syn.json",
 )  # fmt: skip
-"""Names of members that are no part of a sample."""
+"""Names of members that are not part of a sample."""
 _UNSEEN = regex.compile(r"[\s\0\p{Cc}\p{Cf}\p{Z}\p{Default_Ignorable_Code_Point}\u2800]*")
 
 
@@ -52,7 +53,7 @@ class Parts:
     linked: bool = False
     image_linked: bool = False
     odd: bool = False
-    """Sparse: it may fail, by reason."""
+    """Sparse: it may fail, with a reason."""
 
 
 def make(rng: Random) -> Case:
@@ -79,7 +80,7 @@ def make(rng: Random) -> Case:
 
 
 def _valid(rng: Random) -> tuple[Tar, str, set[str]]:
-    """A tar of whole samples, its layout, and the flavours of its members."""
+    """A tar of complete samples, its layout, and the flavours of its members."""
     flavours = set(rng.sample(FLAVOURS, rng.randint(1, 3)))
     layout = rng.choice(("contiguous", "contiguous", "contiguous", "images first", "shuffled"))
     files: list[tuple[str, bytes]] = []
@@ -141,7 +142,7 @@ def _holed(rng: Random) -> bytes:
 
 
 def _add_other(rng: Random, tar: Tar) -> None:
-    """A member that is no file, no part, or describes all that follow."""
+    """Adds a member that is not a file, not a part, or describes all that follow."""
     kind = rng.randrange(3)
     if kind == 0:
         kinds = (
@@ -154,7 +155,7 @@ def _add_other(rng: Random, tar: Tar) -> None:
             b"D",
         )
         other = rng.choice(kinds)
-        # A link that looks like an image is a sample, which may come between the members of another.
+        # A link that looks like an image is a sample, possibly between the members of another.
         ending = "bin" if other in (tarfile.LNKTYPE, tarfile.SYMTYPE) else "jpg"
         tar.other(f"other{rng.getrandbits(32)}.{ending}", other, rng)
     elif kind == 1:
@@ -165,7 +166,7 @@ def _add_other(rng: Random, tar: Tar) -> None:
 
 
 def _packed(rng: Random, tar: Tar) -> tuple[bytes, str]:
-    """The bytes of a shard: plain, or in gzip of one or several members; sometimes with bytes after the end."""
+    """The bytes of a shard: plain, or in gzip of one or several members; sometimes with a tail."""
     data = bytes(tar.data)
     tail = rng.choice((b"", b"", b"", b"\r\n", rng.randbytes(100), bytes(1000)))
     if not tar.members:
@@ -185,7 +186,8 @@ def _check_valid(readout: Readout, data: bytes, tar: Tar, layout: str, packing: 
     )
     expected = _independent(data, tar, packing)
     rows = readout.by_key()
-    # A caption without an image ends a chunk in which another pair was met: what comes apart from it then is another sample.
+    # A caption without an image ends a chunk that contains another pair: distant members then
+    # belong to another sample.
     is_indexed = packing == "tar" and all(parts.images for parts in expected.values())
     for key, parts in expected.items():
         got = rows.pop(key, [])
@@ -202,10 +204,11 @@ def _check_valid(readout: Readout, data: bytes, tar: Tar, layout: str, packing: 
 
 
 def _check_sample(row: Row, parts: Parts, *, met: bool) -> None:
-    """The row holds just what the members hold, or says a reason that they give."""
+    """Checks that the row has exactly the members' content, or a matching reason."""
     faults = _faults(parts)
     if row["reason"] is None:
-        # Apart from each other, the first of several images may have been taken with the caption before the next came.
+        # If several images are far apart, the first may have been yielded with the caption before
+        # the next was read.
         some = [
             image
             for image in parts.images
@@ -240,7 +243,7 @@ def _check_sample(row: Row, parts: Parts, *, met: bool) -> None:
 
 
 def _faults(parts: Parts) -> set[str]:
-    """Reasons that hold for the members of one sample."""
+    """Reasons that apply to the members of one sample."""
     faults: set[str] = set()
     if parts.unsafe:
         faults.add(Reason.UNSAFE_NAME)
@@ -265,7 +268,7 @@ def _faults(parts: Parts) -> set[str]:
 
 
 def _shown(text: str) -> bool:
-    """False for what is only white space, or characters that nobody sees."""
+    """False for text of only white space or invisible characters."""
     return _UNSEEN.fullmatch(text) is None
 
 

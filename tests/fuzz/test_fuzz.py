@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.timeout(1600)
 def test_a_thousand_inputs_of_all_kinds_break_no_promise(tmp_path):
-    # A process of its own: its workers are forked, and this one may have run torch's threads already.
+    # A separate process, because its workers are forked and this one may run torch's threads.
     command = [
         sys.executable,
         "-m",
@@ -39,10 +39,12 @@ def test_a_thousand_inputs_of_all_kinds_break_no_promise(tmp_path):
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_inputs_in_any_order():
     script = (
-        "import hashlib, sys; from tests.fuzz.case import rng_of; from tests.fuzz.targets import target_of\n"
+        "import hashlib, sys\n"
+        "from tests.fuzz.case import rng_of; from tests.fuzz.targets import target_of\n"
         "for index in map(int, sys.argv[1:]):\n"
         "    case = target_of(index).make(rng_of(5, index))\n"
-        "    print(index, hashlib.sha256(repr((case.note, sorted(case.files.items()))).encode()).hexdigest())\n"
+        "    content = repr((case.note, sorted(case.files.items())))\n"
+        "    print(index, hashlib.sha256(content.encode()).hexdigest())\n"
     )
 
     def made(indexes: list[int]) -> list[str]:
@@ -58,7 +60,7 @@ def test_the_same_seed_gives_the_same_inputs_in_any_order():
 
 
 def fuzzed(tmp_path: Path, check, *, inputs: int = 3, hangs_s: float = 60) -> list[Result]:
-    """The results of inputs that are all checked so, in one worker."""
+    """The results of inputs that all have this check, in one worker."""
 
     def make(rng):
         note = f"{rng.random()}"
@@ -69,7 +71,7 @@ def fuzzed(tmp_path: Path, check, *, inputs: int = 3, hangs_s: float = 60) -> li
 
 
 def only_on_the_second(tmp_path: Path, what):
-    """A check that does `what` when it is called for the second time."""
+    """A check that calls `what` on its second call."""
     marks = tmp_path / "marks"
     marks.touch()
 

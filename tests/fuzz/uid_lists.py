@@ -1,4 +1,4 @@
-"""Target: uid lists. Records are those that numpy reads; every other file is an InputError."""
+"""Target: uid lists. Records match numpy's; every other file is an InputError."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def make(rng: Random) -> Case:
         require(records == due, "a uid list has other records", note, records[:3])
         require(found.distinct == len(set(records)), "distinct uids are miscounted", note)
         asked = [*rng_of(due), (1, 2)]
-        times = found.times(pa.array([f"{high:016x}{low:016x}" for high, low in asked]))
+        times = found.counts(pa.array([f"{high:016x}{low:016x}" for high, low in asked]))
         require(
             times.tolist() == [due.count(uid) for uid in asked],
             "times of uids are miscounted",
@@ -71,7 +71,10 @@ def _uid(rng: Random) -> tuple[int, int]:
 
 
 def _independent(data: bytes) -> list[tuple[int, int]] | None:
-    """The records of a file by plain numpy, whatever their field names and byte order; None when there are none."""
+    """The records of a file by plain numpy, or None if there are none.
+
+    Any field names and byte order.
+    """
     try:
         if data.startswith(_MAGIC):
             array = np.load(io.BytesIO(data), allow_pickle=False)
@@ -115,7 +118,7 @@ _VALID = {
     "fortran order": lambda _, uids: _npy(np.asfortranarray(_records(uids))),
     "bare records": lambda _, uids: _records(uids).tobytes(),
 }
-"""Forms that are taken. Without a uid in it, a list may be refused."""
+"""Forms that are accepted. A list without uids may be rejected."""
 
 _WRONG = {
     "mixed ends": lambda _, uids: _npy(_records(uids, ">u8,<u8")),
@@ -129,11 +132,13 @@ _WRONG = {
     "strings": lambda _, __: _npy(np.array(["0" * 32])),
     "unsorted": lambda _, __: _npy(_records([(2, 0), (1, 0)])),
     "npz": lambda _, uids: _npz(uids),
-    "text": lambda _, uids: "".join(f"{high:016x}{low:016x}\n" for high, low in [*uids, (1, 2)]).encode() + b"#" * 7,
+    "text": lambda _, uids: (
+        "".join(f"{high:016x}{low:016x}\n" for high, low in [*uids, (1, 2)]).encode() + b"#" * 7
+    ),
     "nothing": lambda _, __: b"",
     "pickle": lambda _, __: b"\x80\x04K\x01.",
     "parquet": lambda _, __: b"PAR1" + bytes(13) + b"PAR1",
-}  # fmt: skip
-"""Forms that are refused, by an InputError that names the file."""
+}
+"""Forms that are rejected, with an InputError that names the file."""
 
 TARGET = Target("uid-list", 1, make)

@@ -1,4 +1,4 @@
-"""Inputs are made and checked in forked processes that may die: under limits of time and memory, and replaced."""
+"""Forked processes that make and check inputs, with limits of time and memory; may die."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ import dfn_ray
 from tests.fuzz.case import PromiseError, Target, rng_of
 
 MOST_CPU_S = 5.0
-"""Of one input, with its children. In CPU time, so that a busy machine changes nothing."""
+"""For one input, with its child processes. In CPU time, so that a busy machine changes nothing."""
 _MOST_GROWTH_BYTES = 320 * 2**20
-"""Beyond what the worker held when it began to check an input of some MiB at most; an image is at most 16 megapixels."""
+"""Beyond the memory of the worker before the check of an input of at most some MiB; an image has at
+most 16 megapixels."""
 _MOST_KEPT_BYTES = 256 * 2**20
-"""That a worker may hold more than after its first inputs."""
+"""Memory that a worker may hold beyond that after its first inputs."""
 _WARM_INPUTS = 60
 _ADDRESS_BYTES = 3 * 2**30
-"""That a worker may map beyond what it was forked with."""
+"""Memory that a worker may map beyond that at its fork."""
 _INPUTS_OF_WORKER = 2000
 _PRODUCT = Path(dfn_ray.__file__).parent
 _FORK = multiprocessing.get_context("fork")
@@ -39,19 +40,20 @@ _FORK = multiprocessing.get_context("fork")
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Which inputs there are, and where those that fail are written."""
+    """The inputs, and the folder for those that fail."""
 
     seed: int
     out: Path
     target_of: Callable[[int], Target]
     """The kind of an input by its index."""
     hangs_s: float = 120.0
-    """By the clock: an input that sleeps or runs longer is killed. Far beyond MOST_CPU_S, for busy machines."""
+    """Wall-clock limit: an input that sleeps or runs longer is killed. Far beyond MOST_CPU_S, for
+    busy machines."""
 
 
 @dataclass(kw_only=True)
 class Result:
-    """What became of one input."""
+    """The result of one input."""
 
     index: int
     target: str
@@ -66,7 +68,7 @@ class Result:
 
 
 def results(plan: Plan, indexes: Sequence[int], workers: int) -> Iterator[Result]:
-    """The result of each input, in the order in which they end; inputs that fail are written below `plan.out`."""
+    """The result of each input as it ends; failed inputs are written below `plan.out`."""
     pending = list(reversed(indexes))
     pool = [_Worker(plan) for _ in range(min(workers, len(indexes)))]
     for worker in pool:
@@ -90,7 +92,7 @@ def results(plan: Plan, indexes: Sequence[int], workers: int) -> Iterator[Result
 
 
 class _Worker:
-    """A forked process that is handed one input at a time."""
+    """A forked process that receives one input at a time."""
 
     def __init__(self, plan: Plan) -> None:
         self.end, other = _FORK.Pipe()
@@ -109,17 +111,17 @@ class _Worker:
 
     @property
     def is_spent(self) -> bool:
-        """True once it died, or after so many inputs that a new one should take over."""
+        """True once it died, or after so many inputs that it should be replaced."""
         return self._dead or self._given >= _INPUTS_OF_WORKER
 
     def give(self, index: int) -> None:
-        """Hand out an input."""
+        """Sends an input."""
         self.index, self._since = index, time.monotonic()
         self._given += 1
         self.end.send(index)
 
     def result(self) -> Result | None:
-        """The result of the input it has, None while there is none."""
+        """The result of its input; None while there is none."""
         if self.index is None:
             return None
         try:
@@ -151,7 +153,7 @@ class _Worker:
         return Result(index=index, target=self._plan.target_of(index).name, failure=failure)
 
     def stop(self) -> None:
-        """End the process and remove its temporary files."""
+        """Ends the process and removes its temporary files."""
         self.end.close()
         self._process.kill()
         self._process.join()
@@ -159,7 +161,7 @@ class _Worker:
 
 
 def _use_temporary(folder: str) -> None:
-    """Let this process and those it starts put temporary files there."""
+    """Sets the folder for temporary files of this process and those it starts."""
     tempfile.tempdir = os.environ["TMPDIR"] = folder
 
 
@@ -191,7 +193,10 @@ def _work(end: Connection, plan: Plan, temporary: str) -> None:
 
 
 def _held_bytes(warm: int | None) -> int:
-    """Memory that this process holds; where it seems too much, what its allocators keep in reserve is given back first."""
+    """Memory that this process holds.
+
+    If it seems too much, the reserves of its allocators are released first.
+    """
     gc.collect()
     held = _status("VmRSS")
     if warm is not None and held - warm > _MOST_KEPT_BYTES:
@@ -202,7 +207,7 @@ def _held_bytes(warm: int | None) -> int:
 
 
 def checked(plan: Plan, index: int) -> Result:
-    """The result of one input, in this process."""
+    """The result of one input, checked in this process."""
     target = plan.target_of(index)
     result = Result(index=index, target=target.name)
     try:
@@ -236,7 +241,7 @@ def checked(plan: Plan, index: int) -> Result:
 
 
 def write_input(plan: Plan, index: int, failure: str) -> None:
-    """Write the files of an input to a folder below `plan.out`, with the command that repeats it."""
+    """Writes the files of an input below `plan.out`, with the command that repeats it."""
     target = plan.target_of(index)
     folder = plan.out / f"{target.name}-{plan.seed}-{index}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -249,7 +254,7 @@ def write_input(plan: Plan, index: int, failure: str) -> None:
 
 
 def _escaped(error: BaseException) -> str:
-    """The kind of an exception that escaped: its name and where in the product it was raised."""
+    """The kind of an escaped exception: its name and its place in the product."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if Path(frame.filename).is_relative_to(_PRODUCT)]
     if not own:
@@ -259,13 +264,13 @@ def _escaped(error: BaseException) -> str:
 
 
 def _begin_peak() -> int:
-    """Let the kernel forget this process's peak; what it holds now, in bytes."""
+    """Resets the kernel's record of this process's peak; returns the bytes held now."""
     Path("/proc/self/clear_refs").write_text("5")
     return _status("VmRSS")
 
 
 def _status(name: str) -> int:
-    """A size of this process out of /proc, in bytes."""
+    """A size of this process from /proc, in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024

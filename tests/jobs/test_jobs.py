@@ -162,7 +162,7 @@ def test_what_dfn_ray_submit_runs_ends_in_its_table_and_in_exit_code_0(
 def test_a_wrong_recipe_fails_the_job_with_its_mistakes_in_the_log(cluster, story: Story, begun):
     said, _ = begun.wrong.communicate()
     assert begun.wrong.returncode == 1
-    assert "dfn-ray filter: the recipe is wrong:\n  decode.mode: " in said
+    assert "dfn-ray filter: the recipe is invalid:\n  decode.mode: " in said
     (job,) = (job for job in cluster.client.list_jobs() if "decode.mode=fst" in job.entrypoint)
     assert (job.status, job.driver_exit_code) == ("FAILED", 2)
     assert "exit code 2" in job.message

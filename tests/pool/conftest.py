@@ -16,7 +16,7 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Readout:
-    """All that reading a shard gave."""
+    """Everything that reading a shard returned."""
 
     chunks: list[Chunk]
     rows: list[dict[str, Any]]
@@ -34,14 +34,14 @@ class Readout:
         return [(chunk.first_row, chunk.rows) for chunk in self.chunks]
 
     def skipping(self, *first_rows: int) -> dict[str, Any]:
-        """Arguments with which `read` passes these chunks, as a run does that has committed them."""
+        """Arguments with which `read` skips these chunks, as a run does that has committed them."""
         end = self.last.first_row
         return {"skip": set(first_rows), "last": end if end in first_rows else None}
 
 
 @pytest.fixture(scope="session")
 def put():
-    """Puts bytes into a store in memory; the shard they are."""
+    """Puts bytes into an in-memory store; returns the shard."""
 
     def put(data: bytes, name: str = "00000.tar") -> Shard:
         uri = f"memory://pool-{uuid.uuid4().hex}/{name}"
@@ -53,7 +53,7 @@ def put():
 
 @pytest.fixture(scope="session")
 def read(put):
-    """Reads a shard (or its bytes) with settings of `[pool]`, checking what holds for every shard."""
+    """Reads a shard (or its bytes) with settings of `[pool]`; checks properties of all shards."""
 
     def read(source: bytes | Shard, *, skip=(), last=None, **settings: Any) -> Readout:
         shard = source if isinstance(source, Shard) else put(source)

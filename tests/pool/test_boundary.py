@@ -1,4 +1,4 @@
-"""What may leave a reader: damage by name, the store's errors as errors, and nothing that was not read."""
+"""Results of readers: damage by name, storage failures as errors, and nothing that was not read."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from PIL import Image
 from dfn_ray.config import Pool
 from dfn_ray.errors import InputError, ShardChangedError, StorageError
 from dfn_ray.pool import Shard, iter_chunks, list_shards, read_chunk, read_rows
-from dfn_ray.pool.chunking import Wanted
-from dfn_ray.pool.examination import examine
-from dfn_ray.pool.reading import sniffed
+from dfn_ray.pool.chunking import RowSelection
+from dfn_ray.pool.examination import read_in_fresh_process
+from dfn_ray.pool.reading import shard_format
 from dfn_ray.schema import ShardFault
 from dfn_ray.storage import stat
 from dfn_ray.testing import lethal
@@ -65,7 +65,7 @@ FORMATS = {
 
 @pytest.fixture
 def surprised(monkeypatch) -> None:
-    """This process and those it starts have the bugs of `dfn_ray.testing.lethal`."""
+    """Gives this process and those it starts the bugs of `dfn_ray.testing.lethal`."""
     monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
     monkeypatch.setattr(json, "loads", json.loads)
     monkeypatch.setattr(LocalFileSystem, "_open", LocalFileSystem._open)
@@ -76,7 +76,7 @@ def surprised(monkeypatch) -> None:
 
 @pytest.fixture
 def on_disk(tmp_path):
-    """Writes bytes to a file; the shard that a listing sees there."""
+    """Writes bytes to a file; returns the shard as listed."""
 
     def write(data: bytes, name: str = "0.tar") -> Shard:
         path = tmp_path / name
@@ -91,7 +91,7 @@ def pool_of(shard: Shard) -> Pool:
 
 
 def read_into(chunks: list, shard: Shard, then=lambda: None) -> None:
-    """Read a shard, adding its chunks to a list as they come; `then` is done after the first."""
+    """Reads a shard and appends its chunks to a list; calls `then` after the first."""
     for chunk, _ in iter_chunks(shard, pool_of(shard)):
         chunks.append(chunk)
         if len(chunks) == 1:
@@ -123,9 +123,9 @@ def test_a_shard_that_kills_its_reader_is_examined_up_to_the_chunk_that_kills(su
         what = lethal.READER_KILLER if number == 8 else "plain"
         tar.sample(f"{number:03d}", image=b"image", caption="c", metadata={"what": what})
     shard = on_disk(tar.getvalue())
-    verdict = examine(shard, pool_of(shard), Wanted())
+    verdict = read_in_fresh_process(shard, pool_of(shard), RowSelection())
     assert (verdict.signal, verdict.row, verdict.error) == (signal.SIGSEGV, 6, "")
-    skipped = examine(shard, pool_of(shard), Wanted(skip=frozenset({0, 6})))
+    skipped = read_in_fresh_process(shard, pool_of(shard), RowSelection(skip=frozenset({0, 6})))
     assert (skipped.signal, skipped.row, skipped.error) == (0, 12, "")
 
 
@@ -163,9 +163,7 @@ def test_an_exception_that_does_not_come_again_is_no_fault_of_the_shard(
 
     monkeypatch.setattr(json, "loads", once)
     chunks = []
-    with pytest.raises(
-        StorageError, match=r"row 6 by OverflowError.*nothing was raised.*run again"
-    ):
+    with pytest.raises(StorageError, match=r"row 6 with OverflowError.*no exception.*run again"):
         chunks.extend(chunk for chunk, _ in iter_chunks(shard, pool_of(shard)))
     assert all(chunk.fault is None for chunk in chunks)
     monkeypatch.undo()
@@ -238,7 +236,7 @@ def test_whatever_an_open_file_raises_is_the_stores_failure(put, monkeypatch, na
 
 
 def count_reads(monkeypatch, shard, *, failing: int | None = None, error: Exception | None = None):
-    """Count the reads of files in memory, from now on, and let one fail; gives a function that says how many were made."""
+    """Counts reads of in-memory files from now on, and lets one fail; returns the counter."""
     memory_file = type(fsspec.filesystem("memory").open(shard.uri))
     made = [0]
 
@@ -264,7 +262,7 @@ def test_a_store_that_gives_less_than_it_was_asked_for_is_no_truncated_shard(
         lambda self, size=-1: io.BytesIO.read(self, size)[: 500 if self.tell() > 1000 else None],
         raising=False,
     )
-    with pytest.raises(StorageError, match="gave less than it was asked for"):
+    with pytest.raises(StorageError, match="returned fewer bytes than requested"):
         list(iter_chunks(shard, pool_of(shard)))
 
 
@@ -272,12 +270,12 @@ def test_a_missing_shard_is_one_that_its_folder_no_longer_lists(tmp_path, on_dis
     shard = on_disk(tar_of(3))
     Path(shard.uri).unlink()
     ((chunk, _),) = iter_chunks(shard, pool_of(shard))
-    assert (chunk.fault, chunk.detail) == (ShardFault.MISSING, "gone since it was listed")
+    assert (chunk.fault, chunk.detail) == (ShardFault.MISSING, "deleted since it was listed")
     absent_root = Shard(str(tmp_path / "unmounted" / "0.tar"), "0.tar", 5)
-    with pytest.raises(StorageError, match="nothing confirms"):
+    with pytest.raises(StorageError, match="the store does not confirm"):
         list(iter_chunks(absent_root, pool_of(absent_root)))
-    with pytest.raises(StorageError, match="nothing confirms"):
-        sniffed(absent_root, pool_of(absent_root))
+    with pytest.raises(StorageError, match="the store does not confirm"):
+        shard_format(absent_root, pool_of(absent_root))
     folder = Pool(uri=(str(tmp_path / "unmounted"),), format="folder")
     with pytest.raises(StorageError, match="check that its disk is mounted"):
         list(iter_chunks(Shard(str(tmp_path / "unmounted/cat"), "cat", 5), folder))
@@ -341,13 +339,13 @@ def test_any_chunks_of_a_shard_can_be_passed_its_last_one_too(on_disk, name):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_shard_without_a_chunk_that_was_read_of_it_gives_no_last_chunk(on_disk, name):
-    """Without a size or version in the listing, only what is committed shows that it changed."""
+    """Without a size or version in the listing, only committed chunks show that it changed."""
     whole = replace(on_disk(FORMATS[name], name), size_bytes=0)
     end = [chunk.first_row for chunk, _ in iter_chunks(whole, pool_of(whole))][-1]
     longer = {end}  # committed as a chunk behind which there was more
     moved = {0, end - 1}
     for skip, last, says in (
-        (longer, None, "it ends with a chunk behind which it went on before"),
+        (longer, None, "it ends with a chunk that was not the last before"),
         (moved, None, f"no chunk begins at row {end - 1} any more"),
         ({end + 3}, end + 3, f"no chunk begins at row {end + 3} any more"),
         ({end + 3, end + 6}, end + 6, f"no chunk begins at row {end + 3} any more"),

@@ -1,4 +1,4 @@
-"""Parquet files that a stranger wrote to take memory or time: wide ones, and dictionaries of long values."""
+"""Parquet files written to take memory or time: many columns, and dictionaries of long values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from dfn_ray.config import Pool
 from dfn_ray.pool import iter_chunks
 from dfn_ray.pool.parquet import pages
-from dfn_ray.pool.parquet.footer import _wanted
+from dfn_ray.pool.parquet.footer import _selected_leaves
 from dfn_ray.pool.parquet.pages import Leaf
 from dfn_ray.pool.parquet.row_groups import RowGroup
 from dfn_ray.pool.parquet.value_sizes import row_bytes
@@ -52,7 +52,7 @@ def test_a_read_of_a_wide_file_looks_at_the_columns_that_it_meets(read, monkeypa
 
 
 class Counted(str):
-    """A name that counts how often it is compared."""
+    """A name that counts its comparisons."""
 
     __slots__ = ()
     count = 0
@@ -63,7 +63,7 @@ class Counted(str):
 
 
 class Schema:
-    """What `_wanted` uses of a Parquet schema."""
+    """The part of a Parquet schema that `_selected_leaves` uses."""
 
     def __init__(self, paths: list[str]) -> None:
         self._leaves = [SimpleNamespace(path=path) for path in paths]
@@ -77,7 +77,7 @@ class Schema:
 
 def test_each_name_is_looked_for_once():
     names = [Counted(f"feature.{number}") for number in range(500)]
-    found = _wanted(Schema([str(name) for name in names]), names)
+    found = _selected_leaves(Schema([str(name) for name in names]), names)
     assert [name for _, name in found] == names
     assert Counted.count == len(names)
 
@@ -92,7 +92,7 @@ def test_a_leaf_is_part_of_the_first_name_that_its_path_begins_with(paths, names
         fits = (name for name in names if path == name or path.startswith(f"{name}."))
         if (name := next(fits, None)) is not None:
             expected.append((place, name))
-    assert _wanted(Schema(paths), names) == expected
+    assert _selected_leaves(Schema(paths), names) == expected
 
 
 def test_columns_of_too_large_pages_are_not_left_out_one_by_one_without_end(read, monkeypatch):

@@ -1,4 +1,4 @@
-"""Tars that a stranger wrote to take memory or time: each costs one sample or one shard, in bounded memory."""
+"""Tars written to take memory or time: each costs one sample or one shard, in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from dfn_ray.config import Pool
 from dfn_ray.pool import iter_chunks
-from dfn_ray.pool.members import CaptionMembers, part_of, root_of, shorter_keys
+from dfn_ray.pool.members import CaptionMembers, member_role, root_of, shorter_keys
 from dfn_ray.pool.tars import closed_keys
 from dfn_ray.pool.tars.pieces import Pieces
 from dfn_ray.pool.tars.tape import GzipTape, Tape
@@ -33,17 +33,17 @@ def record(key: str, value: str) -> bytes:
 
 
 def named(tar: TarBuilder, name: str, data: bytes = b"image") -> TarBuilder:
-    """Add a member under a name of any length."""
+    """Adds a member under a name of any length."""
     return tar.member("pax", record("path", name), kind=tarfile.XHDTYPE).member("x", data)
 
 
 def between(odd: TarBuilder) -> bytes:
-    """An odd part between two good samples."""
+    """An odd part between two valid samples."""
     return GOOD.getvalue(end=False) + odd.getvalue(end=False) + LAST.getvalue()
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
-    """The most memory that `work` had in use at a time."""
+    """Peak memory use of `work`."""
     tracemalloc.start()
     try:
         work()
@@ -90,14 +90,14 @@ def test_names_of_the_longest_path_are_read_and_told_apart_where_they_are_longer
 
 
 def test_dotted_names_ahead_are_compared_without_their_shorter_keys():
-    """32 members ahead of each one are looked at, and a name may have thousands of dots."""
+    """The look-ahead covers 32 members, and a name may contain thousands of dots."""
     tar = TarBuilder()
     for number in range(40):
         named(tar, f"a{'.b' * 1900}.{number}.jpg")
     pieces = Pieces(Tape(io.BytesIO(tar.getvalue())), Pool(uri=("x",)))
     first = next(iter(pieces))
     assert peak_bytes(lambda: list(pieces.following(first, keep=False))) < MIB
-    part = part_of(first.member.name, CaptionMembers())
+    part = member_role(first.member.name, CaptionMembers())
     assert part is not None
     assert len(list(shorter_keys(part.key))) == 64
 
@@ -161,7 +161,7 @@ def test_extended_headers_that_pile_up_are_not_held(kind):
 
 
 def sparse(tar: TarBuilder, name: str, stretches: int) -> TarBuilder:
-    """Add a sparse file of single bytes; its map takes twenty times the memory that the file does."""
+    """Adds a sparse file of single bytes; its map takes twenty times the memory of the file."""
     numbers = ",".join(f"{1000 + 2 * at},1" for at in range(stretches))
     records = (
         record("GNU.sparse.size", str(1000 + 2 * stretches))

@@ -1,4 +1,7 @@
-"""Several captions a sample: every form that sources have, what is no caption, and what looks like several unasked."""
+"""Several captions per sample: every form in sources, and invalid ones.
+
+And texts that look like several captions without the setting.
+"""
 
 from __future__ import annotations
 
@@ -62,24 +65,56 @@ FORMS = {
     "numbered members": (numbered(FIVE), "list", FIVE),
     "numbered members from 1": (numbered(FIVE, first=1), "list", FIVE),
     "numbered members first": (numbered(FIVE, image_last=True), "list", FIVE),
-    "11 numbered members": (numbered([f"c {n}" for n in range(11)]), "list", [f"c {n}" for n in range(11)]),
+    "11 numbered members": (
+        numbered([f"c {n}" for n in range(11)]),
+        "list",
+        [f"c {n}" for n in range(11)],
+    ),
     "numbered members beside one without": (
-        TarBuilder().member("a.1.txt", "one").member("a.0.txt", "zero").sample("a", image=b"i", caption="first").getvalue(),
-        "list", ["first", "zero", "one"],
+        TarBuilder()
+        .member("a.1.txt", "one")
+        .member("a.0.txt", "zero")
+        .sample("a", image=b"i", caption="first")
+        .getvalue(),
+        "list",
+        ["first", "zero", "one"],
     ),
     "a column of lines": (parquet({"image": [b"i"], "text": ["\n".join(LINES)]}), "lines", LINES),
     "a list column, lines": (parquet({"image": [b"i"], "text": [FIVE]}), "lines", FIVE),
-    "a list column": (parquet({"image": [b"i"], "captions": [["", *FIVE, None, " "]]}), "list", FIVE),
-    "a list column before a text": (parquet({"image": [b"i"], "text": ["one"], "caption": [FIVE]}), "list", FIVE),
-    "an array in a column": (parquet({"image": [b"i"], "caption": [json.dumps(FIVE)]}), "list", FIVE),
+    "a list column": (
+        parquet({"image": [b"i"], "captions": [["", *FIVE, None, " "]]}),
+        "list",
+        FIVE,
+    ),
+    "a list column before a text": (
+        parquet({"image": [b"i"], "text": ["one"], "caption": [FIVE]}),
+        "list",
+        FIVE,
+    ),
+    "an array in a column": (
+        parquet({"image": [b"i"], "caption": [json.dumps(FIVE)]}),
+        "list",
+        FIVE,
+    ),
     "numbered columns": (
-        parquet({"image": [b"i"], **{f"caption_{n}": [FIVE[n]] for n in (4, 1, 0, 3, 2)}, "caption_7": pa.nulls(1, pa.string())}),
-        "list", FIVE,
+        parquet(
+            {
+                "image": [b"i"],
+                **{f"caption_{n}": [FIVE[n]] for n in (4, 1, 0, 3, 2)},
+                "caption_7": pa.nulls(1, pa.string()),
+            }
+        ),
+        "list",
+        FIVE,
     ),
     "numbered columns before a text": (
-        parquet({"image": [b"i"], "caption": ["one"], "caption_10": ["ten"], "caption_9": ["nine"]}), "list", ["nine", "ten"]
+        parquet(
+            {"image": [b"i"], "caption": ["one"], "caption_10": ["ten"], "caption_9": ["nine"]}
+        ),
+        "list",
+        ["nine", "ten"],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -104,7 +139,7 @@ def test_columns_with_other_names_are_named_with_a_star(read):
 
 
 def test_numbered_members_are_extras_of_their_image_unless_asked_for(read):
-    """Keys, and so uids, stay what they were."""
+    """Keys, and therefore uids, are unchanged."""
     tar = TarBuilder().sample("a", image=b"i", caption="one").member("a.0.txt", "two")
     tar.sample("b.1", image=b"i", caption="dotted")
     rows = read(tar.getvalue()).rows
@@ -141,13 +176,23 @@ HOSTILE = {
     "257 items": (sidecar({"caption": ["x"] * 257}), "list", "too_many_captions"),
     "a line that is not UTF-8": (txt(b"one\ncaf\xe9\nthree"), "lines", "caption_not_utf8"),
     "a member that is not UTF-8": (
-        TarBuilder().sample("a", image=b"i").member("a.0.txt", "one").member("a.1.txt", b"caf\xe9").getvalue(), "list", "caption_not_utf8"
+        TarBuilder()
+        .sample("a", image=b"i")
+        .member("a.0.txt", "one")
+        .member("a.1.txt", b"caf\xe9")
+        .getvalue(),
+        "list",
+        "caption_not_utf8",
     ),
     "half a pair in an array": (txt(r'["one", "\ud83d"]'), "list", "caption_not_utf8"),
     "half a pair in JSON": (sidecar({"caption": ["one", "\ud83d"]}), "list", "caption_not_utf8"),
     "lines too long together": (txt(("x" * 10_000 + "\n") * 7), "lines", "caption_too_long"),
     "members too long together": (numbered(["x" * 20_000] * 4), "list", "caption_too_long"),
-    "items too long together": (sidecar({"caption": ["x" * 20_000] * 4}), "list", "caption_too_long"),
+    "items too long together": (
+        sidecar({"caption": ["x" * 20_000] * 4}),
+        "list",
+        "caption_too_long",
+    ),
     "nested lists": (sidecar({"caption": [["one"], [["two"]]]}), "list", "empty_caption"),
     "numbers": (sidecar({"caption": [1, 2.5, True, {}]}), "list", "empty_caption"),
     "an empty array": (txt("[]"), "list", "empty_caption"),
@@ -155,18 +200,42 @@ HOSTILE = {
     "blank lines": (txt("\n \n\u200b\n"), "lines", "empty_caption"),
     "open brackets": (txt("[" * 5000), "list", None),
     "no caption": (sidecar({}), "list", "missing_caption"),
-    "a list too long together": (parquet({"image": [b"i"], "text": [["x" * 20_000] * 4]}), "list", "caption_too_long"),
-    "10,000 items": (parquet({"image": [b"i"], "text": [["x"] * 10_000]}), "list", "too_many_captions"),
-    "a million nulls": (parquet({"image": [b"i"], "text": pa.array([[None] * 10**6 + ["x"]])}), "list", None),
-    "a null list": (parquet({"image": [b"i"], "text": pa.array([None], pa.list_(pa.string()))}), "list", "missing_caption"),
-    "an empty list": (parquet({"image": [b"i"], "text": pa.array([[]], pa.list_(pa.string()))}), "list", "empty_caption"),
+    "a list too long together": (
+        parquet({"image": [b"i"], "text": [["x" * 20_000] * 4]}),
+        "list",
+        "caption_too_long",
+    ),
+    "10,000 items": (
+        parquet({"image": [b"i"], "text": [["x"] * 10_000]}),
+        "list",
+        "too_many_captions",
+    ),
+    "a million nulls": (
+        parquet({"image": [b"i"], "text": pa.array([[None] * 10**6 + ["x"]])}),
+        "list",
+        None,
+    ),
+    "a null list": (
+        parquet({"image": [b"i"], "text": pa.array([None], pa.list_(pa.string()))}),
+        "list",
+        "missing_caption",
+    ),
+    "an empty list": (
+        parquet({"image": [b"i"], "text": pa.array([[]], pa.list_(pa.string()))}),
+        "list",
+        "empty_caption",
+    ),
     "an item that is not UTF-8": (
-        parquet({"image": [b"i"], "text": pa.array([[b"one", b"caf\xe9"]])}), "list", "caption_not_utf8"
+        parquet({"image": [b"i"], "text": pa.array([[b"one", b"caf\xe9"]])}),
+        "list",
+        "caption_not_utf8",
     ),
     "columns too long together": (
-        parquet({"image": [b"i"], **{f"text_{n}": ["x" * 20_000] for n in range(4)}}), "list", "caption_too_long"
+        parquet({"image": [b"i"], **{f"text_{n}": ["x" * 20_000] for n in range(4)}}),
+        "list",
+        "caption_too_long",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("form", HOSTILE)
@@ -191,7 +260,7 @@ def test_a_column_that_holds_no_strings_is_a_fault_of_the_shard(read, kind, name
 def test_lists_of_strings_unasked_are_a_fault_that_names_the_setting(read):
     result = read(parquet({"image": [b"i"], "caption": [FIVE]}))
     assert result.last.fault == "mistyped_column"
-    assert 'pool.caption = "list" reads it' in result.last.detail
+    assert 'set pool.caption = "list" to read it' in result.last.detail
 
 
 UNASKED = {

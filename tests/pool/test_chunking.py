@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from dfn_ray.config import Pool
 from dfn_ray.pool import Shard, iter_chunks
-from dfn_ray.pool.chunking import Wanted
+from dfn_ray.pool.chunking import RowSelection
 from dfn_ray.pool.tars.tape import Tape
-from dfn_ray.pool.tars.webdataset import tar_groups
+from dfn_ray.pool.tars.webdataset import tar_chunks
 from dfn_ray.schema import Reason, ShardFault
 from dfn_ray.testing.sample_pools import TarBuilder
 
@@ -37,7 +37,7 @@ def tar_of(names: list[str], image_bytes: int = 400_000) -> bytes:
 
 
 def rows_and_peak_bytes(path: str, pool: Pool) -> tuple[int, int]:
-    """Reads a shard to its end; the most memory Python held meanwhile."""
+    """Reads a shard to its end; returns its rows and Python's peak memory."""
     shard = Shard(path, "00000.tar", 0)
     next(iter_chunks(shard, pool))  # whatever is imported at first use does not count
     tracemalloc.start()
@@ -138,7 +138,7 @@ def test_memory_is_bounded_by_a_chunk_in_an_indexed_tar_as_well(tmp_path):
 
 
 def sorted_by_extension(first: str, sizes: dict[str, int], count: int) -> bytes:
-    """All members of one ending, then all of each other."""
+    """All members of one extension, then all of the next."""
     tar = TarBuilder()
     for extension in (first, *(name for name in sizes if name != first)):
         for number in range(count):
@@ -211,7 +211,7 @@ def test_metadata_of_parquet_counts_towards_a_chunk(read):
 
 @pytest.mark.parametrize("chunk_rows", [1, 2, 5])
 def test_places_in_the_store_do_not_depend_on_what_is_skipped(read, put, chunk_rows):
-    """Dotted images are looked at ahead and read later, and what is skipped of gzip is unpacked in other steps."""
+    """Dotted images are read after a look-ahead, and skipped gzip is unpacked in other steps."""
     rng = random.Random(chunk_rows)
     names = ["a", "a.b", "b", "b.x", "c", "c.seg", "d.1", "d.2", "e"]
     for seed in range(20):
@@ -264,7 +264,7 @@ def test_of_skipped_chunks_only_headers_are_read():
         tar.sample(f"{number:02d}", image=bytes(50_000), caption="c" * 1000)
     pool = Pool(uri=("unused",), chunk_rows=10)
     file = CountingFile(tar.getvalue())
-    list(tar_groups(Tape(file), pool, Wanted(skip=frozenset({0, 10, 30}))))
+    list(tar_chunks(Tape(file), pool, RowSelection(skip=frozenset({0, 10, 30}))))
     headers = 80 * 512 + 1024
     assert file.bytes_read == headers + 10 * 51_000
 
@@ -276,7 +276,7 @@ def test_of_skipped_chunks_only_headers_are_read_in_an_indexed_tar_as_well():
             tar.member(f"{number:02d}.{extension}", bytes(20_000))
     pool = Pool(uri=("unused",), chunk_rows=10)
     file = CountingFile(tar.getvalue())
-    list(tar_groups(Tape(file), pool, Wanted(skip=frozenset({0, 10, 30}))))
+    list(tar_chunks(Tape(file), pool, RowSelection(skip=frozenset({0, 10, 30}))))
     headers_twice = 2 * (80 * 512 + 1024)
     assert 10 * 40_000 < file.bytes_read < headers_twice + 10 * 40_000
 
@@ -288,5 +288,5 @@ def test_an_image_that_is_too_large_is_not_read():
         .sample("1", image=b"i", caption="c")
     )
     file = CountingFile(tar.getvalue())
-    list(tar_groups(Tape(file), Pool(uri=("unused",), max_image_bytes=MIB), Wanted()))
+    list(tar_chunks(Tape(file), Pool(uri=("unused",), max_image_bytes=MIB), RowSelection()))
     assert file.bytes_read < 10_000

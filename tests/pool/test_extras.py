@@ -1,4 +1,4 @@
-"""Members that are no samples: extras beside an image, and files about the archive."""
+"""Members that are not samples: extras beside an image, and files about the archive."""
 
 from __future__ import annotations
 

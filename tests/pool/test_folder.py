@@ -1,4 +1,4 @@
-"""Image folders: a class folder is a shard, its samples the image files in the order of their names."""
+"""Image folders: a class folder is a shard, its samples the image files in order of name."""
 
 from __future__ import annotations
 
@@ -198,8 +198,8 @@ def test_links_below_a_class_folder_are_followed_and_links_to_nothing_have_no_im
     ]
     notes = listing_notes(list_pool(folder_pool(root)))
     assert [note.partition(";")[0] for note in notes] == [
-        "pool: 2 hidden folders (. or _ begins their names) are not read",
-        "pool: 1 links lead back to a folder above them and are not followed",
+        "pool: 2 hidden folders (names that begin with . or _) are not read",
+        "pool: 1 links point back to a folder above them and are not followed",
     ]
 
 
@@ -209,7 +209,7 @@ def test_a_link_to_nothing_among_class_folders_is_an_error(tmp_path, link, targe
     root = write(tmp_path, {"ant/x.jpg": b"a", "cat/x.jpg": b"c"})
     (tmp_path / link).symlink_to(target)
     for caption in ("label", "auto"):
-        message = f"/{link}: a link to .*{target}, where nothing is; mount"
+        message = f"/{link}: a link to .*{target}, which does not exist; mount"
         with pytest.raises(StorageAccessError, match=message):
             list_shards(folder_pool(root, caption=caption))
 
@@ -237,7 +237,7 @@ def test_a_folders_link_to_nothing_below_a_class_is_said(tmp_path):
     (tmp_path / "ant/more").symlink_to("/mnt/not_mounted")
     (tmp_path / "ant/gone.jpg").symlink_to("nothing")
     assert listing_notes(list_pool(folder_pool(root))) == [
-        "pool: 1 links lead to nothing, as to a disk that is not mounted, and are not followed; "
+        "pool: 1 links point to nothing, such as a disk that is not mounted, and are not followed; "
         f"the first is {tmp_path}/ant/more, a link to /mnt/not_mounted"
     ]
 
@@ -248,5 +248,5 @@ def test_a_class_folder_without_an_image_is_empty_and_one_whose_root_is_gone_an_
     ((chunk, _),) = iter_chunks(y, pool)
     assert chunk.fault == "empty_shard"
     (tmp_path / "pool").rename(tmp_path / "elsewhere")
-    with pytest.raises(StorageError, match=r"/pool: absent, and x was listed in it"):
+    with pytest.raises(StorageError, match=r"/pool: does not exist, but x was listed in it"):
         list(iter_chunks(x, pool))

@@ -1,4 +1,4 @@
-"""Tars in gzip: as plain ones, up to where the damage is, whatever follows the archive."""
+"""Tars in gzip: read like plain ones up to the damage, whatever follows the archive."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_all_that_stands_before_the_damage_is_given(at):
 
 
 def test_a_gzip_that_is_cut_before_it_shows_what_it_holds_ends_early(read):
-    """At the mark alone, in the header of the stream, and before the first block of the archive is there."""
+    """Cut at the magic number, in the stream's header, and before the archive's first block."""
     packed = gzip.compress(random.Random(0).randbytes(511), 0)
     for cut in (2, 3, 9, 10, 11, 100, len(packed) - 1):
         last = read(packed[:cut]).last
@@ -160,4 +160,4 @@ def test_a_gzip_that_is_damaged_before_it_shows_what_it_holds_is_broken_gzip(rea
 @pytest.mark.parametrize("text", [b"", b"some text", b"some text" * 999])
 def test_a_whole_gzip_of_something_else_holds_no_tar(read, text):
     last = read(gzip.compress(text)).last
-    assert (last.fault, last.detail) == (ShardFault.UNREADABLE, "gzip, but no tar in it")
+    assert (last.fault, last.detail) == (ShardFault.UNREADABLE, "gzip that contains no tar")

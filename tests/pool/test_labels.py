@@ -1,4 +1,4 @@
-"""Labelled pools: what `pool.caption = "label"` reads. Several captions are in `test_captions.py`."""
+"""Labelled pools, `pool.caption = "label"`. Several captions are in `test_captions.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Members of a tar that are links: second names of bytes that stand elsewhere."""
+"""Members of a tar that are links: second names of bytes that are stored elsewhere."""
 
 from __future__ import annotations
 

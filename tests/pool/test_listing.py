@@ -23,7 +23,7 @@ from dfn_ray.pool import (
     listed_shards,
     listing_notes,
     listing_table,
-    refuse_inside,
+    require_outside_pool,
 )
 from dfn_ray.run import parquet_bytes
 from dfn_ray.schema import ShardFault
@@ -33,7 +33,7 @@ from dfn_ray.testing.sample_pools import TarBuilder
 
 @pytest.fixture
 def folder(tmp_path):
-    """Makes files of a given size below a folder."""
+    """Creates files of a given size below a folder."""
 
     def make(*names: str, size: int = 10):
         for name in names:
@@ -134,15 +134,15 @@ def test_a_brace_member_with_a_dot_may_be_a_folder(request, tmp_path, scheme):
     inside = Pool(uri=(f"{root}/{{cc3m,laion.v1}}",))
     for run in ("laion.v1/run", "cc3m/run"):
         with pytest.raises(InputError, match="lies in the pool"):
-            refuse_inside(inside, f"{root}/{run}", setting="run_uri")
-    refuse_inside(inside, f"{root}/run.v1", setting="run_uri")
+            require_outside_pool(inside, f"{root}/{run}", setting="run_uri")
+    require_outside_pool(inside, f"{root}/run.v1", setting="run_uri")
 
 
 @pytest.mark.parametrize("uri", ["", " ", "file:", "file://", "local://"])
 def test_a_uri_that_names_nothing_is_not_the_folder_of_the_process(uri, tmp_path, monkeypatch):
     (tmp_path / "0.tar").write_bytes(b"1")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="is empty; name a path"):
+    with pytest.raises(InputError, match="is empty; set it to a path"):
         list_pool(Pool(uri=(uri,)))
     assert len(list_shards(Pool(uri=(".",)))) == 1
 
@@ -221,7 +221,7 @@ def test_one_absent_file_among_files_is_refused(folder):
 
 def test_a_shard_named_twice_is_refused(folder):
     root = folder("00000.tar", "00001.tar")
-    with pytest.raises(InputError, match=r"00001\.tar is named twice"):
+    with pytest.raises(InputError, match=r"00001\.tar is matched twice"):
         listed(root, f"{root}/{{00001..00002}}.tar")
 
 
@@ -268,7 +268,7 @@ def test_hidden_folders_and_runs_below_a_pool_are_not_read_and_this_is_said(fold
     assert names(f"{root}/*/*.tar") == ["x/1.tar"]
     assert [line.partition(" (")[0] for line in notes(root)] == [
         "pool: 3 hidden folders",
-        "pool: 1 folders hold a run",
+        "pool: 1 folders contain a run",
     ]
     assert notes(root)[1].endswith(f"the first is {root}/runs/1")
     assert notes(f"{root}/*.tar") == []
@@ -296,9 +296,9 @@ def test_hidden_folders_and_folders_of_a_run_are_read_where_they_are_named(folde
 @pytest.mark.parametrize("shape", ["{}", "{}/", "{}/*", "{}/**/*.parquet", "{}/*/*.parquet"])
 def test_a_run_is_no_pool_but_its_subset_is(folder, shape):
     root = folder("run.json", "pool.parquet", "subset/part.parquet")
-    with pytest.raises(InputError, match=f"is a run .*name {root}/subset"):
+    with pytest.raises(InputError, match=f"is a run .*use {root}/subset"):
         listed(shape.format(root))
-    with pytest.raises(InputError, match=f"name {root}/subset"):
+    with pytest.raises(InputError, match=f"use {root}/subset"):
         list_shards(Pool(uri=(root,), format="folder"))
     assert names(f"{root}/subset") == ["part.parquet"]
 
@@ -390,7 +390,7 @@ def test_files_that_are_shards_but_for_what_follows_or_a_dot_before_are_all_coun
     for uri in (root, f"{root}/*/*", f"{root}/x/*"):
         other, hidden = notes(uri)
         assert other.startswith(f"pool: {len(UNREAD)} files look like shards but are not read")
-        assert hidden.startswith(f"pool: {len(HIDDEN)} files have the names of shards but are hid")
+        assert hidden.startswith(f"pool: {len(HIDDEN)} files are named like shards but hidden")
         assert [name.rpartition("/")[2] for name in names(uri)] == ["0.tar", "_a.tar"]
     (hidden,) = notes(f"{root}/x/*.tar")
     assert hidden.startswith("pool: 3 files")
@@ -428,12 +428,12 @@ def test_links_are_followed_and_two_paths_to_one_shard_are_both_read_and_said(fo
     assert names(str(root)) == [
         *("3.tar", "d0/0.tar", "d1/1.tar", "d1/sub/2.tar", "d2/1.tar", "d2/sub/2.tar"),
     ]
-    same, loop = sorted(notes(str(root)), key=lambda line: "links lead" in line)
-    assert same.startswith("pool: 3 shards are read once more")
-    assert loop.startswith("pool: 1 links lead back")
+    same, loop = sorted(notes(str(root)), key=lambda line: "links point" in line)
+    assert same.startswith("pool: 3 shards are read twice")
+    assert loop.startswith("pool: 1 links point back")
     (tmp_path / "other").symlink_to(root)
     line = notes(f"{root}/d0/0.tar", f"{tmp_path}/other/d0")[-1]
-    assert line.startswith("pool: 1 shards are read once more")
+    assert line.startswith("pool: 1 shards are read twice")
 
 
 def test_a_link_to_nothing_is_a_missing_shard_and_a_pipe_is_none(folder, tmp_path):
@@ -444,7 +444,7 @@ def test_a_link_to_nothing_is_a_missing_shard_and_a_pipe_is_none(folder, tmp_pat
         ("0.tar", None),
         ("1.tar", ShardFault.MISSING),
     ]
-    assert notes(root)[0].startswith("pool: 1 pipes, sockets or devices")
+    assert notes(root)[0].startswith("pool: 1 pipes, sockets, devices")
 
 
 @pytest.mark.parametrize("link", ["d1", "d1.v2", "d1.tar", "d1.json"])
@@ -459,7 +459,7 @@ def test_a_folders_link_to_nothing_is_said_where_a_wildcard_meets_it(
     for uri in (*globs, f"{root}/*/*.tar", f"{root}/d*/0.tar", f"{root}/**/d?*/*.tar"):
         assert f"{root}/d0/0.tar" in [shard.uri for shard in listed(uri)]
         (line,) = notes(uri)
-        assert line.startswith("pool: 1 links lead to nothing")
+        assert line.startswith("pool: 1 links point to nothing")
         leads_to = target if target.startswith("/") else f"{root}/{target}"
         assert line.endswith(f"the first is {root}/{link}, a link to {leads_to}")
     assert notes(f"{root}/d0/*.tar") == notes(f"{root}/0*") == []
@@ -494,7 +494,9 @@ def test_a_folders_link_to_nothing_is_an_error_where_it_is_named(folder, tmp_pat
         (tmp_path / "pool" / name).symlink_to("/mnt/not_mounted")
     (tmp_path / "pool/here").symlink_to(".")
     (tmp_path / "pool/over").symlink_to("d1")
-    message = r"pool/\S+: a link to /mnt/not_mounted, where nothing is; mount .* or remove the link"
+    message = (
+        r"pool/\S+: a link to /mnt/not_mounted, which does not exist; mount .* or remove the link"
+    )
     with pytest.raises(StorageAccessError, match=message):
         listed(f"{root}/{pattern}")
 
@@ -506,7 +508,7 @@ def test_folders_that_a_pattern_names_and_that_are_absent_are_said(tmp_path, whe
     Store(root).write("d0/0.tar", b"1")
     assert names(f"{root}/{pattern}") == ["d0/0.tar"]
     assert notes(f"{root}/{pattern}") == [
-        "pool: 1 folders that pool.uri names are absent, and no shards of theirs are counted; "
+        "pool: 1 folders that pool.uri names are absent; none of their shards are counted; "
         f"the first is {root}/d1"
     ]
 
@@ -561,14 +563,14 @@ def test_a_key_that_looks_like_a_pattern_is_found_when_the_pattern_finds_nothing
 
 def test_a_pattern_for_nothing_says_how_names_that_look_like_one_are_written(folder):
     root = folder("br[1]ack/0.tar")
-    with pytest.raises(InputError, match=r"written with it in brackets: .*\[\[\]"):
+    with pytest.raises(InputError, match=r"put it in brackets: .*\[\[\]"):
         listed(f"{root}/b?[2]ack")
     assert names(f"{root}/br[[]1]*/0.tar") == ["br[1]ack/0.tar"]
 
 
 def test_chained_stores_are_no_paths(folder):
     root = folder("0.tar")
-    with pytest.raises(InputError, match="no storage is known for simplecache::file://"):
+    with pytest.raises(InputError, match="the scheme simplecache::file:// is not supported"):
         listed(f"simplecache::file://{root}")
 
 

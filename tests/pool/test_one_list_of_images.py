@@ -1,4 +1,4 @@
-"""Tars and class folders take the same endings for images as decoding does."""
+"""Tars and class folders accept the same image extensions as decoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written must not become part of the pool it is made from."""
+"""Outputs must not become part of the pool that they are made from."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import pytest
 
 from dfn_ray.config import Pool
 from dfn_ray.errors import InputError
-from dfn_ray.pool import Shard, list_shards, refuse_inside
+from dfn_ray.pool import Shard, list_shards, require_outside_pool
 
 
 @pytest.fixture
 def pool(tmp_path):
-    """A pool folder with a shard in it, and one on another disk that a link leads to."""
+    """A pool folder with a shard, and one on another disk behind a link."""
     for name in ("data/pool/0.tar", "data/pool/x/1.tar", "disk/sub/2.tar", "data/pool/cat/a.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"1")
@@ -23,7 +23,7 @@ def pool(tmp_path):
 def refused(pool: Pool, uri: str, **options) -> bool:
     shards: list[Shard] = list_shards(pool)
     try:
-        refuse_inside(pool, uri, setting="run_uri", shards=shards, **options)
+        require_outside_pool(pool, uri, setting="run_uri", shards=shards, **options)
     except InputError:
         return True
     return False
@@ -68,7 +68,7 @@ def test_a_run_is_refused_where_the_listing_would_take_in_its_files(
 
 def _refused_unlisted(pool: Pool, uri: str) -> bool:
     try:
-        refuse_inside(pool, uri, setting="run_uri")
+        require_outside_pool(pool, uri, setting="run_uri")
     except InputError:
         return True
     return False
@@ -78,7 +78,7 @@ def test_a_refusal_names_the_setting_the_place_and_the_pattern(pool):
     with pytest.raises(
         InputError, match=rf"^run_uri: {pool}/run lies in the pool, where {pool} of"
     ):
-        refuse_inside(Pool(uri=(str(pool),)), f"{pool}/run", setting="run_uri")
+        require_outside_pool(Pool(uri=(str(pool),)), f"{pool}/run", setting="run_uri")
 
 
 def test_a_run_around_its_pool_is_refused_only_where_it_writes_into_it(tmp_path):
@@ -112,7 +112,7 @@ def test_object_stores_are_compared_in_one_spelling():
     pool = Pool(uri=("s3a://bucket/pool/",))
     for run in ("s3://bucket/pool/run/", "s3a://bucket/pool/x"):
         with pytest.raises(InputError, match=r"run_uri: s3.* lies in the pool"):
-            refuse_inside(pool, run, setting="run_uri")
+            require_outside_pool(pool, run, setting="run_uri")
     for run in ("s3://bucket/pool2", "s3://other/pool/run", "/bucket/pool/run"):
-        refuse_inside(pool, run, setting="run_uri")
-    refuse_inside(Pool(uri=("https://host/{0..9}.tar",)), "/data/run", setting="run_uri")
+        require_outside_pool(pool, run, setting="run_uri")
+    require_outside_pool(Pool(uri=("https://host/{0..9}.tar",)), "/data/run", setting="run_uri")

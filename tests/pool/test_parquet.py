@@ -131,14 +131,14 @@ def test_a_usual_column_of_a_fitting_type_goes_before_one_that_does_not_fit(read
             {"url": TEXTS, "text": TEXTS},
             {},
             ShardFault.MISSING_COLUMN,
-            "image, jpg.*there are url, text",
+            "image, jpg.*found url, text",
         ),
-        ({"image": IMAGES, "alt": TEXTS}, {}, ShardFault.MISSING_COLUMN, "there are image, alt"),
+        ({"image": IMAGES, "alt": TEXTS}, {}, ShardFault.MISSING_COLUMN, "found image, alt"),
         (
             {"image": IMAGES, "text": TEXTS},
             {"image_column": "pic"},
             ShardFault.MISSING_COLUMN,
-            r"looked for pic; there are image, text; name it by pool\.image_column",
+            r"looked for pic; found image, text; set pool\.image_column",
         ),
         ({"image": TEXTS, "text": TEXTS}, {}, ShardFault.MISTYPED_COLUMN, "'image' is string"),
         ({"image": IMAGES, "text": [1, 2, 3]}, {}, ShardFault.MISTYPED_COLUMN, "'text' is int64"),
@@ -288,7 +288,7 @@ def test_memory_is_bounded_by_a_chunk_not_by_a_row_group(tmp_path):
 
 @pytest.mark.parametrize("name", ["flags", "key"])
 def test_a_column_that_pyarrow_passes_over_costs_itself(read, name):
-    """pyarrow 26 reads no row, and raises nothing, of some lists that it wrote in tiny pages."""
+    """pyarrow 26 returns no row and no error for some lists that it wrote in tiny pages."""
     count = 4
     flags = pa.array([[True, False]] * count, pa.list_(pa.bool_()))
     columns = {"image": [b"i%d" % n for n in range(count)], "text": ["c"] * count, name: flags}
@@ -312,7 +312,7 @@ def test_a_column_that_pyarrow_passes_over_costs_itself(read, name):
 
 
 def test_a_struct_that_pyarrow_cannot_put_together_costs_itself(read):
-    """The same lists as a field of a struct are an ArrowInvalid."""
+    """The same lists as a field of a struct raise ArrowInvalid."""
     count = 4
     flags = pa.array([[True, False]] * count, pa.list_(pa.bool_()))
     struct = pa.StructArray.from_arrays([pa.array(range(count)), flags], ["n", "flags"])

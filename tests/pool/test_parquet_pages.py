@@ -1,4 +1,4 @@
-"""Pages that are broken, too large or lied about: each costs its row group at most, and no memory."""
+"""Pages that are broken, too large or misdescribed cost at most their row group, and no memory."""
 
 from __future__ import annotations
 
@@ -86,7 +86,9 @@ def test_a_page_that_states_more_than_its_column_has_left_is_never_made_room_for
     assert reasons == [None] * 10 + ["broken_row_group"] * 10 + [None] * 10
     leaf = Leaf("image", start, column.total_compressed_size, 10, False, None, "SNAPPY", 0, 1.0)
     walk = Walk(leaf, Limits(10, 1, {}), start)
-    with pytest.raises(BrokenHeaderError, match=r"states 1,765,427,840 bytes, 2\d,\d+ are left"):
+    with pytest.raises(
+        BrokenHeaderError, match=r"states 1,765,427,840 bytes, but 2\d,\d+ are left"
+    ):
         walk.follow(start, bytes(data[start:]))
 
 

@@ -1,4 +1,4 @@
-"""Every Arrow type that Parquet holds, as metadata, caption, label and key, against what DuckDB reads of the same file."""
+"""Every Arrow type in Parquet, as metadata, caption, label and key, compared with DuckDB."""
 
 from __future__ import annotations
 
@@ -77,13 +77,14 @@ ODD = {
         [{"a": "caf\N{REPLACEMENT CHARACTER}"}, {"a": "b"}],
     ),
     "far date in a struct in a list": (
-        pa.array([[{"d": 2932897, "n": 1}], []], pa.list_(pa.struct([("d", pa.int32()), ("n", pa.int8())]))).cast(
-            pa.list_(pa.struct([("d", pa.date32()), ("n", pa.int8())]))
-        ),
+        pa.array(
+            [[{"d": 2932897, "n": 1}], []],
+            pa.list_(pa.struct([("d", pa.int32()), ("n", pa.int8())])),
+        ).cast(pa.list_(pa.struct([("d", pa.date32()), ("n", pa.int8())]))),
         [[{"d": "10000-01-01", "n": 1}], []],
     ),
     "more than the metadata may hold": (pa.array(["u" * (2**20 + 1), "v"]), [None, "v"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", ODD)
@@ -95,7 +96,7 @@ def test_a_value_that_json_cannot_hold_costs_itself_and_is_counted(read, kind):
 
 
 class Label(pa.ExtensionType):
-    """An extension type as any pool may bring one."""
+    """An extension type that any pool may contain."""
 
     def __init__(self) -> None:
         super().__init__(pa.string(), "tests.label")
@@ -108,15 +109,21 @@ class Label(pa.ExtensionType):
         return cls()
 
 
-# A value of every type, and the JSON that it becomes; `duckdb` where DuckDB's own JSON of the file is the same.
+# A value of every type, and its JSON; `duckdb` if DuckDB's own JSON of the file is the same.
 TYPES = {
     "null": (pa.array([None], pa.null()), None, ""),
     "bool": (pa.array([True]), True, "duckdb"),
     **{
         str(kind): (pa.array([limit], kind), limit, "duckdb")
         for kind, limit in {
-            pa.int8(): -128, pa.int16(): -(2**15), pa.int32(): -(2**31), pa.int64(): -(2**63),
-            pa.uint8(): 255, pa.uint16(): 2**16 - 1, pa.uint32(): 2**32 - 1, pa.uint64(): 2**64 - 1,
+            pa.int8(): -128,
+            pa.int16(): -(2**15),
+            pa.int32(): -(2**31),
+            pa.int64(): -(2**63),
+            pa.uint8(): 255,
+            pa.uint16(): 2**16 - 1,
+            pa.uint32(): 2**32 - 1,
+            pa.uint64(): 2**64 - 1,
         }.items()
     },
     "float16": (pa.array(np.array([1.5], np.float16)), 1.5, ""),
@@ -131,7 +138,11 @@ TYPES = {
     "timestamp[s]": (pa.array([0], pa.timestamp("s")), "1970-01-01 00:00:00", "duckdb"),
     "timestamp[ms]": (pa.array([0], pa.timestamp("ms")), "1970-01-01 00:00:00", "duckdb"),
     "timestamp[ns]": (pa.array([1], pa.timestamp("ns")), "1970-01-01 00:00:00.000000001", ""),
-    "timestamp[us, UTC]": (pa.array([0], pa.timestamp("us", "UTC")), "1970-01-01 00:00:00+00:00", ""),
+    "timestamp[us, UTC]": (
+        pa.array([0], pa.timestamp("us", "UTC")),
+        "1970-01-01 00:00:00+00:00",
+        "",
+    ),
     "duration": (pa.array([datetime.timedelta(1)]), "1 day, 0:00:00", ""),
     "string": (pa.array(["ü"]), "ü", "duckdb"),
     "large_string": (pa.array(["ü"], pa.large_string()), "ü", "duckdb"),
@@ -146,7 +157,7 @@ TYPES = {
     "fixed_size_list": (pa.array([[1, 2]], pa.list_(pa.int64(), 2)), [1, 2], "duckdb"),
     "struct": (pa.array([{"a": 1, "b": [{"c": None}]}]), {"a": 1, "b": [{"c": None}]}, ""),
     "map": (pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64())), [["a", 1]], ""),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -293,9 +304,16 @@ def doubled(name: str, extra: pa.Array) -> bytes:
 
 def test_two_metadata_columns_of_one_name_are_both_kept(read):
     table = pa.Table.from_arrays(
-        [pa.array([b"i"]), pa.array(["a"]), pa.array([1]), pa.array([b"raw"]), pa.array([3]), pa.array([4])],
+        [
+            pa.array([b"i"]),
+            pa.array(["a"]),
+            pa.array([1]),
+            pa.array([b"raw"]),
+            pa.array([3]),
+            pa.array([4]),
+        ],
         names=["image", "text", "width", "width", "width", "width#3"],
-    )  # fmt: skip
+    )
     (row,) = read(parquet(table)).rows
     assert json.loads(row["metadata"]) == {"width": 1, "width#3#": 3, "width#3": 4}
 
@@ -305,7 +323,7 @@ def test_two_columns_of_one_name_are_a_fault_that_says_so_where_one_must_count(r
     extra = pa.array([b"i"] * 2) if name == "image" else pa.array(["a"] * 2)
     result = read(doubled(name, extra))
     assert result.last.fault is ShardFault.MISTYPED_COLUMN
-    assert f"2 columns are called {name!r}" in result.last.detail
+    assert f"2 columns are named {name!r}" in result.last.detail
 
 
 def test_bytes_are_never_metadata(read):

@@ -52,7 +52,7 @@ def test_rows_read_again_are_the_rows_read_before(read, put, kind, rows, chunk_r
 @pytest.mark.parametrize("kind", SHARDS)
 def test_rows_that_are_no_longer_there_are_told(put, kind):
     shard = put(SHARDS[kind])
-    with pytest.raises(InputError, match=r"2 of the rows.*the first is 20.*changed"):
+    with pytest.raises(InputError, match=r"2 of the requested rows.*the first is 20.*changed"):
         list(read_rows(shard, Pool(uri=(shard.uri,)), [3, 20, 31]))
     gone = Shard(shard.uri.replace("00000", "00001"), "00001.tar", 9)
     with pytest.raises(InputError, match="missing_shard"):

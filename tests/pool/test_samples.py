@@ -1,4 +1,4 @@
-"""Captions where they are: in a member, in JSON, in both; and what of a text can be seen."""
+"""Captions in a member, in JSON or in both; and visible characters of a text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dfn_ray.schema import Reason
 
 
 def caption(*, txt: bytes | None = None, sidecar: object = None, **settings) -> str | list[str]:
-    """The caption of a sample, or the captions, or the reason why it has none."""
+    """The caption or captions of a sample, or the reason why it has none."""
     data = None if sidecar is None else json.dumps(sidecar).encode()
     draft = Draft(row=0, key="a", images=1, image_size=1, image=b"i")
     if txt is not None:
@@ -61,13 +61,31 @@ def test_a_caption_with_a_fault_does_not_give_way():
 
 @pytest.mark.parametrize(
     ("label", "expected"),
-    [(7, "7"), (7.0, "7"), (7.5, "bad_label"), ("7", "7"), (math.nan, "missing_caption"), (True, "missing_caption")],
-)  # fmt: skip
+    [
+        (7, "7"),
+        (7.0, "7"),
+        (7.5, "bad_label"),
+        ("7", "7"),
+        (math.nan, "missing_caption"),
+        (True, "missing_caption"),
+    ],
+)
 def test_labels_in_json_are_numbers_of_any_kind(label, expected):
     assert caption(sidecar={"cls": None, "label": label}, caption="label") == expected
 
 
-INVISIBLE = ["\0", "\u200b\u200d", "\ufeff", "\x07\x1b", "\u2028", "\u3164", "\u2800", "\ufe0f", "\U000e0041", "\xad"]  # fmt: skip
+INVISIBLE = [
+    "\0",
+    "\u200b\u200d",
+    "\ufeff",
+    "\x07\x1b",
+    "\u2028",
+    "\u3164",
+    "\u2800",
+    "\ufe0f",
+    "\U000e0041",
+    "\xad",
+]
 
 
 @pytest.mark.parametrize("text", [*INVISIBLE, "".join(INVISIBLE), " \t\u3000"])

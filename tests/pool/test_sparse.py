@@ -1,4 +1,4 @@
-"""Sparse members in every form GNU tar writes, and maps that are broken."""
+"""Sparse members in every form that GNU tar writes, and broken maps."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_what_gnu_tar_writes_is_read_as_tarfile_reads_it(tmp_path, form):
 def old(
     extents=TWO, *, real: int = REAL, stored: int | None = None, name: str = "s.jpg"
 ) -> TarBuilder:
-    """A member of type `S`, the rest of its map in extension blocks."""
+    """A member of type `S`, with the rest of its map in extension blocks."""
     entries = [b"%011o\0%011o\0" % extent for extent in extents]
     header = bytearray(512)
     header[:100] = name.encode().ljust(100, b"\0")

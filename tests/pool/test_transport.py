@@ -1,4 +1,4 @@
-"""What a bad day of a server costs a pool: nothing but what the server says is not there."""
+"""Server faults cost a pool nothing but files that the server reports as missing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from dfn_ray.testing.sample_pools import TarBuilder
 
 MIDDLE = 6 * 2**20
 PASSING = (
-    Fault.STATUS_403, Fault.STATUS_429, Fault.STATUS_500, Fault.STATUS_503, Fault.RESET, Fault.STALL, Fault.CUT,
+    Fault.STATUS_403, Fault.STATUS_429, Fault.STATUS_500, Fault.STATUS_503, Fault.RESET,
+    Fault.STALL, Fault.CUT,
 )  # fmt: skip
 SAMPLES = 10
 

@@ -124,7 +124,10 @@ def test_captions_that_utf8_cannot_hold_fail_and_keep_their_metadata(read):
 
 
 def test_metadata_becomes_json_that_every_reader_takes(read):
-    data = b'\xef\xbb\xbf{ "nan": NaN, "deep": [-Infinity, {"x": 1e999}],\n "big": 123456789012345678901 }'
+    data = (
+        b'\xef\xbb\xbf{ "nan": NaN, "deep": [-Infinity, {"x": 1e999}],\n '
+        b'"big": 123456789012345678901 }'
+    )
     row = one(read, TarBuilder().sample("0", image=b"i", caption="c", metadata=data))
     assert row["metadata"] == '{"nan":null,"deep":[null,{"x":null}],"big":123456789012345678901}'
 

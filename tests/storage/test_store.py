@@ -126,7 +126,7 @@ def test_what_is_missing_or_forbidden_is_said_with_its_uri(tmp_path):
         Store(str(tmp_path)).read("nothing-here")
     with pytest.raises(StorageError, match="not found"):
         open_uri(str(tmp_path / "absent"))
-    with pytest.raises(InputError, match="no storage is known for foo://"):
+    with pytest.raises(InputError, match="the scheme foo:// is not supported"):
         read_uri("foo://bucket/x")
 
 

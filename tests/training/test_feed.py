@@ -206,5 +206,5 @@ def test_a_shard_that_changed_is_refused(tmp_path):
     index = indexed(source)
     write(tmp_path / "pool", count=50)
     groups = list(groups_of(source, index, 3))
-    with pytest.raises(ShardChangedError, match="not the shard that was listed"):
+    with pytest.raises(ShardChangedError, match="differs from the listed shard"):
         [list(feed_group(inputs, (), feeding=feeding(source))) for inputs in groups]

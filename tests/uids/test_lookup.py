@@ -1,4 +1,4 @@
-"""Uid lists: every form that can be read is read alike, every other one is refused with what it is."""
+"""Uid lists: all readable forms are read alike, every other one is rejected by its kind."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_records_of_two_u8_are_taken_whatever_their_names_and_byte_order(tmp_pat
     assert found.distinct == 4
     assert found.records().dtype == UID_DTYPE
     assert np.array_equal(found.records(), UIDS)
-    assert found.times(uid_strings(UIDS)).tolist() == [1, 2, 2, 1, 1]
+    assert found.counts(uid_strings(UIDS)).tolist() == [1, 2, 2, 1, 1]
     assert found.sha256 == open_uid_list(saved(tmp_path / "plain.npy", UIDS)).sha256
 
 
@@ -120,7 +120,10 @@ REFUSED = {
     "cut_in_magic": (of_npy(lambda data: data[:7]), "unknown version"),
     "two_arrays": (of_npy(lambda data: data + data), "has bytes after its end"),
     "damaged_magic": (of_npy(lambda data: b"\x92" + data[1:]), "first bytes are damaged"),
-    "bare_odd": (lambda path: path.write_bytes(UIDS.tobytes()[:-3]), "no whole number of records"),
+    "bare_odd": (
+        lambda path: path.write_bytes(UIDS.tobytes()[:-3]),
+        "not a multiple of the 16 bytes",
+    ),
     "scalar": (array(UIDS[0]), r"of shape \(\)"),
     "column": (array(UIDS.reshape(-1, 1)), r"of shape \(5, 1\)"),
     "pairs": (array(np.zeros((3, 2), "u8")), "plain '<u8' values"),
@@ -156,7 +159,7 @@ def test_any_other_file_is_refused_with_what_it_is(tmp_path, form):
 @pytest.mark.parametrize("records", [1, 2, 300])
 @pytest.mark.parametrize("mark", [b"\x1f\x8b", b"\x1f\x8b\x08", b"\x80\x02", b"\x80\x04"])
 def test_bare_lists_that_begin_like_gzip_or_a_pickle_by_chance_are_taken(tmp_path, mark, records):
-    """Of 65,536 lists 5 begin so. Which are tried is fixed by the seed."""
+    """Of 65,536 lists 5 begin like that. The seed determines which are tried."""
     random_bytes = random.Random(1).randbytes
     for _ in range(200):
         uids = np.frombuffer(random_bytes(16 * records), UID_DTYPE).copy()
@@ -179,7 +182,7 @@ def test_pickles_and_gzip_of_any_kind_are_refused(tmp_path, values, protocol):
 
 
 def test_a_list_that_is_not_there_is_wrong_input_that_names_the_node(tmp_path):
-    with pytest.raises(InputError, match=r"uid list .*absent\.npy: is not on .*every node"):
+    with pytest.raises(InputError, match=r"uid list .*absent\.npy: does not exist on .*every node"):
         open_uid_list(str(tmp_path / "absent.npy"))
     with pytest.raises(InputError, match="absent"):
         open_uid_list("memory://uids/absent.npy")
@@ -241,7 +244,7 @@ def test_mutated_lists_are_read_or_refused_and_nothing_else(tmp_path, data, chan
     except InputError:
         return
     assert found.records().dtype == UID_DTYPE
-    assert len(found.times(uid_strings(UIDS))) == 5
+    assert len(found.counts(uid_strings(UIDS))) == 5
 
 
 def test_copies_that_nobody_opened_for_a_week_are_removed_when_another_is_made(
@@ -253,5 +256,5 @@ def test_copies_that_nobody_opened_for_a_week_are_removed_when_another_is_made(
     for path, age_s in ((old, 8 * 86_400), (used, 6 * 86_400), (foreign, 9 * 86_400)):
         path.write_bytes(b"uids")
         os.utime(path, (time.time() - age_s,) * 2)
-    module._on_disk("new", lambda: iter([b"new"]))
+    module._cached_on_disk("new", lambda: iter([b"new"]))
     assert (old.exists(), used.exists(), foreign.exists()) == (False, True, True)

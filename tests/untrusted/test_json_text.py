@@ -1,4 +1,4 @@
-"""What others wrote as JSON or TOML is taken up to one depth, and refused with one reason beyond, from any stack."""
+"""JSON and TOML of others is accepted up to one depth and rejected beyond, from any stack."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from dfn_ray.untrusted.json_text import (
     MAX_DEPTH,
     MAX_OWN_DEPTH,
     TooDeepError,
-    parsed,
+    parse_json,
     require_shallow,
     require_shallow_toml,
 )
 
 FRAMES = 600
-"""More than any caller has in use; Python takes 1,000."""
+"""More than any caller uses; Python allows 1,000."""
 
 
 def below(frames: int, call: Callable[[], Any]) -> Any:
@@ -42,7 +42,7 @@ def below(frames: int, call: Callable[[], Any]) -> Any:
 
 
 def anywhere(call: Callable[[], Any]) -> Any:
-    """The result of a call, which is the same from a shallow and from a deep stack."""
+    """The result of a call, the same from a shallow and from a deep stack."""
     assert sys.getrecursionlimit() == 1000
     shallow = call()
     assert below(FRAMES, call) == shallow
@@ -50,7 +50,7 @@ def anywhere(call: Callable[[], Any]) -> Any:
 
 
 def nested(depth: int, inside: Any = 1) -> Any:
-    """A value in that many lists and objects."""
+    """A value within that many lists and objects."""
     for level in range(depth):
         inside = [inside] if level % 2 else {"a": inside}
     return inside
@@ -148,7 +148,7 @@ def test_only_brackets_outside_strings_count(value, around, ascii_only):
     text = json.dumps(deep, ensure_ascii=ascii_only)
     fits = depth_of(deep) <= MAX_DEPTH
     try:
-        assert parsed(text) == deep
+        assert parse_json(text) == deep
         require_shallow(deep)
         assert fits
     except TooDeepError:
@@ -160,8 +160,8 @@ def test_only_brackets_outside_strings_count(value, around, ascii_only):
 @pytest.mark.parametrize(
     "quoted",
     [
-        '"{}"', "'{}'", '"""{}\n"""', "'''{}\n'''", '"""a""""', "'''a''''", '"""a"" {} \\" """', '"\\"{}"', '"\\\\"',
-        '1 # "{}',
+        '"{}"', "'{}'", '"""{}\n"""', "'''{}\n'''", '"""a""""', "'''a''''", '"""a"" {} \\" """',
+        '"\\"{}"', '"\\\\"', '1 # "{}',
     ],
 )  # fmt: skip
 def test_in_toml_neither_strings_nor_comments_count(quoted):
@@ -177,7 +177,7 @@ def test_in_toml_neither_strings_nor_comments_count(quoted):
 def test_the_depth_of_any_text_is_known_in_linear_time(piece):
     text = "[]" * MAX_DEPTH + piece * (2**20 // len(piece))
     begin = time.process_time()
-    for check in (parsed, require_shallow_toml):
+    for check in (parse_json, require_shallow_toml):
         with suppress(ValueError):
             check(text)
     assert time.process_time() - begin < 5

@@ -1,4 +1,4 @@
-"""Parquet files of strangers: none runs code, none ends the process, and what they hold depends on no import."""
+"""Parquet files of strangers: none runs code or ends the process, and no import changes them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,26 @@ import pytest
 
 from dfn_ray.config import Pool
 from dfn_ray.pool import Shard
-from dfn_ray.pool.chunking import Wanted
-from dfn_ray.pool.examination import Verdict, examine
+from dfn_ray.pool.chunking import RowSelection
+from dfn_ray.pool.examination import ReadOutcome, read_in_fresh_process
 from dfn_ray.report.compare import _read_groups
 from dfn_ray.run.sealed_parquet import opened_parquet as opened_part
 from dfn_ray.run.sealed_parquet import parquet_bytes, whole_parquet
 from dfn_ray.schema import ShardFault
-from dfn_ray.testing.hostile_parquet import Lethal, encrypted_parquet, lethal_array, registered
-from dfn_ray.untrusted.parquet_files import opened_parquet, read_footer
+from dfn_ray.testing.hostile_parquet import (
+    LethalType,
+    encrypted_parquet,
+    lethal_array,
+    lethal_type_registered,
+)
+from dfn_ray.untrusted.parquet_files import open_parquet, read_footer
 
 ROWS = 2
 
 
 @pytest.fixture(autouse=True)
 def known_to_arrow():
-    with registered():
+    with lethal_type_registered():
         yield
 
 
@@ -66,7 +71,7 @@ def table_with(**columns: object) -> pa.Table:
 @pytest.mark.parametrize("around", AROUND)
 def test_no_registered_type_is_built_wherever_it_stands(read, name, around):
     read(file_of(table_with(**{name: AROUND[around]()})))
-    assert not Lethal.built
+    assert not LethalType.built
 
 
 def test_values_of_a_registered_type_are_those_that_are_stored(read):
@@ -79,11 +84,13 @@ def test_values_of_a_registered_type_are_those_that_are_stored(read):
     assert found == [{"emb": [1.0, 2.0]}, {"emb": [3.0, 4.0]}]
 
 
-def in_a_fresh_process(data: bytes, folder: Path) -> Verdict:
-    """What becomes of reading a file in a process that registers no types, and that may die."""
+def in_a_fresh_process(data: bytes, folder: Path) -> ReadOutcome:
+    """The outcome of reading a file in a process that registers no types, and that may die."""
     path = folder / "0.parquet"
     path.write_bytes(data)
-    return examine(Shard(str(path), path.name, len(data)), Pool(uri=(str(path),)), Wanted())
+    return read_in_fresh_process(
+        Shard(str(path), path.name, len(data)), Pool(uri=(str(path),)), RowSelection()
+    )
 
 
 def test_a_fresh_process_reads_the_same_types(read, tmp_path):
@@ -127,12 +134,12 @@ def with_footer(data: bytes, old: bytes, new: bytes) -> bytes:
 def test_no_spelling_of_a_footer_gets_a_type_past(name):
     data = with_footer(file_of(table_with(emb=lethal())), KEY, ODD_KEYS[name])
     try:
-        taken_by_arrow = isinstance(pq.read_schema(io.BytesIO(data)).field("emb").type, Lethal)
+        taken_by_arrow = isinstance(pq.read_schema(io.BytesIO(data)).field("emb").type, LethalType)
     except (pa.ArrowException, OSError):
         taken_by_arrow = False
-    Lethal.built = 0
-    assert opened_parquet(io.BytesIO(data)).schema_arrow.field("emb").type == pa.binary()
-    assert not Lethal.built
+    LethalType.built = 0
+    assert open_parquet(io.BytesIO(data)).schema_arrow.field("emb").type == pa.binary()
+    assert not LethalType.built
     assert taken_by_arrow == (name != "another key behind")
 
 
@@ -140,10 +147,10 @@ def test_a_schema_that_is_not_plain_base64_is_not_read():
     data = file_of(table_with(emb=lethal(), took=pa.array([0, 1], pa.duration("s"))))
     schema = pq.read_metadata(io.BytesIO(data)).metadata[b"ARROW:schema"]
     data = data.replace(schema, schema[:-4] + b"\n" + schema[-3:])
-    Lethal.built = 0
-    file = opened_parquet(io.BytesIO(data))
+    LethalType.built = 0
+    file = open_parquet(io.BytesIO(data))
     assert file.schema_arrow.field("took").type == pa.int64()
-    assert not Lethal.built
+    assert not LethalType.built
 
 
 @pytest.mark.parametrize("size", [0, 3, 11, 12])
@@ -161,12 +168,12 @@ def test_files_of_runs_and_subgroups_build_no_type_either(tmp_path):
     (tmp_path / "groups.parquet").write_bytes(file_of(table))
     groups = _read_groups(str(tmp_path / "groups.parquet"))
     assert groups["group"].to_pylist() == ["a", "b"]
-    assert not Lethal.built
+    assert not LethalType.built
 
 
 @pytest.fixture
 def encrypted(read, tmp_path):
-    """What a file with one encrypted column holds, read in a process of its own first: it may die."""
+    """The content of a file with one encrypted column, first read in a process that may die."""
 
     def encrypted(column: str, **options: bool) -> Any:
         data = encrypted_parquet(

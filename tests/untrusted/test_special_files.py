@@ -1,4 +1,4 @@
-"""Pipes, sockets, devices and the kernel's files: refused or left out, never opened, since that may take for ever."""
+"""Pipes, sockets, devices and kernel files: rejected or skipped, never opened; reads may block."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS = ("pipe", "link to a pipe", "socket", "device", "kernel's file", "folder"
 
 @pytest.fixture
 def make(tmp_path, monkeypatch):
-    """Puts something of a kind at a path."""
+    """Creates a special file of a kind at a path."""
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     sockets = []
 
@@ -85,7 +85,7 @@ def test_a_pool_leaves_special_files_out_and_counts_them(make, tmp_path, kind):
     listing = list_pool(Pool(uri=(f"{tmp_path}/pool",)))
     assert [shard.name for shard in listing.shards] == ["00000.tar"]
     (line,) = listing.remarks.lines()
-    assert line.startswith("pool: 1 pipes, sockets or devices, or files of the kernel, have")
+    assert line.startswith("pool: 1 pipes, sockets, devices or kernel files are named")
     assert line.endswith("special.tar")
     assert inspect_pool(Pool(uri=(f"{tmp_path}/pool",))).samples_seen == 2
 
@@ -98,7 +98,7 @@ def test_a_special_file_that_a_pool_names_is_a_missing_shard_in_braces_and_refus
     path = make(kind, tmp_path / "pool" / "00001.tar")
     listing = list_pool(Pool(uri=(f"{tmp_path}/pool/{{00000..00001}}.tar",)))
     assert [shard.fault for shard in listing.shards] == [None, ShardFault.MISSING]
-    assert listing.remarks.lines()[-1].startswith("pool: 1 pipes, sockets or devices")
+    assert listing.remarks.lines()[-1].startswith("pool: 1 pipes, sockets, devices or kernel files")
     for uri in (path, f"file://{path}"):
         with pytest.raises(InputError, match=r"00001\.tar is a .*, not a regular file"):
             inspect_pool(Pool(uri=(uri,)))
@@ -111,7 +111,11 @@ def test_a_class_folder_leaves_special_files_out_and_counts_them(make, tmp_path,
     (folder / "1.jpg").write_bytes(b"x")
     make(kind, folder / "2.jpg")
     pool = Pool(uri=(f"{tmp_path}/classes",), format="folder")
-    assert list_pool(pool).remarks.lines()[-1].startswith("pool: 1 pipes, sockets or devices")
+    assert (
+        list_pool(pool)
+        .remarks.lines()[-1]
+        .startswith("pool: 1 pipes, sockets, devices or kernel files")
+    )
     assert inspect_pool(pool).samples_seen == 1
 
 

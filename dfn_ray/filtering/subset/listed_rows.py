@@ -17,7 +17,7 @@ from dfn_ray.uids.lookup import UidList
 def keep_listed(cell: Cell, *, uids: UidList) -> Cell:
     """The cell with every open sample marked listed or not, how often, and bytes of the listed alone."""
     rows = open_rows(cell.samples)
-    times = uids.times(cell.samples["uid"].take(pa.array(rows)))
+    times = uids.counts(cell.samples["uid"].take(pa.array(rows)))
     reasons = [None if n else Reason.NOT_LISTED for n in times.tolist()]
     samples = mark(cell.samples, rows, reasons, otherwise=Status.LISTED)
     copies = np.zeros(len(samples), dtype=np.int64)

@@ -36,7 +36,7 @@ from dfn_ray.on_ray.cells import Unread
 from dfn_ray.on_ray.ray_address import check_ray_reachable
 from dfn_ray.on_ray.ray_metrics import PoolMetrics
 from dfn_ray.on_ray.session import connect
-from dfn_ray.pool import list_pool, listing_notes, listing_table, refuse_inside
+from dfn_ray.pool import list_pool, listing_notes, listing_table, require_outside_pool
 from dfn_ray.preparing.embedding_fingerprint import pool_fingerprint, reading_versions
 from dfn_ray.run import (
     SELECTION,
@@ -77,7 +77,7 @@ def materialize_listed(
     uids = open_uid_list(uids_uri)
     listing = list_pool(pool)
     shards = listing.shards
-    refuse_inside(pool, run_uri, setting="output", shards=shards)
+    require_outside_pool(pool, run_uri, setting="output", shards=shards)
     run = start_run(
         run_uri,
         kind="listed",

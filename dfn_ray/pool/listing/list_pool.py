@@ -1,33 +1,30 @@
-"""Which shards a pool has, by listing folders; no shard is opened."""
+"""The shards of a pool, found by listing folders; no shard is opened."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import groupby, pairwise
 from posixpath import basename, dirname
 
-from fsspec.implementations.local import LocalFileSystem
-
 from dfn_ray.config import Pool
-from dfn_ray.errors import InputError, MissingFileError, StorageError
+from dfn_ray.errors import InputError, MissingFileError
 from dfn_ray.pool.folder import class_folders
-from dfn_ray.pool.listing.folders import Descent, dangling_link, refuse_dangling, scanned_root
+from dfn_ray.pool.listing.folders import Descent, dangling_link, reject_dangling, scan_root
+from dfn_ray.pool.listing.nothing_found import names_in, nothing_found
 from dfn_ray.pool.listing.patterns import (
-    ESCAPING,
     Glob,
     State,
     expand_braces,
     has_wildcard,
     split_fixed,
-    varies,
     without_query,
 )
+from dfn_ray.pool.listing.pool_uris import absolute_pattern, path_exists
+from dfn_ray.pool.listing.real_paths import RealPaths
 from dfn_ray.pool.listing.remarks import Listing, Remark, Remarks
 from dfn_ray.pool.listing.shard_names import (
-    ENDINGS,
     described_parquets,
     is_lookalike,
     is_shard,
@@ -35,12 +32,12 @@ from dfn_ray.pool.listing.shard_names import (
 )
 from dfn_ray.pool.shard import Shard
 from dfn_ray.schema import ShardFault
-from dfn_ray.storage import File, Folder, filesystem, is_local, scan, stat
+from dfn_ray.storage import File, Folder, is_local, scan, stat
 from dfn_ray.untrusted.regular_files import require_regular
-from dfn_ray.uris import EMPTY, is_empty, sayable
+from dfn_ray.uris import utf8_safe
 
 _UNLISTABLE = ("http://", "https://")
-"""Stores without folders: named files are taken at their word, and looked for when they are read."""
+"""Stores without folders: named files are assumed to exist until they are read."""
 
 
 def list_shards(pool: Pool) -> list[Shard]:
@@ -49,21 +46,23 @@ def list_shards(pool: Pool) -> list[Shard]:
 
 
 def list_pool(pool: Pool) -> Listing:
-    """The shards that `pool.uri` stands for, by URI, each once, and what was left out or may not be meant.
+    """The shards that `pool.uri` matches, sorted by URI and unique, and remarks on skipped entries.
 
-    Folders (at any depth) and globs give the `.tar`, `.tar.gz`, `.tgz` and `.parquet` files in them, whatever the case
-    of their endings. Left out are hidden folders and runs below them (`Descent` has the rules), and Parquet files that
-    only describe a tar of the same stem (img2dataset) or features in an `.npz` of the same stem (DataComp metadata).
-    Where shards have img2dataset's `STEM_stats.json` beside them, one without it is `unfinished_shard`. A member of a
-    brace range that is absent, and a link to nothing with a shard's ending, is `missing_shard`. With `format = "folder"`
-    the shards are the class folders in each folder.
+    Folders (at any depth) and globs match the `.tar`, `.tar.gz`, `.tgz` and `.parquet` files in
+    them; endings in any case. Skipped are hidden folders and runs below them (rules in `Descent`),
+    and Parquet files that only describe a tar of the same stem (img2dataset) or features in an
+    `.npz` of the same stem (DataComp metadata). If shards have img2dataset's `STEM_stats.json`
+    beside them, one without it is `unfinished_shard`. A member of a brace range that is absent, and
+    a link to nothing with a shard's ending, is `missing_shard`. With `format = "folder"` the shards
+    are the class folders in each folder.
 
-    Lists every folder once and asks for no shard by itself, except for single files named in full. Raises InputError
-    when a pattern stands for nothing, for a run, a file named in full is absent, or a shard is named twice; StorageError
-    when a folder cannot be listed, or a link to nothing is named in its place or lies among class folders.
+    Every folder is listed once, and no request is made for a single shard, except for files named
+    in full. Raises InputError if a pattern matches nothing or a run, if a file named in full is
+    absent, or if a shard is named twice; StorageError if a folder cannot be listed, or if a link to
+    nothing is named in its place or lies among class folders.
     """
     survey = _Survey()
-    patterns = [absolute(pattern) for pattern in pool.uri]
+    patterns = [absolute_pattern(pattern) for pattern in pool.uri]
     named_in = Counter(dirname(pattern) for pattern in patterns)
     for pattern in patterns:
         if pool.format == "folder":
@@ -73,43 +72,15 @@ def list_pool(pool: Pool) -> Listing:
     return survey.listing()
 
 
-def absolute(pattern: str) -> str:
-    """`pattern` as every process of the cluster reads it: local paths from the root, no slash at the end."""
-    if is_empty(pattern):
-        raise InputError(f"pool.uri: {pattern!r} {EMPTY}")
-    if is_local(pattern) or _holds_colons(pattern):
-        return LocalFileSystem._strip_protocol(pattern)
-    filesystem(pattern)  # refuses secrets and unknown schemes
-    return pattern.rstrip("/")
-
-
-def rooted_globs(pattern: str) -> Iterator[tuple[str, str]]:
-    """Folders that may be walked for an absolute pattern, each with the glob of the files that are taken below it.
-
-    What is named in full may be a file, below which nothing is taken.
-    """
-    fixed, rest = split_fixed(pattern, path_exists)
-    for member in expand_braces(rest):
-        uri = f"{fixed}/{member}" if member else fixed
-        root, glob = split_fixed(uri, path_exists)
-        yield root, glob or "**"
-
-
-def path_exists(path: str) -> bool:
-    """True if something local has just this name, which then is no pattern."""
-    return is_local(path) and os.path.lexists(path)
-
-
 class _Survey:
-    """A listing under way."""
+    """A listing in progress."""
 
     def __init__(self) -> None:
         self.shards: list[Shard] = []
         self.remarks = Remarks()
-        # One brace range has one parent or a few; what is listed is let go before memory is filled by all of them.
+        # One brace range has one parent or a few; the bound keeps listings from filling memory.
         self._scan = lru_cache(maxsize=1024)(scan)
-        self._real: dict[str, str] = {}
-        """Real paths of local folders that hold shards, and of shards that are links themselves."""
+        self._real_paths = RealPaths()
 
     def listing(self) -> Listing:
         """Everything found, in order."""
@@ -117,26 +88,26 @@ class _Survey:
         for shard, following in pairwise(self.shards):
             if shard.uri == following.uri:
                 raise InputError(
-                    f"pool.uri: {shard.uri} is named twice; let the patterns not overlap"
+                    f"pool.uri: {shard.uri} is matched twice; use patterns that do not overlap"
                 )
-        self._remark_on_same_files()
+        self._real_paths.remark_on_same_files(self.shards, self.remarks)
         return Listing(tuple(self.shards), self.remarks)
 
     def add_class_folders(self, root: str) -> None:
-        """The folders in a folder as shards, with the bytes of the files below them."""
+        """Adds the folders in a folder as shards, with the bytes of the files below them."""
         found = class_folders(root, self.remarks)
         if not found:
-            refuse_dangling(root)
+            reject_dangling(root)
             raise InputError(
-                f"pool.uri: no class folders in {sayable(root)}: looked for folders of images; "
-                f"{', '.join(_names_in(root)[:5]) or 'nothing'} is there"
+                f"pool.uri: no class folders in {utf8_safe(root)}: looked for folders of images; "
+                f"found {', '.join(names_in(root)[:5]) or 'nothing'}"
             )
         for file in found:
             self.shards.append(_shard(file, root, None))
-            self._note_link(file.uri)
+            self._real_paths.add(file.uri)
 
     def add_pattern(self, pattern: str, *, list_parent: bool) -> None:
-        """The shards that one pattern stands for."""
+        """Adds the shards that one pattern matches."""
         fixed, rest = split_fixed(pattern, path_exists)
         begin = len(self.shards)
         if not rest:
@@ -146,10 +117,10 @@ class _Survey:
             if len(self.shards) == begin and not is_local(pattern):
                 self._add_as_written(pattern)
         if all(shard.fault is ShardFault.MISSING for shard in self.shards[begin:]):
-            raise InputError(_nothing_found(pattern, self.remarks))
+            raise InputError(nothing_found(pattern, self.remarks))
 
     def _add_single(self, uri: str, *, list_parent: bool) -> None:
-        """The shard, or the shards of the folder, at a URI without anything that varies."""
+        """Adds the shard, or the shards of the folder, at a URI that is not a pattern."""
         folder, name = dirname(uri), basename(uri)
         if uri.startswith(_UNLISTABLE):
             self.shards.append(_shard(File(uri, 0), folder, None))
@@ -160,15 +131,15 @@ class _Survey:
         try:
             file = stat(uri)
         except MissingFileError as error:
-            refuse_dangling(uri)
-            raise InputError(_nothing_found(uri, self.remarks)) from error
+            reject_dangling(uri)
+            raise InputError(nothing_found(uri, self.remarks)) from error
         if file is None:
             if is_local(uri) and not os.path.isdir(uri):
                 require_regular(uri, "pool.uri")
             self._add_below(uri, "**", uri)
         else:
             self.shards.append(_shard(file, folder, None))
-            self._note_link(uri)
+            self._real_paths.add(uri)
 
     def _add_varying(self, fixed: str, rest: str) -> None:
         named: list[str] = []
@@ -187,11 +158,11 @@ class _Survey:
         self._add_named(named, fixed)
 
     def _add_as_written(self, uri: str, prefix: str | None = None) -> None:
-        """What is at a URI that looks like a pattern, if anything is."""
+        """Adds what exists at a URI that looks like a pattern, if anything does."""
         try:
             file = stat(uri)
         except MissingFileError:
-            refuse_dangling(uri)
+            reject_dangling(uri)
             return
         if file is None:
             self._add_below(uri, "**", uri if prefix is None else prefix)
@@ -199,7 +170,7 @@ class _Survey:
             self.shards.append(_shard(file, dirname(uri) if prefix is None else prefix, None))
 
     def _add_below(self, root: str, pattern: str, prefix: str) -> None:
-        """The shards that match a glob below a folder."""
+        """Adds the shards that match a glob below a folder."""
         glob = Glob(pattern)
         descent = Descent(
             glob,
@@ -209,60 +180,60 @@ class _Survey:
         )
         if glob.depth != 1:
             is_there = descent.below(root)
-        elif is_there := (folder := scanned_root(root)) is not None:
+        elif is_there := (folder := scan_root(root)) is not None:
             descent.visit(folder, glob.start)
         if not is_there:
-            refuse_dangling(root)
+            reject_dangling(root)
             self.remarks.add(Remark.NOTHING_THERE, root)
 
     def _take(self, folder: Folder, glob: Glob, state: State, prefix: str) -> None:
-        """The shards among the files of a folder that match."""
+        """Adds the shards among the files of a folder that match."""
         names = [name for name in folder.files if is_shard(name)]
         described = described_parquets(folder, names)
         unfinished = unfinished_shards(folder, names)
-        taken = [name for name in names if name not in described and glob.takes(state, name)]
+        taken = [name for name in names if name not in described and glob.matches_file(state, name)]
         for name in taken:
             fault = ShardFault.UNFINISHED if name in unfinished else None
             self.shards.append(_shard(folder.files[name], prefix, fault))
         for name in folder.dangling:
-            if is_shard(name) and glob.takes(state, name):
+            if is_shard(name) and glob.matches_file(state, name):
                 file = File(f"{folder.uri}/{name}", 0)
                 self.shards.append(_shard(file, prefix, ShardFault.MISSING))
         if taken:
-            self._note_links(folder, taken)
-        self._note_left_out(folder, glob, state)
+            self._real_paths.add_folder(folder, taken)
+        self._remark_on_skipped(folder, glob, state)
 
-    def _note_left_out(self, folder: Folder, glob: Glob, state: State) -> None:
-        """Remark on what matches in a folder and is no shard, but looks like one."""
+    def _remark_on_skipped(self, folder: Folder, glob: Glob, state: State) -> None:
+        """Adds remarks on matching files of a folder that look like shards but are not."""
         for name in folder.files:
             is_hidden = name.startswith(".")
             if not (is_lookalike(name) or (is_hidden and is_shard(name))):
                 continue
-            if glob.takes(state, name):
+            if glob.matches_file(state, name):
                 if not is_shard(name):
                     self.remarks.add(Remark.OTHER_ENDING, f"{folder.uri}/{name}")
-            elif is_hidden and glob.takes(state, name, hidden=True):
+            elif is_hidden and glob.matches_file(state, name, hidden=True):
                 self.remarks.add(Remark.HIDDEN_FILE, f"{folder.uri}/{name}")
         for name in folder.special:
-            if is_shard(name) and glob.takes(state, name):
+            if is_shard(name) and glob.matches_file(state, name):
                 self.remarks.add(Remark.SPECIAL_FILE, f"{folder.uri}/{name}")
 
     def _add_named(self, uris: list[str], prefix: str) -> None:
-        """The shards at URIs that are taken as they are, or in the folders there; those that are absent are missing."""
-        for parent, group in groupby(sorted(uris), dirname):
+        """Adds shards named in full, or those in folders of these names; others are missing."""
+        for parent, members in groupby(sorted(uris), dirname):
             if parent.startswith(_UNLISTABLE):
-                self.shards += [_shard(File(uri, 0), prefix, None) for uri in group]
+                self.shards += [_shard(File(uri, 0), prefix, None) for uri in members]
                 continue
             folder = self._scan(parent)
             if folder is None:
-                refuse_dangling(parent)
+                reject_dangling(parent)
                 self.remarks.add(Remark.ABSENT_FOLDER, parent)
                 folder = Folder(parent, parent, {})
             unfinished = unfinished_shards(
                 folder, [name for name in folder.files if is_shard(name)]
             )
             taken: list[str] = []
-            for uri in group:
+            for uri in members:
                 name = basename(uri)
                 if name in folder.files:
                     fault = ShardFault.UNFINISHED if name in unfinished else None
@@ -278,78 +249,14 @@ class _Survey:
                     self.shards.append(_shard(File(uri, 0), prefix, ShardFault.MISSING))
                     if name in folder.special:
                         self.remarks.add(Remark.SPECIAL_FILE, uri)
-            self._note_links(folder, taken)
-
-    def _note_links(self, folder: Folder, taken: Iterable[str]) -> None:
-        self._real[folder.uri] = folder.real
-        if folder.links:
-            for name in taken:
-                if name in folder.links:
-                    self._note_link(f"{folder.uri}/{name}")
-
-    def _note_link(self, uri: str) -> None:
-        if is_local(uri):
-            self._real[uri] = os.path.realpath(uri)
-
-    def _remark_on_same_files(self) -> None:
-        """Remark on shards that another shard reads as well, through a link."""
-        if all(path == real for path, real in self._real.items()):
-            return
-        first: dict[str, Shard] = {}
-        for shard in self.shards:
-            folder, _, name = shard.opened_at.rpartition("/")
-            real = self._real.get(shard.opened_at) or f"{self._real.get(folder, folder)}/{name}"
-            if real in first:
-                example = f"{shard.uri}, which is {first[real].uri}"
-                self.remarks.add(Remark.SAME_FILE, example)
-            else:
-                first[real] = shard
+            self._real_paths.add_folder(folder, taken)
 
 
 def _shard(file: File, prefix: str, fault: ShardFault | None) -> Shard:
-    """A shard named by its path below a folder, both in characters that UTF-8 can hold."""
+    """A shard named by its path below a folder, both in characters that UTF-8 can encode."""
     uri, name = file.uri, file.uri[len(prefix) + 1 :]
     if uri.isascii() and "\\" not in uri:
         return Shard(uri, name, file.size_bytes, fault, version=file.version)
-    said = sayable(uri)
-    location = None if said == uri else uri
-    return Shard(said, sayable(name), file.size_bytes, fault, location, file.version)
-
-
-def _holds_colons(pattern: str) -> bool:
-    """True for a relative path that exists up to a name with `::` in it, which elsewhere chains stores."""
-    if "::" not in pattern or "://" in pattern:
-        return False
-    end = pattern.find("/", pattern.rfind("::"))
-    return os.path.lexists(os.path.expanduser(pattern if end < 0 else pattern[:end]))
-
-
-def _nothing_found(pattern: str, remarks: Remarks) -> str:
-    """The message for a pattern that stands for nothing."""
-    fixed, rest = split_fixed(pattern, path_exists)
-    places = (fixed,) if rest else (pattern, dirname(pattern))
-    place, names = next(
-        ((place, names) for place in places if (names := _names_in(place))), ("", [])
-    )
-    endings = ", ".join(f"*{ending}" for ending in ENDINGS)
-    there = (
-        f"{sayable(place)} holds {', '.join(names[:5])}"
-        if names
-        else f"nothing is in {sayable(places[-1])}"
-    )
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    lines = [
-        f"pool.uri: no shards at {sayable(pattern)}: looked for {endings} that are not mere descriptions of a tar or "
-        f".npz beside them; {there}{more}",
-        *remarks.lines(),
-    ]
-    return "\n".join([*lines, ESCAPING] if varies(pattern) else lines)
-
-
-def _names_in(folder: str) -> list[str]:
-    """What is directly in a folder, files and folders; nothing if it is no folder."""
-    try:
-        found = scan(folder)
-    except StorageError:  # only a hint in a message
-        return []
-    return sorted(map(sayable, (*found.files, *found.folders))) if found else []
+    safe = utf8_safe(uri)
+    location = None if safe == uri else uri
+    return Shard(safe, utf8_safe(name), file.size_bytes, fault, location, file.version)

@@ -1,4 +1,4 @@
-"""The pool listing as a table, for keeping beside a run."""
+"""The listing of a pool as a table, to be stored with a run."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from dfn_ray.schema import ShardFault
 def listing_table(shards: Sequence[Shard]) -> pa.Table:
     """The shards as a table: uri, name, size_bytes, fault (null for none), location, version.
 
-    `location` holds the bytes of what is to be opened where `uri` only spells it, `version` the store's version of the
-    content where it has one; both are null elsewhere.
+    `location` is the path to open, as bytes, if `uri` only spells it with escapes; `version` is the
+    store's version of the content, if it has one; both are null otherwise.
     """
     return pa.table(
         {
@@ -32,7 +32,10 @@ def listing_table(shards: Sequence[Shard]) -> pa.Table:
 
 
 def listed_shards(listing: pa.Table) -> tuple[Shard, ...]:
-    """The shards of a table that `listing_table` made, without versions, which hold within an attempt only."""
+    """The shards of a table from `listing_table`, without versions.
+
+    A version holds within one attempt only.
+    """
     return tuple(
         Shard(
             row["uri"],
@@ -47,7 +50,10 @@ def listed_shards(listing: pa.Table) -> tuple[Shard, ...]:
 
 
 def listed_versions(listing: pa.Table) -> dict[str, str]:
-    """The stores' versions of the shards in such a table by URI, for those that have one; format 1 has none."""
+    """The stores' versions of the shards in such a table by URI, for those that have one.
+
+    Tables of format 1 have none.
+    """
     if "version" not in listing.column_names:
         return {}
     columns = (listing[name].to_pylist() for name in ("uri", "version"))

@@ -12,55 +12,57 @@ from math import prod
 from dfn_ray.errors import InputError, shortened
 
 _NUMBERS = re.compile(r"(-?[0-9]+)\.\.(-?[0-9]+)(?:\.\.(-?[0-9]+))?")
-_MAX_DIGITS = 18  # that of 64 bits; int refuses more than 4,300
+_MAX_DIGITS = 18  # fits 64 bits; int rejects more than 4,300
 _MAX_DEPTH = 20  # braces in braces; real patterns have two or three
 _LETTERS = re.compile(r"([A-Za-z])\.\.([A-Za-z])(?:\.\.(-?\d+))?")
-_MAX_EXPANSIONS = 20_000_000  # far above any pool; a typing error should not fill the memory
+_MAX_EXPANSIONS = 20_000_000  # far above any pool; a typo must not fill memory
 _WILDCARDS = "*?["
 
 ESCAPING = (
-    "A path that exists as it is written is taken as it is; elsewhere *, ?, [ and { make a pattern. "
-    "A name that holds one is written with it in brackets: [*] [?] [[]"
+    "A path that exists as written is used as it is; otherwise *, ?, [ and { form a pattern. "
+    "To match one of them literally, put it in brackets: [*] [?] [[]"
 )
-"""For messages: how to name a file whose name looks like a pattern."""
+"""For messages: the spelling of a file whose name looks like a pattern."""
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """The URIs that `pattern` stands for, in its order; a pattern without braces stands for itself.
+    """The URIs that `pattern` expands to, in order; a pattern without braces expands to itself.
 
-    As in bash: `{08..11}` gives 08, 09, 10, 11, and `{8..011}` 008 to 011, numbers being as wide as the wider end when
-    either begins with 0; `{0..6..2}` counts by 2, `{3..1}` down, `{a..c}` goes through letters. Braces with neither a
-    comma nor a range stay as they are.
+    As in bash: `{08..11}` becomes 08, 09, 10, 11, and `{8..011}` 008 to 011: if either end begins
+    with 0, numbers are as wide as the wider end. `{0..6..2}` counts by 2, `{3..1}` down, `{a..c}`
+    through letters. Braces with neither a comma nor a range are kept as they are.
     """
     if pattern.count("{") != pattern.count("}"):
         raise _unmatched(pattern)
     if _depth(pattern) > _MAX_DEPTH:
         raise InputError(
-            f"pool.uri: braces in {shortened(pattern)} are nested more than {_MAX_DEPTH} deep; name the files in fewer"
+            f"pool.uri: braces in {shortened(pattern)} are nested more than {_MAX_DEPTH} deep; use "
+            "fewer levels"
         )
     return _expand(pattern)
 
 
 def split_fixed(pattern: str, exists: Callable[[str], bool]) -> tuple[str, str]:
-    """The leading folders of a pattern in which nothing varies, and the rest; "" when nothing varies in any.
+    """The leading folders of a pattern that are literal, and the rest.
 
-    A name with `*?[{` in it counts as one that does not vary where `exists` says that the path up to it is there.
+    The rest is "" if the whole pattern is literal. A name with `*?[{` counts as literal if `exists`
+    returns True for the path up to it.
     """
     path = without_query(pattern)
     names = path.split("/")
     for index, name in enumerate(names):
-        if varies(name) and not exists("/".join(names[: index + 1])):
+        if is_pattern(name) and not exists("/".join(names[: index + 1])):
             return "/".join(names[:index]), "/".join(names[index:]) + pattern[len(path) :]
     return pattern, ""
 
 
 def without_query(uri: str) -> str:
-    """A URI without what a question mark begins over HTTP; elsewhere it is a wildcard."""
+    """A URI without its query string, which `?` begins over HTTP; elsewhere it is a wildcard."""
     return uri.partition("?")[0] if uri.startswith(("http://", "https://")) else uri
 
 
-def varies(pattern: str) -> bool:
-    """True if braces or a glob are in `pattern`."""
+def is_pattern(pattern: str) -> bool:
+    """True if `pattern` contains braces or a glob."""
     return "{" in pattern or has_wildcard(pattern)
 
 
@@ -70,35 +72,40 @@ def has_wildcard(pattern: str) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """True for names that systems and writers give to what is not data, as Hive, Spark and Arrow have it."""
+    """True for names of files that are not data, by the convention of Hive, Spark and Arrow."""
     return name.startswith((".", "_"))
 
 
 State = frozenset[int]
-"""Of a walk along a glob: how many of its names may have been matched by the path so far."""
+"""State of a walk along a glob: the numbers of its names that the path so far may have matched."""
 
 
 class Glob:
-    """A glob for paths below a folder, matched name by name, so that a walk enters no folder where nothing can match.
+    """A glob for paths below a folder, matched name by name.
 
-    `*`, `?` and `[...]` match within a name, `**` any number of folders, at the end any file below them. A hidden folder
-    is matched only by a name that begins as it does, with `.` or `_`; so is a file that begins with `.`.
+    So a walk enters no folder where nothing can match. `*`, `?` and `[...]` match within a name,
+    `**` any number of folders, at the end any file below them. A hidden folder is matched only by a
+    name that begins like it, with `.` or `_`; so is a file that begins with `.`.
     """
 
     def __init__(self, pattern: str) -> None:
         self._names = pattern.split("/")
         if any("**" in name and name != "**" for name in self._names):
             raise InputError(
-                f"pool.uri: ** stands for any number of folders and must be alone between slashes, got {pattern}"
+                "pool.uri: ** matches any number of folders and must be alone between slashes, "
+                f"got {pattern}"
             )
         self._regexes = [_matcher(name) for name in self._names]
         self._last = len(self._names) - 1
         self.start: State = self._with_empty({0})
         self.depth = None if "**" in self._names else len(self._names)
-        """Names in a path that matches; None for any number."""
+        """Number of names in a path that matches; None for any number."""
 
-    def enter(self, state: State, name: str, *, hidden: bool = False) -> State:
-        """The state below a folder; empty when nothing below it can match. `hidden` takes hidden folders as others."""
+    def advance(self, state: State, name: str, *, hidden: bool = False) -> State:
+        """The state below a folder; empty if nothing below it can match.
+
+        `hidden` treats hidden folders like others.
+        """
         passed = is_hidden(name) and not hidden
         reached: set[int] = set()
         for index in state:
@@ -113,8 +120,8 @@ class Glob:
                 reached.add(index + 1)
         return self._with_empty(reached)
 
-    def takes(self, state: State, name: str, *, hidden: bool = False) -> bool:
-        """True if a file in a folder matches. `hidden` takes hidden files as others."""
+    def matches_file(self, state: State, name: str, *, hidden: bool = False) -> bool:
+        """True if a file in a folder matches. `hidden` treats hidden files like others."""
         if self._last not in state:
             return False
         pattern = self._names[self._last]
@@ -122,8 +129,8 @@ class Glob:
             return False
         return pattern == "**" or bool(self._regexes[self._last](name))
 
-    def named(self, state: State) -> State:
-        """The part of a state that goes on with a folder which the glob names in full."""
+    def literal(self, state: State) -> State:
+        """The part of a state that continues with a folder which the glob names in full."""
         return frozenset(
             index for index in state if index < self._last and not has_wildcard(self._names[index])
         )
@@ -133,11 +140,11 @@ class Glob:
         *folders, name = path.split("/")
         state = self.start
         for folder in folders:
-            state = self.enter(state, folder)
-        return self.takes(state, name)
+            state = self.advance(state, folder)
+        return self.matches_file(state, name)
 
     def _with_empty(self, state: set[int]) -> State:
-        """The state with what follows a `**` that stands for no folder at all."""
+        """The state with the successors of each `**` that matches no folder at all."""
         for index in range(min(state, default=self._last), self._last):
             if index in state and self._names[index] == "**":
                 state.add(index + 1)
@@ -145,19 +152,19 @@ class Glob:
 
 
 def _matcher(name: str) -> Callable[[str], re.Match[str] | None]:
-    """A function that says whether a name matches a glob without slashes."""
+    """A function that matches a name against a glob without slashes."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about sets in sets, which are none here
+            warnings.simplefilter("ignore")  # about nested sets, which do not occur here
             return re.compile(translate(name)).match
     except (re.error, RecursionError, OverflowError) as error:
         raise InputError(
-            f"pool.uri: no glob: {shortened(name)}: {type(error).__name__}. {ESCAPING}"
+            f"pool.uri: invalid glob: {shortened(name)}: {type(error).__name__}. {ESCAPING}"
         ) from None
 
 
 def _depth(pattern: str) -> int:
-    """Braces that are open at a time, at most."""
+    """The largest number of braces that are open at a time."""
     return max(accumulate({"{": 1, "}": -1}.get(character, 0) for character in pattern), default=0)
 
 
@@ -185,10 +192,11 @@ def _closing(pattern: str, start: int) -> int:
 
 
 def _alternatives(body: str) -> list[str]:
-    """What the inside of one pair of braces stands for."""
+    """The expansions of the inside of one pair of braces."""
     if re.search(rf"[0-9]{{{_MAX_DIGITS + 1}}}", body) and ".." in body:
         raise InputError(
-            f"pool.uri: {shortened(f'{{{body}}}')} has a number of more than {_MAX_DIGITS} digits"
+            f"pool.uri: {shortened(f'{{{body}}}')} contains a number of more than {_MAX_DIGITS} "
+            "digits"
         )
     if match := _NUMBERS.fullmatch(body):
         first, last, step = match.groups()
@@ -210,7 +218,10 @@ def _alternatives(body: str) -> list[str]:
 
 
 def _range(body: str, first: int, last: int, step: str | None) -> range:
-    """The numbers of a range, up or down, both ends counted. A step of 0 counts as 1, its sign does not matter."""
+    """The numbers of a range, up or down, both ends included.
+
+    A step of 0 counts as 1, and its sign is ignored.
+    """
     by = abs(int(step or 1)) or 1
     if abs(last - first) // by >= _MAX_EXPANSIONS:
         raise _too_many(f"{{{body}}}")
@@ -218,10 +229,10 @@ def _range(body: str, first: int, last: int, step: str | None) -> range:
 
 
 def _unmatched(pattern: str) -> InputError:
-    return InputError(f"pool.uri: braces do not match in {shortened(pattern, 1000)}. {ESCAPING}")
+    return InputError(f"pool.uri: unbalanced braces in {shortened(pattern, 1000)}. {ESCAPING}")
 
 
 def _too_many(pattern: str) -> InputError:
     return InputError(
-        f"pool.uri: {shortened(pattern, 1000)} stands for more than {_MAX_EXPANSIONS:,} shards"
+        f"pool.uri: {shortened(pattern, 1000)} expands to more than {_MAX_EXPANSIONS:,} shards"
     )

@@ -1,4 +1,4 @@
-"""What a listing has to say beside its shards: what it left out, and what may not be meant."""
+"""Remarks of a listing: entries that it skipped, and shards that may be unintended."""
 
 from __future__ import annotations
 
@@ -6,26 +6,40 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from dfn_ray.pool.shard import Shard
-from dfn_ray.uris import sayable
+from dfn_ray.uris import utf8_safe
 
 
 class Remark(StrEnum):
-    """A kind of thing that a listing met, as the message about it has it after a number."""
+    """A kind of remark; the value is its message after a number."""
 
     HIDDEN_FOLDER = (
-        "hidden folders (. or _ begins their names) are not read; name one in pool.uri to read it"
+        "hidden folders (names that begin with . or _) are not read; name one in pool.uri to read "
+        "it"
     )
-    RUN = "folders hold a run (run.json) and are not read; name RUN/subset in pool.uri to read a subset"
-    OTHER_ENDING = "files look like shards but are not read: their endings are none of .tar, .tar.gz, .tgz and .parquet"
-    HIDDEN_FILE = "files have the names of shards but are hidden (. begins their names), as unfinished copies are, and are not read"
-    SPECIAL_FILE = "pipes, sockets or devices, or files of the kernel, have the names of shards or images and are not read"
-    LOOP = "links lead back to a folder above them and are not followed"
-    DANGLING_LINK = "links lead to nothing, as to a disk that is not mounted, and are not followed"
-    SAME_FILE = "shards are read once more, by another path to the same file or folder"
+    RUN = (
+        "folders contain a run (run.json) and are not read; name RUN/subset in pool.uri to read a "
+        "subset"
+    )
+    OTHER_ENDING = (
+        "files look like shards but are not read: their endings are none of .tar, .tar.gz, .tgz "
+        "and .parquet"
+    )
+    HIDDEN_FILE = (
+        "files are named like shards but hidden (names that begin with .), as unfinished copies "
+        "are, and are not read"
+    )
+    SPECIAL_FILE = (
+        "pipes, sockets, devices or kernel files are named like shards or images and are not read"
+    )
+    LOOP = "links point back to a folder above them and are not followed"
+    DANGLING_LINK = (
+        "links point to nothing, such as a disk that is not mounted, and are not followed"
+    )
+    SAME_FILE = "shards are read twice, by another path to the same file or folder"
     ABSENT_FOLDER = (
         "folders that pool.uri names in braces are absent; their shards count as missing_shard"
     )
-    NOTHING_THERE = "folders that pool.uri names are absent, and no shards of theirs are counted"
+    NOTHING_THERE = "folders that pool.uri names are absent; none of their shards are counted"
     HIDDEN_CLASS = (
         "class folders have hidden names; they count as classes, as in torchvision's ImageFolder"
     )
@@ -33,18 +47,18 @@ class Remark(StrEnum):
 
 @dataclass
 class Remarks:
-    """Counts of what a listing met, with the first of each kind as an example."""
+    """Counts by kind of remark, with the first of each kind as an example."""
 
     counts: dict[Remark, int] = field(default_factory=dict)
     examples: dict[Remark, str] = field(default_factory=dict)
 
     def add(self, remark: Remark, example: str) -> None:
-        """Count one more of a kind."""
+        """Counts one more of a kind."""
         self.counts[remark] = self.counts.get(remark, 0) + 1
-        self.examples.setdefault(remark, sayable(example))
+        self.examples.setdefault(remark, utf8_safe(example))
 
     def lines(self) -> list[str]:
-        """A line for each kind that was met."""
+        """One line for each kind that occurred."""
         return [
             f"pool: {self.counts[remark]:,} {remark.value}; the first is {self.examples[remark]}"
             for remark in Remark
@@ -54,12 +68,12 @@ class Remarks:
 
 @dataclass(frozen=True)
 class Listing:
-    """The shards of a pool, and what is to be said about how they were found."""
+    """The shards of a pool, with remarks on how they were found."""
 
     shards: tuple[Shard, ...]
     remarks: Remarks
 
 
 def listing_notes(*listings: Listing) -> list[str]:
-    """What listings left out or met that may not be meant, a line for each kind."""
+    """The remarks of listings, one line for each kind."""
     return [line for listing in listings for line in listing.remarks.lines()]

@@ -1,4 +1,4 @@
-"""The names of files in a pool: which are shards, which only look like some, and which say something about others."""
+"""File names in a pool: shards, files that only look like shards, and files about shards."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ _LOOKALIKE = re.compile(
     r"(?![a-z0-9])",
     re.IGNORECASE,
 )
-"""Endings of shards, and of archives and tables that hold samples elsewhere. What may follow them is without number: of shards
-that are packed once more, encrypted, kept, numbered or not yet whole (`.zst`, `.gpg`, `~`, `.1`, `.part`, rsync's six letters)."""
+"""Endings of shards, and of archives and tables that hold samples elsewhere. Any number of suffixes
+may follow, of shards that are compressed again, encrypted, backed up, numbered or incomplete
+(`.zst`, `.gpg`, `~`, `.1`, `.part`, rsync's six letters)."""
 _DESCRIBES = re.compile(
     r"\.(json[l5]?|txt|md|csv|tsv|ya?ml|toml|xml|html?|log|idx|index|md5(sum)?|sha\d*(sum)?|crc\d*c?|sums?|checksums?|asc|sig"
     r"|lock|meta|metadata|stats|np[yz])",
     re.IGNORECASE,
 )
-"""Endings of what stands beside a shard and is about it: indexes, checksums, signatures, statistics, features, locks."""
+"""Endings of files beside a shard that are about it: indexes, checksums, signatures, statistics,
+features, locks."""
 _STATS = "_stats.json"
 
 
@@ -31,7 +33,7 @@ def is_shard(name: str) -> bool:
 
 
 def is_lookalike(name: str) -> bool:
-    """True for files that may be shards by their names and are not read."""
+    """True for files that may be shards by their names but are not read."""
     last = name.rfind(".")
     if last <= 0 or is_shard(name) or _DESCRIBES.fullmatch(name, last):
         return False
@@ -45,7 +47,7 @@ def _stem(name: str) -> str:
 
 
 def described_parquets(folder: Folder, shards: list[str]) -> set[str]:
-    """The Parquet files of a folder that merely describe a tar or `.npz` beside them."""
+    """The Parquet files of a folder that only describe a tar or `.npz` beside them."""
     parquets = [name for name in shards if name.lower().endswith(_PARQUET)]
     if not parquets:
         return set()

@@ -1,14 +1,14 @@
-"""Arrow types by what their values are, whatever their layout."""
+"""Arrow types by the kind of their values, whatever their layout."""
 
 from __future__ import annotations
 
 import pyarrow as pa
 
-_SAYABLE_BINARY = ("arrow.uuid",)
+_TEXT_EXTENSIONS = ("arrow.uuid",)
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type of the values themselves: without dictionary, runs or extension."""
+    """The type of the values themselves: without dictionary, run-end encoding or extension."""
     while True:
         if isinstance(kind, pa.BaseExtensionType):
             kind = kind.storage_type
@@ -47,15 +47,15 @@ def is_string(kind: pa.DataType) -> bool:
 
 
 def has_binary(kind: pa.DataType) -> bool:
-    """True if bytes are anywhere in the type. What an extension makes of them (a UUID) are none."""
+    """True if bytes occur anywhere in the type, except in extensions with a text form (a UUID)."""
     if isinstance(kind, pa.BaseExtensionType) and is_binary(kind.storage_type):
-        return kind.extension_name not in _SAYABLE_BINARY
+        return kind.extension_name not in _TEXT_EXTENSIONS
     kind = plain_type(kind)
     return is_binary(kind) or any(has_binary(kind.field(i).type) for i in range(kind.num_fields))
 
 
 def is_image_struct(kind: pa.DataType) -> bool:
-    """True for Hugging Face's images: one field of bytes, or the path of a file that is not in the Parquet file."""
+    """True for Hugging Face's images: one field of bytes, or the path of an external file."""
     if not pa.types.is_struct(kind):
         return False
     places = kind.get_all_field_indices("bytes")

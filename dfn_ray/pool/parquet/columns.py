@@ -1,4 +1,4 @@
-"""The parts that the columns of a Parquet file play in a sample, by name and type."""
+"""The roles of the columns of a Parquet file in a sample, by name and type."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from dfn_ray.untrusted.parquet_files import NO_KEYS
 IMAGE_COLUMNS = ("image", "jpg", "png", "webp", "jpeg")
 TEXT_COLUMNS = ("text", "caption", "txt")
 LIST_COLUMNS = (*TEXT_COLUMNS, "captions", "texts")
-"""The same where samples have several captions."""
+"""The same for samples with several captions."""
 KEY_COLUMN = "key"
 UID_COLUMN = "uid"
 
 
 class MetadataColumn(NamedTuple):
-    """A column that goes into the metadata."""
+    """A column that becomes part of the metadata."""
 
     label: str
-    """Its key there: its name, `NAME#2` for the second column of one name."""
+    """Its key in the metadata: its name, or `NAME#2` for the second column of one name."""
     name: str
     place: int
     """Ordinal among the columns of its name."""
@@ -45,27 +45,30 @@ class MetadataColumn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which column of a file plays which part."""
+    """The columns of a file by role."""
 
     image: str
     texts: tuple[str, ...]
-    """One column of captions, or several with a caption each, in the order of their numbers."""
+    """One column of captions, or several with one caption each, in the order of their numbers."""
     key: str | None
     uid: str | None
     metadata: tuple[MetadataColumn, ...]
-    """Every other column without binary values; the one of the uid as well."""
+    """All other columns without binary values, including the one of the uid."""
     encrypted: frozenset[str] = frozenset()
-    """Columns of metadata that are left out because they cannot be read without a key."""
+    """Columns of metadata that are skipped because they cannot be read without a key."""
 
     @property
-    def read(self) -> list[str]:
-        """Names of everything that must be read, once."""
+    def names(self) -> list[str]:
+        """Names of all columns to read, each once."""
         names = (self.image, *self.texts, *((self.key,) if self.key else ()))
         names += tuple(column.name for column in self.metadata)
         return [name for name in dict.fromkeys(names) if name not in self.encrypted]
 
     def without(self, encrypted: frozenset[str]) -> Columns:
-        """The same where these columns are encrypted. Raises ShardDamageError when a sample cannot do without one."""
+        """The columns if these are encrypted.
+
+        Raises ShardDamageError if a sample needs one of them.
+        """
         needed = {self.image, *self.texts, self.key, self.uid}
         if unreadable := sorted(encrypted & needed):
             raise ShardDamageError(
@@ -76,19 +79,23 @@ class Columns:
 
 
 def columns_of(schema: pa.Schema, pool: Pool) -> Columns:
-    """The parts that the columns of a file play. Raises ShardDamageError when image, caption or uid cannot be read."""
+    """The columns of a file by role.
+
+    Raises ShardDamageError if image, caption or uid is unreadable.
+    """
     _require_shallow(schema)
-    image = _find(schema, "image", pool.image_column, IMAGE_COLUMNS, _holds_images)
+    image = _find_column(schema, "image", pool.image_column, IMAGE_COLUMNS, _holds_images)
     texts = _texts(schema, pool)
     uid = UID_COLUMN if UID_COLUMN in schema.names and pool.uid == "auto" else None
-    if uid and not _holds_strings(_once(schema, uid).type):
+    if uid and not _holds_strings(_unique_column(schema, uid).type):
         raise ShardDamageError(
             ShardFault.MISTYPED_COLUMN,
-            f"column 'uid' is {_once(schema, uid).type}, not a string; pool.uid = \"derive\" ignores it",
+            f"column 'uid' is {_unique_column(schema, uid).type}, not a string; set pool.uid = "
+            '"derive" to ignore it',
         )
     key = KEY_COLUMN if KEY_COLUMN in schema.names else None
     if key:
-        _once(schema, key)
+        _unique_column(schema, key)
     return Columns(image, texts, key, uid, _metadata_columns(schema, {image, *texts, key}))
 
 
@@ -105,22 +112,25 @@ def _texts(schema: pa.Schema, pool: Pool) -> tuple[str, ...]:
         for pattern in [named] if named else [f"{name}_*" for name in TEXT_COLUMNS]:
             if texts := _numbered(schema, pattern):
                 return texts
-    return (_find(schema, "text", named, usual, _HOLDS[pool.caption]),)
+    return (_find_column(schema, "text", named, usual, _HOLDS[pool.caption]),)
 
 
 def _has_list(schema: pa.Schema, name: str) -> bool:
-    return name in schema.names and is_list(plain_type(_once(schema, name).type))
+    return name in schema.names and is_list(plain_type(_unique_column(schema, name).type))
 
 
 def _numbered(schema: pa.Schema, pattern: str) -> tuple[str, ...]:
-    """The columns whose names have a number for the `*` of a pattern, in its order. Raises ShardDamageError."""
+    """The columns whose names have a number in place of the `*` of a pattern, sorted by it.
+
+    Raises ShardDamageError.
+    """
     before, star, behind = pattern.partition("*")
     named = re.compile(f"{re.escape(before)}([0-9]{{1,4}}){re.escape(behind)}")
     found = {
         name: int(match[1]) for name in schema.names if star and (match := named.fullmatch(name))
     }
     for name in found:
-        if not _holds_text(_once(schema, name).type):
+        if not _holds_text(_unique_column(schema, name).type):
             raise ShardDamageError(
                 ShardFault.MISTYPED_COLUMN,
                 f"column {name!r} is {schema.field(name).type} and cannot hold a caption",
@@ -140,7 +150,10 @@ def _metadata_columns(schema: pa.Schema, taken: set[str | None]) -> tuple[Metada
 
 
 def distinct_labels(names: Sequence[str]) -> list[str]:
-    """The names, the second of one name as `NAME#2`, and so on, with more `#` where that is a name as well."""
+    """The names, made distinct: the second of one name becomes `NAME#2`, and so on.
+
+    With more `#` if that is a name too.
+    """
     seen: Counter[str] = Counter()
     taken = set(names)
     labels = []
@@ -155,9 +168,10 @@ def distinct_labels(names: Sequence[str]) -> list[str]:
 
 
 def _require_shallow(schema: pa.Schema) -> None:
-    """Raise ShardDamageError for a type whose values would be JSON of more than MAX_DEPTH levels within a row.
+    """Raises ShardDamageError for a type whose values would be JSON of more than MAX_DEPTH levels.
 
-    Newer versions of Arrow open no such file; older ones do, and what walks over a type here recurses.
+    Newer versions of Arrow do not open such files; older ones do, and code here recurses over
+    types.
     """
     level = list(schema)
     for _ in range(MAX_DEPTH):
@@ -170,28 +184,35 @@ def _require_shallow(schema: pa.Schema) -> None:
     )
 
 
-def _find(
+def _find_column(
     schema: pa.Schema,
     part: str,
     named: str | None,
     usual: Sequence[str],
     fits: Callable[[pa.DataType], bool],
 ) -> str:
-    """The column for one part: the one the recipe names, else the first usual one, of a fitting type if any is."""
+    """The column for one role: the one that the recipe names, else the first usual one present.
+
+    Columns of a fitting type take precedence.
+    """
     present = [name for name in ((named,) if named else usual) if name in schema.names]
     if not present:
         raise ShardDamageError(
             ShardFault.MISSING_COLUMN,
             f"no {part} column: looked for {', '.join((named,) if named else usual)}; "
-            f"there are {', '.join(schema.names)}; name it by pool.{part}_column",
+            f"found {', '.join(schema.names)}; set pool.{part}_column",
         )
     for name in present:
-        if fits(_once(schema, name).type):
+        if fits(_unique_column(schema, name).type):
             return name
     raise ShardDamageError(
         ShardFault.MISTYPED_COLUMN,
         f"column {present[0]!r} is {schema.field(present[0]).type} and cannot hold the {part}"
-        + ('; pool.caption = "list" reads it' if _is_list_instead(schema, present, fits) else ""),
+        + (
+            '; set pool.caption = "list" to read it'
+            if _is_list_instead(schema, present, fits)
+            else ""
+        ),
     )
 
 
@@ -201,13 +222,13 @@ def _is_list_instead(
     return fits is _holds_text and _holds_texts(schema.field(present[0]).type)
 
 
-def _once(schema: pa.Schema, name: str) -> pa.Field:
-    """The column of a name that only one may have. Raises ShardDamageError."""
+def _unique_column(schema: pa.Schema, name: str) -> pa.Field:
+    """The column of this name. Raises ShardDamageError if several have it."""
     places = schema.get_all_field_indices(name)
     if len(places) > 1:
         raise ShardDamageError(
             ShardFault.MISTYPED_COLUMN,
-            f"{len(places)} columns are called {name!r}; which one counts is not known",
+            f"{len(places)} columns are named {name!r}, so it is ambiguous",
         )
     return schema.field(places[0])
 
@@ -223,7 +244,10 @@ def _holds_strings(kind: pa.DataType) -> bool:
 
 
 def _holds_text(kind: pa.DataType) -> bool:
-    """Strings, or bytes: old writers (Impala, Hive, Spark) annotate no strings, and all are checked for UTF-8."""
+    """Strings, or bytes: old writers (Impala, Hive, Spark) do not annotate strings.
+
+    All are checked for UTF-8.
+    """
     return _holds_strings(kind) or (
         is_binary(plain_type(kind)) and not isinstance(kind, pa.BaseExtensionType)
     )
@@ -237,7 +261,10 @@ def _holds_texts(kind: pa.DataType) -> bool:
 
 
 def _holds_labels(kind: pa.DataType) -> bool:
-    """Integers, and what becomes of them: doubles in pandas (gaps), decimals in databases, strings in CSV."""
+    """Integers, and their conversions.
+
+    Doubles in pandas (gaps), decimals in databases, strings in CSV.
+    """
     plain = plain_type(kind)
     return (
         _holds_text(kind)
@@ -253,4 +280,4 @@ _HOLDS = {
     "list": _holds_texts,
     "label": _holds_labels,
 }
-"""What may hold the caption, by `pool.caption`."""
+"""Check of the caption's column type, by `pool.caption`."""

@@ -1,4 +1,7 @@
-"""The footer of a Parquet file, held against the file: what it states about row groups decides what is read and how long."""
+"""Checks of a Parquet footer against its file.
+
+The statements of a footer about row groups determine how much is read and for how long.
+"""
 
 from __future__ import annotations
 
@@ -18,50 +21,53 @@ _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBL
 def checked_leaves(
     metadata: pq.FileMetaData, names: Sequence[str], size_bytes: int
 ) -> list[list[Leaf]]:
-    """The primitive columns of the named columns, by row group, in the order of the file.
+    """The primitive columns of the named columns, by row group, in file order.
 
-    Raises ShardDamageError when the footer cannot be true: negative counts, pages outside the file or shared by columns,
-    another number of values than of rows.
+    Raises ShardDamageError if the footer is impossible: negative counts, pages outside the file or
+    shared by columns, or a number of values other than that of rows.
     """
-    wanted = _wanted(metadata.schema, names)
+    wanted = _selected_leaves(metadata.schema, names)
     leaves = [
         _leaves(metadata.row_group(n), n, metadata.schema, wanted)
         for n in range(metadata.num_row_groups)
     ]
     rows = sum(metadata.row_group(n).num_rows for n in range(metadata.num_row_groups))
     if rows != metadata.num_rows:
-        raise _lie(f"{metadata.num_rows:,} rows, and {rows:,} in its row groups")
+        raise _impossible_footer(f"{metadata.num_rows:,} rows, and {rows:,} in its row groups")
     end, last = _MAGIC_BYTES, "the file"
     for leaf in sorted((leaf for group in leaves for leaf in group), key=lambda leaf: leaf.start):
         if leaf.start < end:
-            raise _lie(f"pages of column {leaf.column!r} at byte {leaf.start:,}, within {last}")
+            raise _impossible_footer(
+                f"pages of column {leaf.column!r} at byte {leaf.start:,}, within {last}"
+            )
         end, last = leaf.end, f"column {leaf.column!r}"
     if end > size_bytes - _TAIL_BYTES:
-        raise _lie(f"pages up to byte {end:,} in a file of {size_bytes:,}")
+        raise _impossible_footer(f"pages up to byte {end:,} in a file of {size_bytes:,}")
     return leaves
 
 
 def columns_at(
     schema: pq.ParquetSchema, names: Sequence[str], places: Collection[int]
 ) -> frozenset[str]:
-    """Those of the named columns that primitive columns at these places are part of."""
+    """Those of the named columns that contain the primitive columns at these places."""
     if not places:
         return frozenset()
-    return frozenset(name for place, name in _wanted(schema, names) if place in places)
+    return frozenset(name for place, name in _selected_leaves(schema, names) if place in places)
 
 
-def _wanted(schema: pq.ParquetSchema, names: Sequence[str]) -> list[tuple[int, str]]:
-    """Places of primitive columns with the column that each is part of, as Arrow finds them by name.
+def _selected_leaves(schema: pq.ParquetSchema, names: Sequence[str]) -> list[tuple[int, str]]:
+    """Places of primitive columns, each with the name of its column, as Arrow matches names.
 
-    Where a path begins with several names, it is part of the first of them. Names and paths are gone through once, sorted
-    so that whatever begins with a name follows it: a footer may list tens of thousands of each.
+    A path that begins with several names belongs to the first of them. Names and paths are
+    traversed once, sorted so that everything that begins with a name follows it: a footer may list
+    tens of thousands of each.
     """
     ranked = [(f"{name}.", -1, rank) for rank, name in enumerate(names)]
     paths = [(f"{schema.column(place).path}.", place, 0) for place in range(len(schema))]
     found: list[tuple[int, str]] = []
     around: list[
         tuple[str, int]
-    ] = []  # the names that the current one begins with, and the first rank up to each
+    ] = []  # the names that the current one begins with, and the lowest rank up to each
     for text, place, rank in sorted(ranked + paths):
         while around and not text.startswith(around[-1][0]):
             around.pop()
@@ -76,9 +82,9 @@ def _leaves(
     group: pq.RowGroupMetaData, number: int, schema: pq.ParquetSchema, wanted: list[tuple[int, str]]
 ) -> list[Leaf]:
     if group.num_rows < 0:
-        raise _lie(f"{group.num_rows:,} rows in row group {number}")
+        raise _impossible_footer(f"{group.num_rows:,} rows in row group {number}")
     if group.num_rows == 0:
-        return []  # nothing of it is read; pyarrow gives it an offset of 0
+        return []  # it is not read; pyarrow writes an offset of 0 for it
     leaves = []
     for place, name in wanted:
         chunk, kind = group.column(place), schema.column(place)
@@ -86,7 +92,7 @@ def _leaves(
         if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < start:
             start = (
                 chunk.dictionary_page_offset
-            )  # as Arrow has it: 0 and later ones are known faults of writers
+            )  # as in Arrow: 0 and later offsets are known faults of writers
         leaf = Leaf(
             column=name,
             start=start,
@@ -102,7 +108,7 @@ def _leaves(
         if leaf.size < 0 or (
             leaf.values < group.num_rows if leaf.repeated else leaf.values != group.num_rows
         ):
-            raise _lie(
+            raise _impossible_footer(
                 f"{leaf.values:,} values in {leaf.size:,} bytes of column {name!r} for "
                 f"{group.num_rows:,} rows of row group {number}"
             )
@@ -110,5 +116,5 @@ def _leaves(
     return leaves
 
 
-def _lie(what: str) -> ShardDamageError:
-    return ShardDamageError(ShardFault.UNREADABLE, f"the footer cannot be true: it states {what}")
+def _impossible_footer(what: str) -> ShardDamageError:
+    return ShardDamageError(ShardFault.UNREADABLE, f"the footer is impossible: it states {what}")

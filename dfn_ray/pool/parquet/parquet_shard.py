@@ -1,10 +1,11 @@
-"""Samples of a Parquet file: one row each, read in small batches.
+"""Samples of a Parquet file: one per row, read in small batches.
 
-Takes plain columns, img2dataset's Parquet output (image column named after its encoding) and Hugging Face's image
-column (a struct of bytes and path).
+Supports plain columns, img2dataset's Parquet output (image column named after its encoding) and
+Hugging Face's image column (a struct of bytes and path).
 
-What is broken costs as little as Arrow allows: a value that Python cannot hold costs itself, a page its row group, a
-footer the file. Rows of a row group that were read before its broken page stand.
+Damage costs as little as Arrow allows: a value that Python cannot represent costs itself, a page
+its row group, a footer the file. Rows of a row group that were read before its broken page are
+kept.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import IO
 import pyarrow.parquet as pq
 
 from dfn_ray.config import Pool
-from dfn_ray.pool.chunking import OpenChunk, Wanted
+from dfn_ray.pool.chunking import OpenChunk, RowSelection
 from dfn_ray.pool.parquet.columns import columns_of
 from dfn_ray.pool.parquet.footer import checked_leaves, columns_at
 from dfn_ray.pool.parquet.pages import PAGE_BYTES, Leaf
@@ -27,36 +28,37 @@ from dfn_ray.schema import ShardFault
 from dfn_ray.untrusted.parquet_files import EncryptedParquetError, read_footer
 
 _BUFFER_BYTES = 4 * 2**20
-"""Read per column and request, so that memory is bounded by this and a page; Arrow's default (`pre_buffer`) would load
-all columns of a row group at once."""
+"""Read per column and request, so that memory is bounded by this and a page; Arrow's default
+(`pre_buffer`) would load all columns of a row group at once."""
 
 
-def parquet_groups(
-    file: IO[bytes], shard: Shard, pool: Pool, wanted: Wanted
+def parquet_chunks(
+    file: IO[bytes], shard: Shard, pool: Pool, selection: RowSelection
 ) -> Iterator[OpenChunk]:
-    """The chunks of a Parquet file, in order; the last one carries the fault of the shard, if it has one.
+    """The chunks of a Parquet file, in order; the last one carries the fault of the shard, if any.
 
-    Where chunks are skipped, all rows are decoded nevertheless: chunks end by size, and Parquet states no
-    sizes per row. Where single rows are wanted, groups hold just those, and row groups without any are not read.
+    If chunks are skipped, all rows are decoded nevertheless: chunks end by size, and Parquet
+    records no sizes per row. If single rows are selected, chunks contain only those, and row groups
+    without any are not read.
     """
-    group = OpenChunk(0)
+    chunk = OpenChunk(0)
     try:
         source = _Source(file, shard, pool)
         bytes_per_row = shard.size_bytes / max(source.rows, 1)
-        for draft in source.drafts(wanted.rows):
-            if group.is_full(pool):
-                group.bytes_read = int(len(group.drafts) * bytes_per_row)
-                yield group
-                group = OpenChunk(draft.row)
-            group.add(draft)
+        for draft in source.drafts(selection.rows):
+            if chunk.is_full(pool):
+                chunk.bytes_read = int(len(chunk.drafts) * bytes_per_row)
+                yield chunk
+                chunk = OpenChunk(draft.row)
+            chunk.add(draft)
     except ShardDamageError as damage:
-        group.end(damage)
-    group.last = True
-    yield group
+        chunk.end(damage)
+    chunk.last = True
+    yield chunk
 
 
 class _Source:
-    """An open Parquet file; whatever is broken in it is raised as ShardDamageError, or fails rows."""
+    """An open Parquet file; anything broken in it raises ShardDamageError, or fails rows."""
 
     def __init__(self, file: IO[bytes], shard: Shard, pool: Pool) -> None:
         watched = WatchedFile(file, shard.uri)
@@ -76,9 +78,9 @@ class _Source:
             raise watched.damage(error, "not Parquet") from error
         columns = columns_of(schema, pool)
         columns = columns.without(
-            columns_at(parquet.metadata.schema, columns.read, footer.encrypted)
+            columns_at(parquet.metadata.schema, columns.names, footer.encrypted)
         )
-        leaves = checked_leaves(parquet.metadata, columns.read, shard.size_bytes)
+        leaves = checked_leaves(parquet.metadata, columns.names, shard.size_bytes)
         self.rows = parquet.metadata.num_rows
         self._opened = OpenParquet(
             parquet=parquet,
@@ -98,7 +100,7 @@ class _Source:
         ]
 
     def drafts(self, rows: frozenset[int] | None = None) -> Iterator[Draft]:
-        """The samples of the file, or just those at `rows`, in order."""
+        """The samples of the file, or only those at `rows`, in order."""
         first = 0
         for group in self._groups:
             end = first + group.rows

@@ -1,4 +1,4 @@
-"""The samples of one row group, and what is left of them where one of its pages is broken or too large."""
+"""The samples of one row group, and the rest of them if one of its pages is broken or too large."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ from dfn_ray.schema import Reason, ShardFault
 
 _BATCH_ROWS = 256
 _MEAN_BATCH_BYTES = 8 * 2**20
-"""Rows are decoded in batches of about this size, by the mean of their row group."""
+"""Target size of the batches in which rows are decoded, by the mean of their row group."""
 _MOST_DROPPED = 16
-"""Columns of metadata that are left out one at a time because of too large a page, each of which means to read the row
-group again; then all of them are."""
+"""Columns of metadata that are dropped one at a time for too large a page, each of which requires
+another read of the row group; after that all are dropped."""
 _MAX_ROWS_LOST = 2**20
-"""Rows that a broken row group may state and be believed, each to fail by itself: writers stop there or before it
-(pyarrow and arrow-rs at exactly this many). With more the shard ends: a footer may state any number."""
+"""Rows that a broken row group may state for each to fail by itself: writers stop at this number or
+before (pyarrow and arrow-rs at exactly this many). With more the shard ends: a footer may state any
+number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,8 @@ class OpenParquet:
     max_image_page: int
     """Bytes that a page of images may take however well it compresses."""
     max_caption_bytes: int
-    """Longer captions fail without being held: in a dictionary one of 60 MB may be that of every row."""
+    """Longer captions fail without being held: in a dictionary, one of 60 MB may be that of every
+    row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +62,14 @@ class RowGroup:
     """By the column that they are part of."""
 
     def drafts(self, first: int, rows: frozenset[int] | None) -> Iterator[Draft]:
-        """Its samples, or just those at `rows`, in order; `first` is the ordinal of the first one in the file."""
+        """Its samples, or only those at `rows`, in order; its first row has the ordinal `first`."""
         done = 0
         try:
-            for at, batch in self._batches(self.opened.columns.read):
+            for at, batch in self._batches(self.opened.columns.names):
                 done = at + batch.num_rows
                 if done > self.rows:
                     break
-                for start, part in _parts(batch, first + at, rows):
+                for start, part in _selected_stretches(batch, first + at, rows):
                     yield from self._drafts_of(part, start)
         except (*BROKEN, PageTooLargeError) as error:
             if isinstance(error, MemoryError):
@@ -76,13 +78,14 @@ class RowGroup:
             return
         if done == self.rows:
             return
-        if not done and (unread := next(filter(self._is_unread, self.opened.columns.read), None)):
-            error = OSError(f"pyarrow reads no row of column {unread}")
+        if not done and (unread := next(filter(self._is_unread, self.opened.columns.names), None)):
+            error = OSError(f"pyarrow returns no row of column {unread}")
             yield from self._failed(first, done, error, rows)
             return
         raise ShardDamageError(
             ShardFault.UNREADABLE,
-            f"row group {self.number} holds {done:,} rows or more, the footer states {self.rows:,}",
+            f"row group {self.number} contains at least {done:,} rows, the footer states "
+            f"{self.rows:,}",
         )
 
     def _drafts_of(self, batch: pa.RecordBatch, first: int) -> Iterator[Draft]:
@@ -113,9 +116,12 @@ class RowGroup:
     def _failed(
         self, first: int, done: int, error: Exception, rows: frozenset[int] | None
     ) -> Iterator[Draft]:
-        """The rows from `done` on, each failed; under the names and uids that they have, where those can be read."""
+        """The rows from `done` on, all failed, with their own names and uids if readable."""
         if self.rows - done > _MAX_ROWS_LOST:
-            what = f"row group {self.number} is broken ({first_line(error)}) and states {self.rows:,} rows"
+            what = (
+                f"row group {self.number} is broken ({first_line(error)}) and states "
+                f"{self.rows:,} rows"
+            )
             raise ShardDamageError(ShardFault.UNREADABLE, what) from error
         too_large = error if isinstance(error, PageTooLargeError) else None
         names = self._names(done)
@@ -135,7 +141,7 @@ class RowGroup:
             yield draft
 
     def _key(self, row: int) -> str:
-        """The name of a row that has none: its ordinal, by which no other row goes where names are numbers."""
+        """The name of a row without one: its ordinal, spelled so that no other row has it."""
         return f"#{row}" if self.opened.columns.key else str(row)
 
     def _names(self, done: int) -> Iterator[tuple[str | None, str | None]]:
@@ -155,13 +161,13 @@ class RowGroup:
                 raise
 
     def _batches(self, names: Sequence[str], done: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """The rows from `done` on, of the named columns, with the ordinal of the first row of each batch.
+        """Batches of the rows from `done` on, of the named columns, each with its first ordinal.
 
-        Reads again from the start where batches must be smaller, or without a column of metadata that is too large or
-        that pyarrow passes over.
+        Restarts with smaller batches if needed, or without a column of metadata that is too large
+        or that pyarrow skips.
         """
         columns = self.opened.columns
-        spared = {column.name for column in columns.metadata} - {columns.uid}
+        droppable = {column.name for column in columns.metadata} - {columns.uid}
         size, dropped = self._first_batch_rows(), 0
         while names:
             at = 0
@@ -172,19 +178,19 @@ class RowGroup:
                         yield max(at, done), batch.slice(max(done - at, 0))
                         done = end
                     at = end
-                if at >= self.rows or not (unread := self._unread(spared.intersection(names))):
+                if at >= self.rows or not (unread := self._unread(droppable.intersection(names))):
                     return
                 names = [name for name in names if name not in unread]
             except BatchTooLargeError as error:
                 size = error.rows
             except PageTooLargeError as error:
-                if error.column not in spared:
+                if error.column not in droppable:
                     raise
                 dropped += 1
-                too_large = {error.column} if dropped < _MOST_DROPPED else spared
+                too_large = {error.column} if dropped < _MOST_DROPPED else droppable
                 names = [name for name in names if name not in too_large]
             except pa.ArrowInvalid:
-                if not (unread := self._unread(spared.intersection(names))):
+                if not (unread := self._unread(droppable.intersection(names))):
                     raise
                 names = [name for name in names if name not in unread]
 
@@ -192,10 +198,11 @@ class RowGroup:
         return {name for name in names if self._is_unread(name)}
 
     def _is_unread(self, name: str) -> bool:
-        """True for a sound column that pyarrow cannot put together.
+        """True for a valid column that pyarrow cannot assemble.
 
-        pyarrow 26 gives no row and no error for some lists in tiny data pages, which it wrote itself, and ends all
-        columns read beside them; in a struct with other fields the same is an ArrowInvalid, which no broken page is.
+        pyarrow 26 returns no row and no error for some lists in tiny data pages, which it wrote
+        itself, and ends all columns read with them; in a struct with other fields the same raises
+        ArrowInvalid, which no broken page does.
         """
         try:
             return not any(batch.num_rows for batch in self._pass([name], _BATCH_ROWS))
@@ -203,7 +210,7 @@ class RowGroup:
             return True
 
     def _first_batch_rows(self) -> int:
-        """Rows per batch by what the footer states; the pages may ask for fewer."""
+        """Rows per batch by the footer; the pages may require fewer."""
         group = self.opened.parquet.metadata.row_group(self.number)
         mean = max(1, group.total_byte_size // max(group.num_rows, 1))
         leaves = itertools.chain.from_iterable(self.leaves.values())
@@ -211,7 +218,7 @@ class RowGroup:
         return max(1, min(_BATCH_ROWS, _MEAN_BATCH_BYTES // mean, BATCH_BYTES // longest))
 
     def _pass(self, names: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
-        """One pass over the named columns. Raises what was wrong with a page, and StorageError."""
+        """One pass over the named columns. Raises the fault of a page, and StorageError."""
         opened = self.opened
         pages = dict.fromkeys(opened.columns.texts, PAGE_BYTES)
         pages[opened.columns.image] = opened.max_image_page
@@ -227,13 +234,13 @@ class RowGroup:
         except Exception as error:
             if opened.file.error is not None:
                 raise opened.file.damage(error, "") from error
-            if opened.file.verdict is not None:
-                raise opened.file.verdict from error
+            if opened.file.page_error is not None:
+                raise opened.file.page_error from error
             raise
 
 
 class _Found:
-    """The columns of a batch by name, and by place among those of one name."""
+    """The columns of a batch by name, and by position among those of one name."""
 
     def __init__(self, batch: pa.RecordBatch) -> None:
         self._batch = batch
@@ -246,14 +253,14 @@ class _Found:
         return self._batch.column(self._places[name][0])
 
     def get(self, name: str, place: int) -> pa.Array | None:
-        """The column of a name at its place; None if it was not read."""
+        """The column of a name at its position; None if it was not read."""
         return self._batch.column(self._places[name][place]) if name in self._places else None
 
 
-def _parts(
+def _selected_stretches(
     batch: pa.RecordBatch, first: int, rows: frozenset[int] | None
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """The stretches of wanted rows, with the ordinal of the first row of each."""
+    """The stretches of selected rows, each with the ordinal of its first row."""
     if rows is None:
         yield first, batch
         return

@@ -1,4 +1,4 @@
-"""The header of a Parquet page, read without the page: Thrift's compact protocol, as far as headers use it."""
+"""Headers of Parquet pages, read without their pages: Thrift's compact protocol, as used there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _INTEGERS = (_I16, _I32, _I64)
 
 
 class PageHeader(NamedTuple):
-    """What a page says of itself before its bytes come. Sizes in bytes."""
+    """The description of a page, available before its bytes. Sizes in bytes."""
 
     kind: int
     size: int
@@ -23,16 +23,19 @@ class PageHeader(NamedTuple):
     uncompressed: int
     compressed: int
     values: int
-    """Values in the page, nulls included."""
+    """Values in the page, including nulls."""
     encoding: int
 
 
 class BrokenHeaderError(ValueError):
-    """Bytes that are no page header."""
+    """Bytes that are not a page header."""
 
 
 def page_header(data: memoryview) -> PageHeader | None:
-    """The page header at the start of `data`; None while `data` ends within it. Raises BrokenHeaderError."""
+    """The page header at the start of `data`; None if `data` is incomplete.
+
+    Raises BrokenHeaderError.
+    """
     try:
         fields, size = _struct(data, 0, 0)
     except IndexError:
@@ -43,7 +46,7 @@ def page_header(data: memoryview) -> PageHeader | None:
     details = fields.get({DATA_PAGE: 5, DICTIONARY_PAGE: 7, DATA_PAGE_V2: 8}.get(kind, 6), {})
     if not isinstance(details, dict):
         raise BrokenHeaderError("a page header of another form")
-    is_read = kind != INDEX_PAGE  # index pages say nothing
+    is_read = kind != INDEX_PAGE  # index pages have no such fields
     values = _count(details, 1) if is_read else 0
     encoding = _count(details, 4 if kind == DATA_PAGE_V2 else 2) if is_read else 0
     return PageHeader(kind, size, uncompressed, compressed, values, encoding)
@@ -57,7 +60,7 @@ def _count(fields: dict[int, Any], number: int) -> int:
 
 
 def _struct(data: memoryview, at: int, depth: int) -> tuple[dict[int, Any], int]:
-    """The fields of a struct by number, and where it ends. Raises IndexError where the data end before it does."""
+    """The fields of a struct by number, and its end. Raises IndexError if `data` is too short."""
     if depth > _MAX_DEPTH:
         raise BrokenHeaderError("a page header nested too deeply")
     fields: dict[int, Any] = {}
@@ -91,7 +94,7 @@ def _value(data: memoryview, at: int, kind: int, depth: int) -> tuple[Any, int]:
         return None, _inside(data, at + (1 if kind == _BYTE else 8))
     raise BrokenHeaderError(
         f"a field of type {kind} in a page header"
-    )  # lists and maps are in none
+    )  # page headers have no lists and maps
 
 
 def _inside(data: memoryview, at: int) -> int:

@@ -1,6 +1,7 @@
-"""What the values of Arrow columns take as Python's and as JSON, known before they are.
+"""Sizes of Arrow values as Python objects and as JSON, computed before they are converted.
 
-Arrow stores some values in hardly a byte: nulls in none, booleans in a bit, those of a dictionary in an index, however long.
+Arrow stores some values in hardly a byte: nulls in none, booleans in a bit, those of a dictionary
+in an index, however long they are.
 """
 
 from __future__ import annotations
@@ -12,21 +13,21 @@ import pyarrow.compute as pc
 from dfn_ray.pool.parquet.arrow_types import is_binary, is_list, is_string
 
 _LEAST_BYTES = 4
-"""Of any value: `255,` in JSON; a pointer in Python takes twice as much."""
+"""Minimum of any value: `255,` in JSON; a pointer in Python takes twice as much."""
 
 
 def is_flat(kind: pa.DataType) -> bool:
-    """True for types whose values take about the bytes that Arrow has for them."""
+    """True for types whose values take about as many bytes as in Arrow."""
     return not (pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType))
 
 
 def total_bytes(column: pa.Array) -> int:
-    """What all values of a column take, which is no dictionary itself."""
+    """The size of all values of a column that is not a dictionary itself."""
     return column.nbytes if is_flat(column.type) else int(row_bytes(column).sum())
 
 
 def row_bytes(column: pa.Array) -> np.ndarray:
-    """What each row of a column takes, int64. A function of each row's value and type alone."""
+    """The size of each row of a column, int64. Depends on each row's value and type alone."""
     kind = column.type
     if isinstance(column, pa.ExtensionArray):
         sizes = row_bytes(column.storage)
@@ -53,7 +54,7 @@ def _width(kind: pa.DataType) -> int:
 
 
 def _of_lists(column: pa.Array) -> np.ndarray:
-    """The sum of what the items of each list take."""
+    """The sum of the sizes of each list's items."""
     if isinstance(column, pa.FixedSizeListArray):
         starts = (np.arange(len(column)) + column.offset) * column.type.list_size
         ends = starts + column.type.list_size
@@ -66,7 +67,7 @@ def _of_lists(column: pa.Array) -> np.ndarray:
     if isinstance(column, pa.MapArray):
         inner = row_bytes(column.keys) + row_bytes(column.items)
     elif pa.types.is_primitive(column.values.type) or pa.types.is_null(column.values.type):
-        return (ends - starts).astype(np.int64) * _width(column.values.type)  # millions, in no time
+        return (ends - starts).astype(np.int64) * _width(column.values.type)  # fast for millions
     else:
         inner = row_bytes(column.values)
     before = np.concatenate([[0], np.cumsum(inner)])

@@ -1,7 +1,7 @@
-"""Arrow values as Python's: what a caption, a key and metadata make of every type. No value raises."""
+"""Arrow values as Python's: captions, keys and metadata from columns of any type. Never raises."""
 
 # pyright: reportAttributeAccessIssue=false
-# (pyarrow makes its compute functions at import, where no type checker sees them)
+# (pyarrow generates its compute functions at import, where type checkers do not see them)
 from __future__ import annotations
 
 import itertools
@@ -12,25 +12,32 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dfn_ray.pool.captions import TEXT, class_label
-from dfn_ray.pool.long_names import MAX_NAME_CHARS, shortened
+from dfn_ray.pool.long_names import MAX_NAME_CHARS, abbreviated_name
 from dfn_ray.pool.parquet.arrow_types import is_binary, is_image_struct, is_list, is_string
 from dfn_ray.pool.parquet.columns import distinct_labels
 from dfn_ray.pool.parquet.value_sizes import row_bytes, total_bytes
 from dfn_ray.pool.samples import MAX_METADATA_BYTES, json_text
 
-Cell = tuple[Any, bool]
-"""A value, and whether it stands for another one that JSON or UTF-8 cannot hold."""
+Converted = tuple[Any, bool]
+"""A value, and whether it replaces one that JSON or UTF-8 cannot represent."""
 
 _BYTES_AT_ONCE = 4 * 2**20
-"""About so much; values of Arrow turned into Python's one by one take twice as long."""
+"""Approximate size of the values converted at a time; one by one takes twice as long."""
 _BYTES_A_CHARACTER = 4  # at most, in UTF-8
-_UNSAYABLE = (ValueError, OverflowError, ArithmeticError, LookupError, TypeError, pa.ArrowException)
-"""What pyarrow raises for values that Python has not: dates outside 1..9999, time zones that this machine does not
-know, strings that are not UTF-8, structs with two fields of one name."""
+_CONVERSION_ERRORS = (
+    ValueError,
+    OverflowError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    pa.ArrowException,
+)
+"""Exceptions of pyarrow for values that Python cannot represent: dates outside 1..9999, time zones
+unknown on this machine, strings that are not UTF-8, structs with two fields of one name."""
 
 
 def plain_array(column: pa.Array) -> pa.Array:
-    """The values themselves: without dictionary, runs or extension."""
+    """The values themselves: without dictionary, run-end encoding or extension."""
     while True:
         if isinstance(column, pa.ExtensionArray):
             column = column.storage
@@ -48,7 +55,7 @@ def plain_array(column: pa.Array) -> pa.Array:
 
 
 def image_bytes(column: pa.Array) -> Iterator[bytes | None]:
-    """The images of a column: bytes, or structs of Hugging Face's; null where there are no bytes."""
+    """The images of a column: bytes, or Hugging Face's structs; None if there are no bytes."""
     column = plain_array(column)
     if is_image_struct(column.type):
         if column.type.get_field_index("bytes") < 0:
@@ -65,11 +72,15 @@ def _few_at_once(column: pa.Array) -> Iterator[Any]:
 
 
 Captions = tuple[int | None, dict[int, bytes | None]]
-"""The size of all captions of a row, None for none, and the captions by number: see `pool.captions`."""
+"""The size of all captions of a row, None for none, and the captions by number: see
+`pool.captions`."""
 
 
 def captions(columns: Sequence[pa.Array], most_bytes: int) -> Iterator[Captions]:
-    """The captions of rows: of one column, text or lists, or of several. Those of a row with more bytes are not held."""
+    """The captions of each row: from one column, text or lists, or from several.
+
+    Those of a row with more than `most_bytes` are not held.
+    """
     if len(columns) > 1:
         return (
             _held(enumerate(row), most_bytes)
@@ -108,7 +119,7 @@ def _one(text: bytes | None, most_bytes: int) -> Captions:
 
 
 def _items(items: pa.Array, most_bytes: int) -> Captions:
-    """The strings of a list that hold something; none of them where they are too many bytes."""
+    """The non-empty strings of a list; none if they exceed `most_bytes`."""
     items = plain_array(items)
     if not (is_string(items.type) or is_binary(items.type)):
         return 0, {}  # nulls
@@ -121,24 +132,31 @@ def _items(items: pa.Array, most_bytes: int) -> Captions:
 
 
 def keys(column: pa.Array) -> Iterator[str | None]:
-    """The samples' names as text, by which uids are derived: bytes as UTF-8 with the others escaped, nested ones as JSON.
+    """The samples' names as text, from which uids are derived.
 
-    Of names above MAX_NAME_CHARS the ends and a digest.
+    Bytes are decoded as UTF-8 with escapes for the rest, nested values become JSON. Names longer
+    than MAX_NAME_CHARS are abbreviated to their ends and a digest.
     """
     column = plain_array(column)
     if is_string(column.type) or is_binary(column.type):
         column = column.cast(pa.large_binary())
     values = None if total_bytes(column) > MAX_METADATA_BYTES else _plain_values(column)
     if values is None:
-        values = (_cell(value)[0] for value in column)  # one by one: all at once may be a gigabyte
+        values = (
+            _converted(value)[0] for value in column
+        )  # one by one: all at once may be a gigabyte
     return (None if value is None else _short_key(value) for value in values)
 
 
 def _short_key(value: Any) -> str:
     if isinstance(value, bytes) and len(value) > _BYTES_A_CHARACTER * MAX_NAME_CHARS:
-        return shortened(value)  # without another copy of it as text
+        return abbreviated_name(value)  # without another copy of it as text
     key = _key(value)
-    return key if len(key) <= MAX_NAME_CHARS else shortened(key.encode("utf-8", "surrogatepass"))
+    return (
+        key
+        if len(key) <= MAX_NAME_CHARS
+        else abbreviated_name(key.encode("utf-8", "surrogatepass"))
+    )
 
 
 def _key(value: Any) -> str:
@@ -149,16 +167,20 @@ def _key(value: Any) -> str:
     return str(value)
 
 
-Values = tuple[Sequence[Any], bool]
-"""The values of a row, and whether one of them stands for another that JSON or UTF-8 cannot hold."""
+ConvertedRow = tuple[Sequence[Any], bool]
+"""The values of a row, and whether one of them replaces a value that JSON or UTF-8 cannot
+represent."""
 
 
-def metadata_rows(columns: Sequence[pa.Array | None], rows: int) -> Iterator[Values]:
-    """The values of metadata columns, row by row. Those of columns that were not read are null, and those with which
-    a row would hold more than MAX_METADATA_BYTES."""
+def metadata_rows(columns: Sequence[pa.Array | None], rows: int) -> Iterator[ConvertedRow]:
+    """The values of metadata columns, row by row.
+
+    Null are those of columns that were not read, and those with which a row would exceed
+    MAX_METADATA_BYTES.
+    """
     decoded = [None if column is None else _decoded(column) for column in columns]
     if sum(total_bytes(column) for column in decoded if column is not None) > MAX_METADATA_BYTES:
-        return map(_together, _large_rows(decoded, rows))
+        return map(_as_row, _large_rows(decoded, rows))
     if not decoded:
         return itertools.repeat(((), False), rows)
     plain = [None if column is None else _plain_values(column) for column in decoded]
@@ -167,24 +189,24 @@ def metadata_rows(columns: Sequence[pa.Array | None], rows: int) -> Iterator[Val
     cells = (
         [(None, True)] * rows
         if column is None
-        else map(_cell, column)
+        else map(_converted, column)
         if values is None
         else zip(values, itertools.repeat(False))
         for column, values in zip(decoded, plain, strict=True)
     )
-    return map(_together, zip(*cells, strict=True))
+    return map(_as_row, zip(*cells, strict=True))
 
 
-def _together(row: Sequence[Cell]) -> Values:
+def _as_row(row: Sequence[Converted]) -> ConvertedRow:
     return [value for value, _ in row], any(replaced for _, replaced in row)
 
 
-def _large_rows(columns: Sequence[pa.Array | None], rows: int) -> Iterator[list[Cell]]:
-    """The rows one by one, of which each value is passed by that no longer fits."""
+def _large_rows(columns: Sequence[pa.Array | None], rows: int) -> Iterator[list[Converted]]:
+    """The rows one by one, without the values that no longer fit."""
     sizes = [None if column is None else row_bytes(column).tolist() for column in columns]
     for at in range(rows):
         left = MAX_METADATA_BYTES
-        row: list[Cell] = []
+        row: list[Converted] = []
         for column, size in zip(columns, sizes, strict=True):
             if column is None or size is None:
                 row.append((None, True))
@@ -192,7 +214,7 @@ def _large_rows(columns: Sequence[pa.Array | None], rows: int) -> Iterator[list[
                 row.append((None, column[at].is_valid))
             else:
                 left -= size[at]
-                row.append(_cell(column[at]))
+                row.append(_converted(column[at]))
         yield row
 
 
@@ -203,44 +225,52 @@ def _decoded(column: pa.Array) -> pa.Array:
 
 
 def _plain_values(column: pa.Array) -> Sequence[Any] | None:
-    """All values at once; None if Python cannot hold one of them."""
+    """All values at once; None if Python cannot represent one of them."""
     try:
         return column.to_pylist()
-    except _UNSAYABLE:
+    except _CONVERSION_ERRORS:
         return None
 
 
-def _cell(value: pa.Scalar) -> Cell:
+def _converted(value: pa.Scalar) -> Converted:
     try:
         return value.as_py(), False
-    except _UNSAYABLE:
-        return _said(value), True
+    except _CONVERSION_ERRORS:
+        return _with_parts_replaced(value), True
 
 
-def _said(value: pa.Scalar) -> Any:
-    """The value with only those parts replaced that Python cannot hold, by text where there is one."""
-    said: Any = None
+def _with_parts_replaced(value: pa.Scalar) -> Any:
+    """The value, in which only the parts that Python cannot represent are replaced.
+
+    By text if possible.
+    """
+    result: Any = None
     if not value.is_valid:
-        return said
+        return result
     if isinstance(value, pa.ExtensionScalar | pa.DictionaryScalar | pa.RunEndEncodedScalar):
-        said = _said(value.value)
+        result = _with_parts_replaced(value.value)
     elif isinstance(value, pa.MapScalar):
-        said = [list(map(_said, pair)) for pair in zip(*value.values.flatten(), strict=True)]
+        result = [
+            list(map(_with_parts_replaced, pair))
+            for pair in zip(*value.values.flatten(), strict=True)
+        ]
     elif is_list(value.type):
-        said = [_said(item) for item in value.values]
+        result = [_with_parts_replaced(item) for item in value.values]
     elif isinstance(value, pa.StructScalar):
         names = [field.name for field in value.type]
-        said = {label: _said(value[i]) for i, label in enumerate(distinct_labels(names))}
+        result = {
+            label: _with_parts_replaced(value[i]) for i, label in enumerate(distinct_labels(names))
+        }
     else:
         try:
-            said = value.as_py()
-        except _UNSAYABLE:
-            said = _text(value)
-    return said
+            result = value.as_py()
+        except _CONVERSION_ERRORS:
+            result = _arrow_text(value)
+    return result
 
 
-def _text(value: pa.Scalar) -> str | None:
-    """The text that Arrow has for a single value; times without a known zone are in UTC."""
+def _arrow_text(value: pa.Scalar) -> str | None:
+    """Arrow's text for a single value; times in an unknown zone are in UTC."""
     try:
         if is_string(value.type):
             return value.cast(pa.large_binary()).as_py().decode("utf-8", "replace")
@@ -250,5 +280,5 @@ def _text(value: pa.Scalar) -> str | None:
                 + "+00:00"
             )
         return value.cast(pa.string()).as_py()
-    except _UNSAYABLE:
+    except _CONVERSION_ERRORS:
         return None

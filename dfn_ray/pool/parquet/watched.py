@@ -1,4 +1,7 @@
-"""The file that Arrow reads Parquet through: pages are judged on their way, and a store's failures are told from the file's."""
+"""The file through which Arrow reads Parquet.
+
+It checks pages as they are read, and separates failures of the store from damage of the file.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from dfn_ray.pool.shard import ShardDamageError
 from dfn_ray.schema import ShardFault
 
 BROKEN = (pa.ArrowException, OSError, UnicodeDecodeError, BrokenHeaderError)
-"""What is raised on a broken file: by pyarrow, and for page headers."""
+"""Exceptions for a broken file: pyarrow's, and those for page headers."""
 
 
 def first_line(error: Exception) -> str:
@@ -24,7 +27,10 @@ def first_line(error: Exception) -> str:
 
 
 class WatchedFile:
-    """A file for Arrow that judges pages, and remembers that reading failed: Arrow raises OSError for both."""
+    """A file for Arrow that checks pages and records failed reads.
+
+    Arrow raises OSError for both.
+    """
 
     closed = False
 
@@ -33,22 +39,22 @@ class WatchedFile:
         self._uri = uri
         self._at = file.tell()
         self._walks: list[Walk] = []
-        """In the order of the file."""
+        """In file order."""
         self._ends: list[int] = []
         self.error: Exception | None = None
-        """The fault of the store."""
-        self.verdict: Exception | None = None
-        """What was wrong with a page."""
+        """The failure of the store."""
+        self.page_error: Exception | None = None
+        """The fault of a page."""
 
     def watch(self, leaves: Sequence[Leaf], limits: Limits) -> None:
-        """Judge the pages of these columns, of which no two share a byte, from now on."""
-        self.verdict = None
+        """Checks the pages of these columns, no two of which share a byte, from now on."""
+        self.page_error = None
         in_order = sorted(leaves, key=lambda leaf: leaf.start)
         self._walks = [Walk(leaf, limits, leaf.start) for leaf in in_order]
         self._ends = [leaf.end for leaf in in_order]
 
     def damage(self, error: Exception, what: str) -> Exception:
-        """What a failure of Arrow's stands for: the store's fault if reading failed, else the file's."""
+        """The cause of a failure in Arrow: the store's if reading failed, else the file's."""
         if isinstance(self.error, DfnRayError):
             return self.error
         if self.error is not None:
@@ -56,7 +62,7 @@ class WatchedFile:
         return ShardDamageError(ShardFault.UNREADABLE, f"{what}: {first_line(error)}")
 
     def read(self, count: int = -1) -> bytes:
-        """Bytes for Arrow, once the pages that begin in them are judged."""
+        """Bytes for Arrow, after the pages that begin in them have been checked."""
         try:
             data = self._file.read(count)
         except Exception as error:
@@ -70,12 +76,12 @@ class WatchedFile:
                     break
                 walk.follow(start, data)
         except Exception as error:
-            self.verdict = error
+            self.page_error = error
             raise
         return data
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Move to `offset`; the position afterwards."""
+        """Moves to `offset`; returns the new position."""
         self._at = self._file.seek(offset, whence)
         return self._at
 
@@ -84,4 +90,4 @@ class WatchedFile:
         return self._at
 
     def close(self) -> None:
-        """Left to whoever opened the file."""
+        """No effect: whoever opened the file closes it."""

@@ -1,4 +1,4 @@
-"""The keys of samples that were handed out, held in a bounded number of bytes."""
+"""The keys of samples already yielded, in a bounded number of bytes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from dfn_ray.pool.shard import ShardDamageError
 from dfn_ray.schema import ShardFault
 
 MOST_SAMPLES = 2**20
-"""Of a compressed tar of any size: about 100 MiB of digests. Shards hold 1,000 to 100,000 samples."""
+"""Limit for a compressed tar of any size: about 100 MiB of digests. Shards hold 1,000 to 100,000
+samples."""
 _SAMPLE_BYTES = 512
-"""Of the file, for each further sample: a header in a plain tar, and less than any compressed image."""
+"""Bytes of the file for each further sample: a header in a plain tar, and less than any compressed
+image."""
 
 
 class ClosedKeys:
-    """A set of keys, as BLAKE2b-128 digests: names that differ by little are packed a thousand times smaller in a gzip file.
+    """A set of keys, as BLAKE2b-128 digests.
 
-    Holds about 100 bytes a key, for at most `MOST_SAMPLES` keys or one for each 512 bytes of the file.
+    Holds about 100 bytes per key, for at most `MOST_SAMPLES` keys or one per 512 bytes of the file:
+    gzip packs names that differ little a thousand times smaller.
     """
 
     def __init__(self, shard_bytes: int) -> None:
@@ -28,7 +31,10 @@ class ClosedKeys:
         return _digest(key) in self._digests
 
     def add(self, keys: Iterable[str]) -> None:
-        """Add the keys of a chunk. Raises ShardDamageError when there are more than any real shard has."""
+        """Adds the keys of a chunk.
+
+        Raises ShardDamageError if there are more than any real shard has.
+        """
         self._digests.update(map(_digest, keys))
         if len(self._digests) > self._most:
             raise ShardDamageError(

@@ -1,7 +1,8 @@
-"""Sparse members: files whose holes a tar leaves out, and the map of what is stored.
+"""Sparse members: files whose holes a tar omits, with a map of the stored parts.
 
-GNU tar has four forms of it ("Storing Sparse Files" in its manual): the old header of type `S` with blocks that
-extend its map, and the PAX forms 0.0 (a record for each number), 0.1 (one record) and 1.0 (lines before the data).
+GNU tar has four forms of it ("Storing Sparse Files" in its manual): the old header of type `S` with
+blocks that extend its map, and the PAX forms 0.0 (a record for each number), 0.1 (one record) and
+1.0 (lines before the data).
 """
 
 from __future__ import annotations
@@ -12,23 +13,26 @@ from dfn_ray.pool.tars.tape import Tape
 from dfn_ray.pool.tars.tar_headers import BLOCK_BYTES, SPARSE_MAP, field_number
 
 _MOST_EXTENTS = 2**17
-"""A file of 1 GiB, the most that `max_image_bytes` can be, whose every second 4 KiB are a hole."""
+"""A file of 1 GiB, the maximum of `max_image_bytes`, in which every second 4 KiB are a hole."""
 _EXTENT_BYTES = 24
 _LONGEST_LINE = 20  # digits of 2^64
 
 Extents = tuple[tuple[int, int], ...]
-"""Offset in the file and length of each stored stretch, in the order in which they are stored."""
+"""Offset in the file and length of each stored stretch, in storage order."""
 
 
 class SparseMap(NamedTuple):
-    """The size of a file with its holes, and where its stored bytes belong."""
+    """The size of a file including its holes, and the places of its stored bytes."""
 
     size_bytes: int
     extents: Extents
 
 
 class BrokenMapError(ValueError):
-    """A sparse map that describes no file. Never leaves `pool`: it becomes the fault of one sample."""
+    """A sparse map that describes no file.
+
+    Never leaves `pool`: it becomes the fault of one sample.
+    """
 
 
 def is_sparse(records: dict[str, str]) -> bool:
@@ -37,16 +41,16 @@ def is_sparse(records: dict[str, str]) -> bool:
 
 
 def old_gnu_map(tape: Tape, header: bytes, stored_bytes: int) -> SparseMap:
-    """The map in a header of type `S` and in the blocks after it, which are passed whatever they hold.
+    """The map in a header of type `S` and in the blocks after it.
 
-    Raises BrokenMapError.
+    These are read whatever they contain. Raises BrokenMapError.
     """
     numbers = _numbers(header[386:482])
     extended = header[482]
     while extended:
         block = tape.read(BLOCK_BYTES)
         if len(block) < BLOCK_BYTES:
-            break  # the walk finds that the member is cut off
+            break  # the walk detects that the member is truncated
         extended = block[504]
         if len(numbers) <= 2 * _MOST_EXTENTS:
             numbers += _numbers(block[:504])
@@ -54,9 +58,9 @@ def old_gnu_map(tape: Tape, header: bytes, stored_bytes: int) -> SparseMap:
 
 
 def pax_map(tape: Tape, records: dict[str, str], stored_bytes: int) -> SparseMap:
-    """The map in PAX records, or at the front of the member's own bytes, of which no more than the map is read.
+    """The map in PAX records, or at the front of the member's own bytes.
 
-    Raises BrokenMapError.
+    Reads no more than the map. Raises BrokenMapError.
     """
     start = tape.position
     size = _number(records.get("GNU.sparse.realsize", records.get("GNU.sparse.size", "")).encode())
@@ -72,7 +76,7 @@ def pax_map(tape: Tape, records: dict[str, str], stored_bytes: int) -> SparseMap
 
 
 def expanded(stored: bytes, size_bytes: int, extents: Extents) -> bytes:
-    """The file with its holes, given the bytes of its extents one after the other."""
+    """The file with its holes, from the bytes of its extents in sequence."""
     data = bytearray(size_bytes)
     position = 0
     for offset, length in extents:
@@ -94,7 +98,7 @@ def _numbers(fields: bytes) -> list[int | None]:
 
 
 def _lines(tape: Tape, stored_bytes: int) -> list[int | None]:
-    """The numbers of a map of version 1.0: lines in whole blocks, the first says how many pairs follow."""
+    """The numbers of a map of version 1.0: lines in whole blocks, first the number of pairs."""
     lines: list[bytes] = []
     wanted, rest, left = 1, b"", stored_bytes
     while len(lines) < wanted and len(rest) <= _LONGEST_LINE:
@@ -112,15 +116,15 @@ def _lines(tape: Tape, stored_bytes: int) -> list[int | None]:
 
 
 def _number(text: bytes) -> int | None:
-    """A decimal number, None for anything else."""
+    """A decimal number, or None for any other text."""
     return int(text) if text.isdigit() and len(text) <= _LONGEST_LINE else None
 
 
 def _checked(size: int | None, numbers: list[int | None], stored_bytes: int) -> SparseMap:
-    """The map of these numbers. Raises BrokenMapError if it does not describe a file of what is stored."""
+    """The map of these numbers. Raises BrokenMapError unless it fits the stored bytes."""
     whole = [number for number in numbers if number is not None]
     if size is None or size < 0 or len(whole) < len(numbers) or len(whole) % 2:
-        raise BrokenMapError("a sparse map that is no list of numbers")
+        raise BrokenMapError("a sparse map that is not a list of numbers")
     if len(whole) > 2 * _MOST_EXTENTS:
         raise BrokenMapError(f"a sparse map of more than {_MOST_EXTENTS:,} stretches")
     extents = tuple(zip(whole[::2], whole[1::2], strict=True))

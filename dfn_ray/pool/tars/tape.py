@@ -1,4 +1,4 @@
-"""The bytes of a file from front to back: read, skipped over, counted."""
+"""The bytes of a file from front to back: read, skipped, counted."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _SKIP_BYTES = 2**20  # a compressed tape is skipped by reading; this much at a t
 
 
 class Tape:
-    """A plain file. What is skipped is not read, as far as the store allows."""
+    """A plain file. Skipped bytes are not read, as far as the store allows."""
 
     can_jump = True
-    """True when `jump` costs no more than a seek."""
+    """True if `jump` costs no more than a seek."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -27,37 +27,40 @@ class Tape:
 
     @property
     def broken(self) -> tuple[ShardFault, str] | None:
-        """Why what follows cannot be read, where the end is not the end of the file."""
+        """The reason why the rest cannot be read, if the tape ends before the end of the file."""
         return None
 
     @property
-    def proven(self) -> int:
-        """Where the last stream of a compressed file ends whose checksum fitted; position after decompression."""
+    def verified(self) -> int:
+        """Position after the last compressed stream whose checksum matched.
+
+        After decompression.
+        """
         return 0
 
     def stored_at(self, position: int) -> int:
-        """Where a position that has just been passed is in the store: here, and in a compressed file about there."""
+        """The position in the store of a position just passed; approximate if compressed."""
         return position
 
     def read(self, count: int) -> bytes:
-        """The next `count` bytes; fewer only where the tape ends."""
+        """The next `count` bytes; fewer only at the end of the tape."""
         data = self._file.read(count)
         self.position += len(data)
         return data
 
     def skip(self, count: int) -> None:
-        """Pass `count` bytes, or as many as there are."""
+        """Skips `count` bytes, or as many as there are."""
         self.jump(min(self.position + count, self.size_bytes))
 
     def jump(self, position: int) -> None:
-        """Go on at `position`."""
+        """Moves to `position`."""
         if position != self.position:
             self._file.seek(position)
             self.position = position
 
 
 class GzipTape(Tape):
-    """A gzip file, decompressed as it is passed."""
+    """A gzip file, decompressed as it is read."""
 
     can_jump = False
 
@@ -69,17 +72,22 @@ class GzipTape(Tape):
 
     @property
     def broken(self) -> tuple[ShardFault, str] | None:
+        """Damage of the gzip streams, if any."""
         return self._streams.broken
 
     @property
-    def proven(self) -> int:
-        return self._streams.proven
+    def verified(self) -> int:
+        """Position after the last stream whose checksum matched, after decompression."""
+        return self._streams.verified
 
     def stored_at(self, position: int) -> int:
+        """The position in the compressed file, approximately."""
         return self._compressed.tell()
 
     def read(self, count: int) -> bytes:
-        # Pieces of one size, however much is asked for: so the place in the store is a function of the position alone.
+        """The next `count` bytes after decompression; fewer only at the end or at damage."""
+        # Pieces have one size whatever the request, so that the position in the store depends on
+        # the position after decompression alone.
         data = self._taken(count)
         if len(data) < count:
             pieces = [data]
@@ -101,17 +109,20 @@ class GzipTape(Tape):
         return data
 
     def skip(self, count: int) -> None:
+        """Skips `count` bytes by decompressing them."""
         while count > 0 and (data := self.read(min(count, _SKIP_BYTES))):
             count -= len(data)
 
     def jump(self, position: int) -> None:
+        """Moves forward to `position`."""
         self.skip(position - self.position)
 
 
 class _GzipStreams:
-    """The content of gzip streams that follow each other (RFC 1952, 2.2), with zeros between them or not.
+    """The content of consecutive gzip streams (RFC 1952, 2.2), with or without zeros between them.
 
-    Unlike `gzip.GzipFile` it says up to where checksums fitted, and gives what stands before the damage.
+    Unlike `gzip.GzipFile` it records how far checksums matched, and returns the content before
+    damage.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -120,11 +131,11 @@ class _GzipStreams:
         self._stream: zlib._Decompress | None = None
         self._step = _CHUNK_BYTES
         self._given = 0
-        self.proven = 0
+        self.verified = 0
         self.broken: tuple[ShardFault, str] | None = None
 
     def next_piece(self) -> bytes:
-        """What comes next, at most `_CHUNK_BYTES`; nothing at the end, or at the damage."""
+        """The next content, at most `_CHUNK_BYTES`; empty at the end or at damage."""
         while self.broken is None:
             ended = not self._packed and not self._read()
             if self._stream is None:
@@ -145,9 +156,10 @@ class _GzipStreams:
         return bool(self._packed)
 
     def _unpack(self, stream: zlib._Decompress) -> bytes:
-        """What comes next in the stream, if its packed bytes suffice.
+        """The next content of the stream, if its packed bytes suffice.
 
-        zlib keeps nothing of a call that meets damage, so from there on ever smaller steps are taken, down to a byte.
+        zlib discards the output of a call that meets damage, so from there on steps become smaller,
+        down to a byte.
         """
         before = stream.copy()
         try:
@@ -160,5 +172,5 @@ class _GzipStreams:
         self._given += len(data)
         self._packed = stream.unconsumed_tail
         if stream.eof:
-            self.proven, self._packed, self._stream = self._given, stream.unused_data, None
+            self.verified, self._packed, self._stream = self._given, stream.unused_data, None
         return data

@@ -1,7 +1,7 @@
-"""Walking a tar: the regular files in it, and where exactly it is damaged.
+"""A walk over a tar: its regular files, and the exact place of any damage.
 
-The walk is our own, because `tarfile` cannot say whether an archive ended or was cut off, ends at damage that
-concerns one member alone, and reads what is skipped.
+The walk is our own, because `tarfile` cannot distinguish the end of an archive from a truncation,
+stops at damage that concerns one member alone, and reads the bytes it skips.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from dfn_ray.pool.long_names import MAX_NAME_CHARS, shortened
+from dfn_ray.pool.long_names import MAX_NAME_CHARS, abbreviated_name
 from dfn_ray.pool.shard import ShardDamageError
 from dfn_ray.pool.tars.sparse import (
     BrokenMapError,
@@ -22,12 +22,13 @@ from dfn_ray.pool.tars.sparse import (
     pax_map,
 )
 from dfn_ray.pool.tars.tape import Tape
-from dfn_ray.pool.tars.tar_end import MOST_ZEROS, ZERO_BLOCK, Oddities, judge_end
+from dfn_ray.pool.tars.tar_end import MOST_ZEROS, ZERO_BLOCK, TarNotes, check_end
 from dfn_ray.pool.tars.tar_headers import BLOCK_BYTES, Header, parse_header, pax_records, text_of
 from dfn_ray.schema import Note, ShardFault
 
 _MAX_EXTENDED_HEADER_BYTES = 2**20
-"""Of all extended headers before one member together: a long name, PAX records, the map of a sparse file."""
+"""All extended headers before one member together: a long name, PAX records, the map of a sparse
+file."""
 _MAX_EXTENSION_CHARS = 16
 _MAX_SIZE_DIGITS = 20  # of 2^64
 
@@ -39,11 +40,11 @@ _EXTENDED = frozenset((*_PAX, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile
 
 
 class Member(NamedTuple):
-    """A regular file in a tar, or a link in the place of one."""
+    """A regular file in a tar, or a link in place of one."""
 
     name: str
     size_bytes: int
-    """With the holes of a sparse file."""
+    """Including the holes of a sparse file."""
     start: int
     """Position of its first stored byte."""
     end: int
@@ -51,14 +52,15 @@ class Member(NamedTuple):
     at: int
     """Position of its header, or of the first extended header before it."""
     extents: Extents | None = None
-    """Where what is stored belongs, in a sparse file."""
+    """The places of the stored bytes of a sparse file."""
     is_link: bool = False
-    """A second name of bytes that stand elsewhere; it has none of its own, and is broken."""
+    """A second name of bytes that are stored elsewhere; it has none of its own, and is broken."""
     broken: str = ""
-    """Why its bytes or its name cannot be relied on. Of a name that is too long only the ends and a digest are there."""
+    """Reason why its bytes or its name cannot be trusted. A name that is too long is abbreviated to
+    its ends and a digest."""
 
     def read(self, tape: Tape) -> bytes:
-        """Its bytes; the tape must stand at the first one. The caller has judged `size_bytes`."""
+        """Its bytes; the tape must be at the first one. The caller has checked `size_bytes`."""
         if self.extents is None:
             return tape.read(self.size_bytes)
         stored = tape.read(sum(length for _, length in self.extents))
@@ -66,7 +68,7 @@ class Member(NamedTuple):
 
 
 def is_tar_header(block: bytes) -> bool:
-    """True if `block` begins with a tar header (its checksum fits) or with an empty block."""
+    """True if `block` begins with a tar header (by its checksum) or with an empty block."""
     if len(block) < BLOCK_BYTES:
         return False
     head = block[:BLOCK_BYTES]
@@ -75,7 +77,7 @@ def is_tar_header(block: bytes) -> bool:
 
 @dataclass(slots=True)
 class _Extension:
-    """What the extended headers before a member say of it."""
+    """The description of a member in the extended headers before it."""
 
     at: int
     size_bytes: int = 0
@@ -83,13 +85,14 @@ class _Extension:
     broken: str = ""
 
 
-def walk(tape: Tape, oddities: Oddities | None = None) -> Iterator[Member]:
-    """The regular files and links from the tape's position on; after each, the tape stands at its first stored byte.
+def walk(tape: Tape, notes: TarNotes | None = None) -> Iterator[Member]:
+    """The regular files and links from the tape's position on; leaves the tape at their bytes.
 
-    The caller may read from there. Archives that were appended to each other are walked as one. Damage that concerns
-    one member alone is that member's. Raises ShardDamageError where the tar is cut off or a header is broken, naming the byte.
+    The caller may read from there. Archives that were appended to each other are walked as one.
+    Damage that concerns one member alone is recorded in that member. Raises ShardDamageError,
+    naming the byte, where the tar is truncated or a header is broken.
     """
-    oddities = oddities or Oddities()
+    notes = notes or TarNotes()
     extension: _Extension | None = None
     any_header, zeros, link_bytes = False, 0, 0
     while True:
@@ -100,7 +103,7 @@ def walk(tape: Tape, oddities: Oddities | None = None) -> Iterator[Member]:
                 raise ShardDamageError(
                     ShardFault.UNREADABLE, f"{extension.broken}, and no member after"
                 )
-            extension = None  # headers about a member that is not there are not about the next one
+            extension = None  # headers about an absent member do not describe the next one
             zeros += BLOCK_BYTES
             if zeros <= MOST_ZEROS:
                 continue
@@ -108,25 +111,25 @@ def walk(tape: Tape, oddities: Oddities | None = None) -> Iterator[Member]:
                 start = at + BLOCK_BYTES - zeros
                 raise ShardDamageError(
                     ShardFault.TRUNCATED,
-                    f"nothing but zeros from byte {start} on, as in a download that was cut off (or in a tar whose "
-                    f"records are larger than {MOST_ZEROS >> 20} MiB: write it with smaller ones)",
+                    f"only zeros from byte {start} on, as in a truncated download (or in a tar "
+                    f"with records larger than {MOST_ZEROS >> 20} MiB: write it with smaller ones)",
                 )
             return
         header = parse_header(block)
         if header is None and link_bytes > 0:
-            # What is no header behind a link is the content that POSIX lets a hard link carry along.
+            # A block after a link that is not a header is content that POSIX allows hard links.
             tape.skip(-(-link_bytes // BLOCK_BYTES) * BLOCK_BYTES - BLOCK_BYTES)
             link_bytes = 0
             continue
         link_bytes = 0
         if header is None:
-            judge_end(tape, at, block, oddities, any_header=any_header, zeros=zeros)
+            check_end(tape, at, block, notes, any_header=any_header, zeros=zeros)
             return
         if zeros:
-            oddities.add(Note.ZEROS_BEFORE_MEMBER, at)
+            notes.add(Note.ZEROS_BEFORE_MEMBER, at)
         any_header, zeros = True, 0
         if header.type in _EXTENDED:
-            # A global header is passed by: a name or a size for every member cannot be right.
+            # A global header is skipped: one name or size for every member cannot be right.
             extension = extension or _Extension(at)
             _extend(tape, header, extension)
             continue
@@ -142,7 +145,7 @@ def walk(tape: Tape, oddities: Oddities | None = None) -> Iterator[Member]:
 
 
 def _extend(tape: Tape, header: Header, extension: _Extension) -> None:
-    """Take in a header that describes the next one."""
+    """Adds the content of a header that describes the next one."""
     at = tape.position
     if header.size < 0:
         raise ShardDamageError(
@@ -169,7 +172,7 @@ def _extend(tape: Tape, header: Header, extension: _Extension) -> None:
 
 
 def _member(tape: Tape, header: Header, extension: _Extension) -> Member:
-    """The member that a header and the extended headers before it describe; the tape goes to its first stored byte."""
+    """The member of a header and the extended headers before it; moves to its first stored byte."""
     records, broken, at = extension.records, extension.broken, extension.at
     size = header.size
     if (text := records.get("size")) is not None:
@@ -179,7 +182,7 @@ def _member(tape: Tape, header: Header, extension: _Extension) -> Member:
             broken = broken or f"a PAX size {text[:24]!r} at byte {at}"
     if size < 0:
         raise ShardDamageError(
-            ShardFault.UNREADABLE, f"a broken header at byte {at}: size below zero"
+            ShardFault.UNREADABLE, f"a broken header at byte {at}: negative size"
         )
     start = tape.position
     if header.type == tarfile.GNUTYPE_SPARSE or (records and is_sparse(records)):
@@ -191,9 +194,10 @@ def _member(tape: Tape, header: Header, extension: _Extension) -> Member:
 
 
 def _link(tape: Tape, header: Header, extension: _Extension) -> Member:
-    """The link that a header and the extended headers before it describe. It has no bytes of its own.
+    """The link of a header and the extended headers before it. It has no bytes of its own.
 
-    Some writers state the size of what it points to, and a few write that once more: `walk` finds out.
+    Some writers state the size of its target, and a few store those bytes again: `walk` detects
+    that.
     """
     name, start = extension.records.get("path", header.name), tape.position
     broken = f"a link at byte {extension.at}"
@@ -202,14 +206,14 @@ def _link(tape: Tape, header: Header, extension: _Extension) -> Member:
 
 
 def _with_short_name(member: Member) -> Member:
-    """The member, broken, under a name of a few hundred characters.
+    """The member, marked broken, under a name of a few hundred characters.
 
-    Members whose long names differ in their extension alone still share a key.
+    Members whose long names differ only in their extension still share a key.
     """
     stem, dot, extension = member.name.rpartition(".")
     if not dot or len(extension) > _MAX_EXTENSION_CHARS:
         stem, dot, extension = member.name, "", ""
-    name = f"{shortened(stem.encode())}{dot}{extension}"
+    name = f"{abbreviated_name(stem.encode())}{dot}{extension}"
     broken = member.broken or f"a name of {len(member.name):,} characters at byte {member.at}"
     return member._replace(name=name, broken=broken)
 
@@ -217,7 +221,7 @@ def _with_short_name(member: Member) -> Member:
 def _sparse_member(
     tape: Tape, header: Header, extension: _Extension, broken: str, stored_bytes: int
 ) -> Member:
-    """The member where its bytes are stored without the holes."""
+    """The member whose bytes are stored without the holes."""
     records, start = extension.records, tape.position
     name = records.get("GNU.sparse.name", records.get("path", header.name))
     size, extents = 0, None
@@ -235,13 +239,14 @@ def _sparse_member(
 
 
 def _pass(tape: Tape, member: Member) -> None:
-    """Go to the block after a member."""
+    """Moves to the block after a member."""
     tape.skip(member.end - tape.position)
     if tape.position < member.end:
         fault, why = tape.broken or (ShardFault.TRUNCATED, "ends")
         raise ShardDamageError(
             fault,
-            f"{why} at byte {tape.position}, {member.end - tape.position} bytes short of the end of {member.name[-200:]!r}",
+            f"{why} at byte {tape.position}, {member.end - tape.position} bytes before the end of "
+            f"{member.name[-200:]!r}",
             member.name,
         )
     tape.skip(-member.end % BLOCK_BYTES)

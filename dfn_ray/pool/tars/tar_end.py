@@ -1,4 +1,4 @@
-"""The end of a tar: its mark, what stands behind it, and holes of zeros that only look like it."""
+"""The end of a tar: its end-of-archive mark, the bytes behind it, and holes of zeros."""
 
 from __future__ import annotations
 
@@ -11,50 +11,56 @@ from dfn_ray.schema import Note, ShardFault
 
 ZERO_BLOCK = bytes(BLOCK_BYTES)
 MOST_ZEROS = 2**20
-"""Zeros allowed at the end. Tars are padded to records of 10 KiB; much more is the hole of a broken download."""
+"""Zeros allowed at the end. Tars are padded to records of 10 KiB; many more are the hole of a
+broken download."""
 _PADDING_BYTES = 21 * BLOCK_BYTES
-"""The most zeros of a tar in records of 10 KiB: the mark of two blocks, and all but a block of a record."""
+"""Maximum of zeros in a tar with records of 10 KiB: the mark of two blocks, and a record less a
+block."""
 _MOST_TAIL_BYTES = 64 * 2**20
-"""What is searched behind an end for a header: where a hole is in an image, the next header is no further away than
-the image is large, and 64 MiB is the default of `pool.max_image_bytes`."""
+"""Bytes behind an end that are searched for a header: if a hole is in an image, the next header is
+no further away than the image is large, and 64 MiB is the default of `pool.max_image_bytes`."""
 _STEP_BYTES = 2**20
 
 
-class Oddities:
-    """What walks of one tar met that is no fault, by `Note`; a place that is walked again counts once."""
+class TarNotes:
+    """Counts by `Note` of oddities in one tar that are not faults.
+
+    An oddity that is met by a second walk is counted once.
+    """
 
     def __init__(self) -> None:
         self.notes: Counter[str] = Counter()
         self._counted_to = -1
 
     def add(self, note: Note, at: int) -> None:
-        """Count what a walk met at a byte, unless an earlier walk came as far."""
+        """Counts an oddity at a byte, unless an earlier walk came as far."""
         if at > self._counted_to:
             self.notes[note] += 1
             self._counted_to = at
 
 
-def judge_end(
-    tape: Tape, at: int, block: bytes, oddities: Oddities, *, any_header: bool, zeros: int
+def check_end(
+    tape: Tape, at: int, block: bytes, notes: TarNotes, *, any_header: bool, zeros: int
 ) -> None:
-    """Judge the end of a walk: `block`, at byte `at` and behind `zeros`, is no header, or nothing.
+    """Checks the end of a walk: `block`, at byte `at` and after `zeros`, is not a header, or empty.
 
-    A block of zeros alone is an end only where no whole block follows. Behind more, a header that does not follow at
-    once shows that the zeros are a hole. Raises ShardDamageError for what is no end.
+    A single block of zeros is an end only if no complete block follows. After more, a header that
+    does not follow at once shows that the zeros are a hole. Raises ShardDamageError if this is no
+    valid end.
     """
     if tape.broken is not None:
-        # What follows the end-of-archive mark is not part of the archive, provided that a whole stream held the mark:
-        # only its checksum proves the members before.
-        if any_header and zeros and tape.proven >= at - zeros + BLOCK_BYTES:
-            oddities.add(Note.BYTES_AFTER_END, at)
+        # Bytes after the end-of-archive mark are not part of the archive, provided that the mark
+        # lies in a complete stream: only its checksum verifies the members before it.
+        if any_header and zeros and tape.verified >= at - zeros + BLOCK_BYTES:
+            notes.add(Note.BYTES_AFTER_END, at)
             return
         fault, why = tape.broken
         raise ShardDamageError(fault, f"{why}, after {at} bytes of tar")
     if any_header and zeros:
-        _judge_tail(tape, at, block, oddities, zeros=zeros)
+        _check_tail(tape, at, block, notes, zeros=zeros)
         return
     if not block and not any_header:
-        return  # a file of nothing
+        return  # an empty file
     if len(block) < BLOCK_BYTES and any_header:
         raise ShardDamageError(
             ShardFault.TRUNCATED, f"ends at byte {at + len(block)} without an end-of-archive mark"
@@ -63,8 +69,8 @@ def judge_end(
     raise ShardDamageError(ShardFault.UNREADABLE, f"{what} at byte {at}: {block[:24]!r}")
 
 
-def _judge_tail(tape: Tape, at: int, block: bytes, oddities: Oddities, *, zeros: int) -> None:
-    """Judge what stands behind zeros that may be an end-of-archive mark."""
+def _check_tail(tape: Tape, at: int, block: bytes, notes: TarNotes, *, zeros: int) -> None:
+    """Checks the bytes behind zeros that may be an end-of-archive mark."""
     start = at - zeros
     if len(block) == BLOCK_BYTES:
         if zeros == BLOCK_BYTES:
@@ -78,11 +84,14 @@ def _judge_tail(tape: Tape, at: int, block: bytes, oddities: Oddities, *, zeros:
                 f"a hole of zeros at byte {start}: behind it the next header is at byte {found}",
             )
     if block.strip(b"\0") or zeros > _PADDING_BYTES:
-        oddities.add(Note.BYTES_AFTER_END, at)
+        notes.add(Note.BYTES_AFTER_END, at)
 
 
 def _next_header(tape: Tape, at: int, data: bytes) -> int | None:
-    """The byte of the first header in whole blocks from byte `at` on, where `data` stands; None if none is near."""
+    """The byte of the first header in whole blocks from byte `at` on, where `data` starts.
+
+    None if there is none nearby.
+    """
     end = at + _MOST_TAIL_BYTES
     while data and at < end:
         for offset in range(0, len(data) - BLOCK_BYTES + 1, BLOCK_BYTES):

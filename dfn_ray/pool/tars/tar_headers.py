@@ -1,7 +1,8 @@
 """One header block of a tar, and the records of a PAX header.
 
-Own code where the standard library has some: of a header only type, name and size matter here, so that junk in the
-owner or the date costs nothing, and the rest of `tarfile.TarInfo.frombuf` takes half of the time of a walk.
+Not the standard library's, because only type, name and size matter here, so that garbage in the
+owner or the date is harmless, and the rest of `tarfile.TarInfo.frombuf` takes half the time of a
+walk.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ SPARSE_MAP = "GNU.sparse.map"
 
 _NEEDED = frozenset({b"path", b"size"})
 _NEEDED_PREFIX = b"GNU.sparse."
-"""Keys of the PAX records that say what a member is called and where its bytes are; comments and dates are not kept."""
+"""Keys of the PAX records for a member's name and the place of its bytes; comments and dates are
+dropped."""
 
 _MAGIC_GNU = b"ustar  \0"
 _OFFSET, _LENGTH = b"GNU.sparse.offset", b"GNU.sparse.numbytes"
 
 
 class Header(NamedTuple):
-    """What a header block says."""
+    """The content of a header block."""
 
     type: bytes
     name: str
@@ -31,7 +33,7 @@ class Header(NamedTuple):
 
 
 def parse_header(block: bytes) -> Header | None:
-    """The header in a block; None when its checksum does not fit, or its size is no number."""
+    """The header in a block; None if its checksum does not match, or its size is not a number."""
     if len(block) < BLOCK_BYTES:
         return None
     checksum = field_number(block[148:156])
@@ -39,14 +41,14 @@ def parse_header(block: bytes) -> Header | None:
         return None
     if checksum != sum(block) - sum(block[148:156]) + 8 * 32:
         signed = [byte - 256 if byte > 127 else byte for byte in block]
-        if checksum != sum(signed) - sum(signed[148:156]) + 8 * 32:  # as some old tars add it up
+        if checksum != sum(signed) - sum(signed[148:156]) + 8 * 32:  # as some old tars compute it
             return None
     size = field_number(block[124:136])
     if size is None:
         return None
     kind = block[156:157]
     name = block[:100].partition(b"\0")[0]
-    # GNU's own headers keep dates where ustar's keep the front of a long name.
+    # GNU's own headers store dates where ustar's store the front of a long name.
     if block[345] and block[257:265] != _MAGIC_GNU and kind not in tarfile.GNU_TYPES:
         name = block[345:500].partition(b"\0")[0] + b"/" + name
     if kind == tarfile.AREGTYPE and name.endswith(b"/"):
@@ -55,7 +57,7 @@ def parse_header(block: bytes) -> Header | None:
 
 
 def field_number(field: bytes) -> int | None:
-    """A number of a header: octal digits, or GNU's base 256; None when it is neither."""
+    """A number of a header: octal digits, or GNU's base 256; None if it is neither."""
     if field[0] in (0x80, 0xFF):
         return int.from_bytes(field[1:], "big", signed=False) - (
             256 ** (len(field) - 1) if field[0] == 0xFF else 0
@@ -67,7 +69,7 @@ def field_number(field: bytes) -> int | None:
 
 
 def text_of(data: bytes) -> str:
-    """A name. Names that are not UTF-8 are read as Latin-1, so that they stay distinct."""
+    """A name as text. Names that are not UTF-8 are decoded as Latin-1, to stay distinct."""
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -75,11 +77,12 @@ def text_of(data: bytes) -> str:
 
 
 def pax_records(data: bytes) -> tuple[dict[str, str], str]:
-    """The records `LENGTH KEY=VALUE` of a PAX header (POSIX.1-2008, pax) about name, size and holes, and what is wrong
-    with the first broken one of all.
+    """The records `LENGTH KEY=VALUE` of a PAX header that affect name, size and holes.
 
-    A record without a value counts as absent, as POSIX has it. The records that hold one number of a sparse map
-    each (GNU's form 0.0) become one `SPARSE_MAP`, the form 0.1.
+    The second value describes the first broken record of any key, "" if there is none (format:
+    POSIX.1-2008, pax). A record without a value counts as absent, as POSIX defines. The records
+    that hold one number of a sparse map each (GNU's form 0.0) become one `SPARSE_MAP`, the form
+    0.1.
     """
     records: dict[str, str] = {}
     numbers: list[tuple[bytes, bytes]] = []

@@ -1,8 +1,9 @@
 """Samples of a tar: members grouped by key into chunks.
 
-Members of a sample need not be neighbours as long as they meet in the chunk that is being built. Where they do not
-(all images first, then all captions), the rest of the shard is indexed by its headers and read by position. A
-compressed one cannot be: there samples whose members do not meet fail with `non_contiguous_key`.
+Members of a sample need not be adjacent as long as they meet in the chunk under construction. If
+they do not (all images first, then all captions), the rest of the shard is indexed by its headers
+and read by position. A compressed shard cannot be: there, samples whose members do not meet fail
+with `non_contiguous_key`.
 """
 
 from __future__ import annotations
@@ -11,74 +12,75 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dfn_ray.config import Pool
-from dfn_ray.pool.chunking import OpenChunk, Wanted, held_bytes
-from dfn_ray.pool.members import CaptionMembers, MemberRole, Role, part_of, shorter_keys
+from dfn_ray.pool.chunking import OpenChunk, RowSelection, held_bytes
+from dfn_ray.pool.members import CaptionMembers, MemberRole, Role, member_role, shorter_keys
 from dfn_ray.pool.samples import Draft
 from dfn_ray.pool.shard import ShardDamageError
-from dfn_ray.pool.tars.by_header import Placed, cut, noted
+from dfn_ray.pool.tars.by_header import LocatedSample, add_part, mark_truncated
 from dfn_ray.pool.tars.closed_keys import ClosedKeys
 from dfn_ray.pool.tars.pieces import Loose, Piece, Pieces
 from dfn_ray.pool.tars.tape import Tape
 from dfn_ray.pool.tars.tar import Member, walk
-from dfn_ray.pool.tars.tar_end import Oddities
+from dfn_ray.pool.tars.tar_end import TarNotes
 from dfn_ray.schema import Reason
 
 
-def tar_groups(
-    tape: Tape, pool: Pool, wanted: Wanted, *, first_row: int = 0, at: int = 0
+def tar_chunks(
+    tape: Tape, pool: Pool, selection: RowSelection, *, first_row: int = 0, at: int = 0
 ) -> Iterator[OpenChunk]:
     """The chunks of a tar, in order; the last one carries the fault of the shard, if it has one.
 
     Walks from byte `at` on, where the chunk begins whose first sample is `first_row`.
 
-    Holds one chunk and digests of the names before it (`ClosedKeys` has the bound). A shard that must be indexed, which
-    no compressed one is, also holds a few hundred bytes for each of its samples.
+    Holds one chunk and digests of the names before it (bounded by `ClosedKeys`). A shard that must
+    be indexed, which a compressed one never is, also holds a few hundred bytes for each of its
+    samples.
     """
-    return _Reader(tape, pool, wanted).groups(first_row, at)
+    return _Reader(tape, pool, selection).chunks(first_row, at)
 
 
 @dataclass(slots=True)
 class _Open:
-    """The chunk that is being built."""
+    """The chunk under construction."""
 
-    group: OpenChunk
+    chunk: OpenChunk
     at: int
     """Tape position of its first member."""
     stored_at: int
-    """The same in the store, where a compressed chunk begins somewhere near."""
+    """The same in the store; approximate if the tar is compressed."""
     drafts: dict[str, Draft] = field(default_factory=dict)
 
     def add(self, draft: Draft) -> Draft:
-        """Append a sample."""
-        self.group.add(draft)
+        """Appends a sample."""
+        self.chunk.add(draft)
         self.drafts[draft.key] = draft
         return draft
 
     def release(self) -> None:
-        """Let go of the samples: they will be read again."""
-        self.group.drafts.clear()
+        """Drops the samples: they will be read again."""
+        self.chunk.drafts.clear()
         self.drafts.clear()
 
 
 class _Reader:
-    """Walks one tar and hands out its chunks."""
+    """Walks one tar and yields its chunks."""
 
-    def __init__(self, tape: Tape, pool: Pool, wanted: Wanted) -> None:
+    def __init__(self, tape: Tape, pool: Pool, selection: RowSelection) -> None:
         self._tape = tape
         self._pool = pool
-        self._wanted = wanted
+        self._selection = selection
         self._captions = CaptionMembers.of(pool)
         self._closed = ClosedKeys(tape.size_bytes)
         self._loose = Loose()
-        self._oddities = Oddities()
+        self._notes = TarNotes()
 
-    def groups(self, first_row: int, at: int) -> Iterator[OpenChunk]:
-        """Chunks as the members come."""
+    def chunks(self, first_row: int, at: int) -> Iterator[OpenChunk]:
+        """Yields chunks in the order of the members."""
         tape, pool = self._tape, self._pool
         tape.jump(at)
-        opened = _Open(self._group(first_row, at), at=at, stored_at=tape.stored_at(at))
+        opened = _Open(self._new_chunk(first_row, at), at=at, stored_at=tape.stored_at(at))
         latest: Draft | None = None
-        pieces = Pieces(tape, pool, self._oddities)
+        pieces = Pieces(tape, pool, self._notes)
         try:
             for piece in pieces:
                 part = piece.part
@@ -90,64 +92,67 @@ class _Reader:
                             continue
                         if part.dotted and self._is_extra(piece, pieces, opened):
                             continue
-                    if opened.group.is_full(pool):
+                    if opened.chunk.is_full(pool):
                         if tape.can_jump and not any(d.is_pair for d in opened.drafts.values()):
                             break
                         begin = piece.member.at
                         stored_at = tape.stored_at(begin)
-                        opened.group.bytes_read = stored_at - opened.stored_at
+                        opened.chunk.bytes_read = stored_at - opened.stored_at
                         self._closed.add(opened.drafts)
-                        yield opened.group
-                        first_row = opened.group.first_row + len(opened.drafts)
-                        opened = _Open(self._group(first_row, begin), at=begin, stored_at=stored_at)
-                    draft = opened.add(self._draft(part.key, opened.group.next_row))
+                        yield opened.chunk
+                        first_row = opened.chunk.first_row + len(opened.drafts)
+                        opened = _Open(
+                            self._new_chunk(first_row, begin), at=begin, stored_at=stored_at
+                        )
+                    draft = opened.add(self._draft(part.key, opened.chunk.next_row))
                     if draft.fault or draft.caption_size is not None or draft.json_size is not None:
-                        opened.group.at = None  # known only from what stood before the chunk
-                elif self._overflows(part, draft, opened.group):
+                        opened.chunk.at = None  # it depends on bytes before the chunk
+                elif self._overflows(part, draft, opened.chunk):
                     if tape.can_jump:
                         break
-                    self._pass_over(draft, piece)
+                    self._add_unread(draft, piece)
                     latest = draft
                     continue
                 latest = draft
-                self._take(draft, piece, opened.group)
+                self._take(draft, piece, opened.chunk)
             else:
-                opened.group.last = True
-                yield self._closing(opened.group)
+                opened.chunk.last = True
+                yield self._last_chunk(opened.chunk)
                 return
         except ShardDamageError as damage:
-            cut(opened.drafts, latest, damage, self._captions)
-            opened.group.end(damage)
-            yield self._closing(opened.group)
+            mark_truncated(opened.drafts, latest, damage, self._captions)
+            opened.chunk.end(damage)
+            yield self._last_chunk(opened.chunk)
             return
         opened.release()
-        yield from self._indexed_groups(opened.group.first_row, opened.at)
+        yield from self._indexed_chunks(opened.chunk.first_row, opened.at)
 
-    def _group(self, first_row: int, at: int) -> OpenChunk:
+    def _new_chunk(self, first_row: int, at: int) -> OpenChunk:
         return OpenChunk(first_row, at=at if self._tape.can_jump else None)
 
-    def _closing(self, group: OpenChunk) -> OpenChunk:
-        """The last chunk, with what is odd about the shard."""
-        group.notes.update(self._oddities.notes)
-        return group
+    def _last_chunk(self, chunk: OpenChunk) -> OpenChunk:
+        """The last chunk, with the notes about the shard."""
+        chunk.notes.update(self._notes.notes)
+        return chunk
 
-    def _overflows(self, part: MemberRole, draft: Draft, group: OpenChunk) -> bool:
-        """True if a part would be held for an earlier sample of a chunk that holds its share of bytes already.
+    def _overflows(self, part: MemberRole, draft: Draft, chunk: OpenChunk) -> bool:
+        """True if a part belongs to an earlier sample of a chunk that already holds enough bytes.
 
-        Captions and metadata may go a quarter beyond: an image may have filled the chunk, and they are small.
+        Captions and metadata may exceed the limit by a quarter: an image may have filled the chunk,
+        and they are small.
         """
         share = self._pool.chunk_bytes
         is_held = part.role is not Role.UNSUPPORTED
-        if group.held_bytes < share or draft is group.drafts[-1] or not is_held:
+        if chunk.held_bytes < share or draft is chunk.drafts[-1] or not is_held:
             return False
         if part.role is Role.IMAGE:
             return draft.images == 0
         size = draft.caption_size if part.role is Role.CAPTION else draft.json_size
-        return size is None and group.held_bytes >= share + share // 4
+        return size is None and chunk.held_bytes >= share + share // 4
 
     def _held(self, piece: Piece) -> Piece:
-        """A loose piece with its bytes, unless they are too many to be wanted."""
-        if noted(Draft(0, ""), piece.part, piece.member, self._pool):
+        """A loose piece with its bytes, unless they are too many to be used."""
+        if add_part(Draft(0, ""), piece.part, piece.member, self._pool):
             piece.hold(self._tape)
         piece.forget_extents()
         return piece
@@ -159,7 +164,9 @@ class _Reader:
             return False
         shorter = set(shorter_keys(key))
         is_extra = any(name in opened.drafts and opened.drafts[name].has_image for name in shorter)
-        for part in pieces.following(piece, keep=self._wanted.may_have(opened.group.first_row)):
+        for part in pieces.following(
+            piece, keep=self._selection.may_include(opened.chunk.first_row)
+        ):
             if part.key == key and not part.is_image:
                 return False
             is_extra = is_extra or (part.is_image and part.key in shorter)
@@ -170,54 +177,59 @@ class _Reader:
         fault = Reason.NON_CONTIGUOUS if key in self._closed else None
         draft = Draft(row=row, key=key, fault=fault)
         for piece in self._loose.pop(key):
-            if noted(draft, piece.part, piece.member, self._pool) and piece.data is not None:
+            if add_part(draft, piece.part, piece.member, self._pool) and piece.data is not None:
                 draft.fill(piece.part.role, piece.data, piece.part.number)
         return draft
 
-    def _take(self, draft: Draft, piece: Piece, group: OpenChunk) -> None:
-        """Add a member to its sample; read it if its bytes are wanted."""
+    def _take(self, draft: Draft, piece: Piece, chunk: OpenChunk) -> None:
+        """Adds a member to its sample, and reads it if its bytes are needed."""
         part, member = piece.part, piece.member
-        needed = noted(draft, part, member, self._pool)
+        needed = add_part(draft, part, member, self._pool)
         if needed or part.role is Role.IMAGE:
-            group.held_bytes += member.size_bytes
-        if needed and self._wanted.has(group.first_row, draft.row):
+            chunk.held_bytes += member.size_bytes
+        if needed and self._selection.includes(chunk.first_row, draft.row):
             draft.fill(part.role, piece.read(self._tape), part.number)
 
-    def _pass_over(self, draft: Draft, piece: Piece) -> None:
-        """Add a member by its header alone to a sample, which fails: its members are too far apart to be held."""
+    def _add_unread(self, draft: Draft, piece: Piece) -> None:
+        """Adds a member by its header alone to a sample, which fails.
+
+        Its members are too far apart to be held.
+        """
         draft.fault = draft.fault or Reason.NON_CONTIGUOUS
-        noted(draft, piece.part, piece.member, self._pool)
+        add_part(draft, piece.part, piece.member, self._pool)
         draft.image = None
 
-    def _indexed_groups(self, first_row: int, at: int) -> Iterator[OpenChunk]:
-        """The chunks from `first_row` on; all members from position `at` on are found by their headers first."""
+    def _indexed_chunks(self, first_row: int, at: int) -> Iterator[OpenChunk]:
+        """The chunks from `first_row` on, after indexing all members from position `at` on."""
         index, damage = self._index(first_row, at)
-        group, placed = OpenChunk(first_row), list[Placed]()
+        chunk, placed = OpenChunk(first_row), list[LocatedSample]()
         for sample in index.values():
-            if group.is_full(self._pool):
-                self._read(group, placed)
-                yield group
-                group, placed = OpenChunk(group.first_row + len(placed)), []
+            if chunk.is_full(self._pool):
+                self._read(chunk, placed)
+                yield chunk
+                chunk, placed = OpenChunk(chunk.first_row + len(placed)), []
             placed.append(sample)
-            group.drafts.append(sample.draft)
-            group.held_bytes += sample.held_bytes
-            group.bytes_read += sample.bytes
-        self._read(group, placed)
-        group.last = True
+            chunk.drafts.append(sample.draft)
+            chunk.held_bytes += sample.held_bytes
+            chunk.bytes_read += sample.bytes
+        self._read(chunk, placed)
+        chunk.last = True
         if damage is not None:
-            group.end(damage)
-        yield self._closing(group)
+            chunk.end(damage)
+        yield self._last_chunk(chunk)
 
-    def _index(self, first_row: int, at: int) -> tuple[dict[str, Placed], ShardDamageError | None]:
-        """Every sample from position `at` on with the positions of its members, by one walk over the headers."""
-        index: dict[str, Placed] = {}
+    def _index(
+        self, first_row: int, at: int
+    ) -> tuple[dict[str, LocatedSample], ShardDamageError | None]:
+        """Every sample from position `at` on with the positions of its members, from one walk."""
+        index: dict[str, LocatedSample] = {}
         loose: list[tuple[MemberRole, Member]] = []
         latest: Draft | None = None
         damage = None
         self._tape.jump(at)
         try:
-            for member in walk(self._tape, self._oddities):
-                part = part_of(member.name, self._captions)
+            for member in walk(self._tape, self._notes):
+                part = member_role(member.name, self._captions)
                 if part is None:
                     continue
                 if part.loose and part.key not in index and part.key not in self._closed:
@@ -225,7 +237,7 @@ class _Reader:
                     continue
                 if part.key not in index:
                     draft = self._draft(part.key, first_row + len(index))
-                    index[part.key] = Placed(draft, held_bytes(draft))
+                    index[part.key] = LocatedSample(draft, held_bytes(draft))
                 latest = index[part.key].draft
                 index[part.key].add(part, member, self._pool)
         except ShardDamageError as error:
@@ -240,11 +252,11 @@ class _Reader:
             sample.draft.row = row
         if damage is not None:
             drafts = {key: sample.draft for key, sample in index.items()}
-            cut(drafts, latest, damage, self._captions)
+            mark_truncated(drafts, latest, damage, self._captions)
         return index, damage
 
-    def _extras(self, index: dict[str, Placed]) -> dict[str, str]:
-        """The dotted images that belong to samples with shorter names, and the shortest of these."""
+    def _extras(self, index: dict[str, LocatedSample]) -> dict[str, str]:
+        """The dotted images that belong to samples with shorter names, each with the shortest."""
         extras: dict[str, str] = {}
         for key, sample in index.items():
             draft = sample.draft
@@ -254,12 +266,12 @@ class _Reader:
                     extras[key] = owner
         return extras
 
-    def _read(self, group: OpenChunk, placed: list[Placed]) -> None:
-        """Fill the wanted samples of a chunk in the order of the file, so that a store is read forward."""
+    def _read(self, chunk: OpenChunk, placed: list[LocatedSample]) -> None:
+        """Fills the selected samples of a chunk in file order, so that a store is read forward."""
         parts = [
             (start, size, role, number, sample.draft)
             for sample in placed
-            if self._wanted.has(group.first_row, sample.draft.row)
+            if self._selection.includes(chunk.first_row, sample.draft.row)
             for start, size, role, number in sample.parts
             if role is not Role.IMAGE or sample.draft.images == 1
         ]

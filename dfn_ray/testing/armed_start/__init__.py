@@ -1,1 +1,1 @@
-"""A folder for PYTHONPATH: Python processes that start with it have the bugs of `dfn_ray.testing.lethal`."""
+"""A folder for PYTHONPATH: Python processes started with it have the bugs of `testing.lethal`."""

@@ -52,7 +52,7 @@ def copies_of(samples: pa.Table, source: Source) -> np.ndarray:
     copies = usable.astype(np.int64)
     if source.uid_list is not None and usable.any():
         rows = np.flatnonzero(usable)
-        copies[rows] = UidList(source.uid_list, "", 0).times(samples["uid"].take(pa.array(rows)))
+        copies[rows] = UidList(source.uid_list, "", 0).counts(samples["uid"].take(pa.array(rows)))
     return copies
 
 
