@@ -101,7 +101,7 @@ def evaluate_sets(recipe: EvaluateRecipe) -> Evaluation:
                         f"{job.located.spec.name}: replacing the result of another network or recipe"
                     )
                 gathered = _embed(job, recipe, network, shared, progress)
-                judge(job.located, gathered, recipe, progress)
+                check_gathered(job.located, gathered, recipe, progress)
                 result = _result(job, gathered, of_classes.get(job.classes), results.network)
                 results.write(job.located.spec, result)
                 done[job.fingerprint] = result
@@ -171,7 +171,7 @@ def _embed(
         return gather(cells, progress)
 
 
-def judge(
+def check_gathered(
     located: LocatedSet, gathered: Gathered, recipe: EvaluateRecipe, progress: Progress
 ) -> None:
     """Say what failed; raise ErrorBudgetExceededError when what is left is another set."""

@@ -34,7 +34,7 @@ from dfn_ray.training.worker_spec import WorkerSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ending:
+class FitOutcome:
     """How a start of workers ended."""
 
     error: Exception | None = None
@@ -48,7 +48,7 @@ def fit(
     plan: NextSamples,
     progress: TrainingProgress,
     metrics: TrainingMetrics,
-) -> Ending:
+) -> FitOutcome:
     """Run workers once: until the job's target, the end of the planned data, or a failure.
 
     Raises the DfnRayError of a worker or a reader that no other start can mend.
@@ -92,8 +92,8 @@ def fit(
             own = _own_error(error)
             if own is not None and _is_final(own):
                 raise own from error
-            return Ending(error=own or error)
-    return Ending(unplaced=_unplaced(reports, progress))
+            return FitOutcome(error=own or error)
+    return FitOutcome(unplaced=_unplaced(reports, progress))
 
 
 def _unplaced(reports: Any, progress: TrainingProgress) -> dict[str, int]:

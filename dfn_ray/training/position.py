@@ -74,7 +74,7 @@ def begin_generation(run: Run) -> Generation:
     generation = Generation(
         name=name,
         position=position,
-        repeats=max(0, reached(run) - position.samples_seen),
+        repeats=max(0, reached_samples(run) - position.samples_seen),
     )
     run.create_json(
         f"{GENERATIONS}/{name}.start.json",
@@ -114,14 +114,14 @@ def latest_position(run: Run) -> Position:
     return _read_position(run, own[-1]) if own else _position(run, start)
 
 
-def reached(run: Run) -> int:
+def reached_samples(run: Run) -> int:
     """Samples that the workers before had trained on, as far as they told."""
     name, _ = next(_starts(run), (None, None))
     value = run.read_json(f"{GENERATIONS}/{name}.reached.json") if name else None
     return value["samples_seen"] if value else 0
 
 
-def tell_reached(run: Run, generation: Generation, samples_seen: int) -> None:
+def record_reached(run: Run, generation: Generation, samples_seen: int) -> None:
     """Leave a note of how far these workers are, for whoever must say what a restart repeats."""
     check_generation(run, generation)
     run.write_json(f"{GENERATIONS}/{generation.name}.reached.json", {"samples_seen": samples_seen})

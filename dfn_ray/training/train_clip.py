@@ -30,13 +30,13 @@ from dfn_ray.training.data.feed import Feeding, LabelCaptions
 from dfn_ray.training.data.index import INDEX_SCHEMA, source_counts, split_index
 from dfn_ray.training.data.next_samples import NextSamples
 from dfn_ray.training.data.read_counts import (
-    judge_sources,
-    judge_trained,
+    check_sources,
+    check_training,
     limits_of,
     training_values,
 )
 from dfn_ray.training.fit import fit
-from dfn_ray.training.position import Position, latest_position, reached
+from dfn_ray.training.position import Position, latest_position, reached_samples
 from dfn_ray.training.worker_spec import WorkerSpec, network_folder
 from dfn_ray.uids.lookup import open_uid_list
 
@@ -71,7 +71,7 @@ def train(recipe: TrainRecipe, *, until_samples: int | None = None) -> dict[str,
                 if warning := source.warning():
                     progress.say(warning)
             plan = _plan(run, recipe, shards, network, table)
-            judge_sources(sources, limits_of(recipe))
+            check_sources(sources, limits_of(recipe))
             read = sum((Counter(source.counts) for source in sources), Counter[str]())
             job = WorkerSpec(
                 run=run, recipe=recipe, network=ray.put(network), until_samples=target, read=read
@@ -245,7 +245,7 @@ def _check_error_limits(
 ) -> None:
     """Raise ErrorBudgetExceededError when more samples failed than the recipe allows."""
     left = job.recipe.samples_seen - position.samples_seen
-    judge_trained(
+    check_training(
         job.read,
         counts,
         position.samples_seen,
@@ -257,6 +257,6 @@ def _check_error_limits(
 
 def _say_repeats(run: Run, progress: TrainingProgress, samples_seen: int) -> None:
     """Say from where a run goes on and what it does again."""
-    if before := reached(run):
+    if before := reached_samples(run):
         again = max(0, before - samples_seen)
         progress.say(f"going on from {samples_seen:,} samples; {again:,} are trained on again")

@@ -12,7 +12,7 @@ from dfn_ray.config import EvaluateRecipe, recipe_from
 from dfn_ray.console.progress import Progress
 from dfn_ray.errors import ErrorBudgetExceededError, InputError
 from dfn_ray.evaluation import evaluate as evaluate_module
-from dfn_ray.evaluation.evaluate import evaluate, evaluate_sets, judge
+from dfn_ray.evaluation.evaluate import check_gathered, evaluate, evaluate_sets
 from dfn_ray.evaluation.gather import Gathered
 from dfn_ray.evaluation.sets import locate
 from dfn_ray.schema import ShardFault
@@ -204,17 +204,17 @@ def gathered(
 )
 def test_a_set_that_is_not_whole_gives_no_result(recipe, result, message):
     with pytest.raises(ErrorBudgetExceededError, match=f"sets.vtab/pets: {message}"):
-        judge(locate(recipe().sets[0]), result, recipe(), Progress(0))
+        check_gathered(locate(recipe().sets[0]), result, recipe(), Progress(0))
 
 
 def test_a_class_folder_without_images_is_allowed(recipe):
     folders = locate(recipe().sets[1])
-    judge(folders, gathered(9, {"scored": 9}, EMPTY), recipe(), Progress(0))
+    check_gathered(folders, gathered(9, {"scored": 9}, EMPTY), recipe(), Progress(0))
 
 
 def test_few_failures_are_allowed_and_told(recipe, capsys):
     few = gathered(80, {"scored": 80, "failed/not_an_image": 15, "failed/nan_score": 5})
-    judge(locate(recipe().sets[0]), few, recipe(), Progress(0))
+    check_gathered(locate(recipe().sets[0]), few, recipe(), Progress(0))
     said = capsys.readouterr().err
     assert "20 of 100 images failed and are not counted (not_an_image 15, nan_score 5)" in said
 

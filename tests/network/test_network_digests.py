@@ -15,9 +15,9 @@ import torch
 
 from dfn_ray.config import Network
 from dfn_ray.errors import InputError
-from dfn_ray.network.architecture import find
+from dfn_ray.network.architecture import resolve_origin
 from dfn_ray.network.frozen import WEIGHTS_FILE, load_network, network_files
-from dfn_ray.network.weights import read_checkpoint, saved
+from dfn_ray.network.weights import read_checkpoint, serialized_weights
 from dfn_ray.preparing.fetch_networks import load_network_of
 
 CONFIG = "open_clip_config.json"
@@ -55,7 +55,7 @@ def refusal(folder: Path, due: dict, *, is_config: bool) -> str:
     """What is said of the network; nothing where it is the same as before."""
     try:
         if is_config:
-            find(spec(folder), None)
+            resolve_origin(spec(folder), None)
         else:
             assert load_network(spec(folder)).fingerprint() == due
     except InputError as error:
@@ -103,7 +103,7 @@ def test_another_config_is_refused_with_both_digests(copy):
 def test_weights_that_were_saved_beside_a_file_that_is_not_there_are_refused(copy, name):
     (copy.parent / "outside.json").write_bytes(b"{}")
     path = copy / WEIGHTS_FILE
-    path.write_bytes(saved(safetensors.torch.load_file(path), {name: b"{}"}))
+    path.write_bytes(serialized_weights(safetensors.torch.load_file(path), {name: b"{}"}))
     with pytest.raises(InputError, match=f"has no '.*', beside which {WEIGHTS_FILE} was saved"):
         load_network(spec(copy))
 

@@ -18,7 +18,7 @@ from dfn_ray.errors import InputError
 from dfn_ray.network import byte_pairs
 from dfn_ray.network.byte_pairs import BytePairTokenizer
 from dfn_ray.network.frozen import load_network
-from dfn_ray.network.tokenizer import TokenizerSpec, cut_captions, resolve, tokenize
+from dfn_ray.network.tokenizer import TokenizerSpec, count_cut_captions, resolve, tokenize
 from tests.network.conftest import CAPTIONS, KINDS, spec
 
 CLIP = TokenizerSpec(context_length=77)
@@ -74,7 +74,7 @@ def test_tokens_of_any_caption_up_to_the_bound_are_those_of_plain_open_clip(opti
 @given(word=st.text("abcdeinorstth\u0120\u00c3", min_size=2, max_size=80))
 def test_words_are_merged_as_open_clip_merges_them(word):
     parts = [*word[:-1], word[-1] + "</w>"]
-    assert " ".join(byte_pairs.merged(parts, PLAIN.bpe_ranks)) == PLAIN.bpe(word)
+    assert " ".join(byte_pairs.merge_pairs(parts, PLAIN.bpe_ranks)) == PLAIN.bpe(word)
 
 
 @pytest.mark.parametrize("length", [4095, 4096, 4097, 60_000])
@@ -84,7 +84,7 @@ def test_a_caption_is_cut_at_the_bound_after_its_leading_space_and_counted(lengt
     cut = caption if len(caption) <= 4096 else caption.lstrip()[:4096]
     assert np.array_equal(tokenize(CLIP, [caption])[0], PLAIN([cut])[0].numpy())
     stripped = [" " * 5000 + "a", "a" + " " * 5000, caption]
-    assert cut_captions(stripped) == (len(caption.strip()) > 4096)
+    assert count_cut_captions(stripped) == (len(caption.strip()) > 4096)
 
 
 @pytest.mark.parametrize(

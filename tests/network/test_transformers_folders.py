@@ -95,7 +95,7 @@ def test_the_papers_filter_has_no_image_processor_and_loads_with_clips(openai, c
     with caplog.at_level(logging.WARNING, "dfn_ray"):
         frozen = load_network(spec(openai))
     assert "has no preprocessor_config.json" in caplog.text
-    assert "captions are cleaned as its own tokenizer does" in caplog.text
+    assert "captions are cleaned as by its own tokenizer" in caplog.text
     write(openai, "preprocessor_config.json", OLD_PROCESSOR)
     assert difference(by_dfn_ray(frozen), by_transformers(openai)) < 1e-5
 
@@ -105,7 +105,8 @@ def test_of_two_layouts_in_one_folder_open_clips_is_read_and_said(openai, caplog
     network_folder(openai, KINDS["vit"])
     with caplog.at_level(logging.WARNING, "dfn_ray"):
         frozen = load_network(spec(openai))
-    assert "is in open_clip's layout and in transformers'; open_clip's is used" in caplog.text
+    assert "contains a network in open_clip's layout and one in transformers'" in caplog.text
+    assert "using open_clip's" in caplog.text
     assert frozen.tokenizer.kind == "clip"
     assert frozen.model_cfg["vision_cfg"]["width"] == KINDS["vit"]["vision_cfg"]["width"]
 
@@ -133,7 +134,7 @@ def test_googles_siglip_2_pads_on_the_right_and_keeps_case_as_its_file_does(tmp_
     changed(tmp_path, "processor_config.json", lambda v: v["image_processor"].update(resample=2))
     with caplog.at_level(logging.WARNING, "dfn_ray"):
         frozen = load_network(spec(tmp_path))
-    assert "unlike in the training of SigLIP 2, in their case" in caplog.text
+    assert "unlike in the training of SigLIP 2, without conversion to lower case" in caplog.text
     assert frozen.transform.interpolation == "bilinear"
     assert difference(by_dfn_ray(frozen), by_transformers(tmp_path)) < 1e-5
     cleaned = load_network(spec(tmp_path, caption_cleaning="open_clip"))

@@ -34,7 +34,7 @@ OTHERS = {
     "altclip": ({"model_type": "altclip"}, "AltCLIP"),
     "tower": ({"architectures": ["CLIPTextModelWithProjection"]}, "not the whole network"),
     "unknown": ({"model_type": "x" * 999, "architectures": None}, r"model_type x+\.\.\.\. Of this"),
-    "code": ({"auto_map": {"AutoModel": "modeling.Net"}}, "custom code.*no code from a hub"),
+    "code": ({"auto_map": {"AutoModel": "modeling.Net"}}, "custom code.*code from a hub is never run"),
     "quantised": (
         {"quantization_config": {"bits": 4}},
         "quantization_config: the weights are quan",
@@ -56,7 +56,7 @@ MISTAKES = {
     "absurd width": (lambda v: v["vision_config"].update(hidden_size=10**9), r"vision_config\.hidden_size: "),
     "absurd whole": (
         lambda v: v["vision_config"].update(hidden_size=2**16, num_hidden_layers=1024, num_attention_heads=1),
-        r"vision_config: asks for about \S+ parameters",
+        r"vision_config: has about \S+ parameters",
     ),
     "heads": (lambda v: v["text_config"].update(num_attention_heads=5), r"num_attention_heads: 5 does not divide 32"),
     "activation": (lambda v: v["text_config"].update(hidden_act="relu"), r"text_config\.hidden_act: .*relu"),
@@ -66,7 +66,7 @@ MISTAKES = {
     "list": (lambda v: v["vision_config"].update(image_size=[64, 64]), r"vision_config\.image_size: "),
     "channels": (lambda v: v["vision_config"].update(num_channels=1), r"vision_config\.num_channels: "),
     "end": (lambda v: v["text_config"].update(eos_token_id=[1, 2]), r"text_config\.eos_token_id: "),
-    "end that is none": (lambda v: v["text_config"].update(eos_token_id=5), r"ends no caption with 5, the eos_token_id"),
+    "end that is none": (lambda v: v["text_config"].update(eos_token_id=5), r"does not end captions with 5, the eos_token_id"),
     "dim": (lambda v: v.update(projection_dim=-1), r"projection_dim: need a whole number"),
     "classes": (lambda v: v.update(architectures="CLIPModel"), r"architectures: need a list"),
     "vocabulary": (lambda v: v["text_config"].update(vocab_size=100), r"vocab_size: 814 tokens, but the network has 100"),
@@ -92,10 +92,10 @@ PROCESSORS = {
     "factor": ({"rescale_factor": 1 / 127.5}, r"rescale_factor: need 1/255, got 0\.0078"),
     "no rescale": ({"do_rescale": False}, r"do_rescale: need true, got False"),
     "resample": ({"resample": 0}, r"resample: need 3 \(bicubic\) or 2 \(bilinear\), got 0"),
-    "pad": ({"do_pad": True}, r"do_pad: cannot be done here"),
-    "no crop": ({"do_center_crop": False}, r"size: without do_center_crop"),
+    "pad": ({"do_pad": True}, r"do_pad: not supported"),
+    "no crop": ({"do_center_crop": False}, r"size: need height and width, because do_center_crop is off"),
     "crop": ({"crop_size": {"height": 32, "width": 32}}, r"crop_size: the network takes images of 64x64"),
-    "edge": ({"size": {"shortest_edge": 32}}, r"size: need no less than crop_size, 64x64"),
+    "edge": ({"size": {"shortest_edge": 32}}, r"size: need at least crop_size, 64x64"),
     "longest": ({"size": {"longest_edge": 64}}, r"size: need pixels, shortest_edge, or height and width"),
     "absurd": ({"size": 10**9}, r"size: need pixels"),
     "mean": ({"image_mean": [1, 2]}, r"image_mean: need a number for each of 3 channels"),
@@ -233,9 +233,9 @@ def test_damaged_files_are_named(clip):
 
 
 TOKENIZERS = {
-    "side": ({"padding_side": "left"}, r"padding_side: 'left' would be masked"),
+    "side": ({"padding_side": "left"}, r"padding_side: 'left' needs a mask in a CLIP"),
     "no side": ({"padding_side": "top"}, r"padding_side: need left or right, got 'top'"),
-    "pad": ({"pad_token": "<pad>"}, r"has no token '<pad>', the pad_token"),
+    "pad": ({"pad_token": "<pad>"}, r"does not contain its pad_token '<pad>'"),
     "type": ({"pad_token": 7}, r"pad_token: need a token, got 7"),
     "code": ({"auto_map": {"AutoTokenizer": "x.Y"}}, r"auto_map: the tokenizer is custom code"),
 }
@@ -283,7 +283,7 @@ FILES = {
         r"tokenizer\.json: cannot be used as a tokenizer: ",
     ),
     "token that is added": (special(number=99999), r"vocab_size: 100,000 tokens, but the network has 814 embeddings"),
-    "no room": (special(40), r"it adds 40 tokens to every caption, and the network's context has 20 in all"),
+    "no room": (special(40), r"it adds 40 tokens to every caption, but the network's context has only 20"),
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dfn_ray.config import Pool, Source
 from dfn_ray.pool import list_shards
 from dfn_ray.testing.sample_pools import TarBuilder, photo, uid_of
-from dfn_ray.training.data.caption_draws import drawn
+from dfn_ray.training.data.caption_draws import draw_caption
 from dfn_ray.training.data.feed import feed_group
 from dfn_ray.training.data.group_samples import GroupInputs, read_group
 from dfn_ray.training.data.index import drawn_counts, index_shard, source_counts, split_index
@@ -71,19 +71,24 @@ def visits(
 )  # fmt: skip
 def test_each_caption_is_drawn_once_in_as_many_visits_as_there_are(captions, uid, seed, cycle):
     first = cycle * len(captions)
-    own = [drawn(captions, f"{uid:032x}", first + n, (seed, 0)) for n in range(len(captions))]
+    own = [
+        draw_caption(captions, f"{uid:032x}", first + n, (seed, 0)) for n in range(len(captions))
+    ]
     assert sorted(own) == sorted(captions)
-    assert own == [drawn(captions, f"{uid:032x}", n, (seed, 0)) for n in range(len(captions))]
+    assert own == [
+        draw_caption(captions, f"{uid:032x}", n, (seed, 0)) for n in range(len(captions))
+    ]
 
 
 def test_samples_do_not_draw_the_same_places_and_neither_do_seeds_or_sources():
     captions = list("abcde")
-    draws = Counter(drawn(captions, uid_of(n), 0, (0, 0)) for n in range(5000))
+    draws = Counter(draw_caption(captions, uid_of(n), 0, (0, 0)) for n in range(5000))
     # 1,000 each, within five standard deviations of a binomial
     assert all(abs(count - 1000) < 5 * 28.3 for count in draws.values())
     for other in ((1, 0), (0, 1)):
         same = sum(
-            drawn(captions, uid_of(n), 0, (0, 0)) == drawn(captions, uid_of(n), 0, other)
+            draw_caption(captions, uid_of(n), 0, (0, 0))
+            == draw_caption(captions, uid_of(n), 0, other)
             for n in range(1000)
         )
         assert abs(same - 200) < 5 * 12.7

@@ -20,8 +20,8 @@ from dfn_ray.training.position import (
     current_generation,
     latest_position,
     log_lines,
-    reached,
-    tell_reached,
+    reached_samples,
+    record_reached,
 )
 from tests.run.test_own_json import altered, content, sealed
 from tests.training.test_two_generations import start, unsynced  # noqa: F401  a fixture of every test
@@ -34,7 +34,7 @@ def trained(tmp_path_factory) -> Path:
     run = start(folder)
     for samples in (20, 40):
         generation = begin_generation(run)
-        tell_reached(run, generation, samples - 5)
+        record_reached(run, generation, samples - 5)
         commit(
             run,
             generation,
@@ -49,7 +49,7 @@ def trained(tmp_path_factory) -> Path:
             lines=[{"loss": 1.0}],
             keep=2,
         )
-    tell_reached(run, begin_generation(run), 45)
+    record_reached(run, begin_generation(run), 45)
     run.replace_json(MLFLOW, {"http://tracking": "1"}, None)
     train_clip._result(run, None, ())  # type: ignore[arg-type]
     return folder
@@ -64,7 +64,7 @@ def go_on(folder: Path) -> Position:
     """What the next driver and its workers read, and write over."""
     run = start(folder)
     run.read_json(MLFLOW)
-    reached(run)
+    reached_samples(run)
     log_lines(run)
     begin_generation(run)
     generation = current_generation(run)

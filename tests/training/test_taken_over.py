@@ -16,7 +16,7 @@ from dfn_ray.run import hold, open_run, start_run
 from dfn_ray.testing.waiting import meanwhile, until
 from dfn_ray.training import fit as fit_module
 from dfn_ray.training import train_clip
-from dfn_ray.training.fit import Ending
+from dfn_ray.training.fit import FitOutcome
 from dfn_ray.training.position import generation_count, latest_position
 from dfn_ray.training.worker_spec import WorkerSpec
 
@@ -41,11 +41,11 @@ def test_a_driver_that_lost_its_run_starts_no_workers_again(
     )
     starts = []
 
-    def fit(*_) -> Ending:
+    def fit(*_) -> FitOutcome:
         """A start of workers, while which another driver takes the run over."""
         starts.append(None)
         hold(open_run(run.uri))
-        return Ending(error=error)
+        return FitOutcome(error=error)
 
     monkeypatch.setattr(train_clip, "fit", fit)
     job = WorkerSpec(run=run, recipe=recipe, network=None, until_samples=640, read={})  # type: ignore[arg-type]

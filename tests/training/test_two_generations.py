@@ -20,7 +20,7 @@ from dfn_ray.training.position import (
     check_generation,
     latest_position,
     log_lines,
-    tell_reached,
+    record_reached,
 )
 from tests.run.below_ray import WRITES, Moment, at_writes, dies_at, moments_of
 
@@ -50,7 +50,7 @@ def train(run: Run, workers: int, keep: int, *, checkpoints: int = 1, every: int
     remove_old(run, generation, keep)
     for number in range(1, checkpoints + 1):
         samples = generation.position.samples_seen + every * number
-        tell_reached(run, generation, samples - 5)
+        record_reached(run, generation, samples - 5)
         commit(
             run,
             generation,

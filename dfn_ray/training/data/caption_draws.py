@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def drawn(captions: Sequence[str], uid: str, visit: int, seed: Sequence[int]) -> str:
+def draw_caption(captions: Sequence[str], uid: str, visit: int, seed: Sequence[int]) -> str:
     """The caption of visit number `visit`, from 0: that place of a permutation of the captions, over and over.
 
     The permutation is the sample's own, by its uid, and the same in every pass, wherever and whenever it is read.
@@ -18,7 +18,7 @@ def drawn(captions: Sequence[str], uid: str, visit: int, seed: Sequence[int]) ->
     return captions[int(order[visit % len(captions)])]
 
 
-def visits(rows: np.ndarray, turn: int) -> np.ndarray:
+def visit_numbers(rows: np.ndarray, turn: int) -> np.ndarray:
     """Which visit of its sample each row is, from 0, in pass number `turn`; `rows` are sorted, copies side by side.
 
     A pass has the same copies of a sample as every other one.

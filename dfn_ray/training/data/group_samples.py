@@ -16,7 +16,7 @@ from dfn_ray.config import Source
 from dfn_ray.errors import ShardChangedError
 from dfn_ray.pool import Shard, read_chunk
 from dfn_ray.schema import Chunk
-from dfn_ray.training.data.caption_draws import drawn, visits
+from dfn_ray.training.data.caption_draws import draw_caption, visit_numbers
 from dfn_ray.training.data.order import ShuffleGroup
 from dfn_ray.uids.lookup import UidList
 
@@ -81,9 +81,9 @@ def read_group(inputs: GroupInputs, sources: Sequence[Source], *, seed: int) -> 
         images = [memoryview(value.as_buffer()) for value in taken["image"]]
         texts = taken["text"].to_pylist()
         if source.pool.several_captions:
-            which = zip(taken["uid"].to_pylist(), visits(rows, piece.turn).tolist(), strict=True)
+            which = zip(taken["uid"].to_pylist(), visit_numbers(rows, piece.turn).tolist(), strict=True)
             texts = [
-                drawn(captions, uid, visit, (seed, piece.source))
+                draw_caption(captions, uid, visit, (seed, piece.source))
                 for captions, (uid, visit) in zip(texts, which, strict=True)
             ]
         return images, texts

@@ -132,7 +132,7 @@ def limits_of(recipe: TrainRecipe) -> ErrorLimits:
     )
 
 
-def judge_sources(sources: Iterable[SourceCounts], limits: ErrorLimits) -> None:
+def check_sources(sources: Iterable[SourceCounts], limits: ErrorLimits) -> None:
     """Raise ErrorBudgetExceededError when a source has more bad shards or failed samples than the recipe allows."""
     for number, source in enumerate(sources):
         where = f"sources.{number} ({source.name}): "
@@ -140,7 +140,7 @@ def judge_sources(sources: Iterable[SourceCounts], limits: ErrorLimits) -> None:
         limits.judge_samples(source.counts, where=where)
 
 
-def judge_trained(
+def check_training(
     read: Mapping[str, int],
     trained: Mapping[str, int],
     samples_seen: int,

@@ -20,12 +20,12 @@ from dfn_ray.config import TrainRecipe, recipe_values
 from dfn_ray.errors import TrainingFailedError
 from dfn_ray.network import text_tower, weights
 from dfn_ray.network.contrastive import Towers, backward, contrastive_loss
-from dfn_ray.network.frozen import FrozenNetwork, network_files, trainable
+from dfn_ray.network.frozen import FrozenNetwork, network_files, trainable_module
 from dfn_ray.training.chain import DATASET, Batch, batches
 from dfn_ray.training.checkpoint import commit, read_tensors, remove_old
 from dfn_ray.training.data.feed import COUNTED
-from dfn_ray.training.data.read_counts import judge_trained, limits_of, training_values
-from dfn_ray.training.position import check_generation, current_generation, tell_reached
+from dfn_ray.training.data.read_counts import check_training, limits_of, training_values
+from dfn_ray.training.position import check_generation, current_generation, record_reached
 from dfn_ray.training.step.log_sinks import open_sinks
 from dfn_ray.training.step.optimizer import learning_rate, make_optimizer
 from dfn_ray.training.step.parallel import (
@@ -60,7 +60,7 @@ class _Worker:
         self._generation = current_generation(self._run)
         self._position = self._generation.position
         self._frozen: FrozenNetwork = ray.get(job.network)
-        self._module: Any = trainable(self._frozen)
+        self._module: Any = trainable_module(self._frozen)
         self._model = parallelize(
             Towers(self._module, precision="bf16" if self._frozen.precision == "bf16" else "fp32"),
             self._recipe.workers,
@@ -185,7 +185,7 @@ class _Worker:
         if now - self._told < TOLD_EVERY_S:
             return
         self._told = now
-        tell_reached(self._run, self._generation, self._position.samples_seen)
+        record_reached(self._run, self._generation, self._position.samples_seen)
 
     def _commit(self) -> None:
         """Commit a checkpoint of all workers."""
@@ -245,7 +245,7 @@ class _Worker:
         """Raise ErrorBudgetExceededError when more samples failed than the recipe allows."""
         position = self._position
         left = self._recipe.samples_seen - position.samples_seen
-        judge_trained(
+        check_training(
             self._job.read,
             position.counts,
             position.samples_seen,
