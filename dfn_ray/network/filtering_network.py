@@ -158,7 +158,7 @@ class FilteringNetwork:
         return tensor.to(self.device)
 
     def _ahead(self, batches: Iterable[torch.Tensor]) -> list[torch.Tensor]:
-    """Yields slices of ascending lengths: batches of `batch_size` or less with little padding."""
+        """All batches, issued without waiting, but at most a few ahead of the device."""
         done: list[torch.Tensor] = []
         in_flight: deque[Any] = deque()
         for batch in batches:

@@ -81,7 +81,9 @@ def read_group(inputs: GroupInputs, sources: Sequence[Source], *, seed: int) -> 
         images = [memoryview(value.as_buffer()) for value in taken["image"]]
         texts = taken["text"].to_pylist()
         if source.pool.several_captions:
-            which = zip(taken["uid"].to_pylist(), visit_numbers(rows, piece.turn).tolist(), strict=True)
+            which = zip(
+                taken["uid"].to_pylist(), visit_numbers(rows, piece.turn).tolist(), strict=True
+            )
             texts = [
                 draw_caption(captions, uid, visit, (seed, piece.source))
                 for captions, (uid, visit) in zip(texts, which, strict=True)
