@@ -1,4 +1,4 @@
-"""The groups of a run as a Ray Dataset of inputs; the only module here that uses Ray Data operators.
+"""The groups of a run as a Ray Dataset of inputs, with all Ray Data operators of `training`.
 
 One read task per group reads, decodes and augments its samples and yields blocks of rows. Ray Train
 splits the rows over the workers in order, so that the seed and the number of workers determine the
@@ -65,7 +65,8 @@ def input_dataset(
     """Returns the inputs of the groups, in order: columns of `feed.Inputs`, and `generation`.
 
     The actor `reports` receives, by generation, the counts that belong to no row. Blocks have about
-    `block_bytes`, roughly a worker's batch, because the split over workers distributes whole blocks.
+    `block_bytes`, roughly a worker's batch, because the split over workers distributes whole
+    blocks.
     """
     _configure(recipe).target_max_block_size = block_bytes
     read = partial(_feed, feeding=feeding, reports=reports, generation=generation)
@@ -92,7 +93,8 @@ def batches(
         planned = batch.pop(_GENERATION)
         if bool((planned != generation).any()):
             raise RunTakenOverError(
-                f"a worker of generation {generation} received samples planned for generation {int(planned[0])}; it stops"
+                f"a worker of generation {generation} received samples planned for generation "
+                f"{int(planned[0])}; it stops"
             )
         yield batch
 
@@ -102,8 +104,8 @@ def index_sources(
 ) -> pa.Table:
     """Returns the chunks of all sources, in any order, with columns of `INDEX_SCHEMA`.
 
-    Shards whose tasks failed, because of storage or a lost node, are retried, `INDEX_ATTEMPTS` times
-    in all. Shards that kill their reader every time get this as their fault, as in filtering.
+    Shards whose tasks failed, because of storage or a lost node, are retried, `INDEX_ATTEMPTS`
+    times in all. Shards that kill their reader every time get this as their fault, as in filtering.
     """
     todo: dict[tuple[int, int], Item] = {
         (number, place): (source, number, shard, place, None)

@@ -1,14 +1,16 @@
 """Checkpoints on the run's storage, committed completely or not at all.
 
-    checkpoints/samples-000000012800-000002-0003/model.safetensors       parameters and buffers, float32
-    checkpoints/samples-000000012800-000002-0003/optimizer.safetensors   AdamW's moments by parameter name
-    checkpoints/samples-000000012800-000002-0003.json                    the marker, written last
-    log/samples-000000012800-000002-0003.jsonl                           steps since the previous one
+    checkpoints/NAME/model.safetensors       parameters and buffers, float32
+    checkpoints/NAME/optimizer.safetensors   AdamW's moments by parameter name
+    checkpoints/NAME.json                    the marker, written last
+    log/NAME.jsonl                           the steps since the previous checkpoint
+
+NAME is samples-000000012800-000002-0003: samples seen, attempt, and generation of workers.
 
 The marker contains the SHA-256 of the two files and commits the checkpoint. A crash costs the steps
 since the last committed checkpoint; their log lines are never read, so the curve of a run contains
-each step once. Names end in the generation of workers that wrote them (see `position`): files that an
-earlier generation writes late have other names, and are never read.
+each step once. Names end in the generation of workers that wrote them (see `position`): files that
+an earlier generation writes late have other names, and are never read.
 """
 
 from __future__ import annotations
@@ -58,9 +60,10 @@ def commit(
     for part, tensors in (("the model", model), ("the optimizer", optimizer)):
         if broken := next((n for n, t in tensors.items() if not torch.isfinite(t).all()), None):
             raise TrainingFailedError(
-                f"{run.uri}: {broken} of {part} contains NaN or infinity at {position.samples_seen:,} "
-                "samples, so no checkpoint was written. Lower optimizer.learning_rate, set optimizer.clip_norm or "
-                "increase optimizer.warmup_steps"
+                f"{run.uri}: {broken} of {part} contains NaN or infinity at "
+                f"{position.samples_seen:,} samples, so no checkpoint was written. Lower "
+                "optimizer.learning_rate, set optimizer.clip_norm or increase "
+                "optimizer.warmup_steps"
             )
     name = checkpoint_name(position.samples_seen, generation)
     check_generation(run, generation)
@@ -92,7 +95,8 @@ def remove_old(run: Run, generation: Generation, keep: int) -> None:
 
     Raises RunTakenOverError if other workers have started since.
     """
-    # A generation that begins after this check resumes from the latest checkpoint, not a removed one.
+    # A generation that begins after this check resumes from the latest checkpoint, not a removed
+    # one.
     check_generation(run, generation)
     # Even if this continues late, it does not touch files of later generations.
     kept = [name for name in committed_names(run) if _is_up_to(generation, name)][-keep:]
@@ -107,7 +111,7 @@ def remove_old(run: Run, generation: Generation, keep: int) -> None:
 
 
 def read_tensors(run: Run, position: Position, part: str) -> dict[str, Tensor]:
-    """Returns `model` or `optimizer` of a checkpoint. Raises DamagedRunError if its digest differs."""
+    """Returns `model` or `optimizer` of a checkpoint. Raises DamagedRunError if it has changed."""
     file = _tensors_file(str(position.name), part)
     marker = run.read_json(f"{CHECKPOINTS}/{position.name}.json") or {}
     with run.open(file) as opened:
@@ -116,8 +120,8 @@ def read_tensors(run: Run, position: Position, part: str) -> dict[str, Tensor]:
     found = hashlib.sha256(data).hexdigest()
     if marker.get("sha256s", {}).get(part, found) != found:
         raise DamagedRunError(
-            f"{run.store.uri_of(file)}: is damaged or was altered: it does not match its digest in {position.name}.json. "
-            "Restore it from a copy, or train into another run_uri"
+            f"{run.store.uri_of(file)}: is damaged or was altered: it does not match its digest in "
+            f"{position.name}.json. Restore it from a copy, or train into another run_uri"
         )
     return safetensors.torch.load(data)
 

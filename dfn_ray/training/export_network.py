@@ -37,7 +37,7 @@ def _model(source: str) -> str:
     folder = f"{source.rstrip('/')}/{_RUNS_NETWORK}"
     if not Store(folder).names():
         raise InputError(
-            f"{source}: is a run without a finished network. Use a finished training run, one of its networks/samples-* "
-            "folders, or another network's folder"
+            f"{source}: is a run without a finished network. Use a finished training run, one of "
+            "its networks/samples-* folders, or another network's folder"
         )
     return f"local-dir:{folder}"

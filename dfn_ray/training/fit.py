@@ -44,7 +44,7 @@ class FitOutcome:
 
 
 def fit(
-    job: WorkerSpec,
+    spec: WorkerSpec,
     plan: NextSamples,
     progress: TrainingProgress,
     metrics: TrainingMetrics,
@@ -62,7 +62,7 @@ def fit(
     )
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"job": replace(job, reports=reports)},
+        train_loop_config={"spec": replace(spec, reports=reports)},
         torch_config=TorchConfig(backend="nccl" if workers.device == "cuda" else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=size,
@@ -72,7 +72,8 @@ def fit(
             elastic_resize_monitor_interval_s=workers.resize_interval_s,
         ),
         run_config=RunConfig(
-            # A new name for every start: Ray Train would resume from its own records of an older one.
+            # A new name for every start: Ray Train would resume from its own records of an older
+            # one.
             name=f"start-{plan.run.attempt.number:06d}-{generation_count(plan.run) + 1:04d}",
             storage_path=_ray_path(plan.run),
             storage_filesystem=_ray_filesystem(plan.run),
@@ -97,7 +98,7 @@ def fit(
 
 
 def _unplaced(reports: Any, progress: TrainingProgress) -> dict[str, int]:
-    """The counts in no checkpoint. The workers have succeeded, so a lost actor is only a warning."""
+    """Counts in no checkpoint. The workers have succeeded, so a lost actor is only a warning."""
     try:
         return ray.get(reports.unplaced_counts.remote())
     except RayError as error:
@@ -128,17 +129,21 @@ class Reports:
 
     def __init__(self) -> None:
         self._lines: list[dict[str, float]] = []
-        # By generation, group and place: if a place is read again, its counts replace the earlier ones.
+        # By generation, group and place: if a place is read again, its counts replace the earlier
+        # ones.
         self._unplaced: dict[tuple[int, int, int], np.ndarray] = {}
 
     def add(self, line: dict[str, float]) -> None:
+        """Adds the figures of a step."""
         self._lines.append(line)
 
     def take(self) -> list[dict[str, float]]:
+        """Removes and returns the figures so far."""
         lines, self._lines = self._lines, []
         return lines
 
     def add_unplaced(self, generation: int, group: int, place: int, counts: np.ndarray) -> None:
+        """Adds the counts of failed samples, from a place on, that belong to no row."""
         self._unplaced[generation, group, place] = counts
 
     def take_unplaced(self, generation: int, closed: int) -> np.ndarray:

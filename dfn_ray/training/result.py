@@ -11,7 +11,7 @@ from dfn_ray.preparing.error_limits import by_reason
 
 
 def result_lines(value: Mapping[str, Any]) -> list[str]:
-    """Returns `result.json` as lines: progress, samples read by source, and failures in training."""
+    """Returns `result.json` as text: progress, samples read by source, failures in training."""
     rows: list[tuple[str, int | str]] = [
         ("samples seen", value["samples_seen"]),
         ("steps", value["steps"]),

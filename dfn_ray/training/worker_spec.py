@@ -1,4 +1,4 @@
-"""The input of a run's workers. Does not import torch: Ray Train's own processes load this module."""
+"""The input of a run's workers, without importing torch: Ray Train's processes load it too."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ class WorkerSpec:
 
 
 def network_folder(samples_seen: int | None = None) -> str:
-    """Returns the trained network's folder in a run: the result, or the export at `samples_seen`."""
+    """Returns the network's folder in a run: the result, or the export at `samples_seen`."""
     return "network" if samples_seen is None else f"networks/samples-{samples_seen:012d}"
