@@ -208,8 +208,8 @@ def _weights_in(folder: NetworkFolder) -> Path:
     for name, digest in digests_beside(path).items():
         if name not in folder:
             raise InputError(
-                f"{folder.label}: {shortened(repr(name))} is missing, which was saved with "
-                f"{path.name}; restore it from a copy"
+                f"{folder.label}: has no {shortened(repr(name))}, but {path.name} was saved with "
+                "it; restore it from a copy"
             )
         found = hashlib.sha256(folder.content(name)).hexdigest()
         require_digest(f"{folder.label}/{name}", digest, found, checkpoint=path)

@@ -143,7 +143,7 @@ def _killers(
     for key, killer in killers(suspects, recipe.decode):
         source, number, shard, place, _ = todo[key]
         found[key] = (source, number, shard, place, killer)
-        say(f"{shard.uri}: skipped, {killer.detail}")
+        say(f"{shard.uri}: given up, {killer.detail}")
     return found
 
 

@@ -243,7 +243,7 @@ def _read_position(run: Run, name: str) -> Position:
     value = run.read_json(f"{CHECKPOINTS}/{name}.json")
     if value is None:
         raise DamagedRunError(
-            f"{run.store.uri_of(CHECKPOINTS)}/{name}.json: is missing; restore it from a copy"
+            f"{run.store.uri_of(CHECKPOINTS)}/{name}.json: is absent; restore it from a copy"
         )
     return Position(
         samples_seen=value["samples_seen"],

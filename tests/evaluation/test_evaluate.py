@@ -148,7 +148,7 @@ def test_datacomps_lines_hold_every_set_with_its_main_metric(evaluation, recipe)
     mean = 0.5 * sum(metrics["Flickr"][f"{side}_retrieval_recall@1"] for side in ("image", "text"))
     assert values["Flickr"]["metrics"]["main_metric"] == mean
     assert values["Flickr"]["metrics"]["mean_recall@1"] == mean
-    groups = {name: (group.there, group.tasks) for name, group in evaluation.groups.items()}
+    groups = {name: (group.available, group.tasks) for name, group in evaluation.groups.items()}
     assert groups == {"ImageNet": (1, 1), "VTAB": (1, 13), "Retrieval": (1, 3), "Average": (3, 38)}
 
 
@@ -157,7 +157,7 @@ def test_sets_with_a_result_are_skipped_and_give_it_back(evaluation, recipe, mon
     monkeypatch.setattr(evaluate_module.stream, "embed_cells", None)
     again = evaluate(recipe())
     assert again == {name: dict(r.metrics) for name, r in results_of(evaluation).items()}
-    assert "3 sets, 3 of them evaluated before" in capsys.readouterr().err
+    assert "3 sets, 3 of them already evaluated" in capsys.readouterr().err
     with pytest.raises(TypeError):  # a stricter recipe takes no result with so many failures
         evaluate(recipe("max_failed_fraction=0.01"))
 
@@ -216,7 +216,10 @@ def test_few_failures_are_allowed_and_told(recipe, capsys):
     few = gathered(80, {"scored": 80, "failed/not_an_image": 15, "failed/nan_score": 5})
     check_gathered(locate(recipe().sets[0]), few, recipe(), Progress(0))
     said = capsys.readouterr().err
-    assert "20 of 100 images failed and are not counted (not_an_image 15, nan_score 5)" in said
+    assert (
+        "20 of 100 images failed and are excluded from the metrics (not_an_image 15, nan_score 5)"
+        in said
+    )
 
 
 def test_wrong_class_names_are_told_before_anything_starts(recipe, tmp_path):

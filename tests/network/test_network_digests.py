@@ -77,7 +77,7 @@ def test_another_bit_of_the_weights_is_refused_with_both_digests(copy):
     with safetensors.safe_open(path, "pt") as file:
         expected = file.metadata()["dfn_ray.sha256"]
     flip(path, path.stat().st_size - 2)
-    said = f"{WEIGHTS_FILE}: is damaged .* its SHA-256 is [0-9a-f]{{64}}, .* {WEIGHTS_FILE} have {expected}"
+    said = f"{WEIGHTS_FILE}: is damaged .* its SHA-256 is [0-9a-f]{{64}}, .* {WEIGHTS_FILE} contain {expected}"
     with pytest.raises(InputError, match=said) as caught:
         load_network(spec(copy))
     assert str(copy) in str(caught.value)
@@ -94,7 +94,7 @@ def test_another_config_is_refused_with_both_digests(copy):
     (copy / CONFIG).write_text(changed)
     found = hashlib.sha256(changed.encode()).hexdigest()
     with pytest.raises(
-        InputError, match=f"{CONFIG}: is damaged .* SHA-256 is {found}, .* have {expected}"
+        InputError, match=f"{CONFIG}: is damaged .* SHA-256 is {found}, .* contain {expected}"
     ):
         load_network(spec(copy))
 
@@ -104,7 +104,7 @@ def test_weights_that_were_saved_beside_a_file_that_is_not_there_are_refused(cop
     (copy.parent / "outside.json").write_bytes(b"{}")
     path = copy / WEIGHTS_FILE
     path.write_bytes(serialized_weights(safetensors.torch.load_file(path), {name: b"{}"}))
-    with pytest.raises(InputError, match=f"has no '.*', beside which {WEIGHTS_FILE} was saved"):
+    with pytest.raises(InputError, match=f"has no '.*', but {WEIGHTS_FILE} was saved with it"):
         load_network(spec(copy))
 
 

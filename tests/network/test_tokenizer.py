@@ -148,7 +148,7 @@ def test_what_prepares_samples_imports_neither_torch_nor_open_clip():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"bpe_path": "x.gz"}, r"tokenizer_kwargs\.bpe_path: not known"),
+        ({"bpe_path": "x.gz"}, r"tokenizer_kwargs\.bpe_path: not an option"),
         ({"clean": "upper"}, r"tokenizer_kwargs\.clean: need one of lower, .*got 'upper'"),
         ({"additional_special_tokens": "<x>"}, "need a list of strings, got '<x>'"),
     ],

@@ -33,8 +33,14 @@ OTHERS = {
     "chinese": ({"model_type": "chinese_clip"}, "Chinese-CLIP"),
     "altclip": ({"model_type": "altclip"}, "AltCLIP"),
     "tower": ({"architectures": ["CLIPTextModelWithProjection"]}, "not the whole network"),
-    "unknown": ({"model_type": "x" * 999, "architectures": None}, r"model_type x+\.\.\.\. Of this"),
-    "code": ({"auto_map": {"AutoModel": "modeling.Net"}}, "custom code.*code from a hub is never run"),
+    "unknown": (
+        {"model_type": "x" * 999, "architectures": None},
+        r"model_type x+\.\.\.\. In this layout",
+    ),
+    "code": (
+        {"auto_map": {"AutoModel": "modeling.Net"}},
+        "custom code.*code from a hub is never run",
+    ),
     "quantised": (
         {"quantization_config": {"bits": 4}},
         "quantization_config: the weights are quan",

@@ -163,9 +163,7 @@ UNUSABLE = {
 @pytest.mark.parametrize("edit", UNUSABLE.values(), ids=UNUSABLE)
 def test_tensors_that_hold_no_plain_numbers_are_refused_by_name(tiny, state, tmp_path, edit):
     torch.save(edit(state), tmp_path / "odd.pt")
-    said = (
-        r"odd\.pt: need dense tensors of real numbers, by name, got other values: (1|ln_final\.weight)$"
-    )
+    said = r"odd\.pt: need dense tensors of real numbers, by name, got other values: (1|ln_final\.weight)$"
     with pytest.raises(InputError, match=said):
         loaded(tiny, tmp_path / "odd.pt")
 

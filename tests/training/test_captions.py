@@ -148,7 +148,7 @@ def test_a_source_of_several_lines_is_warned_of_once_and_trained_on_as_before(tm
     (counts,) = source_counts(table, [source], [shards])
     warning = counts.warning()
     assert warning is not None
-    assert "source coco: 16 of 20 samples look as if they had several captions" in warning
+    assert "source coco: 16 of 20 samples seem to have several captions" in warning
     assert 'pool.caption = "lines"' in warning
     assert "\n" not in warning
     assert visits(source, 1)[0] == Counter("\n".join(captions_of(n)) for n in range(COUNT))

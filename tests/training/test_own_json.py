@@ -173,6 +173,6 @@ def test_a_line_of_the_log_that_is_no_object_is_damage(folder):
     path = max((folder / "log").iterdir())
     path.write_text("[]\n")
     with pytest.raises(
-        DamagedRunError, match=rf"{path.name}: is damaged: a line of it is no JSON object"
+        DamagedRunError, match=rf"{path.name}: is damaged: one of its lines is not a JSON object"
     ):
         log_lines(start(folder))

@@ -26,7 +26,7 @@ SAID = "taken over by a driver on"
 @pytest.mark.parametrize(
     "error",
     [
-        RunTakenOverError("workers that started later go on from the last checkpoint"),
+        RunTakenOverError("newer workers have resumed from the last checkpoint"),
         RuntimeError("the worker died"),
         None,
     ],

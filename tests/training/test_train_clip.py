@@ -251,7 +251,7 @@ def test_workers_that_keep_dying_end_the_run_with_the_reason(local_ray, train_re
 
     monkeypatch.setattr(module, "train_worker", broken)
     recipe = train_recipe("samples_seen=64", "workers.max_failures=1")
-    with pytest.raises(TrainingFailedError, match="2 times without getting further"):
+    with pytest.raises(TrainingFailedError, match="2 times without progress"):
         train(replace(recipe))
 
 
@@ -388,7 +388,7 @@ def test_a_store_that_fails_for_a_while_costs_no_shard_and_one_that_goes_on_fail
     table = stream_module.index_sources(recipe, shards, said.append)
     (found,) = source_counts(table, recipe.sources, shards)
     assert (found.samples, len(found.faults), table["samples"].to_pylist().count(0)) == (300, 0, 6)
-    assert len([line for line in said if "left to index" in line]) == 2
+    assert len([line for line in said if "remain to be indexed" in line]) == 2
     monkeypatch.setattr(stream_module, "_index", failing_reader(100))
     with pytest.raises(StorageError, match=r"cannot read it: 503$"):
         stream_module.index_sources(recipe, shards, said.append)

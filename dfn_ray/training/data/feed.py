@@ -50,7 +50,7 @@ class LabelCaptions:
     templates: tuple[str, ...]
 
     def caption(self, label: str, rng: np.random.Generator) -> str:
-        """Returns a prompt for a label, by a random template. Raises InputError for unknown labels."""
+        """Returns a prompt for a label by a random template. Raises InputError if unknown."""
         text = label.strip()
         if not text.isdecimal() or int(text) >= len(self.classnames):
             raise InputError(

@@ -160,7 +160,10 @@ class _Worker:
         return {"learning_rate": rate} | ({} if norm is None else {"gradient_norm": norm})
 
     def _log(self, figures: Mapping[str, Tensor | float]) -> None:
-        """Reports the steps since the last report. Raises TrainingFailedError for a NaN loss."""
+        """Reports the steps since the last report.
+
+        Raises TrainingFailedError if the loss is not finite.
+        """
         line = self._times.line(
             samples_seen=self._position.samples_seen,
             steps=self._position.steps,
@@ -236,7 +239,7 @@ class _Worker:
         ray.train.report({"samples_seen": self._position.samples_seen})
 
     def _counts(self, of_workers: Sequence[np.ndarray], closed: int) -> Counter[str]:
-        """Counts since the last checkpoint: of rows, and of places in closed groups without a row."""
+        """Counts since the last checkpoint: of rows, and of closed groups' places without one."""
         total_C = np.sum(of_workers, axis=0)
         if self._spec.reports is not None:
             generation = self._generation.number
