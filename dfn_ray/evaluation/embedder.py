@@ -145,7 +145,7 @@ class EmbedderActor(Embedder):
 
 
 def _prepared(cell: Cell, preparation: Preparation) -> tuple[Cell, pa.ChunkedArray]:
-    """The cell with pixels as inputs and only the status of its samples, and the texts of the inputs."""
+    """The cell with pixels as inputs and only the status of its samples; and the inputs' texts."""
     texts = cell.samples["text"]
     cell = prepare(cell, preparation=preparation)
     assert cell.inputs is not None

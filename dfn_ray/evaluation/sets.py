@@ -160,7 +160,7 @@ def _class_folders(spec: EvaluationSet, shards: tuple[Shard, ...]) -> tuple[str,
 
 
 def _beside(root: str | None, name: str) -> tuple[str, ...] | None:
-    """A file of the layout, as an argument of `class_names` or `prompt_templates`; None if absent."""
+    """A file of the layout, to pass to `class_names` or `prompt_templates`; None if absent."""
     return (f"{root}/{name}",) if root is not None and Store(root).exists(name) else None
 
 

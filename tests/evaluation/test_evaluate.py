@@ -1,4 +1,4 @@
-"""Whole evaluations over real sets on a real Ray, against open_clip and plain numpy."""
+"""Complete evaluations of real sets on a real Ray, against open_clip and plain numpy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metrics against plain numpy and torch over the whole similarity matrix, as CLIP_benchmark 1.6 has them."""
+"""The metrics against numpy and torch on the full similarity matrix, as in CLIP_benchmark 1.6."""
 
 from __future__ import annotations
 

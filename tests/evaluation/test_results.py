@@ -1,4 +1,4 @@
-"""Results on storage and their sums, without a network."""
+"""Results on storage and their averages, without a network."""
 
 from __future__ import annotations
 

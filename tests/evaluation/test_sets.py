@@ -1,4 +1,4 @@
-"""Where sets are found, and where their class names come from. No Ray."""
+"""The location of sets and the sources of their class names, without Ray."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One list says what an image is: by its ending, by its first bytes, and what it is exported as."""
+"""One list defines images: by ending, by first bytes, and by the ending of exports."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ _TOKENS = (
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("start", [b"", b"<?xml", b"<!--", b"P6", b"#?", b"BM", b"\0\0\x01\0"])
 def test_no_head_made_of_repeated_pieces_keeps_a_signature_busy(start):
-    """A regular expression that tries every split of a prolog takes longer than the universe lasts."""
+    """A regular expression that tries every split of a prolog would take practically forever."""
     for one in _TOKENS:
         for other in _TOKENS:
             head = (start + (one * 3 + other) * 8192)[:8192]

@@ -1,4 +1,4 @@
-"""Pixels of every kind that a file can hold: in a stated way to 8-bit RGB, or with a reason."""
+"""Pixels of every kind that files can contain become 8-bit RGB as documented, or fail."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def grey(values: np.ndarray) -> np.ndarray:
 def raw_tiff(
     photometric: int, bits: tuple[int, ...], data: bytes, *tags: tuple[int, int, bytes]
 ) -> bytes:
-    """A little-endian TIFF in one strip, for the kinds that tifffile does not write."""
+    """A little-endian TIFF in one strip, for kinds that tifffile does not write."""
     short = lambda *values: struct.pack(f"<{len(values)}H", *values)  # noqa: E731
     entries = [
         (256, 3, short(SIDE)), (257, 3, short(SIDE)), (258, 3, short(*bits)), (259, 3, short(1)),

@@ -19,7 +19,7 @@ from tests.network.conftest import KINDS, network_folder, photo, spec
 
 
 def edited(folders, tmp_path, edit, kind="vit"):
-    """A copy of a network's folder with its config edited."""
+    """A copy of a network's folder with a modified config."""
     folder = tmp_path / "edited"
     shutil.copytree(folders(kind), folder, dirs_exist_ok=True)
     values = json.loads((folder / "open_clip_config.json").read_text())

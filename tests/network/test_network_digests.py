@@ -1,4 +1,4 @@
-"""A network that training wrote, with a bit of any file flipped: it is noticed where it is loaded, or nothing has changed."""
+"""A flipped bit in any file of a trained network is detected on loading, or has no effect."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def spec(folder: Path) -> Network:
 
 @pytest.fixture(scope="module")
 def written(network, tmp_path_factory) -> Path:
-    """A folder with what training writes."""
+    """A folder with the files that training writes."""
     folder = tmp_path_factory.mktemp("written")
     frozen = load_network(spec(network))
     state = {name: torch.from_numpy(array) for name, array in frozen.state.items()}
@@ -52,7 +52,7 @@ def flip(path: Path, place: int, bit: int = 0) -> None:
 
 
 def refusal(folder: Path, due: dict, *, is_config: bool) -> str:
-    """What is said of the network; nothing where it is the same as before."""
+    """The error for a changed network; empty if it equals the original."""
     try:
         if is_config:
             resolve_origin(spec(folder), None)

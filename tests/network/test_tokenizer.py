@@ -1,4 +1,4 @@
-"""Tokens are open_clip's, whatever a caption holds, in bounded time and memory, and without torch."""
+"""Tokens equal open_clip's for any caption, in bounded time and memory, and without torch."""
 
 from __future__ import annotations
 
@@ -108,7 +108,8 @@ def test_no_caption_holds_a_task_for_long(piece):
     caption = "&" + piece * 16_000
     started = time.process_time()
     tokenize(CLIP, [caption])
-    # 25 ms at most on an idle core; without the bound the entities take 6 s, without the heap a word 2 s
+    # 25 ms at most on an idle core; without the bound the entities take 6 s, without the heap a
+    # word 2 s
     assert time.process_time() - started < 0.5
 
 

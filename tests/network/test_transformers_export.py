@@ -1,4 +1,4 @@
-"""What is written in transformers' layout scores there as here, and comes back with the same weights."""
+"""An exported network has the same scores in transformers, and the same weights if read back."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_training_starts_from_it_and_what_it_writes_is_read_here(tmp_path, kind,
 
 @pytest.fixture
 def stored(tmp_path):
-    """What `train` writes of a network with a tokenizer of its own, without the digests of files: they are to be changed."""
+    """Training's files of a network with its own tokenizer, without digests, to be modified."""
     frozen = load_network(spec(foreign("clip", tmp_path / "first")))
     (tmp_path / "second").mkdir()
     for name, content in network_files(frozen, trainable_module(frozen).state_dict()).items():

@@ -1,7 +1,7 @@
-"""Folders as published repositories have them load or are refused with a sentence, and hostile ones name what is wrong.
+"""Folders like published repositories load or are rejected with a reason, and so are hostile ones.
 
-Names of files, keys and tensors are those of the repositories, as public sources and transformers' own classes describe
-them; sizes are small and weights random.
+Names of files, keys and tensors are those of the repositories, according to public sources and
+transformers' own classes; sizes are small and weights random.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def test_vocabulary_and_merges_give_the_tokens_of_tokenizer_json(openai):
 
 
 def test_the_papers_filter_has_no_image_processor_and_loads_with_clips(openai, caplog):
-    """apple/DFN-public: config.json, a pickle of weights, and CLIP's tokenizer; users take OpenAI's processor."""
+    """apple/DFN-public: config.json, pickled weights, CLIP's tokenizer; users add OpenAI's processor."""
     (openai / "preprocessor_config.json").unlink()
     (openai / "model.safetensors").unlink()
     two_files(openai)
@@ -112,7 +112,7 @@ def test_of_two_layouts_in_one_folder_open_clips_is_read_and_said(openai, caplog
 
 
 def test_googles_siglip_loads_by_its_sentencepiece_model(tmp_path):
-    """google/siglip-base-patch16-224: sections of the config without what is at its default."""
+    """google/siglip-base-patch16-224: sections of the config without default values."""
     layouts.siglip(tmp_path, {}, {}, layout_tokenizers.siglip_tokenizer(tmp_path))
     nested = json.loads((tmp_path / "processor_config.json").read_text())["image_processor"]
     (tmp_path / "processor_config.json").unlink()
@@ -144,14 +144,14 @@ def test_googles_siglip_2_pads_on_the_right_and_keeps_case_as_its_file_does(tmp_
 
 
 def test_apples_dfn_2b_loads_in_open_clips_layout(tmp_path):
-    """apple/DFN2B-CLIP-ViT-B-16, whose tokenizer files are beside it."""
+    """apple/DFN2B-CLIP-ViT-B-16, which includes its tokenizer files."""
     network_folder(tmp_path, KINDS["quick_gelu"])
     layout_tokenizers.clip_tokenizer().save_pretrained(tmp_path)
     assert load_network(spec(tmp_path)).tokenizer.kind == "clip"
 
 
 def test_mobileclip_alone_is_refused_and_in_open_clips_layout_loads(tmp_path):
-    """apple/MobileCLIP-S1 is a checkpoint alone; apple/MobileCLIP-S1-OpenCLIP has timm's tower."""
+    """apple/MobileCLIP-S1 is only a checkpoint; apple/MobileCLIP-S1-OpenCLIP has timm's tower."""
     (tmp_path / "mobileclip_s1.pt").write_bytes(b"weights")
     with pytest.raises(
         InputError, match=r"found mobileclip_s1\.pt\. For a checkpoint alone, name its arch"

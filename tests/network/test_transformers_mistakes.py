@@ -1,4 +1,4 @@
-"""What is wrong with a folder in transformers' layout is named by file, key and value, before anything is built from it."""
+"""Mistakes in a folder of transformers' layout are reported by file, key and value."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_a_folder_in_neither_layout_or_without_weights_is_refused_in_the_same_wo
 
 
 def refused_by_both(folder) -> str:
-    """What loading says, which is what a dry run says after the setting."""
+    """The message of loading, which a dry run repeats after the setting."""
     with pytest.raises(InputError) as loading:
         load_network(spec(folder))
     with pytest.raises(InputError) as looking:
@@ -261,7 +261,7 @@ def test_a_tokenizer_that_splits_at_random_is_refused(clip):
 
 
 def special(count: int = 1, number: int = 813):
-    """A rule that adds so many tokens to every caption."""
+    """A rule that adds this many tokens to every caption."""
     add = {"SpecialToken": {"id": "q", "type_id": 0}}
     single = [{"Sequence": {"id": "A", "type_id": 0}}, *[add] * count]
     pair = [{"Sequence": {"id": name, "type_id": 0}} for name in "AB"]
@@ -342,7 +342,7 @@ def test_weights_of_any_floating_point_type_are_read(clip, dtype):
 
 
 def test_a_tokenizer_is_read_once_and_its_file_by_nobody_else(clip, monkeypatch):
-    """One of 256,000 tokens takes a second to read."""
+    """A tokenizer of 256,000 tokens takes a second to read."""
     read = []
 
     class Counting:

@@ -1,4 +1,4 @@
-"""Networks that transformers saved give transformers' own embeddings and scores, and wrong settings do not."""
+"""Networks saved by transformers have its embeddings and scores; wrong settings change them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_siglip_gives_transformers_embeddings_and_scores(tmp_path, shape):
 
 
 def edited(folder, **changes):
-    """The config of a saved network with other values in both towers."""
+    """The config of a saved network with different values in both towers."""
     values = json.loads((folder / "config.json").read_text())
     for tower in ("text_config", "vision_config"):
         values[tower].update(changes)

@@ -1,4 +1,4 @@
-"""Checkpoints load bit for bit, from whatever wraps them, and never run code."""
+"""Checkpoints load bit for bit, with any wrapper, and never run code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several captions in training: each drawn once in as many passes as there are, however a run is cut and resumed."""
+"""Several captions: n passes draw each of n captions once, however a run is interrupted."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def write(folder: Path, **settings) -> Source:
 def visits(
     source: Source, passes: int, *, seed: int = 0, group_samples: int = 7
 ) -> list[Counter[str]]:
-    """What is trained on in each pass over a source."""
+    """The samples and captions of each pass over a source."""
     shards = list_shards(source.pool)
     table = pa.concat_tables([index_shard(source, 0, s, place) for place, s in enumerate(shards)])
     (index,) = split_index(table, [source], [shards])

@@ -1,4 +1,4 @@
-"""From groups to inputs: every place once, whatever was seen and whatever fails."""
+"""Inputs of groups: every place once, whatever was seen and whatever fails."""
 
 from __future__ import annotations
 

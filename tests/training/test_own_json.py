@@ -1,4 +1,4 @@
-"""JSON files of a training run with a value less or of another type, and other files beside them."""
+"""JSON files of a training run with a missing or mistyped value, and unrelated files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.training.test_two_generations import start, unsynced  # noqa: F401  a
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """A run of two starts of workers; the second went on from the checkpoint of the first."""
+    """A run of two generations; the second resumed from the checkpoint of the first."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     run = start(folder)
     for samples in (20, 40):
@@ -61,7 +61,7 @@ def folder(trained, tmp_path) -> Path:
 
 
 def go_on(folder: Path) -> Position:
-    """What the next driver and its workers read, and write over."""
+    """Everything that the next driver and its workers read and replace."""
     run = start(folder)
     run.read_json(MLFLOW)
     reached_samples(run)
@@ -76,7 +76,7 @@ def go_on(folder: Path) -> Position:
 
 
 def refusal(folder: Path) -> str | None:
-    """What is said of a damaged run; None where nothing is wrong."""
+    """The error of a damaged run; None without an error."""
     try:
         go_on(folder)
     except DamagedRunError as error:
@@ -85,7 +85,7 @@ def refusal(folder: Path) -> str | None:
 
 
 def names_in(folder: Path) -> list[str]:
-    """The JSON files that count, in their order."""
+    """The JSON files that are read, in order."""
     inside = [
         path for kind in (CHECKPOINTS, GENERATIONS) for path in (folder / kind).glob("*.json")
     ]

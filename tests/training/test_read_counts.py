@@ -1,4 +1,4 @@
-"""What training reads, fails and leaves out: counted, adding up, and judged by filtering's limits; without Ray."""
+"""Samples read, failed and left out add up, and have the limits of filtering; without Ray."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker takes from the samples that were planned for it."""
+"""The samples planned for a worker, and those planned for another generation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dfn_ray.training.chain import batches
 
 
 class Samples:
-    """Stands in for a worker's share of a Ray Dataset: one batch for each generation that is named."""
+    """A fake of a worker's share of a Ray Dataset: one batch for each generation given."""
 
     def __init__(self, *planned_for: list[int]) -> None:
         self._planned_for = planned_for

@@ -1,4 +1,4 @@
-"""A training driver that is alive while another one takes its run over."""
+"""A training driver that is still running while another one takes its run over."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_driver_that_lost_its_run_starts_no_workers_again(
     starts = []
 
     def fit(*_) -> FitOutcome:
-        """A start of workers, while which another driver takes the run over."""
+        """A run of workers during which another driver takes the run over."""
         starts.append(None)
         hold(open_run(run.uri))
         return FitOutcome(error=error)
@@ -57,7 +57,7 @@ def test_a_driver_that_lost_its_run_starts_no_workers_again(
 
 
 def workers_alive() -> list[int]:
-    """Workers of Ray Train of this process's own Ray."""
+    """Ray Train workers of this process's own Ray."""
     found = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):  # a zombie is none either

@@ -1,4 +1,4 @@
-"""Training for real: Ray Train workers, gloo, checkpoints, and being killed."""
+"""Complete trainings: Ray Train workers, gloo, checkpoints, and killed processes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def steps_of(recipe) -> list[dict]:
 
 
 def places_seen(recipe) -> int:
-    """How many places of the plan the run has seen: one less than samples_seen for each that came twice."""
+    """Places of the plan that the run has seen: samples_seen minus the repeated ones."""
     import pyarrow.parquet as pq
 
     from dfn_ray.pool import list_shards
@@ -69,7 +69,7 @@ def places_seen(recipe) -> int:
 
 
 def _exports(recipe, line: dict) -> None:
-    """Prometheus is told what the run's own log has."""
+    """Prometheus receives the values in the run's own log."""
     exported = of_run(recipe.run_uri, scrape())
     assert "train_workers" in exported
     assert exported["train_total_samples"] == {"": recipe.samples_seen}
@@ -104,7 +104,8 @@ def test_a_run_sees_each_sample_once_a_pass_and_leaves_a_network_that_open_clip_
     before = run.store.list("generations")
     assert train(recipe) == result
     assert run.store.list("generations") == before
-    # Stopped between the last checkpoint and the last file of the network: only that is made up for.
+    # Stopped between the last checkpoint and the last file of the network: only that is made up
+    # for.
     run.store.delete("network/open_clip_model.safetensors")
     assert train(recipe) == result
     assert run.store.exists("network/open_clip_model.safetensors")
@@ -156,10 +157,11 @@ def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint(local_ray, tr
 
 
 def kill_a_worker(run_uri: str, after_samples: int) -> None:
-    """Kill the training worker once the run has committed that much."""
+    """Kills the training worker once the run has committed this many samples."""
     until(partial(os.path.exists, f"{run_uri}/run.json"))
     until(lambda: latest_position(open_run(run_uri)).samples_seen >= after_samples)
-    # Of this process's own Ray, as the machine may train something else; the newest, as one of another test may be ending.
+    # Of this process's own Ray, as the machine may train something else; the newest, as one of
+    # another test may be ending.
     workers = [
         process
         for process in psutil.Process().children(recursive=True)
@@ -292,7 +294,7 @@ def test_a_killed_driver_goes_on_from_its_last_checkpoint(local_ray, train_recip
 
 
 def latest(recipe) -> int:
-    """Samples that the run has committed, if it is there yet."""
+    """Samples that the run has committed; 0 if it does not exist yet."""
     if not os.path.exists(f"{recipe.run_uri}/run.json"):
         return 0
     return latest_position(open_run(recipe.run_uri)).samples_seen
