@@ -38,7 +38,7 @@ def captions_of(number: int) -> list[str]:
 
 
 def write_layout(root: Path, *, task: str) -> Path:
-    """CLIP_benchmark's layout: a test split in two tars, and a train split that must not be read."""
+    """CLIP_benchmark's layout: a test split in two tars, a train split that must not be read."""
     (root / "train").mkdir(parents=True)
     (root / "train/nshards.txt").write_text("1\n")
     (root / "train/0.tar").write_bytes(b"never read")

@@ -69,7 +69,8 @@ def test_the_values_of_tiff_entries_are_gone_through_once(monkeypatch):
         return struct.iter_unpack(form, data)
 
     counting = types.SimpleNamespace(
-        unpack_from=unpack_from, iter_unpack=iter_unpack, calcsize=struct.calcsize, error=struct.error
+        unpack_from=unpack_from, iter_unpack=iter_unpack, calcsize=struct.calcsize,
+        error=struct.error
     )  # fmt: skip
     monkeypatch.setattr(structure, "struct", counting)
     data = tiff_of_shared_values(4096, bytes(200_000))

@@ -151,7 +151,8 @@ def png_with(damage) -> bytes:
     )
     header = struct.pack(">IIBBBBB", *PHOTO.size, 8, 2, 0, 0, 0)
     pixels = damage(raw)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")  # fmt: skip
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
 
 
 def flipped(data: bytes, at: int) -> bytes:

@@ -71,7 +71,16 @@ def avif(width: int, height: int) -> bytes:
     return bytes(data)
 
 
-STATED = {"PNG": png_header, "BMP": bmp, "TIFF": tiff, "BigTIFF": big_tiff, "WEBP": webp, "JPEG": jpeg, "GIF": gif, "AVIF": avif}  # fmt: skip
+STATED = {
+    "PNG": png_header,
+    "BMP": bmp,
+    "TIFF": tiff,
+    "BigTIFF": big_tiff,
+    "WEBP": webp,
+    "JPEG": jpeg,
+    "GIF": gif,
+    "AVIF": avif,
+}
 
 
 @pytest.mark.parametrize("mode", ["exact", "fast"])

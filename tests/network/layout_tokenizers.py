@@ -32,8 +32,8 @@ CAPTIONS = [
     "caf\u0065\u0301 decomposed, Ⅷ, ﬁsh",
     "tabs\tand\nlines\r\n and\u3000wide spaces",
     "word " * 2000,
-    "x"
-    * 4000,  # a word that the reader's bound of 4,096 characters cuts has other tokens in a unigram model
+    # In a unigram model, a word that is cut by the bound of 4,096 characters has other tokens.
+    "x" * 4000,
     "</s> in the middle <unk> and <|endoftext|> too <eos>",
     "ΣΊΣΥΦΟΣ İstanbul",
     "▁under▁lined▁",

@@ -151,7 +151,7 @@ class Scores:
 
 
 def by_transformers(folder: Path, captions: list[str] | None = None) -> Scores:
-    """The embeddings of all pictures and captions by transformers' model, processor and tokenizer."""
+    """Embeddings of all pictures and captions by transformers' model, processor and tokenizer."""
     kind = json.loads((folder / "config.json").read_text())["model_type"]
     clip_like = kind == "clip"
     model = (transformers.CLIPModel if clip_like else transformers.SiglipModel).from_pretrained(

@@ -45,9 +45,12 @@ def plain_tokenizer(options: str) -> open_clip.SimpleTokenizer:
 
 
 CHARACTERS = [
-    "&amp;", "&#38;", "&", "amp;", "#x26;", ";", "&lt", "\u00c3\u00a9", "\u00e2\u20ac\u201d", "e\u0301", "\u0301",
-    "\u200d", "\U0001f469", "\ufb01", "\x1b[31m", "\x85", "\xa0", "\n", " ", "  ", "'s", "'LL", "a", "ab", "th", "the",
-    "ing", "Z", "\u4e2d", "\u0430", "7", "!!", "<end_of_text>", "<start_of_text>", "\0", "\ufffd", "\u017f", "\u0130",
+    "&amp;", "&#38;", "&", "amp;", "#x26;", ";", "&lt", "\u00c3\u00a9", "\u00e2\u20ac\u201d",
+    "e\u0301", "\u0301",
+    "\u200d", "\U0001f469", "\ufb01", "\x1b[31m", "\x85", "\xa0", "\n", " ", "  ", "'s", "'LL", "a",
+    "ab", "th", "the",
+    "ing", "Z", "\u4e2d", "\u0430", "7", "!!", "<end_of_text>", "<start_of_text>", "\0", "\ufffd",
+    "\u017f", "\u0130",
 ]  # fmt: skip
 
 

@@ -166,7 +166,8 @@ REFUSED = {
     "resnet": (KINDS["resnet"], {}, r"CLIPModel cannot.*vision_cfg\.layers = .* \(a ResNet\)"),
     "timm": (KINDS["timm"], {}, r"vision_cfg\.timm_model_name = test_vit"),
     "coca": (KINDS["coca"], {}, r"multimodal_cfg = .*attentional_pool = true.*embed_cls = true"),
-    "siglip": (KINDS["siglip"], {}, r"init_logit_bias = -10.*no_causal_mask = true.*pool_type = last"),
+    "siglip": (KINDS["siglip"], {},
+        r"init_logit_bias = -10.*no_causal_mask = true.*pool_type = last"),
     "size": (KINDS["non_square"], {}, r"vision_cfg\.image_size = \[32, 48\]"),
     "mode": (KINDS["vit"], {"resize_mode": "longest"}, r"resize_mode = longest"),
     "scale": (

@@ -88,7 +88,7 @@ def test_vocabulary_and_merges_give_the_tokens_of_tokenizer_json(openai):
 
 
 def test_the_papers_filter_has_no_image_processor_and_loads_with_clips(openai, caplog):
-    """apple/DFN-public: config.json, pickled weights, CLIP's tokenizer; users add OpenAI's processor."""
+    """apple/DFN-public: config, pickled weights, CLIP's tokenizer; users add OpenAI's processor."""
     (openai / "preprocessor_config.json").unlink()
     (openai / "model.safetensors").unlink()
     two_files(openai)
@@ -190,7 +190,8 @@ def test_tokens_of_a_folders_own_tokenizer_need_no_torch(made):
         "from dfn_ray.network.tokenizer import TokenizerSpec, tokenize\n"
         f"file = ('tokenizer.json', Path({str(made)!r}, 'tokenizer.json').read_bytes())\n"
         'options = \'{"pad": [0, "x"], "clean": null}\'\n'
-        "spec = TokenizerSpec(context_length=9, kwargs_json=options, files=(file,), reader='folder')\n"
+        "spec = TokenizerSpec(context_length=9, kwargs_json=options, files=(file,),\n"
+        "                     reader='folder')\n"
         "assert tokenize(spec, ['a photo', '']).shape == (2, 9)\n"
         "print({'torch', 'open_clip', 'transformers'} & set(sys.modules))"
     )

@@ -21,7 +21,8 @@ CLIPS = {
     "patch 32, legacy end": ({"eos_token_id": 2}, {"patch_size": 32, "image_size": 96}, 16),
     "large eps, uneven widths": (
         {**GELU, "layer_norm_eps": 1e-3, "intermediate_size": 101},
-        {**GELU, "layer_norm_eps": 1e-3, "intermediate_size": 67, "patch_size": 14, "image_size": 100},
+        {**GELU, "layer_norm_eps": 1e-3, "intermediate_size": 67, "patch_size": 14,
+            "image_size": 100},
         48,
     ),
     "tanh": ({**TANH}, {**TANH}, 24),

@@ -143,7 +143,8 @@ def test_a_checkpoint_without_tensors_is_refused(tiny, tmp_path):
     torch.save({"state_dict": {"epoch": 3, "lr": 0.1}}, tmp_path / "numbers.pt")
     with pytest.raises(
         InputError,
-        match=r"numbers.pt: need dense tensors of real numbers, by name, got other values: epoch, lr",
+        match=r"numbers.pt: need dense tensors of real numbers, by name, "
+        r"got other values: epoch, lr",
     ):
         loaded(tiny, tmp_path / "numbers.pt")
     torch.save([1, 2], tmp_path / "list.pt")
@@ -163,7 +164,10 @@ UNUSABLE = {
 @pytest.mark.parametrize("edit", UNUSABLE.values(), ids=UNUSABLE)
 def test_tensors_that_hold_no_plain_numbers_are_refused_by_name(tiny, state, tmp_path, edit):
     torch.save(edit(state), tmp_path / "odd.pt")
-    said = r"odd\.pt: need dense tensors of real numbers, by name, got other values: (1|ln_final\.weight)$"
+    said = (
+        r"odd\.pt: need dense tensors of real numbers, by name, "
+        r"got other values: (1|ln_final\.weight)$"
+    )
     with pytest.raises(InputError, match=said):
         loaded(tiny, tmp_path / "odd.pt")
 

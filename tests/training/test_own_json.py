@@ -93,7 +93,10 @@ def names_in(folder: Path) -> list[str]:
 
 
 def test_all_kinds_of_files_are_looked_at(folder):
-    endings = [name.partition("-")[0] if "/" not in name else name.partition(".")[2] for name in names_in(folder)]  # fmt: skip
+    endings = [
+        name.partition("-")[0] if "/" not in name else name.partition(".")[2]
+        for name in names_in(folder)
+    ]
     assert set(endings) == {RESULT, MLFLOW, "json", "start.json", "reached.json"}
     assert go_on(folder).samples_seen == 40
 
@@ -130,7 +133,8 @@ def test_whatever_is_absent_or_of_another_type_is_damage_or_no_matter(folder):
 
 
 NEEDED = {
-    "checkpoints/samples-000000000040": ("samples_seen", "steps", "seen", "seen.groups", "seen.spans"),
+    "checkpoints/samples-000000000040": ("samples_seen", "steps", "seen", "seen.groups",
+        "seen.spans"),
     "generations/000001-0003.start.json": ("checkpoint", "repeats"),
     "generations/000001-0003.reached.json": ("samples_seen",),
     "result.json": ("samples_seen", "steps", "network"),

@@ -204,8 +204,11 @@ def test_workers_that_find_nothing_left_to_do_remove_what_a_crash_left(tmp_path)
 def test_the_writes_of_workers_are_those_of_every_step(tmp_path):
     made = "\n".join(moment.name for moment in moments(tmp_path / "calm", 1))
     for step in (
-        "create generations/000002-0002.json", "create generations/000002-0002.start.json", ".reached.json",
-        "/model.safetensors", "/optimizer.safetensors", "write log/", "write checkpoints/samples-000000000050-000002-0002.json",
-        "delete checkpoints/samples-000000000020-000001-0001.json", "delete_folder checkpoints/samples-000000000020-000001-0001",
+        "create generations/000002-0002.json", "create generations/000002-0002.start.json",
+        ".reached.json",
+        "/model.safetensors", "/optimizer.safetensors", "write log/",
+        "write checkpoints/samples-000000000050-000002-0002.json",
+        "delete checkpoints/samples-000000000020-000001-0001.json",
+        "delete_folder checkpoints/samples-000000000020-000001-0001",
     ):  # fmt: skip
         assert step in made, step
