@@ -222,12 +222,12 @@ def _line(result: SetResult) -> dict[str, Any]:
 
 def _from_json(value: Mapping[str, Any]) -> SetResult | None:
     """The result in a file; None for files that CLIP_benchmark itself wrote."""
-    ours = value.get("dfn_ray")
-    if not ours:
+    details = value.get("dfn_ray")
+    if not details:
         return None
     metrics = {k: math.nan if v is None else v for k, v in value["metrics"].items()}
     own = {name: value[name] for name in ("dataset", "task", "language")}
-    found = {**ours, **own, "metrics": metrics}
+    found = {**details, **own, "metrics": metrics}
     found.pop("read", None)
     if wrong := misfits(SetResult, found):
         raise ValueError(f"{', '.join(wrong)} missing or of the wrong type")

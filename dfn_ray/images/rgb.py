@@ -36,7 +36,7 @@ _JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 
 _STRIP_ROWS = 64
 _BLACK = 16
-"""Of 255: every photograph has a brighter pixel. 12-bit values read as 16-bit reach 15 at most."""
+"""Out of 255: a photograph has a brighter pixel. 12-bit values read as 16-bit reach 15 at most."""
 
 
 class UndecodableImageError(Exception):

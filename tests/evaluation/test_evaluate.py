@@ -153,8 +153,8 @@ def test_datacomps_lines_hold_every_set_with_its_main_metric(evaluation, recipe)
 
 
 def test_sets_with_a_result_are_skipped_and_give_it_back(evaluation, recipe, monkeypatch, capsys):
-    monkeypatch.setattr(evaluate_module.stream, "embed_set", None)
-    monkeypatch.setattr(evaluate_module.stream, "embed_cells", None)
+    monkeypatch.setattr(evaluate_module.chain, "embed_set", None)
+    monkeypatch.setattr(evaluate_module.chain, "embed_cells", None)
     again = evaluate(recipe())
     assert again == {name: dict(r.metrics) for name, r in results_of(evaluation).items()}
     assert "3 sets, 3 of them already evaluated" in capsys.readouterr().err

@@ -61,7 +61,7 @@ def shuffled_groups(
         pieces: list[Piece] = []
         held = 0
         while held < group_samples:
-            # The source that would be furthest behind its share after one more sample.
+            # The source furthest behind its share, if each source took one more sample.
             behind = int(np.argmin((taken + 1) / shares))
             piece, ends_pass = sources[behind].take()
             pieces.append(piece)
