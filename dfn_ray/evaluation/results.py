@@ -230,7 +230,7 @@ def _from_json(value: Mapping[str, Any]) -> SetResult | None:
     found = {**details, **own, "metrics": metrics}
     found.pop("read", None)
     if wrong := misfits(SetResult, found):
-        raise ValueError(f"{', '.join(wrong)} missing or of the wrong type")
+        raise ValueError(f"no {', '.join(wrong)} of the right type")
     return SetResult(**found)
 
 
