@@ -175,5 +175,5 @@ def test_a_stored_result_with_a_value_of_another_type_is_damage(tmp_path, change
     results.write(evaluation_set("a"), result("a", acc1=0.5))
     (path,) = (tmp_path / "eval").iterdir()
     path.write_text(json.dumps(json.loads(path.read_bytes()) | change))
-    with pytest.raises(DamagedRunError, match=rf"{path.name}: is damaged .*; delete it"):
+    with pytest.raises(DamagedRunError, match=rf"{path.name}: is damaged .*\. Delete it"):
         results.write_lines()
