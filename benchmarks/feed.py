@@ -24,7 +24,7 @@ import torch
 
 from dfn_ray.config import TrainRecipe, recipe_from
 from dfn_ray.network.contrastive import Towers, backward, contrastive_loss
-from dfn_ray.network.frozen import FrozenNetwork, trainable
+from dfn_ray.network.frozen import FrozenNetwork, trainable_module
 from dfn_ray.network.text_tower import lengths
 from dfn_ray.pool import list_shards
 from dfn_ray.preparing.fetch_networks import load_network_of
@@ -97,7 +97,7 @@ def _from_memory(recipe: TrainRecipe, steps: int) -> float:
     """Samples per second of a worker's step on the first batches of the run, in memory."""
     torch.set_num_threads(1)
     frozen = load_network_of(recipe.model)
-    module = trainable(frozen)
+    module = trainable_module(frozen)
     towers = Towers(module, precision="bf16")
     optimizer = make_optimizer(dict(module.named_parameters()), recipe.optimizer)
     loss = contrastive_loss("clip", rank=0, world_size=1)

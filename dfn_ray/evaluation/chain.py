@@ -1,4 +1,4 @@
-"""The Ray Data chains of evaluation, and its only module that names Ray operators."""
+"""The Ray Data chains of evaluation; its only module that uses Ray operators."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dfn_ray.on_ray.session import configure
 def embed_set(
     located: LocatedSet, *, prepare: Stage, network: ray.ObjectRef, recipe: EvaluateRecipe
 ) -> Iterator[Cell]:
-    """Read, prepare and embed a set; yields each chunk once it is embedded, in no order."""
+    """Reads, prepares and embeds a set; yields each chunk once it is embedded, in any order."""
     _configure(recipe)
     with retry_arguments():
         prepared = read_pool(
@@ -38,7 +38,7 @@ def embed_set(
 def embed_cells(
     cells: Sequence[Cell], *, network: ray.ObjectRef, recipe: EvaluateRecipe
 ) -> Iterator[Cell]:
-    """Embed cells that have their inputs; yields each once it is embedded, in no order."""
+    """Embeds cells that have inputs; yields each once it is embedded, in any order."""
     _configure(recipe)
     return _embedded(from_cells(cells), network, recipe.scorers)
 
@@ -55,5 +55,6 @@ def _embedded(prepared: Dataset, network: ray.ObjectRef, scorers: Scorers) -> It
 
 
 def _configure(recipe: EvaluateRecipe) -> None:
-    # A set without some of its images is another set: nothing is left out, what keeps dying stops the run.
+    # A set without some of its images is another set: nothing is skipped; repeated crashes stop the
+    # run.
     configure(errored_blocks=0, no_progress_timeout_s=recipe.no_progress_timeout_s)

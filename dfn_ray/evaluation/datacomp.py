@@ -1,7 +1,7 @@
 """DataComp's evaluation suite as data: names, main metrics, groups.
 
-From tasklist.yml and aggregate_scores.py of github.com/mlfoundations/datacomp. FairFace and UTKFace have no main
-metric there, which leaves 38 tasks in the average.
+Source: tasklist.yml and aggregate_scores.py of github.com/mlfoundations/datacomp. FairFace and
+UTKFace have no main metric there, which leaves 38 tasks in the average.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Task:
     """A task of the suite."""
 
     name: str
-    """As `eval_results.jsonl` and the groups have it."""
+    """Name in `eval_results.jsonl` and in the groups."""
     main_metric: str = "acc1"
     group: str | None = None
 
@@ -68,29 +68,30 @@ TASKS: Mapping[str, Task] = {
     "fairness/dollar_street": Task("Dollar Street", "acc_top5_wg"),
     "fairness/geode": Task("GeoDE", "acc_wg"),
 }
-"""By key; those whose main metric dfn_ray does not compute count as not there."""
+"""By key; tasks whose main metric dfn_ray does not compute count as missing."""
 
 _KEYS = {task.name: key for key, task in TASKS.items()}
 
 
 @dataclass(frozen=True)
 class GroupAverage:
-    """The mean of the main metrics of a group's tasks that are there."""
+    """The mean of the available main metrics of a group's tasks."""
 
     mean: float
-    there: int
+    available: int
+    """Number of tasks in the mean."""
     tasks: int
-    """Tasks that the group has."""
+    """Number of tasks in the group."""
 
 
 def key_of(name: str) -> str:
-    """DataComp's key of a set: by its key (also as CLIP_benchmark's `wds/KEY`) or name, else the name itself."""
+    """Returns DataComp's key of a set's name, key or `wds/KEY` (CLIP_benchmark), else the name."""
     name = name.removeprefix("wds/")
     return _KEYS.get(name, name)
 
 
 def group_averages(main_metrics: Mapping[str, float | None]) -> dict[str, GroupAverage]:
-    """The mean of each group of which a task is there, `Average` over all of DataComp's tasks last.
+    """Returns the mean of each group with an available task, with DataComp's `Average` last.
 
     `main_metrics` are by key. Sets that are not DataComp's belong to no group.
     """

@@ -1,7 +1,7 @@
-"""Cells in, embeddings out: the network on one device, as an actor.
+"""The network on one device, as an actor that turns cells into embeddings.
 
-What is embedded of a cell is what its inputs have: pixels, captions, or both. A class is a sample without an image
-whose captions are its prompts, so names and images go through the same actors.
+The inputs of a cell determine what is embedded: pixels, captions, or both. A class is a sample
+without an image whose captions are its prompts, so class names and images use the same actors.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -37,23 +37,24 @@ TEXTS = "text_embeddings"
 """Embeddings: binary, float32 (captions, D), each L2-normalised."""
 
 _CLASSES_PER_CELL = 32
-"""Prompts of that many classes travel together: 2,560 texts with open_clip's 80 templates, 5 MiB at D = 512."""
+"""Classes whose prompts share a cell: 2,560 texts with open_clip's 80 templates, 5 MiB at D =
+512."""
 
 
 def with_labels(cell: Cell, *, preparation: Preparation) -> Cell:
-    """The cell with pixels and class numbers as inputs, and without the samples' bytes."""
+    """Returns the cell with pixels and class numbers as inputs, without the samples' bytes."""
     cell, texts = _prepared(cell, preparation)
     return _with_input(cell, LABEL, pc.cast(texts, pa.int64()))
 
 
 def with_captions(cell: Cell, *, preparation: Preparation) -> Cell:
-    """The cell with pixels and the lists of captions as inputs, and without the samples' bytes."""
+    """Returns the cell with pixels and lists of captions as inputs, without the samples' bytes."""
     cell, texts = _prepared(cell, preparation)
     return _with_input(cell, CAPTIONS, texts)
 
 
 def prompt_cells(name: str, classnames: Sequence[str], templates: Sequence[str]) -> Iterator[Cell]:
-    """The classes as cells of a shard called `name`; the captions of a class are its prompts."""
+    """Yields classes as cells of a shard called `name`; the captions of a class are its prompts."""
     for first in range(0, len(classnames), _CLASSES_PER_CELL):
         names = classnames[first : first + _CLASSES_PER_CELL]
         prompts = [[prompt(template, name) for template in templates] for name in names]
@@ -76,10 +77,10 @@ def prompt_cells(name: str, classnames: Sequence[str], templates: Sequence[str])
 
 
 class Embedder:
-    """Embeds cells. Owns the network on the device; call it with a cell, get the cell embedded."""
+    """A callable that embeds a cell. Owns the network on the device."""
 
     def __init__(self, frozen: FrozenNetwork, scorers: Scorers) -> None:
-        # Ray gives actors without reserved CPUs a single thread.
+        # Ray limits actors without reserved CPUs to a single thread.
         threads = scorers.threads or os.cpu_count()
         self._network = build(
             frozen, device=scorers.device, threads=threads, compile=scorers.compile
@@ -87,9 +88,9 @@ class Embedder:
         self._frozen, self._batch_size = frozen, scorers.batch_size
 
     def __call__(self, cell: Cell) -> Cell:
-        """The cell with embeddings in place of inputs, and with every sample's status."""
+        """Returns the cell with embeddings in place of inputs, and with every sample's status."""
         inputs = cell.inputs
-        assert inputs is not None, "inputs come before the embedder"
+        assert inputs is not None, "cells must have inputs"
         rows = inputs["row"].to_numpy()
         if len(rows) == 0:
             return replace(cell, inputs=None)
@@ -127,7 +128,7 @@ class Embedder:
 
 
 class EmbedderActor(Embedder):
-    """An Embedder as Ray Data runs it: the network comes from the object store, blocks of cells come and go."""
+    """An Embedder for Ray Data: takes the network from the object store, and processes blocks."""
 
     def __init__(self, network: ray.ObjectRef, scorers: Scorers, starts: ActorSupervisor) -> None:
         with starts.watched():
@@ -136,6 +137,7 @@ class EmbedderActor(Embedder):
         self._name = ray.get_runtime_context().get_actor_id() or ""
 
     def __call__(self, block: pa.Table) -> pa.Table:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Returns the block with its cells embedded."""
         return over_cells(block, stage=self._embed)
 
     def _embed(self, cell: Cell) -> Cell:
@@ -143,7 +145,7 @@ class EmbedderActor(Embedder):
 
 
 def _prepared(cell: Cell, preparation: Preparation) -> tuple[Cell, pa.ChunkedArray]:
-    """The cell with pixels as inputs and only the status of its samples, and the texts of the inputs."""
+    """The cell with pixels as inputs and only the status of its samples; and the inputs' texts."""
     texts = cell.samples["text"]
     cell = prepare(cell, preparation=preparation)
     assert cell.inputs is not None
@@ -157,7 +159,7 @@ def _with_input(cell: Cell, name: str, values: pa.Array | pa.ChunkedArray) -> Ce
 
 
 def _grouped(text_MD: np.ndarray, row_of_M: np.ndarray, count: int) -> pa.Array:
-    """A column of `count` values: the embeddings of each row's captions, one after the other."""
+    """A column of `count` values, each the concatenated embeddings of a row's captions."""
     ends = np.searchsorted(row_of_M, np.arange(count + 1)) * text_MD.shape[1] * text_MD.itemsize
     return pa.LargeBinaryArray.from_buffers(
         pa.large_binary(),

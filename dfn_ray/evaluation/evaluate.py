@@ -1,4 +1,4 @@
-"""Evaluating a network: the sets of a recipe one after the other, each read once."""
+"""Evaluation of a network on the sets of a recipe, one after the other, each read once."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from dfn_ray.schema import ShardFault
 
 @dataclass(frozen=True)
 class _Job:
-    """A set to be evaluated, and what would make its result another one."""
+    """A set to be evaluated, with the fingerprint of everything that affects its result."""
 
     located: LocatedSet
     classes: Classes
@@ -52,25 +52,26 @@ class _Job:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation gives."""
+    """The results of an evaluation."""
 
     results: tuple[SetResult, ...]
-    """Of the recipe's sets, in its order."""
+    """Results of the recipe's sets, in its order."""
     groups: Mapping[str, GroupAverage]
     """DataComp's groups over all of the network's results in the run."""
 
 
 def evaluate(recipe: EvaluateRecipe) -> dict[str, dict[str, float]]:
-    """The metrics of each set of the recipe, by its name; see `evaluate_sets`."""
+    """Returns the metrics of each set of the recipe, by name; see `evaluate_sets`."""
     return {result.dataset: dict(result.metrics) for result in evaluate_sets(recipe).results}
 
 
 def evaluate_sets(recipe: EvaluateRecipe) -> Evaluation:
-    """Evaluate the recipe's sets that have no result of this network yet, and store the results.
+    """Evaluates the recipe's sets that have no result of this network yet, and stores the results.
 
-    Images that fail count neither as right nor as wrong; how many there are stands in the result. Raises InputError
-    before anything is started when network, sets or class names are wrong; ErrorBudgetExceededError when a set has a bad
-    shard or more failed images than the recipe allows. Sets before it are stored by then.
+    Images that fail count neither as right nor as wrong; the result contains their number. Raises
+    InputError before anything starts if network, sets or class names are invalid;
+    ErrorBudgetExceededError if a set has a bad shard or more failed images than the recipe allows.
+    The results of earlier sets are stored even then.
     """
     check_ray_reachable()
     recipe = replace(recipe, scorers=with_threads(recipe.scorers))
@@ -87,21 +88,22 @@ def evaluate_sets(recipe: EvaluateRecipe) -> Evaluation:
     todo = [job for job in jobs if job.fingerprint not in done]
     progress = Progress(sum(job.located.size_bytes for job in todo), stage="evaluating")
     try:
-        progress.say(f"{len(jobs)} sets, {len(done)} of them evaluated before; {recipe.run_uri}")
+        progress.say(f"{recipe.run_uri}: {len(jobs)} sets, {len(done)} of them already evaluated")
         for note in (note for item in located for note in item.notes):
             progress.say(note)
         if todo:
             connect()
-            results = results.held()
+            results = results.take_over()
             shared = put_networks([network])
             of_classes = _classifiers(todo, recipe, shared, progress)
             for job in todo:
                 if results.read(job.located.spec) is not None:
                     progress.say(
-                        f"{job.located.spec.name}: replacing the result of another network or recipe"
+                        f"{job.located.spec.name}: replacing the result of another network or "
+                        "recipe"
                     )
                 gathered = _embed(job, recipe, network, shared, progress)
-                judge(job.located, gathered, recipe, progress)
+                check_gathered(job.located, gathered, recipe, progress)
                 result = _result(job, gathered, of_classes.get(job.classes), results.network)
                 results.write(job.located.spec, result)
                 done[job.fingerprint] = result
@@ -130,7 +132,7 @@ def _job(located: LocatedSet, network: FrozenNetwork, recipe: EvaluateRecipe) ->
 
 
 def _stored(results: Results, job: _Job, recipe: EvaluateRecipe) -> SetResult | None:
-    """The result that an earlier evaluation of just this left, if it is good enough for this recipe."""
+    """The stored result with the same fingerprint, if it is within this recipe's limits."""
     found = results.read(job.located.spec)
     if found is None or found.fingerprint != job.fingerprint:
         return None
@@ -140,7 +142,7 @@ def _stored(results: Results, job: _Job, recipe: EvaluateRecipe) -> SetResult | 
 def _classifiers(
     jobs: list[_Job], recipe: EvaluateRecipe, network: ObjectRef, progress: Progress
 ) -> dict[Classes, np.ndarray]:
-    """The class embeddings of all sets, in one go; sets that share names and templates share them."""
+    """Class embeddings of all sets, in one pass; sets with equal names and templates share them."""
     classes = list(dict.fromkeys(job.classes for job in jobs if job.classes[0]))
     if not classes:
         return {}
@@ -171,18 +173,19 @@ def _embed(
         return gather(cells, progress)
 
 
-def judge(
+def check_gathered(
     located: LocatedSet, gathered: Gathered, recipe: EvaluateRecipe, progress: Progress
 ) -> None:
-    """Say what failed; raise ErrorBudgetExceededError when what is left is another set."""
+    """Reports failures. Raises ErrorBudgetExceededError if the set is too incomplete."""
     name = located.spec.name
-    # A class folder without images is a class that the set does not have; an empty tar is a broken one.
+    # A class folder without images is a class without samples; an empty tar is a broken one.
     allowed = ShardFault.EMPTY if located.pool.format == "folder" else None
     where = f"sets.{name}: "
     bad = {shard: why for shard, why in gathered.faults.items() if why[0] is not allowed}
     if bad:
         raise ErrorBudgetExceededError(
-            f"{where}{len(bad):,} of {len(located.shards):,} shards are bad, e.g. {first_fault(bad)}; the set is not whole"
+            f"{where}{len(bad):,} of {len(located.shards):,} shards are bad, e.g. "
+            f"{first_fault(bad)}; the set is incomplete"
         )
     for shard, (fault, detail) in gathered.faults.items():
         progress.say(f"warning: {name}: {shard}: {fault}: {detail}")
@@ -192,8 +195,8 @@ def judge(
     limits.judge_samples(gathered.counts, where=where, what="images")
     if failed := failures(gathered.counts):
         progress.say(
-            f"warning: {name}: {sum(failed.values()):,} of {sum(gathered.counts.values()):,} images failed and are "
-            f"not counted ({by_reason(failed)})"
+            f"warning: {name}: {sum(failed.values()):,} of {sum(gathered.counts.values()):,} "
+            f"images failed and are excluded from the metrics ({by_reason(failed)})"
         )
 
 
@@ -219,7 +222,7 @@ def _result(job: _Job, gathered: Gathered, class_CD: np.ndarray | None, network:
 
 def _metrics(name: str, gathered: Gathered, class_CD: np.ndarray | None) -> Metrics:
     if len(gathered.image_ND) == 0:
-        raise InputError(f"sets.{name}: there is no image in it")
+        raise InputError(f"sets.{name}: it contains no usable image; check it with dfn-ray inspect")
     if gathered.text_MD is not None and gathered.image_of_text_M is not None:
         return retrieval_metrics(gathered.image_ND, gathered.text_MD, gathered.image_of_text_M)
     assert gathered.label_N is not None
@@ -231,6 +234,6 @@ def _metrics(name: str, gathered: Gathered, class_CD: np.ndarray | None) -> Metr
 
 
 def _exceeds(failed: Mapping[str, int], images: int, recipe: EvaluateRecipe) -> bool:
-    """True if more failed, beside so many images that did not, than the recipe allows."""
+    """True if more images failed than the recipe allows, given `images` that did not."""
     count = sum(failed.values())
     return images == 0 or count > recipe.max_failed_fraction * (images + count)

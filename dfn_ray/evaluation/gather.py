@@ -1,7 +1,8 @@
-"""Embeddings of a set on the driver, in the order of the set, whatever order they came in.
+"""Embeddings of a set on the driver, in the order of the set, independent of their arrival.
 
-Evaluation sets are small: an image or caption of D = 1024 takes 4 KiB, so ImageNet's 50,000 images take 200 MB and
-DataComp's largest set (SUN397, 108,754 images) 450 MB. A set is let go before the next one begins.
+Evaluation sets are small: an image or caption with D = 1024 takes 4 KiB, so ImageNet's 50,000
+images take 200 MB and DataComp's largest set (SUN397, 108,754 images) 450 MB. A set is freed before
+the next one begins.
 """
 
 from __future__ import annotations
@@ -22,26 +23,26 @@ from dfn_ray.schema import ShardFault
 
 @dataclass(frozen=True, kw_only=True)
 class Gathered:
-    """The N embedded images of a set, in the order of shard and row, and what became of the others."""
+    """The N embedded images of a set, in the order of shard and row, and counts of the others."""
 
     image_ND: np.ndarray
     """float32, L2-normalised."""
     label_N: np.ndarray | None = None
     """int64 class numbers; None for retrieval."""
     text_MD: np.ndarray | None = None
-    """float32, L2-normalised, all captions of an image together; None for classification."""
+    """float32, L2-normalised, captions of an image in succession; None for classification."""
     image_of_text_M: np.ndarray | None = None
-    """int64, ascending: which image a caption belongs to."""
+    """int64, ascending: the number of each caption's image."""
     counts: Counter[str] = field(default_factory=Counter)
     """Samples by `status` or `status/reason`."""
     faults: dict[str, tuple[ShardFault, str]] = field(default_factory=dict)
-    """What is wrong with shards, by URI, with the detail for people."""
+    """Faults of shards by URI, with a readable detail."""
     notes: Counter[str] = field(default_factory=Counter)
     """Samples by `Note`."""
 
 
 def gather(cells: Iterable[Cell], progress: Progress) -> Gathered:
-    """Collect the embedded chunks of a set; counts them in the progress."""
+    """Collects the embedded chunks of a set, and counts them in the progress."""
     tables: dict[tuple[str, int], pa.Table] = {}
     counts, notes = Counter[str](), Counter[str]()
     faults: dict[str, tuple[ShardFault, str]] = {}

@@ -1,7 +1,8 @@
 """The metrics of zero-shot classification and retrieval, as CLIP_benchmark 1.6 defines them.
 
-Everything is a rank: how many candidates are more similar than the right one. Equal similarities rank by position,
-first come first, so that results repeat. Similarities are made in blocks of `_BLOCK_VALUES` and never all at once.
+All metrics are based on ranks: the number of candidates that are more similar than the correct one.
+Equal similarities rank by position, so that results are reproducible. Similarities are computed in
+blocks of `_BLOCK_VALUES`, never all at once.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import numpy as np
 from dfn_ray.errors import InputError
 
 RECALL_AT = (1, 5, 10)
-"""DataComp's k (eval_utils/retr_eval.py)."""
+"""DataComp's values of k (eval_utils/retr_eval.py)."""
 
 _BLOCK_VALUES = 2**25
-"""Similarities at a time: 128 MiB of float32. COCO's 5,000 x 25,000 take four blocks."""
+"""Similarities per block: 128 MiB of float32. COCO's 5,000 x 25,000 take four blocks."""
 
 Metrics = dict[str, float]
 
@@ -24,15 +25,16 @@ Metrics = dict[str, float]
 def classification_metrics(
     image_ND: np.ndarray, class_CD: np.ndarray, label_N: np.ndarray
 ) -> Metrics:
-    """acc1, acc5 and mean_per_class_recall of the most similar class, 0 to 1.
+    """Returns acc1, acc5 and mean_per_class_recall of the most similar class, 0 to 1.
 
-    acc5 is NaN with fewer than 5 classes. mean_per_class_recall is scikit-learn's balanced_accuracy_score: the mean
-    over the classes that have images. Raises InputError when a label is not one of the classes.
+    acc5 is NaN with fewer than 5 classes. mean_per_class_recall equals scikit-learn's
+    balanced_accuracy_score: the mean over the classes that have images. Raises InputError if a
+    label is not one of the classes.
     """
     classes = len(class_CD)
     if label_N.max() >= classes:
         raise InputError(
-            f"a label is {label_N.max()}, but there are {classes} class names (labels count from 0)"
+            f"label {label_N.max()} is too large for {classes} class names; labels count from 0"
         )
     rank_N = np.concatenate(
         [
@@ -54,10 +56,11 @@ def classification_metrics(
 def retrieval_metrics(
     image_ND: np.ndarray, text_MD: np.ndarray, image_of_text_M: np.ndarray
 ) -> Metrics:
-    """image_retrieval_recall@k over texts and text_retrieval_recall@k over images, 0 to 1, for k in RECALL_AT.
+    """Returns image_retrieval_recall@k and text_retrieval_recall@k, 0 to 1, for k in RECALL_AT.
 
-    A text finds its image among the k most similar images; an image finds at least one of its texts among the k most
-    similar texts. `image_of_text_M` ascends and names every image.
+    The first is the fraction of texts whose image is among the k most similar images, the second
+    the fraction of images with at least one of their texts among the k most similar texts.
+    `image_of_text_M` is ascending and contains every image.
     """
     image_rank_M = np.concatenate(
         [
@@ -81,7 +84,7 @@ def retrieval_metrics(
 
 
 def _ranks(score_BK: np.ndarray, right_B: np.ndarray) -> np.ndarray:
-    """How many of the K candidates come before the right one, for each row."""
+    """The number of the K candidates that rank before the correct one, for each row."""
     right_score_B1 = np.take_along_axis(score_BK, right_B[:, None], axis=1)
     before_BK = np.arange(score_BK.shape[1]) < right_B[:, None]
     higher_B = np.count_nonzero(score_BK > right_score_B1, axis=1)
@@ -89,7 +92,7 @@ def _ranks(score_BK: np.ndarray, right_B: np.ndarray) -> np.ndarray:
 
 
 def _best_positions(score_BM: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """The most similar of each row's own texts, which are those from its bound to the next."""
+    """The position of the most similar of each row's own texts, from its bound to the next."""
     return np.array(
         [
             start + int(score_M[start:stop].argmax())
@@ -99,7 +102,7 @@ def _best_positions(score_BM: np.ndarray, bounds: np.ndarray) -> np.ndarray:
 
 
 def _blocks(rows: int, columns: int) -> Iterator[slice]:
-    """Cut rows so that a block of similarities has at most `_BLOCK_VALUES`, or one row."""
+    """Slices of rows for blocks of at most `_BLOCK_VALUES` similarities, or of one row."""
     size = max(1, _BLOCK_VALUES // max(columns, 1))
     for start in range(0, rows, size):
         yield slice(start, min(start + size, rows))

@@ -1,11 +1,12 @@
-"""Results on storage: a file a set as CLIP_benchmark writes it, and DataComp's lines for all sets of a network.
+"""Results on storage: a file per set in CLIP_benchmark's format, and DataComp's lines for all sets.
 
     RUN_URI/eval/{dataset}_{pretrained}_{model}_{language}_{task}.json
     RUN_URI/eval_results.jsonl
 
-The JSON is CLIP_benchmark's with one key more, `dfn_ray`, which its own tools carry along: how many images were read, failed
-and left out, what is wrong with shards, and the fingerprint of everything that decides the metrics, by which a result is found again. A metric that does not exist
-(acc5 of four classes) is null, where CLIP_benchmark's own files have NaN, which is no JSON.
+The JSON is CLIP_benchmark's with an additional key `dfn_ray`, which CLIP_benchmark's tools
+preserve: the numbers of images read, failed and left out, faults of shards, and the fingerprint of
+everything that affects the metrics, by which a result is recognized. A metric that does not exist
+(acc5 of four classes) is null; CLIP_benchmark's own files contain NaN, which is not valid JSON.
 """
 
 from __future__ import annotations
@@ -34,50 +35,51 @@ ATTEMPTS = "eval_attempts"
 
 @dataclass(frozen=True, kw_only=True)
 class SetResult:
-    """What a network achieves on a set."""
+    """The result of a network on a set."""
 
     dataset: str
     task: str
     language: str
     metrics: Mapping[str, float]
-    """0 to 1; NaN where there is none."""
+    """0 to 1; NaN if undefined."""
     images: int
-    """Images that the metrics are over."""
+    """Number of images in the metrics."""
     failed: Mapping[str, int]
     """Images that failed, by reason; they count neither as right nor as wrong."""
     fingerprint: str
-    """Digest of network, pool listing, classes, decoding and device."""
+    """Digest of network, pool listing, classes, decoding and device: of all that affects
+    metrics."""
     network: str
     """Digest of the network alone."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Images that were rejected, by reason."""
     notes: Mapping[str, int] = field(default_factory=dict)
-    """Images by `Note`: scored though they end early, for instance."""
+    """Images by `Note`: truncated but scored, for instance."""
     shards: int = 0
-    """Shards of the set."""
+    """Number of shards in the set."""
     shard_faults: Mapping[str, str] = field(default_factory=dict)
-    """What is wrong with shards that the set may go without, by URI: class folders without images."""
+    """Faults of shards that are not essential, by URI: class folders without images."""
 
     @property
     def read(self) -> int:
-        """Images read: those that the metrics are over, failed and left out."""
+        """Number of images read: those in the metrics, failed and left out."""
         return self.images + sum(self.failed.values()) + sum(self.left_out.values())
 
     @property
     def key(self) -> str:
-        """DataComp's key, or the name of a set that is not DataComp's."""
+        """DataComp's key, or the name of any other set."""
         return key_of(self.dataset)
 
     @property
     def main_metric(self) -> tuple[str, float | None]:
-        """Name and value of the one metric that stands for the set; None where it is not computed."""
+        """Name and value of the main metric of the set; the value is None if it is not computed."""
         usual = "acc1" if self.task == "zeroshot_classification" else MEAN_RECALL
         name = TASKS[self.key].main_metric if self.key in TASKS else usual
         return name, _finite(self.datacomp_metrics).get(name)
 
     @property
     def datacomp_metrics(self) -> dict[str, float]:
-        """The metrics with DataComp's mean of the recalls at 1, where there are any."""
+        """The metrics, with DataComp's mean of the recalls at 1 if both exist."""
         both = [self.metrics.get(f"{side}_retrieval_recall@1") for side in ("text", "image")]
         if both[0] is None or both[1] is None:
             return dict(self.metrics)
@@ -88,8 +90,8 @@ class SetResult:
 class Results:
     """The results of one network in a run.
 
-    Whoever writes holds the evaluations of the run by an attempt at them, in eval_attempts/: no other driver's result is
-    replaced by one that comes late.
+    A driver that writes holds the run's evaluations by an attempt in eval_attempts/, so that a
+    driver that was replaced cannot overwrite newer results.
     """
 
     run_uri: str
@@ -97,20 +99,20 @@ class Results:
     network: str
     """Digest of the network."""
     attempt: Attempt | None = None
-    """By which this driver holds the evaluations; None takes them over at the first write."""
+    """The attempt that holds the evaluations; None: taken over at the first write."""
 
-    def held(self) -> Results:
-        """The same, with the evaluations taken over from any other driver."""
+    def take_over(self) -> Results:
+        """Takes the evaluations over from any other driver; returns a copy with the attempt."""
         record = {"versions": versions(), "network": self.network}
         return replace(self, attempt=take(self.store, record, ATTEMPTS))
 
     @property
     def store(self) -> Store:
-        """The run's files."""
+        """The store of the run's files."""
         return Store(self.run_uri)
 
     def read(self, item: EvaluationSet) -> SetResult | None:
-        """The stored result of a set, whoever made it; None when there is none."""
+        """Returns the stored result of a set, of any driver and recipe; None if there is none."""
         name = self._file(item)
         if not self.store.exists(name):
             return None
@@ -121,11 +123,12 @@ class Results:
             return _from_json(parse_json(self.store.read(name).decode(), max_depth=MAX_OWN_DEPTH))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedRunError(
-                f"{self.store.uri_of(name)}: is damaged ({type(error).__name__}: {error}); delete it and evaluate again"
+                f"{self.store.uri_of(name)}: is damaged ({type(error).__name__}: {error}). Delete "
+                "it and evaluate again"
             ) from None
 
     def write(self, item: EvaluationSet, result: SetResult) -> None:
-        """Store the result of a set, replacing an earlier one."""
+        """Stores the result of a set, and replaces an earlier one."""
         value = {
             "dataset": result.dataset,
             "model": self.spec.model,
@@ -148,7 +151,7 @@ class Results:
         self._replace(self._file(item), json.dumps(value).encode())
 
     def write_lines(self) -> tuple[SetResult, ...]:
-        """Write DataComp's `eval_results.jsonl` anew, from all stored results of this network; returns them."""
+        """Rewrites `eval_results.jsonl` from this network's stored results; returns them."""
         stored = [
             self._read(f"{FOLDER}/{file.name}") for file in self.store.list(FOLDER, suffix=".json")
         ]
@@ -160,8 +163,8 @@ class Results:
         return results
 
     def _replace(self, name: str, data: bytes) -> None:
-        """Replace what a file holds now. Raises RunTakenOverError when another driver evaluates into the run by now."""
-        attempt = self.attempt or self.held().attempt
+        """Replaces a file. Raises RunTakenOverError if another driver has taken the run over."""
+        attempt = self.attempt or self.take_over().attempt
         assert attempt is not None
         before = self.store.read(name) if self.store.exists(name) else None
         attempt.replace(self.store, name, data, before)
@@ -172,7 +175,7 @@ class Results:
 
 
 def results_table(results: tuple[SetResult, ...], groups: Mapping[str, GroupAverage]) -> str:
-    """The results and the averages of DataComp's groups, for people."""
+    """Returns the results and the averages of DataComp's groups as text."""
     rows = [
         (
             result.dataset,
@@ -188,7 +191,7 @@ def results_table(results: tuple[SetResult, ...], groups: Mapping[str, GroupAver
     shown = grid(("set", "task", "main metric", "", "images", "failed"), rows, numbers=3)
     shown += "".join(f"\n{line}" for result in results for line in _remarks(result))
     averages = [
-        (name, f"{group.mean:.4f}", f"{group.there} of {group.tasks} sets")
+        (name, f"{group.mean:.4f}", f"{group.available} of {group.tasks} sets")
         for name, group in groups.items()
     ]
     return shown + (
@@ -197,7 +200,7 @@ def results_table(results: tuple[SetResult, ...], groups: Mapping[str, GroupAver
 
 
 def _remarks(result: SetResult) -> list[str]:
-    """What else is to be said of the images and shards of a set."""
+    """Remarks on the images and shards of a set."""
     remarks = [
         f"{result.dataset}: {what} {by_reason(counts)}"
         for what, counts in (("left out", result.left_out), ("noted", result.notes))
@@ -218,13 +221,13 @@ def _line(result: SetResult) -> dict[str, Any]:
 
 
 def _from_json(value: Mapping[str, Any]) -> SetResult | None:
-    """The result in a file; None for one that CLIP_benchmark itself wrote."""
-    ours = value.get("dfn_ray")
-    if not ours:
+    """The result in a file; None for files that CLIP_benchmark itself wrote."""
+    details = value.get("dfn_ray")
+    if not details:
         return None
     metrics = {k: math.nan if v is None else v for k, v in value["metrics"].items()}
     own = {name: value[name] for name in ("dataset", "task", "language")}
-    found = {**ours, **own, "metrics": metrics}
+    found = {**details, **own, "metrics": metrics}
     found.pop("read", None)
     if wrong := misfits(SetResult, found):
         raise ValueError(f"no {', '.join(wrong)} of the right type")
@@ -236,14 +239,14 @@ def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def _pretrained(spec: Network) -> str:
-    """CLIP_benchmark's `pretrained`: a tag, or the name of a checkpoint's file; empty where the model brings weights."""
+    """CLIP_benchmark's `pretrained`: a tag, a checkpoint's file name, or empty for own weights."""
     if spec.random_weights_seed is not None:
         return f"random{spec.random_weights_seed}"
     return (spec.pretrained or "").rsplit("/", 1)[-1]
 
 
 def _model(spec: Network) -> str:
-    """The model in file names: of a folder its last two parts (`RUN/network`)."""
+    """The model in file names: for a folder, its last two parts (`RUN/network`)."""
     schema, _, identifier = spec.model.rpartition(":")
     return "_".join(identifier.rstrip("/").split("/")[-2:]) if schema == "local-dir" else spec.model
 

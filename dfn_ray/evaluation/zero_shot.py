@@ -1,6 +1,7 @@
-"""Class embeddings: the mean over templates of normalised prompt embeddings, normalised again (CLIP, section 3.1.4).
+"""Class embeddings: the normalised mean over templates of normalised prompt embeddings.
 
-As open_clip's build_zero_shot_classifier and CLIP_benchmark's zero_shot_classifier have it.
+See CLIP, section 3.1.4; equal to open_clip's build_zero_shot_classifier and CLIP_benchmark's
+zero_shot_classifier.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dfn_ray.on_ray.cells import Cell
 
 
 def classifier_cells(classes: Sequence[Classes]) -> list[Cell]:
-    """What to embed for the classifiers; the shard of a cell is the place of its classes in the sequence."""
+    """Returns the prompts of all classes; a cell's shard is the position of its classes."""
     return [
         cell
         for place, (names, templates) in enumerate(classes)
@@ -25,9 +26,9 @@ def classifier_cells(classes: Sequence[Classes]) -> list[Cell]:
 
 
 def classifiers(classes: Sequence[Classes], embedded: Iterable[Cell]) -> dict[Classes, np.ndarray]:
-    """The class embeddings (C, D) of each of the classes, float32, L2-normalised, from embedded `classifier_cells`.
+    """Returns class embeddings (C, D), float32, L2-normalised, from embedded `classifier_cells`.
 
-    Raises InputError when the network gives no finite embedding for a prompt.
+    Raises InputError if the network returns no finite embedding for a prompt.
     """
     parts: dict[tuple[int, int], np.ndarray] = {}
     for cell in embedded:
@@ -36,9 +37,10 @@ def classifiers(classes: Sequence[Classes], embedded: Iterable[Cell]) -> dict[Cl
         if cell.inputs is None or cell.inputs.num_rows < cell.chunk.rows:
             some = ", ".join(names[cell.chunk.first_row :][:3])
             raise InputError(
-                f"the network gives NaN for a prompt of one of {some}, ...; check its weights and precision"
+                f"the network returns NaN for a prompt of one of {some}, ...; check its weights "
+                "and precision"
             )
-        # Reduced here, so that 80 prompts a class are never held for all classes.
+        # Reduced here, so that 80 prompts per class are never held for all classes.
         parts[place, cell.chunk.first_row] = np.stack(
             [
                 _class_embedding(

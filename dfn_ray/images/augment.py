@@ -1,4 +1,4 @@
-"""Training images: a random crop, resized, and the other variations of a recipe, each a function of a seed."""
+"""Training images: a resized random crop and the recipe's other augmentations, seeded per image."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _CROP_TRIES = 10  # torchvision.transforms.RandomResizedCrop
 
 @dataclass(frozen=True, kw_only=True)
 class VariedTransform:
-    """The training transform of open_clip (RandomResizedCrop and more) for samples with a seed each."""
+    """open_clip's training transform (RandomResizedCrop and more), with one seed per sample."""
 
     plain: ImageTransform
     """The network's own transform: size and interpolation."""
     augmentation: Augmentation
     seeds: tuple[int, ...]
-    """One per image, in order."""
+    """One seed per image, in order."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -41,7 +41,7 @@ class _OneVariation:
     seed: int
 
     def resized_size(self, width: int, height: int) -> tuple[int, int]:
-        """The size that the whole image would have where its crop has the network's: how small it may be decoded."""
+        """Width and height of the whole image when its crop has the network's size."""
         left, top, right, bottom = self._crop(np.random.default_rng(self.seed), width, height)
         target_height, target_width = self.plain.size
         return (
@@ -50,7 +50,7 @@ class _OneVariation:
         )
 
     def pixels_HWC(self, image: Image.Image, original_size: tuple[int, int]) -> np.ndarray:
-        """The uint8 pixels of an RGB image, which may stand for an original of another size."""
+        """The uint8 pixels of an RGB image, which may be a smaller decode of its original."""
         rng = np.random.default_rng(self.seed)
         box = self._crop(rng, *original_size)
         target_height, target_width = self.plain.size
@@ -63,39 +63,41 @@ class _OneVariation:
             image = image.resize(
                 size, resampling, (left * across, top * down, right * across, bottom * down)
             )
-        how = self.augmentation
-        if rng.random() < how.flip_probability:
+        settings = self.augmentation
+        if rng.random() < settings.flip_probability:
             image = ImageOps.mirror(image)
-        if how.jitter:
+        if settings.jitter:
             for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-                image = enhance(image).enhance(rng.uniform(1 - how.jitter, 1 + how.jitter))
-        if how.hue_jitter:
-            image = _turn_hue(image, rng.uniform(-how.hue_jitter, how.hue_jitter))
-        if rng.random() < how.grayscale_probability:
+                factor = rng.uniform(1 - settings.jitter, 1 + settings.jitter)
+                image = enhance(image).enhance(factor)
+        if settings.hue_jitter:
+            image = _shift_hue(image, rng.uniform(-settings.hue_jitter, settings.hue_jitter))
+        if rng.random() < settings.grayscale_probability:
             image = ImageOps.grayscale(image).convert("RGB")
         return np.asarray(image)
 
     def _crop(self, rng: np.random.Generator, width: int, height: int) -> tuple[int, int, int, int]:
-        """Left, top, right, bottom, drawn as torchvision's RandomResizedCrop.get_params draws them."""
-        how = self.augmentation
+        """Left, top, right and bottom, drawn as in torchvision's RandomResizedCrop.get_params."""
+        settings = self.augmentation
         for _ in range(_CROP_TRIES):
-            area = width * height * rng.uniform(how.min_scale, how.max_scale)
-            ratio = math.exp(rng.uniform(math.log(how.min_ratio), math.log(how.max_ratio)))
+            area = width * height * rng.uniform(settings.min_scale, settings.max_scale)
+            low, high = math.log(settings.min_ratio), math.log(settings.max_ratio)
+            ratio = math.exp(rng.uniform(low, high))
             across, down = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if 0 < across <= width and 0 < down <= height:
                 left = int(rng.integers(0, width - across + 1))
                 top = int(rng.integers(0, height - down + 1))
                 return left, top, left + across, top + down
-        # Too long for any ratio: the largest crop of the nearest one, from the middle.
-        ratio = min(max(width / height, how.min_ratio), how.max_ratio)
+        # No try fitted: take the largest central crop with the nearest allowed ratio.
+        ratio = min(max(width / height, settings.min_ratio), settings.max_ratio)
         across = min(width, max(1, round(height * ratio)))
         down = min(height, max(1, round(width / ratio)))
         left, top = (width - across) // 2, (height - down) // 2
         return left, top, left + across, top + down
 
 
-def _turn_hue(image: Image.Image, turn: float) -> Image.Image:
-    """The image with its hues moved by that share of the colour circle, as torchvision's adjust_hue does."""
+def _shift_hue(image: Image.Image, shift: float) -> Image.Image:
+    """The image with its hues moved by `shift` colour circles, as in torchvision's adjust_hue."""
     hue, saturation, value = image.convert("HSV").split()
-    moved = np.asarray(hue) + np.int32(turn * 255).astype(np.uint8)  # wraps round, as hues do
-    return Image.merge("HSV", (Image.fromarray(moved), saturation, value)).convert("RGB")
+    shifted = np.asarray(hue) + np.int32(shift * 255).astype(np.uint8)  # wraps around, as hues do
+    return Image.merge("HSV", (Image.fromarray(shifted), saturation, value)).convert("RGB")

@@ -1,13 +1,15 @@
 """Image bytes -> pixels at the networks' sizes, with a reason for each image that fails.
 
-`exact` gives the pixels that open_clip's evaluation transform makes of `Image.convert("RGB")`, which is how
-DataComp's loaders feed it; unusual pixels and files that end early are handled as rgb.py says. EXIF orientation
-is not applied, because open_clip does not apply it. Width and height are the file's own, from its header.
+`exact` yields the pixels that open_clip's evaluation transform makes of `Image.convert("RGB")`, the
+input that DataComp's loaders pass to it; rgb.py documents unusual pixels and truncated files. EXIF
+orientation is not applied, because open_clip does not apply it. Width and height are those in the
+file's header.
 
-`fast` lets libjpeg decode JPEGs at a fraction of their size, then resizes; other formats have no such way. A JPEG
-that only the exact way can decode, because it is damaged or ends early, is counted.
+`fast` lets libjpeg decode JPEGs at a fraction of their size and resizes the result; no other format
+supports this. A JPEG that only `exact` can decode, because it is damaged or truncated, is counted.
 
-The header is judged before anything is decoded, and all of it runs in a forked child (isolation.py).
+The header is checked before anything is decoded, and everything runs in a forked child
+(isolation.py).
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ from dfn_ray.images.rgb import UndecodableImageError, load_rgb
 from dfn_ray.schema import Note, Reason
 
 DECODER_VERSION = 4
-"""Part of every fingerprint. Raise it by one with each change after which an image gives other pixels, or fails by another
-reason or no longer; not for what only changes speed."""
+"""Part of every fingerprint. Increment it with every change that alters an image's pixels, its
+failure reason, or whether it fails; not for changes that only affect speed."""
 
 _CODES = tuple(Reason)
 _NOTES = (Note.TRUNCATED_SCORED, Note.DECODED_EXACTLY)
@@ -39,25 +41,26 @@ Accept = Callable[[int, int, int], Reason | None]
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedImages:
-    """What became of N images."""
+    """The outcome of decoding N images."""
 
     pixels: list[np.ndarray]
-    """One uint8 array (N, H, W, 3) per distinct transform, in the order given; zeros where decoding failed."""
+    """One uint8 array (N, H, W, 3) per distinct transform, in the order passed; zeros where
+    decoding failed."""
     width: np.ndarray
     """int32 (N,), from the header; 0 if unknown."""
     height: np.ndarray
     """int32 (N,), from the header; 0 if unknown."""
     reason: list[Reason | None]
-    """Why an image has no pixels; None if it has, or if none was given."""
+    """The reason why an image has no pixels; None if it has pixels or was passed as None."""
     notes: Mapping[str, int] = field(default_factory=dict)
-    """How many of the images with pixels were decoded in an unusual way, by `Note`."""
+    """Number of images with pixels that were decoded in an unusual way, by `Note`."""
 
 
 class SampleTransform(Protocol):
-    """How one image becomes pixels."""
+    """The transform of one image into pixels."""
 
     def resized_size(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height of the whole image where its crop has the network's size."""
+        """Width and height of the whole image when its crop has the network's size."""
         ...
 
     def pixels_HWC(self, image: Image.Image, original_size: tuple[int, int]) -> np.ndarray:
@@ -66,7 +69,7 @@ class SampleTransform(Protocol):
 
 
 class Transform(Protocol):
-    """How images become pixels of one size; hashable."""
+    """The transform of images into pixels of one size; hashable."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -79,8 +82,40 @@ class Transform(Protocol):
 
 
 def accept_all(index: int, width: int, height: int) -> Reason | None:
-    """Reject nothing."""
+    """Accepts every image."""
     del index, width, height
+
+
+class _SharedResults:
+    """Results for N images in memory that a forked child writes and its parent reads."""
+
+    def __init__(self, count: int, transforms: Sequence[Transform]) -> None:
+        self.pixels = [shared_array((count, *t.size, 3), np.uint8) for t in transforms]
+        self.size_N2 = shared_array((count, 2), np.int32)
+        self._code_N = shared_array((count,), np.int8)  # 0: no reason, else 1 + index in _CODES
+        self._note_NK = shared_array((count, len(_NOTES)), np.bool_)
+
+    def set_pixels(self, index: int, results: Sequence[np.ndarray], notes: set[Note]) -> None:
+        for array, pixels_HWC in zip(self.pixels, results, strict=True):
+            array[index] = pixels_HWC
+        self._note_NK[index] = [note in notes for note in _NOTES]
+
+    def set_reason(self, index: int, reason: Reason) -> None:
+        self._code_N[index] = 1 + _CODES.index(reason)
+
+    def decoded_images(self) -> DecodedImages:
+        """The results so far; `pixels` are not copied."""
+        # An image may fail between two transforms, or halfway through a row.
+        for array in self.pixels:
+            array[self._code_N != 0] = 0
+        counts = zip(_NOTES, self._note_NK[self._code_N == 0].sum(axis=0).tolist(), strict=True)
+        return DecodedImages(
+            pixels=self.pixels,
+            width=self.size_N2[:, 0].copy(),
+            height=self.size_N2[:, 1].copy(),
+            reason=[_CODES[code - 1] if code else None for code in self._code_N.tolist()],
+            notes={note.value: number for note, number in counts if number},
+        )
 
 
 def decode_images(
@@ -93,66 +128,52 @@ def decode_images(
     timeout_s: float,
     accept: Accept = accept_all,
 ) -> DecodedImages:
-    """The pixels of each image under each distinct transform; an image given as None is passed over.
+    """Returns the pixels of each image under each distinct transform; skips images that are None.
 
-    `accept` is asked once the header is read; it runs in the child, so it must not change anything outside.
+    `accept` is called once the header is read. It runs in the child, so its side effects are lost.
     """
     distinct = list(dict.fromkeys(transforms))
-    count = len(images)
-    pixels = [shared_array((count, *transform.size, 3), np.uint8) for transform in distinct]
-    size_N2 = shared_array((count, 2), np.int32)
-    code_N = shared_array((count,), np.int8)  # 0: no reason, else 1 + index into _CODES
-    note_NK = shared_array((count, len(_NOTES)), np.bool_)
-    given = [index for index, image in enumerate(images) if image is not None]
+    shared = _SharedResults(len(images), distinct)
+    present = [index for index, image in enumerate(images) if image is not None]
 
     def decode(position: int) -> None:
         _configure_pillow()
-        index = given[position]
+        index = present[position]
         data = images[index]
         assert data is not None
-        data = memoryview(data).cast("B")  # Arrow's are of signed bytes, which simplejpeg refuses
+        data = memoryview(data).cast("B")  # Arrow's hold signed bytes, which simplejpeg rejects
         try:
             image = open_image(data)
         except UnreadableImageError as error:
-            code_N[index] = 1 + _CODES.index(error.reason)
+            shared.set_reason(index, error.reason)
             return
-        size_N2[index] = image.size
+        shared.size_N2[index] = image.size
         reason = accept(index, *image.size)
         if decoded_pixels(image, data) > max_pixels:
             reason = Reason.TOO_MANY_PIXELS
         if reason is None:
             try:
-                own = [transform.of_sample(index) for transform in distinct]
-                results, notes = _pixels(image, data, own, mode, on_truncated == "score")
-                for array, pixels_HWC in zip(pixels, results, strict=True):
-                    array[index] = pixels_HWC
-                note_NK[index] = [note in notes for note in _NOTES]
+                sample_transforms = [transform.of_sample(index) for transform in distinct]
+                score_truncated = on_truncated == "score"
+                results, notes = _pixels(image, data, sample_transforms, mode, score_truncated)
+                shared.set_pixels(index, results, notes)
             except (UnreadableImageError, UndecodableImageError) as error:
                 reason = error.reason
             except DECODER_ERRORS:
                 reason = Reason.DECODE_ERROR
         if reason is not None:
-            code_N[index] = 1 + _CODES.index(reason)
+            shared.set_reason(index, reason)
 
-    faults = run_isolated(decode, len(given), timeout_s=timeout_s)
+    faults = run_isolated(decode, len(present), timeout_s=timeout_s)
     for position, fault in faults.items():
-        code_N[given[position]] = 1 + _CODES.index(fault)
-    for array in pixels:  # an image may fail between two transforms, or half way through a row
-        array[code_N != 0] = 0
-    counts = zip(_NOTES, note_NK[code_N == 0].sum(axis=0).tolist(), strict=True)
-    return DecodedImages(
-        pixels=pixels,
-        width=size_N2[:, 0].copy(),
-        height=size_N2[:, 1].copy(),
-        reason=[_CODES[code - 1] if code else None for code in code_N.tolist()],
-        notes={note.value: number for note, number in counts if number},
-    )
+        shared.set_reason(present[position], fault)
+    return shared.decoded_images()
 
 
 def _configure_pillow() -> None:
-    """Set Pillow's module switches, in the child, where nobody else sees them."""
+    """Sets Pillow's module-level switches, in the child, so that no other code is affected."""
     warnings.simplefilter("ignore")
-    Image.MAX_IMAGE_PIXELS = None  # max_pixels stands for it, with a reason
+    Image.MAX_IMAGE_PIXELS = None  # replaced by max_pixels, which fails with a reason
 
 
 def _pixels(
@@ -162,7 +183,7 @@ def _pixels(
     mode: str,
     score_truncated: bool,
 ) -> tuple[list[np.ndarray], set[Note]]:
-    """The image under each transform, uint8 (H, W, 3), and what was unusual about decoding it."""
+    """The image under each transform, uint8 (H, W, 3), and notes on unusual decoding."""
     size, notes = image.size, set[Note]()
     rgb = None
     if mode == "fast" and image.format in _JPEG_FORMATS:
@@ -181,21 +202,22 @@ def _pixels(
 
 
 def _is_flat(pixels_HWC: np.ndarray) -> bool:
-    """Whether all pixels are equal: of a file that ends early, the crop may hold nothing but the decoder's fill."""
+    """True if all pixels are equal: a truncated file's crop may hold only the decoder's fill."""
     return bool((pixels_HWC == pixels_HWC[0, 0]).all())
 
 
 _JPEG_FORMATS = ("JPEG", "MPO")
 _COLOR_SPACES = {"RGB": "RGB", "L": "GRAY"}
-"""Of Pillow's modes: simplejpeg's name."""
+"""simplejpeg's name for each of Pillow's modes."""
 
 
 def _scaled_jpeg(
     image: Image.Image, data: bytes | memoryview, transforms: Sequence[SampleTransform]
 ) -> Image.Image | None:
-    """A JPEG decoded at the smallest eighth of its size that no transform enlarges again, None if it is damaged.
+    """A JPEG decoded at the smallest sufficient scale in eighths; None if it is damaged.
 
-    With four components, at the smallest half, quarter or eighth, which is what Pillow offers.
+    A scale is sufficient if no transform enlarges the result. Images with four components use
+    Pillow's scales: 1/2, 1/4 or 1/8.
     """
     resized = [transform.resized_size(*image.size) for transform in transforms]
     width = min(image.width, max(width for width, _ in resized))
@@ -213,5 +235,5 @@ def _scaled_jpeg(
             )
         image.draft(None, (width, height))
         return image.convert("RGB")
-    except DECODER_ERRORS:  # damaged: the exact way says how
+    except DECODER_ERRORS:  # damaged: exact decoding finds the reason
         return None

@@ -1,11 +1,12 @@
-"""The one list of image formats: endings, first bytes, and what is decoded.
+"""The list of image formats: file endings, first bytes, and whether a format is decoded.
 
-Tars, class folders, decoding, inspection and export all read this list, so that a file is an image in all of
-them or in none. An *unsupported* format is an image that nothing here decodes: its samples fail as
-`unsupported_image`, not as `missing_image` or `not_an_image`. Formats outside the list are no images.
+Tars, class folders, decoding, inspection and export all use this list, so that a file is an image
+in all of them or in none. An *unsupported* format is an image that is not decoded: its samples fail
+as `unsupported_image`, not as `missing_image` or `not_an_image`. Files of formats outside the list
+are not images.
 
-Not decoded although Pillow could: formats whose plugins start programs (EPS), that the web does not serve
-as photos, or that hold several pictures without a first one (ICO).
+Not decoded although Pillow could: formats whose plugins start programs (EPS), formats that the web
+does not serve as photos, and formats that hold several pictures in no order (ICO).
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ class ImageFormat:
     """A kind of image file."""
 
     name: str
-    """Pillow's name where it is decoded."""
+    """Pillow's name if the format is decoded."""
     endings: tuple[str, ...]
-    """Lower case and without the dot; the first is the one that exports write."""
+    """In lower case and without the dot; exports write the first one."""
     begins: Callable[[bytes], object] | None
-    """True for the first bytes of every such file; None for ISO media files, which say it in their brands. Takes time in
-    proportion to what it is given."""
+    """Truthy for the first bytes of every such file; None for ISO media files, which are recognized
+    by their brands. Takes time linear in its input."""
     brands: frozenset[bytes] = frozenset()
-    """Of an ISO media file (ISO/IEC 14496-12, `ftyp`)."""
+    """Brands of an ISO media file (ISO/IEC 14496-12, `ftyp`)."""
     decoded: bool
-    """False: its images fail as `unsupported_image`."""
+    """If false, images of this format fail as `unsupported_image`."""
 
 
 _Signature = bytes | Callable[[bytes], object] | None
-"""A regular expression, in which no two ways lead through the same bytes, or a function."""
+"""A function, or a regular expression that matches any bytes in one way only (no backtracking)."""
 
 
 def _decoded(name: str, endings: str, signature: _Signature, brands: bytes = b"") -> ImageFormat:
@@ -65,30 +66,30 @@ _SVG = re.compile(rb"<svg[\s>]")
 
 
 def _begins_svg(head: bytes) -> bool:
-    """True if an `<svg>` element comes first, behind nothing but comments, declaration and document type.
+    """True if the first element is `<svg>`, after comments, declaration and document type only.
 
-    One pass over `head`, which the patterns of a general XML prolog cannot promise.
+    Makes one pass over `head`, which a regular expression for an XML prolog cannot guarantee.
     """
     at = 3 if head.startswith(b"\xef\xbb\xbf") else 0
     while at is not None:
-        at = _behind(_SPACE, head, at) or at
+        at = _match_end(_SPACE, head, at) or at
         if _SVG.match(head, at):
             return True
         if head.startswith(b"<?xml", at):
-            at = _after(b"?>", head, at)
+            at = _find_end(b"?>", head, at)
         elif head.startswith(b"<!--", at):
-            at = _after(b"-->", head, at + len(b"<!--"))
+            at = _find_end(b"-->", head, at + len(b"<!--"))
         else:
-            at = _behind(_DOCTYPE_SVG, head, at)
+            at = _match_end(_DOCTYPE_SVG, head, at)
     return False
 
 
-def _behind(pattern: re.Pattern[bytes], head: bytes, at: int) -> int | None:
+def _match_end(pattern: re.Pattern[bytes], head: bytes, at: int) -> int | None:
     match = pattern.match(head, at)
     return match.end() if match else None
 
 
-def _after(mark: bytes, head: bytes, at: int) -> int | None:
+def _find_end(mark: bytes, head: bytes, at: int) -> int | None:
     found = head.find(mark, at)
     return found + len(mark) if found >= 0 else None
 
@@ -98,7 +99,7 @@ FORMATS = (
     _decoded("PNG", "png apng", rb"\x89PNG\r\n\x1a\n"),
     _decoded("WEBP", "webp", rb"RIFF....WEBP"),
     _decoded("GIF", "gif", rb"GIF8[79]a"),
-    # "BM" alone begins many a text: the size of the header behind it tells them apart.
+    # Many texts begin with "BM"; the header size after it distinguishes images from them.
     _decoded("BMP", "bmp dib", rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0"),
     _decoded("TIFF", "tif tiff", rb"II[*+]\0|MM\0[*+]"),
     _decoded("AVIF", "avif avifs", None, b"avif avis"),
@@ -123,26 +124,28 @@ FORMATS = (
     _unsupported("HDR", "hdr", rb"\#\?(RADIANCE|RGBE)"),
     _unsupported("QOI", "qoi", rb"qoif"),
     _unsupported("DDS", "dds", rb"DDS \x7c\0\0\0"),
-    _unsupported("TGA", "tga", None),  # its only mark stands at the end, in newer files
+    _unsupported("TGA", "tga", None),  # its only signature is at the end, in newer files
     _unsupported("SVG", "svg", _begins_svg),
 )
-"""Everything that counts as an image."""
+"""All formats that count as images."""
 
 IMAGE_EXTENSIONS = frozenset(ending for form in FORMATS if form.decoded for ending in form.endings)
-"""Endings of images that are decoded; lower case, without the dot."""
+"""Endings of formats that are decoded, in lower case and without the dot."""
 UNSUPPORTED_EXTENSIONS = frozenset(
     ending for form in FORMATS if not form.decoded for ending in form.endings
 )
-"""Endings of images that are not. Beside an image that is decoded, such a file is no second image."""
+"""Endings of formats that are not decoded. Next to a decoded image, such a file does not count as a
+second image."""
 
 _HEAD_BYTES = 8192
-"""As far as a signature is searched: an SVG may begin with a long comment."""
+"""Bytes that are searched for a signature: an SVG may begin with a long comment."""
 _BRAND_BYTES = 1024
-"""As far as the brands of an ISO media file are read; real ones have fewer than 20."""
+"""Bytes that are searched for the brands of an ISO media file; real files have fewer than 20
+brands."""
 
 
 def image_format(data: bytes | memoryview) -> ImageFormat | None:
-    """The format of a file by its first bytes; None when it is no image of this list."""
+    """Returns the format of a file by its first bytes; None if it is not in `FORMATS`."""
     head = bytes(data[:_HEAD_BYTES])
     for form in FORMATS:
         if form.begins is not None and form.begins(head):
@@ -151,16 +154,16 @@ def image_format(data: bytes | memoryview) -> ImageFormat | None:
 
 
 def extension_of(data: bytes | memoryview) -> str | None:
-    """The ending under which a file's bytes are written, by its first bytes; None when it is no image."""
+    """Returns the ending to write a file with, by its first bytes; None if it is not an image."""
     form = image_format(data)
     return form.endings[0] if form else None
 
 
 def _iso_format(head: bytes) -> ImageFormat | None:
-    """The format that an ISO media file's brands name: its major brand's, else the first that is decoded.
+    """The format of an ISO media file: that of its major brand, else of its first known brand.
 
-    `mif1` and `msf1` only say "images in this container", as AVIF files may also have them for their
-    major brand; without one of AVIF's brands beside them they stand for HEIF.
+    The brands `mif1` and `msf1` only mean that the container holds images; AVIF files may also use
+    them as major brand. Without one of AVIF's brands they mean HEIF.
     """
     if head[4:8] != b"ftyp":
         return None

@@ -1,8 +1,8 @@
-"""Image bytes -> an opened image: its header read, nothing decoded, or the reason why not.
+"""Image bytes -> an opened image with its header read and nothing decoded, or a failure reason.
 
-The one place that opens images, for decoding and for `dfn-ray inspect` alike. The format is judged by the first
-bytes (image_formats.py), and Pillow is asked for that one format only: others of its formats include some that
-start programs (EPS runs Ghostscript).
+The only module that opens images, for decoding and for `dfn-ray inspect` alike. The format is
+determined by the first bytes (formats.py), and Pillow may try that format only: some of its other
+plugins start programs (EPS runs Ghostscript).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dfn_ray.schema import Reason
 
 _LOG = logging.getLogger(__name__)
 
-Image.init()  # once, and not in every process that is forked to decode
+Image.init()  # once here, instead of in every process that is forked to decode
 
 DECODER_ERRORS = (
     OSError,
@@ -38,24 +38,25 @@ DECODER_ERRORS = (
     struct.error,
     zlib.error,
 )
-"""What Pillow's and libjpeg's Python sides raise on damaged files."""
+"""Exceptions that the Python code of Pillow and simplejpeg raises on damaged files."""
 
 _OPTIONAL = ("WEBP", "AVIF")
 """Formats that Pillow can be built without."""
 _ABSENT = frozenset(name for name in _OPTIONAL if not features.check(name.lower()))
 if _ABSENT:
     _LOG.warning(
-        "this Pillow is built without %s: such images fail as %s; install the wheel from PyPI",
+        "Pillow is built without %s: such images fail as %s. Install Pillow's wheel from PyPI",
         " and ".join(sorted(_ABSENT)),
         Reason.UNSUPPORTED_IMAGE,
     )
 
 DECODED = tuple(form for form in FORMATS if form.decoded and form.name not in _ABSENT)
-"""What this machine's Pillow decodes."""
+"""Formats that the installed Pillow decodes."""
 
 
 LONGEST_SIDE = 2**31 - 1
-"""Pixels; PNG's own bound, and what the columns of sizes hold. Headers can state more: BMP and TIFF 2^32 - 1, BigTIFF 2^64 - 1."""
+"""In pixels: the maximum of PNG, and of the int32 columns of sizes. Other headers can declare more:
+BMP and TIFF 2^32 - 1, BigTIFF 2^64 - 1."""
 
 
 class UnreadableImageError(Exception):
@@ -67,10 +68,10 @@ class UnreadableImageError(Exception):
 
 
 def open_image(data: bytes | memoryview) -> Image.Image:
-    """The image with its header read and nothing decoded.
+    """Returns the image with its header read and nothing decoded.
 
     Raises UnreadableImageError with `not_an_image`, `unsupported_image`, `unsupported_pixels`,
-    `truncated_image`, `decode_error`, or `too_many_pixels` where a side is longer than LONGEST_SIDE.
+    `truncated_image`, `decode_error`, or `too_many_pixels` if a side is longer than LONGEST_SIDE.
     """
     form = image_format(data)
     if form is None:
@@ -85,31 +86,34 @@ def open_image(data: bytes | memoryview) -> Image.Image:
     except Image.DecompressionBombError:
         raise UnreadableImageError(Reason.TOO_MANY_PIXELS) from None
     except DECODER_ERRORS as error:
-        raise UnreadableImageError(_why_unreadable(data, form)) from error
+        raise UnreadableImageError(_unreadable_reason(data, form)) from error
     if max(image.size) > LONGEST_SIDE:
         raise UnreadableImageError(Reason.TOO_MANY_PIXELS)
     return image
 
 
 def decoded_pixels(image: Image.Image, data: bytes | memoryview) -> int:
-    """Pixels that decoding fills at least: those of the image, or of a tile that is larger. `data` is its file."""
+    """Returns the minimum number of pixels that decoding fills: the image's, or a larger tile's.
+
+    `data` is the file that `image` was opened from.
+    """
     tile = tiff_tile_pixels(data) if image.format == "TIFF" else 0
     return max(image.width * image.height, tile)
 
 
-def _why_unreadable(data: bytes | memoryview, form: ImageFormat) -> Reason:
-    # A JPEG without a frame header has no size: as damaged as any other file without a header.
+def _unreadable_reason(data: bytes | memoryview, form: ImageFormat) -> Reason:
+    # A JPEG without a frame header has no size, so it counts as damaged, like other headless files.
     if form.name != "JPEG" and ends_early(data, form.name):
         return Reason.TRUNCATED_IMAGE
     return Reason.UNSUPPORTED_PIXELS if _has_foreign_pixels(data, form) else Reason.DECODE_ERROR
 
 
 _FOREIGN_PIXELS = ("unknown pixel mode", "-bit layers", "-layer images", "Unsupported BMP pixel")
-"""What Pillow's plugins say of a whole file whose samples they have no mode for."""
+"""Parts of Pillow's messages for intact files whose kind of sample has no Pillow mode."""
 
 
 def _has_foreign_pixels(data: bytes | memoryview, form: ImageFormat) -> bool:
-    """Whether Pillow's plugin gives up on the kind of samples; `Image.open` does not pass on what it says."""
+    """True if Pillow's plugin rejects the kind of sample; `Image.open` hides its message."""
     try:
         Image.OPEN[form.name][0](io.BytesIO(data), "")
     except DECODER_ERRORS as error:

@@ -1,11 +1,11 @@
-"""Run work that may kill or hang its process, and lose only the items that do.
+"""Isolation of work that may kill or hang its process, so that only the items that do are lost.
 
-Image decoders are C code fed by strangers. A forked child goes through the items and notes in shared memory
-which one it is at; when it dies or stands still, that item is tried once more in a fresh child, and blamed
-when it ends that one too. The second try is for the innocent: a child that the kernel killed for memory, or
-that stalled with the machine.
+Image decoders are C code that processes untrusted input. A forked child works through the items and
+records the current one in shared memory. If the child dies or hangs, that item is retried once in a
+fresh child, and fails if it ends that child too. The retry protects items that were not at fault:
+the kernel may have killed the child for memory, or the machine may have stalled.
 
-Results travel through shared memory that the caller allocates (`shared_array`) and `work` fills.
+Results are returned in shared memory that the caller allocates (`shared_array`) and `work` fills.
 """
 
 from __future__ import annotations
@@ -39,20 +39,21 @@ _POLL_S = 0.002  # only where the system has no pidfd
 
 
 def shared_array(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Zeros that a forked child and its parent both see; freed with the last reference."""
+    """Returns zeros that a forked child and its parent share; freed with the last reference."""
     size_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     memory = mmap.mmap(-1, max(size_bytes, 1))
     return np.frombuffer(memory, dtype, count=math.prod(shape)).reshape(shape)
 
 
 def run_isolated(work: Callable[[int], None], count: int, *, timeout_s: float) -> dict[int, Reason]:
-    """Call `work(0) ... work(count - 1)` in a forked child; the items that killed or hung it, with the reason.
+    """Calls `work(0) ... work(count - 1)` in a forked child; returns the items that ended it.
 
-    `work` must write its results to shared memory, be safe to repeat, and touch nothing that other threads
-    may have locked when the process forked. What it raises ends the child like a crash.
+    The result maps items that killed or hung the child to their reason. `work` must write its
+    results to shared memory, be safe to repeat, and use no lock that another thread may hold when
+    the process forks. An exception in `work` counts as a crash.
 
-    Safe with threads running and torch loaded in the caller. The child dies with its parent (on Linux), and
-    is killed when the caller is interrupted.
+    Safe while the caller has running threads and torch loaded. The child dies with its parent (on
+    Linux) and is killed if the caller is interrupted.
     """
     faults: dict[int, Reason] = {}
     suspect = -1
@@ -65,9 +66,7 @@ def run_isolated(work: Callable[[int], None], count: int, *, timeout_s: float) -
             reason = Reason.DECODE_TIMEOUT if overdue else Reason.DECODE_CRASHED
             if stopped_at == suspect:
                 faults[stopped_at] = reason
-                _LOG.warning(
-                    "item %d of %d: %s, twice; going on without it", stopped_at, count, reason
-                )
+                _LOG.warning("item %d of %d: %s, twice; skipping it", stopped_at, count, reason)
                 stopped_at += 1
             else:
                 suspect = stopped_at
@@ -76,14 +75,14 @@ def run_isolated(work: Callable[[int], None], count: int, *, timeout_s: float) -
 
 
 class _Progress:
-    """Which item the child is at, and since when; in shared memory."""
+    """The child's current item and its start time, in shared memory."""
 
     def __init__(self, index: int) -> None:
         self._at = shared_array((2,), np.float64)  # exact for integers below 2**53
         self.begin(index)
 
     def begin(self, index: int) -> None:
-        # The time first, so that a reader never sees a new item with an old time.
+        # The time is set first, so that a reader never sees a new item with an old time.
         self._at[1] = time.monotonic()
         self._at[0] = index
 
@@ -99,14 +98,15 @@ class _Progress:
 def _run_child(
     work: Callable[[int], None], count: int, progress: _Progress, timeout_s: float
 ) -> bool:
-    """Fork, watch the child until it ends or one item takes too long, and bury it; True if too long."""
+    """Forks a child and reaps it once it ends or an item takes too long; True if one did."""
     parent = os.getpid()
     with warnings.catch_warnings():
-        # Python 3.12 warns of forking beside threads. The child meets its rule: it takes no lock of theirs.
+        # Python 3.12 warns about forks beside threads. This one is safe: it takes none of their
+        # locks.
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:
-        _be_child(work, count, progress, parent)
+        _work_and_exit(work, count, progress, parent)
     child = _Child(pid)
     try:
         while (left_s := progress.since + timeout_s - time.monotonic()) > 0:
@@ -114,24 +114,24 @@ def _run_child(
                 return False
         return True
     finally:
-        child.bury()
+        child.reap()
 
 
-def _be_child(
+def _work_and_exit(
     work: Callable[[int], None], count: int, progress: _Progress, parent: int
 ) -> NoReturn:
-    """Do the items from `progress.index` on and leave without any of the parent's exit handlers."""
+    """Processes the items from `progress.index` on and exits without the parent's exit handlers."""
     status = 1
     try:
         if _LIBC is not None:
             _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         _volunteer_for_oom_killer()
-        if os.getppid() != parent:  # it died before prctl
+        if os.getppid() != parent:  # the parent died before prctl
             os._exit(1)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
-        faulthandler.disable()  # the parent says which item it was
+        faulthandler.disable()  # the parent reports the item
         gc.disable()  # a collection would run finalizers of the parent's objects
         for index in range(progress.index, count):
             progress.begin(index)
@@ -145,13 +145,13 @@ def _be_child(
 
 
 def _volunteer_for_oom_killer() -> None:
-    """Make the kernel kill this process, not its parent, when memory runs out."""
+    """Makes the kernel kill this process, not its parent, when memory runs out."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")
 
 
 class _Child:
-    """A forked process, held by pidfd where the system has one, so that its number cannot be reused."""
+    """A forked process, held by pidfd if the system has it, so that its number is not reused."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -161,7 +161,7 @@ class _Child:
                 self._fd = os.pidfd_open(pid)
 
     def ends_within(self, timeout_s: float) -> bool:
-        """Wait until the child has ended, at most `timeout_s`."""
+        """Returns True once the child has ended, False after `timeout_s`."""
         if self._fd is not None:
             poll = select.poll()
             poll.register(self._fd, select.POLLIN)
@@ -171,13 +171,13 @@ class _Child:
             try:
                 if os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                     return True
-            except ChildProcessError:  # SIGCHLD is ignored here, the kernel buried it
+            except ChildProcessError:  # SIGCHLD is ignored, so the kernel reaped it
                 return True
             time.sleep(_POLL_S)
         return False
 
-    def bury(self) -> None:
-        """Kill the child if it still runs, and leave no zombie."""
+    def reap(self) -> None:
+        """Kills the child if it is still running, and waits for it so that no zombie remains."""
         with contextlib.suppress(ProcessLookupError):
             if self._fd is None:
                 os.kill(self._pid, signal.SIGKILL)

@@ -1,17 +1,18 @@
-"""An opened image -> its first frame as 8-bit RGB, or the reason why not.
+"""An opened image -> its first frame as 8-bit RGB, or a failure reason.
 
-Of unusual pixels:
+Unusual pixels:
 
-* 16-bit greyscale keeps its high byte, as Pillow does for 16-bit colour (`convert` would clip to white);
-* float and 32-bit integer greyscale is scaled by the range of all its values: floats within 0..1 times 255,
-  else values within 0..255 as they are (rounded), else values within 0..65535 by their high byte; values
-  that are negative, larger, infinite or not numbers are `unsupported_pixels`, and so are those of which
-  this would make a black picture, because they are meant in another range (floats up to 1.02, integers of 12 bits);
-* animated files give their first frame; transparency is dropped, as `convert` does.
+* 16-bit greyscale keeps its high byte, as Pillow does for 16-bit colour (`convert` would clip to
+  white);
+* float and 32-bit integer greyscale is scaled by the range of all its values: floats within 0..1 by
+  255; else values within 0..255 are kept (rounded); else values within 0..65535 keep their high
+  byte. Negative, larger, infinite or NaN values are `unsupported_pixels`. So are values that would
+  become a black picture, because they use another range (floats up to 1.02, 12-bit integers);
+* animated files yield their first frame; transparency is dropped, as in `convert`.
 
-Of a file whose decoder fails: one that ends early gives what was decoded of it, or `truncated_image`, as asked;
-any other is damaged and fails with `decode_error`, whatever was decoded of it. A file of which nothing was
-decoded fails in any case.
+If a decoder fails, a truncated file yields the decoded part or fails with `truncated_image`, as
+requested; any other file is damaged and fails with `decode_error`, even if part of it was decoded.
+A file of which nothing was decoded always fails.
 """
 
 from __future__ import annotations
@@ -26,19 +27,20 @@ from dfn_ray.images.structure import ends_early, png_checksums_hold
 from dfn_ray.schema import Reason
 
 _STATES_EARLY_END = frozenset({"JPEG", "MPO", "PNG", "GIF"})
-"""Formats whose decoder says "truncated" when it wants more bytes, and something else when they are wrong."""
+"""Formats whose decoder reports "truncated" if bytes are missing, and another error if they are
+wrong."""
 _JPEG_BLANK = frozenset({127, 128})
-"""What libjpeg gives for blocks that it has no data for, in every colour space."""
+"""Values that libjpeg writes for blocks without data, in every colour space."""
 
 _JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 
 _STRIP_ROWS = 64
 _BLACK = 16
-"""Of 255: no photograph is without anything brighter. 12 bits taken for 16 come to 15 at most."""
+"""Out of 255: a photograph has a brighter pixel. 12-bit values read as 16-bit reach 15 at most."""
 
 
 class UndecodableImageError(Exception):
-    """An image whose header can be read and whose pixels cannot be used."""
+    """An image with a readable header and unusable pixels."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason.value)
@@ -48,10 +50,11 @@ class UndecodableImageError(Exception):
 def load_rgb(
     image: Image.Image, data: bytes | memoryview, *, score_truncated: bool
 ) -> tuple[Image.Image, bool]:
-    """The first frame as 8-bit RGB, and whether the file ends before all of it was decoded.
+    """Returns the first frame as 8-bit RGB, and True if the file ends before all of it is decoded.
 
-    `data` is the file that `image` was opened from. Raises UndecodableImageError with `decode_error`,
-    `truncated_image` or `unsupported_pixels`, and what Pillow's `convert` raises.
+    `data` is the file that `image` was opened from. Raises UndecodableImageError with
+    `decode_error`, `truncated_image` or `unsupported_pixels`, and anything Pillow's `convert`
+    raises.
     """
     form = image.format or ""
     try:
@@ -59,16 +62,16 @@ def load_rgb(
             raise UndecodableImageError(Reason.DECODE_ERROR)
         image.load()
     except DECODER_ERRORS as error:
-        if not _wants_more(error, form) or not ends_early(data, _structure(form)):
+        if not _lacks_bytes(error, form) or not ends_early(data, _structure(form)):
             raise UndecodableImageError(Reason.DECODE_ERROR) from error
-        partial = _what_is_there(data) if score_truncated else None
+        partial = _decoded_part(data) if score_truncated else None
         if partial is None:
             raise UndecodableImageError(Reason.TRUNCATED_IMAGE) from error
         return _rgb(partial), True
     return _rgb(image), False
 
 
-def _wants_more(error: Exception, form: str) -> bool:
+def _lacks_bytes(error: Exception, form: str) -> bool:
     return form not in _STATES_EARLY_END or "truncated" in str(error).lower()
 
 
@@ -76,11 +79,11 @@ def _structure(form: str) -> str:
     return {"MPO": "JPEG", "DIB": "BMP"}.get(form, form)
 
 
-def _what_is_there(data: bytes | memoryview) -> Image.Image | None:
-    """What Pillow decodes of a file that ends early, its own fill elsewhere; None when that is all of it."""
+def _decoded_part(data: bytes | memoryview) -> Image.Image | None:
+    """A truncated file as Pillow decodes it, filled elsewhere; None if all of it is fill."""
     try:
         image = _load_leniently(data)
-        blank = not _agree_somewhere(image, _load_leniently(data, _fill_differently))
+        blank = not _share_a_pixel(image, _load_leniently(data, _fill_differently))
         if image.format in ("JPEG", "MPO"):  # libjpeg also fills in by itself
             bands = [band.getextrema() for band in image.split()]
             blank = blank or all(low == high and low in _JPEG_BLANK for low, high in bands)
@@ -91,9 +94,10 @@ def _what_is_there(data: bytes | memoryview) -> Image.Image | None:
 
 
 def _first_block_is_invented(data: bytes | memoryview) -> bool:
-    """Whether not even the first block of a JPEG of one scan is in the file: it then follows from what is put behind the end.
+    """True if a single-scan JPEG's first block depends on the bytes after the end of the file.
 
-    libjpeg reads on in zeros where the data end, so that the first blocks hold pixels of no picture.
+    libjpeg continues with zeros after the end of the data, so that the first blocks may hold
+    pixels of no picture.
     """
     content = bytes(data)
     if content.count(_JPEG_SCAN) != 1:
@@ -105,8 +109,8 @@ def _first_block_is_invented(data: bytes | memoryview) -> bool:
     return not np.array_equal(first, second)
 
 
-def _agree_somewhere(one: Image.Image, other: Image.Image) -> bool:
-    """Whether any pixel is equal, looked at in strips, for the sake of memory and because the first rows mostly are."""
+def _share_a_pixel(one: Image.Image, other: Image.Image) -> bool:
+    """True if any pixel is equal; compares in strips, to save memory and to stop early."""
     for top in range(0, one.height, _STRIP_ROWS):
         box = (0, top, one.width, min(top + _STRIP_ROWS, one.height))
         same = np.asarray(one.crop(box)) == np.asarray(other.crop(box))
@@ -118,7 +122,7 @@ def _agree_somewhere(one: Image.Image, other: Image.Image) -> bool:
 def _load_leniently(
     data: bytes | memoryview, prepare: Callable[[Image.Image], None] = lambda image: None
 ) -> Image.Image:
-    """The image decoded as far as it goes; `prepare` is called before the first pixel is written."""
+    """The image decoded as far as possible; `prepare` runs before the first pixel is written."""
     image = open_image(data)
     assert isinstance(image, ImageFile.ImageFile)
     prepare(image)
@@ -126,7 +130,7 @@ def _load_leniently(
     try:
         image.load()
     except DECODER_ERRORS:
-        if image.tile:  # else libtiff failed half way, and what it wrote is there
+        if image.tile:  # otherwise libtiff failed halfway, and its output up to there is kept
             raise
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = False
@@ -134,7 +138,7 @@ def _load_leniently(
 
 
 def _fill_differently(image: Image.Image) -> None:
-    """Make a file's decoder write over pixels of another value than Pillow's own."""
+    """Makes a file's decoder start from pixels that differ from Pillow's own fill."""
     assert isinstance(image, ImageFile.ImageFile)
     prepare = image.load_prepare
 
@@ -148,26 +152,26 @@ def _fill_differently(image: Image.Image) -> None:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """Pixels of any mode that a file opens in as 8-bit RGB."""
+    """The 8-bit RGB pixels of an image in any mode that a file can have."""
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> _excess_bits(image)).astype(np.uint8))
     elif image.mode in ("I", "F"):
         image = Image.fromarray(_in_eight_bits(np.asarray(image)))
-    elif image.mode == "La":  # the only mode without a way of its own to RGB
+    elif image.mode == "La":  # the only mode without a direct conversion to RGB
         image = image.convert("LA")
     return image.convert("RGB")
 
 
 def _excess_bits(image: Image.Image) -> int:
-    """Bits by which samples in 16-bit words are wider than 8: TIFF has 12-bit greyscale."""
+    """Bits beyond 8 of samples in 16-bit words: TIFF has 12-bit greyscale."""
     tags = getattr(image, "tag_v2", {})
     bits = tags.get(258, (16,))  # BitsPerSample
     return max(0, min(16, bits[0]) - 8)
 
 
 def _in_eight_bits(values: np.ndarray) -> np.ndarray:
-    """Greyscale of any range as uint8, by the rule at the head of this file."""
-    low, high = values.min(), values.max()  # either is NaN when any value is
+    """Grayscale of any range as uint8, by the rule in the module docstring."""
+    low, high = values.min(), values.max()  # both are NaN if any value is
     if not (low >= 0 and high <= 65535):
         raise UndecodableImageError(Reason.UNSUPPORTED_PIXELS)
     is_float = values.dtype.kind == "f"

@@ -1,6 +1,6 @@
-"""The parts of image files that their pixels need, and whether a file ends before it should.
+"""The structure of image files: the parts that pixels depend on, and detection of truncated files.
 
-Only bytes are looked at here, nothing is decoded, and all of it takes time in proportion to the file at most.
+Works on bytes only and decodes nothing; every function takes time linear in the size of the file.
 """
 
 from __future__ import annotations
@@ -14,29 +14,30 @@ from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 _PNG_HEAD_BYTES = 8 + 25
-"""Of signature and IHDR."""
+"""Signature and IHDR."""
 _PNG_EMPTY_BYTES = 12
-"""Of a chunk without data: length, kind and checksum."""
+"""A chunk without data: length, kind and checksum."""
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _PNG_PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 _PADDING = b"\0\r\n \xff"
-"""Bytes that writers leave behind the end of a file."""
+"""Bytes that some writers append to a file."""
 
 
 class _PngChunk(NamedTuple):
     kind: bytes
     start: int
-    """Of its length field."""
+    """Offset of its length field."""
     end: int
-    """Behind its checksum; beyond the file when it is cut off."""
+    """Offset after its checksum; beyond the end of the file if the chunk is truncated."""
 
 
 def png_pixel_chunks(data: bytes | memoryview) -> bytes:
-    """A PNG with nothing but what its pixels need.
+    """Returns a PNG with only the chunks that its pixels depend on.
 
-    Texts, profiles and EXIF are left out unread: decompressed, a few kilobytes of them can be a gigabyte, and
-    Pillow gives up on those above its limits. Neither they nor transparency, which is dropped, change RGB pixels.
-    Nor do IDAT chunks without data behind the first one, each of which costs Pillow some microseconds.
+    Texts, profiles and EXIF are removed unread: a few kilobytes of them can decompress to a
+    gigabyte, and Pillow fails on those above its limits. Neither they nor transparency, which is
+    dropped, affect RGB pixels. Nor do IDAT chunks without data after the first one, each of which
+    costs Pillow some microseconds.
     """
     view = memoryview(data)
     kept = io.BytesIO()
@@ -51,7 +52,7 @@ def png_pixel_chunks(data: bytes | memoryview) -> bytes:
 
 
 def png_checksums_hold(data: bytes | memoryview) -> bool:
-    """Whether the checksums of all whole chunks that pixels need are right; Pillow does not ask for IDAT's."""
+    """True if all complete pixel chunks have correct checksums; Pillow does not check IDAT's."""
     view = memoryview(data)
     return all(
         zlib.crc32(view[chunk.start + 4 : chunk.end - 4])
@@ -73,15 +74,16 @@ def _png_chunks(view: memoryview) -> Iterator[_PngChunk]:
 
 
 def ends_early(data: bytes | memoryview, form: str) -> bool:
-    """Whether a file whose decoder failed is cut off, rather than damaged with all its bytes there.
+    """True if a file whose decoder failed is truncated, rather than damaged at full length.
 
-    A file that ends within its header, before width and height, counts as damaged: nothing is known of it.
+    A file that ends within its header, before width and height, counts as damaged.
     """
     return _ENDS_EARLY[form](bytes(data))
 
 
 def _png_ends_early(data: bytes) -> bool:
-    # The mark may stand anywhere: a chunk length that damage made too large must not look like an early end.
+    # The end chunk may be anywhere: a chunk length corrupted to a large value must not look like
+    # truncation.
     return len(data) >= _PNG_HEAD_BYTES and _PNG_END not in data[8:]
 
 
@@ -98,7 +100,7 @@ def _riff_ends_early(data: bytes) -> bool:
 
 
 def _bmp_ends_early(data: bytes) -> bool:
-    """Whether pixels are absent: the size in the header is often wrong, so they are counted."""
+    """True if pixels are missing; counts them, because the size in the header is often wrong."""
     if len(data) < 26:
         return False
     start, header = struct.unpack_from("<II", data, 10)
@@ -115,7 +117,7 @@ def _bmp_ends_early(data: bytes) -> bool:
 
 
 def _iso_ends_early(data: bytes) -> bool:
-    """Whether a box goes beyond the end, or the one with the pictures is absent."""
+    """True if a box extends beyond the end, or the box with the pictures is missing."""
     at, kinds = 0, set[bytes]()
     while at + 8 <= len(data):
         size = int.from_bytes(data[at : at + 4], "big")
@@ -133,8 +135,8 @@ def _iso_ends_early(data: bytes) -> bool:
 _TIFF_PLACES = (273, 324)  # StripOffsets, TileOffsets
 _TIFF_SIZES = (279, 325)  # StripByteCounts, TileByteCounts
 _TIFF_SIDES = (322, 323)  # TileWidth, TileLength
-_MOST_TIFF_ENTRIES = 4096  # as many as libtiff takes
-_TIFF_WHOLE_NUMBERS = (1, 3, 4, 6, 8, 9, 16, 17)  # what libtiff takes for a side
+_MOST_TIFF_ENTRIES = 4096  # libtiff's maximum
+_TIFF_WHOLE_NUMBERS = (1, 3, 4, 6, 8, 9, 16, 17)  # types that libtiff accepts for a side
 _TIFF_INTEGERS = {3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 _TIFF_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8} | {
     13: 4, 16: 8, 17: 8, 18: 8
@@ -145,30 +147,31 @@ class _TiffEntry(NamedTuple):
     tag: int
     kind: int
     start: int
-    """Of its values."""
+    """Offset of its values."""
     end: int
-    """Behind its values; beyond the file when it is cut off."""
+    """Offset after its values; beyond the end of the file if they are truncated."""
 
 
 def tiff_tile_pixels(data: bytes | memoryview) -> int:
-    """Width times height of a tile of a TIFF's first image, 0 where it has none.
+    """Returns width times height of a tile of a TIFF's first image; 0 if it has no tiles.
 
-    libtiff fills whole tiles, however small the image is: 4 MB of a 1x1 image with one tile of 30,000x32,000 are 1 GB.
+    libtiff fills whole tiles, however small the image is: a file of 4 MB with a 1x1 image in one
+    tile of 30,000x32,000 takes 1 GB.
     """
     sides: dict[int, int] = {}
-    with contextlib.suppress(struct.error, OverflowError):  # beyond the end, or any file
+    with contextlib.suppress(struct.error, OverflowError):  # beyond the end, or beyond any file
         for entry in _tiff_entries(data):
             if entry.tag in _TIFF_SIDES and entry.kind in _TIFF_WHOLE_NUMBERS:
-                value = data[entry.start : min(entry.end, entry.start + 8)]  # there is only one
+                value = data[entry.start : min(entry.end, entry.start + 8)]  # a single value
                 side = int.from_bytes(value, _byte_order(data))
                 sides[entry.tag] = max(side, sides.get(entry.tag, 0))
     return math.prod(sides.get(tag, 0) for tag in _TIFF_SIDES)
 
 
 def _tiff_ends_early(data: bytes) -> bool:
-    """Whether the directory, values that it points to, or a strip or tile lie beyond the end.
+    """True if the directory, values that it points to, a strip or a tile extend beyond the end.
 
-    Entries may share their values, so of each list only the first one is gone through, and without a copy.
+    Entries may share their values, so only the first entry of each list is read, without a copy.
     """
     order = "<" if _byte_order(data) == "little" else ">"
     found: dict[int, Iterable[tuple[int]]] = {}
@@ -180,7 +183,7 @@ def _tiff_ends_early(data: bytes) -> bool:
             if tag in _TIFF_PLACES + _TIFF_SIZES and tag not in found and kind in _TIFF_INTEGERS:
                 values = memoryview(data)[entry.start : entry.end]
                 found[tag] = struct.iter_unpack(order + _TIFF_INTEGERS[kind], values)
-    except (struct.error, OverflowError):  # the directory goes beyond the end, or beyond any file
+    except (struct.error, OverflowError):  # the directory extends beyond the end, or any file
         return len(data) >= 8
     return any(
         place + size > len(data)
@@ -190,7 +193,7 @@ def _tiff_ends_early(data: bytes) -> bool:
 
 
 def _tiff_entries(data: bytes | memoryview) -> Iterator[_TiffEntry]:
-    """The first directory. Raises struct.error where it goes beyond the end."""
+    """The entries of the first directory. Raises struct.error if it extends beyond the end."""
     order = "<" if _byte_order(data) == "little" else ">"
     big = 43 in data[2:4]
     entry, number = (order + "HHQ", order + "Q") if big else (order + "HHI", order + "I")

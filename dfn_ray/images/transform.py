@@ -1,12 +1,13 @@
-"""What an image becomes before the network sees it: resized, cropped, 8 bits, RGB.
+"""The evaluation transform of an image: resized and cropped 8-bit RGB pixels.
 
-The pixels are those of open_clip's evaluation transform (open_clip.transform.image_transform_v2 over
-torchvision), or with `crop_rounding = "down"` of transformers' Pillow processors (CLIPImageProcessorPil and
-SiglipImageProcessorPil of transformers 5), without loading torch. Two differences, both where open_clip gives nothing useful:
+The pixels equal those of open_clip's evaluation transform (open_clip.transform.image_transform_v2
+with torchvision) or, with `crop_rounding = "down"`, those of transformers' Pillow processors
+(CLIPImageProcessorPil and SiglipImageProcessorPil of transformers 5); torch is not loaded. There
+are two differences, both where open_clip's result is useless:
 
 * `longest` never rounds a side to 0 (open_clip raises);
-* `shortest` on extreme shapes (a 1x5000 image would first become 224x1,120,000) resizes only the part
-  that the crop keeps; the pixels differ by rounding.
+* `shortest` on extreme shapes (a 1x5000 image would first become 224x1,120,000) resizes only the
+  part that the crop keeps; the pixels differ by rounding.
 """
 
 from __future__ import annotations
@@ -27,34 +28,36 @@ NORMALIZATIONS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
-"""Mean and standard deviation of pixels, per channel: open_clip's constants, of which `half` is SigLIP's."""
+"""Mean and standard deviation of pixels per channel: open_clip's constants; `half` is SigLIP's."""
 
 _MOST_RESIZED_PIXELS = 2**25
-"""A larger intermediate is never made: 128 MiB in Pillow; at 224 pixels an aspect ratio of 668."""
+"""Maximum size of an intermediate image: 128 MiB in Pillow; at 224 pixels an aspect ratio of
+668."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTransform:
-    """How an RGB image of any size becomes the network's input."""
+    """The transform of an RGB image of any size into the network's input."""
 
     size: tuple[int, int]
     """Height and width in pixels."""
     resize_mode: Literal["shortest", "squash", "longest"]
-    """`shortest`: cover the target and crop the centre; `longest`: fit inside and pad; `squash`: stretch."""
+    """`shortest`: cover the target and crop the centre; `longest`: fit inside and pad; `squash`:
+    stretch."""
     interpolation: Literal["bicubic", "bilinear"]
     mean: tuple[float, ...]
-    """Per channel, of pixels scaled to 0..1; applied on the device, not here."""
+    """Per channel, for pixels scaled to 0..1; applied on the device, not here."""
     std: tuple[float, ...]
     fill_color: int = 0
-    """Of the padding, 0 to 255."""
+    """Value of the padding, 0 to 255."""
     crop_rounding: Literal["half_even", "down"] = "half_even"
-    """Of the crop's first pixel where an odd number of pixels is cut off: torchvision's and open_clip's, or
-    transformers'. A 451x333 photo at 224 pixels differs by a column."""
+    """Rounding of the crop's first pixel if an odd number of pixels is cut off: as in torchvision
+    and open_clip, or as in transformers. A 451x333 photo at 224 pixels differs by a column."""
     resized: tuple[int, int] | None = None
-    """Height and width that the resize aims at, where the crop takes less; None: `size`."""
+    """Target height and width of the resize if the crop is smaller; None: `size`."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """The transform as JSON values; fields of later versions only where they are not at their default."""
+        """The transform as JSON values; newer fields only if they differ from their defaults."""
         values = {
             field.name: value
             for field, value in zip(fields(self), asdict(self).values(), strict=True)
@@ -63,12 +66,12 @@ class ImageTransform:
         return json.loads(json.dumps(values))
 
     def of_sample(self, index: int) -> ImageTransform:
-        """The transform of one image of several: the same for all."""
+        """The transform of one of several images: the same for all."""
         del index
         return self
 
     def resized_size(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height of an image of `width` x `height` after the resize, before crop or pad."""
+        """Width and height of a `width` x `height` image after the resize, before crop or pad."""
         target_height, target_width = self.resized or self.size
         if self.resize_mode == "squash":
             return target_width, target_height
@@ -83,9 +86,9 @@ class ImageTransform:
         return max(1, round(width / ratio)), max(1, round(height / ratio))
 
     def pixels_HWC(self, image: Image.Image, original_size: tuple[int, int]) -> np.ndarray:
-        """The uint8 pixels of an RGB image, which may stand for an original of another size.
+        """The uint8 pixels of an RGB image, which may be a smaller decode of its original.
 
-        A scaled decode hands over a smaller image; the geometry follows `original_size` (width, height).
+        The geometry follows `original_size` (width, height).
         """
         target_height, target_width = self.size
         width, height = self.resized_size(*original_size)
@@ -113,7 +116,7 @@ class ImageTransform:
         return np.asarray(image.crop((left, top, left + target_width, top + target_height)))
 
     def _first_kept(self, size: int, target: int) -> int:
-        """First pixel of the centre crop: torchvision's center_crop rounds half to even."""
+        """The first pixel of the centre crop; torchvision's center_crop rounds half to even."""
         if self.crop_rounding == "down":
             return (size - target) // 2
         return round((size - target) / 2.0)

@@ -1,17 +1,17 @@
-"""The filtering network on one device: tokenize, forward, score. Knows neither Ray nor storage.
+"""The filtering network on one device: tokenize, forward, score; independent of Ray and storage.
 
-    frozen.py                  FrozenNetwork: loaded once on the driver, built anywhere, offline
-      architecture.py            found as built-in, on the hub or in a folder
-      layouts.py                 the layout of a folder or repository, by its small files
-      open_clip_config.py        open_clip_config.json, read and checked
-      open_clip_registry.py      open_clip's architectures and tags, read without importing it
-      transformers_layout/       networks in transformers' layout, read and written
-      weights.py                 checkpoints, read without running code from them
-      tokenizer.py               a tokenizer that travels as data
+    frozen.py                  FrozenNetwork: loaded once on the driver, built offline on any node
+      architecture.py            the parts of a network: built in, on the hub or in a folder
+      layouts.py                 the layout of a folder or repository, by its file names
+      open_clip_config.py        reads and checks open_clip_config.json
+      open_clip_registry.py      open_clip's architectures and tags, without importing it
+      transformers_layout/       reads and writes networks in transformers' layout
+      weights.py                 reads checkpoints without running code from them
+      tokenizer.py               tokenizers as data that can be sent to workers
     filtering_network.py       FilteringNetwork: pixels and tokens -> cosine similarity
-      text_tower.py              captions encoded without their padding, where that gives the same embedding
-    contrastive.py             both towers in training, the loss over all workers
+      text_tower.py              encodes captions without their padding, if embeddings stay the same
+    contrastive.py             both towers in training, and the loss over all workers
 
-Shapes in names: N samples of a chunk, B of a batch, H height, W width, C channels, L tokens, D width of
-the embedding. The package itself imports nothing.
+Shapes in names: N samples of a chunk, B of a batch, H height, W width, C channels, L tokens, D
+width of the embedding. The package itself imports nothing.
 """

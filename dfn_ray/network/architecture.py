@@ -1,7 +1,8 @@
-"""Where a network comes from: a built-in architecture, the hub, or a folder, in open_clip's layout or transformers'.
+"""The parts of a network, from a built-in architecture, the hub or a folder.
 
-Resolves what open_clip's `create_model` resolves (open_clip 3.3, factory.py), as data and before anything is
-built, so that it can be fingerprinted and sent to actors that have no network access.
+Folders and repositories may be in open_clip's layout or in transformers'. Resolves the same inputs
+as open_clip's `create_model` (open_clip 3.3, factory.py), but as data and before anything is built,
+so that the parts can be fingerprinted and sent to actors without network access.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ from dfn_ray.network.weights import digests_beside, require_digest
 _LOG = logging.getLogger(__name__)
 
 _OWN_PREPROCESS = ("crop_rounding", "resized")
-"""Keys of a preprocess_cfg that open_clip passes by."""
-_REPLACED = {"image_size": 1, "patch_size": 1, "width": 1, "head_width": 1, "layers": 0}
-"""The image tower that open_clip builds where ours takes its place."""
+"""Keys of a preprocess_cfg that open_clip ignores."""
+_PLACEHOLDER_TOWER = {"image_size": 1, "patch_size": 1, "width": 1, "head_width": 1, "layers": 0}
+"""A minimal image tower for open_clip to build before SiglipVisionTower replaces it."""
 
 
-def find(spec: config.Network, checkpoint: Path | None) -> Origin:
-    """The parts that `spec` names, downloaded if they are on the hub.
+def resolve_origin(spec: config.Network, checkpoint: Path | None) -> Origin:
+    """Returns the parts that `spec` names, downloaded if they are on the hub.
 
     Raises InputError if a part does not exist or cannot be downloaded.
     """
@@ -51,12 +52,13 @@ def find(spec: config.Network, checkpoint: Path | None) -> Origin:
         origin = _in_folder(hub_folder(identifier), spec, source=None)
     elif schema:
         raise InputError(
-            f"networks.{spec.name}.model: need an architecture, hf-hub:org/repo or local-dir:PATH, got {spec.model!r}"
+            f"networks.{spec.name}.model: need an architecture, hf-hub:ORG/REPO or local-dir:PATH, "
+            f"got {spec.model!r}"
         )
     else:
         model_cfg, overrides, weights = _built_in(spec, checkpoint)
         origin = _origin(model_cfg, overrides, weights)
-    _settle(origin.model_cfg, spec)
+    _fill_in(origin.model_cfg, spec)
     return origin
 
 
@@ -73,11 +75,11 @@ def _origin(model_cfg: dict[str, Any], overrides: dict[str, Any], weights: Path 
 
 
 def build_module(model_cfg: dict[str, Any]) -> nn.Module:
-    """The open_clip module of `model_cfg`, weights random, nothing downloaded."""
+    """Returns the open_clip module of `model_cfg` with random weights; downloads nothing."""
     arguments = {name: value for name, value in model_cfg.items() if name != "custom_text"}
     vision_cfg = model_cfg["vision_cfg"]
     if "siglip_vit" in vision_cfg:
-        module = open_clip.CustomTextCLIP(**{**arguments, "vision_cfg": _REPLACED})
+        module = open_clip.CustomTextCLIP(**{**arguments, "vision_cfg": _PLACEHOLDER_TOWER})
         module.visual = SiglipVisionTower(vision_cfg["siglip_vit"], vision_cfg["image_size"])
         return module
     if not model_cfg["custom_text"]:
@@ -88,16 +90,19 @@ def build_module(model_cfg: dict[str, Any]) -> nn.Module:
 
 
 def image_transform(module: nn.Module, origin: Origin, spec: config.Network) -> ImageTransform:
-    """The evaluation transform that open_clip would attach to `module`, with the recipe's overrides."""
+    """The evaluation transform that open_clip attaches to `module`, with the recipe's overrides."""
     cfg = origin.preprocess_cfg
     size = getattr(module.visual, "image_size", None) or cfg["size"]
     height, width = (size, size) if isinstance(size, int) else (size[0], size[-1])
     resize_mode = spec.resize_mode or cfg["resize_mode"]
     interpolation = "bilinear" if cfg["interpolation"] == "bilinear" else "bicubic"
     if resize_mode == "shortest" and height != width:
-        interpolation = "bicubic"  # open_clip's image_transform does not pass the setting on here
+        interpolation = "bicubic"  # open_clip's image_transform ignores the setting in this case
     mean, std = NORMALIZATIONS.get(spec.normalization or "", (cfg["mean"], cfg["std"]))
-    mean, std = mean or OPENAI_DATASET_MEAN, std or OPENAI_DATASET_STD  # open_clip reads 0 as none
+    mean, std = (
+        mean or OPENAI_DATASET_MEAN,
+        std or OPENAI_DATASET_STD,
+    )  # like open_clip, read 0 as unset
     return ImageTransform(
         size=(int(height), int(width)),
         resize_mode=resize_mode,
@@ -111,7 +116,7 @@ def image_transform(module: nn.Module, origin: Origin, spec: config.Network) -> 
 
 
 def _resized(cfg: dict[str, Any], resize_mode: str) -> tuple[int, int] | None:
-    """Where the resize aims at more than the crop keeps; nothing is known of that for another mode than the network's."""
+    """Target of the resize if it is larger than the crop; known for the network's own mode only."""
     value = cfg.get("resized")
     return (value[0], value[1]) if value and resize_mode == cfg["resize_mode"] else None
 
@@ -121,8 +126,8 @@ def _per_channel(value: float | list[float] | tuple[float, ...]) -> tuple[float,
     return tuple(map(float, values * 3 if len(values) == 1 else values))
 
 
-def _settle(model_cfg: dict[str, Any], spec: config.Network) -> None:
-    """Write what open_clip would decide while building into `model_cfg`, so that the config says it all."""
+def _fill_in(model_cfg: dict[str, Any], spec: config.Network) -> None:
+    """Adds to `model_cfg` what open_clip would decide during the build, so that it is complete."""
     if spec.quick_gelu is not None:
         model_cfg["quick_gelu"] = spec.quick_gelu
     model_cfg["quick_gelu"] = bool(model_cfg.get("quick_gelu", False))
@@ -142,7 +147,8 @@ def _built_in(
     if model_cfg is None:
         close = ", ".join(difflib.get_close_matches(name, open_clip.list_models())) or "none close"
         raise InputError(
-            f"networks.{spec.name}.model: open_clip has no architecture {spec.model!r} (did you mean: {close}?)"
+            f"networks.{spec.name}.model: open_clip has no architecture {spec.model!r} (did you "
+            f"mean: {close}?)"
         )
     if checkpoint is not None or spec.pretrained is None:
         return model_cfg, {}, checkpoint
@@ -152,28 +158,31 @@ def _built_in(
             return model_cfg, {}, path
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
         raise InputError(
-            f"networks.{spec.name}.pretrained: {spec.pretrained!r} is neither a file nor one of {name}'s tags: {tags}"
+            f"networks.{spec.name}.pretrained: {spec.pretrained!r} is neither a file nor one of "
+            f"{name}'s tags: {tags}"
         )
     tag_gelu = bool(tag.get("quick_gelu", False))
     if spec.quick_gelu is None and tag_gelu != bool(model_cfg.get("quick_gelu", False)):
         # The wrong activation ruins every score without an error; open_clip only warns.
-        _LOG.info("%s: quick_gelu = %s, as tag %r says", name, tag_gelu, spec.pretrained)
+        _LOG.info("%s: quick_gelu = %s, as tag %r requires", name, tag_gelu, spec.pretrained)
         model_cfg["quick_gelu"] = tag_gelu
     try:
         weights = open_clip.download_pretrained(tag)
     except Exception as error:
         raise InputError(
-            f"networks.{spec.name}.pretrained: cannot download {spec.pretrained!r} of {name}: {error}"
+            f"networks.{spec.name}.pretrained: cannot download {spec.pretrained!r} of {name}: "
+            f"{error}"
         ) from error
     return model_cfg, tag, Path(weights)
 
 
 def _in_folder(folder: NetworkFolder, spec: config.Network, *, source: str | None) -> Origin:
-    """The parts in a folder or repository; `source` is what transformers finds a local folder's tokenizer by."""
+    """The parts in a folder or repository; `source` is a local folder to load a tokenizer from."""
     if layout_of(folder.names, folder.label) is Layout.OPEN_CLIP:
         if is_in_transformers_layout(folder):
             _LOG.warning(
-                "%s: is in open_clip's layout and in transformers'; open_clip's is used",
+                "%s: contains a network in open_clip's layout and one in transformers'; using "
+                "open_clip's",
                 folder.label,
             )
         random = spec.random_weights_seed is not None
@@ -194,12 +203,13 @@ def _in_folder(folder: NetworkFolder, spec: config.Network, *, source: str | Non
 
 
 def _weights_in(folder: NetworkFolder) -> Path:
-    """The file of weights. Raises InputError for a file that is not the one beside which they were saved."""
+    """The file of weights. Raises InputError if a file that was saved with them has changed."""
     path = folder.path_of(weights_among(folder.names, folder.label))
     for name, digest in digests_beside(path).items():
         if name not in folder:
             raise InputError(
-                f"{folder.label}: has no {shortened(repr(name))}, beside which {path.name} was saved; restore it from a copy"
+                f"{folder.label}: has no {shortened(repr(name))}, but {path.name} was saved with "
+                "it; restore it from a copy"
             )
         found = hashlib.sha256(folder.content(name)).hexdigest()
         require_digest(f"{folder.label}/{name}", digest, found, checkpoint=path)

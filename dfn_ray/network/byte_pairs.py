@@ -1,7 +1,7 @@
-"""CLIP's own tokenizer: byte pair encoding over open_clip's vocabulary, without importing open_clip or torch.
+"""CLIP's own tokenizer: byte pair encoding with open_clip's vocabulary, without importing torch.
 
-Tokens are those of `open_clip.SimpleTokenizer`, which takes 4 s and 700 MB of a decode worker to import. Time and memory
-are bounded here whatever a caption holds.
+Tokens equal those of `open_clip.SimpleTokenizer`, whose import takes 4 s and 700 MB in a decode
+worker. Time and memory are bounded for any caption.
 """
 
 from __future__ import annotations
@@ -20,27 +20,29 @@ import numpy as np
 import regex
 
 LONGEST_CAPTION = 4096
-"""Characters of a caption that are looked at. Cleaning takes time quadratic in them: ftfy undoes one level of
-HTML entities a pass, so `&amp;amp;amp;...` of 64,000 characters takes 6 s and of 4,096 about 25 ms. 77 tokens of
-English are about 300 characters."""
+"""Characters of a caption that are read. Cleaning takes quadratic time: ftfy undoes one level of
+HTML entities per pass, so `&amp;amp;amp;...` takes 6 s with 64,000 characters and about 25 ms with
+4,096. 77 tokens of English are about 300 characters."""
 _MOST_CACHED_WORDS = 2**17
-"""open_clip's BPE remembers every word it ever saw; this many (about 30 MB) cover the frequent ones."""
+"""open_clip's BPE caches every word without limit; this many (about 30 MB) cover the frequent
+ones."""
 _LONGEST_TOKEN = 32
 """Bytes of the longest token of CLIP's BPE."""
 _MERGES = 49152 - 256 - 2
-"""Of the vocabulary file, as CLIP takes them: 49,152 tokens with 256 bytes and 2 special ones."""
+"""Merges that CLIP takes from the vocabulary file: 49,152 tokens minus 256 bytes and 2 special
+tokens."""
 _START, _END = "<start_of_text>", "<end_of_text>"
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-def looked_at(caption: str) -> str:
-    """The part of a caption that any tokenizer here looks at."""
+def bounded_caption(caption: str) -> str:
+    """Returns the part of a caption that tokenizers read."""
     return caption if len(caption) <= LONGEST_CAPTION else caption.lstrip()[:LONGEST_CAPTION]
 
 
 class BytePairTokenizer:
-    """Turns captions into tokens, as `open_clip.SimpleTokenizer` of the same arguments does."""
+    """A tokenizer with the tokens of `open_clip.SimpleTokenizer` for the same arguments."""
 
     def __init__(
         self,
@@ -58,17 +60,20 @@ class BytePairTokenizer:
         self._clean = CLEANERS[clean]
         self._context_length = context_length
         self._longest = 2 * _LONGEST_TOKEN * context_length
-        """Letters of a word that are looked at: twice as many as the context can hold."""
+        """Letters of a word that are read: twice as many as the context can hold."""
         self._seeded: dict[str, tuple[int, ...]] = {token: (self._ids[token],) for token in special}
         self._cache = dict(self._seeded)
 
     @property
     def vocab_size(self) -> int:
-        """Number of tokens: ids are below it."""
+        """Number of tokens; ids are smaller."""
         return len(self._ids)
 
     def __call__(self, captions: Sequence[str]) -> np.ndarray:
-        """The tokens of each caption, int32 (N, context_length): cut to the context, the end token last, or padded by 0."""
+        """Returns the tokens of each caption, int32 (N, context_length), padded with 0.
+
+        Longer captions are cut to the context, with the end token last.
+        """
         tokens_NL = np.zeros((len(captions), self._context_length), np.int32)
         start, end = self._ids[_START], self._ids[_END]
         for row_L, caption in zip(tokens_NL, captions, strict=True):
@@ -80,11 +85,11 @@ class BytePairTokenizer:
 
     @property
     def cached_words(self) -> int:
-        """Number of words whose tokens are remembered."""
+        """Number of words in the cache."""
         return len(self._cache)
 
     def _encoded(self, caption: str) -> Iterator[int]:
-        for word in self._words.findall(self._clean(looked_at(caption))):
+        for word in self._words.findall(self._clean(bounded_caption(caption))):
             yield from self._encoded_word("".join(self._letters[byte] for byte in word.encode()))
 
     def _encoded_word(self, word: str) -> tuple[int, ...]:
@@ -94,23 +99,25 @@ class BytePairTokenizer:
             self._cache = dict(self._seeded)
         parts = list(word[: self._longest])
         parts[-1] += "</w>"
-        self._cache[word] = tokens = tuple(self._ids[part] for part in merged(parts, self._ranks))
+        self._cache[word] = tokens = tuple(
+            self._ids[part] for part in merge_pairs(parts, self._ranks)
+        )
         return tokens
 
 
 def tokens_and_merges() -> tuple[list[str], list[tuple[str, str]]]:
-    """CLIP's tokens by their ids, special ones left out, and the pairs that are merged, first ones first."""
+    """Returns CLIP's tokens by id, without special ones, and its merges by rank."""
     merges: list[Any] = [tuple(line.split()) for line in _vocabulary()[1 : 1 + _MERGES]]
     letters = list(_letters_of_bytes().values())
     ends = [f"{letter}</w>" for letter in letters]
     return [*letters, *ends, *map("".join, merges)], merges
 
 
-def merged(parts: list[str], ranks: dict[tuple[str, ...], int]) -> list[str]:
-    """Byte pair encoding: of all pairs that have a rank the lowest is merged, from left to right wherever it occurs.
+def merge_pairs(parts: list[str], ranks: dict[tuple[str, ...], int]) -> list[str]:
+    """Returns the parts after byte pair encoding: pairs merge by rank, then from left to right.
 
-    As open_clip's `bpe`, but with a heap of the pairs instead of one pass over the word for each merge (4,096 random
-    letters: 0.13 s before).
+    Equals open_clip's `bpe`, but uses a heap of pairs instead of one pass over the word per merge
+    (0.13 s for 4,096 random letters).
     """
     count = len(parts)
     before, after = list(range(-1, count - 1)), list(range(1, count + 1))
@@ -130,7 +137,7 @@ def merged(parts: list[str], ranks: dict[tuple[str, ...], int]) -> list[str]:
             _, left = heapq.heappop(heap)
             right = after[left]
             if right >= count or ranks.get((parts[left], parts[right])) != lowest:
-                continue  # one of the two was merged with another neighbour
+                continue  # one of the two is merged with another neighbour already
             parts[left], parts[right] = parts[left] + parts[right], ""
             after[left] = after[right]
             if after[left] < count:
@@ -156,7 +163,7 @@ CLEANERS: dict[str, Callable[[str], str]] = {
         _fixed(text).replace("_", " ").translate(_NO_PUNCTUATION).lower()
     ),
 }
-"""Functions that clean a caption before it is split into words, by open_clip's names for them."""
+"""Functions that clean a caption before it is split into words, by open_clip's names."""
 
 
 def _vocabulary() -> list[str]:
@@ -169,7 +176,10 @@ def _vocabulary() -> list[str]:
 
 
 def _letters_of_bytes() -> dict[int, str]:
-    """A letter for each byte, in the order of CLIP's vocabulary: printable ones stand for themselves, others follow 255."""
+    """A letter for each byte, in the order of CLIP's vocabulary.
+
+    Printable bytes stand for themselves; the others are mapped to letters from 256 on.
+    """
     printable = [
         *range(ord("!"), ord("~") + 1),
         *range(ord("¡"), ord("¬") + 1),

@@ -1,4 +1,4 @@
-"""A network in training: both towers, the loss over all workers, and gradients by micro-batches."""
+"""A network in training: both towers, the loss over all workers, and micro-batch gradients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dfn_ray.network import text_tower
 
 
 class Embeddings(NamedTuple):
-    """What the towers say of a batch, and what turns cosines into logits."""
+    """The towers' embeddings of a batch, and the scale and bias that turn cosines into logits."""
 
     image_BD: Tensor
     """Float32, L2-normalised."""
@@ -24,14 +24,15 @@ class Embeddings(NamedTuple):
     scale: Tensor
     """exp of logit_scale."""
     bias: Tensor | None
-    """logit_bias, of networks that have one (SigLIP)."""
+    """logit_bias; None for networks without one (only SigLIP has it)."""
 
 
 class Towers(nn.Module):
-    """Both towers of an open_clip module as one forward, so that DDP and FSDP see everything in one place.
+    """Both towers of an open_clip module as one forward, so that DDP and FSDP wrap a single module.
 
-    Captions are cropped to the longest of the batch where the tower allows it: the padding after the end token has
-    no influence, so gradients are those of the full length (`clip.text`). The cosine is taken in float32.
+    Captions are cropped to the longest in the batch if the tower allows it: the padding after the
+    end token has no effect, so gradients equal those at full length (`text_tower`). The cosine is
+    computed in float32.
     """
 
     def __init__(self, module: nn.Module, *, precision: Literal["fp32", "bf16"]) -> None:
@@ -40,7 +41,7 @@ class Towers(nn.Module):
         self._autocast = precision == "bf16"
 
     def forward(self, image_BCHW: Tensor, text_BL: Tensor) -> Embeddings:
-        """The embeddings of a batch: normalised float pixels and tokens as `crop_captions` leaves them."""
+        """Returns the embeddings of a batch of normalised float pixels and cropped tokens."""
         module: Any = self.module
         with torch.autocast(image_BCHW.device.type, torch.bfloat16, enabled=self._autocast):
             image_BD = module.encode_image(image_BCHW, normalize=False)
@@ -54,14 +55,15 @@ class Towers(nn.Module):
 
 
 Loss = Callable[[Embeddings], Tensor]
-"""Embeddings of this worker's samples -> the mean loss of its rows against the samples of all workers."""
+"""Embeddings of this worker's samples -> the mean loss of its rows against the samples of all
+workers."""
 
 
 def contrastive_loss(kind: Literal["clip", "siglip"], *, rank: int, world_size: int) -> Loss:
-    """open_clip's loss with features gathered over all workers, with gradient, and local rows only.
+    """Returns open_clip's loss of local rows; features are gathered over workers with gradient.
 
-    The mean over workers of the value, and of the gradients (as DDP takes it), is that of one process with the whole
-    batch.
+    The mean over workers of the loss, and of the gradients (as DDP computes it), equals that of one
+    process with the whole batch.
     """
     if kind == "siglip":
         siglip = SigLipLoss(rank=rank, world_size=world_size, dist_impl="gather")
@@ -79,12 +81,13 @@ def contrastive_loss(kind: Literal["clip", "siglip"], *, rank: int, world_size: 
 def backward(
     towers: nn.Module, loss: Loss, image_BCHW: Tensor, text_BL: Tensor, *, micro_batches: int = 1
 ) -> Tensor:
-    """Add the gradients of the loss over the whole batch; returns the loss, detached.
+    """Adds the gradients of the loss over the whole batch; returns the loss, detached.
 
-    With several micro-batches the towers run twice over each and hold the activations of one: embeddings first,
-    without graph, then the loss on all of them, then each micro-batch again with the gradients of its embeddings
-    (GradCache, Gao et al. 2021, section 3). open_clip's accum_freq does the same, but counts the gradient of
-    logit_scale once per micro-batch; here gradients equal those of the batch in one piece.
+    With several micro-batches, the towers run twice over each and hold the activations of one:
+    first embeddings without a graph, then the loss on all of them, then each micro-batch again with
+    the gradients of its embeddings (GradCache, Gao et al. 2021, section 3). open_clip's accum_freq
+    does the same, but counts the gradient of logit_scale once per micro-batch; here gradients equal
+    those of the undivided batch.
     """
     if micro_batches == 1:
         value = loss(towers(image_BCHW, text_BL))
@@ -110,7 +113,7 @@ def backward(
                 (again.image_BD, _gradient(whole.image_BD)[rows]),
                 (again.text_BD, _gradient(whole.text_BD)[rows]),
             ]
-            if last:  # what all micro-batches share counts once
+            if last:  # gradients of parameters that all micro-batches share count once
                 outputs.append((again.scale, _gradient(whole.scale)))
                 if again.bias is not None and whole.bias is not None:
                     outputs.append((again.bias, _gradient(whole.bias)))
@@ -124,6 +127,6 @@ def _gradient(tensor: Tensor) -> Tensor:
 
 
 def _without_sync(towers: nn.Module) -> contextlib.AbstractContextManager[Any]:
-    """A context in which gradients stay on this worker, for modules that exchange them."""
+    """A context in which modules that exchange gradients keep them on this worker."""
     no_sync = getattr(towers, "no_sync", None)
     return no_sync() if no_sync is not None else contextlib.nullcontext()

@@ -1,6 +1,6 @@
 """Pixels and tokens -> cosine similarity, on one device.
 
-Scores are a function of the chunk: batches are formed inside one call, by rules that look at nothing else.
+Scores are a function of the chunk: batches are formed within one call, and depend on nothing else.
 """
 
 from __future__ import annotations
@@ -19,29 +19,31 @@ from dfn_ray.images.transform import ImageTransform
 from dfn_ray.network import text_tower
 
 _TEXT_BATCH_MIN = 32
-"""Captions that a batch takes before it may end early for length."""
+"""Minimum number of captions in a batch that ends early because of caption lengths."""
 _TEXT_BATCH_STRETCH = 1.25
-"""A batch ends before a caption this much longer than its shortest: at most a fifth is padding."""
+"""A batch ends before a caption longer than its shortest by this factor: at most 1/5 is padding."""
 _CPU_BATCH_MAX = 32
-"""Larger batches fall out of the caches. ViT-B/32 in bf16, images per CPU-second: 88 at 32, 77 at 64, 69 at 128."""
+"""Larger batches exceed the caches. ViT-B/32 in bf16, images per CPU-second: 88 at 32, 77 at 64, 69
+at 128."""
 _BATCHES_AHEAD = 2
-"""Batches that wait on the device: one runs, one is copied."""
+"""Batches queued on the device: one runs while the next is copied."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkScores:
-    """What the network says of the N samples of a chunk and their captions, one each or more."""
+    """The scores and embeddings of the N samples of a chunk, each with one or more captions."""
 
     score_N: np.ndarray
-    """float32 cosine similarity in [-1, 1], of each caption; NaN where an embedding is not finite."""
+    """float32 cosine similarity in [-1, 1] of each caption; NaN where an embedding is not
+    finite."""
     image_embedding_ND: np.ndarray | None
-    """float16, L2-normalised; None unless asked for."""
+    """float16, L2-normalised; None unless requested."""
     text_embedding_ND: np.ndarray | None
-    """float16, L2-normalised, of each caption; None unless asked for."""
+    """float16, L2-normalised, of each caption; None unless requested."""
 
 
 class FilteringNetwork:
-    """Both towers on one device. The cosine is taken in float32, whatever the precision of the forward."""
+    """Both towers on one device. Cosines are in float32 at any precision of the forward."""
 
     def __init__(
         self,
@@ -62,24 +64,25 @@ class FilteringNetwork:
         self._image_tower: Callable[..., Any] = model.encode_image  # type: ignore[assignment]
         self._text_tower: Callable[..., Any] = text_tower.encode_text
         if compile:
-            # dynamic from the start: otherwise the shapes seen before decide which kernel, and which bits.
+            # dynamic from the start: otherwise kernels, and the last bits, depend on earlier
+            # shapes.
             self._image_tower = torch.compile(self._image_tower, dynamic=True)
             self._text_tower = torch.compile(self._text_tower, dynamic=True)
 
     def with_transform(self, transform: ImageTransform) -> FilteringNetwork:
-        """The same towers behind another transform."""
+        """Returns the same towers with another transform."""
         return FilteringNetwork(self._model, transform, self.device)
 
     @torch.inference_mode()
     def embed_images(self, pixels_BHWC: np.ndarray) -> torch.Tensor:
-        """Float32 L2-normalised embeddings (B, D) of uint8 pixels, on the device."""
+        """Returns float32 L2-normalised embeddings (B, D) of uint8 pixels, on the device."""
         image_BCHW = self._to_device(pixels_BHWC).permute(0, 3, 1, 2).float()
         image_BCHW = image_BCHW.div_(255).sub_(self._mean).div_(self._std).to(self._dtype)
         return F.normalize(self._image_tower(image_BCHW, normalize=False).float(), dim=-1)
 
     @torch.inference_mode()
     def embed_texts(self, tokens_BL: np.ndarray) -> torch.Tensor:
-        """Float32 L2-normalised embeddings (B, D) of int32 tokens, on the device."""
+        """Returns float32 L2-normalised embeddings (B, D) of int32 tokens, on the device."""
         length = int(text_tower.lengths(self._model, tokens_BL).max())
         text_BL = self._to_device(tokens_BL[:, :length])
         return F.normalize(self._text_tower(self._model, text_BL).float(), dim=-1)
@@ -94,11 +97,11 @@ class FilteringNetwork:
         keep_embeddings: bool = False,
         captions_N: np.ndarray | None = None,
     ) -> ChunkScores:
-        """The scores of a chunk: row n of `pixels_NHWC` (uint8) against row n of `tokens_NL` (int32), or against as many
-        rows as `captions_N` says, which follow each other.
+        """Returns the scores of a chunk: row n of `pixels_NHWC` with the captions of sample n.
 
-        Equal captions are encoded once; captions of like length share a batch. No batch is larger than
-        `batch_size`; on a CPU they are smaller.
+        These are row n of `tokens_NL` (int32) or, with `captions_N`, the next `captions_N[n]` rows.
+        Pixels are uint8. Equal captions are encoded once; captions of similar length share a batch.
+        No batch is larger than `batch_size`; on a CPU batches are smaller.
         """
         count = len(pixels_NHWC)
         if count == 0:
@@ -122,14 +125,17 @@ class FilteringNetwork:
 
     @torch.inference_mode()
     def embed_all_images(self, pixels_NHWC: np.ndarray, *, batch_size: int) -> torch.Tensor:
-        """Image embeddings (N, D), N >= 1, in batches of at most `batch_size`; on a CPU they are smaller."""
+        """Returns image embeddings (N, D), N >= 1; on a CPU, batches may be smaller."""
         batch_size = self._batch_size(batch_size)
         batches = (slice(i, i + batch_size) for i in range(0, len(pixels_NHWC), batch_size))
         return torch.cat(self._ahead(self.embed_images(pixels_NHWC[b]) for b in batches))
 
     @torch.inference_mode()
     def embed_all_texts(self, tokens_NL: np.ndarray, *, batch_size: int) -> torch.Tensor:
-        """Text embeddings (N, D), N >= 1, each distinct row of tokens encoded once, texts of like length together."""
+        """Returns text embeddings (N, D), N >= 1.
+
+        Each distinct row of tokens is encoded once, in batches of texts of similar length.
+        """
         batch_size = self._batch_size(batch_size)
         distinct_ML, row_N = np.unique(tokens_NL, axis=0, return_inverse=True)
         length_M = text_tower.lengths(self._model, distinct_ML)
@@ -147,25 +153,25 @@ class FilteringNetwork:
     def _to_device(self, array: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         if self.device.type == "cuda":
-            # Pinned memory lets the copy, and this function, run beside the batch before.
+            # With pinned memory, the copy and this function overlap with the previous batch.
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor.to(self.device)
 
     def _ahead(self, batches: Iterable[torch.Tensor]) -> list[torch.Tensor]:
-        """All batches, issued without waiting for results but never far ahead of the device."""
+        """All batches, issued without waiting, but at most a few ahead of the device."""
         done: list[torch.Tensor] = []
-        under_way: deque[Any] = deque()
+        in_flight: deque[Any] = deque()
         for batch in batches:
             done.append(batch)
             if self.device.type == "cuda":
-                under_way.append(torch.cuda.current_stream(self.device).record_event())
-                if len(under_way) == _BATCHES_AHEAD:
-                    under_way.popleft().synchronize()
+                in_flight.append(torch.cuda.current_stream(self.device).record_event())
+                if len(in_flight) == _BATCHES_AHEAD:
+                    in_flight.popleft().synchronize()
         return done
 
 
 def batch_by_length(length_M: np.ndarray, batch_size: int) -> Iterator[slice]:
-    """Cut ascending lengths into batches of at most `batch_size` that hold little padding."""
+    """Yields slices of ascending lengths: batches of `batch_size` or less, with little padding."""
     first = 0
     for index, length in enumerate(length_M.tolist()):
         taken = index - first

@@ -1,16 +1,18 @@
-"""Tokenizers of networks in transformers' layout, read from their own file without transformers and without torch.
+"""Tokenizers of networks in transformers' layout, read without transformers and torch.
 
-Tokens are those of transformers 5: a `tokenizer.json` as the `tokenizers` package reads it, a `spiece.model` as
-SiglipTokenizer reads it (lower case, ASCII punctuation removed). Neither repairs text (ftfy) nor unescapes HTML, unless
-`clean` names one of open_clip's cleaners, which then comes first. As for all tokenizers here, `looked_at` bounds time.
+Tokens equal those of transformers 5: a `tokenizer.json` is read as by the `tokenizers` package, a
+`spiece.model` as by SiglipTokenizer (lower case, ASCII punctuation removed). Neither repairs text
+(ftfy) nor unescapes HTML, unless `clean` names one of open_clip's cleaners, which then runs first.
+As in all tokenizers of this package, `bounded_caption` bounds the time.
 """
 
 from __future__ import annotations
 
 import re
 import string
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -18,140 +20,164 @@ import tokenizers
 from tokenizers import normalizers
 
 from dfn_ray.errors import InputError
-from dfn_ray.network.byte_pairs import CLEANERS, looked_at
+from dfn_ray.network.byte_pairs import CLEANERS, bounded_caption
 
 JSON_FILE, SENTENCEPIECE_FILE = "tokenizer.json", "spiece.model"
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
-_TRIED = ("a photo", "", "\U0010fffe")
-"""Captions that a tokenizer must give tokens for: one of them is in no vocabulary."""
+_PROBES = ("a photo", "", "\U0010fffe")
+"""Captions that every tokenizer must tokenize; the last one is in no vocabulary."""
 _SPACE = "▁"
-"""How sentencepiece writes a space."""
+"""The character that stands for a space in sentencepiece."""
 
 
 Pad = tuple[int | None, str] | list[Any]
-"""Id and token of what captions are filled up with; None: the id that the tokenizer has for it."""
+"""Id and token of the padding; with None, the id that the tokenizer has for the token."""
+_Side = Literal["left", "right"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextContext:
+    """The text context of a network, and how captions are fitted into it."""
+
+    length: int
+    """Tokens of a caption, special ones and padding included."""
+    pad: Pad
+    padding_side: _Side = "right"
+    truncation_side: _Side = "right"
+
+
+_CONTEXT_OPTIONS = ("pad", "padding_side", "truncation_side")
 
 
 class JsonTokenizer:
-    """Turns captions into tokens by a `tokenizer.json`."""
+    """A tokenizer defined by a `tokenizer.json`."""
 
     def __init__(
         self,
         content: bytes,
+        context: TextContext,
         *,
-        context_length: int,
-        pad: Pad,
-        padding_side: Literal["left", "right"] = "right",
-        truncation_side: Literal["left", "right"] = "right",
         lower_case: bool = False,
         clean: str | None = None,
     ) -> None:
-        """`lower_case` comes before what the file says.
+        """Reads the content of the file; `lower_case` applies before the file's own normalizer.
 
-        Raises ValueError for no such file, for one without the padding, and for one that gives other tokens each time.
+        Raises ValueError if the file is no tokenizer, lacks the pad token, or splits words at
+        random.
         """
         with _value_errors():
             self._tokenizer = tokenizers.Tokenizer.from_str(content.decode())
         if dropout := getattr(self._tokenizer.model, "dropout", None):
             raise ValueError(
-                f"model.dropout: {dropout:.4g} splits words at random; scores would not repeat"
+                f"model.dropout: {dropout:.4g} splits words at random, so scores would not repeat"
             )
         added = self._tokenizer.num_special_tokens_to_add(is_pair=False)
-        _require_room(context_length, added)
+        _require_room(context.length, added)
         if lower_case:
             steps = [normalizers.Lowercase(), self._tokenizer.normalizer]
             self._tokenizer.normalizer = normalizers.Sequence([s for s in steps if s is not None])
-        self._tokenizer.enable_truncation(context_length, direction=truncation_side)
-        self.pad = _pad(self, pad)
+        self._tokenizer.enable_truncation(context.length, direction=context.truncation_side)
+        self.pad = _pad(self, context.pad)
         self._tokenizer.enable_padding(
-            direction=padding_side, pad_id=self.pad[0], pad_token=self.pad[1], length=context_length
+            direction=context.padding_side,
+            pad_id=self.pad[0],
+            pad_token=self.pad[1],
+            length=context.length,
         )
-        self._length = context_length
-        self._cleaned = _cleaner(clean)
+        self._length = context.length
+        self._clean = _cleaner(clean)
         with _value_errors():
-            self._tried = int(self(_TRIED).max())
+            self._largest_probed = int(self(_PROBES).max())
 
     @property
     def rows(self) -> int:
-        """Number of embeddings that its tokens need: one more than the largest id."""
+        """Number of embeddings that the tokens need: one more than the largest id."""
         known = self._tokenizer.get_vocab(with_added_tokens=True).values()
-        return max(self._tried, max(known, default=-1)) + 1  # it may add others to every caption
+        # The post-processor may add ids to every caption that are not in the vocabulary.
+        return max(self._largest_probed, max(known, default=-1)) + 1
 
     def id_of(self, token: str) -> int | None:
-        """The id of a token; None if there is no such token."""
+        """Returns the id of a token; None if the vocabulary does not contain it."""
         return self._tokenizer.token_to_id(token)
 
     def __call__(self, captions: Sequence[str]) -> np.ndarray:
-        """The tokens of each caption, int32 (N, context_length): cut and padded to the context, special tokens kept."""
+        """Returns the tokens of each caption, int32 (N, context length).
+
+        Captions are cut and padded to the context; special tokens are kept.
+        """
         tokens_NL = np.zeros((len(captions), self._length), np.int32)
         for row_L, caption in zip(tokens_NL, captions, strict=True):
             # One by one: encode_batch starts threads, which a forked process does not have.
-            row_L[:] = self._tokenizer.encode(self._cleaned(looked_at(caption))).ids
+            row_L[:] = self._tokenizer.encode(self._clean(bounded_caption(caption))).ids
         return tokens_NL
 
 
 class SentencePieceTokenizer:
-    """Turns captions into tokens by a `spiece.model`, as SiglipTokenizer does."""
+    """A tokenizer defined by a `spiece.model`, with the tokens of SiglipTokenizer."""
 
     def __init__(
         self,
         content: bytes,
+        context: TextContext,
         *,
-        context_length: int,
-        pad: Pad,
         end: str,
         unknown: str,
         lower_case: bool = True,
-        padding_side: Literal["left", "right"] = "right",
-        truncation_side: Literal["left", "right"] = "right",
         clean: str | None = None,
     ) -> None:
-        """Raises ValueError for no such file, and for one without the padding."""
+        """Reads the content of the file.
+
+        Raises ValueError if it is no sentencepiece model or lacks the pad token, InputError if the
+        sentencepiece package is not installed.
+        """
         try:
             import sentencepiece  # noqa: PLC0415  an extra
         except ImportError:
             raise InputError(
-                f"{SENTENCEPIECE_FILE}: needs the sentencepiece package; pip install 'dfn_ray[sentencepiece]', or add the "
-                f"network's {JSON_FILE} to its folder"
+                f"{SENTENCEPIECE_FILE}: needs the sentencepiece package. Run pip install "
+                f"'dfn_ray[sentencepiece]', or add the network's {JSON_FILE} to its folder"
             ) from None
         self._model: Any = sentencepiece.SentencePieceProcessor()
         try:
             self._model.LoadFromSerializedProto(content)
         except RuntimeError as error:
             raise ValueError(str(error).strip() or "no sentencepiece model") from error
-        _require_room(context_length, 1)
-        self.pad = _pad(self, pad)
-        self._end, self._length = self._model.piece_to_id(end), context_length
-        self._special = {
-            token: self._model.piece_to_id(token) for token in (end, unknown, pad[1]) if token
-        }
+        _require_room(context.length, 1)
+        self._context = context
+        self.pad = _pad(self, context.pad)
+        self._end = self._model.piece_to_id(end)
+        special = (end, unknown, context.pad[1])
+        self._special = {token: self._model.piece_to_id(token) for token in special if token}
         self._split = re.compile(f"({'|'.join(map(re.escape, self._special))})")
         self._unknown, self._lower = unknown, lower_case
         self._unknown_length = len(self._model.encode(unknown, out_type=int))
-        self._sides = padding_side, truncation_side
-        self._cleaned = _cleaner(clean)
+        self._clean = _cleaner(clean)
 
     @property
     def rows(self) -> int:
-        """Number of embeddings that its tokens need."""
+        """Number of embeddings that the tokens need."""
         return self._model.get_piece_size()
 
     def id_of(self, token: str) -> int | None:
-        """The id of a token; None if there is no such token."""
+        """Returns the id of a token; None if the vocabulary does not contain it."""
         found = self._model.piece_to_id(token)
         return found if self._model.id_to_piece(found) == token else None
 
     def __call__(self, captions: Sequence[str]) -> np.ndarray:
-        """The tokens of each caption, int32 (N, context_length): cut and padded to the context, the end token kept."""
-        tokens_NL = np.full((len(captions), self._length), self.pad[0], np.int32)
-        padding_side, truncation_side = self._sides
+        """Returns the tokens of each caption, int32 (N, context length).
+
+        Captions are cut and padded to the context; the end token is kept.
+        """
+        context = self._context
+        tokens_NL = np.full((len(captions), context.length), self.pad[0], np.int32)
         for row_L, caption in zip(tokens_NL, captions, strict=True):
-            ids = self._ids(self._cleaned(looked_at(caption)))
-            most = self._length - 1
-            ids = ids[:most] if truncation_side == "right" else ids[-most:]
+            ids = self._ids(self._clean(bounded_caption(caption)))
+            most = context.length - 1
+            ids = ids[:most] if context.truncation_side == "right" else ids[-most:]
             if not ids or ids[-1] != self._end:  # SiglipTokenizer does not end a text twice
                 ids.append(self._end)
-            row_L[slice(len(ids)) if padding_side == "right" else slice(-len(ids), None)] = ids
+            is_right = context.padding_side == "right"
+            row_L[slice(len(ids)) if is_right else slice(-len(ids), None)] = ids
         return tokens_NL
 
     def _ids(self, caption: str) -> list[int]:
@@ -166,23 +192,45 @@ class SentencePieceTokenizer:
         return [p if isinstance(p, int) else self._model.piece_to_id(p) for p in pieces]
 
     def _pieces(self, text: str) -> list[str]:
-        """The pieces of a text without special tokens; behind an unknown token, so that its first space is kept."""
+        """The pieces of a text without special tokens.
+
+        Encodes the text after an unknown token, so that its first space is kept.
+        """
         text = text.lower() if self._lower else text
         text = " ".join(text.translate(_NO_PUNCTUATION).split())
         return self._model.encode(self._unknown + text, out_type=str)[self._unknown_length :]
 
 
-def require_embeddings(
-    tokenize: JsonTokenizer | SentencePieceTokenizer, rows: int, place: str
-) -> None:
-    """Raise InputError where a network of so many embeddings has none for a token."""
-    if (needed := tokenize.rows) > rows:
+FolderTokenizer = JsonTokenizer | SentencePieceTokenizer
+
+
+def folder_tokenizer(
+    name: str, content: bytes, *, context_length: int, options: Mapping[str, Any]
+) -> FolderTokenizer:
+    """Returns the tokenizer that a file of this name and content defines.
+
+    `options` are those of TextContext and of the tokenizer's class in one mapping, as networks
+    store them. Raises TypeError for an option that is unknown or missing, ValueError for a file
+    that cannot be used, InputError if a package is missing.
+    """
+    fitting = {key: options[key] for key in _CONTEXT_OPTIONS if key in options}
+    others = {key: value for key, value in options.items() if key not in fitting}
+    kind = JsonTokenizer if name == JSON_FILE else SentencePieceTokenizer
+    return kind(content, TextContext(length=context_length, **fitting), **others)
+
+
+def require_embeddings(tokenizer: FolderTokenizer, rows: int, place: str) -> None:
+    """Raises InputError if a network with `rows` embeddings has none for one of the tokens."""
+    if (needed := tokenizer.rows) > rows:
         raise InputError(f"{place}: {needed:,} tokens, but the network has {rows:,} embeddings")
 
 
 @contextmanager
 def _value_errors() -> Iterator[None]:
-    """Makes whatever the tokenizers package raises over a file a ValueError: it has no narrower type, and Rust may panic."""
+    """Turns all exceptions of the tokenizers package into ValueError.
+
+    The package raises bare Exception, and PanicException (a BaseException) if its Rust code panics.
+    """
     try:
         yield
     except (KeyboardInterrupt, SystemExit, MemoryError):
@@ -194,16 +242,17 @@ def _value_errors() -> Iterator[None]:
 def _require_room(context_length: int, added: int) -> None:
     if added >= context_length:
         raise ValueError(
-            f"it adds {added} tokens to every caption, and the network's context has {context_length} in all"
+            f"it adds {added} tokens to every caption, but the network's context has only "
+            f"{context_length}"
         )
 
 
-def _pad(reader: JsonTokenizer | SentencePieceTokenizer, pad: Pad) -> tuple[int, str]:
+def _pad(tokenizer: FolderTokenizer, pad: Pad) -> tuple[int, str]:
     number, token = pad
     if number is None:
-        number = reader.id_of(token)
+        number = tokenizer.id_of(token)
     if number is None:
-        raise ValueError(f"it has no token {token!r}, the pad_token")
+        raise ValueError(f"it does not contain its pad_token {token!r}")
     return number, token
 
 

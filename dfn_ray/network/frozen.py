@@ -1,4 +1,4 @@
-"""A filtering network, loaded once on the driver as plain data and built anywhere without network access."""
+"""A filtering network as plain data: loaded once on the driver, built offline on any node."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from dfn_ray.errors import InputError
 from dfn_ray.images.transform import ImageTransform
 from dfn_ray.network import architecture, tokenizer, weights
 from dfn_ray.network.filtering_network import FilteringNetwork
-from dfn_ray.network.stored_tokenizer import stored
+from dfn_ray.network.stored_tokenizer import stored_options
 from dfn_ray.network.tokenizer import TokenizerSpec
 from dfn_ray.versions import package_versions
 
 WEIGHTS_FILE = "open_clip_model.safetensors"
-"""Of a network in a folder: the last file that `network_files` names."""
+"""Weights of a network in a folder: the last file in `network_files`."""
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenNetwork:
-    """Everything that makes a network, as data: picklable, large arrays in numpy so that Ray shares them."""
+    """A complete network as picklable data, with large arrays in numpy so that Ray shares them."""
 
     name: str
     model_cfg: dict[str, Any]
     """open_clip's model config, with all overrides applied."""
     hf_config: dict[str, Any] | None
-    """Config of a Hugging Face text tower, which open_clip would otherwise download."""
+    """Config of a Hugging Face text tower, which open_clip would download otherwise."""
     transform: ImageTransform
     tokenizer: TokenizerSpec
     precision: str
-    """Of the forward: fp32, bf16 or fp16. The state is float32."""
+    """Precision of the forward: fp32, bf16 or fp16. The state is float32."""
     state: weights.State
     weights_sha256: str
 
     def fingerprint(self) -> dict[str, Any]:
-        """What changes scores, as JSON values; not the name, nor the file the weights came from."""
+        """Everything that affects scores, as JSON values; not the name or the weights' source."""
         vision_cfg = self.model_cfg.get("vision_cfg", {})
         is_timm = bool(vision_cfg.get("timm_model_name") or vision_cfg.get("siglip_vit"))
         return {
@@ -57,21 +57,22 @@ class FrozenNetwork:
 
 
 def load_network(spec: config.Network, *, checkpoint: Path | None = None) -> FrozenNetwork:
-    """The network that `spec` describes, resolved and loaded; run it once, on the driver.
+    """Returns the network that `spec` describes, resolved and loaded; call it once, on the driver.
 
-    `checkpoint` is the local copy of `spec.pretrained` where that is a path or a URI. Architectures with a
-    tag and `hf-hub:` models are downloaded by open_clip, into its cache.
+    `checkpoint` is the local copy of `spec.pretrained` if that is a path or a URI. Weights of
+    architectures with a tag and `hf-hub:` models are downloaded into the caches of open_clip and of
+    the hub.
 
-    Raises InputError if a part is missing, cannot be downloaded, is damaged, would run code, or does not fit
-    the others.
+    Raises InputError if a part is missing, cannot be downloaded, is damaged, would run code, or
+    does not fit the others.
     """
-    origin = architecture.find(spec, checkpoint)
+    origin = architecture.resolve_origin(spec, checkpoint)
     hf_config = _hf_config(origin.model_cfg)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.random_weights_seed or 0)
         try:
             module = _module(origin.model_cfg, hf_config)
-        except Exception as error:  # whatever open_clip, timm and torch raise at a wrong value
+        except Exception as error:  # open_clip, timm and torch raise any type for invalid values
             raise InputError(
                 f"{spec.model}: its model_cfg cannot be built: {type(error).__name__}: {error}"
             ) from error
@@ -98,37 +99,40 @@ def build(
     threads: int | None = None,
     compile: bool = False,
 ) -> FilteringNetwork:
-    """The network ready to score on `device`; never downloads anything.
+    """Returns the network ready to score on `device`; never downloads anything.
 
-    `threads` sets torch's CPU threads for the whole process. `compile` runs the towers through torch.compile:
-    half a minute or more at the first batches, for networks that score millions.
+    `threads` sets torch's CPU threads for the whole process. `compile` runs the towers through
+    torch.compile: the first batches take half a minute or more, which pays off over millions of
+    samples.
     """
     if threads is not None:
         torch.set_num_threads(threads)
     module = _module(frozen.model_cfg, frozen.hf_config)
     weights.restore(module, frozen.state)
-    # requires_grad stays on (scoring runs in inference mode): without it torch.matmul takes the q, k, v product
-    # of MultiheadAttention's transposed input as a batched one and copies the weights. Captions: 451 -> 143/s.
+    # requires_grad stays on (scoring runs in inference mode): without it, torch.matmul computes the
+    # q, k, v product of MultiheadAttention's transposed input as a batched one and copies the
+    # weights. Captions: 451 -> 143/s.
     module.eval().to(device=device, dtype=_DTYPES[frozen.precision])
     return FilteringNetwork(module, frozen.transform, torch.device(device), compile=compile)
 
 
-def trainable(frozen: FrozenNetwork) -> nn.Module:
-    """The open_clip module of the network in float32, in training mode, on the CPU."""
+def trainable_module(frozen: FrozenNetwork) -> nn.Module:
+    """Returns the open_clip module of the network in float32, in training mode, on the CPU."""
     module = _module(frozen.model_cfg, frozen.hf_config)
     weights.restore(module, frozen.state)
     return module.train()
 
 
 def network_files(frozen: FrozenNetwork, state: Mapping[str, torch.Tensor]) -> dict[str, bytes]:
-    """The files of a `local-dir:` network with other weights, as open_clip's `create_model` and dfn_ray load it.
+    """Returns the files of a `local-dir:` network with the weights in `state`.
 
-    The weights hold a digest of each file, which `load_network` checks.
-    A network that came in transformers' layout may hold what open_clip has no words for: a SigLIP's image tower, which it
-    refuses to build, a crop rounded down, and a tokenizer of its own.
+    Both open_clip's `create_model` and dfn_ray load them. The weights contain a digest of each
+    file, which `load_network` checks. Networks from transformers' layout may contain settings that
+    open_clip does not support: a SigLIP's image tower, which open_clip fails to build, a crop that
+    is rounded down, and a tokenizer of their own, both of which open_clip ignores.
     """
     transform = frozen.transform
-    own_tokenizer = stored(frozen.tokenizer)
+    own_tokenizer = stored_options(frozen.tokenizer)
     config_json = {
         **({"dfn_ray": {"tokenizer": own_tokenizer}} if own_tokenizer else {}),
         "model_cfg": frozen.model_cfg,
@@ -147,11 +151,11 @@ def network_files(frozen: FrozenNetwork, state: Mapping[str, torch.Tensor]) -> d
         **dict(frozen.tokenizer.files),
         "open_clip_config.json": json.dumps(config_json, indent=2).encode(),
     }
-    return {**files, WEIGHTS_FILE: weights.saved(state, files)}
+    return {**files, WEIGHTS_FILE: weights.serialized_weights(state, files)}
 
 
 def _own_preprocess(transform: ImageTransform) -> dict[str, Any]:
-    """What a preprocess_cfg of open_clip has no words for, where it is not open_clip's own way."""
+    """Settings that open_clip's preprocess_cfg does not have, if they differ from its behaviour."""
     values = transform.fingerprint()
     return {key: values[key] for key in ("crop_rounding", "resized") if key in values}
 
@@ -164,7 +168,9 @@ def _hf_config(model_cfg: dict[str, Any]) -> dict[str, Any] | None:
     try:
         from transformers import AutoConfig  # noqa: PLC0415  # pyright: ignore[reportMissingImports]  optional
     except ImportError:
-        raise InputError(f"text tower {name!r}: needs the transformers package") from None
+        raise InputError(
+            f"text tower {name!r}: needs the transformers package; pip install transformers"
+        ) from None
     try:
         values = AutoConfig.from_pretrained(name).to_dict()
     except (OSError, ValueError) as error:
@@ -174,7 +180,7 @@ def _hf_config(model_cfg: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _module(model_cfg: dict[str, Any], hf_config: dict[str, Any] | None) -> nn.Module:
-    """The module with random weights; a Hugging Face text tower finds its config in a folder, not on the hub."""
+    """The module with random weights; a Hugging Face text tower reads its config from a folder."""
     if hf_config is None:
         return architecture.build_module(model_cfg)
     with tempfile.TemporaryDirectory() as folder:

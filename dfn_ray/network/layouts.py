@@ -1,6 +1,7 @@
-"""Which layout the folder or repository of a network has, told by the names of its files and by its config.
+"""The layout of a network's folder or repository, determined by the names of its files.
 
-Two are known: open_clip's, and transformers' of CLIP and SigLIP. Where a folder has both, open_clip's is read.
+There are two layouts: open_clip's, and transformers' for CLIP and SigLIP. In a folder with both,
+open_clip's is used.
 """
 
 from __future__ import annotations
@@ -31,57 +32,61 @@ WEIGHT_NAMES = (
     "pytorch_model.pth",
     "model.pth",
 )
-"""Of a folder, in open_clip's order of preference (factory._find_checkpoint_in_dir)."""
+"""Weights in a folder, in open_clip's order of preference (factory._find_checkpoint_in_dir)."""
 INDEX_ENDING = ".index.json"
-"""Of transformers' weights in several files."""
+"""Ending of the index of transformers' weights in several files."""
 TRANSFORMERS_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-"""In order of preference; each may be in several files, named by an index."""
+"""In order of preference; either may be split into several files, listed in an index."""
 _TRANSFORMERS_WEIGHT_NAMES = tuple(
     f"{name}{ending}" for name in TRANSFORMERS_WEIGHTS for ending in ("", INDEX_ENDING)
 )
 LFS_POINTER = b"version https://git-lfs"
-"""How a file begins that Git LFS has not fetched."""
-IS_LFS_POINTER = "is a pointer of Git LFS and not the weights; run `git lfs pull` there"
+"""First bytes of a file that Git LFS has not fetched."""
+IS_LFS_POINTER = "is a Git LFS pointer, not the weights; run `git lfs pull` in its folder"
 _SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 
 
 def layout_of(names: Collection[str], where: str) -> Layout:
-    """The layout of files with these names. Raises InputError when it is neither."""
+    """Returns the layout of files with these names. Raises InputError if it is neither."""
     for layout in Layout:
         if layout.value in names:
             return layout
     raise InputError(
-        f"{where}: need a folder with {Layout.OPEN_CLIP.value} (open_clip) or {Layout.TRANSFORMERS.value} "
-        f"(transformers), found {_some(names)}. For a checkpoint alone, name its architecture as model and the file as "
-        "pretrained"
+        f"{where}: need a folder with {Layout.OPEN_CLIP.value} (open_clip) or "
+        f"{Layout.TRANSFORMERS.value} (transformers), found {_some(names)}. For a checkpoint "
+        "alone, name its architecture as model and the file as pretrained"
     )
 
 
 def weights_among(names: Collection[str], where: str) -> str:
-    """The file of weights of a folder in open_clip's layout. Raises InputError when there is none, or no telling which."""
+    """Returns the weights file of a folder in open_clip's layout.
+
+    Raises InputError if there is none, or several of which none has a known name.
+    """
     for name in WEIGHT_NAMES:
         if name in names:
             return name
     found = sorted(name for name in names if PurePosixPath(name).suffix in _SUFFIXES)
     if len(found) != 1:
         raise InputError(
-            f"{where}: need {WEIGHT_NAMES[0]} or exactly one file of weights, found {', '.join(found) or 'none'}"
+            f"{where}: need {WEIGHT_NAMES[0]} or exactly one file of weights, found "
+            f"{', '.join(found) or 'none'}"
         )
     return found[0]
 
 
 def has_transformers_weights(names: Collection[str]) -> bool:
-    """True if weights, or an index of them, are there under transformers' names."""
+    """True if weights, or an index of them, exist under transformers' names."""
     return any(name in names for name in _TRANSFORMERS_WEIGHT_NAMES)
 
 
 def transformers_weights_among(names: Collection[str], where: str) -> str:
-    """The file of weights, or the index of several, in transformers' layout. Raises InputError when there is none."""
+    """Returns the file, or index, of weights in transformers' layout. Raises InputError if none."""
     return _first_of(_TRANSFORMERS_WEIGHT_NAMES, names, where)
 
 
 def json_object_of(data: bytes, where: str) -> dict[str, Any]:
-    """The JSON object that a small file of a network holds. Raises InputError."""
+    """Returns the JSON object in a small file of a network. Raises InputError otherwise."""
     try:
         value: Any = parse_json(data.decode("utf-8-sig"))
     except ValueError as error:
@@ -92,16 +97,21 @@ def json_object_of(data: bytes, where: str) -> dict[str, Any]:
 
 
 def shards_in(index: bytes, name: str, names: Collection[str], where: str) -> list[str]:
-    """The files that an index called `name` puts weights in, each among `names`, those beside it. Raises InputError."""
+    """Returns the weights files that an index called `name` lists.
+
+    `names` are the files in its folder. Raises InputError for an invalid index and for missing
+    files.
+    """
     ending = PurePosixPath(name.removesuffix(INDEX_ENDING)).suffix
     files = json_object_of(index, where).get("weight_map")
     if not isinstance(files, dict) or not files:
         raise InputError(f"{where}: weight_map: need an object, got {shortened(repr(files))}")
     for tensor, file in files.items():
-        # `names` are of one folder, so that nothing beyond it can be named.
+        # `names` are of one folder, so an index cannot refer to files outside it.
         if not isinstance(file, str) or not file.endswith(ending) or file not in names:
             raise InputError(
-                f"{where}: weight_map.{shortened(tensor)}: need a {ending} file of this folder, got {shortened(repr(file))}"
+                f"{where}: weight_map.{shortened(tensor)}: need a {ending} file of this folder, "
+                f"got {shortened(repr(file))}"
             )
     return sorted(set(files.values()))
 

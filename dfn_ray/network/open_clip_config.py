@@ -1,7 +1,8 @@
-"""An `open_clip_config.json`: read and judged before anything is built.
+"""Reads `open_clip_config.json` and checks it before anything is built.
 
-open_clip passes its values to the constructors of its dataclasses and modules, where a mistake surfaces as any
-exception, or later in a scorer, or not at all. Here each names the file, the key and the value.
+open_clip passes its values to the constructors of its dataclasses and modules, where a mistake
+surfaces as any exception, or later in a scorer, or not at all. Here every error names the file, the
+key and the value.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _LARGEST = {
     "context_length": 2**16,
     "vocab_size": 2**24,
 }
-"""Of single values; a network of more would take hours to build, or not fit any memory."""
+"""Maximum of single values; larger networks would take hours to build, or fit in no memory."""
 _LARGEST_NUMBER = 2**20
 
 
@@ -39,7 +40,7 @@ _LARGEST_NUMBER = 2**20
 class _VisionCfg(_VISION):
     __pydantic_config__ = _STRICT
 
-    # open_clip's own configs have null here (ResNets; timm networks without a projection).
+    # open_clip's own configs contain null here (ResNets; timm networks without a projection).
     patch_size: int | None = 16
     timm_pool: str | None = "avg"
     timm_proj: str | None = "linear"
@@ -65,7 +66,7 @@ class _MultimodalCfg(_CLASSES["MultimodalCfg"]):
 
 @dataclass
 class _PreprocessCfg:
-    """open_clip's PreprocessCfg, with what its transform accepts; other keys are passed by, as open_clip does."""
+    """open_clip's PreprocessCfg with the values that its transform accepts; ignores other keys."""
 
     __pydantic_config__ = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
 
@@ -76,13 +77,13 @@ class _PreprocessCfg:
     interpolation: Literal["bicubic", "bilinear", "random"] | None = None
     resize_mode: Literal["shortest", "longest", "squash"] | None = None
     fill_color: int | None = None
-    crop_rounding: Literal["half_even", "down"] | None = None  # this and the next: of dfn_ray alone
+    crop_rounding: Literal["half_even", "down"] | None = None  # this and the next: only in dfn_ray
     resized: list[int] | None = None
 
 
 @dataclass
 class _SiglipVisionCfg:
-    """An image tower that open_clip has no words for (`clip.siglip_vision`)."""
+    """An image tower that open_clip does not support (`siglip_vision`)."""
 
     __pydantic_config__ = _STRICT
 
@@ -102,9 +103,10 @@ _SWITCHES = ("quick_gelu", "custom_text", "nonscalar_logit_scale", "output_dict"
 
 
 def read_network_config(path: Path) -> tuple[dict[str, Any], dict[str, Any], Any]:
-    """model_cfg, preprocess_cfg and `dfn_ray.tokenizer` of the file (None: absent, not judged here), all copies.
+    """Returns model_cfg, preprocess_cfg and `dfn_ray.tokenizer` of a file.
 
-    Raises InputError that names the file, the key and the value.
+    The tokenizer is None if absent; it is not checked here. Raises InputError that names the file,
+    the key and the value.
     """
     try:
         data = path.read_bytes()
@@ -114,7 +116,7 @@ def read_network_config(path: Path) -> tuple[dict[str, Any], dict[str, Any], Any
 
 
 def network_config_of(data: bytes, path: str) -> tuple[dict[str, Any], dict[str, Any], Any]:
-    """The same of the content of the file at `path`, which may be a URI."""
+    """Returns the same as `read_network_config`, for the content of `path`, which may be a URI."""
     try:
         values = parse_json(data.decode("utf-8-sig"), parse_constant=_finite, parse_float=_finite)
     except ValueError as error:
@@ -127,7 +129,7 @@ def network_config_of(data: bytes, path: str) -> tuple[dict[str, Any], dict[str,
             got = _json(model_cfg.get(tower))
             raise InputError(f"{path}: model_cfg.{tower}: need an object, got {got}")
     preprocess_cfg = values.get("preprocess_cfg") or {}
-    problems = [*_of_model(model_cfg), *_of_preprocess(preprocess_cfg)]
+    problems = [*_model_problems(model_cfg), *_preprocess_problems(preprocess_cfg)]
     if problems:
         raise InputError(f"{path}: " + "; ".join(problems[:5]))
     own = values.get("dfn_ray") or {}
@@ -139,16 +141,16 @@ def network_config_of(data: bytes, path: str) -> tuple[dict[str, Any], dict[str,
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text} is no finite number")
+        raise ValueError(f"{text} is not a finite number")
     return value
 
 
-def _of_model(cfg: dict[str, Any]) -> list[str]:
-    """Mistakes in model_cfg."""
+def _model_problems(cfg: dict[str, Any]) -> list[str]:
+    """Problems in model_cfg."""
     problems: list[str] = []
     known = (model_arguments() | {"custom_text", "multimodal_cfg"}) - {"cast_dtype"}
     for key in sorted(set(cfg) - known):
-        problems.append(f"model_cfg.{key}: open_clip knows no such key (it has {_json(cfg[key])})")
+        problems.append(f"model_cfg.{key}: open_clip has no such key, got {_json(cfg[key])}")
     if type(cfg.get("embed_dim")) is not int or not 0 < cfg["embed_dim"] <= _LARGEST_NUMBER:
         problems.append(
             f"model_cfg.embed_dim: need a whole number > 0, got {_json(cfg.get('embed_dim'))}"
@@ -162,21 +164,22 @@ def _of_model(cfg: dict[str, Any]) -> list[str]:
     for tower, adapter in _TOWERS.items():
         if tower in cfg:
             siglip = tower == "vision_cfg" and "siglip_vit" in cfg[tower]
-            judge = _SIGLIP_VISION if siglip else adapter
-            problems += validated(judge, f"model_cfg.{tower}", cfg[tower])
-    return problems or _sizes("model_cfg", cfg) or _parameters(cfg)
+            validator = _SIGLIP_VISION if siglip else adapter
+            problems += problems_in(validator, f"model_cfg.{tower}", cfg[tower])
+    return problems or _oversized("model_cfg", cfg) or _too_many_parameters(cfg)
 
 
-def _of_preprocess(cfg: Any) -> list[str]:
-    """Mistakes in preprocess_cfg."""
-    problems = validated(_PREPROCESS, "preprocess_cfg", cfg)
+def _preprocess_problems(cfg: Any) -> list[str]:
+    """Problems in preprocess_cfg."""
+    problems = problems_in(_PREPROCESS, "preprocess_cfg", cfg)
     if problems:
         return problems
     for key in ("mean", "std"):
         value = cfg.get(key)
         if isinstance(value, list) and len(value) not in (1, 3):
             problems.append(
-                f"preprocess_cfg.{key}: need one number or one for each of 3 channels, got {_json(value)}"
+                f"preprocess_cfg.{key}: need one number or one for each of 3 channels, got "
+                f"{_json(value)}"
             )
         elif key == "std" and value is not None and any(v <= 0 for v in _listed(value)):
             problems.append(f"preprocess_cfg.std: need numbers > 0, got {_json(value)}")
@@ -194,31 +197,32 @@ def _of_preprocess(cfg: Any) -> list[str]:
         or min(resized) < max(_listed(size))
     ):
         problems.append(
-            f"preprocess_cfg.resized: need [height, width], no less than size, got {_json(resized)}"
+            f"preprocess_cfg.resized: need [height, width], at least size, got {_json(resized)}"
         )
     if not 0 <= (cfg.get("fill_color") or 0) <= 255:
         problems.append(f"preprocess_cfg.fill_color: need 0 to 255, got {cfg['fill_color']}")
     return problems
 
 
-def validated(adapter: TypeAdapter[Any], place: str, values: Any) -> list[str]:
-    """What pydantic finds wrong with `values`, by dotted key."""
+def problems_in(adapter: TypeAdapter[Any], place: str, values: Any) -> list[str]:
+    """Returns the problems that pydantic finds in `values`, one per dotted key."""
     try:
         adapter.validate_json(json.dumps(values))
     except ValidationError as error:
         return [
-            f"{'.'.join([place, *(str(part) for part in found['loc'][:1])])}: {found['msg']}, got {_json(found['input'])}"
+            f"{'.'.join([place, *(str(part) for part in found['loc'][:1])])}: {found['msg']}, got "
+            f"{_json(found['input'])}"
             for found in error.errors(include_url=False)
         ]
     return []
 
 
-def _sizes(place: str, values: dict[str, Any]) -> list[str]:
-    """Numbers that no network has."""
+def _oversized(place: str, values: dict[str, Any]) -> list[str]:
+    """Problems with numbers that are larger than in any network."""
     problems: list[str] = []
     for key, value in values.items():
         if isinstance(value, dict):
-            problems += _sizes(f"{place}.{key}", value)
+            problems += _oversized(f"{place}.{key}", value)
         elif any(
             isinstance(item, int | float) and abs(item) > _LARGEST.get(key, _LARGEST_NUMBER)
             for item in _listed(value)
@@ -227,8 +231,8 @@ def _sizes(place: str, values: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _parameters(cfg: dict[str, Any]) -> list[str]:
-    """A complaint where the towers ask for more parameters than fit a machine."""
+def _too_many_parameters(cfg: dict[str, Any]) -> list[str]:
+    """A problem if a tower has more parameters than fit in a machine's memory."""
     for tower, defaults in (("vision_cfg", _VISION()), ("text_cfg", _TEXT())):
         values = {**vars(defaults), **cfg[tower], **cfg[tower].get("siglip_vit", {})}
         if "mlp_width" in values:
@@ -237,7 +241,10 @@ def _parameters(cfg: dict[str, Any]) -> list[str]:
         count = layers * values["width"] ** 2 * (4 + 2 * values["mlp_ratio"])
         count += values.get("vocab_size", 0) * values["width"]
         if count > MOST_PARAMETERS:
-            return [f"model_cfg.{tower}: asks for about {count:.2g} parameters"]
+            return [
+                f"model_cfg.{tower}: has about {count:.2g} parameters, more than "
+                f"{MOST_PARAMETERS:.2g}"
+            ]
     return []
 
 

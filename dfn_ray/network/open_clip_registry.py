@@ -1,7 +1,7 @@
-"""What open_clip's installed files say of architectures, tags and configs, without importing it, which loads torch.
+"""open_clip's architectures, tags and configs, read from its files without importing it and torch.
 
-Architectures are JSON files. Tags, and the dataclasses of configs, are in modules that import torch beside them: of those
-only the statements that make them are run.
+Architectures are JSON files. Tags and the dataclasses of configs are in modules that also import
+torch: of these modules, only the statements that define them are executed.
 """
 
 from __future__ import annotations
@@ -20,32 +20,35 @@ from typing import Any
 from dfn_ray.errors import InputError
 
 _TABLE = (ast.Assign, ast.AugAssign, ast.For, ast.Expr)
-"""Statements of pretrained.py that make its table of tags."""
+"""Statements of pretrained.py that build its table of tags."""
 
 
 def architectures() -> tuple[str, ...]:
-    """Names of the architectures that open_clip has a complete config of, sorted."""
+    """Returns the names of all architectures with a complete config in open_clip, sorted."""
     return tuple(sorted(_architectures()))
 
 
 def architecture_config(name: str) -> dict[str, Any] | None:
-    """open_clip's model config of an architecture, a copy; None where it has no such architecture."""
+    """Returns a copy of open_clip's model config of an architecture; None if it does not exist."""
     return copy.deepcopy(_architectures().get(name))
 
 
 def pretrained_tags(name: str) -> dict[str, dict[str, Any]]:
-    """The tags of an architecture, each with what open_clip says of its weights (`hf_hub`, `url`, `quick_gelu`, mean, ...)."""
+    """Returns the tags of an architecture and the values that open_clip has for their weights.
+
+    These are `hf_hub`, `url`, `quick_gelu`, `mean` and so on.
+    """
     return copy.deepcopy(_tags().get(name, {}))
 
 
 def tag_config(name: str, tag: str) -> dict[str, Any] | None:
-    """What open_clip says of a tag, spelled in any of the ways that it takes; None where the architecture has no such tag."""
+    """Returns open_clip's values for a tag in any accepted spelling; None if it does not exist."""
     return pretrained_tags(name).get(tag.lower().replace("-", "_"))
 
 
 @cache
 def config_classes() -> Mapping[str, Any]:
-    """open_clip's dataclasses of configs: CLIPVisionCfg, CLIPTextCfg and MultimodalCfg."""
+    """Returns open_clip's config dataclasses: CLIPVisionCfg, CLIPTextCfg and MultimodalCfg."""
     namespace: dict[str, Any] = {**vars(typing), "dataclass": dataclass, "__name__": __name__}
     _run("model.py", lambda node: _is_class(node, "CLIPVisionCfg", "CLIPTextCfg"), namespace)
     _run("coca_model.py", lambda node: _is_class(node, "MultimodalCfg"), namespace)
@@ -54,7 +57,7 @@ def config_classes() -> Mapping[str, Any]:
 
 @cache
 def model_arguments() -> frozenset[str]:
-    """Names of the arguments that open_clip's CLIP and CustomTextCLIP are built from."""
+    """Returns the names of the arguments of open_clip's CLIP and CustomTextCLIP."""
     names: set[str] = set()
     for node in _parsed("model.py").body:
         if isinstance(node, ast.ClassDef) and node.name in ("CLIP", "CustomTextCLIP"):
@@ -66,7 +69,11 @@ def model_arguments() -> frozenset[str]:
 
 @cache
 def zero_shot_metadata() -> Mapping[str, Any]:
-    """open_clip's IMAGENET_CLASSNAMES, and OPENAI_IMAGENET_TEMPLATES and SIMPLE_IMAGENET_TEMPLATES as functions of a name."""
+    """Returns the values in open_clip's zero_shot_metadata.py.
+
+    These are IMAGENET_CLASSNAMES, and OPENAI_IMAGENET_TEMPLATES and SIMPLE_IMAGENET_TEMPLATES,
+    which are functions of a class name.
+    """
     namespace: dict[str, Any] = {}
     _run("zero_shot_metadata.py", lambda node: isinstance(node, ast.Assign), namespace)
     return namespace
@@ -91,7 +98,7 @@ def _tags() -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def _makes_tags(node: ast.stmt) -> bool:
-    """True for the table of tags and for the functions whose values are in it, which are called `_cfg`, `_pcfg`, ..."""
+    """True for statements of the table of tags, and for `_cfg`, `_pcfg`, ..., which they call."""
     if isinstance(node, ast.FunctionDef):
         return node.name.startswith("_") and node.name.endswith("cfg")
     return isinstance(node, _TABLE)
@@ -102,7 +109,7 @@ def _is_class(node: ast.stmt, *names: str) -> bool:
 
 
 def _run(file: str, keep: Callable[[ast.stmt], bool], namespace: dict[str, Any]) -> None:
-    """Run some of the statements of a file of open_clip's in a namespace."""
+    """Executes the statements of one of open_clip's files that `keep` selects, in a namespace."""
     kept = [node for node in _parsed(file).body if keep(node)]
     code = compile(
         ast.Module(kept, type_ignores=[]), str(_folder() / file), "exec", dont_inherit=True
@@ -117,5 +124,5 @@ def _parsed(file: str) -> ast.Module:
 def _folder() -> Path:
     spec = find_spec("open_clip")
     if spec is None or not spec.submodule_search_locations:
-        raise InputError("open_clip is not installed: pip install open_clip_torch")
+        raise InputError("open_clip is not installed; pip install open_clip_torch")
     return Path(spec.submodule_search_locations[0])

@@ -1,4 +1,4 @@
-"""A network's parts before it is built, whatever layout they were found in."""
+"""The parts of a network before it is built, independent of the layout they come from."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dfn_ray.network.tokenizer import TokenizerSpec
 
 
 class Weights(Protocol):
-    """Weights that wait on disk for a module."""
+    """Weights on disk that can be loaded into a module."""
 
     def load_into(self, module: nn.Module) -> None:
-        """Load them, all of them and nothing else; raises InputError that names what does not fit."""
+        """Loads all of them and nothing else. Raises InputError that names what does not fit."""
         ...
 
 
@@ -27,7 +27,7 @@ class CheckpointFile:
     path: Path
 
     def load_into(self, module: nn.Module) -> None:
-        """Load them as open_clip's `load_checkpoint` does."""
+        """Loads them as open_clip's `load_checkpoint` does."""
         weights.load_into(module, weights.read_checkpoint(self.path), self.path)
 
 
@@ -38,10 +38,11 @@ class Origin:
     model_cfg: dict[str, Any]
     """open_clip's model config; `custom_text` and `quick_gelu` are always present."""
     preprocess_cfg: dict[str, Any]
-    """open_clip's PreprocessCfg as a dict, and the fields that ImageTransform has beyond it."""
+    """open_clip's PreprocessCfg as a dict, with the additional fields of ImageTransform."""
     weights: Weights | None
-    """None: random."""
+    """None: random weights."""
     tokenizer: TokenizerSpec | None = None
-    """None: the one that model_cfg names."""
+    """None: the tokenizer that model_cfg names."""
     tokenizer_source: str | None = None
-    """What transformers loads the tokenizer of model_cfg from (a name or a folder); None: CLIP's own BPE."""
+    """Name or folder from which transformers loads the tokenizer of model_cfg; None: CLIP's own
+    BPE."""

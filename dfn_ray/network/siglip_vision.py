@@ -1,7 +1,7 @@
-"""SigLIP's image tower of any size: timm's VisionTransformer built from settings, where open_clip takes a registered name.
+"""SigLIP's image tower in any size: timm's VisionTransformer, built from settings.
 
-A registered name would fix the size, and with it GELU's exact form; the networks were trained with its tanh form, which
-changes embeddings by 6e-5.
+open_clip takes a name that is registered in timm, which determines the size and GELU's exact form.
+The networks were trained with GELU's tanh form, which changes embeddings by 6e-5.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dfn_ray.network.siglip_vit import SiglipVit
 
 
 class SiglipVisionTower(TimmModel):
-    """As open_clip wraps a timm network, with the same names of weights, but built from settings."""
+    """A timm network as wrapped by open_clip, with the same weight names, built from settings."""
 
     def __init__(self, settings: Mapping[str, Any], image_size: int) -> None:
         nn.Module.__init__(self)
@@ -31,7 +31,7 @@ class SiglipVisionTower(TimmModel):
             embed_dim=vit.width,
             depth=vit.layers,
             num_heads=vit.heads,
-            # The half keeps timm's rounding down from losing one.
+            # timm rounds down; the half keeps it from losing one.
             mlp_ratio=(vit.mlp_width + 0.5) / vit.width,
             norm_layer=partial(nn.LayerNorm, eps=vit.eps),
             act_layer=partial(nn.GELU, approximate="tanh") if tanh else nn.GELU,

@@ -1,4 +1,4 @@
-"""Settings of SigLIP's image tower, without torch; `siglip_vision` builds it."""
+"""Settings of SigLIP's image tower, without importing torch; `siglip_vision` builds the tower."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _Width = Annotated[int, Field(ge=1, le=2**16)]
 
 @dataclass(frozen=True, kw_only=True)
 class SiglipVit:
-    """`vision_cfg.siglip_vit` of a model config: what open_clip has no words for."""
+    """`vision_cfg.siglip_vit` of a model config, an extension of open_clip's config."""
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -23,7 +23,7 @@ class SiglipVit:
     mlp_width: _Width
     activation: Literal["gelu", "gelu_pytorch_tanh"]
     eps: Annotated[float, Field(gt=0, lt=1)]
-    """Of the layer norms."""
+    """Epsilon of the layer norms."""
 
 
 SIGLIP_VIT = TypeAdapter(SiglipVit)

@@ -1,4 +1,4 @@
-"""The files of a network: of a folder on this machine, or of a repository on the hub."""
+"""The files of a network, in a folder on this machine or in a repository on the hub."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class SmallFiles:
-    """Configs and tokenizers side by side, by name, wherever they are."""
+    """Configs and tokenizer files of a folder or repository, by name."""
 
     label: str
-    """As messages name it: `local-dir:PATH` or `hf-hub:ORG/REPO`."""
+    """Its name in messages: `local-dir:PATH` or `hf-hub:ORG/REPO`."""
     names: frozenset[str]
     content_of: Callable[[str], bytes]
-    """The bytes of one of the names. Raises InputError if it cannot be had, OSError if it cannot be read."""
+    """Returns the bytes of one of the names. Raises InputError if it cannot be downloaded, OSError
+    if it cannot be read."""
 
     def __contains__(self, name: str) -> bool:
         return name in self.names
 
     def json_object(self, name: str) -> dict[str, Any]:
-        """The JSON object that a file holds. Raises InputError that names the file."""
+        """Returns the JSON object in a file. Raises InputError that names the file."""
         return json_object_of(self.content(name), f"{self.label}/{name}")
 
     def content(self, name: str) -> bytes:
-        """The bytes of a file. Raises InputError that names it."""
+        """Returns the bytes of a file. Raises InputError that names the file."""
         try:
             return self.content_of(name)
         except OSError as error:
@@ -41,14 +42,14 @@ class SmallFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkFolder(SmallFiles):
-    """All files of a network, its weights among them; those of the hub are downloaded when they are asked for."""
+    """All files of a network, weights included; files on the hub are downloaded on first use."""
 
     path_of: Callable[[str], Path]
-    """The local path of one of the names. Raises InputError if it cannot be downloaded."""
+    """Returns the local path of one of the names. Raises InputError if it cannot be downloaded."""
 
 
 def local_folder(folder: Path, *, label: str | None = None) -> NetworkFolder:
-    """The files in a folder on this machine, those of folders below it left out."""
+    """Returns the files in a folder on this machine, without those in its subfolders."""
     try:
         names = frozenset(path.name for path in folder.iterdir() if path.is_file())
     except OSError:
@@ -62,21 +63,21 @@ def local_folder(folder: Path, *, label: str | None = None) -> NetworkFolder:
 
 
 def hub_folder(model_id: str) -> NetworkFolder:
-    """The files of a repository on the hub; without network, those of its copy in the hub's cache.
+    """Returns the files of a repository on the hub or, without network access, in the hub's cache.
 
-    Raises InputError if there is neither.
+    Raises InputError if neither can be read.
     """
-    import huggingface_hub  # noqa: PLC0415  takes 0.3 s, and a dry run of a folder has no need of it
+    import huggingface_hub  # noqa: PLC0415  takes 0.3 s, which a dry run of a folder avoids
 
     label = f"hf-hub:{model_id}"
     try:
         names = huggingface_hub.list_repo_files(model_id)
-    except Exception as error:  # noqa: BLE001  whatever the hub's client and its HTTP library raise
+    except Exception as error:  # noqa: BLE001  the hub's client and its HTTP library raise any type
         try:
             cached = huggingface_hub.snapshot_download(model_id, local_files_only=True)
-        except Exception:  # noqa: BLE001  the first error is the one to name
+        except Exception:  # noqa: BLE001  the first error is reported
             raise InputError(f"cannot download {label}: {error}") from error
-        _LOG.warning("%s: the hub cannot be reached; its copy in %s is used", label, cached)
+        _LOG.warning("%s: the hub cannot be reached; using the copy in %s", label, cached)
         return local_folder(Path(cached), label=label)
 
     def path_of(name: str) -> Path:

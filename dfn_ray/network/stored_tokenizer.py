@@ -1,7 +1,7 @@
-"""A folder's own tokenizer beside a network in open_clip's layout, which has no words for it.
+"""A network's own tokenizer in a folder of open_clip's layout, which does not support one.
 
-`train` writes its file into the network's folder and what else decides its tokens under `dfn_ray.tokenizer` of
-open_clip_config.json, a key that open_clip passes by.
+`train` writes the tokenizer's file into the network's folder, and the options that its tokens
+depend on under `dfn_ray.tokenizer` in open_clip_config.json, a key that open_clip ignores.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 
 from dfn_ray.errors import InputError
 from dfn_ray.network.folder_tokenizer import require_embeddings
-from dfn_ray.network.open_clip_config import validated
+from dfn_ray.network.open_clip_config import problems_in
 from dfn_ray.network.small_files import NetworkFolder
 from dfn_ray.network.tokenizer import TokenizerSpec, build
 
@@ -47,8 +47,8 @@ class _Stored:
 _STORED = TypeAdapter(_Stored)
 
 
-def stored(spec: TokenizerSpec) -> dict[str, Any] | None:
-    """What `dfn_ray.tokenizer` holds for a tokenizer; None for those that open_clip's config names itself."""
+def stored_options(spec: TokenizerSpec) -> dict[str, Any] | None:
+    """Returns the value of `dfn_ray.tokenizer`; None for tokenizers in open_clip's config."""
     if spec.reader != "folder":
         return None
     return {
@@ -61,20 +61,21 @@ def stored(spec: TokenizerSpec) -> dict[str, Any] | None:
 def stored_tokenizer(
     folder: NetworkFolder, values: Any, *, rows: int, context: int
 ) -> TokenizerSpec:
-    """The tokenizer that `dfn_ray.tokenizer` describes, of a network with so many embeddings and positions.
+    """Returns the tokenizer that `dfn_ray.tokenizer` describes.
 
-    Raises InputError that names the key or the file.
+    The network has `rows` embeddings and a context of `context` tokens. Raises InputError that
+    names the key or the file.
     """
     place = f"{folder.label}/open_clip_config.json"
-    if problems := validated(_STORED, "dfn_ray.tokenizer", values):
+    if problems := problems_in(_STORED, "dfn_ray.tokenizer", values):
         raise InputError(f"{place}: " + "; ".join(problems[:5]))
     file = values["file"]
     if file not in folder:
         raise InputError(f"{place}: dfn_ray.tokenizer.file: {file} is not in the folder")
     if values["context_length"] > context:
         raise InputError(
-            f"{place}: dfn_ray.tokenizer.context_length: need at most text_cfg.context_length, {context}, got "
-            f"{values['context_length']}"
+            f"{place}: dfn_ray.tokenizer.context_length: need at most text_cfg.context_length, "
+            f"{context}, got {values['context_length']}"
         )
     spec = TokenizerSpec(
         context_length=values["context_length"],
@@ -83,8 +84,8 @@ def stored_tokenizer(
         reader="folder",
     )
     try:
-        tokenize: Any = build(spec)
+        tokenizer: Any = build(spec)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{folder.label}/{file}: no tokenizer: {error}") from None
-    require_embeddings(tokenize, rows, f"{folder.label}/{file}")
+        raise InputError(f"{folder.label}/{file}: cannot be used as a tokenizer: {error}") from None
+    require_embeddings(tokenizer, rows, f"{folder.label}/{file}")
     return spec

@@ -1,7 +1,7 @@
-"""Captions encoded without their padding, where that gives the same embedding.
+"""Encoding of captions without their padding, if the embedding stays the same.
 
-A causal text tower that is read at the end token cannot see what follows it. Web captions have 10 to 20
-tokens of CLIP's 77, so a batch is cropped to its longest caption.
+In a causal text tower that is pooled at the end token, tokens after it have no effect. Web captions
+have 10 to 20 of CLIP's 77 tokens, so a batch is cropped to its longest caption.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch import nn
 
 
 def can_crop_text(model: nn.Module) -> bool:
-    """Whether what follows a caption's end token cannot change its embedding: causal, and pooled there.
+    """Returns True if tokens after a caption's end token cannot affect its embedding.
 
-    False for two-way towers (SigLIP), an appended class token (CoCa), pooling at a fixed place, and
-    Hugging Face towers.
+    This holds for causal towers pooled at the end token. False for bidirectional towers (SigLIP),
+    an appended class token (CoCa), pooling at a fixed position, and Hugging Face towers.
     """
     tower = getattr(model, "text", model)
     if not (isinstance(tower, TextTransformer) or tower is model):
@@ -31,7 +31,7 @@ def can_crop_text(model: nn.Module) -> bool:
 
 
 def lengths(model: nn.Module, tokens_NL: np.ndarray) -> np.ndarray:
-    """Tokens of each caption that its embedding depends on; all of them where the text cannot be cropped."""
+    """Returns the number of tokens that each embedding depends on; all without cropping."""
     if not can_crop_text(model):
         return np.full(len(tokens_NL), tokens_NL.shape[1])
     pool_type, end_id = _pool(getattr(model, "text", model))
@@ -40,10 +40,10 @@ def lengths(model: nn.Module, tokens_NL: np.ndarray) -> np.ndarray:
 
 
 def encode_text(model: nn.Module, tokens_BL: torch.Tensor) -> torch.Tensor:
-    """The embeddings (B, D), not normalised, of captions whose end tokens lie inside `tokens_BL`.
+    """Returns the embeddings (B, D), not normalised, of captions with end tokens in `tokens_BL`.
 
-    `tokens_BL` may be narrower than the context only if `can_crop_text(model)`. The cropped forward is that of
-    open_clip's CLIP.encode_text and TextTransformer.forward over the first positions.
+    `tokens_BL` may be narrower than the context only if `can_crop_text(model)`. The cropped forward
+    equals open_clip's CLIP.encode_text and TextTransformer.forward over the first positions.
     """
     if not can_crop_text(model):
         return model.encode_text(tokens_BL, normalize=False)  # type: ignore[operator]
@@ -62,7 +62,7 @@ def encode_text(model: nn.Module, tokens_BL: torch.Tensor) -> torch.Tensor:
 
 
 def _pool(tower: Any) -> tuple[str, int | None]:
-    """Where the tower is read, and its end token; open_clip.CLIP has them under longer names."""
+    """The pooling type and the end token of a tower; open_clip.CLIP has longer names for them."""
     if isinstance(tower, TextTransformer):
         return tower.pool_type, tower.eos_id
     return tower.text_pool_type, tower.text_eos_id

@@ -1,8 +1,9 @@
-"""A tokenizer that travels as data: an actor builds it without network access.
+"""Tokenizers as data that can be sent to workers, which build them without network access.
 
-CLIP's own is `clip.byte_pairs`, that of a network in transformers' layout `clip.folder_tokenizer`. A Hugging Face tokenizer
-that an open_clip config names (SigLIP, multilingual networks) is open_clip's and needs the `transformers` package. Files are
-carried along. Only the last imports torch, which decode workers can do without.
+`byte_pairs` implements CLIP's own tokenizer, `folder_tokenizer` those of networks in transformers'
+layout. A Hugging Face tokenizer that an open_clip config names (SigLIP, multilingual networks) is
+built by open_clip and needs the `transformers` package. Files are part of the data. Only the last
+kind imports torch, which decode workers do not need otherwise.
 """
 
 from __future__ import annotations
@@ -19,40 +20,42 @@ from typing import Any, Literal
 import numpy as np
 
 from dfn_ray.errors import InputError
-from dfn_ray.network.byte_pairs import CLEANERS, LONGEST_CAPTION, BytePairTokenizer, looked_at
-from dfn_ray.network.folder_tokenizer import JSON_FILE, JsonTokenizer, SentencePieceTokenizer
+from dfn_ray.network.byte_pairs import CLEANERS, LONGEST_CAPTION, BytePairTokenizer, bounded_caption
+from dfn_ray.network.folder_tokenizer import JSON_FILE, folder_tokenizer
 from dfn_ray.versions import package_versions
 
 TOKENIZER_VERSION = 2
-"""Part of every fingerprint. Raise it by one with each change after which a caption gives other tokens; not for what only
-changes speed."""
-_READ_BY = {
+"""Part of every fingerprint. Increment it with every change that alters the tokens of a caption;
+not for changes that only affect speed."""
+_PACKAGES = {
     "clip": ("ftfy", "regex"),
     "huggingface": ("tokenizers", "sentencepiece"),
     "tokenizer.json": ("tokenizers",),
     "sentencepiece": ("sentencepiece",),
 }
-"""Packages that the tokens of a kind of tokenizer depend on."""
+"""Packages that the tokens depend on, by kind of tokenizer."""
 
 Tokenize = Callable[[Sequence[str]], np.ndarray]
 _CONTEXT_LENGTH = 77
-"""CLIP's, where a config states none."""
+"""Context length of CLIP, for configs that specify none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerSpec:
-    """Everything that decides the tokens of a caption; hashable, picklable."""
+    """Everything that the tokens of a caption depend on; hashable and picklable."""
 
     context_length: int
     """Tokens per caption, padding included."""
     kwargs_json: str = "{}"
-    """Keyword arguments of the tokenizer's class, open_clip's or ours, as a JSON object."""
+    """Options of the tokenizer (of open_clip's class, or of `folder_tokenizer`), as a JSON
+    object."""
     mode: str | None = None
-    """open_clip's `tokenizer_mode`; Hugging Face only."""
+    """open_clip's `tokenizer_mode`; for Hugging Face tokenizers only."""
     files: tuple[tuple[str, bytes], ...] = ()
     """Name and content of the tokenizer's files; empty: CLIP's own BPE."""
     reader: Literal["open_clip", "folder"] = "open_clip"
-    """`folder`: `clip.folder_tokenizer` reads the one file; else what open_clip would take."""
+    """`folder`: `folder_tokenizer` reads the single file; `open_clip`: the tokenizer open_clip
+    picks."""
 
     @property
     def kind(self) -> str:
@@ -62,9 +65,9 @@ class TokenizerSpec:
         return "huggingface" if self.files else "clip"
 
     def fingerprint(self) -> dict[str, Any]:
-        """The spec as JSON values, files as one digest."""
+        """The spec as JSON values, with one digest for all files."""
         kwargs = json.loads(self.kwargs_json)
-        packages = _READ_BY[self.kind]
+        packages = _PACKAGES[self.kind]
         if self.reader == "folder" and kwargs["clean"]:
             packages = (*packages, "ftfy")
         return {
@@ -78,16 +81,17 @@ class TokenizerSpec:
 
 
 def resolve(model_cfg: dict[str, Any], source: str | None) -> TokenizerSpec:
-    """The tokenizer of a model config, as open_clip's `get_tokenizer` picks it; `source` is Hugging Face's.
+    """Returns the tokenizer of a model config, chosen as in open_clip's `get_tokenizer`.
 
-    Raises InputError if it cannot be fetched, has an option that is not known, or does not give the same tokens each time.
+    `source` is the name or folder of a Hugging Face tokenizer; None: CLIP's own BPE. Raises
+    InputError if it cannot be fetched, has an unknown option, or drops tokens at random.
     """
     text_cfg = model_cfg["text_cfg"]
     kwargs = dict(text_cfg.get("tokenizer_kwargs") or {})
     if mask := kwargs.pop("reduction_mask", None):
         raise InputError(
-            f"text_cfg.tokenizer_kwargs.reduction_mask: {mask!r} drops tokens at random;"
-            " scores would not repeat"
+            f"text_cfg.tokenizer_kwargs.reduction_mask: {mask!r} drops tokens at random, "
+            "so scores would not repeat"
         )
     if source is None:
         _require_known(kwargs)
@@ -97,28 +101,30 @@ def resolve(model_cfg: dict[str, Any], source: str | None) -> TokenizerSpec:
         mode=text_cfg.get("tokenizer_mode") if source else None,
         files=_fetch(source, kwargs) if source else (),
     )
-    tokenize = build(spec)
-    if isinstance(tokenize, BytePairTokenizer):
-        _require_rows(text_cfg, tokenize)
+    tokenizer = build(spec)
+    if isinstance(tokenizer, BytePairTokenizer):
+        _require_rows(text_cfg, tokenizer)
     return spec
 
 
 def _require_rows(text_cfg: Mapping[str, Any], tokenizer: BytePairTokenizer) -> None:
-    """Raise InputError where the network has no embedding for some of the tokens."""
+    """Raises InputError if the network has no embedding for some of the tokens."""
     rows = text_cfg.get("vocab_size", tokenizer.vocab_size)
     if rows < tokenizer.vocab_size:
         raise InputError(
-            f"text_cfg.vocab_size: {rows:,} embeddings, but CLIP's tokenizer has {tokenizer.vocab_size:,} tokens; "
-            "name the network's own tokenizer (text_cfg.hf_tokenizer_name), or correct the config"
+            f"text_cfg.vocab_size: {rows:,} embeddings, but CLIP's tokenizer has "
+            f"{tokenizer.vocab_size:,} tokens; set text_cfg.hf_tokenizer_name to the network's own "
+            "tokenizer, or correct vocab_size"
         )
 
 
 def _require_known(kwargs: Mapping[str, Any]) -> None:
-    """Raise InputError for an option that CLIP's own tokenizer does not have here."""
+    """Raises InputError for an option that BytePairTokenizer does not have."""
     name = "text_cfg.tokenizer_kwargs"
     if unknown := sorted(kwargs.keys() - {"clean", "additional_special_tokens"}):
         raise InputError(
-            f"{name}.{unknown[0]}: not known for CLIP's tokenizer; need clean or additional_special_tokens"
+            f"{name}.{unknown[0]}: not an option of CLIP's tokenizer; need clean or "
+            "additional_special_tokens"
         )
     if kwargs.get("clean", "lower") not in CLEANERS:
         raise InputError(
@@ -132,7 +138,7 @@ def _require_known(kwargs: Mapping[str, Any]) -> None:
 
 
 def tokenize(spec: TokenizerSpec, captions: Sequence[str]) -> np.ndarray:
-    """The tokens of each caption as the network's own tokenizer gives them, int32 (N, context_length)."""
+    """Returns the tokens of each caption by the network's tokenizer, int32 (N, context_length)."""
     if not captions:
         return np.zeros((0, spec.context_length), np.int32)
     return build(spec)(captions)
@@ -140,11 +146,11 @@ def tokenize(spec: TokenizerSpec, captions: Sequence[str]) -> np.ndarray:
 
 @functools.cache
 def build(spec: TokenizerSpec) -> Tokenize:
-    """The tokenizer for `spec`; built once per process."""
+    """Returns the tokenizer for `spec`; built once per process."""
     kwargs = json.loads(spec.kwargs_json)
     if spec.reader == "folder":
-        kind = JsonTokenizer if spec.kind == "tokenizer.json" else SentencePieceTokenizer
-        return kind(spec.files[0][1], context_length=spec.context_length, **kwargs)
+        name, content = spec.files[0]
+        return folder_tokenizer(name, content, context_length=spec.context_length, options=kwargs)
     if not spec.files:
         return BytePairTokenizer(context_length=spec.context_length, **kwargs)
     with tempfile.TemporaryDirectory() as folder:
@@ -154,7 +160,7 @@ def build(spec: TokenizerSpec) -> Tokenize:
             folder, context_length=spec.context_length, tokenizer_mode=spec.mode, **kwargs
         )
     return lambda captions: (
-        tokenizer([looked_at(text) for text in captions]).numpy().astype(np.int32)
+        tokenizer([bounded_caption(text) for text in captions]).numpy().astype(np.int32)
     )
 
 
@@ -187,6 +193,6 @@ def _digest(files: tuple[tuple[str, bytes], ...]) -> str:
     return digest.hexdigest()
 
 
-def cut_captions(captions: Iterable[str]) -> int:
-    """How many captions are longer than what any tokenizer here looks at."""
+def count_cut_captions(captions: Iterable[str]) -> int:
+    """Returns the number of captions that tokenizers do not read to the end."""
     return sum(len(caption.strip()) > LONGEST_CAPTION for caption in captions)

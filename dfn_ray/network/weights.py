@@ -1,8 +1,8 @@
-"""Weights: read from checkpoints without running code from them, and carried as plain arrays.
+"""Weights as plain arrays, read from checkpoints without running code from them.
 
-A checkpoint is safetensors, or what `torch.load(weights_only=True)` accepts. What the module holds after
-loading, in float32, is the state that is sent, hashed and loaded again: a bf16 or fp16 checkpoint is widened
-once, exactly.
+A checkpoint is a safetensors file, or any file that `torch.load(weights_only=True)` accepts. The
+float32 state of the module after loading is what is sent, hashed and loaded again: a bf16 or fp16
+checkpoint is widened once, exactly.
 """
 
 from __future__ import annotations
@@ -29,20 +29,23 @@ from dfn_ray.network.layouts import IS_LFS_POINTER, LFS_POINTER
 State = dict[str, np.ndarray]
 
 _WRAPPERS = ("module.", "_orig_mod.")
-"""Prefixes that DistributedDataParallel and torch.compile put before every name, in the order in which they wrap."""
+"""Prefixes that DistributedDataParallel and torch.compile add to every name, in order of
+wrapping."""
 _DIGEST = "dfn_ray.sha256"
-"""In the metadata of a safetensors file: `sha256` of its tensors. With `:NAME` behind it: the SHA-256 of a file beside it."""
+"""Key in the metadata of a safetensors file: `sha256` of its tensors. Followed by `:NAME`, the
+SHA-256 of a file in the same folder."""
 _UNSCORED = "text_decoder."
-"""Parameters of a CoCa that write captions. No score depends on them, and open_clip leaves one of them as memory was."""
+"""Parameters of CoCa's caption decoder. Scores do not depend on them, and open_clip leaves one of
+them uninitialized."""
 _CODE = re.compile(r"(?:GLOBAL|global:?) ([\w.]+)")
-"""What torch's message says of the first name that a pickle wants to call."""
+"""Matches the first function that a pickle would call, in torch's message."""
 
 
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
-    """Names and tensors of a checkpoint file, wrappers of training loops removed.
+    """Returns the names and tensors of a checkpoint file, without prefixes added by training loops.
 
-    Raises InputError if the file is missing or damaged, is not what its own digest says, holds anything but weights, or
-    needs code to load.
+    Raises InputError if the file is missing or damaged, does not match its own digest, contains
+    anything but weights, or needs code to load.
     """
     digest = None
     try:
@@ -59,12 +62,13 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     except pickle.UnpicklingError as error:
         code = _CODE.search(str(error))
         raise InputError(
-            f"{path}: refused, because loading it would run code from the file{f' ({code[1]})' if code else ''}. Export its"
-            " state_dict as safetensors and name that file."
+            f"{path}: refused, because loading it would run code from the "
+            f"file{f' ({code[1]})' if code else ''}. Export its state_dict as safetensors and use "
+            "that file."
         ) from None
     except (InputError, MemoryError):
         raise
-    except Exception as error:  # noqa: BLE001  torch raises anything over a damaged file
+    except Exception as error:  # noqa: BLE001  torch raises any type for a damaged file
         raise InputError(
             f"{path}: not a checkpoint in safetensors or torch format ({_first_line(error)})"
         ) from None
@@ -77,16 +81,20 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     state = dict(content)
     while prefix := next((p for p in _WRAPPERS if all(str(n).startswith(p) for n in state)), None):
         state = {str(name).removeprefix(prefix): value for name, value in state.items()}
-    strangers = [str(name) for name, value in state.items() if not _is_weight(name, value)]
-    if strangers:
+    others = [str(name) for name, value in state.items() if not _is_weight(name, value)]
+    if others:
         raise InputError(
-            f"{path}: need dense tensors of real numbers, by name, got others: {_some(strangers)}"
+            f"{path}: need dense tensors of real numbers, by name, got other values: "
+            f"{_some(others)}"
         )
     return state
 
 
-def saved(state: Mapping[str, torch.Tensor], beside: Mapping[str, bytes]) -> bytes:
-    """A safetensors file that holds the digests of its tensors and of the files beside it, which other readers pass by."""
+def serialized_weights(state: Mapping[str, torch.Tensor], beside: Mapping[str, bytes]) -> bytes:
+    """Returns a safetensors file with digests of its tensors and of the files `beside` it.
+
+    The digests are in its metadata, which other readers ignore.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     digests = {
         f"{_DIGEST}:{name}": hashlib.sha256(data).hexdigest() for name, data in beside.items()
@@ -95,11 +103,11 @@ def saved(state: Mapping[str, torch.Tensor], beside: Mapping[str, bytes]) -> byt
 
 
 def digests_beside(path: Path) -> dict[str, str]:
-    """By name, the SHA-256 of each file that a checkpoint was saved beside; none where it does not say."""
+    """Returns the SHA-256 of each file that a checkpoint was saved with, by name, if stored."""
     try:
         metadata = _metadata(path) if _is_safetensors(path) else {}
     except (OSError, safetensors.SafetensorError):
-        return {}  # `read_checkpoint` says what is wrong with it
+        return {}  # `read_checkpoint` reports the error
     start = f"{_DIGEST}:"
     return {
         key.removeprefix(start): value for key, value in metadata.items() if key.startswith(start)
@@ -107,11 +115,12 @@ def digests_beside(path: Path) -> dict[str, str]:
 
 
 def require_digest(where: str, stored: str, found: str, *, checkpoint: Path) -> None:
-    """Raise InputError, with both, unless a digest is the one that a checkpoint has stored."""
+    """Raises InputError unless a digest equals the one stored in a checkpoint."""
     if found != stored:
         raise InputError(
-            f"{where}: is damaged or was altered: its SHA-256 is {found}, the metadata of {checkpoint.name} have {stored}; "
-            "restore it from a copy. After a change on purpose, save the weights again without their metadata"
+            f"{where}: is damaged or was altered: its SHA-256 is {found}, but the metadata of "
+            f"{checkpoint.name} contain {stored}. Restore it from a copy; if you changed it on "
+            "purpose, save the weights again without their metadata"
         )
 
 
@@ -125,7 +134,7 @@ def _is_weight(name: object, value: object) -> bool:
 
 
 def require_finite(module: nn.Module, source: str) -> None:
-    """Raise InputError that names parameters with NaN or infinity, which would make every score NaN."""
+    """Raises InputError that names parameters with NaN or infinity, which make every score NaN."""
     wrong = [
         name
         for name, parameter in module.named_parameters()
@@ -133,14 +142,15 @@ def require_finite(module: nn.Module, source: str) -> None:
     ]
     if wrong:
         raise InputError(
-            f"{source}: the weights hold NaN or infinity: {_some(wrong)}; use another copy or an earlier checkpoint"
+            f"{source}: the weights hold NaN or infinity: {_some(wrong)}; use another copy or "
+            "an earlier checkpoint"
         )
 
 
 def load_into(module: nn.Module, state: dict[str, torch.Tensor], source: Path) -> None:
-    """Load a checkpoint's tensors into `module`, adapted as open_clip's `load_checkpoint` does (factory.py).
+    """Loads a checkpoint's tensors into `module`, adapted as in open_clip's `load_checkpoint`.
 
-    Raises InputError naming some of the keys if any is missing, unexpected or of another shape.
+    Raises InputError that names some of the keys if any is missing, unexpected or of another shape.
     """
     state = dict(convert.convert_state_dict(module, state))  # type: ignore[arg-type]
     if "positional_embedding" in state and not hasattr(module, "positional_embedding"):
@@ -151,9 +161,8 @@ def load_into(module: nn.Module, state: dict[str, torch.Tensor], source: Path) -
             state[name] = state[name].reshape(parameter.shape)
     if getattr(module, "logit_bias", None) is not None and "logit_scale" in state:
         state.setdefault("logit_bias", torch.zeros_like(state["logit_scale"]))
-    state.pop(
-        "text.transformer.embeddings.position_ids", None
-    )  # transformers < 4.31 saved this buffer
+    # transformers < 4.31 saved this buffer.
+    state.pop("text.transformer.embeddings.position_ids", None)
     try:
         open_clip_model.resize_pos_embed(state, module)
         if _has_text_positions(module):
@@ -171,22 +180,21 @@ def load_into(module: nn.Module, state: dict[str, torch.Tensor], source: Path) -
 
 
 def state_of(module: nn.Module) -> State:
-    """The module's weights and buffers as arrays that share its memory."""
+    """Returns the module's weights and buffers as arrays that share its memory."""
     return {name: tensor.detach().numpy() for name, tensor in module.state_dict().items()}
 
 
 def restore(module: nn.Module, state: State) -> None:
-    """Copy `state` into a module of the same architecture; any difference in names or shapes raises."""
+    """Copies `state` into a module of the same architecture; raises if names or shapes differ."""
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "The given NumPy array is not writable"
-        )  # Ray's shared memory
+        # Arrays in Ray's shared memory are read-only.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         tensors = {name: torch.from_numpy(array) for name, array in state.items()}
     module.load_state_dict(tensors, strict=True)
 
 
 def sha256(state: State) -> str:
-    """Digest of names, types, shapes and values, independent of their order and of the file they came from."""
+    """Returns a digest of names, types, shapes and values, independent of their order and file."""
     digest = hashlib.sha256()
     for name, array in sorted(state.items()):
         digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
@@ -197,7 +205,10 @@ def sha256(state: State) -> str:
 def interpolate(
     start: Mapping[str, torch.Tensor], end: Mapping[str, torch.Tensor], alpha: float
 ) -> dict[str, torch.Tensor]:
-    """(1 - alpha) * start + alpha * end of every float tensor, others from `end` (WiSE-FT, Wortsman et al. 2022)."""
+    """Returns (1 - alpha) * start + alpha * end for float tensors, and other tensors from `end`.
+
+    This is WiSE-FT (Wortsman et al. 2022).
+    """
     return {
         name: torch.lerp(start[name].float(), tensor.float(), alpha).to(tensor.dtype)
         if tensor.is_floating_point()
@@ -221,7 +232,7 @@ def _arrays(tensors: Mapping[str, torch.Tensor]) -> State:
 
 
 def _has_text_positions(module: nn.Module) -> bool:
-    """Whether the text tower is open_clip's own; Hugging Face's keep their positions elsewhere."""
+    """True for open_clip's own text towers; Hugging Face's store their positions elsewhere."""
     return hasattr(getattr(module, "text", module), "positional_embedding")
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from dfn_ray.config import Captions, Decode, Rules
 from dfn_ray.images.decode import decode_images
 from dfn_ray.images.transform import ImageTransform
-from dfn_ray.network.tokenizer import TokenizerSpec, cut_captions, tokenize
+from dfn_ray.network.tokenizer import TokenizerSpec, count_cut_captions, tokenize
 from dfn_ray.on_ray.cells import Cell, array_column
 from dfn_ray.preparing.rules import SizeRule, reject_caption
 from dfn_ray.preparing.several_captions import (
@@ -100,7 +100,7 @@ def _add_tokens(
     for index, tokenizer in enumerate(preparation.tokenizers):
         tokens = array_column(tokenize(tokenizer, captions))
         columns[tokens_column(index)] = listed(tokens, lengths) if several else tokens
-    return cut_captions(captions)
+    return count_cut_captions(captions)
 
 
 def _reject_captions(samples: pa.Table, preparation: Preparation) -> pa.Table:

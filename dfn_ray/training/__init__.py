@@ -1,10 +1,9 @@
-"""Training on Ray Train: CLIP, or a filtering network, on subsets and pools, streamed in random order.
+"""Training of CLIP or a filtering network on Ray Train, on subsets and pools in random order.
 
-train_clip.py       the verb: index once, then start workers from the last checkpoint until samples_seen
-fit.py              one start of Ray Train
-chain.py            the Ray Data chain
-data/               index, order and contents of the samples
-step/               the loop of one worker: forward, backward, optimizer, logs
-checkpoint.py       commits on storage; position.py, from where a run resumes
-export_network.py   the network in transformers' layout
+train_clip.py       the verb: index once, then run workers from the last checkpoint until
+samples_seen fit.py              one run of a group of workers in Ray Train chain.py            the
+Ray Data chain data/               index, order and contents of the samples step/               the
+loop of one worker: forward, backward, optimizer, logs checkpoint.py       commits to storage
+position.py         the checkpoint from which a run resumes export_network.py   the network in
+transformers' layout
 """

@@ -1,7 +1,8 @@
-"""The groups of a run as a Ray Dataset of inputs, and the only module of `training` that names Ray Data's operators.
+"""The groups of a run as a Ray Dataset of inputs, with all Ray Data operators of `training`.
 
-One read task per group: it reads, decodes and varies, and yields blocks of rows. Ray Train splits the rows over the
-workers in order, so that one seed and one number of workers give one sequence of batches.
+One read task per group reads, decodes and augments its samples and yields blocks of rows. Ray Train
+splits the rows over the workers in order, so that the seed and the number of workers determine the
+sequence of batches.
 """
 
 from __future__ import annotations
@@ -33,20 +34,20 @@ if TYPE_CHECKING:
     import torch
 
 DATASET = "samples"
-"""Its name at Ray Train."""
+"""Name of the dataset in Ray Train."""
 _GENERATION = "generation"
 INDEX_ATTEMPTS = 3
-"""As `execution.attempts` of filtering."""
+"""The default of `execution.attempts` in filtering."""
 ERRORED_BLOCKS = 64
-"""Index tasks that may fail in an attempt before Ray stops it."""
+"""Index tasks that may fail before Ray stops an attempt."""
 Batch = dict[str, "torch.Tensor"]
 Item = tuple[Source, int, Shard, int, Killer | None]
-"""A shard to index: arguments of `index_shard`."""
+"""A shard to index, as the arguments of `index_shard`."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A group with the part of it that was seen already."""
+    """A group, and the spans of it that were seen before."""
 
     inputs: GroupInputs
     spans: Spans
@@ -61,10 +62,11 @@ def input_dataset(
     reports: Any,
     generation: int,
 ) -> Dataset:
-    """The inputs of the groups, in order: `image`, `text`, `place`, `counts` (see `feed.Inputs`) and `generation`.
+    """Returns the inputs of the groups, in order: columns of `feed.Inputs`, and `generation`.
 
-    The actor `reports` takes, under the generation, the counts that no row has. Blocks of about `block_bytes`, a worker's
-    batch or so: the split over workers hands out whole blocks.
+    The actor `reports` receives, by generation, the counts that belong to no row. Blocks have about
+    `block_bytes`, roughly a worker's batch, because the split over workers distributes whole
+    blocks.
     """
     _configure(recipe).target_max_block_size = block_bytes
     read = partial(_feed, feeding=feeding, reports=reports, generation=generation)
@@ -72,7 +74,7 @@ def input_dataset(
 
 
 def in_order() -> DataConfig:
-    """How Ray Train splits the dataset over workers: by nothing that depends on timing."""
+    """Returns the split of the dataset over workers, which does not depend on timing."""
     options = ExecutionOptions(preserve_order=True)
     return DataConfig(execution_options=options, enable_shard_locality=False)
 
@@ -80,10 +82,10 @@ def in_order() -> DataConfig:
 def batches(
     samples: DataIterator, *, batch_size: int, prefetch: int, generation: int
 ) -> Iterator[Batch]:
-    """This worker's batches, on the CPU; the incomplete last one is left out.
+    """Yields this worker's batches on the CPU, without an incomplete last one.
 
-    Raises RunTakenOverError for samples that were planned for another generation of workers: this one started so late that it
-    took the name of its successors.
+    Raises RunTakenOverError for samples that were planned for another generation of workers: this
+    worker started so late that it took the name of its successors.
     """
     for batch in samples.iter_torch_batches(
         batch_size=batch_size, prefetch_batches=prefetch, drop_last=True, device="cpu"
@@ -91,7 +93,8 @@ def batches(
         planned = batch.pop(_GENERATION)
         if bool((planned != generation).any()):
             raise RunTakenOverError(
-                f"samples planned for start {int(planned[0])} of workers came to one of start {generation}; it stops"
+                f"a worker of generation {generation} received samples planned for generation "
+                f"{int(planned[0])}; it stops"
             )
         yield batch
 
@@ -99,10 +102,10 @@ def batches(
 def index_sources(
     recipe: TrainRecipe, shards: Sequence[Sequence[Shard]], say: Callable[[str], None]
 ) -> pa.Table:
-    """The chunks of all sources, in any order: columns of `INDEX_SCHEMA`.
+    """Returns the chunks of all sources, in any order, with columns of `INDEX_SCHEMA`.
 
-    Shards whose tasks failed, by storage or a node that is gone, are walked again, `INDEX_ATTEMPTS` times in all. Those
-    that kill their reader each time have this as their fault, as in filtering.
+    Shards whose tasks failed, because of storage or a lost node, are retried, `INDEX_ATTEMPTS`
+    times in all. Shards that kill their reader every time get this as their fault, as in filtering.
     """
     todo: dict[tuple[int, int], Item] = {
         (number, place): (source, number, shard, place, None)
@@ -124,17 +127,17 @@ def index_sources(
         except (RayError, StorageError) as error:
             if last or isinstance(error, StorageAccessError):
                 raise
-            say(f"an attempt to index stopped: {last_line(error)}")
+            say(f"an indexing attempt failed: {last_line(error)}")
         if not todo:
             break
-        say(f"{len(todo):,} shards are left to index; attempt {attempt + 1} of {INDEX_ATTEMPTS}")
+        say(f"{len(todo):,} shards remain to be indexed; attempt {attempt + 1} of {INDEX_ATTEMPTS}")
     return pa.concat_tables(tables)
 
 
 def _killers(
     todo: Mapping[tuple[int, int], Item], recipe: TrainRecipe, say: Callable[[str], None]
 ) -> dict[tuple[int, int], Item]:
-    """Those of the shards whose reading kills a process, as items that say so."""
+    """The items of shards that kill their reader, with the killer set."""
     suspects = {key: (Work(item[2]), item[0].pool) for key, item in todo.items()}
     found: dict[tuple[int, int], Item] = {}
     for key, killer in killers(suspects, recipe.decode):
@@ -151,13 +154,13 @@ def _index(item: Item) -> Iterable[pa.Table]:
 def _feed(
     reading: Reading, *, feeding: ray.ObjectRef, reports: Any, generation: int
 ) -> Iterable[pa.Table]:
-    from dfn_ray.training.data.feed import feed_group  # noqa: PLC0415  open_clip, which planning has no use for
+    from dfn_ray.training.data.feed import feed_group  # noqa: PLC0415  imports open_clip, which planning does not need
 
     def unplaced(group: int, place: int, counts: np.ndarray) -> None:
         reports.add_unplaced.remote(generation, group, place, counts)
 
-    known = ray.get(feeding)
-    for inputs in feed_group(reading.inputs, reading.spans, feeding=known, unplaced=unplaced):
+    settings = ray.get(feeding)
+    for inputs in feed_group(reading.inputs, reading.spans, feeding=settings, unplaced=unplaced):
         table = pa.table({k: ArrowTensorArray.from_numpy(array) for k, array in inputs.items()})
         planned = np.full(len(table), generation, np.int32)
         yield table.append_column(_GENERATION, pa.array(planned))

@@ -1,13 +1,16 @@
-"""Checkpoints on the run's storage, whole or absent.
+"""Checkpoints on the run's storage, committed completely or not at all.
 
-    checkpoints/samples-000000012800-000002-0003/model.safetensors       parameters and buffers, float32
-    checkpoints/samples-000000012800-000002-0003/optimizer.safetensors   AdamW's moments by parameter name
-    checkpoints/samples-000000012800-000002-0003.json                    written last, with the SHA-256 of the two: the checkpoint is committed
-    log/samples-000000012800-000002-0003.jsonl                           the steps since the checkpoint before
+    checkpoints/NAME/model.safetensors       parameters and buffers, float32
+    checkpoints/NAME/optimizer.safetensors   AdamW's moments by parameter name
+    checkpoints/NAME.json                    the marker, written last
+    log/NAME.jsonl                           the steps since the previous checkpoint
 
-A crash costs the steps since the last committed checkpoint; their log lines are never seen, so the curve of a run
-holds each step once. Names end in the generation of workers that wrote them (see `position`): what an earlier one
-writes late lies beside, and is never read.
+NAME is samples-000000012800-000002-0003: samples seen, attempt, and generation of workers.
+
+The marker contains the SHA-256 of the two files and commits the checkpoint. A crash costs the steps
+since the last committed checkpoint; their log lines are never read, so the curve of a run contains
+each step once. Names end in the generation of workers that wrote them (see `position`): files that
+an earlier generation writes late have other names, and are never read.
 """
 
 from __future__ import annotations
@@ -48,17 +51,19 @@ def commit(
     lines: Sequence[Mapping[str, Any]],
     keep: int,
 ) -> Position:
-    """Write a checkpoint and, last, its marker; then remove all but the `keep` latest. Returns its position.
+    """Writes a checkpoint and, last, its marker; then removes all but the `keep` latest.
 
-    Raises RunTakenOverError when other workers have started since, TrainingFailedError when a weight or a moment is no number:
-    from such a checkpoint no start could go on.
+    Returns the position with the name of the checkpoint. Raises RunTakenOverError if other workers
+    have started since, TrainingFailedError if a weight or a moment is NaN or infinite: training
+    could not resume from such a checkpoint.
     """
     for part, tensors in (("the model", model), ("the optimizer", optimizer)):
         if broken := next((n for n, t in tensors.items() if not torch.isfinite(t).all()), None):
             raise TrainingFailedError(
-                f"{run.uri}: {broken} of {part} holds values that are no finite numbers at {position.samples_seen:,} "
-                "samples, so this is not made a checkpoint; lower optimizer.learning_rate, set optimizer.clip_norm or "
-                "lengthen optimizer.warmup_steps"
+                f"{run.uri}: {broken} of {part} contains NaN or infinity at "
+                f"{position.samples_seen:,} samples, so no checkpoint was written. Lower "
+                "optimizer.learning_rate, set optimizer.clip_norm or increase "
+                "optimizer.warmup_steps"
             )
     name = checkpoint_name(position.samples_seen, generation)
     check_generation(run, generation)
@@ -86,34 +91,37 @@ def commit(
 
 
 def remove_old(run: Run, generation: Generation, keep: int) -> None:
-    """Remove all checkpoints but the `keep` latest, and what crashes or workers that were replaced have left of others.
+    """Removes all checkpoints but the `keep` latest, and remains of crashed or replaced workers.
 
-    Raises RunTakenOverError when other workers have started since.
+    Raises RunTakenOverError if other workers have started since.
     """
-    # Whoever begins the next generation from here on finds the latest checkpoint, and none of those that are removed.
+    # A generation that begins after this check resumes from the latest checkpoint, not a removed
+    # one.
     check_generation(run, generation)
-    # However late this goes on, it touches nothing that later generations write.
+    # Even if this continues late, it does not touch files of later generations.
     kept = [name for name in committed_names(run) if _is_up_to(generation, name)][-keep:]
-    there = run.store.child(CHECKPOINTS).names()
-    names = sorted({name.rstrip("/").removesuffix(".json") for name in there} - set(kept))
+    found = run.store.child(CHECKPOINTS).names()
+    names = sorted({name.rstrip("/").removesuffix(".json") for name in found} - set(kept))
     for name in names:
         if _is_up_to(generation, name):
-            run.delete(f"{CHECKPOINTS}/{name}.json")  # first: without it the rest is no checkpoint
+            run.delete(
+                f"{CHECKPOINTS}/{name}.json"
+            )  # first: without it, the rest is not a checkpoint
             run.delete_folder(f"{CHECKPOINTS}/{name}")
 
 
 def read_tensors(run: Run, position: Position, part: str) -> dict[str, Tensor]:
-    """`model` or `optimizer` of a committed checkpoint. Raises DamagedRunError unless it is what was written."""
+    """Returns `model` or `optimizer` of a checkpoint. Raises DamagedRunError if it has changed."""
     file = _tensors_file(str(position.name), part)
     marker = run.read_json(f"{CHECKPOINTS}/{position.name}.json") or {}
     with run.open(file) as opened:
         data = opened.read()
-    # Markers written before there were digests name none.
+    # Markers of older versions contain no digests.
     found = hashlib.sha256(data).hexdigest()
     if marker.get("sha256s", {}).get(part, found) != found:
         raise DamagedRunError(
-            f"{run.store.uri_of(file)}: is damaged or was altered: it is not what the digest in {position.name}.json says; "
-            "restore it from a copy, or train into another run_uri"
+            f"{run.store.uri_of(file)}: is damaged or was altered: it does not match its digest in "
+            f"{position.name}.json. Restore it from a copy, or train into another run_uri"
         )
     return safetensors.torch.load(data)
 
@@ -129,7 +137,7 @@ def _packed(tensors: Tensors) -> bytes:
 
 
 def _is_up_to(generation: Generation, checkpoint: str) -> bool:
-    """True if a checkpoint is of this generation of workers or one before."""
+    """True if a checkpoint is of this generation of workers or an earlier one."""
     return (
         bool(CHECKPOINT_NAME.fullmatch(checkpoint)) and generation_of(checkpoint) <= generation.name
     )

@@ -1,4 +1,4 @@
-"""A network, trained here or anyone's, as a folder in transformers' layout."""
+"""Exports any network as a folder in transformers' layout."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from dfn_ray.run import naming
 from dfn_ray.storage import Store
 
 _RUN, _RUNS_NETWORK = "run.json", "network"
-"""Of a training run: its record, and the folder of its result."""
+"""Names in a training run: its record, and the folder of its result."""
 
 
 def export_network(source: str, out_uri: str) -> list[str]:
-    """Write the network to an empty folder; returns what a reader should know, a line each.
+    """Writes the network to an empty folder; returns notes for its users, one line each.
 
-    `source` is a training run, a folder with a network, or what `model` of a recipe takes for one (`hf-hub:ORG/REPO`,
-    `local-dir:PATH`). Raises InputError where transformers' classes cannot express it, or the folder is not empty.
+    `source` is a training run, a folder with a network, or a value of `model` in a recipe
+    (`hf-hub:ORG/REPO`, `local-dir:PATH`). Raises InputError if transformers' classes cannot express
+    the network, or the folder is not empty.
     """
     out = Store(out_uri)
-    if there := sorted(out.names()):
-        raise InputError(f"{out_uri}: holds {naming(there)}; use an empty folder")
+    if found := sorted(out.names()):
+        raise InputError(f"{out_uri}: contains {naming(found)}; use an empty folder")
     files, notes = layout_files(load_network_of(Network(model=_model(source))))
     for name, content in files.items():
         out.write(name, content)
@@ -36,7 +37,7 @@ def _model(source: str) -> str:
     folder = f"{source.rstrip('/')}/{_RUNS_NETWORK}"
     if not Store(folder).names():
         raise InputError(
-            f"{source}: is a run without a finished network; name a training run, one of its networks/samples-* "
-            "folders, or any network's folder"
+            f"{source}: is a run without a finished network. Use a finished training run, one of "
+            "its networks/samples-* folders, or another network's folder"
         )
     return f"local-dir:{folder}"

@@ -1,4 +1,4 @@
-"""One start of Ray Train: workers run until they are done or one of them dies."""
+"""One run of a group of workers in Ray Train, until they are done or one of them dies."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ from dfn_ray.training.worker_spec import WorkerSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ending:
-    """How a start of workers ended."""
+class FitOutcome:
+    """The outcome of one run of a group of workers."""
 
     error: Exception | None = None
-    """Of workers, where another start may help."""
+    """The workers' error, if another start may succeed."""
     unplaced: Mapping[str, int] = field(default_factory=dict)
     """Failed samples after the last one that could be trained on, by `failed/reason`."""
 
 
 def fit(
-    job: WorkerSpec,
+    spec: WorkerSpec,
     plan: NextSamples,
     progress: TrainingProgress,
     metrics: TrainingMetrics,
-) -> Ending:
-    """Run workers once: until the job's target, the end of the planned data, or a failure.
+) -> FitOutcome:
+    """Runs workers once: until the target, the end of the planned data, or a failure.
 
-    Raises the DfnRayError of a worker or a reader that no other start can mend.
+    Raises the DfnRayError of a worker or a reader if another start cannot succeed.
     """
-    workers, asked = plan.recipe.workers, worker_bundle(plan.recipe.workers)
+    workers, bundle = plan.recipe.workers, worker_bundle(plan.recipe.workers)
     reports = Reports.options(label_selector=drivers_node()).remote()  # pyright: ignore[reportAttributeAccessIssue]
     size = (
         workers.min_size
@@ -62,21 +62,22 @@ def fit(
     )
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"job": replace(job, reports=reports)},
+        train_loop_config={"spec": replace(spec, reports=reports)},
         torch_config=TorchConfig(backend="nccl" if workers.device == "cuda" else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=size,
             use_gpu=workers.device == "cuda",
-            resources_per_worker=dict(asked.resources),
-            label_selector=dict(asked.labels) or None,
+            resources_per_worker=dict(bundle.resources),
+            label_selector=dict(bundle.labels) or None,
             elastic_resize_monitor_interval_s=workers.resize_interval_s,
         ),
         run_config=RunConfig(
-            # A name of its own: Ray Train would go on from its own records of an older one.
+            # A new name for every start: Ray Train would resume from its own records of an older
+            # one.
             name=f"start-{plan.run.attempt.number:06d}-{generation_count(plan.run) + 1:04d}",
             storage_path=_ray_path(plan.run),
             storage_filesystem=_ray_filesystem(plan.run),
-            # Whether another start can help is for `train_clip` to judge.
+            # `train_clip` decides about restarts.
             failure_config=FailureConfig(max_failures=0),
         ),
         datasets={DATASET: replace(plan, reports=reports)},
@@ -92,62 +93,66 @@ def fit(
             own = _own_error(error)
             if own is not None and _is_final(own):
                 raise own from error
-            return Ending(error=own or error)
-    return Ending(unplaced=_unplaced(reports, progress))
+            return FitOutcome(error=own or error)
+    return FitOutcome(unplaced=_unplaced(reports, progress))
 
 
 def _unplaced(reports: Any, progress: TrainingProgress) -> dict[str, int]:
-    """The counts that no checkpoint has. Workers have ended well by then, so a lost actor is no reason to fail."""
+    """Counts in no checkpoint. The workers have succeeded, so a lost actor is only a warning."""
     try:
         return ray.get(reports.unplaced_counts.remote())
     except RayError as error:
         progress.say(
-            f"warning: failed samples behind the last batch are not counted: {last_line(error)}"
+            f"warning: failed samples after the last batch are not counted: {last_line(error)}"
         )
         return {}
 
 
 def _own_error(error: Exception) -> DfnRayError | None:
-    """The DfnRayError that a failed start goes back to, of a worker or of a task that read for it."""
+    """The DfnRayError that caused a failed start, of a worker or of a task that read for it."""
     failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
     causes = (own_error_in(failure) for failure in (*failures.values(), error))
     return next((cause for cause in causes if cause is not None), None)
 
 
 def _is_final(error: DfnRayError) -> bool:
-    """False for what another start can mend.
+    """False if another start may succeed.
 
-    A store may answer again; a worker that was thought dead is told that others have taken its place.
+    A store may recover; RunTakenOverError stops a worker that was replaced after it seemed dead.
     """
     return type(error) is not StorageError and not isinstance(error, RunTakenOverError)
 
 
 @ray.remote(num_cpus=0)
 class Reports:
-    """Takes from workers the figures of their steps, for the driver, and from readers the counts that no row has."""
+    """Collects the workers' figures per step, and the readers' counts that belong to no row."""
 
     def __init__(self) -> None:
         self._lines: list[dict[str, float]] = []
-        # By generation, group and place: what is read again replaces what was reported before.
+        # By generation, group and place: if a place is read again, its counts replace the earlier
+        # ones.
         self._unplaced: dict[tuple[int, int, int], np.ndarray] = {}
 
     def add(self, line: dict[str, float]) -> None:
+        """Adds the figures of a step."""
         self._lines.append(line)
 
     def take(self) -> list[dict[str, float]]:
+        """Removes and returns the figures so far."""
         lines, self._lines = self._lines, []
         return lines
 
     def add_unplaced(self, generation: int, group: int, place: int, counts: np.ndarray) -> None:
+        """Adds the counts of failed samples, from a place on, that belong to no row."""
         self._unplaced[generation, group, place] = counts
 
     def take_unplaced(self, generation: int, closed: int) -> np.ndarray:
-        """The counts of a generation's groups below `closed`, which are counted once."""
+        """Removes and returns the counts of a generation's groups below `closed`."""
         keys = [key for key in self._unplaced if key[0] == generation and key[1] < closed]
         return np.sum([np.zeros(len(COUNTED), np.int64), *map(self._unplaced.pop, keys)], axis=0)
 
     def unplaced_counts(self) -> dict[str, int]:
-        """The counts of the last generation's groups that no checkpoint has, by name."""
+        """Returns the remaining counts of the last generation's groups, by name."""
         last = max((generation for generation, *_ in self._unplaced), default=0)
         left = [counts for (number, *_), counts in self._unplaced.items() if number == last]
         total = np.sum([np.zeros(len(COUNTED), np.int64), *left], axis=0)
@@ -156,14 +161,14 @@ class Reports:
 
 @contextmanager
 def _watching(reports: Any, progress: TrainingProgress, metrics: TrainingMetrics) -> Iterator[None]:
-    """Show what workers report while the block runs."""
+    """Shows the workers' reports while the block runs."""
     stop = threading.Event()
 
     def show() -> None:
         try:
             lines = ray.get(reports.take.remote())
         except RayError:
-            return  # the actor is lost, and with it only what would have been shown
+            return  # the actor is lost, and with it only figures to show
         for line in lines:
             progress.show(line)
             metrics.show(line)
@@ -183,7 +188,7 @@ def _watching(reports: Any, progress: TrainingProgress, metrics: TrainingMetrics
 
 
 def _ray_path(run: Run) -> str:
-    """Where Ray Train keeps its own records, beside the run's."""
+    """The path of Ray Train's own records, in the run's folder."""
     path = filesystem(run.store.uri)._strip_protocol(run.store.uri)
     return f"{path}/ray_train"
 

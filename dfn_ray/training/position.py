@@ -1,12 +1,14 @@
-"""How far a run has come, and the one decision from where a group of workers goes on.
+"""The progress of a run, and the checkpoint from which a group of workers resumes.
 
-    generations/000002-0003.json         attempt 2 has begun generation 3 of workers: it shuts out all before it
-    generations/000002-0003.start.json   from which checkpoint it goes on; decided behind the file above
-    generations/000002-0003.reached.json how far its workers are beyond their last checkpoint, now and then
+    generations/000002-0003.json          attempt 2 began generation 3: fences off earlier workers
+    generations/000002-0003.start.json    the checkpoint from which it resumes, chosen afterwards
+    generations/000002-0003.reached.json  samples its workers have seen, updated now and then
 
-Whenever workers start, a *generation* is decided first: by it the data skips exactly what the weights have seen. What
-workers commit bears the name of their generation, and counts up to where the next one began: a worker that comes back
-to life can write, but nobody looks there. Loads no torch: processes that only plan need none.
+Before workers start, a *generation* begins, which fixes their checkpoint, so that the data skips
+exactly the samples that the weights have seen. Workers commit under the name of their generation,
+and commits count up to the checkpoint from which the next generation resumed: a worker that was
+thought dead can still write, but nothing reads its files. Does not import torch, which planning
+processes do not need.
 """
 
 from __future__ import annotations
@@ -24,21 +26,22 @@ from dfn_ray.untrusted.json_text import MAX_OWN_DEPTH, parse_json
 
 LOG = "log"
 CHECKPOINT_NAME = re.compile(r"samples-\d+-\d+-\d+")
-"""Of checkpoints: see `checkpoint_name`."""
+"""Names of checkpoints, see `checkpoint_name`."""
 _GENERATION_NAME = re.compile(r"\d+-\d+")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """How far a run has come."""
+    """The progress of a run."""
 
     samples_seen: int = 0
     steps: int = 0
     seen: Seen = field(default_factory=Seen)
     counts: Mapping[str, int] = field(default_factory=dict)
-    """What failed while training up to here, by `failed/reason`, and samples by note. A restart counts from here."""
+    """Failures in training so far, by `failed/reason`, and samples by note. A restart continues
+    from these."""
     name: str | None = None
-    """Of the checkpoint; None before the first."""
+    """Name of the checkpoint; None before the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,33 +51,34 @@ class Generation:
     name: str
     """ATTEMPT-NUMBER, which sorts in the order of generations."""
     position: Position
-    """Where it goes on."""
+    """The position from which it resumes."""
     repeats: int = 0
-    """Samples that workers before it had trained on beyond that, as far as they told: they are trained on again."""
+    """Samples beyond that position that earlier workers trained on, by their last report: these are
+    trained on again."""
 
     @property
     def number(self) -> int:
-        """The how many-th start of workers of the run it is, from 1."""
+        """Number of this start of workers in the run, from 1."""
         return _number(self.name)
 
 
 def checkpoint_name(samples_seen: int, generation: Generation) -> str:
-    """What a checkpoint of a generation is called."""
+    """Returns the name of a checkpoint of a generation."""
     return f"samples-{samples_seen:012d}-{generation.name}"
 
 
 def begin_generation(run: Run) -> Generation:
-    """Shut out all workers before, and then decide from which checkpoint the next ones go on.
+    """Fences off all earlier workers, then chooses the checkpoint from which the next ones resume.
 
-    Raises RunTakenOverError when another driver has taken the run.
+    Raises RunTakenOverError if another driver has taken the run over.
     """
     name = _new_name(run)
-    # Only now: a worker that found itself current may have committed, and removed older checkpoints, up to here.
+    # Not earlier: until now, current workers may have committed, and removed older checkpoints.
     position = latest_position(run)
     generation = Generation(
         name=name,
         position=position,
-        repeats=max(0, reached(run) - position.samples_seen),
+        repeats=max(0, reached_samples(run) - position.samples_seen),
     )
     run.create_json(
         f"{GENERATIONS}/{name}.start.json",
@@ -84,7 +88,7 @@ def begin_generation(run: Run) -> Generation:
 
 
 def _new_name(run: Run) -> str:
-    """The name of a generation that is now the last one, and that nobody else has begun."""
+    """The name of a generation that is now the last one, and that no other driver has begun."""
     number, token = generation_count(run), uuid.uuid4().hex
     while True:
         number += 1
@@ -95,18 +99,18 @@ def _new_name(run: Run) -> str:
 
 
 def current_generation(run: Run) -> Generation:
-    """The generation that was begun last."""
+    """Returns the generation that began last."""
     name, start = next(_starts(run))
     return Generation(name=name, position=_position(run, start), repeats=start["repeats"])
 
 
 def generation_count(run: Run) -> int:
-    """How often workers have been started."""
+    """Returns the number of times workers were started."""
     return max(map(_number, _names(run)), default=0)
 
 
 def latest_position(run: Run) -> Position:
-    """Where the last committed checkpoint stands; the beginning when there is none."""
+    """Returns the position of the last committed checkpoint; the beginning if there is none."""
     name, start = next(_starts(run), (None, None))
     if start is None:
         return Position()
@@ -114,57 +118,59 @@ def latest_position(run: Run) -> Position:
     return _read_position(run, own[-1]) if own else _position(run, start)
 
 
-def reached(run: Run) -> int:
-    """Samples that the workers before had trained on, as far as they told."""
+def reached_samples(run: Run) -> int:
+    """Returns the samples that the last workers had trained on, by their last report."""
     name, _ = next(_starts(run), (None, None))
     value = run.read_json(f"{GENERATIONS}/{name}.reached.json") if name else None
     return value["samples_seen"] if value else 0
 
 
-def tell_reached(run: Run, generation: Generation, samples_seen: int) -> None:
-    """Leave a note of how far these workers are, for whoever must say what a restart repeats."""
+def record_reached(run: Run, generation: Generation, samples_seen: int) -> None:
+    """Records the samples that these workers have trained on, to report what a restart repeats."""
     check_generation(run, generation)
     run.write_json(f"{GENERATIONS}/{generation.name}.reached.json", {"samples_seen": samples_seen})
 
 
 def check_generation(run: Run, generation: Generation) -> None:
-    """Raise RunTakenOverError when other workers have started since."""
+    """Raises RunTakenOverError if other workers have started since."""
     run.check_attempt()
     names = _names(run)
     if not names or names[-1] != generation.name:
         raise RunTakenOverError(
-            f"{run.uri}: workers that started later go on from the last checkpoint; these stop"
+            f"{run.uri}: newer workers have resumed from the last checkpoint; these stop"
         )
 
 
 def log_lines(run: Run) -> list[dict[str, Any]]:
-    """The log of all committed steps, in order. Raises DamagedRunError."""
+    """Returns the log of all committed steps, in order. Raises DamagedRunError."""
     logs = [file.name.removesuffix(".jsonl") for file in run.store.list(LOG, suffix=".jsonl")]
-    return [line for name in _counting(run, logs) for line in _lines_of(run, f"{LOG}/{name}.jsonl")]
+    names = _committed_among(run, logs)
+    return [line for name in names for line in _lines_of(run, f"{LOG}/{name}.jsonl")]
 
 
 def _lines_of(run: Run, name: str) -> list[dict[str, Any]]:
     text = run.store.read(name)
     try:
         if text and not text.endswith(b"\n"):
-            raise ValueError("it ends within a line")
+            raise ValueError("its last line is incomplete")
         lines = [parse_json(line, max_depth=MAX_OWN_DEPTH) for line in text.decode().splitlines()]
         if not all(isinstance(line, dict) for line in lines):
-            raise ValueError("a line of it is no JSON object")
+            raise ValueError("one of its lines is not a JSON object")
         return lines
     except ValueError as error:
         raise DamagedRunError(
-            f"{run.store.uri_of(name)}: is damaged: {error}; restore it from a copy, or delete it: only the curve has it"
+            f"{run.store.uri_of(name)}: is damaged: {error}. Restore it from a copy, or delete it: "
+            "it is used for the curve only"
         ) from None
 
 
 def committed_names(run: Run) -> list[str]:
-    """Names of the checkpoints that count, in order. Others are of workers that wrote on after they were replaced."""
-    return _counting(run, _markers(run))
+    """Returns the names of committed checkpoints, in order, without those of replaced workers."""
+    return _committed_among(run, _markers(run))
 
 
 def generation_of(checkpoint: str) -> str:
-    """The name of the generation that wrote a checkpoint."""
+    """Returns the name of the generation that wrote a checkpoint."""
     return checkpoint.split("-", 2)[2]
 
 
@@ -177,8 +183,8 @@ def _markers(run: Run) -> list[str]:
     ]
 
 
-def _counting(run: Run, names: list[str]) -> list[str]:
-    """Those of the names of checkpoints that count."""
+def _committed_among(run: Run, names: list[str]) -> list[str]:
+    """The names of checkpoints that are committed."""
     ends = _ends(run)
     return [
         name
@@ -189,7 +195,10 @@ def _counting(run: Run, names: list[str]) -> list[str]:
 
 
 def _ends(run: Run) -> dict[str, float]:
-    """By generation the samples up to which its checkpoints count: where a later one began, for the last its latest."""
+    """Samples up to which checkpoints count, by generation: where a later one resumed.
+
+    For the last generation, this is its latest checkpoint.
+    """
     ends: dict[str, float] = {}
     end: float = latest_position(run).samples_seen
     for name, start in _starts(run):
@@ -199,7 +208,7 @@ def _ends(run: Run) -> dict[str, float]:
 
 
 def _starts(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The generations that workers can have been started for, the last one first, each with where it goes on."""
+    """Generations whose workers may have started, the last one first, with their start records."""
     for file in reversed(run.store.list(GENERATIONS, suffix=".start.json")):
         name = file.name.removesuffix(".start.json")
         if not _GENERATION_NAME.fullmatch(name):
@@ -210,7 +219,7 @@ def _starts(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _names(run: Run) -> list[str]:
-    """All generations, in order."""
+    """Names of all generations, in order."""
     stems = (
         file.name.removesuffix(".json") for file in run.store.list(GENERATIONS, suffix=".json")
     )
@@ -233,7 +242,9 @@ def _position(run: Run, start: Mapping[str, Any]) -> Position:
 def _read_position(run: Run, name: str) -> Position:
     value = run.read_json(f"{CHECKPOINTS}/{name}.json")
     if value is None:
-        raise DamagedRunError(f"{run.store.uri_of(CHECKPOINTS)}/{name}.json: is absent; restore it")
+        raise DamagedRunError(
+            f"{run.store.uri_of(CHECKPOINTS)}/{name}.json: is absent; restore it from a copy"
+        )
     return Position(
         samples_seen=value["samples_seen"],
         steps=value["steps"],

@@ -1,4 +1,4 @@
-"""What a training run came to, for people."""
+"""The result of a training run as text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dfn_ray.preparing.error_limits import by_reason
 
 
 def result_lines(value: Mapping[str, Any]) -> list[str]:
-    """`result.json` of a training run: how far it is, what was read of each source, what failed while training."""
+    """Returns `result.json` as text: progress, samples read by source, failures in training."""
     rows: list[tuple[str, int | str]] = [
         ("samples seen", value["samples_seen"]),
         ("steps", value["steps"]),

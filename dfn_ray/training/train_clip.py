@@ -1,7 +1,7 @@
 """`dfn-ray train`: CLIP, or a filtering network, on one or several sources, until samples_seen.
 
-Index the sources once, then let Ray Train run workers again and again, each time from the last checkpoint, until the
-last sample is seen.
+Indexes the sources once, then starts workers in Ray Train, each time from the last checkpoint,
+until all samples are seen.
 """
 
 from __future__ import annotations
@@ -30,33 +30,34 @@ from dfn_ray.training.data.feed import Feeding, LabelCaptions
 from dfn_ray.training.data.index import INDEX_SCHEMA, source_counts, split_index
 from dfn_ray.training.data.next_samples import NextSamples
 from dfn_ray.training.data.read_counts import (
-    judge_sources,
-    judge_trained,
+    check_sources,
+    check_training,
     limits_of,
     training_values,
 )
 from dfn_ray.training.fit import fit
-from dfn_ray.training.position import Position, latest_position, reached
+from dfn_ray.training.position import Position, latest_position, reached_samples
 from dfn_ray.training.worker_spec import WorkerSpec, network_folder
 from dfn_ray.uids.lookup import open_uid_list
 
 INDEX = "index.parquet"
 Shards = tuple[tuple[Shard, ...], ...]
-"""Of each source."""
+"""The shards of each source."""
 
 
 def train(recipe: TrainRecipe, *, until_samples: int | None = None) -> dict[str, Any]:
-    """Train until `samples_seen`, or go on where an earlier attempt stopped; `until_samples` stops earlier.
+    """Trains until `samples_seen`, or `until_samples` if smaller; resumes an interrupted run.
 
-    Returns what `result.json` of the run has: samples_seen, steps, the URI of the trained network, which `dfn-ray filter`
-    and open_clip load as `local-dir:` (or from an object store, dfn_ray alone), what was read of each source
-    (`SourceCounts`) and what failed while training. Raises InputError for wrong input, FingerprintError when the run
-    there is another's, ErrorBudgetExceededError when more samples or shards are bad than the recipe allows, StorageError
-    when a store still fails after all retries, TrainingFailedError when workers die without getting any further.
+    Returns the content of the run's `result.json`: samples_seen, steps, the URI of the trained
+    network, the samples read from each source (`SourceCounts`), and failures in training. `dfn-ray
+    filter` and open_clip load the network as `local-dir:` (on an object store, only dfn_ray does).
+    Raises InputError for invalid input, FingerprintError if the folder contains another run,
+    ErrorBudgetExceededError if more samples or shards are bad than the recipe allows, StorageError
+    if a store still fails after all retries, TrainingFailedError if workers die without progress.
     """
     check_ray_reachable()
     target = min(recipe.samples_seen, until_samples or recipe.samples_seen)
-    run, shards, network, notes = _open(recipe)
+    run, shards, network, notes = _open_run(recipe)
     progress = TrainingProgress(recipe.samples_seen)
     for note in (*notes, *run.notes()):
         progress.say(note)
@@ -71,12 +72,12 @@ def train(recipe: TrainRecipe, *, until_samples: int | None = None) -> dict[str,
                 if warning := source.warning():
                     progress.say(warning)
             plan = _plan(run, recipe, shards, network, table)
-            judge_sources(sources, limits_of(recipe))
+            check_sources(sources, limits_of(recipe))
             read = sum((Counter(source.counts) for source in sources), Counter[str]())
-            job = WorkerSpec(
+            spec = WorkerSpec(
                 run=run, recipe=recipe, network=ray.put(network), until_samples=target, read=read
             )
-            _fit_until(job, plan, progress, metrics)
+            _fit_until(spec, plan, progress, metrics)
     finally:
         progress.close()
         metrics.close()
@@ -84,7 +85,7 @@ def train(recipe: TrainRecipe, *, until_samples: int | None = None) -> dict[str,
 
 
 def _result(run: Run, recipe: TrainRecipe, shards: Shards) -> dict[str, Any]:
-    """What the run has come to, also written to it."""
+    """The result of the run, which is also written to it."""
     position, table = latest_position(run), _stored_index(run)
     sources = () if table is None else source_counts(table, recipe.sources, shards)
     value = {
@@ -100,8 +101,8 @@ def _result(run: Run, recipe: TrainRecipe, shards: Shards) -> dict[str, Any]:
     return value
 
 
-def _open(recipe: TrainRecipe) -> tuple[Run, Shards, FrozenNetwork, list[str]]:
-    """The run, the shards of each source, the network to start from, and what is to be said about the listings."""
+def _open_run(recipe: TrainRecipe) -> tuple[Run, Shards, FrozenNetwork, list[str]]:
+    """The run, the shards of each source, the network to start from, and notes on the listings."""
     listings = [list_pool(source.pool) for source in recipe.sources]
     for source, listing in zip(recipe.sources, listings, strict=True):
         require_outside_pool(source.pool, recipe.run_uri, setting="run_uri", shards=listing.shards)
@@ -120,7 +121,7 @@ def _open(recipe: TrainRecipe) -> tuple[Run, Shards, FrozenNetwork, list[str]]:
 
 
 def _fingerprint(recipe: TrainRecipe, network: FrozenNetwork) -> dict[str, Any]:
-    """What changes which weights come out: everything but where and how fast it runs."""
+    """Everything that affects the trained weights: all settings but those of place and speed."""
     values = recipe_values(recipe)
     for free in (
         "run_uri", "model", "workers", "checkpoints", "logs", "scale", "max_failed_fraction",
@@ -172,12 +173,12 @@ def _plan(
         feeding=ray.put(feeding),
         row_bytes=height * width * 3 + network.tokenizer.context_length * 4,
     )
-    next(plan.groups())  # sample_count is judged here, before workers start
+    next(plan.groups())  # checks sample_count before workers start
     return plan
 
 
 def _stored_index(run: Run) -> pa.Table | None:
-    """The index as the run stored it; None where there is none, or one without counts of what was read."""
+    """The stored index of the run; None if there is none, or an old one without read counts."""
     if not run.exists(INDEX):
         return None
     table = run.read_table(INDEX)
@@ -185,12 +186,12 @@ def _stored_index(run: Run) -> pa.Table | None:
 
 
 def _index(run: Run, recipe: TrainRecipe, shards: Shards, say: Callable[[str], None]) -> pa.Table:
-    """The index as the run stored it, else by walking the sources."""
+    """The stored index of the run or, without one, a new one from the sources."""
     if (stored := _stored_index(run)) is not None:
         return stored
     for source in recipe.sources:
         if source.uid_list is not None:
-            open_uid_list(source.uid_list)  # refuses an unsorted one
+            open_uid_list(source.uid_list)  # rejects an unsorted list
     table = index_sources(recipe, shards, say)
     run.write(INDEX, parquet_bytes(table, INDEX, compression="zstd"))
     return table
@@ -205,58 +206,59 @@ def _captions(source: Source) -> LabelCaptions | None:
 
 
 def _fit_until(
-    job: WorkerSpec, plan: NextSamples, progress: TrainingProgress, metrics: TrainingMetrics
+    spec: WorkerSpec, plan: NextSamples, progress: TrainingProgress, metrics: TrainingMetrics
 ) -> None:
-    """Run workers until the target is reached.
+    """Runs workers until the target is reached.
 
-    Raises TrainingFailedError, or the StorageError of a reader or worker, after too many starts without progress.
+    Raises TrainingFailedError, or the StorageError of a reader or worker, after too many starts
+    without progress.
     """
-    run, recipe, target = job.run, job.recipe, job.until_samples
-    strikes = 0
+    run, recipe, target = spec.run, spec.recipe, spec.until_samples
+    failed_starts = 0
     while not _is_done(run, recipe, target):
         before = latest_position(run)
-        _check_error_limits(job, before, before.counts)
-        _say_repeats(run, progress, before.samples_seen)
-        ending = fit(job, plan, progress, metrics)
-        after, error = latest_position(run), ending.error
-        moved = after.samples_seen > before.samples_seen
-        if error is None and (moved or _is_done(run, recipe, target)):
-            strikes = 0
+        _check_error_limits(spec, before, before.counts)
+        _say_resumed(run, progress, before.samples_seen)
+        outcome = fit(spec, plan, progress, metrics)
+        after, error = latest_position(run), outcome.error
+        has_progressed = after.samples_seen > before.samples_seen
+        if error is None and (has_progressed or _is_done(run, recipe, target)):
+            failed_starts = 0
             continue
         run.check_attempt()
-        strikes = 1 if moved else strikes + 1
+        failed_starts = 1 if has_progressed else failed_starts + 1
         if error is None:
             _check_error_limits(
-                job, after, Counter(after.counts) + Counter(ending.unplaced), final=True
+                spec, after, Counter(after.counts) + Counter(outcome.unplaced), final=True
             )
-        why = "the data gave no batch" if error is None else last_line(error)
-        if strikes > recipe.workers.max_failures or error is None:
+        why = "the data yielded no batch" if error is None else last_line(error)
+        if failed_starts > recipe.workers.max_failures or error is None:
             if isinstance(error, StorageError):
                 raise error
             raise TrainingFailedError(
-                f"{run.store.uri}: workers stopped at {after.samples_seen:,} samples, {strikes} times without "
-                f"getting further: {why}"
+                f"{run.store.uri}: workers stopped at {after.samples_seen:,} samples, "
+                f"{failed_starts} times without progress: {why}"
             ) from error
         progress.say(f"workers died ({why})")
 
 
 def _check_error_limits(
-    job: WorkerSpec, position: Position, counts: Mapping[str, int], *, final: bool | None = None
+    spec: WorkerSpec, position: Position, counts: Mapping[str, int], *, final: bool | None = None
 ) -> None:
-    """Raise ErrorBudgetExceededError when more samples failed than the recipe allows."""
-    left = job.recipe.samples_seen - position.samples_seen
-    judge_trained(
-        job.read,
+    """Raises ErrorBudgetExceededError if more samples failed than the recipe allows."""
+    left = spec.recipe.samples_seen - position.samples_seen
+    check_training(
+        spec.read,
         counts,
         position.samples_seen,
-        limits_of(job.recipe),
-        where=f"{job.run.store.uri}: ",
-        final=left < job.recipe.batch_size if final is None else final,
+        limits_of(spec.recipe),
+        where=f"{spec.run.store.uri}: ",
+        final=left < spec.recipe.batch_size if final is None else final,
     )
 
 
-def _say_repeats(run: Run, progress: TrainingProgress, samples_seen: int) -> None:
-    """Say from where a run goes on and what it does again."""
-    if before := reached(run):
+def _say_resumed(run: Run, progress: TrainingProgress, samples_seen: int) -> None:
+    """Reports the samples at which a run resumes, and how many are trained on again."""
+    if before := reached_samples(run):
         again = max(0, before - samples_seen)
-        progress.say(f"going on from {samples_seen:,} samples; {again:,} are trained on again")
+        progress.say(f"resuming at {samples_seen:,} samples; {again:,} are trained on again")

@@ -1,4 +1,4 @@
-"""What the workers of a run are told. Loads no torch: Ray Train's own processes pass it on."""
+"""The input of a run's workers, without importing torch: Ray Train's processes load it too."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from dfn_ray.run import Run
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSpec:
-    """What all workers of a run are told."""
+    """The input that all workers of a run receive."""
 
     run: Run
     recipe: TrainRecipe
     network: ray.ObjectRef
     """The FrozenNetwork to start from."""
     until_samples: int
-    """Stop once no whole batch fits below this; a checkpoint is committed then."""
+    """Workers stop, after a checkpoint, once no whole batch fits below this."""
     read: Mapping[str, int]
-    """What indexing read and failed, over all sources: `SourceCounts.counts`."""
+    """Samples read and failed in indexing, over all sources: `SourceCounts.counts`."""
     reports: Any = None
     """The `fit.Reports` actor."""
 
 
 def network_folder(samples_seen: int | None = None) -> str:
-    """Where the trained network stands in a run: the result, or as it was after some samples."""
+    """Returns the network's folder in a run: the result, or the export at `samples_seen`."""
     return "network" if samples_seen is None else f"networks/samples-{samples_seen:012d}"

@@ -61,7 +61,7 @@ def test_a_checkpoint_is_there_and_no_pointer(tmp_path):
     finding = look("ViT-B-32", pretrained=f"{tmp_path}/a.pt")
     assert finding.text.startswith("ViT-B-32, weights a.pt (")
     (tmp_path / "b.pt").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
-    assert "is a pointer of Git LFS" in mistake("ViT-B-32", pretrained=f"{tmp_path}/b.pt")
+    assert "is a Git LFS pointer" in mistake("ViT-B-32", pretrained=f"{tmp_path}/b.pt")
     (tmp_path / "c.pt").write_bytes(b"")
     assert "got one of 0 bytes" in mistake("ViT-B-32", pretrained=f"{tmp_path}/c.pt")
     (tmp_path / "d.pt").mkdir()
@@ -85,7 +85,7 @@ def test_a_folder_has_a_layout_a_config_that_can_be_built_and_weights(tmp_path):
     wrong = folder_of(tmp_path / "wrong", open_clip_config__json=json.dumps(values).encode())
     said = mistake(wrong, random_weights_seed=0)
     assert (
-        f"{tmp_path}/wrong/open_clip_config.json: model_cfg.embed_dims: open_clip knows no such key"
+        f"{tmp_path}/wrong/open_clip_config.json: model_cfg.embed_dims: open_clip has no such key"
         in said
     )
     values = json.loads(CONFIG)

@@ -1,4 +1,4 @@
-"""A tiny network and small real evaluation sets of every kind, and what open_clip itself makes of them."""
+"""A tiny network, small real evaluation sets of every kind, and open_clip's own results."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def captions_of(number: int) -> list[str]:
 
 
 def write_layout(root: Path, *, task: str) -> Path:
-    """CLIP_benchmark's layout, test split in two tars; a train split that must not be read."""
+    """CLIP_benchmark's layout: a test split in two tars, a train split that must not be read."""
     (root / "train").mkdir(parents=True)
     (root / "train/nshards.txt").write_text("1\n")
     (root / "train/0.tar").write_bytes(b"never read")
@@ -62,7 +62,7 @@ def write_layout(root: Path, *, task: str) -> Path:
 
 
 def write_folders(root: Path) -> Path:
-    """The same images in class folders; the file of one is no image."""
+    """The same images in class folders; one of the files is not an image."""
     for name in NAMES:
         (root / name).mkdir(parents=True)
     for number in range(IMAGES):

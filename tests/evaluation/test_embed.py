@@ -1,4 +1,4 @@
-"""The embedder by itself, without Ray: what becomes of a cell."""
+"""The embedder by itself, without Ray."""
 
 from __future__ import annotations
 

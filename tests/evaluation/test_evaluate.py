@@ -1,4 +1,4 @@
-"""Whole evaluations over real sets on a real Ray, against open_clip and plain numpy."""
+"""Complete evaluations of real sets on a real Ray, against open_clip and plain numpy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dfn_ray.config import EvaluateRecipe, recipe_from
 from dfn_ray.console.progress import Progress
 from dfn_ray.errors import ErrorBudgetExceededError, InputError
 from dfn_ray.evaluation import evaluate as evaluate_module
-from dfn_ray.evaluation.evaluate import evaluate, evaluate_sets, judge
+from dfn_ray.evaluation.evaluate import check_gathered, evaluate, evaluate_sets
 from dfn_ray.evaluation.gather import Gathered
 from dfn_ray.evaluation.sets import locate
 from dfn_ray.schema import ShardFault
@@ -148,16 +148,16 @@ def test_datacomps_lines_hold_every_set_with_its_main_metric(evaluation, recipe)
     mean = 0.5 * sum(metrics["Flickr"][f"{side}_retrieval_recall@1"] for side in ("image", "text"))
     assert values["Flickr"]["metrics"]["main_metric"] == mean
     assert values["Flickr"]["metrics"]["mean_recall@1"] == mean
-    groups = {name: (group.there, group.tasks) for name, group in evaluation.groups.items()}
+    groups = {name: (group.available, group.tasks) for name, group in evaluation.groups.items()}
     assert groups == {"ImageNet": (1, 1), "VTAB": (1, 13), "Retrieval": (1, 3), "Average": (3, 38)}
 
 
 def test_sets_with_a_result_are_skipped_and_give_it_back(evaluation, recipe, monkeypatch, capsys):
-    monkeypatch.setattr(evaluate_module.stream, "embed_set", None)
-    monkeypatch.setattr(evaluate_module.stream, "embed_cells", None)
+    monkeypatch.setattr(evaluate_module.chain, "embed_set", None)
+    monkeypatch.setattr(evaluate_module.chain, "embed_cells", None)
     again = evaluate(recipe())
     assert again == {name: dict(r.metrics) for name, r in results_of(evaluation).items()}
-    assert "3 sets, 3 of them evaluated before" in capsys.readouterr().err
+    assert "3 sets, 3 of them already evaluated" in capsys.readouterr().err
     with pytest.raises(TypeError):  # a stricter recipe takes no result with so many failures
         evaluate(recipe("max_failed_fraction=0.01"))
 
@@ -204,19 +204,22 @@ def gathered(
 )
 def test_a_set_that_is_not_whole_gives_no_result(recipe, result, message):
     with pytest.raises(ErrorBudgetExceededError, match=f"sets.vtab/pets: {message}"):
-        judge(locate(recipe().sets[0]), result, recipe(), Progress(0))
+        check_gathered(locate(recipe().sets[0]), result, recipe(), Progress(0))
 
 
 def test_a_class_folder_without_images_is_allowed(recipe):
     folders = locate(recipe().sets[1])
-    judge(folders, gathered(9, {"scored": 9}, EMPTY), recipe(), Progress(0))
+    check_gathered(folders, gathered(9, {"scored": 9}, EMPTY), recipe(), Progress(0))
 
 
 def test_few_failures_are_allowed_and_told(recipe, capsys):
     few = gathered(80, {"scored": 80, "failed/not_an_image": 15, "failed/nan_score": 5})
-    judge(locate(recipe().sets[0]), few, recipe(), Progress(0))
+    check_gathered(locate(recipe().sets[0]), few, recipe(), Progress(0))
     said = capsys.readouterr().err
-    assert "20 of 100 images failed and are not counted (not_an_image 15, nan_score 5)" in said
+    assert (
+        "20 of 100 images failed and are excluded from the metrics (not_an_image 15, nan_score 5)"
+        in said
+    )
 
 
 def test_wrong_class_names_are_told_before_anything_starts(recipe, tmp_path):

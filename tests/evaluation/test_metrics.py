@@ -1,4 +1,4 @@
-"""The metrics against plain numpy and torch over the whole similarity matrix, as CLIP_benchmark 1.6 has them."""
+"""The metrics against numpy and torch on the full similarity matrix, as in CLIP_benchmark 1.6."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_fewer_candidates_than_k_always_hold_the_right_one():
 
 def test_a_label_beyond_the_class_names_is_told():
     rng = np.random.default_rng(0)
-    with pytest.raises(InputError, match="a label is 3, but there are 3 class names"):
+    with pytest.raises(InputError, match="label 3 is too large for 3 class names"):
         classification_metrics(unit(rng, 2), unit(rng, 3), np.array([0, 3]))
 
 

@@ -1,4 +1,4 @@
-"""Results on storage and their sums, without a network."""
+"""Results on storage and their averages, without a network."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_main_metric_that_is_not_computed_is_none():
 
 def test_the_groups_are_those_of_datacomps_38_tasks():
     all_there = group_averages(dict.fromkeys(TASKS, 0.5))
-    assert {name: (g.there, g.tasks) for name, g in all_there.items()} == {
+    assert {name: (g.available, g.tasks) for name, g in all_there.items()} == {
         "ImageNet": (1, 1),
         "ImageNet dist. shifts": (6, 6),
         "VTAB": (13, 13),
@@ -112,7 +112,7 @@ def test_averages_are_over_what_is_there_and_say_so():
     groups = group_averages(
         {"imagenet1k": 0.6, "imagenet-a": 0.2, "imagenet-r": 0.4, "wilds/fmow": None, "own": 0.9}
     )
-    assert {name: (round(g.mean, 9), g.there) for name, g in groups.items()} == {
+    assert {name: (round(g.mean, 9), g.available) for name, g in groups.items()} == {
         "ImageNet": (0.6, 1),
         "ImageNet dist. shifts": (0.3, 2),
         "Average": (0.4, 3),
@@ -175,5 +175,5 @@ def test_a_stored_result_with_a_value_of_another_type_is_damage(tmp_path, change
     results.write(evaluation_set("a"), result("a", acc1=0.5))
     (path,) = (tmp_path / "eval").iterdir()
     path.write_text(json.dumps(json.loads(path.read_bytes()) | change))
-    with pytest.raises(DamagedRunError, match=rf"{path.name}: is damaged .*; delete it"):
+    with pytest.raises(DamagedRunError, match=rf"{path.name}: is damaged .*\. Delete it"):
         results.write_lines()

@@ -1,4 +1,4 @@
-"""Where sets are found, and where their class names come from. No Ray."""
+"""The location of sets and the sources of their class names, without Ray."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_number_of_tars_that_no_set_has_is_told(tmp_path, count):
 def test_a_tar_that_nshards_counts_but_is_absent_is_told(tmp_path):
     root = write_layout(tmp_path / "root", task="zeroshot_classification")
     (root / "test/nshards.txt").write_text("3")
-    with pytest.raises(InputError, match=r"test/2\.tar: missing_shard; the set is not whole"):
+    with pytest.raises(InputError, match=r"test/2\.tar: missing_shard; the set is incomplete"):
         locate(evaluation_set(root))
 
 
@@ -84,7 +84,7 @@ def test_several_roots_must_have_the_same_class_folders(tmp_path):
     assert len(locate(two).shards) == 12
     assert locate(two).classnames == NAMES
     (tmp_path / "b" / "aardvark").mkdir()
-    with pytest.raises(InputError, match="other class folders"):
+    with pytest.raises(InputError, match="different class folders"):
         locate(two)
 
 

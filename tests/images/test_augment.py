@@ -9,7 +9,7 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as F
 
 from dfn_ray.config import Augmentation
-from dfn_ray.images.augment import VariedTransform, _turn_hue
+from dfn_ray.images.augment import VariedTransform, _shift_hue
 from dfn_ray.images.transform import ImageTransform
 
 PLAIN = ImageTransform(
@@ -96,4 +96,4 @@ def test_mirroring_and_grey_are_what_they_say():
 @pytest.mark.parametrize("turn", [-0.3, 0.1, 0.45])
 def test_hues_turn_as_torchvisions(turn):
     image = picture()
-    assert np.array_equal(_turn_hue(image, turn), F.adjust_hue(image, turn))
+    assert np.array_equal(_shift_hue(image, turn), F.adjust_hue(image, turn))

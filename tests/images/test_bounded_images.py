@@ -1,4 +1,4 @@
-"""Images that a stranger wrote to take memory or time: each fails by a reason, or is decoded like others."""
+"""Hostile images that take memory or time fail with a reason, or decode like others."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_tiff_without_a_directory_has_no_tiles(data):
 
 
 def test_the_values_of_tiff_entries_are_gone_through_once(monkeypatch):
-    """4,096 entries may all point to the same megabyte."""
+    """A TIFF with 4,096 entries that all point to the same megabyte."""
     unpacked = [0]
 
     def unpack_from(form, data, offset=0):
@@ -69,7 +69,8 @@ def test_the_values_of_tiff_entries_are_gone_through_once(monkeypatch):
         return struct.iter_unpack(form, data)
 
     counting = types.SimpleNamespace(
-        unpack_from=unpack_from, iter_unpack=iter_unpack, calcsize=struct.calcsize, error=struct.error
+        unpack_from=unpack_from, iter_unpack=iter_unpack, calcsize=struct.calcsize,
+        error=struct.error
     )  # fmt: skip
     monkeypatch.setattr(structure, "struct", counting)
     data = tiff_of_shared_values(4096, bytes(200_000))

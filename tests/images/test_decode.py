@@ -1,4 +1,4 @@
-"""Every image ends as pixels or with a named reason, whatever its bytes do to the decoder."""
+"""Every image is decoded or fails with a named reason, whatever its bytes do to the decoder."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ SLOW = b"\xff\xd8\xff\xfe\x00\x0cSLOOOW"
 
 @pytest.fixture
 def lethal_images(monkeypatch):
-    """Pillow's JPEG plugin, but two beginnings really end or stop the process that opens them."""
+    """Pillow's JPEG plugin, except that two first bytes really exit or stop the process."""
     opener, accept = Image.OPEN["JPEG"]
 
     def armed(prefix):
@@ -270,7 +270,7 @@ def test_an_image_that_kills_or_hangs_its_decoder_costs_one_sample(lethal_images
 
 def test_a_crash_half_way_leaves_no_pixels_behind():
     class Bomb:
-        """A second transform whose pixels kill the process while they are copied."""
+        """A second transform whose pixels kill the process during the copy."""
 
         size = (64, 64)
 
@@ -300,7 +300,7 @@ def chunk(kind, content):
 
 
 def bomb(megabytes):
-    """So many megabytes of zeros, compressed to a kilobyte each."""
+    """A zlib stream of this many megabytes of zeros, each compressed to a kilobyte."""
     stream = zlib.compressobj(9, zlib.DEFLATED, -15)
     block = stream.compress(bytes(2**20)) + stream.flush(zlib.Z_FULL_FLUSH)
     return b"\x78\xda" + block * megabytes + b"\x03\0"

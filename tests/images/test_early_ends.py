@@ -1,4 +1,4 @@
-"""A file that ends early, a file that is damaged, and a file of which nothing was decoded are three things."""
+"""Truncated files, damaged files, and files of which nothing was decoded are distinguished."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PADDED = replace(TRANSFORM, resize_mode="longest", fill_color=90)
 
 
 def deflated_tiff() -> bytes:
-    """With its directory in front, as many writers have it, and one strip per 8 rows."""
+    """A TIFF with its directory first, as many writers write it, and one strip per 8 rows."""
     file = io.BytesIO()
     pixels = np.asarray(PHOTO)
     tifffile.imwrite(file, pixels, photometric="rgb", compression="zlib", rowsperstrip=8)
@@ -48,7 +48,7 @@ PARTLY = {
     "red bmp": encoded(Image.new("RGB", (160, 120), "red"), "BMP"),
     "red png": encoded(Image.new("RGB", (640, 480), "red"), "PNG"),
 }
-"""Of a file of these that is cut in half, a part is decoded."""
+"""A file of one of these kinds that is cut in half is decoded in part."""
 WHOLE_OR_NOT = {
     "webp": encoded(PHOTO, "WEBP"),
     "lossless webp": encoded(PHOTO, "WEBP", lossless=True),
@@ -93,7 +93,7 @@ def test_formats_that_are_decoded_whole_or_not_at_all_fail_when_they_end_early()
 
 
 def pixels_begin(data: bytes, format: str) -> int:
-    """Bytes of the file before the first that holds pixels."""
+    """Bytes of the file before the first byte of pixel data."""
     if format == "jpeg":
         scan = data.rindex(b"\xff\xda")
         return scan + 2 + int.from_bytes(data[scan + 2 : scan + 4], "big")
@@ -141,7 +141,7 @@ def test_a_cut_anywhere_ends_in_pixels_or_a_reason_and_never_in_a_picture_of_the
 
 
 def png_with(damage) -> bytes:
-    """A PNG whose compressed pixels were altered, its chunks and their checksums whole."""
+    """A PNG with altered compressed pixels in intact chunks with correct checksums."""
     raw = b"".join(b"\0" + row.tobytes() for row in np.asarray(PHOTO))
     chunk = lambda kind, content: (  # noqa: E731
         struct.pack(">I", len(content))
@@ -151,7 +151,8 @@ def png_with(damage) -> bytes:
     )
     header = struct.pack(">IIBBBBB", *PHOTO.size, 8, 2, 0, 0, 0)
     pixels = damage(raw)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")  # fmt: skip
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
 
 
 def flipped(data: bytes, at: int) -> bytes:

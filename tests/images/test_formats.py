@@ -1,4 +1,4 @@
-"""One list says what an image is: by its ending, by its first bytes, and what it is exported as."""
+"""One list defines images: by ending, by first bytes, and by the ending of exports."""
 
 from __future__ import annotations
 
@@ -83,8 +83,10 @@ def test_the_brands_tell_avif_from_heif(data):
 @pytest.mark.parametrize(
     "data",
     [
-        b"", b"\0" * 64, b"<!DOCTYPE html><html><body><svg></svg></body></html>", b"%PDF-1.7", b"%!PS-Adobe-3.0",
-        b"BMW drives through the rain, seen from the side of a road", b"P6 is not a picture", b"GIF89", b"not an image",
+        b"", b"\0" * 64, b"<!DOCTYPE html><html><body><svg></svg></body></html>", b"%PDF-1.7",
+        b"%!PS-Adobe-3.0",
+        b"BMW drives through the rain, seen from the side of a road", b"P6 is not a picture",
+        b"GIF89", b"not an image",
         iso(b"isom", b"mp42"), b"RIFF\x10\0\0\0WAVEfmt ",
     ],
 )  # fmt: skip
@@ -94,7 +96,8 @@ def test_what_is_no_image_has_no_format(data):
 
 
 _TOKENS = (
-    b"<!---->", b"<!--", b"-->", b"<!-- -->\n", b" ", b"<?xml ?>", b"<!DOCTYPE svg>", b"<!DOCTYPE svg", b">", b"<",
+    b"<!---->", b"<!--", b"-->", b"<!-- -->\n", b" ", b"<?xml ?>", b"<!DOCTYPE svg>",
+    b"<!DOCTYPE svg", b">", b"<",
     b"#", b"#\n", b"\n", b"1", b"\0", b"\xef\xbb\xbf", b"-",
 )  # fmt: skip
 
@@ -102,7 +105,7 @@ _TOKENS = (
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("start", [b"", b"<?xml", b"<!--", b"P6", b"#?", b"BM", b"\0\0\x01\0"])
 def test_no_head_made_of_repeated_pieces_keeps_a_signature_busy(start):
-    """A regular expression that tries every split of a prolog takes longer than the universe lasts."""
+    """A regular expression that tries every split of a prolog would take practically forever."""
     for one in _TOKENS:
         for other in _TOKENS:
             head = (start + (one * 3 + other) * 8192)[:8192]
@@ -113,8 +116,10 @@ def test_no_head_made_of_repeated_pieces_keeps_a_signature_busy(start):
 @pytest.mark.parametrize(
     "data",
     [
-        b"<!---->" * 1000 + b"<svg>", b"<!--" + b"-" * 5000 + b"--><svg/>x <svg>", b"<!-- -- > -->\n<svg\t>",
-        b"\xef\xbb\xbf<?xml version='1.0'?><!DOCTYPE svg PUBLIC '-//W3C//DTD SVG 1.1//EN'>\n<!-- > --><svg>",
+        b"<!---->" * 1000 + b"<svg>", b"<!--" + b"-" * 5000 + b"--><svg/>x <svg>",
+        b"<!-- -- > -->\n<svg\t>",
+        b"\xef\xbb\xbf<?xml version='1.0'?><!DOCTYPE svg PUBLIC '-//W3C//DTD SVG 1.1//EN'>\n"
+        b"<!-- > --><svg>",
     ],
     ids=["many comments", "not first", "marks in a comment", "all of it"],
 )  # fmt: skip

@@ -19,7 +19,7 @@ from dfn_ray.schema import Reason
 
 
 def marked(count):
-    """Shared marks of the items done, and the work that sets them."""
+    """Shared marks of finished items, and the work that sets them."""
     done = shared_array((count,), np.int64)
 
     def mark(index):

@@ -1,4 +1,4 @@
-"""Sizes that a header states and no image has fail by a reason that says so, and never end the decoder."""
+"""Sizes that a header declares but no image has fail with a reason, and never end the decoder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def bmp(width: int, height: int) -> bytes:
 
 
 def tiff(width: int, height: int, *, big: bool = False) -> bytes:
-    """A TIFF with another width and height in its directory."""
+    """A TIFF with a different width and height in its directory."""
     file = io.BytesIO()
     photo(9, 9).save(file, "TIFF", big_tiff=big)
     data = bytearray(file.getvalue())
@@ -71,7 +71,16 @@ def avif(width: int, height: int) -> bytes:
     return bytes(data)
 
 
-STATED = {"PNG": png_header, "BMP": bmp, "TIFF": tiff, "BigTIFF": big_tiff, "WEBP": webp, "JPEG": jpeg, "GIF": gif, "AVIF": avif}  # fmt: skip
+STATED = {
+    "PNG": png_header,
+    "BMP": bmp,
+    "TIFF": tiff,
+    "BigTIFF": big_tiff,
+    "WEBP": webp,
+    "JPEG": jpeg,
+    "GIF": gif,
+    "AVIF": avif,
+}
 
 
 @pytest.mark.parametrize("mode", ["exact", "fast"])

@@ -1,4 +1,4 @@
-"""Pixels of every kind that a file can hold: in a stated way to 8-bit RGB, or with a reason."""
+"""Pixels of every kind that files can contain become 8-bit RGB as documented, or fail."""
 
 from __future__ import annotations
 
@@ -42,11 +42,12 @@ def grey(values: np.ndarray) -> np.ndarray:
 def raw_tiff(
     photometric: int, bits: tuple[int, ...], data: bytes, *tags: tuple[int, int, bytes]
 ) -> bytes:
-    """A little-endian TIFF in one strip, for the kinds that tifffile does not write."""
+    """A little-endian TIFF in one strip, for kinds that tifffile does not write."""
     short = lambda *values: struct.pack(f"<{len(values)}H", *values)  # noqa: E731
     entries = [
         (256, 3, short(SIDE)), (257, 3, short(SIDE)), (258, 3, short(*bits)), (259, 3, short(1)),
-        (262, 3, short(photometric)), (273, 4, b""), (277, 3, short(len(bits))), (278, 3, short(SIDE)),
+        (262, 3, short(photometric)), (273, 4, b""), (277, 3, short(len(bits))),
+        (278, 3, short(SIDE)),
         (279, 4, struct.pack("<I", len(data))), *tags,
     ]  # fmt: skip
     begin = 8 + 2 + 12 * len(entries) + 4
@@ -173,8 +174,10 @@ def test_cmyk_and_ycbcr_tiffs_follow_their_definitions():
 
 
 PLAIN = {
-    "1": Image.fromarray(L).convert("1"), "L": Image.fromarray(L), "P": photo(SIDE, SIDE).convert("P"),
-    "LA": Image.merge("LA", [Image.fromarray(L)] * 2), "RGB": Image.fromarray(RGB), "RGBA": Image.fromarray(FOUR),
+    "1": Image.fromarray(L).convert("1"), "L": Image.fromarray(L),
+    "P": photo(SIDE, SIDE).convert("P"),
+    "LA": Image.merge("LA", [Image.fromarray(L)] * 2), "RGB": Image.fromarray(RGB),
+    "RGBA": Image.fromarray(FOUR),
 }  # fmt: skip
 
 

@@ -200,7 +200,7 @@ def test_a_train_job_trains_on_what_the_filter_job_kept(story: Story, trained):
         f"steps         {SAMPLES_SEEN // 16:>5,}",
         f"network       {run}/network",
     ]
-    assert not strays(before, *TRAINING, r"going on from \d+ samples; .*")
+    assert not strays(before, *TRAINING, r"resuming at \d+ samples; .*")
 
 
 def test_a_stopped_train_job_submitted_again_ends_as_if_undisturbed(
@@ -209,7 +209,7 @@ def test_a_stopped_train_job_submitted_again_ends_as_if_undisturbed(
     *before, last = trained.stopped
     assert last == "dfn-ray: stopped; what is committed stays, the same command goes on from there"
     assert not strays(before, *TRAINING)
-    assert any(line.startswith("going on from ") for line in trained.lines)
+    assert any(line.startswith("resuming at ") for line in trained.lines)
     undisturbed = story.folder / "undisturbed-train"
     train(replace(story.train_recipe, run_uri=str(undisturbed)))
     run = Path(story.recipe.uri("train", "dfn", "seed-0"))
@@ -230,7 +230,7 @@ def test_an_evaluate_job_gives_the_metrics_of_its_sets(cluster, story: Story, be
     ]  # fmt: skip
     assert not strays(
         lines[:-2],
-        r"1 sets, 0 of them evaluated before; .*",
+        r"\S+: 1 sets, 0 of them already evaluated",
         r"embedding 4 prompts",
         r"evaluating +[\d.]+% \| .*",
     )

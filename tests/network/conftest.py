@@ -1,4 +1,4 @@
-"""Tiny open_clip networks of every kind, saved as open_clip saves them, and images."""
+"""Tiny open_clip networks of every kind, saved in open_clip's layout, and images."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ CAPTIONS = [
 
 
 def network_folder(folder: Path, model_cfg: dict, preprocess_cfg: dict | None = None) -> Path:
-    """A folder as open_clip's push_to_hf_hub writes it, weights from a fixed seed."""
+    """A folder as written by open_clip's push_to_hf_hub, with weights from a fixed seed."""
     folder.mkdir(parents=True, exist_ok=True)
     values = {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg or {}}
     (folder / "open_clip_config.json").write_text(json.dumps(values))
@@ -113,7 +113,7 @@ def network_folder(folder: Path, model_cfg: dict, preprocess_cfg: dict | None = 
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Tiny networks run no faster on two threads, and many times slower beside other programs."""
+    """Tiny networks run no faster on two threads, and many times slower beside other processes."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -122,7 +122,7 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory):
-    """kind -> folder, each made when first asked for."""
+    """Folders by kind of network, created on first use."""
     root = tmp_path_factory.mktemp("networks")
 
     def folder(kind: str) -> Path:
@@ -138,7 +138,7 @@ def spec(folder: Path, **settings) -> config.Network:
 
 
 def photo(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Smooth colours with some noise: compresses and resizes like a photo."""
+    """Smooth colours with some noise, which compress and resize like a photo."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
     smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
@@ -154,7 +154,7 @@ def encoded(image: Image.Image, format: str, **options) -> bytes:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
-    """A CLIP in transformers' layout that loads."""
+    """A valid CLIP in transformers' layout."""
     from tests.network import layouts
 
     folder = tmp_path_factory.mktemp("clip")
@@ -164,5 +164,5 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def clip(made, tmp_path):
-    """A copy of it, to be changed."""
+    """A copy of the CLIP for a test to modify."""
     return shutil.copytree(made, tmp_path / "clip")

@@ -1,4 +1,4 @@
-"""Tiny tokenizers of transformers, one of each kind that networks in its layout have, and captions to try them on."""
+"""Tiny tokenizers of transformers, one of each kind in its layout, and captions for them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dfn_ray.network.byte_pairs import tokens_and_merges
 
 CONTEXT = 20
 BPE_TOKENS = 512 + 300 + 2
-"""Bytes, bytes at the end of a word, merges, start and end."""
+"""A vocabulary of bytes, bytes at the end of a word, merges, start and end."""
 CAPTIONS = [
     "a dog",
     "",
@@ -32,8 +32,8 @@ CAPTIONS = [
     "caf\u0065\u0301 decomposed, Ⅷ, ﬁsh",
     "tabs\tand\nlines\r\n and\u3000wide spaces",
     "word " * 2000,
-    "x"
-    * 4000,  # a word that the reader's bound of 4,096 characters cuts has other tokens in a unigram model
+    # In a unigram model, a word that is cut by the bound of 4,096 characters has other tokens.
+    "x" * 4000,
     "</s> in the middle <unk> and <|endoftext|> too <eos>",
     "ΣΊΣΥΦΟΣ İstanbul",
     "▁under▁lined▁",
@@ -54,7 +54,7 @@ SENTENCES = [*CAPTIONS[:-1], "the quick brown fox jumps over the lazy dog and a 
 
 @functools.cache
 def spiece() -> bytes:
-    """A sentencepiece model as SigLIP's: an end token, which also pads, and an unknown one."""
+    """A sentencepiece model like SigLIP's: an end token, which also pads, and an unknown token."""
     buffer = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([text.lower()[:300] for text in SENTENCES]),
@@ -79,7 +79,7 @@ def siglip_tokenizer(folder: Path) -> Any:
 
 
 def unigram_tokenizer() -> Any:
-    """A SigLIP tokenizer in one file, its lower case and missing punctuation among its rules."""
+    """A SigLIP tokenizer in one file, with lower case and removal of punctuation in its rules."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.Sequence(
         [
@@ -111,7 +111,7 @@ def unigram_tokenizer() -> Any:
 
 
 def gemma_tokenizer(padding_side: str = "right", kind: Any = Siglip2Tokenizer) -> Any:
-    """SigLIP 2's: byte pairs over whole texts, bytes where there is no token, case removed."""
+    """A tokenizer like SigLIP 2's: byte pairs over whole texts, byte fallback, lower case."""
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
     letters = [*"▁abcdefghijklmnopqrstuvwxyz.,'", "A"]
     merges = [("▁", "a"), ("d", "o"), ("do", "g"), ("▁a", "▁")]

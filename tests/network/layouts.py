@@ -1,4 +1,4 @@
-"""Tiny networks with processors, saved by transformers itself, and what it makes of samples."""
+"""Tiny networks with processors, saved by transformers, and transformers' own results."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ transformers.logging.disable_progress_bar()
 
 @functools.cache
 def images() -> tuple[Image.Image, ...]:
-    """Pictures of several sizes, odd ones among them, and real ones of the demo's pool."""
+    """Pictures of several sizes, odd ones included, and real ones from the demo's pool."""
     made = [photo(*size) for size in ((451, 333), (333, 451), (64, 64), (300, 40), (31, 57))]
     folder = Path(__file__).parents[2] / "dfn_ray/demo/data"
     real: list[Image.Image] = []
@@ -131,7 +131,7 @@ def changed(folder, name, edit):
 
 
 def two_files(folder, edit=lambda vocabulary: None):
-    """vocab.json, as `edit` leaves it, and merges.txt in place of tokenizer.json."""
+    """Replaces tokenizer.json by merges.txt and a vocab.json modified by `edit`."""
     model = json.loads((folder / "tokenizer.json").read_text())["model"]
     edit(model["vocab"])
     write(folder, "vocab.json", model["vocab"])
@@ -151,7 +151,7 @@ class Scores:
 
 
 def by_transformers(folder: Path, captions: list[str] | None = None) -> Scores:
-    """The embeddings of all pictures and captions by transformers alone: its model, processor and tokenizer."""
+    """Embeddings of all pictures and captions by transformers' model, processor and tokenizer."""
     kind = json.loads((folder / "config.json").read_text())["model_type"]
     clip_like = kind == "clip"
     model = (transformers.CLIPModel if clip_like else transformers.SiglipModel).from_pretrained(
@@ -175,7 +175,7 @@ def by_transformers(folder: Path, captions: list[str] | None = None) -> Scores:
 def by_dfn_ray(
     folder: Path | FrozenNetwork, captions: list[str] | None = None, **settings: Any
 ) -> Scores:
-    """The same by dfn_ray, which reads the folder."""
+    """The same embeddings by dfn_ray from the same folder."""
     frozen = folder if isinstance(folder, FrozenNetwork) else load_network(spec(folder, **settings))
     network = build(frozen)
     pixels = np.stack([frozen.transform.pixels_HWC(image, image.size) for image in images()])
@@ -187,7 +187,7 @@ def by_dfn_ray(
 
 
 def difference(one: Scores, other: Scores) -> float:
-    """The largest, over embeddings and the scores of every picture with every caption."""
+    """The largest difference in embeddings and in scores of all pictures with all captions."""
     pairs = (
         (one.images, other.images),
         (one.texts, other.texts),

@@ -1,4 +1,4 @@
-"""Scores are open_clip's cosine similarities, the same whatever was scored before."""
+"""Scores are open_clip's cosine similarities, and do not depend on earlier scores."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_batches_by_length_cover_all_in_order_and_hold_little_padding(seed, coun
 
 
 def test_a_built_in_network_of_full_size_equals_open_clip():
-    """ViT-B/32 with random weights, through load, decode, tokenise and score."""
+    """ViT-B/32 with random weights: load, decode, tokenize and score."""
     frozen = load_network(config.Network(model="ViT-B-32", random_weights_seed=7))
     torch.manual_seed(7)
     wanted = by_open_clip("ViT-B-32", pretrained_text=False)

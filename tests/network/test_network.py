@@ -1,4 +1,4 @@
-"""A network is resolved as open_clip resolves it, and its fingerprint changes exactly with its scores."""
+"""A network is resolved as in open_clip, and its fingerprint changes exactly with its scores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.network.conftest import KINDS, network_folder, photo, spec
 
 
 def edited(folders, tmp_path, edit, kind="vit"):
-    """A copy of a network's folder with its config edited."""
+    """A copy of a network's folder with a modified config."""
     folder = tmp_path / "edited"
     shutil.copytree(folders(kind), folder, dirs_exist_ok=True)
     values = json.loads((folder / "open_clip_config.json").read_text())
@@ -115,7 +115,7 @@ def test_interpolation_is_ignored_exactly_where_open_clip_ignores_it(folders, tm
 
 @pytest.fixture
 def tag(monkeypatch, folders):
-    """A tag of ViT-B-32's name whose weights are a tiny network with quick_gelu and its own transform."""
+    """A tag of ViT-B-32 with the weights of a tiny network, quick_gelu and its own transform."""
     weights = folders("quick_gelu") / "open_clip_model.safetensors"
     entry = {
         "file": str(weights),

@@ -1,10 +1,11 @@
-"""A network that training wrote, with a bit of any file flipped: it is noticed where it is loaded, or nothing has changed."""
+"""A flipped bit in any file of a trained network is detected on loading, or has no effect."""
 
 from __future__ import annotations
 
 import hashlib
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import open_clip
@@ -15,9 +16,9 @@ import torch
 
 from dfn_ray.config import Network
 from dfn_ray.errors import InputError
-from dfn_ray.network.architecture import find
+from dfn_ray.network.architecture import resolve_origin
 from dfn_ray.network.frozen import WEIGHTS_FILE, load_network, network_files
-from dfn_ray.network.weights import read_checkpoint, saved
+from dfn_ray.network.weights import read_checkpoint, serialized_weights
 from dfn_ray.preparing.fetch_networks import load_network_of
 
 CONFIG = "open_clip_config.json"
@@ -29,7 +30,7 @@ def spec(folder: Path) -> Network:
 
 @pytest.fixture(scope="module")
 def written(network, tmp_path_factory) -> Path:
-    """A folder with what training writes."""
+    """A folder with the files that training writes."""
     folder = tmp_path_factory.mktemp("written")
     frozen = load_network(spec(network))
     state = {name: torch.from_numpy(array) for name, array in frozen.state.items()}
@@ -52,10 +53,10 @@ def flip(path: Path, place: int, bit: int = 0) -> None:
 
 
 def refusal(folder: Path, due: dict, *, is_config: bool) -> str:
-    """What is said of the network; nothing where it is the same as before."""
+    """The error for a changed network; empty if it equals the original."""
     try:
         if is_config:
-            find(spec(folder), None)
+            resolve_origin(spec(folder), None)
         else:
             assert load_network(spec(folder)).fingerprint() == due
     except InputError as error:
@@ -77,7 +78,8 @@ def test_another_bit_of_the_weights_is_refused_with_both_digests(copy):
     with safetensors.safe_open(path, "pt") as file:
         expected = file.metadata()["dfn_ray.sha256"]
     flip(path, path.stat().st_size - 2)
-    said = f"{WEIGHTS_FILE}: is damaged .* its SHA-256 is [0-9a-f]{{64}}, .* {WEIGHTS_FILE} have {expected}"
+    both = rf"its SHA-256 is [0-9a-f]{{64}}, .* {WEIGHTS_FILE} contain {expected}"
+    said = f"{WEIGHTS_FILE}: is damaged .* {both}"
     with pytest.raises(InputError, match=said) as caught:
         load_network(spec(copy))
     assert str(copy) in str(caught.value)
@@ -94,7 +96,7 @@ def test_another_config_is_refused_with_both_digests(copy):
     (copy / CONFIG).write_text(changed)
     found = hashlib.sha256(changed.encode()).hexdigest()
     with pytest.raises(
-        InputError, match=f"{CONFIG}: is damaged .* SHA-256 is {found}, .* have {expected}"
+        InputError, match=f"{CONFIG}: is damaged .* SHA-256 is {found}, .* contain {expected}"
     ):
         load_network(spec(copy))
 
@@ -103,8 +105,8 @@ def test_another_config_is_refused_with_both_digests(copy):
 def test_weights_that_were_saved_beside_a_file_that_is_not_there_are_refused(copy, name):
     (copy.parent / "outside.json").write_bytes(b"{}")
     path = copy / WEIGHTS_FILE
-    path.write_bytes(saved(safetensors.torch.load_file(path), {name: b"{}"}))
-    with pytest.raises(InputError, match=f"has no '.*', beside which {WEIGHTS_FILE} was saved"):
+    path.write_bytes(serialized_weights(safetensors.torch.load_file(path), {name: b"{}"}))
+    with pytest.raises(InputError, match=f"has no '.*', but {WEIGHTS_FILE} was saved with it"):
         load_network(spec(copy))
 
 
@@ -124,7 +126,10 @@ def test_a_bit_flipped_anywhere_is_noticed_or_changes_nothing(copy):
     header = 8 + int.from_bytes((copy / WEIGHTS_FILE).read_bytes()[:8], "little")
     refused = 0
     for path, size in sizes.items():
-        places = range(size) if path.name == CONFIG else (*range(8), *draw.sample(range(8, header), 60), *draw.sample(range(header, size), 60))  # fmt: skip
+        places: Sequence[int] = range(size)
+        if path.name != CONFIG:
+            in_header = draw.sample(range(8, header), 60)
+            places = (*range(8), *in_header, *draw.sample(range(header, size), 60))
         for place in places:
             bit = draw.randrange(8)
             flip(path, place, bit)

@@ -1,4 +1,4 @@
-"""Mistakes in a network's config are InputError that names file, key and value, before anything is scored."""
+"""Mistakes in a network's config raise InputError with file, key and value, before scoring."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write(folder: Path, values) -> Path:
 
 
 def changed(place: str, value) -> dict:
-    """A good config with one value replaced."""
+    """A valid config with one value replaced."""
     values = {"model_cfg": copy.deepcopy(TINY), "preprocess_cfg": {"size": 32}}
     *parents, key = place.split(".")
     target = values

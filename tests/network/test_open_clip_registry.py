@@ -1,4 +1,4 @@
-"""What is read from open_clip's files is what open_clip itself says."""
+"""Values read from open_clip's files equal those of open_clip itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cropping changes no embedding, and is refused where it would."""
+"""Cropping does not change embeddings, and is refused where it would."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_cropped_embeddings_equal_the_full_ones(folders, kind):
 
 @torch.inference_mode()
 def test_cropping_a_two_way_tower_would_change_its_embeddings(folders):
-    """Why `can_crop_text` asks: the same cut that is free for CLIP is wrong for SigLIP."""
+    """The reason for `can_crop_text`: a crop that is harmless for CLIP is wrong for SigLIP."""
     model = model_of(folders("siglip"))
     tokens_NL = open_clip.get_tokenizer(f"local-dir:{folders('siglip')}")(
         ["a dog", "a photo of a house"]

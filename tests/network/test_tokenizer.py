@@ -1,4 +1,4 @@
-"""Tokens are open_clip's, whatever a caption holds, in bounded time and memory, and without torch."""
+"""Tokens equal open_clip's for any caption, in bounded time and memory, and without torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dfn_ray.errors import InputError
 from dfn_ray.network import byte_pairs
 from dfn_ray.network.byte_pairs import BytePairTokenizer
 from dfn_ray.network.frozen import load_network
-from dfn_ray.network.tokenizer import TokenizerSpec, cut_captions, resolve, tokenize
+from dfn_ray.network.tokenizer import TokenizerSpec, count_cut_captions, resolve, tokenize
 from tests.network.conftest import CAPTIONS, KINDS, spec
 
 CLIP = TokenizerSpec(context_length=77)
@@ -45,9 +45,12 @@ def plain_tokenizer(options: str) -> open_clip.SimpleTokenizer:
 
 
 CHARACTERS = [
-    "&amp;", "&#38;", "&", "amp;", "#x26;", ";", "&lt", "\u00c3\u00a9", "\u00e2\u20ac\u201d", "e\u0301", "\u0301",
-    "\u200d", "\U0001f469", "\ufb01", "\x1b[31m", "\x85", "\xa0", "\n", " ", "  ", "'s", "'LL", "a", "ab", "th", "the",
-    "ing", "Z", "\u4e2d", "\u0430", "7", "!!", "<end_of_text>", "<start_of_text>", "\0", "\ufffd", "\u017f", "\u0130",
+    "&amp;", "&#38;", "&", "amp;", "#x26;", ";", "&lt", "\u00c3\u00a9", "\u00e2\u20ac\u201d",
+    "e\u0301", "\u0301",
+    "\u200d", "\U0001f469", "\ufb01", "\x1b[31m", "\x85", "\xa0", "\n", " ", "  ", "'s", "'LL", "a",
+    "ab", "th", "the",
+    "ing", "Z", "\u4e2d", "\u0430", "7", "!!", "<end_of_text>", "<start_of_text>", "\0", "\ufffd",
+    "\u017f", "\u0130",
 ]  # fmt: skip
 
 
@@ -74,7 +77,7 @@ def test_tokens_of_any_caption_up_to_the_bound_are_those_of_plain_open_clip(opti
 @given(word=st.text("abcdeinorstth\u0120\u00c3", min_size=2, max_size=80))
 def test_words_are_merged_as_open_clip_merges_them(word):
     parts = [*word[:-1], word[-1] + "</w>"]
-    assert " ".join(byte_pairs.merged(parts, PLAIN.bpe_ranks)) == PLAIN.bpe(word)
+    assert " ".join(byte_pairs.merge_pairs(parts, PLAIN.bpe_ranks)) == PLAIN.bpe(word)
 
 
 @pytest.mark.parametrize("length", [4095, 4096, 4097, 60_000])
@@ -84,7 +87,7 @@ def test_a_caption_is_cut_at_the_bound_after_its_leading_space_and_counted(lengt
     cut = caption if len(caption) <= 4096 else caption.lstrip()[:4096]
     assert np.array_equal(tokenize(CLIP, [caption])[0], PLAIN([cut])[0].numpy())
     stripped = [" " * 5000 + "a", "a" + " " * 5000, caption]
-    assert cut_captions(stripped) == (len(caption.strip()) > 4096)
+    assert count_cut_captions(stripped) == (len(caption.strip()) > 4096)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +111,8 @@ def test_no_caption_holds_a_task_for_long(piece):
     caption = "&" + piece * 16_000
     started = time.process_time()
     tokenize(CLIP, [caption])
-    # 25 ms at most on an idle core; without the bound the entities take 6 s, without the heap a word 2 s
+    # 25 ms at most on an idle core; without the bound the entities take 6 s, without the heap a
+    # word 2 s
     assert time.process_time() - started < 0.5
 
 
@@ -148,7 +152,7 @@ def test_what_prepares_samples_imports_neither_torch_nor_open_clip():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"bpe_path": "x.gz"}, r"tokenizer_kwargs\.bpe_path: not known"),
+        ({"bpe_path": "x.gz"}, r"tokenizer_kwargs\.bpe_path: not an option"),
         ({"clean": "upper"}, r"tokenizer_kwargs\.clean: need one of lower, .*got 'upper'"),
         ({"additional_special_tokens": "<x>"}, "need a list of strings, got '<x>'"),
     ],

@@ -1,4 +1,4 @@
-"""What is written in transformers' layout scores there as here, and comes back with the same weights."""
+"""An exported network has the same scores in transformers, and the same weights if read back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from dfn_ray import cli
 from dfn_ray.errors import InputError
 from dfn_ray.network.contrastive import Towers, contrastive_loss
-from dfn_ray.network.frozen import load_network, network_files, trainable
+from dfn_ray.network.frozen import load_network, network_files, trainable_module
 from dfn_ray.network.transformers_layout.write_network import layout_files
 from tests.network import layout_tokenizers, layouts
 from tests.network.conftest import KINDS, TEXT, VIT, network_folder, spec
@@ -97,7 +97,7 @@ def test_a_network_of_transformers_comes_back_as_it_was(tmp_path, kind):
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_training_starts_from_it_and_what_it_writes_is_read_here(tmp_path, kind, cleaning):
     frozen = load_network(spec(foreign(kind, tmp_path / "first"), caption_cleaning=cleaning))
-    module = trainable(frozen)
+    module = trainable_module(frozen)
     height, width = frozen.transform.size
     tokens = torch.randint(3, 200, (4, layout_tokenizers.CONTEXT))
     towers = Towers(module, precision="fp32")
@@ -118,10 +118,10 @@ def test_training_starts_from_it_and_what_it_writes_is_read_here(tmp_path, kind,
 
 @pytest.fixture
 def stored(tmp_path):
-    """What `train` writes of a network with a tokenizer of its own, without the digests of files: they are to be changed."""
+    """Training's files of a network with its own tokenizer, without digests, to be modified."""
     frozen = load_network(spec(foreign("clip", tmp_path / "first")))
     (tmp_path / "second").mkdir()
-    for name, content in network_files(frozen, trainable(frozen).state_dict()).items():
+    for name, content in network_files(frozen, trainable_module(frozen).state_dict()).items():
         (tmp_path / "second" / name).write_bytes(content)
     weights = tmp_path / "second" / "open_clip_model.safetensors"
     safetensors.torch.save_file(safetensors.torch.load_file(weights), weights)
@@ -166,7 +166,8 @@ REFUSED = {
     "resnet": (KINDS["resnet"], {}, r"CLIPModel cannot.*vision_cfg\.layers = .* \(a ResNet\)"),
     "timm": (KINDS["timm"], {}, r"vision_cfg\.timm_model_name = test_vit"),
     "coca": (KINDS["coca"], {}, r"multimodal_cfg = .*attentional_pool = true.*embed_cls = true"),
-    "siglip": (KINDS["siglip"], {}, r"init_logit_bias = -10.*no_causal_mask = true.*pool_type = last"),
+    "siglip": (KINDS["siglip"], {},
+        r"init_logit_bias = -10.*no_causal_mask = true.*pool_type = last"),
     "size": (KINDS["non_square"], {}, r"vision_cfg\.image_size = \[32, 48\]"),
     "mode": (KINDS["vit"], {"resize_mode": "longest"}, r"resize_mode = longest"),
     "scale": (

@@ -1,7 +1,7 @@
-"""Folders as published repositories have them load or are refused with a sentence, and hostile ones name what is wrong.
+"""Folders like published repositories load or are rejected with a reason, and so are hostile ones.
 
-Names of files, keys and tensors are those of the repositories, as public sources and transformers' own classes describe
-them; sizes are small and weights random.
+Names of files, keys and tensors are those of the repositories, according to public sources and
+transformers' own classes; sizes are small and weights random.
 """
 
 from __future__ import annotations
@@ -88,14 +88,14 @@ def test_vocabulary_and_merges_give_the_tokens_of_tokenizer_json(openai):
 
 
 def test_the_papers_filter_has_no_image_processor_and_loads_with_clips(openai, caplog):
-    """apple/DFN-public: config.json, a pickle of weights, and CLIP's tokenizer; users take OpenAI's processor."""
+    """apple/DFN-public: config, pickled weights, CLIP's tokenizer; users add OpenAI's processor."""
     (openai / "preprocessor_config.json").unlink()
     (openai / "model.safetensors").unlink()
     two_files(openai)
     with caplog.at_level(logging.WARNING, "dfn_ray"):
         frozen = load_network(spec(openai))
     assert "has no preprocessor_config.json" in caplog.text
-    assert "captions are cleaned as its own tokenizer does" in caplog.text
+    assert "captions are cleaned as by its own tokenizer" in caplog.text
     write(openai, "preprocessor_config.json", OLD_PROCESSOR)
     assert difference(by_dfn_ray(frozen), by_transformers(openai)) < 1e-5
 
@@ -105,13 +105,14 @@ def test_of_two_layouts_in_one_folder_open_clips_is_read_and_said(openai, caplog
     network_folder(openai, KINDS["vit"])
     with caplog.at_level(logging.WARNING, "dfn_ray"):
         frozen = load_network(spec(openai))
-    assert "is in open_clip's layout and in transformers'; open_clip's is used" in caplog.text
+    assert "contains a network in open_clip's layout and one in transformers'" in caplog.text
+    assert "using open_clip's" in caplog.text
     assert frozen.tokenizer.kind == "clip"
     assert frozen.model_cfg["vision_cfg"]["width"] == KINDS["vit"]["vision_cfg"]["width"]
 
 
 def test_googles_siglip_loads_by_its_sentencepiece_model(tmp_path):
-    """google/siglip-base-patch16-224: sections of the config without what is at its default."""
+    """google/siglip-base-patch16-224: sections of the config without default values."""
     layouts.siglip(tmp_path, {}, {}, layout_tokenizers.siglip_tokenizer(tmp_path))
     nested = json.loads((tmp_path / "processor_config.json").read_text())["image_processor"]
     (tmp_path / "processor_config.json").unlink()
@@ -133,7 +134,7 @@ def test_googles_siglip_2_pads_on_the_right_and_keeps_case_as_its_file_does(tmp_
     changed(tmp_path, "processor_config.json", lambda v: v["image_processor"].update(resample=2))
     with caplog.at_level(logging.WARNING, "dfn_ray"):
         frozen = load_network(spec(tmp_path))
-    assert "unlike in the training of SigLIP 2, in their case" in caplog.text
+    assert "unlike in the training of SigLIP 2, without conversion to lower case" in caplog.text
     assert frozen.transform.interpolation == "bilinear"
     assert difference(by_dfn_ray(frozen), by_transformers(tmp_path)) < 1e-5
     cleaned = load_network(spec(tmp_path, caption_cleaning="open_clip"))
@@ -143,14 +144,14 @@ def test_googles_siglip_2_pads_on_the_right_and_keeps_case_as_its_file_does(tmp_
 
 
 def test_apples_dfn_2b_loads_in_open_clips_layout(tmp_path):
-    """apple/DFN2B-CLIP-ViT-B-16, whose tokenizer files are beside it."""
+    """apple/DFN2B-CLIP-ViT-B-16, which includes its tokenizer files."""
     network_folder(tmp_path, KINDS["quick_gelu"])
     layout_tokenizers.clip_tokenizer().save_pretrained(tmp_path)
     assert load_network(spec(tmp_path)).tokenizer.kind == "clip"
 
 
 def test_mobileclip_alone_is_refused_and_in_open_clips_layout_loads(tmp_path):
-    """apple/MobileCLIP-S1 is a checkpoint alone; apple/MobileCLIP-S1-OpenCLIP has timm's tower."""
+    """apple/MobileCLIP-S1 is only a checkpoint; apple/MobileCLIP-S1-OpenCLIP has timm's tower."""
     (tmp_path / "mobileclip_s1.pt").write_bytes(b"weights")
     with pytest.raises(
         InputError, match=r"found mobileclip_s1\.pt\. For a checkpoint alone, name its arch"
@@ -189,7 +190,8 @@ def test_tokens_of_a_folders_own_tokenizer_need_no_torch(made):
         "from dfn_ray.network.tokenizer import TokenizerSpec, tokenize\n"
         f"file = ('tokenizer.json', Path({str(made)!r}, 'tokenizer.json').read_bytes())\n"
         'options = \'{"pad": [0, "x"], "clean": null}\'\n'
-        "spec = TokenizerSpec(context_length=9, kwargs_json=options, files=(file,), reader='folder')\n"
+        "spec = TokenizerSpec(context_length=9, kwargs_json=options, files=(file,),\n"
+        "                     reader='folder')\n"
         "assert tokenize(spec, ['a photo', '']).shape == (2, 9)\n"
         "print({'torch', 'open_clip', 'transformers'} & set(sys.modules))"
     )

@@ -1,4 +1,4 @@
-"""What is wrong with a folder in transformers' layout is named by file, key and value, before anything is built from it."""
+"""Mistakes in a folder of transformers' layout are reported by file, key and value."""
 
 from __future__ import annotations
 
@@ -33,8 +33,14 @@ OTHERS = {
     "chinese": ({"model_type": "chinese_clip"}, "Chinese-CLIP"),
     "altclip": ({"model_type": "altclip"}, "AltCLIP"),
     "tower": ({"architectures": ["CLIPTextModelWithProjection"]}, "not the whole network"),
-    "unknown": ({"model_type": "x" * 999, "architectures": None}, r"model_type x+\.\.\.\. Of this"),
-    "code": ({"auto_map": {"AutoModel": "modeling.Net"}}, "custom code.*no code from a hub"),
+    "unknown": (
+        {"model_type": "x" * 999, "architectures": None},
+        r"model_type x+\.\.\.\. In this layout",
+    ),
+    "code": (
+        {"auto_map": {"AutoModel": "modeling.Net"}},
+        "custom code.*code from a hub is never run",
+    ),
     "quantised": (
         {"quantization_config": {"bits": 4}},
         "quantization_config: the weights are quan",
@@ -51,32 +57,47 @@ def test_another_kind_of_network_is_refused_by_what_it_is(clip, values, message)
 
 
 MISTAKES = {
-    "missing section": (lambda v: v.update(text_config=7), r"config\.json: text_config: need an object, got 7"),
-    "width": (lambda v: v["text_config"].update(hidden_size="32"), r"text_config\.hidden_size: .*, got \"32\""),
-    "absurd width": (lambda v: v["vision_config"].update(hidden_size=10**9), r"vision_config\.hidden_size: "),
+    "missing section": (lambda v: v.update(text_config=7),
+        r"config\.json: text_config: need an object, got 7"),
+    "width": (lambda v: v["text_config"].update(hidden_size="32"),
+        r"text_config\.hidden_size: .*, got \"32\""),
+    "absurd width": (lambda v: v["vision_config"].update(hidden_size=10**9),
+        r"vision_config\.hidden_size: "),
     "absurd whole": (
-        lambda v: v["vision_config"].update(hidden_size=2**16, num_hidden_layers=1024, num_attention_heads=1),
-        r"vision_config: asks for about \S+ parameters",
+        lambda v: v["vision_config"].update(hidden_size=2**16, num_hidden_layers=1024,
+            num_attention_heads=1),
+        r"vision_config: has about \S+ parameters",
     ),
-    "heads": (lambda v: v["text_config"].update(num_attention_heads=5), r"num_attention_heads: 5 does not divide 32"),
-    "activation": (lambda v: v["text_config"].update(hidden_act="relu"), r"text_config\.hidden_act: .*relu"),
-    "activations": (lambda v: v["text_config"].update(hidden_act="gelu"), r"hidden_act: gelu of the text and quick_gelu"),
+    "heads": (lambda v: v["text_config"].update(num_attention_heads=5),
+        r"num_attention_heads: 5 does not divide 32"),
+    "activation": (lambda v: v["text_config"].update(hidden_act="relu"),
+        r"text_config\.hidden_act: .*relu"),
+    "activations": (lambda v: v["text_config"].update(hidden_act="gelu"),
+        r"hidden_act: gelu of the text and quick_gelu"),
     "eps": (lambda v: v["text_config"].update(layer_norm_eps=0), r"text_config\.layer_norm_eps: "),
-    "patch": (lambda v: v["vision_config"].update(patch_size=65), r"patch_size: 65 is more than image_size, 64"),
-    "list": (lambda v: v["vision_config"].update(image_size=[64, 64]), r"vision_config\.image_size: "),
-    "channels": (lambda v: v["vision_config"].update(num_channels=1), r"vision_config\.num_channels: "),
+    "patch": (lambda v: v["vision_config"].update(patch_size=65),
+        r"patch_size: 65 is more than image_size, 64"),
+    "list": (lambda v: v["vision_config"].update(image_size=[64, 64]),
+        r"vision_config\.image_size: "),
+    "channels": (lambda v: v["vision_config"].update(num_channels=1),
+        r"vision_config\.num_channels: "),
     "end": (lambda v: v["text_config"].update(eos_token_id=[1, 2]), r"text_config\.eos_token_id: "),
-    "end that is none": (lambda v: v["text_config"].update(eos_token_id=5), r"ends no caption with 5, the eos_token_id"),
+    "end that is none": (lambda v: v["text_config"].update(eos_token_id=5),
+        r"does not end captions with 5, the eos_token_id"),
     "dim": (lambda v: v.update(projection_dim=-1), r"projection_dim: need a whole number"),
     "classes": (lambda v: v.update(architectures="CLIPModel"), r"architectures: need a list"),
-    "vocabulary": (lambda v: v["text_config"].update(vocab_size=100), r"vocab_size: 814 tokens, but the network has 100"),
-    "more layers": (lambda v: v["text_config"].update(num_hidden_layers=3), r"16 missing \(text_model\.encoder\.layers\.2"),
-    "fewer layers": (lambda v: v["text_config"].update(num_hidden_layers=1), r"16 left over \(text_model\.encoder\.layers\.1"),
+    "vocabulary": (lambda v: v["text_config"].update(vocab_size=100),
+        r"vocab_size: 814 tokens, but the network has 100"),
+    "more layers": (lambda v: v["text_config"].update(num_hidden_layers=3),
+        r"16 missing \(text_model\.encoder\.layers\.2"),
+    "fewer layers": (lambda v: v["text_config"].update(num_hidden_layers=1),
+        r"16 left over \(text_model\.encoder\.layers\.1"),
     "another width": (
         lambda v: v["text_config"].update(intermediate_size=97),
         r"mlp\.fc1\.weight has the shape \(96, 32\), need \(97, 32\)",
     ),
-    "own": (lambda v: v.update(dfn_ray={"custom_text": 1}), r"config\.json: dfn_ray: need custom_text"),
+    "own": (lambda v: v.update(dfn_ray={"custom_text": 1}),
+        r"config\.json: dfn_ray: need custom_text"),
 }  # fmt: skip
 
 
@@ -92,17 +113,22 @@ PROCESSORS = {
     "factor": ({"rescale_factor": 1 / 127.5}, r"rescale_factor: need 1/255, got 0\.0078"),
     "no rescale": ({"do_rescale": False}, r"do_rescale: need true, got False"),
     "resample": ({"resample": 0}, r"resample: need 3 \(bicubic\) or 2 \(bilinear\), got 0"),
-    "pad": ({"do_pad": True}, r"do_pad: cannot be done here"),
-    "no crop": ({"do_center_crop": False}, r"size: without do_center_crop"),
-    "crop": ({"crop_size": {"height": 32, "width": 32}}, r"crop_size: the network takes images of 64x64"),
-    "edge": ({"size": {"shortest_edge": 32}}, r"size: need no less than crop_size, 64x64"),
-    "longest": ({"size": {"longest_edge": 64}}, r"size: need pixels, shortest_edge, or height and width"),
+    "pad": ({"do_pad": True}, r"do_pad: not supported"),
+    "no crop": ({"do_center_crop": False},
+        r"size: need height and width, because do_center_crop is off"),
+    "crop": ({"crop_size": {"height": 32, "width": 32}},
+        r"crop_size: the network takes images of 64x64"),
+    "edge": ({"size": {"shortest_edge": 32}}, r"size: need at least crop_size, 64x64"),
+    "longest": ({"size": {"longest_edge": 64}},
+        r"size: need pixels, shortest_edge, or height and width"),
     "absurd": ({"size": 10**9}, r"size: need pixels"),
     "mean": ({"image_mean": [1, 2]}, r"image_mean: need a number for each of 3 channels"),
     "std": ({"image_std": [0, 1, 1]}, r"image_std: need numbers > 0"),
-    "type": ({"image_processor_type": "BlipImageProcessor"}, r"image_processor_type: need CLIPImageProcessor or Sig"),
+    "type": ({"image_processor_type": "BlipImageProcessor"},
+        r"image_processor_type: need CLIPImageProcessor or Sig"),
     "switch": ({"do_normalize": "yes"}, r"do_normalize: need true or false, got 'yes'"),
-    "code": ({"auto_map": {"AutoImageProcessor": "x.Y"}}, r"auto_map: the image processor is custom code"),
+    "code": ({"auto_map": {"AutoImageProcessor": "x.Y"}},
+        r"auto_map: the image processor is custom code"),
 }  # fmt: skip
 
 
@@ -169,13 +195,20 @@ def test_a_pickle_is_read_only_where_there_are_no_safetensors(clip, made):
 
 
 INDEXES = {
-    "above": (lambda v: v.update(logit_scale="../model.safetensors"), "need a .safetensors file of this folder, got '../mo"),
-    "elsewhere": (lambda v: v.update(logit_scale="/etc/passwd"), "need a .safetensors file of this folder, got '/etc/p"),
-    "gone": (lambda v: v.update(logit_scale="gone.safetensors"), "logit_scale: need a .safetensors file of this folder"),
-    "number": (lambda v: v.update(logit_scale=7), "weight_map.logit_scale: need a .safetensors file of this folder, got 7"),
-    "list": (lambda v: v.update(logit_scale=[]), "weight_map.logit_scale: need a .safetensors file of this folder, got []"),
-    "no weights": (lambda v: v.update(logit_scale="config.json"), "need a .safetensors file of this folder, got 'config"),
-    "empty": (lambda v: v.clear(), "model.safetensors.index.json: weight_map: need an object, got {}"),
+    "above": (lambda v: v.update(logit_scale="../model.safetensors"),
+        "need a .safetensors file of this folder, got '../mo"),
+    "elsewhere": (lambda v: v.update(logit_scale="/etc/passwd"),
+        "need a .safetensors file of this folder, got '/etc/p"),
+    "gone": (lambda v: v.update(logit_scale="gone.safetensors"),
+        "logit_scale: need a .safetensors file of this folder"),
+    "number": (lambda v: v.update(logit_scale=7),
+        "weight_map.logit_scale: need a .safetensors file of this folder, got 7"),
+    "list": (lambda v: v.update(logit_scale=[]),
+        "weight_map.logit_scale: need a .safetensors file of this folder, got []"),
+    "no weights": (lambda v: v.update(logit_scale="config.json"),
+        "need a .safetensors file of this folder, got 'config"),
+    "empty": (lambda v: v.clear(),
+        "model.safetensors.index.json: weight_map: need an object, got {}"),
 }  # fmt: skip
 
 
@@ -203,7 +236,7 @@ def test_a_folder_in_neither_layout_or_without_weights_is_refused_in_the_same_wo
 
 
 def refused_by_both(folder) -> str:
-    """What loading says, which is what a dry run says after the setting."""
+    """The message of loading, which a dry run repeats after the setting."""
     with pytest.raises(InputError) as loading:
         load_network(spec(folder))
     with pytest.raises(InputError) as looking:
@@ -233,9 +266,9 @@ def test_damaged_files_are_named(clip):
 
 
 TOKENIZERS = {
-    "side": ({"padding_side": "left"}, r"padding_side: 'left' would be masked"),
+    "side": ({"padding_side": "left"}, r"padding_side: 'left' needs a mask in a CLIP"),
     "no side": ({"padding_side": "top"}, r"padding_side: need left or right, got 'top'"),
-    "pad": ({"pad_token": "<pad>"}, r"has no token '<pad>', the pad_token"),
+    "pad": ({"pad_token": "<pad>"}, r"does not contain its pad_token '<pad>'"),
     "type": ({"pad_token": 7}, r"pad_token: need a token, got 7"),
     "code": ({"auto_map": {"AutoTokenizer": "x.Y"}}, r"auto_map: the tokenizer is custom code"),
 }
@@ -255,7 +288,7 @@ def test_a_tokenizer_that_splits_at_random_is_refused(clip):
 
 
 def special(count: int = 1, number: int = 813):
-    """A rule that adds so many tokens to every caption."""
+    """A rule that adds this many tokens to every caption."""
     add = {"SpecialToken": {"id": "q", "type_id": 0}}
     single = [{"Sequence": {"id": "A", "type_id": 0}}, *[add] * count]
     pair = [{"Sequence": {"id": name, "type_id": 0}} for name in "AB"]
@@ -269,7 +302,8 @@ def model(kind: str, **values):
 
 
 FILES = {
-    "no unknown word": (model("WordLevel", unk_token="zz"), r"used as a tokenizer: WordLevel error: Missing \[UNK\]"),
+    "no unknown word": (model("WordLevel", unk_token="zz"),
+        r"used as a tokenizer: WordLevel error: Missing \[UNK\]"),
     "no unknown piece": (
         {"model": {"type": "Unigram", "vocab": [["<|endoftext|>", 0.0]], "unk_id": None}},
         r"cannot be used as a tokenizer: Encountered an unknown token but `unk_id` is missing",
@@ -282,8 +316,10 @@ FILES = {
         {"post_processor": {**special()["post_processor"], "special_tokens": {}}},
         r"tokenizer\.json: cannot be used as a tokenizer: ",
     ),
-    "token that is added": (special(number=99999), r"vocab_size: 100,000 tokens, but the network has 814 embeddings"),
-    "no room": (special(40), r"it adds 40 tokens to every caption, and the network's context has 20 in all"),
+    "token that is added": (special(number=99999),
+        r"vocab_size: 100,000 tokens, but the network has 814 embeddings"),
+    "no room": (special(40),
+        r"it adds 40 tokens to every caption, but the network's context has only 20"),
 }  # fmt: skip
 
 
@@ -296,10 +332,13 @@ def test_a_tokenizer_that_could_not_serve_every_caption_is_refused_before(clip, 
 
 
 MERGED = {
-    "text": (lambda v: v.update(a="5"), r"vocab\.json: a: need a number below 814, text_config\.vocab_size, got '5'"),
+    "text": (lambda v: v.update(a="5"),
+        r"vocab\.json: a: need a number below 814, text_config\.vocab_size, got '5'"),
     "negative": (lambda v: v.update(a=-5), r"vocab\.json: a: need a number below 814, .*, got -5"),
-    "far beyond": (lambda v: v.update(zz=2**31), r"vocab\.json: zz: need a number below 814, .*, got 2147483648"),
-    "end": (lambda v: v.pop("<|endoftext|>"), r"vocab\.json: <\|endoftext\|>: need a number below 814, .*, got None"),
+    "far beyond": (lambda v: v.update(zz=2**31),
+        r"vocab\.json: zz: need a number below 814, .*, got 2147483648"),
+    "end": (lambda v: v.pop("<|endoftext|>"),
+        r"vocab\.json: <\|endoftext\|>: need a number below 814, .*, got None"),
 }  # fmt: skip
 
 
@@ -336,7 +375,7 @@ def test_weights_of_any_floating_point_type_are_read(clip, dtype):
 
 
 def test_a_tokenizer_is_read_once_and_its_file_by_nobody_else(clip, monkeypatch):
-    """One of 256,000 tokens takes a second to read."""
+    """A tokenizer of 256,000 tokens takes a second to read."""
     read = []
 
     class Counting:

@@ -1,4 +1,4 @@
-"""Networks that transformers saved give transformers' own embeddings and scores, and wrong settings do not."""
+"""Networks saved by transformers have its embeddings and scores; wrong settings change them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ CLIPS = {
     "patch 32, legacy end": ({"eos_token_id": 2}, {"patch_size": 32, "image_size": 96}, 16),
     "large eps, uneven widths": (
         {**GELU, "layer_norm_eps": 1e-3, "intermediate_size": 101},
-        {**GELU, "layer_norm_eps": 1e-3, "intermediate_size": 67, "patch_size": 14, "image_size": 100},
+        {**GELU, "layer_norm_eps": 1e-3, "intermediate_size": 67, "patch_size": 14,
+            "image_size": 100},
         48,
     ),
     "tanh": ({**TANH}, {**TANH}, 24),
@@ -60,7 +61,7 @@ def test_a_siglip_gives_transformers_embeddings_and_scores(tmp_path, shape):
 
 
 def edited(folder, **changes):
-    """The config of a saved network with other values in both towers."""
+    """The config of a saved network with different values in both towers."""
     values = json.loads((folder / "config.json").read_text())
     for tower in ("text_config", "vision_config"):
         values[tower].update(changes)

@@ -1,4 +1,4 @@
-"""Checkpoints load bit for bit, from whatever wraps them, and never run code."""
+"""Checkpoints load bit for bit, with any wrapper, and never run code."""
 
 from __future__ import annotations
 
@@ -143,7 +143,8 @@ def test_a_checkpoint_without_tensors_is_refused(tiny, tmp_path):
     torch.save({"state_dict": {"epoch": 3, "lr": 0.1}}, tmp_path / "numbers.pt")
     with pytest.raises(
         InputError,
-        match=r"numbers.pt: need dense tensors of real numbers, by name, got others: epoch, lr",
+        match=r"numbers.pt: need dense tensors of real numbers, by name, "
+        r"got other values: epoch, lr",
     ):
         loaded(tiny, tmp_path / "numbers.pt")
     torch.save([1, 2], tmp_path / "list.pt")
@@ -164,7 +165,8 @@ UNUSABLE = {
 def test_tensors_that_hold_no_plain_numbers_are_refused_by_name(tiny, state, tmp_path, edit):
     torch.save(edit(state), tmp_path / "odd.pt")
     said = (
-        r"odd\.pt: need dense tensors of real numbers, by name, got others: (1|ln_final\.weight)$"
+        r"odd\.pt: need dense tensors of real numbers, by name, "
+        r"got other values: (1|ln_final\.weight)$"
     )
     with pytest.raises(InputError, match=said):
         loaded(tiny, tmp_path / "odd.pt")
@@ -192,7 +194,7 @@ def test_what_no_score_depends_on_may_be_anything(tmp_path):
 
 def test_a_pointer_of_git_lfs_is_called_so(tiny, tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha")
-    with pytest.raises(InputError, match=r"a\.safetensors: is a pointer of Git LFS"):
+    with pytest.raises(InputError, match=r"a\.safetensors: is a Git LFS pointer"):
         loaded(tiny, tmp_path / "a.safetensors")
 
 

@@ -1,4 +1,4 @@
-"""Several captions in training: each drawn once in as many passes as there are, however a run is cut and resumed."""
+"""Several captions: n passes draw each of n captions once, however a run is interrupted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dfn_ray.config import Pool, Source
 from dfn_ray.pool import list_shards
 from dfn_ray.testing.sample_pools import TarBuilder, photo, uid_of
-from dfn_ray.training.data.caption_draws import drawn
+from dfn_ray.training.data.caption_draws import draw_caption
 from dfn_ray.training.data.feed import feed_group
 from dfn_ray.training.data.group_samples import GroupInputs, read_group
 from dfn_ray.training.data.index import drawn_counts, index_shard, source_counts, split_index
@@ -48,7 +48,7 @@ def write(folder: Path, **settings) -> Source:
 def visits(
     source: Source, passes: int, *, seed: int = 0, group_samples: int = 7
 ) -> list[Counter[str]]:
-    """What is trained on in each pass over a source."""
+    """The samples and captions of each pass over a source."""
     shards = list_shards(source.pool)
     table = pa.concat_tables([index_shard(source, 0, s, place) for place, s in enumerate(shards)])
     (index,) = split_index(table, [source], [shards])
@@ -71,19 +71,24 @@ def visits(
 )  # fmt: skip
 def test_each_caption_is_drawn_once_in_as_many_visits_as_there_are(captions, uid, seed, cycle):
     first = cycle * len(captions)
-    own = [drawn(captions, f"{uid:032x}", first + n, (seed, 0)) for n in range(len(captions))]
+    own = [
+        draw_caption(captions, f"{uid:032x}", first + n, (seed, 0)) for n in range(len(captions))
+    ]
     assert sorted(own) == sorted(captions)
-    assert own == [drawn(captions, f"{uid:032x}", n, (seed, 0)) for n in range(len(captions))]
+    assert own == [
+        draw_caption(captions, f"{uid:032x}", n, (seed, 0)) for n in range(len(captions))
+    ]
 
 
 def test_samples_do_not_draw_the_same_places_and_neither_do_seeds_or_sources():
     captions = list("abcde")
-    draws = Counter(drawn(captions, uid_of(n), 0, (0, 0)) for n in range(5000))
+    draws = Counter(draw_caption(captions, uid_of(n), 0, (0, 0)) for n in range(5000))
     # 1,000 each, within five standard deviations of a binomial
     assert all(abs(count - 1000) < 5 * 28.3 for count in draws.values())
     for other in ((1, 0), (0, 1)):
         same = sum(
-            drawn(captions, uid_of(n), 0, (0, 0)) == drawn(captions, uid_of(n), 0, other)
+            draw_caption(captions, uid_of(n), 0, (0, 0))
+            == draw_caption(captions, uid_of(n), 0, other)
             for n in range(1000)
         )
         assert abs(same - 200) < 5 * 12.7
@@ -143,7 +148,7 @@ def test_a_source_of_several_lines_is_warned_of_once_and_trained_on_as_before(tm
     (counts,) = source_counts(table, [source], [shards])
     warning = counts.warning()
     assert warning is not None
-    assert "source coco: 16 of 20 samples look as if they had several captions" in warning
+    assert "source coco: 16 of 20 samples seem to have several captions" in warning
     assert 'pool.caption = "lines"' in warning
     assert "\n" not in warning
     assert visits(source, 1)[0] == Counter("\n".join(captions_of(n)) for n in range(COUNT))

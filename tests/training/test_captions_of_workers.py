@@ -1,4 +1,4 @@
-"""Drawn captions, however many workers train on them and however often they start: by the plan, and by real workers."""
+"""Drawn captions with any number of workers and starts: by the plan, and with real workers."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from dfn_ray.training.train_clip import train
 from tests.training.test_feed import feeding
 
 COUNT, PASSES = 12, 12
-"""Images, and a multiple of their numbers of captions, 1 to 4."""
+"""Number of images, and a multiple of their numbers of captions, 1 to 4."""
 BATCH = 12
 _WORDS = [token[:-4] for token in tokens_and_merges()[0] if token.endswith("</w>")]
 WORDS = [word for word in _WORDS if word.isascii() and word.isalpha() and len(word) > 5]
-"""Each a token of its own."""
+"""Captions of one distinct token each."""
 
 
 def captions_of(number: int) -> list[str]:
@@ -78,7 +78,7 @@ def made(request, tmp_path, network):
 
 
 def plan_of(recipe: TrainRecipe, index: pa.Table | None = None) -> NextSamples:
-    """What the workers of a run read."""
+    """The rows that the workers of a run read."""
     sources, shards = recipe.sources, [list_shards(source.pool) for source in recipe.sources]
     tables = [index_shard(sources[0], 0, shard, place) for place, shard in enumerate(shards[0])]
     return NextSamples(
@@ -95,7 +95,7 @@ Row = tuple[tuple[int, int, int], str]
 
 
 def rows_from(plan: NextSamples, seen: Seen, samples_seen: int) -> Iterator[Row]:
-    """What is still to be seen, in the order in which it is handed out."""
+    """The rows that are not seen yet, in the order in which they are distributed."""
     captions = {token: word for word, token in tokens_of(ALL).items()}
     how = feeding(plan.recipe.sources[0])
     for reading in plan.readings(seen, samples_seen):
@@ -111,9 +111,10 @@ def tokens_of(words: Sequence[str] | dict[str, int]) -> dict[str, int]:
 
 
 def trained(recipe: TrainRecipe, starts: Sequence[tuple[int, int]], cuts: int = 0) -> dict:
-    """Captions by place: of starts with so many workers, for so many steps.
+    """Captions by place, over starts with these numbers of workers and steps.
 
-    Blocks of rows are handed to the workers in turn. What a worker was given and has not reached when all stop is a hole.
+    Workers receive blocks of rows in turn. Rows that a worker received but did not reach before all
+    workers stopped are holes.
     """
     rng = np.random.default_rng(cuts)
     plan, seen, steps_done = plan_of(recipe), Seen(), 0
@@ -152,7 +153,7 @@ def test_what_is_drawn_is_the_same_for_any_number_of_workers_and_any_restarts(ma
 @pytest.mark.slow
 @pytest.mark.parametrize("made", ["list"], indirect=True)
 def test_real_workers_train_on_just_the_captions_that_are_drawn(local_ray, made):
-    """An embedding moves only once its token was seen: with every caption a token, the weights say which were."""
+    """An embedding changes only once its token is seen: the weights tell which captions were."""
     recipe = made(workers=2)
     moved = []
     for workers, passes in ((2, 1), (2, 2), (1, 4)):
@@ -172,7 +173,7 @@ def moved_words(recipe: TrainRecipe) -> set[str]:
 
 
 def words_seen(recipe: TrainRecipe) -> set[str]:
-    """The captions of the places that the run's last checkpoint says were seen."""
+    """The captions of the places that the run's last checkpoint contains as seen."""
     run = open_run(recipe.run_uri)
     with run.store.open("index.parquet") as file:
         plan = plan_of(recipe, pq.read_table(file))

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, and one decision about where workers go on."""
+"""Checkpoints are complete or absent, and one decision determines where workers resume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From groups to inputs: every place once, whatever was seen and whatever fails."""
+"""Inputs of groups: every place once, whatever was seen and whatever fails."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_exactly_the_drawn_count_is_trained_on_and_the_same_in_every_pass(tmp_pa
         passes.append(sorted(row.tobytes() for row in found["text"]))
     assert len(passes[0]) == 23
     assert passes[0] == passes[1]
-    with pytest.raises(InputError, match="at most the 60 samples there are, got 61"):
+    with pytest.raises(InputError, match="at most 60, the number of samples, got 61"):
         drawn_counts(index, 61, (0, 0))
 
 

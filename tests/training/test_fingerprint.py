@@ -1,4 +1,4 @@
-"""What a training run is resumed by: what changes its weights, and no more."""
+"""The fingerprint of a training run: everything that affects its weights, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end of a start of workers when the actor that takes their reports is lost; without Ray."""
+"""The end of a run of workers whose reports actor is lost; without Ray."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dfn_ray.training import fit
 
 @pytest.fixture
 def lost_reports(monkeypatch):
-    """The actor, of which Ray says that it is dead."""
+    """The actor, which Ray reports as dead."""
 
     def get(_):
         raise ActorDiedError

@@ -1,4 +1,4 @@
-"""Who a run is to Weights & Biases and MLflow, whose packages are replaced by what records how they are called; event files."""
+"""Event files, and the ids of runs in W&B and MLflow, whose packages are replaced by fakes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MLFLOW_URI = "http://tracking:5000"
 
 
 def start(folder):
-    """A run of one recipe, whichever the folder."""
+    """A run of the same recipe in any folder."""
     return start_run(
         str(folder),
         kind="train",
@@ -38,7 +38,7 @@ def start(folder):
 
 @pytest.fixture
 def wandb_ids(monkeypatch):
-    """The identities under which runs were opened."""
+    """The ids with which runs were opened."""
     found = []
     fake = SimpleNamespace(init=lambda **given: found.append((given["id"], given["resume"])))
     monkeypatch.setitem(sys.modules, "wandb", fake)
@@ -47,7 +47,7 @@ def wandb_ids(monkeypatch):
 
 @pytest.fixture
 def mlflow(monkeypatch):
-    """A tracking server that gives out identities one after the other; `mlflow.meanwhile` is called at a start."""
+    """A tracking server that assigns consecutive ids; `mlflow.meanwhile` is called at a start."""
 
     def start_run(*, run_id, run_name):
         fake.starts.append(run_id)
@@ -96,11 +96,11 @@ def test_workers_that_were_replaced_do_not_change_the_mlflow_run(tmp_path, mlflo
 
 
 STEPS, EVERY = 12, 3
-"""Of a training, and of a checkpoint; a step has 10 samples."""
+"""Samples of a training run and of a checkpoint; a step has 10 samples."""
 
 
 def train(run: Run) -> None:
-    """What a worker writes of each step and with each checkpoint, from where the run stands to its end."""
+    """The writes of a worker for each step and checkpoint, from the run's position to its end."""
     generation = begin_generation(run)
     (sink,) = open_sinks(Logs(), run, {}, generation.name)
     for step in range(generation.position.steps + 1, STEPS + 1):
@@ -120,7 +120,7 @@ def train(run: Run) -> None:
 
 
 def events_in(path: Path) -> Iterator[Event]:
-    """The events of a file, which is whole."""
+    """The events of a file, which is complete."""
     data, place = path.read_bytes(), 0
     while place < len(data):
         (size,) = struct.unpack_from("<Q", data, place)

@@ -1,4 +1,4 @@
-"""JSON files of a training run with a value less or of another type, and other files beside them."""
+"""JSON files of a training run with a missing or mistyped value, and unrelated files."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from dfn_ray.training.position import (
     current_generation,
     latest_position,
     log_lines,
-    reached,
-    tell_reached,
+    reached_samples,
+    record_reached,
 )
 from tests.run.test_own_json import altered, content, sealed
 from tests.training.test_two_generations import start, unsynced  # noqa: F401  a fixture of every test
@@ -29,12 +29,12 @@ from tests.training.test_two_generations import start, unsynced  # noqa: F401  a
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """A run of two starts of workers; the second went on from the checkpoint of the first."""
+    """A run of two generations; the second resumed from the checkpoint of the first."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     run = start(folder)
     for samples in (20, 40):
         generation = begin_generation(run)
-        tell_reached(run, generation, samples - 5)
+        record_reached(run, generation, samples - 5)
         commit(
             run,
             generation,
@@ -49,7 +49,7 @@ def trained(tmp_path_factory) -> Path:
             lines=[{"loss": 1.0}],
             keep=2,
         )
-    tell_reached(run, begin_generation(run), 45)
+    record_reached(run, begin_generation(run), 45)
     run.replace_json(MLFLOW, {"http://tracking": "1"}, None)
     train_clip._result(run, None, ())  # type: ignore[arg-type]
     return folder
@@ -61,10 +61,10 @@ def folder(trained, tmp_path) -> Path:
 
 
 def go_on(folder: Path) -> Position:
-    """What the next driver and its workers read, and write over."""
+    """Everything that the next driver and its workers read and replace."""
     run = start(folder)
     run.read_json(MLFLOW)
-    reached(run)
+    reached_samples(run)
     log_lines(run)
     begin_generation(run)
     generation = current_generation(run)
@@ -76,7 +76,7 @@ def go_on(folder: Path) -> Position:
 
 
 def refusal(folder: Path) -> str | None:
-    """What is said of a damaged run; None where nothing is wrong."""
+    """The error of a damaged run; None without an error."""
     try:
         go_on(folder)
     except DamagedRunError as error:
@@ -85,7 +85,7 @@ def refusal(folder: Path) -> str | None:
 
 
 def names_in(folder: Path) -> list[str]:
-    """The JSON files that count, in their order."""
+    """The JSON files that are read, in order."""
     inside = [
         path for kind in (CHECKPOINTS, GENERATIONS) for path in (folder / kind).glob("*.json")
     ]
@@ -93,7 +93,10 @@ def names_in(folder: Path) -> list[str]:
 
 
 def test_all_kinds_of_files_are_looked_at(folder):
-    endings = [name.partition("-")[0] if "/" not in name else name.partition(".")[2] for name in names_in(folder)]  # fmt: skip
+    endings = [
+        name.partition("-")[0] if "/" not in name else name.partition(".")[2]
+        for name in names_in(folder)
+    ]
     assert set(endings) == {RESULT, MLFLOW, "json", "start.json", "reached.json"}
     assert go_on(folder).samples_seen == 40
 
@@ -130,7 +133,8 @@ def test_whatever_is_absent_or_of_another_type_is_damage_or_no_matter(folder):
 
 
 NEEDED = {
-    "checkpoints/samples-000000000040": ("samples_seen", "steps", "seen", "seen.groups", "seen.spans"),
+    "checkpoints/samples-000000000040": ("samples_seen", "steps", "seen", "seen.groups",
+        "seen.spans"),
     "generations/000001-0003.start.json": ("checkpoint", "repeats"),
     "generations/000001-0003.reached.json": ("samples_seen",),
     "result.json": ("samples_seen", "steps", "network"),
@@ -173,6 +177,6 @@ def test_a_line_of_the_log_that_is_no_object_is_damage(folder):
     path = max((folder / "log").iterdir())
     path.write_text("[]\n")
     with pytest.raises(
-        DamagedRunError, match=rf"{path.name}: is damaged: a line of it is no JSON object"
+        DamagedRunError, match=rf"{path.name}: is damaged: one of its lines is not a JSON object"
     ):
         log_lines(start(folder))

@@ -1,4 +1,4 @@
-"""DDP and FSDP2 give the steps of one process, and what they save goes into one process and back."""
+"""DDP and FSDP2 equal one process, and their saved state loads in one process and back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STEPS = 3
 
 
 def steps(rank: int, world: int, parallel: str, count: int, state=None):
-    """The model and optimizer after some steps on one batch that the workers share."""
+    """The model and optimizer after some steps on a batch that the workers share."""
     torch.manual_seed(0)
     workers = Workers(parallel=parallel, max_size=world, grad_checkpointing=world > 1)
     model = parallelize(

@@ -1,4 +1,4 @@
-"""The order of samples, as a pure function."""
+"""The order of samples is a pure function."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def test_sources_keep_their_weights_to_within_a_chunk(weights):
             taken[piece.source] += piece.samples
     total = sum(taken.values())
     for source, weight in enumerate(weights):
-        # Where every source is ahead of or behind its share by at most a chunk, so is each by a few.
+        # Where every source is ahead of or behind its share by at most a chunk, so is each by a
+        # few.
         assert abs(taken[source] - total * weight / sum(weights)) <= 20 * len(weights)
 
 

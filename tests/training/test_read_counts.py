@@ -1,4 +1,4 @@
-"""What training reads, fails and leaves out: counted, adding up, and judged by filtering's limits; without Ray."""
+"""Samples read, failed and left out add up, and have the limits of filtering; without Ray."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dfn_ray.preparing.error_limits import ErrorLimits
 from dfn_ray.testing.sample_pools import TarBuilder, photo, uid_of
 from dfn_ray.training.data.feed import COUNTED
 from dfn_ray.training.data.index import index_shard, indexed_shards, source_counts, split_index
-from dfn_ray.training.data.read_counts import judge_sources, judge_trained, training_values
+from dfn_ray.training.data.read_counts import check_sources, check_training, training_values
 from dfn_ray.training.fit import Reports, _is_final
 from dfn_ray.uids.records import uid_records
 
@@ -93,8 +93,8 @@ def test_bad_shards_are_counted_named_and_judged_missing_ones_too(tmp_path):
     assert f"4 of 6 shards bad, e.g. {pool}/00002.tar: truncated_shard" in found.line()
     what = rf"sources\.0 \(pairs\): 4 of 6 shards are bad, e\.g\. {pool}/00002\.tar.*allows 25%"
     with pytest.raises(ErrorBudgetExceededError, match=what):
-        judge_sources([found], LIMITS)
-    judge_sources([found], ErrorLimits(max_failed_fraction=0.25, max_bad_shard_fraction=0.67))
+        check_sources([found], LIMITS)
+    check_sources([found], ErrorLimits(max_failed_fraction=0.25, max_bad_shard_fraction=0.67))
 
 
 def test_a_source_of_which_too_many_samples_failed_is_named(tmp_path):
@@ -105,8 +105,8 @@ def test_a_source_of_which_too_many_samples_failed_is_named(tmp_path):
     )
     what = r"sources\.1 \(web\): 4 of 10 samples failed \(missing_caption 4\); max_failed_fraction"
     with pytest.raises(ErrorBudgetExceededError, match=what):
-        judge_sources(sources, LIMITS)
-    judge_sources(sources[:1], LIMITS)
+        check_sources(sources, LIMITS)
+    check_sources(sources[:1], LIMITS)
 
 
 def test_the_rows_that_count_shards_are_no_chunks(tmp_path):
@@ -125,7 +125,7 @@ def test_failures_while_training_are_judged_together_with_those_of_reading():
 
     def judge(failed, seen, *, final=True):
         trained = {"failed/not_an_image": failed, "truncated_scored": 9_999}
-        judge_trained(read, trained, seen, LIMITS, where="run: ", final=final)
+        check_training(read, trained, seen, LIMITS, where="run: ", final=final)
 
     judge(40, 760)  # 40 and 200 of 1,000
     with pytest.raises(
@@ -135,7 +135,7 @@ def test_failures_while_training_are_judged_together_with_those_of_reading():
     judge(60, 740, final=False)  # too few to say
     with pytest.raises(ErrorBudgetExceededError):
         judge(700, 9_300, final=False)
-    judge_trained(read, {}, 0, LIMITS, where="", final=True)
+    check_training(read, {}, 0, LIMITS, where="", final=True)
 
 
 def test_places_without_a_row_are_counted_once_and_only_when_their_group_is_closed():

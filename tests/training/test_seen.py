@@ -1,4 +1,4 @@
-"""Which samples were seen."""
+"""The samples that were seen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker takes from the samples that were planned for it."""
+"""The samples planned for a worker, and those planned for another generation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dfn_ray.training.chain import batches
 
 
 class Samples:
-    """Stands in for a worker's share of a Ray Dataset: one batch for each generation that is named."""
+    """A fake of a worker's share of a Ray Dataset: one batch for each generation given."""
 
     def __init__(self, *planned_for: list[int]) -> None:
         self._planned_for = planned_for
@@ -24,6 +24,6 @@ def test_a_worker_that_took_the_name_of_its_successors_ends_at_its_first_batch()
     theirs = batches(Samples([3, 3], [2, 3]), batch_size=2, prefetch=1, generation=3)  # pyright: ignore[reportArgumentType]
     assert list(next(theirs)) == ["place"]
     with pytest.raises(
-        RunTakenOverError, match="planned for start 2 of workers came to one of start 3"
+        RunTakenOverError, match="generation 3 received samples planned for generation 2"
     ):
         next(theirs)

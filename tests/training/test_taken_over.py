@@ -1,4 +1,4 @@
-"""A training driver that is alive while another one takes its run over."""
+"""A training driver that is still running while another one takes its run over."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dfn_ray.run import hold, open_run, start_run
 from dfn_ray.testing.waiting import meanwhile, until
 from dfn_ray.training import fit as fit_module
 from dfn_ray.training import train_clip
-from dfn_ray.training.fit import Ending
+from dfn_ray.training.fit import FitOutcome
 from dfn_ray.training.position import generation_count, latest_position
 from dfn_ray.training.worker_spec import WorkerSpec
 
@@ -26,7 +26,7 @@ SAID = "taken over by a driver on"
 @pytest.mark.parametrize(
     "error",
     [
-        RunTakenOverError("workers that started later go on from the last checkpoint"),
+        RunTakenOverError("newer workers have resumed from the last checkpoint"),
         RuntimeError("the worker died"),
         None,
     ],
@@ -41,11 +41,11 @@ def test_a_driver_that_lost_its_run_starts_no_workers_again(
     )
     starts = []
 
-    def fit(*_) -> Ending:
-        """A start of workers, while which another driver takes the run over."""
+    def fit(*_) -> FitOutcome:
+        """A run of workers during which another driver takes the run over."""
         starts.append(None)
         hold(open_run(run.uri))
-        return Ending(error=error)
+        return FitOutcome(error=error)
 
     monkeypatch.setattr(train_clip, "fit", fit)
     job = WorkerSpec(run=run, recipe=recipe, network=None, until_samples=640, read={})  # type: ignore[arg-type]
@@ -57,7 +57,7 @@ def test_a_driver_that_lost_its_run_starts_no_workers_again(
 
 
 def workers_alive() -> list[int]:
-    """Workers of Ray Train of this process's own Ray."""
+    """Ray Train workers of this process's own Ray."""
     found = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):  # a zombie is none either

@@ -1,4 +1,4 @@
-"""Training for real: Ray Train workers, gloo, checkpoints, and being killed."""
+"""Complete trainings: Ray Train workers, gloo, checkpoints, and killed processes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def steps_of(recipe) -> list[dict]:
 
 
 def places_seen(recipe) -> int:
-    """How many places of the plan the run has seen: one less than samples_seen for each that came twice."""
+    """Places of the plan that the run has seen: samples_seen minus the repeated ones."""
     import pyarrow.parquet as pq
 
     from dfn_ray.pool import list_shards
@@ -69,7 +69,7 @@ def places_seen(recipe) -> int:
 
 
 def _exports(recipe, line: dict) -> None:
-    """Prometheus is told what the run's own log has."""
+    """Prometheus receives the values in the run's own log."""
     exported = of_run(recipe.run_uri, scrape())
     assert "train_workers" in exported
     assert exported["train_total_samples"] == {"": recipe.samples_seen}
@@ -104,7 +104,8 @@ def test_a_run_sees_each_sample_once_a_pass_and_leaves_a_network_that_open_clip_
     before = run.store.list("generations")
     assert train(recipe) == result
     assert run.store.list("generations") == before
-    # Stopped between the last checkpoint and the last file of the network: only that is made up for.
+    # Stopped between the last checkpoint and the last file of the network: only that is made up
+    # for.
     run.store.delete("network/open_clip_model.safetensors")
     assert train(recipe) == result
     assert run.store.exists("network/open_clip_model.safetensors")
@@ -156,10 +157,11 @@ def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint(local_ray, tr
 
 
 def kill_a_worker(run_uri: str, after_samples: int) -> None:
-    """Kill the training worker once the run has committed that much."""
+    """Kills the training worker once the run has committed this many samples."""
     until(partial(os.path.exists, f"{run_uri}/run.json"))
     until(lambda: latest_position(open_run(run_uri)).samples_seen >= after_samples)
-    # Of this process's own Ray, as the machine may train something else; the newest, as one of another test may be ending.
+    # Of this process's own Ray, as the machine may train something else; the newest, as one of
+    # another test may be ending.
     workers = [
         process
         for process in psutil.Process().children(recursive=True)
@@ -251,7 +253,7 @@ def test_workers_that_keep_dying_end_the_run_with_the_reason(local_ray, train_re
 
     monkeypatch.setattr(module, "train_worker", broken)
     recipe = train_recipe("samples_seen=64", "workers.max_failures=1")
-    with pytest.raises(TrainingFailedError, match="2 times without getting further"):
+    with pytest.raises(TrainingFailedError, match="2 times without progress"):
         train(replace(recipe))
 
 
@@ -292,7 +294,7 @@ def test_a_killed_driver_goes_on_from_its_last_checkpoint(local_ray, train_recip
 
 
 def latest(recipe) -> int:
-    """Samples that the run has committed, if it is there yet."""
+    """Samples that the run has committed; 0 if it does not exist yet."""
     if not os.path.exists(f"{recipe.run_uri}/run.json"):
         return 0
     return latest_position(open_run(recipe.run_uri)).samples_seen
@@ -388,7 +390,7 @@ def test_a_store_that_fails_for_a_while_costs_no_shard_and_one_that_goes_on_fail
     table = stream_module.index_sources(recipe, shards, said.append)
     (found,) = source_counts(table, recipe.sources, shards)
     assert (found.samples, len(found.faults), table["samples"].to_pylist().count(0)) == (300, 0, 6)
-    assert len([line for line in said if "left to index" in line]) == 2
+    assert len([line for line in said if "remain to be indexed" in line]) == 2
     monkeypatch.setattr(stream_module, "_index", failing_reader(100))
     with pytest.raises(StorageError, match=r"cannot read it: 503$"):
         stream_module.index_sources(recipe, shards, said.append)

@@ -1,4 +1,4 @@
-"""Two generations of workers over one run, one stopped at each of its writes while the other goes on; and one that dies there."""
+"""Two generations of workers, one stopped at each of its writes while the other continues."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from dfn_ray.training.position import (
     check_generation,
     latest_position,
     log_lines,
-    tell_reached,
+    record_reached,
 )
 from tests.run.below_ray import WRITES, Moment, at_writes, dies_at, moments_of
 
 BASE, FIRST, SECOND, LAST = 0, 1, 2, 3
-"""Which workers wrote a tensor."""
+"""Number of the generation that wrote a tensor."""
 
 
 STOPS = (*WRITES, "names")
-"""Where workers are stopped: also at the listing by which they know what to remove."""
+"""Points where workers are stopped, including the listing that finds files to remove."""
 
 
 def start(folder: Path) -> Run:
@@ -40,17 +40,17 @@ def start(folder: Path) -> Run:
 
 @pytest.fixture(autouse=True)
 def unsynced(monkeypatch):
-    """What a power cut would undo is not looked at here, and thousands of writes need not wait for the disk."""
+    """Power failures are not tested here, so thousands of writes need not wait for the disk."""
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
 
 def train(run: Run, workers: int, keep: int, *, checkpoints: int = 1, every: int = 10) -> None:
-    """What workers write: a step each 5 samples, checkpoints, and tensors that say who wrote them and when."""
+    """The writes of workers: a step per 5 samples, and checkpoints whose tensors identify them."""
     generation = begin_generation(run)
     remove_old(run, generation, keep)
     for number in range(1, checkpoints + 1):
         samples = generation.position.samples_seen + every * number
-        tell_reached(run, generation, samples - 5)
+        record_reached(run, generation, samples - 5)
         commit(
             run,
             generation,
@@ -64,12 +64,12 @@ def train(run: Run, workers: int, keep: int, *, checkpoints: int = 1, every: int
 
 
 def train_first(run: Run, keep: int) -> None:
-    """Checkpoints far apart, so that what is written late lies behind those of workers that came later."""
+    """Distant checkpoints, so that late writes lie after those of newer workers."""
     train(run, FIRST, keep, checkpoints=3, every=30)
 
 
 def writers_of(run: Run, position: Position) -> set[int]:
-    """Who wrote the tensors of a checkpoint, which are whole and of its own samples."""
+    """The writer of the tensors of a checkpoint, which are complete and of its own samples."""
     writers = set()
     for part, name in (("model", "w"), ("optimizer", "w/exp_avg")):
         workers, samples = read_tensors(run, position, part)[name].tolist()
@@ -84,7 +84,7 @@ def check_log(run: Run) -> None:
 
 
 def check_nothing_is_left_over(folder: Path, keep: int) -> None:
-    """One commit later only the latest checkpoints are there, each with its marker."""
+    """After one more commit, only the latest checkpoints exist, each with its marker."""
     run = start(folder)
     before = latest_position(run).samples_seen
     train(run, LAST, keep)
@@ -112,7 +112,7 @@ def moments(folder: Path, keep: int) -> list[Moment]:
 def train_interleaved(
     run: Run, folder: Path, moment: Moment, *, keep: int, other_driver: bool
 ) -> bool:
-    """Both, the second at one write of the first; True when the first was stopped."""
+    """Runs both, the second at one write of the first; True if the first was stopped."""
 
     def meet(now: int, at: str) -> None:
         if (now, at) == (moment.number, moment.when) and not met:
@@ -204,8 +204,11 @@ def test_workers_that_find_nothing_left_to_do_remove_what_a_crash_left(tmp_path)
 def test_the_writes_of_workers_are_those_of_every_step(tmp_path):
     made = "\n".join(moment.name for moment in moments(tmp_path / "calm", 1))
     for step in (
-        "create generations/000002-0002.json", "create generations/000002-0002.start.json", ".reached.json",
-        "/model.safetensors", "/optimizer.safetensors", "write log/", "write checkpoints/samples-000000000050-000002-0002.json",
-        "delete checkpoints/samples-000000000020-000001-0001.json", "delete_folder checkpoints/samples-000000000020-000001-0001",
+        "create generations/000002-0002.json", "create generations/000002-0002.start.json",
+        ".reached.json",
+        "/model.safetensors", "/optimizer.safetensors", "write log/",
+        "write checkpoints/samples-000000000050-000002-0002.json",
+        "delete checkpoints/samples-000000000020-000001-0001.json",
+        "delete_folder checkpoints/samples-000000000020-000001-0001",
     ):  # fmt: skip
         assert step in made, step

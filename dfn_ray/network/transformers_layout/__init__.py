@@ -1,13 +1,15 @@
-"""Networks in the layout of the transformers package (CLIPModel, SiglipModel), on open_clip's modules.
+"""Networks in the layout of transformers (CLIPModel, SiglipModel), on open_clip's modules.
 
-    kinds.py      what a config.json describes; refusals of what is no such network
-    settings.py   config.json -> open_clip's model config, judged before anything is built
-    processor.py  preprocessor_config.json or processor_config.json -> the image transform
-    captions.py   the folder's own tokenizer files -> a tokenizer that travels as data
-    tensors.py    names and shapes of the weights on both sides, and the way between them
-    reading.py    a folder -> the parts of a network
-    writing.py    a network -> a folder that transformers loads
+    kinds.py            the kind of network in a config.json; rejects all but CLIP and SigLIP
+    model_settings.py   config.json -> open_clip's model config, checked before anything is built
+    processor.py        preprocessor_config.json or processor_config.json -> the image transform
+    read_tokenizer.py   the folder's own tokenizer files -> a tokenizer as data
+    clip_merges.py      vocab.json and merges.txt -> tokenizer.json
+    tensors.py          names and shapes of the weights in both layouts, and their conversion
+    read_network.py     a folder -> the parts of a network
+    write_network.py    a network -> a folder that transformers loads
+    write_tokenizer.py  a tokenizer -> the files that transformers reads
 
-No code of transformers runs here, nor any that a folder brings. The reference is transformers 5 in float32 with its
-Pillow processors (CLIPImageProcessorPil, SiglipImageProcessorPil).
+Neither code of transformers nor code from a folder is executed. The reference is transformers 5 in
+float32 with its Pillow processors (CLIPImageProcessorPil, SiglipImageProcessorPil).
 """

@@ -1,4 +1,4 @@
-"""CLIP's byte pairs as a tokenizer.json, put together as CLIPTokenizer of transformers 5 does it."""
+"""CLIP's byte pairs as a tokenizer.json, assembled as in CLIPTokenizer of transformers 5."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _CLIP_WORDS = (
 def clip_tokenizer_json(
     vocabulary: dict[str, int], merges: list[Any], *, start: str, end: str, unknown: str
 ) -> bytes:
-    """A tokenizer.json as CLIPTokenizer of transformers 5 makes it; raises whatever the package does for wrong values."""
+    """Returns a tokenizer.json as CLIPTokenizer of transformers 5 builds it.
+
+    Raises any exception of the tokenizers package for invalid values.
+    """
     tokenizer = Tokenizer(
         models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>", unk_token=unknown)
     )

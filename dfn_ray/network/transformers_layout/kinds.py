@@ -1,4 +1,4 @@
-"""What a config.json describes: a CLIP, a SigLIP, or something else, which is refused by its name."""
+"""The kind of network that a config.json describes: CLIP, SigLIP, or one that is rejected."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ Kind = Literal["clip", "siglip"]
 
 _CLASSES: Mapping[str, Kind] = {"CLIPModel": "clip", "SiglipModel": "siglip"}
 _TYPES: Mapping[str, Kind] = {"clip": "clip", "siglip": "siglip"}
-_READ = (
-    "Of this layout CLIP and SigLIP can be used, SigLIP 2 of a fixed resolution among them (model_type clip or "
-    "siglip); of others, whatever has an open_clip_config.json"
+_SUPPORTED = (
+    "In this layout, CLIP and SigLIP are supported (model_type clip or siglip), including SigLIP "
+    "2 of a fixed resolution; other networks need an open_clip_config.json"
 )
 _OTHERS = {
-    "siglip2": "a SigLIP 2 of flexible resolution (NaFlex); use one of a fixed resolution, as google/siglip2-base-patch16-224",
+    "siglip2": "a SigLIP 2 of flexible resolution (NaFlex); use one of a fixed resolution, such as "
+    "google/siglip2-base-patch16-224",
     "clip_text_model": "the text tower of a CLIP alone",
     "clip_vision_model": "the image tower of a CLIP alone",
     "siglip_text_model": "the text tower of a SigLIP alone",
@@ -38,16 +39,16 @@ _OTHERS = {
 
 
 def kind_of(config: Mapping[str, Any], place: str) -> Kind:
-    """Which of the two a config.json describes. Raises InputError that says what it is instead."""
+    """Returns the kind that a config.json describes. Raises InputError that names other kinds."""
     if config.get("auto_map"):
         raise InputError(
-            f"{place}: auto_map: the network is custom code, {shortened(repr(config['auto_map']))}, and no code from a "
-            f"hub is run. {_READ}"
+            f"{place}: auto_map: the network is custom code, "
+            f"{shortened(repr(config['auto_map']))}, and code from a hub is never run. {_SUPPORTED}"
         )
     if config.get("quantization_config"):
         raise InputError(
-            f"{place}: quantization_config: the weights are quantised; use the repository of the network in float16 "
-            "or float32"
+            f"{place}: quantization_config: the weights are quantised; use the network's "
+            "repository in float16 or float32"
         )
     model_type, classes = config.get("model_type"), config.get("architectures")
     if classes is not None and not (
@@ -65,11 +66,11 @@ def kind_of(config: Mapping[str, Any], place: str) -> Kind:
         if of_class != of_type and classes:
             raise InputError(f"{place}: architectures: {_named(classes)} is not the whole network")
         return of_type
-    what = f"model_type {shortened(model_type)}" if model_type else "no model_type"
+    found = f"model_type {shortened(model_type)}" if model_type else "no model_type"
     if classes:
-        what += f", {_named(classes)}"
+        found += f", {_named(classes)}"
     known = _OTHERS.get(model_type or "")
-    raise InputError(f"{place}: {what}{f': {known}' if known else ''}. {_READ}")
+    raise InputError(f"{place}: {found}{f': {known}' if known else ''}. {_SUPPORTED}")
 
 
 def _named(classes: list[str]) -> str:

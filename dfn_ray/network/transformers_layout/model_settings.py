@@ -1,6 +1,7 @@
-"""A config.json of CLIP or SigLIP as open_clip's model config, judged before anything is built.
+"""A config.json of CLIP or SigLIP as open_clip's model config, checked before anything is built.
 
-Keys that are absent have the defaults of transformers' configuration classes (CLIPTextConfig and so on, transformers 5).
+Absent keys have the defaults of transformers' configuration classes (CLIPTextConfig and others in
+transformers 5).
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from dfn_ray.errors import InputError, shortened
-from dfn_ray.network.open_clip_config import MOST_PARAMETERS, validated
+from dfn_ray.network.open_clip_config import MOST_PARAMETERS, problems_in
 from dfn_ray.network.transformers_layout.kinds import Kind
 
 DEFAULT_EPS = 1e-5
-"""Of torch's and open_clip's layer norms."""
+"""Epsilon of torch's and open_clip's layer norms."""
 LEGACY_END_ID = 2
-"""`eos_token_id` of configs before transformers 4.31, in which the text was read at its largest id whatever this said."""
+"""`eos_token_id` of configs before transformers 4.31, which pooled the text at its largest id and
+ignored this value."""
 
 _IGNORING = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
 _Width = Annotated[int, Field(ge=1, le=2**16)]
@@ -57,7 +59,7 @@ class _SiglipText(_Text):
     max_position_embeddings: Annotated[int, Field(ge=1, le=2**16)] = 64
     hidden_act: _Activation = "gelu_pytorch_tanh"
     layer_norm_eps: _Eps = 1e-6
-    eos_token_id: Any = None  # never looked at: a SigLIP is read at its last token
+    eos_token_id: Any = None  # never used: a SigLIP is pooled at its last token
     projection_size: _Width | None = None
 
 
@@ -93,7 +95,7 @@ _TOWERS: Mapping[Kind, tuple[type[_Text], type[_Vision]]] = {
 
 
 def model_cfg_of(config: Mapping[str, Any], kind: Kind, place: str) -> dict[str, Any]:
-    """open_clip's model config for a config.json, `custom_text` and `quick_gelu` included.
+    """Returns open_clip's model config for a config.json, with `custom_text` and `quick_gelu`.
 
     Raises InputError that names the file, the key and the value.
     """
@@ -102,8 +104,8 @@ def model_cfg_of(config: Mapping[str, Any], kind: Kind, place: str) -> dict[str,
         name: _section(config, name, kind, place) for name in ("text_config", "vision_config")
     }
     problems = [
-        *validated(TypeAdapter(text_class), "text_config", sections["text_config"]),
-        *validated(TypeAdapter(vision_class), "vision_config", sections["vision_config"]),
+        *problems_in(TypeAdapter(text_class), "text_config", sections["text_config"]),
+        *problems_in(TypeAdapter(vision_class), "vision_config", sections["vision_config"]),
     ]
     dim = config.get("projection_dim", 512)
     if kind == "clip" and not (type(dim) is int and 0 < dim <= 2**16):
@@ -120,7 +122,10 @@ def model_cfg_of(config: Mapping[str, Any], kind: Kind, place: str) -> dict[str,
 
 
 def _section(config: Mapping[str, Any], name: str, kind: Kind, place: str) -> dict[str, Any]:
-    """The settings of a tower. `text_config_dict` of CLIPs' old files wins, with defaults for what it does not state."""
+    """The settings of a tower.
+
+    In old files of CLIPs, `text_config_dict` takes precedence, with defaults for its absent keys.
+    """
     value, old = config.get(name) or {}, config.get(f"{name}_dict") if kind == "clip" else None
     for key, found in ((name, value), (f"{name}_dict", old or {})):
         if not isinstance(found, dict):
@@ -131,7 +136,7 @@ def _section(config: Mapping[str, Any], name: str, kind: Kind, place: str) -> di
 
 
 def _contradictions(text: _Text, vision: _Vision, kind: Kind) -> list[str]:
-    """What single values do not show."""
+    """Problems that only appear when values are combined."""
     problems: list[str] = []
     for name, tower in (("text_config", text), ("vision_config", vision)):
         width, heads = tower.hidden_size, tower.num_attention_heads
@@ -140,24 +145,28 @@ def _contradictions(text: _Text, vision: _Vision, kind: Kind) -> list[str]:
         count = tower.num_hidden_layers * width * (4 * width + 2 * tower.intermediate_size)
         count += tower.vocab_size * width if isinstance(tower, _Text) else 0
         if count > MOST_PARAMETERS:
-            problems.append(f"{name}: asks for about {count:.2g} parameters")
+            problems.append(
+                f"{name}: has about {count:.2g} parameters, more than {MOST_PARAMETERS:.2g}"
+            )
     if vision.patch_size > vision.image_size:
         problems.append(
-            f"vision_config.patch_size: {vision.patch_size} is more than image_size, {vision.image_size}"
+            f"vision_config.patch_size: {vision.patch_size} is more than image_size, "
+            f"{vision.image_size}"
         )
     acts = {text.hidden_act, vision.hidden_act}
     if kind == "clip" and "quick_gelu" in acts and len(acts) > 1:
         problems.append(
-            f"hidden_act: {text.hidden_act} of the text and {vision.hidden_act} of the image tower cannot be "
-            "combined in one open_clip network"
+            f"hidden_act: {text.hidden_act} of the text and {vision.hidden_act} of the image tower "
+            "cannot be combined in one open_clip network"
         )
     if isinstance(text, _SiglipText):
         if "quick_gelu" in acts:
-            problems.append("hidden_act: no SigLIP can be built here with quick_gelu")
+            problems.append("hidden_act: quick_gelu is not supported in a SigLIP")
         size = text.projection_size or text.hidden_size
         if size != vision.hidden_size:
             problems.append(
-                f"text_config.projection_size: {size} is not the image tower's hidden_size, {vision.hidden_size}"
+                f"text_config.projection_size: {size} is not the image tower's hidden_size, "
+                f"{vision.hidden_size}"
             )
     return problems
 
@@ -220,7 +229,7 @@ def _text_cfg(text: _Text) -> dict[str, Any]:
 
 
 def _block(tower: _Text | _Vision) -> dict[str, Any]:
-    """What open_clip's blocks take: only where it is not their default, so that equal networks have equal configs."""
+    """Settings of open_clip's blocks, without defaults, so that equal networks compare equal."""
     found: dict[str, Any] = {"mlp_ratio": _ratio(tower.hidden_size, tower.intermediate_size)}
     if tower.layer_norm_eps != DEFAULT_EPS:
         found["norm_kwargs"] = {"eps": tower.layer_norm_eps}
@@ -230,6 +239,6 @@ def _block(tower: _Text | _Vision) -> dict[str, Any]:
 
 
 def _ratio(width: int, mlp_width: int) -> float:
-    """The factor by which open_clip gets exactly `mlp_width`: it rounds the product down."""
+    """The factor that yields exactly `mlp_width` in open_clip, which rounds the product down."""
     ratio = mlp_width / width
     return ratio if int(width * ratio) == mlp_width else math.nextafter(ratio, math.inf)

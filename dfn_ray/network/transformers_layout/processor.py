@@ -1,7 +1,8 @@
-"""preprocessor_config.json, or the image processor in a processor_config.json, as the settings of an image transform.
+"""A preprocessor_config.json or processor_config.json as the settings of an image transform.
 
-The reference is transformers' Pillow processors (CLIPImageProcessorPil, SiglipImageProcessorPil); its others resize
-tensors, whose pixels differ. What they do and the transform cannot is refused by key and value.
+The reference is transformers' Pillow processors (CLIPImageProcessorPil, SiglipImageProcessorPil);
+its other processors resize tensors, which yields other pixels. Settings that the transform does not
+support are rejected by key and value.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from dfn_ray.network.transformers_layout.kinds import Kind
 _LOG = logging.getLogger(__name__)
 
 FILES = ("processor_config.json", "preprocessor_config.json")
-"""Either may hold it; transformers prefers the first, which older versions wrote without an image processor in it."""
+"""Either may contain the image processor; transformers prefers the first one, which older versions
+wrote without it."""
 _RESAMPLE = {3: "bicubic", 2: "bilinear"}
 """Pillow's numbers."""
 _MOST_PIXELS = 2**14
@@ -34,13 +36,13 @@ _NAMES: Mapping[str, Kind] = {
 
 @dataclass(frozen=True)
 class _Settings:
-    """An image processor's values and where they stand."""
+    """An image processor's values, and their place for messages."""
 
     values: Mapping[str, Any]
     place: str
 
     def get(self, key: str, default: Any) -> Any:
-        """A value; null is none, as in transformers."""
+        """The value of a key; null counts as absent, as in transformers."""
         value = self.values.get(key)
         return default if value is None else value
 
@@ -57,14 +59,15 @@ class _Settings:
 
 
 def preprocess_cfg_of(folder: SmallFiles, image_size: int, kind: Kind) -> dict[str, Any]:
-    """The fields of the transform, by the names of open_clip's PreprocessCfg and ImageTransform.
+    """Returns the fields of the transform, by their names in PreprocessCfg and ImageTransform.
 
-    `image_size` is what the network takes. Raises InputError that names the file, the key and the value.
+    `image_size` is the network's input size in pixels. Raises InputError that names the file, the
+    key and the value.
     """
     found = _found(folder)
     if found is None:
         _LOG.warning(
-            "%s: has no %s; images are made as %s does by default, at %d pixels",
+            "%s: has no %s; using the defaults of %s at %d pixels",
             folder.label,
             FILES[1],
             "CLIPImageProcessor" if kind == "clip" else "SiglipImageProcessor",
@@ -80,12 +83,12 @@ def preprocess_cfg_of(folder: SmallFiles, image_size: int, kind: Kind) -> dict[s
             raise settings.error(key, "need true")
     for key in ("do_pad", "use_square_size"):
         if settings.switch(key, False):
-            raise settings.error(key, "cannot be done here; need false")
+            raise settings.error(key, "not supported; need false")
     if not _is_number(factor := settings.get("rescale_factor", 1 / 255)) or not math.isclose(
         factor, 1 / 255, rel_tol=1e-6
     ):
         raise settings.error("rescale_factor", "need 1/255")
-    settings.switch("do_convert_rgb", True)  # images are RGB here, whatever it says
+    settings.switch("do_convert_rgb", True)  # images are always converted to RGB
     resample = settings.get("resample", 3)
     if type(resample) is not int or resample not in _RESAMPLE:
         raise settings.error("resample", "need 3 (bicubic) or 2 (bilinear)")
@@ -115,14 +118,15 @@ def _found(folder: SmallFiles) -> _Settings | None:
                 raise InputError(f"{place}: need an object, got {shortened(repr(values))}")
         if values.get("auto_map"):
             raise InputError(
-                f"{place}: auto_map: the image processor is custom code, and no code from a hub is run"
+                f"{place}: auto_map: the image processor is custom code, and code from a hub is "
+                "never run"
             )
         return _Settings(values, place)
     return None
 
 
 def _kind(settings: _Settings, kind: Kind) -> Kind:
-    """Whose defaults fill in what is absent."""
+    """The kind whose defaults replace absent values."""
     for key in _TYPES:
         name = settings.values.get(key)
         if name is not None:
@@ -164,16 +168,14 @@ def _geometry(settings: _Settings, image_size: int, kind: Kind) -> dict[str, Any
         crop = {"height": crop, "width": crop} if _is_side(crop) else crop
         height, width = _edge_or_box(settings, crop, key="crop_size")[1] or (0, 0)
     elif box is None:
-        raise settings.error(
-            "size", "without do_center_crop, images of other shapes; need height and width"
-        )
+        raise settings.error("size", "need height and width, because do_center_crop is off")
     else:
         height, width = box
     if (height, width) != (image_size, image_size):
         key = "crop_size" if cropped else "size"
         raise settings.error(key, f"the network takes images of {image_size}x{image_size}")
     if resized[0] < height or resized[1] < width:
-        raise settings.error("size", f"need no less than crop_size, {height}x{width}")
+        raise settings.error("size", f"need at least crop_size, {height}x{width}")
     return {
         "size": [height, width],
         "resize_mode": "shortest" if box is None else "squash",

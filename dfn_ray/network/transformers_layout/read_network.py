@@ -1,4 +1,4 @@
-"""A folder in transformers' layout as the parts of a network on open_clip's modules."""
+"""Reads a folder in transformers' layout as the parts of a network on open_clip's modules."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ _LOG = logging.getLogger(__name__)
 
 CONFIG = Layout.TRANSFORMERS.value
 OWN_KEY = "dfn_ray"
-"""Of a config.json that `dfn-ray export --network` wrote: what transformers has no words for."""
+"""Key of a config.json written by `dfn-ray export --network`: settings that transformers lacks."""
 _OWN_SWITCHES = ("custom_text", "nonscalar_logit_scale")
 
 
 def is_in_transformers_layout(folder: NetworkFolder) -> bool:
-    """True if there is a config and weights under transformers' names."""
+    """Returns True if a config and weights exist under transformers' names."""
     return CONFIG in folder and has_transformers_weights(folder.names)
 
 
 def read_layout(folder: NetworkFolder, spec: config.Network) -> Origin:
-    """The parts of the network, downloaded if they are on the hub.
+    """Returns the parts of the network, downloaded if they are on the hub.
 
-    Raises InputError if the folder holds something else, or a part is missing, damaged or cannot be expressed.
+    Raises InputError if the folder contains another kind of network, or a part is missing, damaged
+    or not supported.
     """
     values, place = folder.json_object(CONFIG), f"{folder.label}/{CONFIG}"
     kind = kind_of(values, place)
@@ -65,7 +66,8 @@ def _own(values: dict[str, Any], place: str) -> dict[str, bool]:
         key not in _OWN_SWITCHES or not isinstance(value, bool) for key, value in own.items()
     ):
         raise InputError(
-            f"{place}: {OWN_KEY}: need {' and '.join(_OWN_SWITCHES)}, true or false, got {shortened(repr(own))}"
+            f"{place}: {OWN_KEY}: need {' and '.join(_OWN_SWITCHES)}, true or false, got "
+            f"{shortened(repr(own))}"
         )
     return own
 

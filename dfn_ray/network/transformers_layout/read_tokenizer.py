@@ -1,7 +1,7 @@
-"""The tokenizer files of a folder as a tokenizer that travels as data.
+"""Reads the tokenizer files of a folder as a tokenizer that can be sent to workers.
 
-A `tokenizer.json` is taken as it stands. `vocab.json` and `merges.txt` become one as CLIPTokenizer makes it, a
-`spiece.model` alone is read by sentencepiece.
+A `tokenizer.json` is used unchanged. `vocab.json` and `merges.txt` are converted to one as in
+CLIPTokenizer; a `spiece.model` alone is read by sentencepiece.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dfn_ray.network.byte_pairs import BytePairTokenizer
 from dfn_ray.network.folder_tokenizer import (
     JSON_FILE,
     SENTENCEPIECE_FILE,
-    JsonTokenizer,
-    SentencePieceTokenizer,
+    FolderTokenizer,
+    folder_tokenizer,
     require_embeddings,
 )
 from dfn_ray.network.small_files import SmallFiles
@@ -29,37 +29,39 @@ _LOG = logging.getLogger(__name__)
 
 CONFIG, SPECIAL = "tokenizer_config.json", "special_tokens_map.json"
 VOCABULARY, MERGES = "vocab.json", "merges.txt"
-_OPEN_CLIPS: Mapping[Kind, str] = {"clip": "lower", "siglip": "canonicalize"}
+_OPEN_CLIP_CLEANERS: Mapping[Kind, str] = {"clip": "lower", "siglip": "canonicalize"}
 """The cleaner of open_clip's configs for each kind."""
-_LOWERING = "Siglip2Tokenizer"
-_GEMMA = ("GemmaTokenizer", "GemmaTokenizerFast", _LOWERING)
-"""Classes of SigLIP 2's tokenizer. They pad on the left where nothing is said; one puts everything in lower case, as the
-networks were trained, whatever its file says."""
+_LOWER_CASING = "Siglip2Tokenizer"
+_GEMMA = ("GemmaTokenizer", "GemmaTokenizerFast", _LOWER_CASING)
+"""Classes of SigLIP 2's tokenizer. They pad on the left by default; Siglip2Tokenizer converts to
+lower case regardless of its file, as in the training of the networks."""
 
 
 def tokenizer_of(
     folder: SmallFiles, text_cfg: Mapping[str, Any], kind: Kind, *, open_clips_cleaning: bool
 ) -> TokenizerSpec:
-    """The tokenizer of a network. Raises InputError that names the file and what is wrong with it."""
+    """Returns the tokenizer of a network. Raises InputError that names the file and the problem."""
     context, rows = text_cfg["context_length"], text_cfg["vocab_size"]
     config = folder.json_object(CONFIG) if CONFIG in folder else {}
     if config.get("auto_map"):
         raise InputError(
-            f"{folder.label}/{CONFIG}: auto_map: the tokenizer is custom code, and no code from a hub is run"
+            f"{folder.label}/{CONFIG}: auto_map: the tokenizer is custom code, and code from a hub "
+            "is never run"
         )
     found = _file(folder, config, kind, rows)
     if found is None:
-        return _clips_own(folder, context, rows, kind)
+        return _builtin_tokenizer(folder, context, rows, kind)
     name, content = found
     sides = {side: _side(folder, config, side) for side in ("padding_side", "truncation_side")}
     if kind == "clip" and sides["padding_side"] == "left":
         raise InputError(
-            f"{folder.label}/{CONFIG}: padding_side: 'left' would be masked in a CLIP, which cannot be done here"
+            f"{folder.label}/{CONFIG}: padding_side: 'left' needs a mask in a CLIP, which is not "
+            "supported; need right"
         )
-    lowering = config.get("tokenizer_class") == _LOWERING
+    lower_casing = config.get("tokenizer_class") == _LOWER_CASING
     kwargs: dict[str, Any] = {
-        "clean": _OPEN_CLIPS[kind] if open_clips_cleaning else None,
-        "lower_case": lowering if name == JSON_FILE else _lowers(folder, config),
+        "clean": _OPEN_CLIP_CLEANERS[kind] if open_clips_cleaning else None,
+        "lower_case": lower_casing if name == JSON_FILE else _lower_case(folder, config),
         **sides,
     }
     if name == SENTENCEPIECE_FILE:
@@ -69,22 +71,23 @@ def tokenizer_of(
     if type(longest) is int and 2 < longest < context:
         context = longest
     place, pad = f"{folder.label}/{name}", _pad_token(folder, config, kind)
-    # Read once, as it takes a second for 256,000 tokens.
-    reader = _read(place, name, content, context=context, pad=pad, kwargs=kwargs)
-    _require_fitting(reader, place, rows, text_cfg)
+    # Read once, because it takes a second for 256,000 tokens.
+    tokenizer = _read(place, name, content, context, {"pad": (None, pad), **kwargs})
+    _require_fitting(tokenizer, place, rows, text_cfg)
     if not open_clips_cleaning:
         cased = config.get("tokenizer_class") in _GEMMA and b'"Lowercase"' not in content
         _LOG.warning(
-            "%s: captions are cleaned as its own tokenizer does, without open_clip's repair of text and HTML entities%s "
-            '(caption_cleaning = "open_clip" brings them)',
+            "%s: captions are cleaned as by its own tokenizer, without open_clip's repair of text "
+            "and HTML entities%s "
+            '(set caption_cleaning = "open_clip" for both)',
             folder.label,
-            " and, unlike in the training of SigLIP 2, in their case"
-            if cased and not lowering
+            " and, unlike in the training of SigLIP 2, without conversion to lower case"
+            if cased and not lower_casing
             else "",
         )
     return TokenizerSpec(
         context_length=context,
-        kwargs_json=json.dumps({"pad": reader.pad, **kwargs}, sort_keys=True),
+        kwargs_json=json.dumps({"pad": tokenizer.pad, **kwargs}, sort_keys=True),
         files=((name, content),),
         reader="folder",
     )
@@ -93,7 +96,7 @@ def tokenizer_of(
 def _file(
     folder: SmallFiles, config: Mapping[str, Any], kind: Kind, rows: int
 ) -> tuple[str, bytes] | None:
-    """Name and content of the one file that the tokenizer is built from."""
+    """Name and content of the file that the tokenizer is built from; None if there is none."""
     if JSON_FILE in folder:
         return JSON_FILE, folder.content(JSON_FILE)
     if kind == "clip" and VOCABULARY in folder and MERGES in folder:
@@ -104,18 +107,18 @@ def _file(
 
 
 def _of_merges(folder: SmallFiles, config: Mapping[str, Any], rows: int) -> bytes:
-    """A tokenizer.json of CLIP's vocabulary and merges, as CLIPTokenizer of transformers 5 puts it together."""
+    """A tokenizer.json with CLIP's vocabulary and merges, assembled as in CLIPTokenizer."""
     vocabulary = folder.json_object(VOCABULARY)
     place = f"{folder.label}/{VOCABULARY}"
     start = _special(folder, config, "bos_token") or "<|startoftext|>"
     end = _special(folder, config, "eos_token") or "<|endoftext|>"
     for token in (start, end, *vocabulary):
         number = vocabulary.get(token)
-        # Of a number far beyond the rows, the package makes a table up to there.
+        # The package allocates a table up to the largest number.
         if type(number) is not int or not 0 <= number < rows:
             raise InputError(
-                f"{place}: {shortened(token)}: need a number below {rows:,}, text_config.vocab_size, got "
-                f"{shortened(repr(number))}"
+                f"{place}: {shortened(token)}: need a number below {rows:,}, "
+                f"text_config.vocab_size, got {shortened(repr(number))}"
             )
     try:
         lines = folder.content(MERGES).decode().splitlines()
@@ -133,55 +136,53 @@ def _line(error: Exception) -> str:
 
 
 def _pad_token(folder: SmallFiles, config: Mapping[str, Any], kind: Kind) -> str:
-    """The token that fills a caption up, by default that of the tokenizer's class."""
+    """The token that pads captions; by default that of the tokenizer's class."""
     gemma = config.get("tokenizer_class") in _GEMMA
     default = "<|endoftext|>" if kind == "clip" else "<pad>" if gemma else "</s>"
     return _special(folder, config, "pad_token") or default
 
 
 def _read(
-    place: str, name: str, content: bytes, *, context: int, pad: str, kwargs: dict[str, Any]
-) -> JsonTokenizer | SentencePieceTokenizer:
-    kind = JsonTokenizer if name == JSON_FILE else SentencePieceTokenizer
+    place: str, name: str, content: bytes, context: int, options: Mapping[str, Any]
+) -> FolderTokenizer:
     try:
-        return kind(content, context_length=context, pad=(None, pad), **kwargs)
+        return folder_tokenizer(name, content, context_length=context, options=options)
     except ValueError as error:
         raise InputError(f"{place}: cannot be used as a tokenizer: {_line(error)}") from None
 
 
 def _require_fitting(
-    tokenize: JsonTokenizer | SentencePieceTokenizer,
-    place: str,
-    rows: int,
-    text_cfg: Mapping[str, Any],
+    tokenizer: FolderTokenizer, place: str, rows: int, text_cfg: Mapping[str, Any]
 ) -> None:
-    """Raise InputError where the network has no embedding for a token, or would look for an end that is not there."""
-    require_embeddings(tokenize, rows, f"{place}: text_config.vocab_size")
-    tokens_NL = tokenize(["a photo", ""])
+    """Raises InputError if a token has no embedding, or captions lack the network's end token."""
+    require_embeddings(tokenizer, rows, f"{place}: text_config.vocab_size")
+    tokens_NL = tokenizer(["a photo", ""])
     end = text_cfg.get("eos_id")
     if end is not None and not (tokens_NL == end).any(axis=1).all():
         raise InputError(
-            f"{place}: ends no caption with {end}, the eos_token_id at which the network reads the text"
+            f"{place}: does not end captions with {end}, the eos_token_id at which the network "
+            "pools the text"
         )
 
 
-def _clips_own(folder: SmallFiles, context: int, rows: int, kind: Kind) -> TokenizerSpec:
-    """CLIP's own tokenizer for a folder without one."""
+def _builtin_tokenizer(folder: SmallFiles, context: int, rows: int, kind: Kind) -> TokenizerSpec:
+    """CLIP's own tokenizer, for a folder without one."""
     if kind == "siglip":
         raise InputError(
-            f"{folder.label}: has no tokenizer ({JSON_FILE} or {SENTENCEPIECE_FILE}), and SigLIPs have several; add the "
-            "files of the network it was trained from"
+            f"{folder.label}: has no tokenizer ({JSON_FILE} or {SENTENCEPIECE_FILE}), and SigLIPs "
+            "use different ones; add the files of the network it was trained from"
         )
     spec = TokenizerSpec(context_length=context)
-    tokenize = build(spec)
-    assert isinstance(tokenize, BytePairTokenizer)
-    if tokenize.vocab_size > rows:
+    tokenizer = build(spec)
+    assert isinstance(tokenizer, BytePairTokenizer)
+    if tokenizer.vocab_size > rows:
         raise InputError(
-            f"{folder.label}: has no tokenizer ({JSON_FILE}, or {VOCABULARY} and {MERGES}), and CLIP's own has "
-            f"{tokenize.vocab_size:,} tokens, but text_config.vocab_size is {rows:,}"
+            f"{folder.label}: has no tokenizer ({JSON_FILE}, or {VOCABULARY} and {MERGES}), and "
+            f"CLIP's own has {tokenizer.vocab_size:,} tokens, but text_config.vocab_size is "
+            f"{rows:,}"
         )
     _LOG.warning(
-        "%s: has no tokenizer (%s, or %s and %s); CLIP's own is used, with open_clip's cleaning",
+        "%s: has no tokenizer (%s, or %s and %s); using CLIP's own, with open_clip's cleaning",
         folder.label,
         JSON_FILE,
         VOCABULARY,
@@ -200,17 +201,18 @@ def _side(folder: SmallFiles, config: Mapping[str, Any], key: str) -> str:
     return value
 
 
-def _lowers(folder: SmallFiles, config: Mapping[str, Any]) -> bool:
+def _lower_case(folder: SmallFiles, config: Mapping[str, Any]) -> bool:
     value = config.get("do_lower_case", True)
     if not isinstance(value, bool):
         raise InputError(
-            f"{folder.label}/{CONFIG}: do_lower_case: need true or false, got {shortened(repr(value))}"
+            f"{folder.label}/{CONFIG}: do_lower_case: need true or false, got "
+            f"{shortened(repr(value))}"
         )
     return value
 
 
 def _special(folder: SmallFiles, config: Mapping[str, Any], key: str) -> str | None:
-    """A special token by its role, from either file that may state it."""
+    """A special token by its role, from either file that may define it."""
     for name in (CONFIG, SPECIAL):
         values = config if name == CONFIG else {}
         if name == SPECIAL and SPECIAL in folder:

@@ -1,7 +1,8 @@
-"""The names and shapes of weights on both sides, and the way between them.
+"""Names and shapes of weights in transformers' and open_clip's layout, and their conversion.
 
-A piece is a run of numbers that is one tensor or several on each side: open_clip fuses query, key and value where
-transformers keeps three, and timm splits the query of SigLIP's pooling from key and value.
+A piece is a run of numbers that is one tensor or several in each layout: open_clip fuses query, key
+and value, which are three tensors in transformers; timm splits the query of SigLIP's pooling from
+key and value. `theirs` are names in transformers, `ours` names in open_clip.
 """
 
 from __future__ import annotations
@@ -18,21 +19,21 @@ from dfn_ray.errors import InputError, shortened
 from dfn_ray.network import weights
 
 BUFFERS = frozenset(f"{tower}.embeddings.position_ids" for tower in ("text_model", "vision_model"))
-"""Which older versions of transformers saved beside the weights: 0, 1, 2 and so on."""
+"""Buffers that older versions of transformers saved with the weights: 0, 1, 2 and so on."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Tensors of transformers that are tensors of open_clip, both laid end to end along the first axis."""
+    """Tensors of transformers and of open_clip that are equal when joined along the first axis."""
 
     theirs: tuple[str, ...]
     ours: tuple[str, ...]
     transposed: bool = False
     shape: tuple[int, ...] | None = None
-    """Of theirs, where it holds the numbers of ours under another shape."""
+    """Shape in transformers, if it differs from the one in open_clip for the same numbers."""
 
     def shapes(self, module_shapes: Mapping[str, torch.Size]) -> tuple[int, ...]:
-        """The shape of each of their tensors, for a module with those shapes."""
+        """Returns the shape of each tensor in transformers, for a module with these shapes."""
         if self.shape is not None:
             return self.shape
         first, *others = (tuple(module_shapes[name]) for name in self.ours)
@@ -43,7 +44,7 @@ class Piece:
 
 
 def pieces_of(model_cfg: Mapping[str, Any]) -> tuple[Piece, ...]:
-    """The pieces of a network whose config the two layouts share."""
+    """Returns the pieces of a network whose config both layouts can express."""
     text, vision = model_cfg["text_cfg"], model_cfg["vision_cfg"]
     prefix = "text." if model_cfg["custom_text"] else ""
     siglip = "siglip_vit" in vision
@@ -75,10 +76,10 @@ def _pair(theirs: str, ours: str) -> list[Piece]:
 
 
 class _BlockNames(NamedTuple):
-    """What the parts of a transformer block are called on our side."""
+    """Names of the parts of a transformer block in open_clip or timm."""
 
     qkv: str
-    """Before `weight` and `bias`."""
+    """Prefix of `weight` and `bias`."""
     out: str
     norm1: str
     norm2: str
@@ -96,15 +97,15 @@ def _blocks(
     theirs: str, ours: str, layers: int, names: _BlockNames = _OPEN_CLIP_BLOCK
 ) -> Iterator[Piece]:
     for layer in range(layers):
-        here, there = f"{ours}.{layer}", f"{theirs}.{layer}"
+        our, their = f"{ours}.{layer}", f"{theirs}.{layer}"
         for part in ("weight", "bias"):
-            split = tuple(f"{there}.self_attn.{name}_proj.{part}" for name in "qkv")
-            yield Piece(split, (f"{here}.{names.qkv}{part}",))
-        yield from _pair(f"{there}.self_attn.out_proj", f"{here}.{names.out}")
-        yield from _pair(f"{there}.layer_norm1", f"{here}.{names.norm1}")
-        yield from _pair(f"{there}.layer_norm2", f"{here}.{names.norm2}")
-        yield from _pair(f"{there}.mlp.fc1", f"{here}.{names.fc1}")
-        yield from _pair(f"{there}.mlp.fc2", f"{here}.{names.fc2}")
+            split = tuple(f"{their}.self_attn.{name}_proj.{part}" for name in "qkv")
+            yield Piece(split, (f"{our}.{names.qkv}{part}",))
+        yield from _pair(f"{their}.self_attn.out_proj", f"{our}.{names.out}")
+        yield from _pair(f"{their}.layer_norm1", f"{our}.{names.norm1}")
+        yield from _pair(f"{their}.layer_norm2", f"{our}.{names.norm2}")
+        yield from _pair(f"{their}.mlp.fc1", f"{our}.{names.fc1}")
+        yield from _pair(f"{their}.mlp.fc2", f"{our}.{names.fc2}")
 
 
 def _clip_image(layers: int) -> Iterator[Piece]:
@@ -112,7 +113,7 @@ def _clip_image(layers: int) -> Iterator[Piece]:
     yield _same(f"{embeddings}.class_embedding", "visual.class_embedding")
     yield _same(f"{embeddings}.patch_embedding.weight", "visual.conv1.weight")
     yield _same(f"{embeddings}.position_embedding.weight", "visual.positional_embedding")
-    yield from _pair("vision_model.pre_layrnorm", "visual.ln_pre")  # transformers spells it so
+    yield from _pair("vision_model.pre_layrnorm", "visual.ln_pre")  # sic in transformers
     yield from _pair("vision_model.post_layernorm", "visual.ln_post")
     yield from _blocks("vision_model.encoder.layers", "visual.transformer.resblocks", layers)
     yield Piece(("visual_projection.weight",), ("visual.proj",), transposed=True)
@@ -141,12 +142,12 @@ def _siglip_image(vision: Mapping[str, Any]) -> Iterator[Piece]:
     yield from _pair(f"{head}.mlp.fc2", f"{pool}.mlp.fc2")
 
 
-def to_ours(
+def to_open_clip(
     theirs: Mapping[str, Tensor], pieces: Sequence[Piece], module: nn.Module, place: str
 ) -> dict[str, Tensor]:
-    """Their tensors under open_clip's names and shapes, in float32.
+    """Returns tensors of transformers under open_clip's names and shapes, in float32.
 
-    Raises InputError that names what is missing, left over, or of another shape.
+    Raises InputError that names tensors that are missing, left over, or of another shape.
     """
     _require_all(theirs, pieces, place)
     shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
@@ -173,13 +174,13 @@ def to_ours(
 def _wrong(tensor: Tensor, need: tuple[int, ...]) -> str | None:
     if tuple(tensor.shape) != need:
         return f"has the shape {tuple(tensor.shape)}, need {need}"
-    if not tensor.is_floating_point():  # of quantised weights, whose scales are elsewhere
+    if not tensor.is_floating_point():  # quantised weights, whose scales are stored elsewhere
         return f"is of {str(tensor.dtype).removeprefix('torch.')}, need floating-point numbers"
     return None
 
 
-def to_theirs(ours: Mapping[str, Tensor], pieces: Sequence[Piece]) -> dict[str, Tensor]:
-    """open_clip's tensors under transformers' names and shapes."""
+def to_transformers(ours: Mapping[str, Tensor], pieces: Sequence[Piece]) -> dict[str, Tensor]:
+    """Returns open_clip's tensors under transformers' names and shapes."""
     shapes = {name: tensor.shape for name, tensor in ours.items()}
     found: dict[str, Tensor] = {}
     for piece in pieces:
@@ -198,8 +199,8 @@ def _require_all(theirs: Mapping[str, Tensor], pieces: Sequence[Piece], place: s
     missing, others = known - theirs.keys(), theirs.keys() - known - BUFFERS
     if missing or others:
         raise InputError(
-            f"{place}: not the weights that config.json describes: {len(missing)} missing ({_some(sorted(missing))}), "
-            f"{len(others)} left over ({_some(sorted(others))})"
+            f"{place}: not the weights that config.json describes: {len(missing)} missing "
+            f"({_some(sorted(missing))}), {len(others)} left over ({_some(sorted(others))})"
         )
 
 
@@ -219,11 +220,11 @@ class LayoutWeights:
     pieces: tuple[Piece, ...]
 
     def load_into(self, module: nn.Module) -> None:
-        """Load them. Raises InputError that names what is missing, left over or of another shape."""
+        """Loads them. Raises InputError that names missing, extra or differently shaped tensors."""
         found: dict[str, Tensor] = {}
         for path in self.paths:
             for name, tensor in weights.read_checkpoint(path).items():
                 if name in found:
                     raise InputError(f"{self.label}: {name} is in {path.name} and in another file")
                 found[name] = tensor
-        module.load_state_dict(to_ours(found, self.pieces, module, self.label), strict=True)
+        module.load_state_dict(to_open_clip(found, self.pieces, module, self.label), strict=True)

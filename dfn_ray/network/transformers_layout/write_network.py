@@ -1,7 +1,7 @@
-"""A network as a folder that CLIPModel.from_pretrained or SiglipModel.from_pretrained loads, with processor and tokenizer.
+"""A network as a folder that CLIPModel or SiglipModel loads, with processor and tokenizer.
 
-What those classes have no words for is refused by its key; where only captions or crops of some samples differ, that is
-said instead.
+Settings that these classes cannot express are rejected by key. If only the captions or crops of
+some samples differ, a note says so instead.
 """
 
 from __future__ import annotations
@@ -21,25 +21,26 @@ from dfn_ray.network.frozen import FrozenNetwork
 from dfn_ray.network.layouts import TRANSFORMERS_WEIGHTS
 from dfn_ray.network.transformers_layout.model_settings import DEFAULT_EPS, LEGACY_END_ID
 from dfn_ray.network.transformers_layout.read_network import CONFIG, OWN_KEY
-from dfn_ray.network.transformers_layout.tensors import pieces_of, to_theirs
+from dfn_ray.network.transformers_layout.tensors import pieces_of, to_transformers
 from dfn_ray.network.transformers_layout.write_tokenizer import tokenizer_files
 
 _BLOCK = {"width", "layers", "mlp_ratio", "norm_kwargs", "act_kwargs"}
 _VISION = _BLOCK | {"image_size", "patch_size", "head_width", "patch_dropout"}
 _TEXT = _BLOCK | {"context_length", "vocab_size", "heads", "pad_id", "eos_id", "pool_type"}
 _TEXT |= {"hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs"}
-"""Keys whose value decides what is written, or that say nothing about the forward."""
+"""Keys that are converted, or that do not affect the forward."""
 _SIGLIP_TEXT = {"no_causal_mask": True, "pool_type": "last", "proj_bias": True}
 
 
 def layout_files(frozen: FrozenNetwork) -> tuple[dict[str, bytes], list[str]]:
-    """The files of the folder, config.json last, and what a reader of them should know, a line each.
+    """Returns the files of the folder, config.json last, and notes for their users, one line each.
 
-    Raises InputError that names every setting which transformers' classes cannot express.
+    Raises InputError that names every setting that transformers' classes cannot express.
     """
     cfg, transform = frozen.model_cfg, frozen.transform
     siglip = "siglip_vit" in cfg["vision_cfg"]
-    problems = [*(_of_siglip(cfg) if siglip else _of_clip(cfg)), *_of_transform(transform)]
+    problems = [*(_siglip_problems(cfg) if siglip else _clip_problems(cfg))]
+    problems += _transform_problems(transform)
     if problems:
         raise InputError(
             f"{'SiglipModel' if siglip else 'CLIPModel'} cannot express this network: "
@@ -48,11 +49,12 @@ def layout_files(frozen: FrozenNetwork) -> tuple[dict[str, bytes], list[str]]:
     files, notes = tokenizer_files(frozen.tokenizer, siglip=siglip)
     if transform.resize_mode == "shortest" and transform.crop_rounding == "half_even":
         notes.append(
-            "the network was used with open_clip's crop; transformers' begins a pixel earlier where an odd number of "
-            "pixels is cut off and open_clip rounds up, so such images score slightly differently"
+            "the network was used with open_clip's crop. If an odd number of pixels is cut off "
+            "and open_clip rounds up, transformers' crop begins a pixel earlier, so such images "
+            "score slightly differently"
         )
     ours = {name: torch.from_numpy(np.array(array)) for name, array in frozen.state.items()}
-    tensors = to_theirs(ours, pieces_of(cfg))
+    tensors = to_transformers(ours, pieces_of(cfg))
     files = {
         **files,
         "preprocessor_config.json": _json(_processor(transform, siglip)),
@@ -66,8 +68,8 @@ def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
 
 
-def _of_clip(cfg: Mapping[str, Any]) -> Iterator[str]:
-    """What CLIPModel cannot express, by key."""
+def _clip_problems(cfg: Mapping[str, Any]) -> Iterator[str]:
+    """Settings that CLIPModel cannot express, by key."""
     text, vision = cfg["text_cfg"], cfg["vision_cfg"]
     for key in ("multimodal_cfg", "init_logit_bias"):
         if cfg.get(key) is not None:
@@ -91,11 +93,11 @@ def _of_clip(cfg: Mapping[str, Any]) -> Iterator[str]:
         yield f"text_cfg.eos_id = {LEGACY_END_ID}, which transformers reads as the largest token"
     acts = {json.dumps(tower.get("act_kwargs") or {}) for tower in (text, vision)}
     if cfg["quick_gelu"] and acts != {"{}"}:
-        yield "act_kwargs beside quick_gelu"
+        yield "act_kwargs together with quick_gelu"
 
 
-def _of_siglip(cfg: Mapping[str, Any]) -> Iterator[str]:
-    """What SiglipModel cannot express, by key."""
+def _siglip_problems(cfg: Mapping[str, Any]) -> Iterator[str]:
+    """Settings that SiglipModel cannot express, by key."""
     text = cfg["text_cfg"]
     if cfg["quick_gelu"]:
         yield "quick_gelu = true"
@@ -117,7 +119,7 @@ def _others(
         yield f"{place}.act_kwargs = {shortened(json.dumps(values['act_kwargs']))}"
 
 
-def _of_transform(transform: ImageTransform) -> Iterator[str]:
+def _transform_problems(transform: ImageTransform) -> Iterator[str]:
     if transform.resize_mode == "longest":
         yield "resize_mode = longest"
     if transform.resize_mode == "shortest" and len(set(transform.resized or transform.size)) > 1:

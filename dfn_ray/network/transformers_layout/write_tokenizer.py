@@ -1,4 +1,4 @@
-"""A tokenizer as the files that transformers reads it from."""
+"""A tokenizer as the files from which transformers loads it."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from dfn_ray.network.transformers_layout.clip_merges import clip_tokenizer_json
 from dfn_ray.network.transformers_layout.read_tokenizer import CONFIG, MERGES, VOCABULARY
 
 _START, _END = "<|startoftext|>", "<|endoftext|>"
-_UNCLEANED = (
-    "captions were cleaned as open_clip cleans them, which transformers does not: where that changes a caption (HTML "
-    "entities, broken encodings{}), its tokens differ"
+_CLEANING_NOTE = (
+    "captions were cleaned as in open_clip, which transformers does not do: if cleaning changes a "
+    "caption (HTML entities, broken encodings{}), its tokens differ"
 )
 
 
 def tokenizer_files(spec: TokenizerSpec, *, siglip: bool) -> tuple[dict[str, bytes], list[str]]:
-    """The files, and what a reader of them should know, a line each.
+    """Returns the files, and notes for their users, one line each.
 
-    Raises InputError for what transformers' tokenizers cannot express.
+    Raises InputError for options that transformers' tokenizers cannot express.
     """
     options = json.loads(spec.kwargs_json)
     if spec.kind == "huggingface":
-        return dict(spec.files), [_UNCLEANED.format(", and whatever its config says beyond that")]
+        return dict(spec.files), [_CLEANING_NOTE.format(", and other steps in its config")]
     if spec.kind == "clip":
-        return _clips_own(spec, options), [_UNCLEANED.format("")]
+        return _builtin_files(spec, options), [_CLEANING_NOTE.format("")]
     values: dict[str, Any] = {
         "model_max_length": spec.context_length,
         "pad_token": options["pad"][1],
@@ -51,11 +51,11 @@ def tokenizer_files(spec: TokenizerSpec, *, siglip: bool) -> tuple[dict[str, byt
         values |= _class_of(content, siglip)
     files = {file: content, CONFIG: (json.dumps(values, indent=2) + "\n").encode()}
     also = ", punctuation, case" if options["clean"] == "canonicalize" else ""
-    return files, [_UNCLEANED.format(also)] if options["clean"] else []
+    return files, [_CLEANING_NOTE.format(also)] if options["clean"] else []
 
 
 def _class_of(content: bytes, siglip: bool) -> dict[str, str]:
-    """The class that reads the file as it stands: CLIPTokenizer puts most of it together anew, by CLIP's rules."""
+    """The class that reads the file unchanged; CLIPTokenizer rebuilds most of it by its rules."""
     value = json.loads(content)
     clips = json.loads(
         clip_tokenizer_json({_START: 0, _END: 1}, [], start=_START, end=_END, unknown=_END)
@@ -67,8 +67,8 @@ def _class_of(content: bytes, siglip: bool) -> dict[str, str]:
     return {"tokenizer_class": "PreTrainedTokenizerFast"}
 
 
-def _clips_own(spec: TokenizerSpec, options: dict[str, Any]) -> dict[str, bytes]:
-    """CLIP's byte pairs under transformers' names."""
+def _builtin_files(spec: TokenizerSpec, options: dict[str, Any]) -> dict[str, bytes]:
+    """The files of CLIP's own tokenizer under transformers' names."""
     if options.get("clean", "lower") != "lower" or options.get("additional_special_tokens"):
         raise InputError(
             f"CLIPTokenizer cannot express text_cfg.tokenizer_kwargs = {json.dumps(options)}"

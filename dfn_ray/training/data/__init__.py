@@ -1,10 +1,11 @@
-"""The samples of a training run: which there are, in which order, and what the towers read.
+"""The samples of a training run: their index, their order, and the towers' inputs.
 
-index.py            which chunks the sources have, and how many samples each gives
+index.py            the chunks of the sources, and the samples of each
 order.py            the order of samples, a function of index, weights and seed
-next_samples.py     the samples that workers about to start will read
+next_samples.py     the samples that the next workers will read
 group_samples.py    the samples of a group, in its order
-feed.py             decoded, varied, captioned, tokenized: CPU tasks
+feed.py             samples -> inputs in CPU tasks: decode, augment, caption, tokenize
 caption_draws.py    the caption drawn at each visit of a sample
-seen.py             which samples were seen; read_counts.py, how many and how many failed
+seen.py             the samples that were seen
+read_counts.py      counts of samples read and failed
 """

@@ -1,4 +1,4 @@
-"""The caption that a visit of a sample with several is trained on: each once in as many visits as there are captions."""
+"""The caption drawn at a visit of a sample with several: n visits use each of n captions once."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def drawn(captions: Sequence[str], uid: str, visit: int, seed: Sequence[int]) -> str:
-    """The caption of visit number `visit`, from 0: that place of a permutation of the captions, over and over.
+def draw_caption(captions: Sequence[str], uid: str, visit: int, seed: Sequence[int]) -> str:
+    """Returns the caption of visit number `visit`, from 0, in a repeated permutation.
 
-    The permutation is the sample's own, by its uid, and the same in every pass, wherever and whenever it is read.
+    The permutation depends on the sample's uid and the seed only, so it is the same in every pass.
     """
     if len(captions) == 1:
         return captions[0]
@@ -18,10 +18,10 @@ def drawn(captions: Sequence[str], uid: str, visit: int, seed: Sequence[int]) ->
     return captions[int(order[visit % len(captions)])]
 
 
-def visits(rows: np.ndarray, turn: int) -> np.ndarray:
-    """Which visit of its sample each row is, from 0, in pass number `turn`; `rows` are sorted, copies side by side.
+def visit_numbers(rows: np.ndarray, turn: int) -> np.ndarray:
+    """Returns the number of each row's visit to its sample, from 0, in pass number `turn`.
 
-    A pass has the same copies of a sample as every other one.
+    `rows` are sorted and may contain copies. Every pass contains the same copies of a sample.
     """
     first = np.searchsorted(rows, rows, "left")
     copies = np.searchsorted(rows, rows, "right") - first

@@ -1,4 +1,4 @@
-"""From the samples of a group to what the towers read: decoded, varied, captioned, tokenised; in CPU tasks."""
+"""The towers' inputs for a group's samples: decoded, augmented, captioned and tokenized."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from dfn_ray.training.data.seen import Spans, unseen
 DECODED_TOGETHER = 256
 """Images that share a forked child, as in scoring."""
 FAILURES = tuple(reason for reason in Reason if reason not in REJECTIONS)
-"""Why a sample that was indexed is not trained on: any reason that decoding may give."""
+"""Reasons why an indexed sample is not trained on: all that decoding may return."""
 COUNTED = (*(f"{Status.FAILED}/{reason}" for reason in FAILURES), *(note.value for note in Note))
 """The columns of `counts`: failed samples by reason, and samples by note."""
 Unplaced = Callable[[int, int, np.ndarray], None]
-"""Takes the counts of failed samples that no row stands for: (group, their first place, counts as in `counts`)."""
+"""Receives the counts of failed samples that belong to no row: (group, first place, counts)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Feeding:
-    """Everything that turns samples into inputs."""
+    """The settings for turning samples into inputs."""
 
     sources: tuple[Source, ...]
     captions: tuple[LabelCaptions | None, ...]
-    """Of each source with labels."""
+    """Captions of each source; None for sources without labels."""
     decode: Decode
     transform: ImageTransform
     augmentation: Augmentation | None
@@ -44,69 +44,72 @@ class Feeding:
 
 @dataclass(frozen=True)
 class LabelCaptions:
-    """LabelCaptions for labels: `template.format(class name)`."""
+    """Captions for labels: prompts from a class name and a template."""
 
     classnames: tuple[str, ...]
     templates: tuple[str, ...]
 
     def caption(self, label: str, rng: np.random.Generator) -> str:
-        """A caption for a label, by a template that `rng` draws. Raises InputError for a label without a name."""
+        """Returns a prompt for a label by a random template. Raises InputError if unknown."""
         text = label.strip()
         if not text.isdecimal() or int(text) >= len(self.classnames):
             raise InputError(
-                f"label {text[:40]!r}: need a number below {len(self.classnames)}, the number of classnames"
+                f"label {text[:40]!r}: need a number below {len(self.classnames)}, the number of "
+                "classnames"
             )
         template = self.templates[rng.integers(len(self.templates))]
         return prompt(template, self.classnames[int(text)])
 
 
 Inputs = dict[str, np.ndarray]
-"""`image` uint8 (N, H, W, 3), `text` int32 (N, L), `place` int64 (N, 3): group, first and end, and `counts` int64
-(N, len(COUNTED)): how many of the places it reaches over failed, by reason, or have a note."""
+"""`image` uint8 (N, H, W, 3), `text` int32 (N, L), `place` int64 (N, 3): group, first and end of
+the interval of places that a row covers, and `counts` int64 (N, len(COUNTED)): places in the
+interval that failed, by reason, or have a note."""
 
 
 def feed_group(
     inputs: GroupInputs, spans: Spans, *, feeding: Feeding, unplaced: Unplaced | None = None
 ) -> Iterator[Inputs]:
-    """The inputs of the samples of a group that `spans` do not cover, in the group's order, some hundred at a time.
+    """Yields the inputs of the samples of a group that `spans` do not cover, in the group's order.
 
-    Every place belongs to a row: a row's place reaches back over the failed samples before it, and that of the
-    last one of a piece also over those behind it. Where nothing after them decodes, `unplaced` takes their counts.
+    Each row covers an interval of places. Samples that fail to decode get no row: their places
+    belong to the next row of the block of `DECODED_TOGETHER` samples, or to its last row, so the
+    intervals tile the group. If no sample after them decodes, `unplaced` receives their counts.
     """
     raw = read_group(inputs, feeding.sources, seed=feeding.seed)
     size = len(raw)
     left = np.flatnonzero(unseen(size, spans))
-    # A run of places ends where a span begins: a row must not reach over what was seen.
+    # A run of places ends where a span begins: an interval must not cover places that were seen.
     for run in np.split(left, np.flatnonzero(np.diff(left) > 1) + 1):
-        reach = _Reach(int(run[0]) if len(run) else 0)
+        uncovered = _Uncovered(int(run[0]) if len(run) else 0)
         for first in range(0, len(run), DECODED_TOGETHER):
             places = run[first : first + DECODED_TOGETHER]
-            block = _inputs(raw, places, reach, inputs.group.number, feeding)
+            block = _inputs(raw, places, uncovered, inputs.group.number, feeding)
             if block is not None:
                 yield block
-        if unplaced is not None and reach.counts.any():
-            unplaced(inputs.group.number, reach.start, reach.counts)
+        if unplaced is not None and uncovered.counts.any():
+            unplaced(inputs.group.number, uncovered.start, uncovered.counts)
 
 
 @dataclass
-class _Reach:
-    """What the next row stands for beside itself."""
+class _Uncovered:
+    """Places of earlier blocks that the next row will cover, because no sample in them decoded."""
 
     start: int
-    """The first place that no row has covered yet."""
+    """The first place that no row covers yet."""
     counts: np.ndarray = field(default_factory=lambda: np.zeros(len(COUNTED), dtype=np.int64))
-    """Of earlier blocks, that no row has taken yet."""
+    """Counts of these places."""
 
 
 def _inputs(
-    raw: RawSamples, places: np.ndarray, reach: _Reach, group: int, feeding: Feeding
+    raw: RawSamples, places: np.ndarray, uncovered: _Uncovered, group: int, feeding: Feeding
 ) -> Inputs | None:
-    """The inputs at `places`; None when all of them failed."""
+    """The inputs at `places`; None if all of them failed."""
     seeds = [_seed(feeding.seed, group, place) for place in places.tolist()]
     decoded = _decode([raw.image[place] for place in places], tuple(seeds), feeding)
     kept = np.flatnonzero([reason is None for reason in decoded.reason])
     counts = np.zeros((max(1, len(kept)), len(COUNTED)), dtype=np.int64)
-    counts[0] = reach.counts
+    counts[0] = uncovered.counts
     for at, reason in enumerate(decoded.reason):
         if reason is not None:
             column = COUNTED.index(f"{Status.FAILED}/{reason}")
@@ -114,12 +117,12 @@ def _inputs(
     for note, count in decoded.notes.items():
         counts[0, COUNTED.index(note)] += count
     if not len(kept):
-        reach.counts = counts[0]
+        uncovered.counts = counts[0]
         return None
     ends = places[kept] + 1
     ends[-1] = places[-1] + 1
-    firsts = np.concatenate([[reach.start], ends[:-1]])
-    reach.start, reach.counts = int(ends[-1]), np.zeros(len(COUNTED), dtype=np.int64)
+    firsts = np.concatenate([[uncovered.start], ends[:-1]])
+    uncovered.start, uncovered.counts = int(ends[-1]), np.zeros(len(COUNTED), dtype=np.int64)
     texts = [_caption(raw, int(places[at]), seeds[at], feeding) for at in kept]
     return {
         "image": decoded.pixels[0][kept],
@@ -135,14 +138,14 @@ def _decode(
     transform = feeding.transform
     if feeding.augmentation is not None:
         transform = VariedTransform(plain=transform, augmentation=feeding.augmentation, seeds=seeds)
-    how = feeding.decode
+    settings = feeding.decode
     return decode_images(
         images,
         [transform],
-        mode=how.mode,
-        on_truncated=how.on_truncated,
-        max_pixels=how.max_pixels,
-        timeout_s=how.timeout_s,
+        mode=settings.mode,
+        on_truncated=settings.on_truncated,
+        max_pixels=settings.max_pixels,
+        timeout_s=settings.timeout_s,
     )
 
 
@@ -154,5 +157,5 @@ def _caption(raw: RawSamples, place: int, seed: int, feeding: Feeding) -> str:
 
 
 def _seed(seed: int, group: int, place: int) -> int:
-    """A number of its own for every sample of every pass."""
+    """A different number for every sample of every pass."""
     return int(np.random.SeedSequence((seed, group, place)).generate_state(1, np.uint64)[0])

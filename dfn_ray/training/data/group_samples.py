@@ -1,4 +1,4 @@
-"""Which samples of a chunk are trained on, and the samples of a group in its order."""
+"""The samples of a chunk that are trained on, and the samples of a group in its order."""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow makes its compute functions at import, where no type checker sees them)
@@ -16,17 +16,18 @@ from dfn_ray.config import Source
 from dfn_ray.errors import ShardChangedError
 from dfn_ray.pool import Shard, read_chunk
 from dfn_ray.schema import Chunk
-from dfn_ray.training.data.caption_draws import drawn, visits
+from dfn_ray.training.data.caption_draws import draw_caption, visit_numbers
 from dfn_ray.training.data.order import ShuffleGroup
 from dfn_ray.uids.lookup import UidList
 
 READERS = 8
-"""Chunks of a group read side by side: on an object store each waits for a request or two."""
+"""Chunks of a group that are read in parallel: on an object store each waits for 1 or 2
+requests."""
 
 
 @dataclass(frozen=True)
 class RawSamples:
-    """Samples as they stand in their shards."""
+    """Samples as stored in their shards."""
 
     image: tuple[memoryview, ...]
     text: tuple[str, ...]
@@ -39,15 +40,15 @@ class RawSamples:
 
 @dataclass(frozen=True)
 class GroupInputs:
-    """A group with where its chunks are."""
+    """A group with the location of its chunks."""
 
     group: ShuffleGroup
     chunks: tuple[tuple[Shard, Chunk], ...]
-    """Of each piece."""
+    """Shard and chunk of each piece."""
 
 
 def copies_of(samples: pa.Table, source: Source) -> np.ndarray:
-    """How often each sample of a chunk comes in a pass: 0 for one that cannot be used, else 1 or the list's count."""
+    """Returns the copies of each sample per pass: 0 if unusable, else 1 or the uid list's count."""
     usable = pc.and_(pc.is_null(samples["status"]), pc.is_valid(samples["image"])).to_numpy()
     copies = usable.astype(np.int64)
     if source.uid_list is not None and usable.any():
@@ -57,9 +58,9 @@ def copies_of(samples: pa.Table, source: Source) -> np.ndarray:
 
 
 def read_group(inputs: GroupInputs, sources: Sequence[Source], *, seed: int) -> RawSamples:
-    """The samples of a group in its order, each as often as it comes in a pass; of several captions one is drawn.
+    """Returns the samples of a group in its order, with their copies and one drawn caption each.
 
-    Raises ShardChangedError when a shard changed since it was indexed.
+    Raises ShardChangedError if a shard has changed since it was indexed.
     """
     group = inputs.group
 
@@ -70,21 +71,22 @@ def read_group(inputs: GroupInputs, sources: Sequence[Source], *, seed: int) -> 
         rows = np.repeat(np.arange(len(samples)), copies_of(samples, source))
         if len(rows) < piece.samples or (len(rows) > piece.samples and source.sample_count is None):
             raise ShardChangedError(
-                f"{shard.uri}: rows {chunk.first_row} to {chunk.first_row + chunk.rows} give {len(rows)} samples, "
-                f"{piece.samples} when they were indexed; the shard changed since training began. Train on it in a new run"
+                f"{shard.uri}: rows {chunk.first_row} to {chunk.first_row + chunk.rows} have "
+                f"{len(rows)} usable samples, but had {piece.samples} when they were indexed; the "
+                "shard has changed since. Train on it in a new run"
             )
         if len(rows) > piece.samples:
-            # The same ones in every pass: the turn is no part of the seed.
+            # The seed does not include the turn, so that every pass draws the same samples.
             rng = np.random.default_rng((seed, piece.source, piece.number))
             rows = np.sort(rng.choice(rows, piece.samples, replace=False))
         taken = samples.take(pa.array(rows))
         images = [memoryview(value.as_buffer()) for value in taken["image"]]
         texts = taken["text"].to_pylist()
         if source.pool.several_captions:
-            which = zip(taken["uid"].to_pylist(), visits(rows, piece.turn).tolist(), strict=True)
+            uids, visits = taken["uid"].to_pylist(), visit_numbers(rows, piece.turn).tolist()
             texts = [
-                drawn(captions, uid, visit, (seed, piece.source))
-                for captions, (uid, visit) in zip(texts, which, strict=True)
+                draw_caption(captions, uid, visit, (seed, piece.source))
+                for captions, uid, visit in zip(texts, uids, visits, strict=True)
             ]
         return images, texts
 

@@ -1,8 +1,9 @@
-"""The index of a training run: which chunks its sources have, and how many samples each gives in a pass.
+"""The index of a training run: the chunks of its sources, and the samples of each in a pass.
 
-One walk over the sources, once per run; then any chunk can be read by itself, in any order. About 40 bytes a
-chunk: 10^9 samples in chunks of 256 are 160 MB. One row a shard stands for no chunk and says what the walk read, failed
-and left out there (`source_counts`): about 60 bytes before compression.
+The sources are read once per run to build it; then any chunk can be read by itself, in any order. A
+chunk takes about 40 bytes: 160 MB for 10^9 samples in chunks of 256. One additional row per shard
+contains the counts of samples read, failed and left out (`source_counts`): about 60 bytes before
+compression.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -33,10 +34,8 @@ INDEX_SCHEMA = pa.schema(
         pa.field("first_row", pa.int64()),
         pa.field("rows", pa.int32()),  # in the chunk, usable or not
         pa.field("at", pa.int64()),  # see Chunk.at
-        pa.field(
-            "samples", pa.int32()
-        ),  # that it gives in a pass, copies counted; 0 where `read` is
-        pa.field("read", pa.string()),  # in one row a shard: what was read of it, JSON
+        pa.field("samples", pa.int32()),  # in a pass, copies included; 0 in rows with `read`
+        pa.field("read", pa.string()),  # counts of a shard as JSON, in one row per shard
     ]
 )
 _NUMBERS = tuple(name for name in INDEX_SCHEMA.names if name != "read")
@@ -59,11 +58,11 @@ class ChunkIndex:
 
     @property
     def total(self) -> int:
-        """Samples of one pass."""
+        """Number of samples in one pass."""
         return int(self.samples.sum())
 
     def chunk(self, number: int) -> tuple[Shard, Chunk]:
-        """The shard and the chunk with that number."""
+        """Returns the shard and the chunk with this number."""
         shard, at = self.shards[self.shard[number]], int(self.at[number])
         return shard, Chunk(
             shard=shard.uri,
@@ -77,9 +76,9 @@ class ChunkIndex:
 def index_shard(
     source: Source, number: int, shard: Shard, place: int, killer: Killer | None = None
 ) -> pa.Table:
-    """The chunks of a shard with usable samples and, last, what was read of it: a table with `INDEX_SCHEMA`.
+    """Returns the chunks of a shard with usable samples and, last, its counts (`INDEX_SCHEMA`).
 
-    A shard that is a killer is read up to where it kills and has that as its fault.
+    A shard with a `killer` is read up to the row that kills, and gets this as its fault.
     """
     rows: list[tuple[int | str | None, ...]] = []
     counts, notes, fault = Counter[str](), Counter[str](), {}
@@ -103,7 +102,7 @@ def index_shard(
 def _chunks(
     shard: Shard, source: Source, killer: Killer | None
 ) -> Iterator[tuple[Chunk, pa.Table]]:
-    """The chunks of a shard, of a killer those in front of where it kills."""
+    """The chunks of a shard; with a killer, only those before the row that kills."""
     if killer is not None and killer.row == 0:
         return
     for chunk, samples in iter_chunks(shard, source.pool):
@@ -113,7 +112,7 @@ def _chunks(
 
 
 def indexed_shards(table: pa.Table) -> set[tuple[int, int]]:
-    """The shards that an index has, by source and place."""
+    """Returns the shards in an index, by source and place."""
     rows = table.filter(pc.is_valid(table["read"]))
     return set(zip(rows["source"].to_pylist(), rows["shard"].to_pylist(), strict=True))
 
@@ -121,7 +120,7 @@ def indexed_shards(table: pa.Table) -> set[tuple[int, int]]:
 def source_counts(
     table: pa.Table, sources: Sequence[Source], shards: Sequence[Sequence[Shard]]
 ) -> tuple[SourceCounts, ...]:
-    """What the walk read, failed and left out, of each source."""
+    """Returns the counts of samples read, failed and left out in indexing, for each source."""
     rows = table.filter(pc.is_valid(table["read"])).sort_by([("shard", "ascending")])
     found: list[SourceCounts] = []
     for number, source in enumerate(sources):
@@ -154,7 +153,7 @@ def _samples(table: pa.Table, source: int) -> int:
 def split_index(
     table: pa.Table, sources: Sequence[Source], shards: Sequence[Sequence[Shard]]
 ) -> tuple[ChunkIndex, ...]:
-    """The index of each source. Raises InputError when one has no usable sample."""
+    """Returns the index of each source. Raises InputError if one has no usable sample."""
     table = table.filter(pc.greater(table["samples"], 0))
     table = table.sort_by([(name, "ascending") for name in ("source", "shard", "first_row")])
     columns = {name: table[name].fill_null(-1).to_numpy() for name in _NUMBERS}
@@ -164,21 +163,21 @@ def split_index(
         index = ChunkIndex(tuple(shards[number]), *(columns[name][own] for name in _NUMBERS[1:]))
         if not index.total:
             raise InputError(
-                f"sources.{number} ({source.name}): no usable sample in {', '.join(source.pool.uri)}; "
-                "look with dfn-ray inspect"
+                f"sources.{number} ({source.name}): no usable sample in "
+                f"{', '.join(source.pool.uri)}; check it with dfn-ray inspect"
             )
         found.append(index)
     return tuple(found)
 
 
 def drawn_counts(index: ChunkIndex, count: int, seed: Sequence[int]) -> np.ndarray:
-    """How many samples of each chunk are drawn so that exactly `count` of all are, each sample equally likely.
+    """Returns the samples drawn per chunk: `count` in all, every sample with equal probability.
 
-    Raises InputError when there are fewer.
+    Raises InputError if there are fewer.
     """
     if count > index.total:
         raise InputError(
-            f"sample_count: need at most the {index.total:,} samples there are, got {count:,}"
+            f"sample_count: need at most {index.total:,}, the number of samples, got {count:,}"
         )
     rng = np.random.default_rng(seed)
     return rng.multivariate_hypergeometric(

@@ -1,4 +1,4 @@
-"""What the workers that are about to start will read: planned anew at every start, from where the run stands."""
+"""The samples that the next workers will read, planned at every start from the run's position."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from dfn_ray.training.data.seen import Seen
 from dfn_ray.training.position import begin_generation
 
 SPARE = 1.05
-"""Samples planned per sample still to be seen: some images will not decode. More are planned when this is not enough."""
+"""Samples planned per remaining sample, because some images fail to decode. If it is too small,
+more are planned later."""
 _MIN_BLOCK_BYTES, _MAX_BLOCK_BYTES = 2**20, 128 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
 class NextSamples:
-    """Called by Ray Train whenever workers start: decides where they go on, and plans their data from there."""
+    """The plan of a run's data; Ray Train calls it at every start of workers."""
 
     run: Run
     recipe: TrainRecipe
@@ -36,7 +37,7 @@ class NextSamples:
     """The `fit.Reports` actor of this start."""
 
     def __call__(self) -> Dataset:
-        """The samples that the workers about to start have not seen, in order."""
+        """Begins a generation, and returns the samples that it has not seen, in order."""
         generation = begin_generation(self.run)
         readings = list(self.readings(generation.position.seen, generation.position.samples_seen))
         rows = self.recipe.batch_size // self.recipe.workers.max_size
@@ -51,12 +52,12 @@ class NextSamples:
         )
 
     def readings(self, seen: Seen, samples_seen: int) -> Iterator[Reading]:
-        """The groups from there on, as many as are needed or may be planned at a time."""
+        """Yields the groups that are not seen yet, as many as are needed or allowed per attempt."""
         recipe = self.recipe
-        wanted = (recipe.samples_seen - samples_seen) * SPARE + recipe.batch_size
+        needed = (recipe.samples_seen - samples_seen) * SPARE + recipe.batch_size
         planned = groups = 0
         for group in self.groups():
-            if planned >= wanted or groups >= recipe.feed.groups_per_attempt:
+            if planned >= needed or groups >= recipe.feed.groups_per_attempt:
                 return
             spans = seen.of_group(group.number)
             if spans is None:
@@ -66,7 +67,7 @@ class NextSamples:
             groups += 1
 
     def groups(self) -> Iterator[ShuffleGroup]:
-        """All groups of the run, without end."""
+        """Yields the groups of the run, without end."""
         recipe, sources = self.recipe, self.recipe.sources
         weights = [source.weight for source in sources]
         counts = [

@@ -1,8 +1,9 @@
 """The order of samples: a pure function of the index, the weights and the seed.
 
-Samples come in *groups*: chunks from all over the sources, read together and shuffled together. Each source is
-passed over again and again, in a new order of its chunks each time. The group that a pass ends in ends with it, so
-no sample comes twice in a group; over the groups, sources keep their weights to within a chunk each.
+Samples come in *groups* of chunks from anywhere in the sources, which are read and shuffled
+together. Each source is read in passes without end, each with a new order of its chunks. A group
+ends where a pass ends, so no sample is in a group twice. Over all groups, the sources' shares equal
+their weights to within one chunk each.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ class Piece:
 
     source: int
     number: int
-    """Of the chunk in its source's index."""
+    """Number of the chunk in its source's index."""
     turn: int
-    """Which pass over the source, from 0."""
+    """Number of the pass over the source, from 0."""
     samples: int
 
 
@@ -34,7 +35,7 @@ class ShuffleGroup:
 
     @property
     def samples(self) -> int:
-        """Samples in it, those that turn out broken included."""
+        """Number of samples, including those that will fail to decode."""
         return sum(piece.samples for piece in self.pieces)
 
 
@@ -45,21 +46,22 @@ def shuffled_groups(
     group_samples: int,
     seed: int,
 ) -> Iterator[ShuffleGroup]:
-    """All groups, without end. `samples[s][n]`: samples that chunk n of source s gives; chunks with none are left out.
+    """Yields groups without end, from chunks that have samples.
 
-    `weights` are the sources' shares of the samples seen; None: in proportion to their sizes.
+    `samples[s][n]` is the number of samples in chunk n of source s. `weights` are the sources'
+    shares of the samples seen; None: in proportion to their sizes.
     """
     totals = [int(counts.sum()) for counts in samples]
     shares = np.array(totals if weights is None else weights, dtype=np.float64)
     shares /= shares.sum()
-    sources = [_Endless(counts, source, seed) for source, counts in enumerate(samples)]
+    sources = [_ChunkPasses(counts, source, seed) for source, counts in enumerate(samples)]
     taken = np.zeros(len(samples), dtype=np.int64)
     number = 0
     while True:
         pieces: list[Piece] = []
         held = 0
         while held < group_samples:
-            # The source that is furthest behind its share: what the next sample of each would make of it.
+            # The source furthest behind its share, if each source took one more sample.
             behind = int(np.argmin((taken + 1) / shares))
             piece, ends_pass = sources[behind].take()
             pieces.append(piece)
@@ -71,8 +73,8 @@ def shuffled_groups(
         number += 1
 
 
-class _Endless:
-    """Pass after pass over the chunks of one source."""
+class _ChunkPasses:
+    """Endless passes over the chunks of one source."""
 
     def __init__(self, samples: np.ndarray, source: int, seed: int) -> None:
         self._samples, self._source, self._seed = samples, source, seed
@@ -81,7 +83,7 @@ class _Endless:
         self._order = np.empty(0, dtype=np.int64)
 
     def take(self) -> tuple[Piece, bool]:
-        """The next chunk, and whether it is the last of its pass."""
+        """The next chunk, and True if it is the last of its pass."""
         if self._next == len(self._order):
             self._turn, self._next = self._turn + 1, 0
             rng = np.random.default_rng((self._seed, self._source, self._turn))

@@ -1,7 +1,7 @@
-"""Counts of what training reads: samples used, failed and left out, bad shards; by source, and while it trains.
+"""Counts of samples used, failed and left out, and of bad shards, in indexing and in training.
 
-Of a source, read = usable + failed + left out. Judged by the limits that filtering has, so that a pool which stops a
-filter stops a training.
+For each source, read = usable + failed + left out. The limits are those of filtering, so that a
+pool that stops a filtering run also stops a training run.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -30,43 +30,44 @@ from dfn_ray.preparing.statuses import status_counts
 from dfn_ray.schema import Note, Reason, Status, status_key
 
 USABLE = "usable"
-JUDGED_AFTER = 10_000
-"""Samples tried before failures while training are judged, and at the end: `execution.budget_after_samples`."""
+CHECKED_AFTER = 10_000
+"""Samples tried before failures in training are checked, except at the end: the default of
+`execution.budget_after_samples`."""
 SEVERAL_FRACTION = 0.1
-"""Samples that look as if they had several captions before a source is warned of: alternative texts of web pages have a
-line break now and then."""
+"""Fraction of samples with apparently several captions that causes a warning: alternative texts of
+web pages contain a line break now and then."""
 NAMED_SHARDS = 10
-"""Bad shards that a result names; the index has all."""
+"""Bad shards that a result names; the index contains all."""
 _FAILED = f"{Status.FAILED}/"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceCounts:
-    """What indexing a source read, failed and left out."""
+    """Counts of samples read, failed and left out in indexing a source."""
 
     name: str
     shards: int
-    """In the listing."""
+    """Shards in the listing."""
     counts: Mapping[str, int]
     """Samples: `usable`, or by `status/reason`."""
     notes: Mapping[str, int]
     """Samples by `Note`."""
     faults: Faults
     per_pass: int
-    """Samples that a pass has: usable ones, as often as a uid list has them, or the sample_count drawn of them."""
+    """Samples in a pass: usable ones with their copies in a uid list, or the sample_count drawn."""
 
     @property
     def samples(self) -> int:
-        """Samples read."""
+        """Number of samples read."""
         return sum(self.counts.values())
 
     @property
     def left_out(self) -> dict[str, int]:
-        """Good samples that the recipe leaves out, by reason."""
+        """Good samples that the recipe excludes, by reason."""
         return rejections(self.counts)
 
     def values(self) -> dict[str, Any]:
-        """The counts as JSON, with the first bad shards named."""
+        """Returns the counts as JSON values, with the names of the first bad shards."""
         named = list(self.faults.items())[:NAMED_SHARDS]
         return {
             "name": self.name,
@@ -82,18 +83,19 @@ class SourceCounts:
         }
 
     def warning(self) -> str | None:
-        """What to set where the samples look as if they had several captions and are trained on as if they had one."""
+        """Returns advice if many samples seem to have several captions but are read as one text."""
         several = self.notes.get(Note.SEVERAL_CAPTIONS, 0)
         if several < max(1, SEVERAL_FRACTION * self.samples):
             return None
         return (
-            f"warning: source {self.name}: {several:,} of {self.samples:,} samples look as if they had several captions "
-            'in one; each is trained on as one text, or fails. pool.caption = "lines" draws one line in each pass, '
-            '"list" one of a list'
+            f"warning: source {self.name}: {several:,} of {self.samples:,} samples seem to have "
+            "several captions in one "
+            'text; each is trained on as one text, or fails. Set pool.caption = "lines" to draw '
+            'one line in each pass, or "list" for one item of a list'
         )
 
     def line(self) -> str:
-        """The counts for people."""
+        """Returns the counts as a line of text."""
         failed, left_out = failures(self.counts), self.left_out
         parts = [
             f"source {self.name}: {self.samples:,} samples read, {self.per_pass:,} used in a pass",
@@ -109,7 +111,7 @@ class SourceCounts:
 
 
 def shard_counts(samples: pa.Table, copies: np.ndarray) -> Counter[str]:
-    """The samples of a chunk by what becomes of them; `copies`: how often each comes in a pass."""
+    """Returns the samples of a chunk by outcome; `copies`: of each sample in a pass."""
     decided = pc.is_valid(samples["status"])
     counts = status_counts(samples.filter(decided))
     open_N = ~decided.to_numpy()
@@ -125,22 +127,22 @@ def shard_counts(samples: pa.Table, copies: np.ndarray) -> Counter[str]:
 
 
 def limits_of(recipe: TrainRecipe) -> ErrorLimits:
-    """The limits of a training recipe."""
+    """Returns the limits of a training recipe."""
     return ErrorLimits(
         max_failed_fraction=recipe.max_failed_fraction,
         max_bad_shard_fraction=recipe.max_bad_shard_fraction,
     )
 
 
-def judge_sources(sources: Iterable[SourceCounts], limits: ErrorLimits) -> None:
-    """Raise ErrorBudgetExceededError when a source has more bad shards or failed samples than the recipe allows."""
+def check_sources(sources: Iterable[SourceCounts], limits: ErrorLimits) -> None:
+    """Raises ErrorBudgetExceededError if a source has too many bad shards or failed samples."""
     for number, source in enumerate(sources):
         where = f"sources.{number} ({source.name}): "
         limits.judge_shards(source.faults, source.shards, where=where)
         limits.judge_samples(source.counts, where=where)
 
 
-def judge_trained(
+def check_training(
     read: Mapping[str, int],
     trained: Mapping[str, int],
     samples_seen: int,
@@ -149,13 +151,13 @@ def judge_trained(
     where: str,
     final: bool,
 ) -> None:
-    """Raise ErrorBudgetExceededError when too many samples failed, in reading or while they were trained on.
+    """Raises ErrorBudgetExceededError if too many samples failed, in indexing and in training.
 
-    `read` are the counts of all sources; for every sample tried, as many failed in reading as in the whole index.
+    `read` are the counts of all sources; failures in indexing are scaled to the samples tried.
     """
     failed = failures(trained)
     tried = samples_seen + sum(failed.values())
-    if not tried or (tried < JUDGED_AFTER and not final):
+    if not tried or (tried < CHECKED_AFTER and not final):
         return
     usable = max(1, read.get(USABLE, 0))
     counts = Counter({"seen": samples_seen} | {f"{_FAILED}{k}": n for k, n in failed.items()})
@@ -165,7 +167,7 @@ def judge_trained(
 
 
 def training_values(trained: Mapping[str, int]) -> dict[str, dict[str, int]]:
-    """Counts from training as JSON: failures by reason, notes."""
+    """Returns counts from training as JSON values: failures by reason, and notes."""
     return {
         "failed": failures(trained),
         "notes": {note.value: trained[note] for note in Note if trained.get(note)},

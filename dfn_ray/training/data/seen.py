@@ -1,8 +1,8 @@
-"""Which samples a run has seen, so that it goes on in the middle of a pass without seeing one twice.
+"""The samples that a run has seen, so that it resumes within a pass without repeating a sample.
 
-A sample's place is (group, position in the group's order). Workers note the places of what they trained on as
-spans; a checkpoint keeps their union. However Ray Data splits the stream over workers, and however many there are
-after a restart, what is in the union is passed over and nothing else.
+A sample's place is (group, position in the group's order). Workers record the places they trained
+on as spans; a checkpoint contains their union. After a restart, exactly the places in the union are
+skipped, regardless of the number of workers and of how Ray Data splits the stream over them.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ class Seen:
     """The places seen so far."""
 
     groups: int = 0
-    """All groups with a lower number are seen whole."""
+    """All groups with a lower number are seen completely."""
     spans: Mapping[int, Spans] = field(default_factory=dict)
-    """Of groups from there on: disjoint [first, end), ascending."""
+    """Spans by group, from that number on: disjoint [first, end), ascending."""
 
     def of_group(self, number: int) -> Spans | None:
-        """The spans of a group; None when all of it is seen."""
+        """Returns the spans of a group; None if all of it is seen."""
         return None if number < self.groups else self.spans.get(number, ())
 
     def with_spans(self, span_N3: np.ndarray, *, closed: int) -> Seen:
-        """Also with spans (group, first, end), in any order, and all groups below `closed`."""
+        """Returns a copy with more spans (group, first, end) and all groups below `closed`."""
         groups = max(self.groups, closed)
         spans = {number: list(known) for number, known in self.spans.items() if number >= groups}
         for number, first, end in span_N3.tolist():
@@ -39,18 +39,18 @@ class Seen:
         return Seen(groups, {number: _union(known) for number, known in spans.items()})
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Returns the places as JSON values."""
         return {"groups": self.groups, "spans": {str(k): v for k, v in sorted(self.spans.items())}}
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Seen:
-        """What `to_json` wrote."""
+        """Returns the places in a value of `to_json`."""
         spans = {int(k): tuple((int(a), int(b)) for a, b in v) for k, v in value["spans"].items()}
         return Seen(value["groups"], spans)
 
 
 def unseen(size: int, spans: Spans) -> np.ndarray:
-    """Bool (size,): the places of a group that no span covers."""
+    """Returns the places of a group that no span covers, bool (size,)."""
     left = np.ones(size, dtype=bool)
     for first, end in spans:
         left[first:end] = False
@@ -58,7 +58,7 @@ def unseen(size: int, spans: Spans) -> np.ndarray:
 
 
 def merge_spans(span_N3: np.ndarray) -> np.ndarray:
-    """Spans (group, first, end), sorted, with those that touch made one."""
+    """Returns spans (group, first, end), sorted, with adjacent ones merged."""
     if not len(span_N3):
         return span_N3
     spans = span_N3[np.lexsort((span_N3[:, 1], span_N3[:, 0]))]

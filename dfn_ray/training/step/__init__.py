@@ -1,8 +1,8 @@
 """The step loop of one Ray Train worker.
 
-worker.py       between the stream of batches and the checkpoints
-parallel.py     DDP, FSDP2, compilation, checkpointing, applied from outside
-optimizer.py    AdamW, warm-up and cosine
-step_times.py   times, and what no checkpoint holds yet
+worker.py       the loop from the stream of batches to the checkpoints
+parallel.py     DDP, FSDP2, compilation and activation checkpointing
+optimizer.py    AdamW, with linear warm-up and cosine decay
+step_times.py   times of steps, and records since the last checkpoint
 log_sinks.py    TensorBoard, W&B, MLflow
 """

@@ -1,8 +1,9 @@
-"""Where the curves of a run go: lines kept with the checkpoints, TensorBoard, Weights & Biases, MLflow.
+"""Sinks for the curves of a run: TensorBoard, Weights & Biases, MLflow.
 
-Only the lines count: `log/` holds each step once, whatever crashed. Event files are a copy for looking at, one per
-generation of workers and never read again: no step is in two of them, but a crash between a checkpoint and the copy
-that follows it costs that generation's file the steps since its copy before.
+The authoritative log is `log/`, which contains each step once even after crashes. Event files are a
+copy for TensorBoard, one per generation of workers, and are never read again: no step is in two of
+them, but after a crash between a checkpoint and the copy that follows it, the file of that
+generation lacks the steps since its previous copy.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ _WHEN = "samples_seen"
 
 
 class Sink(Protocol):
-    """Takes the figures of a step."""
+    """A destination for the figures of steps."""
 
     def write(self, figures: Mapping[str, float], step: int) -> None:
-        """Take the figures of a step."""
+        """Records the figures of a step."""
         ...
 
     def save(self, run: Run) -> None:
-        """Make what was taken so far safe."""
+        """Saves everything written so far."""
         ...
 
 
 def open_sinks(logs: Logs, run: Run, recipe: Mapping[str, Any], generation: str) -> list[Sink]:
-    """The sinks that a recipe asks for, for the generation of workers of that name.
+    """Returns the sinks that a recipe requests, for the generation of workers of this name.
 
-    Raises InputError naming the package that one of them needs.
+    Raises InputError that names a missing package.
     """
     sinks: list[Sink] = []
     if logs.tensorboard:
@@ -57,7 +58,8 @@ class _TensorBoard:
 
     def __init__(self, generation: str) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="dfn_ray-events-")
-        # Not a SummaryWriter: its flush does not wait for the thread that writes, so that the last steps stay behind.
+        # Not a SummaryWriter: its flush does not wait for the writer thread, so the last steps
+        # would be missing.
         self._writer = EventsWriter(f"{self._folder.name}/events", f".{generation}")
 
     def write(self, figures: Mapping[str, float], step: int) -> None:
@@ -78,8 +80,10 @@ class _Wandb:
         try:
             import wandb  # noqa: PLC0415  # pyright: ignore[reportMissingImports]  optional
         except ImportError:
-            raise InputError("logs.wandb_project: needs the wandb package") from None
-        # Not the fingerprint's, which runs of one recipe share.
+            raise InputError(
+                "logs.wandb_project: needs the wandb package; pip install wandb"
+            ) from None
+        # Not the fingerprint, which all runs of a recipe share.
         identity = run.description["id"][:16]
         self._run = wandb.init(project=project, id=identity, resume="allow", config=dict(recipe))
 
@@ -87,7 +91,7 @@ class _Wandb:
         self._run.log(dict(figures), step=step)
 
     def save(self, run: Run) -> None:
-        del run  # W&B keeps its own
+        del run  # W&B has its own storage
 
 
 class _Mlflow:
@@ -97,9 +101,11 @@ class _Mlflow:
         try:
             import mlflow  # noqa: PLC0415  # pyright: ignore[reportMissingImports]  optional
         except ImportError:
-            raise InputError("logs.mlflow_uri: needs the mlflow package") from None
+            raise InputError(
+                "logs.mlflow_uri: needs the mlflow package; pip install mlflow"
+            ) from None
         mlflow.set_tracking_uri(uri)
-        # MLflow gives out the identity, so the run has to remember it.
+        # MLflow assigns the id, so the run has to store it.
         stored, before = run.read_json_bytes(MLFLOW)
         known = stored or {}
         started = mlflow.start_run(run_id=known.get(uri), run_name=run.uri)
@@ -110,4 +116,4 @@ class _Mlflow:
         self._mlflow.log_metrics(dict(figures), step=step)
 
     def save(self, run: Run) -> None:
-        del run  # MLflow keeps its own
+        del run  # MLflow has its own storage

@@ -1,4 +1,4 @@
-"""The optimizer, and its learning rate by samples seen: linear warm-up, then a cosine to zero."""
+"""The optimizer, and its learning rate by samples seen: linear warm-up, then cosine decay to 0."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from dfn_ray.config import Optimizer
 def learning_rate(
     optimizer: Optimizer, *, samples_seen: int, total_samples: int, batch_size: int
 ) -> float:
-    """The rate of the step that begins after `samples_seen`.
+    """Returns the learning rate of the step that begins after `samples_seen`.
 
-    With full batches it is that of open_clip's `cosine_lr` (open_clip_train/scheduler.py) at step samples_seen /
-    batch_size of total_samples / batch_size. It follows samples, not steps, so that another number of workers
-    changes nothing.
+    With full batches it equals open_clip's `cosine_lr` (open_clip_train/scheduler.py) at step
+    samples_seen / batch_size of total_samples / batch_size. It depends on samples, not steps, so
+    that the number of workers does not affect it.
     """
     step, steps = samples_seen / batch_size, total_samples / batch_size
     if step < optimizer.warmup_steps:
@@ -29,7 +29,10 @@ def learning_rate(
 def make_optimizer(
     parameters: Mapping[str, torch.nn.Parameter], optimizer: Optimizer
 ) -> torch.optim.AdamW:
-    """AdamW with open_clip's two groups (open_clip_train/main.py): no decay for gains, biases and logit_scale."""
+    """Returns AdamW with the two parameter groups of open_clip (open_clip_train/main.py).
+
+    Gains, biases and logit_scale have no weight decay.
+    """
     free = [
         name
         for name, parameter in parameters.items()

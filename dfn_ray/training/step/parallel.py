@@ -1,4 +1,4 @@
-"""Applies to a one-device model, from outside, what a recipe asks for: compilation, checkpointing, DDP or FSDP2."""
+"""Applies DDP or FSDP2, compilation and activation checkpointing to a one-device model."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from dfn_ray.config import Workers
 from dfn_ray.network.contrastive import Towers
 
 _BLOCKS = ("ResidualAttentionBlock", "CustomResidualAttentionBlock", "Block", "Bottleneck")
-"""open_clip's and timm's repeated modules: what FSDP gathers at a time."""
+"""Repeated modules of open_clip and timm, which FSDP gathers one at a time."""
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def parallelize(towers: Towers, workers: Workers, device: torch.device) -> nn.Module:
-    """The towers as the workers run them, parameters on `device`."""
+    """Returns the towers as the workers run them, with parameters on `device`."""
     module: Any = towers.module
     if workers.grad_checkpointing:
         module.set_grad_checkpointing(True)
@@ -39,11 +39,11 @@ def parallelize(towers: Towers, workers: Workers, device: torch.device) -> nn.Mo
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return towers
     if workers.parallel == "fsdp2":
-        alone = _unsharded(towers)
+        unsharded = _unsharded(towers)
         for block in module.modules():
             if type(block).__name__ in _BLOCKS:
                 fully_shard(block)
-        fully_shard(towers, ignored_params=set(alone))
+        fully_shard(towers, ignored_params=set(unsharded))
         return towers
     return DistributedDataParallel(
         towers, device_ids=[device.index] if device.type == "cuda" else None
@@ -51,7 +51,7 @@ def parallelize(towers: Towers, workers: Workers, device: torch.device) -> nn.Mo
 
 
 def reduce_unsharded(model: nn.Module) -> None:
-    """Average the gradients of what FSDP leaves whole; DDP has done it by itself."""
+    """Averages the gradients of parameters that FSDP does not shard; DDP averages all itself."""
     if isinstance(model, FSDPModule):
         for parameter in _unsharded(model):
             if parameter.grad is not None:
@@ -60,18 +60,18 @@ def reduce_unsharded(model: nn.Module) -> None:
 
 
 def clip_gradients(model: nn.Module, limit: float) -> Tensor:
-    """Scale all gradients so that their norm over all workers is at most `limit`; returns the norm before."""
-    given = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    # torch takes the norm of sharded or of whole tensors, not of both at once.
+    """Scales all gradients to a norm over all workers of at most `limit`; returns the old norm."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    # torch computes the norm of sharded or of unsharded tensors, not of a mixture.
     parts = [
         torch.nn.utils.get_total_norm(some)
         for sharded in (False, True)
-        if (some := [gradient for gradient in given if isinstance(gradient, DTensor) == sharded])
+        if (some := [g for g in gradients if isinstance(g, DTensor) == sharded])
     ]
     whole = [part.full_tensor() if isinstance(part, DTensor) else part for part in parts]
     norm = torch.linalg.vector_norm(torch.stack(whole))
     scale = torch.clamp(limit / (norm + 1e-6), max=1.0)  # as torch.nn.utils.clip_grad_norm_
-    for gradient in given:
+    for gradient in gradients:
         gradient.mul_(scale)
     return norm
 
@@ -82,7 +82,7 @@ def _unsharded(model: nn.Module) -> list[nn.Parameter]:
 
 
 def parameters_by_name(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The trainable parameters of a parallelised model under the names that open_clip's module gives them."""
+    """Returns the trainable parameters of a parallelised model under open_clip's names."""
     return {
         plain_name(name): parameter
         for name, parameter in model.named_parameters()
@@ -91,25 +91,25 @@ def parameters_by_name(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def whole_model(model: nn.Module) -> dict[str, Tensor]:
-    """All weights and buffers under open_clip's names, on the CPU.
+    """Returns all weights and buffers under open_clip's names, on the CPU.
 
-    Every worker must call it; of several only rank 0 gets them.
+    Every worker must call it; only rank 0 receives them.
     """
     state: dict[str, Any] = get_model_state_dict(model, options=_WHOLE)
     return {plain_name(name): tensor for name, tensor in state.items()}
 
 
 def load_whole_model(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load what `whole_model` gave, on every worker."""
+    """Loads the result of `whole_model`, on every worker."""
     names = {plain_name(name): name for name in get_model_state_dict(model)}
     full: dict[str, Any] = {names[name]: tensor for name, tensor in state.items()}
     set_model_state_dict(model, full, options=StateDictOptions(full_state_dict=True))
 
 
 def whole_optimizer(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as `parameter/moment`, on the CPU.
+    """Returns the optimizer's state as `parameter/moment`, on the CPU.
 
-    Every worker must call it; of several only rank 0 gets it.
+    Every worker must call it; only rank 0 receives it.
     """
     state: dict[str, Any] = get_optimizer_state_dict(model, optimizer, options=_WHOLE)
     return {
@@ -122,7 +122,7 @@ def whole_optimizer(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]
 def load_whole_optimizer(
     model: nn.Module, optimizer: Optimizer, state: Mapping[str, Tensor]
 ) -> None:
-    """Load what `whole_optimizer` gave, on every worker."""
+    """Loads the result of `whole_optimizer`, on every worker."""
     wrapped = {plain_name(name): name for name in get_model_state_dict(model)}
     names = {id(p): wrapped[name] for name, p in parameters_by_name(model).items()}
     moments: dict[str, dict[str, Tensor]] = {}
@@ -139,7 +139,7 @@ def load_whole_optimizer(
 
 
 def plain_name(name: str) -> str:
-    """The name of a parameter in open_clip's module."""
+    """Returns the name of a parameter in open_clip's module."""
     for wrapper in ("module.module.", "module."):
         if name.startswith(wrapper):
             return name.removeprefix(wrapper)

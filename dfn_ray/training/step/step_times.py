@@ -1,4 +1,4 @@
-"""Times the steps of a worker and remembers what no checkpoint holds yet."""
+"""Times of a worker's steps, and their records since the last checkpoint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dfn_ray.training.data.seen import merge_spans
 
 
 class StepTimes:
-    """Times steps and remembers what has not been committed yet."""
+    """Measures steps and keeps their places, counts and lines until the next checkpoint."""
 
     def __init__(self, world: int) -> None:
         self._world = world
@@ -34,27 +34,27 @@ class StepTimes:
         return bool(self._places)
 
     def wait(self) -> None:
-        """Begin to wait for data."""
+        """Marks the start of waiting for data."""
         self._waiting_since = time.monotonic()
 
     def go(self, batch: Batch) -> None:
-        """Data are there."""
+        """Marks the arrival of a batch, and records its places and counts."""
         self._waited_s += time.monotonic() - self._waiting_since
         self._samples += len(batch["text"])
         self._places.append(merge_spans(batch["place"].numpy()))
         self._counts += batch["counts"].numpy().sum(axis=0)
 
     def done(self, loss: Tensor) -> None:
-        """A step is done."""
+        """Marks the end of a step."""
         self._losses.append(loss)
 
     def line(self, **figures: Any) -> dict[str, Any]:
-        """The figures since the last line, over all workers; every worker must call it."""
+        """Returns the figures since the last line, over all workers; every worker must call it."""
         mean = torch.stack(self._losses).float().mean()
         if self._world > 1:
             dist.all_reduce(mean)
             mean /= self._world
-        loss = float(mean)  # waits for the device: what comes before it is timed
+        loss = float(mean)  # waits for the device, so that pending work is timed
         now = time.monotonic()
         seconds = max(now - self._since, 1e-9)
         rate = self._samples / seconds
@@ -73,12 +73,15 @@ class StepTimes:
         return line
 
     def take_lines(self) -> list[dict[str, Any]]:
-        """The lines since the last checkpoint."""
+        """Removes and returns the lines since the last checkpoint."""
         lines, self._lines = self._lines, []
         return lines
 
     def take_places(self, closed: int) -> tuple[np.ndarray, int, np.ndarray]:
-        """Spans (N, 3) seen since the last checkpoint, the group read last (`closed` if none), sums of `counts`."""
+        """Removes and returns what was seen since the last checkpoint.
+
+        Returns the spans (N, 3), the group read last (`closed` if none), and the sums of `counts`.
+        """
         spans = merge_spans(np.concatenate([np.empty((0, 3), np.int64), *self._places]))
         counts, self._places = self._counts, []
         self._counts = np.zeros_like(counts)

@@ -1,4 +1,4 @@
-"""One Ray Train worker: the step loop, on one device, between the stream of batches and the checkpoints."""
+"""One Ray Train worker: the step loop on one device, from the stream of batches to checkpoints."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from dfn_ray.config import TrainRecipe, recipe_values
 from dfn_ray.errors import TrainingFailedError
 from dfn_ray.network import text_tower, weights
 from dfn_ray.network.contrastive import Towers, backward, contrastive_loss
-from dfn_ray.network.frozen import FrozenNetwork, network_files, trainable
+from dfn_ray.network.frozen import FrozenNetwork, network_files, trainable_module
 from dfn_ray.training.chain import DATASET, Batch, batches
 from dfn_ray.training.checkpoint import commit, read_tensors, remove_old
 from dfn_ray.training.data.feed import COUNTED
-from dfn_ray.training.data.read_counts import judge_trained, limits_of, training_values
-from dfn_ray.training.position import check_generation, current_generation, tell_reached
+from dfn_ray.training.data.read_counts import check_training, limits_of, training_values
+from dfn_ray.training.position import check_generation, current_generation, record_reached
 from dfn_ray.training.step.log_sinks import open_sinks
 from dfn_ray.training.step.optimizer import learning_rate, make_optimizer
 from dfn_ray.training.step.parallel import (
@@ -41,26 +41,26 @@ from dfn_ray.training.step.parallel import (
 from dfn_ray.training.step.step_times import StepTimes
 from dfn_ray.training.worker_spec import WorkerSpec, network_folder
 
-TOLD_EVERY_S = 5.0
-"""Seconds between notes of how far a run is: small writes to its storage."""
+REACHED_INTERVAL_S = 5.0
+"""Seconds between records of the samples reached, each a small write to the run's storage."""
 
 
 def train_worker(config: Mapping[str, WorkerSpec]) -> None:
-    """Train until the job's last sample; what Ray Train runs on every worker."""
-    _Worker(config["job"]).train()
+    """Trains until the last sample of the spec; Ray Train calls it on every worker."""
+    _Worker(config["spec"]).train()
 
 
 class _Worker:
-    def __init__(self, job: WorkerSpec) -> None:
-        self._job, self._recipe, self._run = job, job.recipe, job.run
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._spec, self._recipe, self._run = spec, spec.recipe, spec.run
         context = ray.train.get_context()
         self._rank, self._world = context.get_world_rank(), context.get_world_size()
         self._device = _device(self._recipe)
         torch.set_num_threads(self._recipe.workers.threads or math.ceil(self._recipe.workers.cpus))
         self._generation = current_generation(self._run)
         self._position = self._generation.position
-        self._frozen: FrozenNetwork = ray.get(job.network)
-        self._module: Any = trainable(self._frozen)
+        self._frozen: FrozenNetwork = ray.get(spec.network)
+        self._module: Any = trainable_module(self._frozen)
         self._model = parallelize(
             Towers(self._module, precision="bf16" if self._frozen.precision == "bf16" else "fp32"),
             self._recipe.workers,
@@ -79,8 +79,8 @@ class _Worker:
         )
         micro = self._recipe.batch_size // self._world // self._recipe.accumulate
         self._batch_size = micro * self._recipe.accumulate
-        self._told = -math.inf
-        self._meter = StepTimes(self._world)
+        self._recorded_at = -math.inf
+        self._times = StepTimes(self._world)
         self._sinks = (
             open_sinks(
                 self._recipe.logs, self._run, recipe_values(self._recipe), self._generation.name
@@ -90,7 +90,7 @@ class _Worker:
         )
 
     def train(self) -> None:
-        """Step until the last sample, checkpointing on the way."""
+        """Runs steps until the last sample, with checkpoints."""
         if self._rank == 0:
             remove_old(self._run, self._generation, self._recipe.checkpoints.keep)
         step_samples = self._batch_size * self._world
@@ -99,26 +99,26 @@ class _Worker:
             self._recipe.checkpoints.export_at_samples,
         )
         samples = ray.train.get_dataset_shard(DATASET)
-        assert samples is not None, "the driver passes the dataset under this name"
+        assert samples is not None, "the driver must pass the dataset under this name"
         stream = batches(
             samples,
             batch_size=self._batch_size,
             prefetch=self._recipe.feed.prefetch_batches,
             generation=self._generation.number,
         )
-        while self._job.until_samples - self._position.samples_seen >= step_samples:
+        while self._spec.until_samples - self._position.samples_seen >= step_samples:
             before = self._position.samples_seen
-            self._meter.wait()
+            self._times.wait()
             batch = next(stream, None)
             if batch is None:
                 break  # the planned groups are used up; the driver plans the next ones
-            self._meter.go(batch)
+            self._times.go(batch)
             figures = self._step(batch, before)
             self._position = replace(
                 self._position, samples_seen=before + step_samples, steps=self._position.steps + 1
             )
             seen = self._position.samples_seen
-            is_last = self._job.until_samples - seen < step_samples
+            is_last = self._spec.until_samples - seen < step_samples
             if is_last or self._position.steps % self._recipe.logs.every_steps == 0:
                 self._log(figures)
             for point in exports:
@@ -126,7 +126,7 @@ class _Worker:
                     self._export(network_folder(point))
             if before // every != seen // every:
                 self._commit()
-        if self._meter.has_uncommitted:
+        if self._times.has_uncommitted:
             self._commit()
         if self._recipe.samples_seen - self._position.samples_seen < step_samples:
             self._export(network_folder())
@@ -156,12 +156,15 @@ class _Worker:
         self._optimizer.step()
         with torch.no_grad():
             self._module.logit_scale.clamp_(0, math.log(recipe.optimizer.max_logit_scale))
-        self._meter.done(loss)
+        self._times.done(loss)
         return {"learning_rate": rate} | ({} if norm is None else {"gradient_norm": norm})
 
     def _log(self, figures: Mapping[str, Tensor | float]) -> None:
-        """Report the steps since the last report. Raises TrainingFailedError when the loss is no number."""
-        line = self._meter.line(
+        """Reports the steps since the last report.
+
+        Raises TrainingFailedError if the loss is not finite.
+        """
+        line = self._times.line(
             samples_seen=self._position.samples_seen,
             steps=self._position.steps,
             logit_scale=self._module.logit_scale.detach().exp().item(),
@@ -169,40 +172,42 @@ class _Worker:
         )
         if not math.isfinite(line["loss"]):
             raise TrainingFailedError(
-                f"{self._run.store.uri}: the loss is {line['loss']} at step {self._position.steps:,}; lower "
-                "optimizer.learning_rate, set optimizer.clip_norm or lengthen optimizer.warmup_steps"
+                f"{self._run.store.uri}: the loss is {line['loss']} at step "
+                f"{self._position.steps:,}. Lower optimizer.learning_rate, set optimizer.clip_norm "
+                "or increase optimizer.warmup_steps"
             )
         if self._rank == 0:
-            self._tell_reached()
+            self._record_reached()
             for sink in self._sinks:
                 sink.write({k: v for k, v in line.items() if k != "steps"}, line["steps"])
-            if self._job.reports is not None:
-                self._job.reports.add.remote(line)
+            if self._spec.reports is not None:
+                self._spec.reports.add.remote(line)
 
-    def _tell_reached(self) -> None:
-        """Leave a note of how far these workers are, for whoever must say what a restart repeats."""
+    def _record_reached(self) -> None:
+        """Records the samples that these workers have trained on, at most every few seconds."""
         now = time.monotonic()
-        if now - self._told < TOLD_EVERY_S:
+        if now - self._recorded_at < REACHED_INTERVAL_S:
             return
-        self._told = now
-        tell_reached(self._run, self._generation, self._position.samples_seen)
+        self._recorded_at = now
+        record_reached(self._run, self._generation, self._position.samples_seen)
 
     def _commit(self) -> None:
-        """Commit a checkpoint of all workers."""
+        """Commits a checkpoint of all workers."""
         model = whole_model(self._model)
         optimizer = whole_optimizer(self._model, self._optimizer)
-        mine = self._meter.take_places(self._position.seen.groups)
+        mine = self._times.take_places(self._position.seen.groups)
         gathered: list[Any] = [mine]
         if self._world > 1:
             gathered = [None] * self._world
             dist.all_gather_object(gathered, mine)
-        # Each worker gets its rows in the order of groups: what all have left behind is seen whole.
+        # Each worker receives rows in the order of groups: groups that all have passed are
+        # complete.
         closed = min(latest for _, latest, _ in gathered)
         seen = self._position.seen.with_spans(
             np.concatenate([spans for spans, _, _ in gathered]), closed=closed
         )
         self._position = replace(self._position, seen=seen)
-        lines = self._meter.take_lines()
+        lines = self._times.take_lines()
         if self._rank == 0:
             counts = self._counts([counts for _, _, counts in gathered], closed)
             self._position = replace(
@@ -228,25 +233,25 @@ class _Worker:
             )
             for sink in self._sinks:
                 sink.save(self._run)
-            self._judge()
+            self._check_error_limits()
         if self._world > 1:
             dist.barrier()
         ray.train.report({"samples_seen": self._position.samples_seen})
 
     def _counts(self, of_workers: Sequence[np.ndarray], closed: int) -> Counter[str]:
-        """The counts since the last checkpoint: of all workers' rows, and of places in closed groups without a row."""
+        """Counts since the last checkpoint: of rows, and of closed groups' places without one."""
         total_C = np.sum(of_workers, axis=0)
-        if self._job.reports is not None:
+        if self._spec.reports is not None:
             generation = self._generation.number
-            total_C += ray.get(self._job.reports.take_unplaced.remote(generation, closed))
+            total_C += ray.get(self._spec.reports.take_unplaced.remote(generation, closed))
         return Counter({name: int(n) for name, n in zip(COUNTED, total_C, strict=True) if n})
 
-    def _judge(self) -> None:
-        """Raise ErrorBudgetExceededError when more samples failed than the recipe allows."""
+    def _check_error_limits(self) -> None:
+        """Raises ErrorBudgetExceededError if more samples failed than the recipe allows."""
         position = self._position
         left = self._recipe.samples_seen - position.samples_seen
-        judge_trained(
-            self._job.read,
+        check_training(
+            self._spec.read,
             position.counts,
             position.samples_seen,
             limits_of(self._recipe),
@@ -255,7 +260,7 @@ class _Worker:
         )
 
     def _export(self, folder: str) -> None:
-        """Write the network, averaged with its start where the recipe says so, as open_clip loads it."""
+        """Writes the network for open_clip, averaged with its start if the recipe requests it."""
         state = whole_model(self._model)
         if self._rank == 0:
             if self._recipe.ensemble_alpha is not None:
