@@ -32,7 +32,7 @@ def run_demo(out: Path, *, say: Callable[[str], None]) -> None:
     say("\n" + selection_table(recipe.run_uri, value) + "\n")
     verify_run(recipe.run_uri, full=True, say=lambda line: say(f"verified: {line}"))
     truth = demo_truth()
-    say("\n" + judgement(recipe, value["threshold"], truth) + "\n")
+    say("\n" + quality_table(recipe, value["threshold"], truth) + "\n")
     picture = out / PICTURE
     draw_run(recipe.run_uri, picture, truth=truth)
     say(f"picture: {picture}")
@@ -56,7 +56,7 @@ def demo_truth() -> dict[str, str]:
     return dict(zip(rows["uid"].to_pylist(), rows["kind"].to_pylist(), strict=True))
 
 
-def judgement(recipe: Recipe, threshold: float, truth: Mapping[str, str]) -> str:
+def quality_table(recipe: Recipe, threshold: float, truth: Mapping[str, str]) -> str:
     """How well the scores tell clean captions from damaged ones, as a table."""
     scores = _scores_by_kind(recipe, truth)
     clean = scores.pop(CLEAN)

@@ -16,8 +16,8 @@ from dfn_ray.on_ray.datasets import (
     Work,
     cells_of,
     from_cells,
+    ignore_retry_deprecation,
     read_pool,
-    retry_arguments,
     stage_arguments,
 )
 from dfn_ray.on_ray.session import configure
@@ -28,7 +28,7 @@ def embed_set(
 ) -> Iterator[Cell]:
     """Read, prepare and embed a set; yields each chunk once it is embedded, in no order."""
     _configure(recipe)
-    with retry_arguments():
+    with ignore_retry_deprecation():
         prepared = read_pool(
             [Work(shard) for shard in located.shards], located.pool, recipe.decode
         ).map_batches(**stage_arguments(prepare, recipe.decode))
@@ -44,14 +44,14 @@ def embed_cells(
 
 
 def _embedded(prepared: Dataset, network: ray.ObjectRef, scorers: Scorers) -> Iterator[Cell]:
-    starts = ActorSupervisor()
-    with retry_arguments():
+    supervisor = ActorSupervisor()
+    with ignore_retry_deprecation():
         embedded = prepared.map_batches(
             EmbedderActor,
-            fn_constructor_args=(network, scorers, starts),
-            **pool_arguments(scorers, starts),
+            fn_constructor_args=(network, scorers, supervisor),
+            **pool_arguments(scorers, supervisor),
         )
-    return starts.until_the_end(cells_of(embedded))
+    return supervisor.kill_actors_after(cells_of(embedded))
 
 
 def _configure(recipe: EvaluateRecipe) -> None:

@@ -19,12 +19,12 @@ from dfn_ray.errors import RunTakenOverError
 from dfn_ray.filtering.scoring.commit import TAKEN_OVER, UNREAD, Committer
 from dfn_ray.on_ray.actor_pools import ActorSupervisor, pool_arguments
 from dfn_ray.on_ray.bundles import decode_bundle
-from dfn_ray.on_ray.cells import Stage, Unread
+from dfn_ray.on_ray.cells import Stage, UnreadShard
 from dfn_ray.on_ray.datasets import (
     TASK_RETRIES,
     Work,
+    ignore_retry_deprecation,
     read_pool,
-    retry_arguments,
     rows_of,
     stage_arguments,
 )
@@ -54,7 +54,7 @@ class Committed:
     score_buckets: tuple[int, ...] = ()
     """Its scores, as `flow.metrics.score_buckets` counts them."""
 
-    def enter(self, ledger: Ledger, progress: Progress, metrics: PoolMetrics) -> None:
+    def add_to(self, ledger: Ledger, progress: Progress, metrics: PoolMetrics) -> None:
         """Count the part in the ledger, the progress and the metrics."""
         ledger.add(self.name, self.chunks, self.counts)
         progress.add(
@@ -93,26 +93,26 @@ def score_stream(
     execution: Execution,
     timeout_s: float,
     tolerant: bool = True,
-) -> Generator[Committed | Unread, None, None]:
+) -> Generator[Committed | UnreadShard, None, None]:
     """Prepare, score and commit the work; yields each part once it is on storage, and each shard that was not read.
 
     `tolerant` leaves out tasks that keep dying instead of stopping; what they held stays uncommitted. Raises NoProgressError when
     no block moves for `timeout_s`.
     """
     _configure(timeout_s, tolerant)
-    starts = ActorSupervisor()
-    with retry_arguments():
+    supervisor = ActorSupervisor()
+    with ignore_retry_deprecation():
         parts = (
             read_pool(work, pool, decode, report=True)
             .map_batches(**stage_arguments(prepare, decode))
             .map_batches(
                 scorer,
-                fn_constructor_kwargs={**scorer_arguments, "starts": starts},
-                **pool_arguments(scorers, starts),
+                fn_constructor_kwargs={**scorer_arguments, "supervisor": supervisor},
+                **pool_arguments(scorers, supervisor),
             )
             .map_batches(committer, **_committing(committer, execution, decode))
         )
-    return starts.until_the_end(_committed(parts))
+    return supervisor.kill_actors_after(_committed(parts))
 
 
 def keep_stream(
@@ -124,13 +124,13 @@ def keep_stream(
     committer: Committer,
     execution: Execution,
     tolerant: bool = True,
-) -> Generator[Committed | Unread, None, None]:
+) -> Generator[Committed | UnreadShard, None, None]:
     """Run `stage` on the work, without networks, and commit it; yields what `score_stream` yields.
 
     Nothing is decoded: of `decode` it is only asked where such tasks run and what they reserve.
     """
     _configure(execution.no_progress_timeout_s, tolerant)
-    with retry_arguments():
+    with ignore_retry_deprecation():
         parts = (
             read_pool(work, pool, decode, report=True)
             .map_batches(**stage_arguments(stage, decode))
@@ -147,16 +147,16 @@ def _committing(committer: Committer, execution: Execution, decode: Decode) -> d
         "batch_size": min(chunks, NARROW_PART_CHUNKS) if narrow else chunks,
         "batch_format": "pyarrow",
         "max_retries": TASK_RETRIES,
-        **decode_bundle(replace(decode, cpus=COMMIT_CPUS)).reserved(),
+        **decode_bundle(replace(decode, cpus=COMMIT_CPUS)).ray_options(),
     }
 
 
-def _committed(parts: Dataset) -> Generator[Committed | Unread, None, None]:
+def _committed(parts: Dataset) -> Generator[Committed | UnreadShard, None, None]:
     for row in rows_of(parts):
         if row[TAKEN_OVER] is not None:
             raise RunTakenOverError(row[TAKEN_OVER])
         if row[UNREAD] is not None:
-            yield Unread(**json.loads(row[UNREAD]))
+            yield UnreadShard(**json.loads(row[UNREAD]))
             continue
         yield Committed(
             row["name"],

@@ -21,15 +21,15 @@ from dfn_ray.filtering.preflight import (
 from dfn_ray.filtering.scoring.score_pool import score_pool
 from dfn_ray.filtering.selecting.exact_k import Selection
 from dfn_ray.filtering.selecting.run_scores import RunScores, ScoredPart
-from dfn_ray.filtering.selecting.select_run import Selected, State, select_run
-from dfn_ray.filtering.subset.settle import Settler, missing_shard, remove_all_but
+from dfn_ray.filtering.selecting.select_run import SelectionResult, State, select_run
+from dfn_ray.filtering.subset.settle import Settler, read_back_item, remove_all_but
 from dfn_ray.filtering.subset.write_uid_list import (
     merge_spilled,
     spill_sorted,
     write_uid_list,
 )
 from dfn_ray.on_ray.session import connect
-from dfn_ray.on_ray.slices import LEAST_ITEMS
+from dfn_ray.on_ray.slices import MIN_SLICED_ITEMS
 from dfn_ray.on_ray.tasks import run_in_tasks
 from dfn_ray.pool import listed_shards
 from dfn_ray.run import (
@@ -39,8 +39,7 @@ from dfn_ray.run import (
     UID_LIST,
     Ledger,
     Run,
-    hold,
-    naming,
+    abbreviated,
     open_run,
     part_file,
     read_ahead,
@@ -48,6 +47,7 @@ from dfn_ray.run import (
     scan_ledger,
     scored_sizes,
     start_run,
+    take_over,
 )
 from dfn_ray.storage import Store
 
@@ -79,7 +79,7 @@ def select(recipe: Recipe) -> dict[str, Any]:
     if stored and stored["state"] == State.FINAL and is_of_rule(stored, recipe):
         return stored
     selected, scores = select_run(run, recipe.select, recipe.deciding_network)
-    run = hold(run)
+    run = take_over(run)
     folder = selection_folder(recipe)
     value = _write_selection(run, f"{folder}/", scores, selected, State.SELECTED)
     if not stored or stored["state"] == State.SELECTED:
@@ -101,14 +101,14 @@ def materialize(recipe: Recipe, *, out_uri: str | None = None) -> dict[str, Any]
         ledger = scan_ledger(run.store, run.fingerprint)
         # Before the run is taken from a driver that may be scoring it.
         ledger.require_complete(run.listing()["uri"].to_pylist())
-        return _finalise(hold(run), ledger, recipe)
+        return _finalise(take_over(run), ledger, recipe)
     selected, scores = select_run(run, recipe.select, recipe.deciding_network)
     out = _start_materialized(run, recipe, out_uri)
     stored, before = out.read_json_bytes(SELECTION)
     if stored and stored["state"] == State.FINAL:
         return stored
     settler = Settler(
-        scores.without_names(), selected.selection, stored_pool(run.recipe), out, from_pool=True
+        scores.without_parts(), selected.selection, stored_pool(run.recipe), out, from_pool=True
     )
     connect()
     files = _read_back(run, settler, _survey(settler, scores.names).missing, recipe.decode)
@@ -162,7 +162,7 @@ def _finalise(run: Run, ledger: Ledger, recipe: Recipe) -> dict[str, Any]:
         # From here on bytes are dropped: another rule could no longer be served. Who comes second with another one
         # finds a selection that it does not know, and stops.
         before = run.replace_json(SELECTION, value | {"state": State.SETTLING}, before)
-    settler = Settler(scores.without_names(), selected.selection, stored_pool(run.recipe), run)
+    settler = Settler(scores.without_parts(), selected.selection, stored_pool(run.recipe), run)
     survey = _survey(settler, scores.names)
     connect()
     files = {*survey.settled}
@@ -203,7 +203,7 @@ def _survey(settler: Settler, names: Sequence[str]) -> _Survey:
     for part, missing in read_ahead(names, settler.survey_part):
         if settler.needs_settling(part):
             survey.unsettled.append(part.name)
-        elif part.header.subset and not settler.has_no_use_of(part):
+        elif part.header.subset and not settler.reads_from_pool(part):
             survey.settled.append(f"{part.header.subset}.parquet")
         for shard in missing:
             survey.missing.setdefault(shard, []).append(part.name)
@@ -220,10 +220,10 @@ def _read_back(
     if replaced := [uri for uri in scored_sizes(listing) if uri in missing]:
         raise InputError(
             f"{run.uri}: the bytes of kept samples of {len(replaced):,} shards are not in the run, and these "
-            f"shards were replaced after they were scored ({naming(replaced)}); score the pool into another run_uri"
+            f"shards were replaced after they were scored ({abbreviated(replaced)}); score the pool into another run_uri"
         )
     shards = [shard for shard in listed_shards(listing) if shard.uri in missing]
-    items = [missing_shard(shard, missing[shard.uri]) for shard in shards]
+    items = [read_back_item(shard, missing[shard.uri]) for shard in shards]
     return set(run_in_tasks(items, settler.read_back, decode))
 
 
@@ -233,15 +233,15 @@ def _kept_uids(selection: Selection, part: ScoredPart) -> np.ndarray:
 
 
 def _write_selection(
-    run: Run, folder: str, scores: RunScores, selected: Selected, state: State
+    run: Run, folder: str, scores: RunScores, selected: SelectionResult, state: State
 ) -> dict[str, Any]:
     """Write the uid list of a selection and, but for the run's own, the selection behind it."""
     name, selection = f"{folder}{UID_LIST}", selected.selection
     kept, spill = partial(_kept_uids, selection), partial(spill_sorted, run)
-    if len(scores.names) < LEAST_ITEMS:
-        written = write_uid_list(run, name, scores.each(kept), selection.k)
+    if len(scores.names) < MIN_SLICED_ITEMS:
+        written = write_uid_list(run, name, scores.map_parts(kept), selection.k)
     else:
-        spilled = [file for some in scores.over_each(kept, spill) for file in some]
+        spilled = [file for some in scores.map_parts_in_slices(kept, spill) for file in some]
         written = merge_spilled(run, name, spilled, selection.k)
     value = selected.to_json(scores.run) | written | {"state": state}
     if folder:

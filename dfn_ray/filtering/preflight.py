@@ -23,7 +23,7 @@ from dfn_ray.run import (
     differences,
     open_run,
     open_scored,
-    resumable,
+    resumable_run,
 )
 from dfn_ray.storage import Store
 
@@ -79,7 +79,7 @@ def materialized_fingerprint(run: Run, recipe: Recipe) -> dict[str, Any]:
 def refuse_other_materialized(run: Run, recipe: Recipe, out_uri: str) -> None:
     """Raise InputError unless `out_uri` is free or holds this very subset, and lies outside the pool."""
     refuse_out(run, out_uri)
-    resumable(
+    resumable_run(
         out_uri,
         kind=MATERIALIZED,
         fingerprint=materialized_fingerprint(run, recipe),
@@ -96,14 +96,14 @@ def refuse_out(run: Run, out_uri: str, writes: Sequence[str] = RUN_FILES) -> Non
 def refuse_other_scoring(recipe: Recipe, shards: Sequence[Shard]) -> None:
     """Raise what `start_run` will raise, as far as that is known before the networks are loaded, and refuse a run in its pool."""
     refuse_inside(recipe.pool, recipe.run_uri, setting="run_uri", shards=shards)
-    resumable(
+    resumable_run(
         recipe.run_uri,
         kind=SCORED,
         fingerprint=settings_fingerprint(recipe, shards),
         listing=listing_table(shards),
         accept_changed_shards=recipe.execution.accept_changed_shards,
         accept_versions=recipe.execution.accept_versions,
-        judged=settings_of,
+        project=settings_of,
     )
 
 
@@ -115,7 +115,7 @@ def refuse_other_rule(run: Run, recipe: Recipe) -> None:
     stored = run.read_json(SELECTION)
     if stored and stored["state"] != State.SELECTED and not is_of_rule(stored, recipe):
         raise InputError(
-            f"{run.store.uri}: its subset is that of another selection, {_said(rule_of(stored))}; "
+            f"{run.store.uri}: its subset is that of another selection, {_rule_text(rule_of(stored))}; "
             "dfn-ray select gives the uids of this one, dfn-ray materialize --out its bytes"
         )
 
@@ -130,5 +130,5 @@ def rule_of(selection: Mapping[str, Any]) -> dict[str, Any]:
     return {**selection["select"], "network": selection["network"]}
 
 
-def _said(rule: Mapping[str, Any]) -> str:
+def _rule_text(rule: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} = {value}" for key, value in rule.items() if value is not None)

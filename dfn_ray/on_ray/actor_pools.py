@@ -25,7 +25,7 @@ from dfn_ray.config import Scorers
 from dfn_ray.errors import ScorersFailedError, last_line
 from dfn_ray.on_ray.bundles import scorer_bundle
 from dfn_ray.on_ray.datasets import TASK_RETRIES
-from dfn_ray.on_ray.session import NODE_ID, drivers_node
+from dfn_ray.on_ray.session import NODE_ID, driver_node_selector
 
 T = TypeVar("T")
 NODE_TRIES = 2
@@ -39,10 +39,10 @@ class ActorSupervisor:
 
     def __init__(self) -> None:
         self._pool = f"scorers-{uuid4().hex}"
-        self._record: Any = _Record.options(label_selector=drivers_node()).remote()  # pyright: ignore[reportAttributeAccessIssue]
+        self._record: Any = _StartLog.options(label_selector=driver_node_selector()).remote()  # pyright: ignore[reportAttributeAccessIssue]
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
+    def supervised_start(self) -> Iterator[None]:
         """The start of the actor that this runs in. Raises ScorersFailedError at once where that is known to be in vain."""
         context = ray.get_runtime_context()
         actor, node = context.get_actor_id(), context.get_node_id()
@@ -55,7 +55,7 @@ class ActorSupervisor:
             raise
         ray.get(self._record.succeed.remote(actor))
 
-    def next_arguments(self, scorers: Scorers) -> dict[str, Any]:
+    def next_actor_options(self, scorers: Scorers) -> dict[str, Any]:
         """What the next actor of the pool must have beside what all have. Raises ScorersFailedError when none can start."""
         verdict, avoided = ray.get(self._record.judge.remote())
         if verdict is not None:
@@ -68,7 +68,7 @@ class ActorSupervisor:
             }
         return arguments
 
-    def until_the_end(self, results: Iterator[T]) -> Generator[T, None, None]:
+    def kill_actors_after(self, results: Iterator[T]) -> Generator[T, None, None]:
         """The results of the pool; its actors end with the last of them, or when the caller stops."""
         try:
             yield from results
@@ -88,7 +88,7 @@ class ActorSupervisor:
             ray.kill(actor)
 
 
-def pool_arguments(scorers: Scorers, starts: ActorSupervisor) -> dict[str, Any]:
+def pool_arguments(scorers: Scorers, supervisor: ActorSupervisor) -> dict[str, Any]:
     """The pool as arguments of map_batches: from min_size on it grows with its backlog, as far as there are nodes.
 
     It also asks the cluster's autoscaler for those.
@@ -98,13 +98,13 @@ def pool_arguments(scorers: Scorers, starts: ActorSupervisor) -> dict[str, Any]:
         "batch_format": "pyarrow",
         "compute": ActorPoolStrategy(min_size=scorers.min_size, max_size=scorers.max_size),
         "max_task_retries": TASK_RETRIES,
-        "ray_remote_args_fn": lambda: starts.next_arguments(scorers),
-        **scorer_bundle(scorers).reserved(),
+        "ray_remote_args_fn": lambda: starts.next_actor_options(scorers),
+        **scorer_bundle(scorers).ray_options(),
     }
 
 
 @ray.remote(num_cpus=0)
-class _Record:
+class _StartLog:
     """The starts of one pool."""
 
     def __init__(self) -> None:

@@ -26,7 +26,7 @@ class Bundle:
         asked += [f"label {name} = {value}" for name, value in self.labels.items()]
         return ", ".join(asked) or "nothing"
 
-    def reserved(self) -> dict[str, Any]:
+    def ray_options(self) -> dict[str, Any]:
         """The bundle as arguments of Ray's `remote` and of Ray Data."""
         amounts = {name: amount for name, amount in self.resources.items() if amount}
         asked: dict[str, Any] = {
@@ -39,7 +39,7 @@ class Bundle:
             asked["label_selector"] = dict(self.labels)
         return asked
 
-    def on(self, resources: Mapping[str, float], labels: Mapping[str, str]) -> float:
+    def room_on(self, resources: Mapping[str, float], labels: Mapping[str, str]) -> float:
         """How many fit on a node side by side; infinitely many of those that ask for nothing."""
         if any(labels.get(name) != value for name, value in self.labels.items()):
             return 0

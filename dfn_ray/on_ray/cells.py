@@ -19,7 +19,7 @@ from dfn_ray.schema import Chunk
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unread:
+class UnreadShard:
     """A shard whose reading its store, or a change of the shard, has stopped."""
 
     shard: str
@@ -43,7 +43,7 @@ class Cell:
     """Which scorer scored it; for progress only."""
     environment: str = ""
     """Digest of what it was scored by beside the recipe."""
-    unread: Unread | None = None
+    unread: UnreadShard | None = None
     """Set where reading ended instead: the cell is no chunk, and passes every stage as it is."""
 
 
@@ -78,13 +78,13 @@ def unpack(block: pa.Table) -> Iterator[Cell]:
             else None,
             scorer=block["scorer"][index].as_py(),
             environment=block["environment"][index].as_py(),
-            unread=Unread(**json.loads(block["unread"][index].as_py()))
+            unread=UnreadShard(**json.loads(block["unread"][index].as_py()))
             if block["unread"][index].is_valid
             else None,
         )
 
 
-def over_cells(block: pa.Table, *, stage: Stage) -> pa.Table:
+def map_cells(block: pa.Table, *, stage: Stage) -> pa.Table:
     """`stage` applied to every cell of a block that is a chunk."""
     return pack([cell if cell.unread else stage(cell) for cell in unpack(block)])
 

@@ -23,7 +23,7 @@ from ray.util.annotations import RayDeprecationWarning
 from dfn_ray.config import Decode, Pool
 from dfn_ray.errors import ShardChangedError, StorageError
 from dfn_ray.on_ray.bundles import decode_bundle
-from dfn_ray.on_ray.cells import Cell, Stage, Unread, over_cells, pack, unpack
+from dfn_ray.on_ray.cells import Cell, Stage, UnreadShard, map_cells, pack, unpack
 from dfn_ray.on_ray.failures import unwrapped_ray_errors
 from dfn_ray.pool import Shard, iter_chunks
 from dfn_ray.schema import SAMPLE_SCHEMA, Chunk
@@ -71,12 +71,12 @@ def read_items(
     items: Sequence[Any], read: Callable[[Any], Iterable[pa.Table]], decode: Decode
 ) -> Dataset:
     """The tables that `read` yields for each item, one task per item, where and with what `decode` says."""
-    with retry_arguments():
+    with ignore_retry_deprecation():
         return ray.data.read_datasource(
             _ItemSource(items, read),
             override_num_blocks=len(items),
             ray_remote_args={"max_retries": TASK_RETRIES},
-            **decode_bundle(decode).reserved(),
+            **decode_bundle(decode).ray_options(),
         )
 
 
@@ -91,7 +91,7 @@ def _read_shard(work: Work, *, pool: Pool, report: bool) -> Iterable[pa.Table]:
             raise
         # Of what a task raises Ray Data may leave out some, and gives up after a number of them: so it is said in a row.
         is_changed = isinstance(error, ShardChangedError)
-        unread = Unread(shard=work.shard.uri, changed=is_changed, message=str(error))
+        unread = UnreadShard(shard=work.shard.uri, changed=is_changed, message=str(error))
         nothing = Chunk(shard=work.shard.uri, first_row=0, rows=0, last=False)
         yield pack([Cell(chunk=nothing, samples=SAMPLE_SCHEMA.empty_table(), unread=unread)])
 
@@ -115,16 +115,16 @@ def stage_arguments(stage: Stage, decode: Decode) -> dict[str, Any]:
     For that it needs the readers' resources and no batch size: a read never fuses with a stage that has one.
     """
     return {
-        "fn": partial(over_cells, stage=stage),
+        "fn": partial(map_cells, stage=stage),
         "batch_size": None,
         "batch_format": "pyarrow",
         "max_retries": TASK_RETRIES,
-        **decode_bundle(decode).reserved(),
+        **decode_bundle(decode).ray_options(),
     }
 
 
 @contextmanager
-def retry_arguments() -> Iterator[None]:
+def ignore_retry_deprecation() -> Iterator[None]:
     """Without Ray's warning that `max_retries` goes in 2.64: nothing else bounds retries in 2.60."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RayDeprecationWarning)

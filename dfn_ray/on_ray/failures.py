@@ -26,13 +26,13 @@ def unwrapped_ray_errors() -> Iterator[None]:
             f"nothing moved for {waited_s:,.0f} s; are there nodes for what the recipe asks? Run again to go on"
         ) from error
     except Exception as error:
-        own = own_error_in(error)
+        own = dfn_ray_error_in(error)
         if own is None:
             raise
         raise own from error
 
 
-def own_error_in(error: BaseException | None) -> DfnRayError | None:
+def dfn_ray_error_in(error: BaseException | None) -> DfnRayError | None:
     """The first DfnRayError in a chain of causes that is not one of Ray's copies."""
     while error is not None:
         if isinstance(error, DfnRayError) and not isinstance(error, RayError):

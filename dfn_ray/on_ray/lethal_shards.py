@@ -70,6 +70,6 @@ def _examined(work: Work, pool: Pool, decode: Decode) -> Verdict:
 
     try:
         with unwrapped_ray_errors():
-            return ray.get(read_again.options(**decode_bundle(decode).reserved()).remote())
+            return ray.get(read_again.options(**decode_bundle(decode).ray_options()).remote())
     except StorageError as error:
         return Verdict(error=type(error).__name__, message=str(error), own=True)

@@ -42,7 +42,7 @@ def check_ray_reachable() -> None:
         _check_socket_paths()
         return
     if address == "auto":
-        started = _started_here()
+        started = _local_cluster_address()
         if started is None and not os.environ.get("RAY_ADDRESS"):
             _check_socket_paths()
         if started is None:
@@ -51,7 +51,7 @@ def check_ray_reachable() -> None:
     _check_answers(name, address)
 
 
-def _started_here() -> str | None:
+def _local_cluster_address() -> str | None:
     """The address of the cluster that was started last on this machine, as Ray looks it up."""
     file = _address_file()
     return (file.read_text().strip() or None) if file.exists() else None

@@ -18,15 +18,15 @@ OUTCOMES = "ray.data.exceptions"
 """Logs the error that an execution ends with, which is raised as well."""
 
 
-def shorten_own_errors(own_error: Callable[[BaseException | None], DfnRayError | None]) -> None:
+def shorten_task_errors(own_error: Callable[[BaseException | None], DfnRayError | None]) -> None:
     """Make Ray Data say errors of ours in a line; `own_error` finds the one that an error goes back to."""
     for name in (TASKS, OUTCOMES):
         logger = logging.getLogger(name)
-        if not any(isinstance(found, _Shortened) for found in logger.filters):
-            logger.addFilter(_Shortened(own_error))
+        if not any(isinstance(found, _TaskErrorFilter) for found in logger.filters):
+            logger.addFilter(_TaskErrorFilter(own_error))
 
 
-class _Shortened(logging.Filter):
+class _TaskErrorFilter(logging.Filter):
     def __init__(self, own_error: Callable[[BaseException | None], DfnRayError | None]) -> None:
         super().__init__()
         self._own_error = own_error

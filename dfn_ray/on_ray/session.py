@@ -14,9 +14,9 @@ import ray
 from ray.data import DataContext
 
 from dfn_ray.errors import InputError, last_line
-from dfn_ray.on_ray.failures import own_error_in
+from dfn_ray.on_ray.failures import dfn_ray_error_in
 from dfn_ray.on_ray.ray_address import check_ray_reachable
-from dfn_ray.on_ray.ray_logs import shorten_own_errors
+from dfn_ray.on_ray.ray_logs import shorten_task_errors
 from dfn_ray.storage import shared_environment
 
 ACTOR_DEATHS = 32
@@ -78,7 +78,7 @@ def _own_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, own)
 
 
-def drivers_node() -> dict[str, str]:
+def driver_node_selector() -> dict[str, str]:
     """The label selector of the node that this runs on: for actors that must not go with another node."""
     return {NODE_ID: ray.get_runtime_context().get_node_id()}
 
@@ -99,5 +99,5 @@ def configure(*, errored_blocks: int, no_progress_timeout_s: float) -> DataConte
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    shorten_own_errors(own_error_in)
+    shorten_task_errors(dfn_ray_error_in)
     return context

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 SLICE_ITEMS = 512
 """Items of a task: for parts of a run half a minute of reading, so that neither starts nor results count."""
-LEAST_ITEMS = 8 * SLICE_ITEMS
+MIN_SLICED_ITEMS = 8 * SLICE_ITEMS
 """Fewer are read in this process, which takes less than starting a Ray."""
 IN_FLIGHT = 256
 """Tasks handed out at a time: their results wait in the object store."""
@@ -21,7 +21,7 @@ def run_in_slices(
     function: Callable[[Sequence[str]], Found],
     *,
     slice_items: int = SLICE_ITEMS,
-    least_items: int = LEAST_ITEMS,
+    least_items: int = MIN_SLICED_ITEMS,
 ) -> Iterator[Found]:
     """What a function finds in slices of the items that cover them all, once each and in any order.
 

@@ -9,10 +9,10 @@ import ray
 
 from dfn_ray.config import Decode
 from dfn_ray.on_ray.bundles import decode_bundle
-from dfn_ray.on_ray.datasets import TASK_RETRIES, retry_arguments, rows_of
+from dfn_ray.on_ray.datasets import TASK_RETRIES, ignore_retry_deprecation, rows_of
 from dfn_ray.on_ray.session import configure
 
-EACH_TIMEOUT_S = 7200.0
+TASK_TIMEOUT_S = 7200.0
 """The function of `run_in_tasks` takes less for an item, and nodes for it come sooner."""
 
 
@@ -26,9 +26,9 @@ def run_in_tasks(
     def run(batch: pa.Table) -> pa.Table:
         return pa.table({"found": [function(item) for item in batch["item"].to_pylist()]})
 
-    configure(errored_blocks=0, no_progress_timeout_s=EACH_TIMEOUT_S)
+    configure(errored_blocks=0, no_progress_timeout_s=TASK_TIMEOUT_S)
     blocks = min(len(items), 1024)
-    with retry_arguments():
+    with ignore_retry_deprecation():
         done = ray.data.from_items(
             [{"item": item} for item in items], override_num_blocks=blocks
         ).map_batches(
@@ -36,7 +36,7 @@ def run_in_tasks(
             batch_size=1,
             batch_format="pyarrow",
             max_retries=TASK_RETRIES,
-            **decode_bundle(decode or Decode()).reserved(),
+            **decode_bundle(decode or Decode()).ray_options(),
         )
     for row in rows_of(done):
         yield row["found"]

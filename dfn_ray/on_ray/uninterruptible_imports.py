@@ -24,11 +24,11 @@ from typing import Any
 def guard_workers() -> None:
     """Guard the imports of this process if it is one of Ray's workers."""
     is_worker = Path(sys.argv[0]).name == "default_worker.py" if sys.argv else False
-    if is_worker and not any(isinstance(finder, _Guard) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Guard())
+    if is_worker and not any(isinstance(finder, _ImportGuard) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _ImportGuard())
 
 
-class _Guard(MetaPathFinder):
+class _ImportGuard(MetaPathFinder):
     """Finds what the other finders find, and runs what the main thread imports undisturbed, with all it imports itself."""
 
     def __init__(self) -> None:
@@ -43,14 +43,14 @@ class _Guard(MetaPathFinder):
         specs = (finder.find_spec(fullname, path, target) for finder in others)
         spec = next((spec for spec in specs if spec is not None), None)
         if spec is not None and hasattr(spec.loader, "exec_module"):
-            spec.loader = _Undisturbed(spec.loader, self)
+            spec.loader = _InterruptFreeLoader(spec.loader, self)
         return spec
 
 
-class _Undisturbed(Loader):
+class _InterruptFreeLoader(Loader):
     """Loads as another loader does, deaf to interrupts."""
 
-    def __init__(self, loader: Any, guard: _Guard) -> None:
+    def __init__(self, loader: Any, guard: _ImportGuard) -> None:
         self._loader, self._guard = loader, guard
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:

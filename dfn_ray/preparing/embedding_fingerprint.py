@@ -46,7 +46,7 @@ def decode_fingerprint(decode: Decode) -> dict[str, Any]:
     return {k: v for k, v in asdict(decode).items() if k not in _NOT_SCORE_CHANGING_DECODE}
 
 
-def with_threads(scorers: Scorers) -> Scorers:
+def with_fixed_threads(scorers: Scorers) -> Scorers:
     """The section with the number of CPU threads settled where embeddings depend on it: on the CPU.
 
     float32 sums are split over the threads: scores of 1 and 2 threads differ by up to 1.5e-7. So the number is
@@ -62,6 +62,6 @@ def forward_fingerprint(scorers: Scorers) -> dict[str, Any]:
     return {
         "device": scorers.device,
         "batch_size": scorers.batch_size,
-        "threads": with_threads(scorers).threads if scorers.device == "cpu" else None,
+        "threads": with_fixed_threads(scorers).threads if scorers.device == "cpu" else None,
         "compile": scorers.compile,
     }

@@ -21,7 +21,7 @@ class ErrorLimits:
     section: str = ""
     """Of the two settings in the recipe, with a dot: `execution.`."""
 
-    def judge_shards(self, faults: Faults, shards: int, *, where: str = "") -> None:
+    def check_shards(self, faults: Faults, shards: int, *, where: str = "") -> None:
         """Raise ErrorBudgetExceededError when too many of all `shards`, read so far or not, are bad.
 
         Of all, because missing shards are done at once and would look like all there is.
@@ -33,7 +33,7 @@ class ErrorLimits:
             f"{self.section}max_bad_shard_fraction allows {_percent(self.max_bad_shard_fraction)}"
         )
 
-    def judge_samples(
+    def check_samples(
         self, counts: Mapping[str, int], *, where: str = "", what: str = "samples"
     ) -> None:
         """Raise ErrorBudgetExceededError when too many samples failed; `counts` are by `status` or `status/reason`."""

@@ -17,12 +17,12 @@ _OTHERS_WEIGHTS = (".h5", ".msgpack", ".onnx", ".ot", ".tflite", ".gguf")
 A `pytorch_model.bin` beside safetensors is not read either."""
 
 
-def load_networks(recipe: Recipe) -> tuple[FrozenNetwork, ...]:
+def fetch_networks(recipe: Recipe) -> tuple[FrozenNetwork, ...]:
     """The networks of the recipe with their weights in memory. Raises InputError when there is none or one cannot be had."""
-    return tuple(load_network_of(spec) for spec in recipe.require_networks())
+    return tuple(fetch_network(spec) for spec in recipe.require_networks())
 
 
-def load_network_of(spec: Network) -> FrozenNetwork:
+def fetch_network(spec: Network) -> FrozenNetwork:
     """One network with its weights in memory. Raises InputError when it cannot be had."""
     schema, _, folder = spec.model.partition(":")
     if schema == "local-dir" and "://" in folder:

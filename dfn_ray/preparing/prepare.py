@@ -16,13 +16,13 @@ from dfn_ray.on_ray.cells import Cell, array_column
 from dfn_ray.preparing.rules import SizeRule, reject_caption
 from dfn_ray.preparing.several_captions import (
     COUNTS,
-    are_several,
-    counting,
-    encoded,
-    listed,
+    counting_captions,
+    encoded_captions,
+    has_several_captions,
+    nested,
     reject_captions,
 )
-from dfn_ray.preparing.statuses import mark, open_rows
+from dfn_ray.preparing.statuses import mark, undecided_rows
 from dfn_ray.schema import SIZE_FIELDS, Note
 
 
@@ -59,7 +59,7 @@ def tokens_column(tokenizer: int) -> str:
 def prepare(cell: Cell, *, preparation: Preparation) -> Cell:
     """The cell with rejected and failed samples marked, sizes filled in, and inputs for the others."""
     samples = _reject_captions(cell.samples, preparation)
-    rows = open_rows(samples)
+    rows = undecided_rows(samples)
     taken = samples.take(pa.array(rows))
     decoded = decode_images(
         [value.as_buffer() for value in taken["image"]],
@@ -81,7 +81,7 @@ def prepare(cell: Cell, *, preparation: Preparation) -> Cell:
     columns = {"row": pa.array(rows[passed])}
     for index, pixels in enumerate(decoded.pixels):
         columns[pixels_column(index)] = array_column(pixels if passed.all() else pixels[passed])
-    cut = _add_tokens(columns, captions, preparation, are_several(samples))
+    cut = _add_tokens(columns, captions, preparation, has_several_captions(samples))
     chunk = cell.chunk.with_notes({**decoded.notes, Note.CAPTION_CUT.value: cut})
     return replace(cell, chunk=chunk, samples=samples, inputs=pa.table(columns))
 
@@ -92,14 +92,16 @@ def _add_tokens(
     """Add the tokens of captions to the inputs, and which of several count; how many captions are cut."""
     lengths: list[int] = []
     if several:
-        captions = encoded(captions, preparation.captions)
+        captions = encoded_captions(captions, preparation.captions)
         lengths = list(map(len, captions))
-        counts = [counting(own, preparation.rules, preparation.captions) for own in captions]
+        counts = [
+            counting_captions(own, preparation.rules, preparation.captions) for own in captions
+        ]
         columns[COUNTS] = pa.array(counts, pa.large_list(pa.bool_()))
         captions = [text for own in captions for text in own]
     for index, tokenizer in enumerate(preparation.tokenizers):
         tokens = array_column(tokenize(tokenizer, captions))
-        columns[tokens_column(index)] = listed(tokens, lengths) if several else tokens
+        columns[tokens_column(index)] = nested(tokens, lengths) if several else tokens
     return cut_captions(captions)
 
 
@@ -107,9 +109,9 @@ def _reject_captions(samples: pa.Table, preparation: Preparation) -> pa.Table:
     rules = preparation.rules
     if rules.min_caption_words is None and rules.min_caption_chars is None:
         return samples
-    rows = open_rows(samples)
+    rows = undecided_rows(samples)
     texts = samples["text"].take(pa.array(rows)).to_pylist()
-    if are_several(samples):
+    if has_several_captions(samples):
         reasons = [reject_captions(own, rules, preparation.captions) for own in texts]
     else:
         reasons = [reject_caption(text, rules) for text in texts]

@@ -18,12 +18,12 @@ COUNTS = "counts"
 """The inputs column of which captions count for the score: list of booleans, one per encoded caption."""
 
 
-def are_several(samples: pa.Table) -> bool:
+def has_several_captions(samples: pa.Table) -> bool:
     """True for samples with lists of captions."""
     return pa.types.is_large_list(samples.schema.field("text").type)
 
 
-def encoded(captions: Sequence[list[str]], how: Captions) -> list[list[str]]:
+def encoded_captions(captions: Sequence[list[str]], how: Captions) -> list[list[str]]:
     """The captions of each sample that a network is given: all, unless the first alone decides and no score is kept."""
     first = how.score == "first" and not how.keep_scores
     return [own[:1] if first else own for own in captions]
@@ -37,7 +37,7 @@ def reject_captions(captions: Sequence[str], rules: Rules, how: Captions) -> Rea
     return None if None in reasons else reasons[0]
 
 
-def counting(captions: Sequence[str], rules: Rules, how: Captions) -> list[bool]:
+def counting_captions(captions: Sequence[str], rules: Rules, how: Captions) -> list[bool]:
     """Which encoded captions of a sample that is not rejected count: those that the rules pass; `first`: the first."""
     return [
         (at == 0 or how.score != "first") and reject_caption(text, rules) is None
@@ -45,19 +45,19 @@ def counting(captions: Sequence[str], rules: Rules, how: Captions) -> list[bool]
     ]
 
 
-def listed(values: pa.Array, lengths: Sequence[int] | np.ndarray) -> pa.LargeListArray:
+def nested(values: pa.Array, lengths: Sequence[int] | np.ndarray) -> pa.LargeListArray:
     """The values as lists of those lengths, one behind the other."""
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), values)
 
 
-def unlisted(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, np.ndarray]:
-    """What `listed` wrote: the values, and the lengths."""
+def flattened(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, np.ndarray]:
+    """What `nested` wrote: the values, and the lengths."""
     lengths = pc.list_value_length(column).to_numpy()
     return pc.list_flatten(column), lengths
 
 
-def reduced(
+def reduce_scores(
     score_M: np.ndarray,
     text_MD: np.ndarray | None,
     length_N: np.ndarray,

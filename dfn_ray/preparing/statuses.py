@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from dfn_ray.schema import REJECTIONS, Reason, Status, status_key
 
 
-def open_rows(samples: pa.Table) -> np.ndarray:
+def undecided_rows(samples: pa.Table) -> np.ndarray:
     """Positions of the samples that nothing was decided about yet, ascending int64."""
     return np.flatnonzero(pc.is_null(samples["status"]).to_numpy())
 

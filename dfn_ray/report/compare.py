@@ -212,7 +212,7 @@ def _achievements(uri: str) -> dict[str, Mapping[str, float]]:
     metrics: Mapping[str, Any] = parsed_json(
         store.read(_COMPARISON),
         store.uri_of(_COMPARISON),
-        must=False,
+        require_digest=False,
         shape=_Story,
         advice="delete it, and dfn-ray run makes it again",
     )["metrics"]

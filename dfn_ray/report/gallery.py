@@ -87,7 +87,7 @@ def scored_tables(
         yield table.rename_columns(["score" if c == column else c for c in table.column_names])
 
 
-def pairs(run: Run, places: list[tuple[str, int, float]]) -> list[Pair]:
+def read_pairs(run: Run, places: list[tuple[str, int, float]]) -> list[Pair]:
     """The pairs at (shard, row, score), read from the pool, in the order given."""
     pool = stored_pool(run.recipe)
     shards = {shard.uri: shard for shard in listed_shards(run.listing())}

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from dfn_ray.errors import InputError
-from dfn_ray.report.gallery import HISTOGRAM_BINS, Pair, overview, pairs, scored_tables
+from dfn_ray.report.gallery import HISTOGRAM_BINS, Pair, overview, read_pairs, scored_tables
 from dfn_ray.run import Run, open_run, require_scores
 
 COLUMNS = 10
@@ -36,10 +36,10 @@ def draw_run(run_uri: str, out: Path, *, truth: Mapping[str, str] | None = None)
     threshold, network = selection["threshold"], selection["network"]
     seen = overview(run, network, threshold, COLUMNS)
     rows: list[tuple[str, str, Sequence[Pair]]] = [
-        ("kept: the best", _KEPT, pairs(run, seen.best)),
-        ("kept: just above the threshold", _KEPT, pairs(run, seen.above)),
-        ("dropped: just below", _DROPPED, pairs(run, seen.below)),
-        ("dropped: the worst", _DROPPED, pairs(run, seen.worst)),
+        ("kept: the best", _KEPT, read_pairs(run, seen.best)),
+        ("kept: just above the threshold", _KEPT, read_pairs(run, seen.above)),
+        ("dropped: just below", _DROPPED, read_pairs(run, seen.below)),
+        ("dropped: the worst", _DROPPED, read_pairs(run, seen.worst)),
     ]
     figure = Figure(figsize=(16, 15.5), dpi=90, facecolor="white")
     grid = figure.add_gridspec(

@@ -40,13 +40,13 @@ other can both think that they hold the run, and `selection.json` can go back to
     resuming     creating a run, going on with one, refusing another one
 """
 
-from dfn_ray.run.attempts import Attempt, require_attempts, take
+from dfn_ray.run.attempts import Attempt, create_attempt, require_attempts
 from dfn_ray.run.identity import (
+    abbreviated,
     differences,
     fingerprint_digest,
     listing_digest,
-    naming,
-    pool_digest,
+    pool_identity,
     versions,
 )
 from dfn_ray.run.layout import (
@@ -67,13 +67,13 @@ from dfn_ray.run.layout import (
     bounds_file,
     part_file,
 )
-from dfn_ray.run.ledger import Ledger, owning_ledger, scan_ledger
+from dfn_ray.run.ledger import Ledger, canonical_ledger, scan_ledger
 from dfn_ray.run.opened import Run, open_run
 from dfn_ray.run.parts import (
     SCORE_AGAIN,
     Part,
     PartHeader,
-    in_order,
+    newest_first,
     parquet_stems,
     part_footer,
     part_names,
@@ -82,7 +82,7 @@ from dfn_ray.run.parts import (
 )
 from dfn_ray.run.places import rows_in_chunks, sample_position, shard_numbers
 from dfn_ray.run.relisting import scored_sizes
-from dfn_ray.run.resuming import hold, refuse_old_format, resumable, start_run
+from dfn_ray.run.resuming import refuse_old_format, resumable_run, start_run, take_over
 from dfn_ray.run.scan import read_ahead, read_columns, scan_parts, scan_subset
 from dfn_ray.run.scored import (
     MATERIALIZED,
@@ -93,8 +93,8 @@ from dfn_ray.run.scored import (
     selecting_network,
 )
 from dfn_ray.run.sealed_json import parsed_json, read_names
-from dfn_ray.run.sealed_parquet import named, parquet_bytes
-from dfn_ray.run.shapes import misfits
+from dfn_ray.run.sealed_parquet import content_name, parquet_bytes
+from dfn_ray.run.shapes import invalid_fields
 
 __all__ = [
     "BORDERLINE",
@@ -119,25 +119,25 @@ __all__ = [
     "Part",
     "PartHeader",
     "Run",
+    "abbreviated",
     "bounds_file",
+    "canonical_ledger",
+    "content_name",
+    "create_attempt",
     "differences",
     "fingerprint_digest",
-    "hold",
-    "in_order",
+    "invalid_fields",
     "listing_digest",
-    "misfits",
-    "named",
-    "naming",
+    "newest_first",
     "open_run",
     "open_scored",
-    "owning_ledger",
     "parquet_bytes",
     "parquet_stems",
     "parsed_json",
     "part_file",
     "part_footer",
     "part_names",
-    "pool_digest",
+    "pool_identity",
     "read_ahead",
     "read_columns",
     "read_names",
@@ -146,7 +146,7 @@ __all__ = [
     "refuse_old_format",
     "require_attempts",
     "require_scores",
-    "resumable",
+    "resumable_run",
     "rows_in_chunks",
     "sample_position",
     "scan_ledger",
@@ -157,6 +157,6 @@ __all__ = [
     "selecting_network",
     "shard_numbers",
     "start_run",
-    "take",
+    "take_over",
     "versions",
 ]

@@ -14,7 +14,7 @@ from typing import Any
 
 from dfn_ray.errors import RunTakenOverError
 from dfn_ray.run.layout import ATTEMPTS
-from dfn_ray.run.sealed_json import json_bytes, parsed_json, read_whole
+from dfn_ray.run.sealed_json import json_bytes, parsed_json, read_required
 from dfn_ray.run.shapes import shape_of
 from dfn_ray.storage import Store
 
@@ -63,7 +63,7 @@ class Attempt:
             )
 
 
-def take(store: Store, record: Mapping[str, Any], folder: str = ATTEMPTS) -> Attempt:
+def create_attempt(store: Store, record: Mapping[str, Any], folder: str = ATTEMPTS) -> Attempt:
     """Take a run over: create its next attempt, with a record of what this driver is."""
     token = uuid.uuid4().hex
     value = {**record, "token": token, "host": platform.node()}
@@ -102,5 +102,5 @@ def _last_number(store: Store, folder: str) -> int:
 
 def _read(store: Store, folder: str, number: int) -> dict[str, Any]:
     where = store.uri_of(_file(folder, number))
-    data = read_whole(store, _file(folder, number))
-    return parsed_json(data, where, must=True, shape=shape_of(ATTEMPTS))
+    data = read_required(store, _file(folder, number))
+    return parsed_json(data, where, require_digest=True, shape=shape_of(ATTEMPTS))

@@ -39,7 +39,7 @@ def listing_digest(listing: pa.Table) -> str:
     return digest.hexdigest()
 
 
-def pool_digest(listing: pa.Table) -> dict[str, Any]:
+def pool_identity(listing: pa.Table) -> dict[str, Any]:
     """What `run.json` says of the pool."""
     return {"shards": listing.num_rows, "digest": listing_digest(listing)}
 
@@ -54,11 +54,11 @@ def changed_versions(before: Mapping[str, str], now: Mapping[str, str]) -> list[
     return [
         f"{name}: {before.get(name)}, now {now.get(name)}"
         for name in SCORING_PACKAGES
-        if _decisive(name, before.get(name)) != _decisive(name, now.get(name))
+        if _score_changing_part(name, before.get(name)) != _score_changing_part(name, now.get(name))
     ]
 
 
-def _decisive(package: str, version: str | None) -> str | None:
+def _score_changing_part(package: str, version: str | None) -> str | None:
     """As much of a version as can change scores."""
     return version.partition(".")[0] if version and package == "numpy" else version
 
@@ -75,7 +75,7 @@ def differences(
         yield f"{name}: {sides[0]} has {shortened(json.dumps(old))}, {sides[1]} has {shortened(json.dumps(new))}"
 
 
-def naming(names: Sequence[str]) -> str:
+def abbreviated(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more

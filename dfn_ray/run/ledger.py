@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from dfn_ray.errors import FingerprintError, IncompleteRunError
 from dfn_ray.run.layout import part_file
-from dfn_ray.run.parts import in_order, part_names, read_part_rows, read_parts
+from dfn_ray.run.parts import newest_first, part_names, read_part_rows, read_parts
 from dfn_ray.run.places import rows_in_chunks
 from dfn_ray.schema import Chunk, ShardFault, status_key
 from dfn_ray.storage import Store
@@ -36,9 +36,9 @@ class Ledger:
         self._end: dict[str, int] = {}
 
     def add(self, name: str, chunks: Sequence[Chunk], counts: Mapping[str, int]) -> None:
-        """Take in a committed part. In the order of `in_order` the ownership of doubled chunks is the same for all."""
+        """Take in a committed part. In the order of `newest_first` the ownership of doubled chunks is the same for all."""
         self.names.append(name)
-        doubled = [chunk for chunk in chunks if not self._own(chunk)]
+        doubled = [chunk for chunk in chunks if not self._claim(chunk)]
         if doubled:
             self.disowned[name] = doubled
         self.counts.update(counts)
@@ -55,7 +55,7 @@ class Ledger:
         """First row of the committed chunk that ends an incomplete shard; None where that is not committed."""
         return max(self._open[shard]) if shard in self._end else None
 
-    def rows_in_front(self, shard: str) -> int | None:
+    def contiguous_rows(self, shard: str) -> int | None:
         """Rows that the committed chunks of an incomplete shard hold; None where a chunk in front of others is absent."""
         end = 0
         for first_row, rows in sorted(self.open_chunks(shard).items()):
@@ -90,7 +90,7 @@ class Ledger:
                 "again, it goes on where it stopped"
             )
 
-    def _own(self, chunk: Chunk) -> bool:
+    def _claim(self, chunk: Chunk) -> bool:
         """Record a chunk; False when it is already committed, or its shard ends elsewhere by what is."""
         opened = self._open.get(chunk.shard, {})
         if chunk.shard in self._rows or chunk.first_row in opened:
@@ -144,11 +144,11 @@ def scan_ledger(store: Store, fingerprint: str, names: Sequence[str] | None = No
     return ledger
 
 
-def owning_ledger(store: Store, fingerprint: str, ledger: Ledger) -> Ledger:
+def canonical_ledger(store: Store, fingerprint: str, ledger: Ledger) -> Ledger:
     """The ledger of the same parts with the ownership of doubled chunks that all readers have, in whatever order it was made."""
     if not ledger.disowned:
         return ledger
-    return scan_ledger(store, fingerprint, in_order(ledger.names))
+    return scan_ledger(store, fingerprint, newest_first(ledger.names))
 
 
 def _counts_of(store: Store, name: str, chunks: Sequence[Chunk]) -> Counter[str]:

@@ -29,9 +29,9 @@ from dfn_ray.run.sealed_json import (
     names_file,
     parsed_json,
     read_names,
-    require_right,
+    require_valid,
 )
-from dfn_ray.run.sealed_parquet import opened_parquet, whole_parquet
+from dfn_ray.run.sealed_parquet import opened_parquet, verified_parquet
 from dfn_ray.run.shapes import completed_recipe, shape_of
 from dfn_ray.storage import Store
 
@@ -74,7 +74,7 @@ class Run:
         if self.last and "recipe" in self.last.record:
             file, stored = self.last.file, self.last.record["recipe"]
         recipe, wrong = completed_recipe(self.kind, stored)
-        require_right([f"recipe.{name}" for name in wrong], self.store.uri_of(file))
+        require_valid([f"recipe.{name}" for name in wrong], self.store.uri_of(file))
         return recipe
 
     @property
@@ -121,7 +121,7 @@ class Run:
             return None, None
         where, shape = self.store.uri_of(name), shape_of(name, self.kind)
         return parsed_json(
-            data, where, must=self._is_sealed, shape=shape, advice=self._advice
+            data, where, require_digest=self._is_sealed, shape=shape, advice=self._advice
         ), data
 
     @property
@@ -156,7 +156,7 @@ class Run:
         """
         with self.open(name) as file:
             if columns is None:
-                return whole_parquet(file, _last(name), is_sealed=self._is_sealed).read()
+                return verified_parquet(file, _last(name), is_sealed=self._is_sealed).read()
             parquet = opened_parquet(file, _last(name), is_sealed=self._is_sealed, pre_buffer=True)
             absent = set(columns) - set(parquet.schema_arrow.names)
             table = parquet.read(columns=columns)
@@ -189,10 +189,10 @@ class Run:
             return self.description["pool"]["digest"]
         return listing_digest(self.listing())
 
-    def check_whole(self, name: str) -> None:
+    def verify_file(self, name: str) -> None:
         """Raise DamagedRunError unless every bit of a Parquet file of the run is as it was written."""
         with self.open(name) as file:
-            whole_parquet(file, _last(name), is_sealed=self._is_sealed)
+            verified_parquet(file, _last(name), is_sealed=self._is_sealed)
 
     @property
     def listing_name(self) -> str:
@@ -290,7 +290,7 @@ def open_run(run_uri: str) -> Run:
         if store.exists(SELECTION) or store.exists(LISTING):
             raise DamagedRunError(f"{store.uri_of(RUN)}: is absent; {RESTORE}") from None
         raise InputError(f"{run_uri}: holds no run (no run.json); check run_uri") from None
-    value = parsed_json(data, store.uri_of(RUN), must=False)
+    value = parsed_json(data, store.uri_of(RUN), require_digest=False)
     if type(value.get("format")) is not int:
         raise DamagedRunError(f"{store.uri_of(RUN)}: is damaged: it has no format; {RESTORE}")
     if value["format"] not in READABLE_FORMATS:
@@ -298,8 +298,8 @@ def open_run(run_uri: str) -> Run:
             f"{run_uri}: run format {value.get('format')}, this version reads "
             f"{' and '.join(map(str, READABLE_FORMATS))}; use the version named in run.json"
         )
-    must = value["format"] == FORMAT_VERSION
-    value = parsed_json(data, store.uri_of(RUN), must=must, shape=shape_of(RUN))
+    require_digest = value["format"] == FORMAT_VERSION
+    value = parsed_json(data, store.uri_of(RUN), require_digest=require_digest, shape=shape_of(RUN))
     return Run(store, value, last_attempt(store))
 
 

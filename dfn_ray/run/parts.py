@@ -149,11 +149,11 @@ def _opened(store: Store, name: str, of: Callable[..., Found]) -> Iterator[Found
 
 
 def part_names(store: Store) -> list[str]:
-    """Names of all committed parts, `in_order`."""
-    return in_order(parquet_stems(store, SCORES))
+    """Names of all committed parts, `newest_first`."""
+    return newest_first(parquet_stems(store, SCORES))
 
 
-def in_order(names: Iterable[str]) -> list[str]:
+def newest_first(names: Iterable[str]) -> list[str]:
     """Names of parts, those of later attempts first: of two parts with the same chunk the first one here owns it."""
     return sorted(names, reverse=True)
 

@@ -11,13 +11,13 @@ from typing import Any
 import pyarrow as pa
 
 from dfn_ray.errors import FingerprintError, InputError
-from dfn_ray.run.attempts import Attempt, take
+from dfn_ray.run.attempts import Attempt, create_attempt
 from dfn_ray.run.identity import (
+    abbreviated,
     changed_versions,
     differences,
     fingerprint_digest,
-    naming,
-    pool_digest,
+    pool_identity,
     versions,
 )
 from dfn_ray.run.layout import ATTEMPTS, FORMAT_VERSION, LISTING, OLD_ATTEMPT, RUN
@@ -44,7 +44,7 @@ def start_run(
 
     `accept_changed_shards` is the setting of that name, which puts `listing` in place of the stored one where sizes
     differ, and `accept_versions` that of packages of other versions; None where a recipe has none. `section` of the
-    recipe has them. Raises what `resumable` raises.
+    recipe has them. Raises what `resumable_run` raises.
     """
     store = Store(run_uri)
     accepted: dict[str, Any] = {
@@ -53,21 +53,21 @@ def start_run(
         "section": section,
     }
     same = {"kind": kind, "fingerprint": fingerprint, "listing": listing}
-    existing = resumable(run_uri, **same, **accepted)
+    existing = resumable_run(run_uri, **same, **accepted)
     if existing is None:
         description = {
             "format": FORMAT_VERSION,
             "kind": kind,
             "id": uuid.uuid4().hex,
             "created": _now(),
-            "pool": pool_digest(listing),
+            "pool": pool_identity(listing),
             "fingerprint_digest": fingerprint_digest(fingerprint),
             "fingerprint": fingerprint,
             "recipe": recipe,
         }
         if not store.create(RUN, json_bytes(description)):
             # Another driver was quicker: what it has begun is gone on with, if it is the same.
-            existing = resumable(run_uri, **same, **accepted)
+            existing = resumable_run(run_uri, **same, **accepted)
     run = open_run(run_uri)
     record = {
         "time": _now(),
@@ -77,17 +77,17 @@ def start_run(
     }
     if existing is not None and (changed := _changed_versions(existing)):
         record["accepted_versions"] = changed
-    return _held(run, take(store, record))
+    return _held(run, create_attempt(store, record))
 
 
-def hold(run: Run) -> Run:
+def take_over(run: Run) -> Run:
     """A run that was opened for reading, taken over from any other driver to be written into.
 
     Nothing is scored by this attempt: it records the versions of the last one that might have, beside its own.
     """
     record = dict(run.last.record) if run.last else {"recipe": run.recipe}
     own = {"time": _now(), "holder_versions": versions()}
-    return _held(run, take(run.store, record | own))
+    return _held(run, create_attempt(run.store, record | own))
 
 
 def _held(run: Run, attempt: Attempt) -> Run:
@@ -95,7 +95,7 @@ def _held(run: Run, attempt: Attempt) -> Run:
     return replace(run, store=store, last=attempt, held=True)
 
 
-def resumable(
+def resumable_run(
     run_uri: str,
     *,
     kind: str,
@@ -104,11 +104,11 @@ def resumable(
     accept_changed_shards: bool | None = None,
     accept_versions: bool | None = None,
     section: str = "execution.",
-    judged: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+    project: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> Run | None:
     """The run that `start_run` would resume at a URI, None where it would create one.
 
-    `judged` reduces the stored fingerprint to what of it `fingerprint` has. Raises FingerprintError, naming
+    `project` reduces the stored fingerprint to what of it `fingerprint` has. Raises FingerprintError, naming
     every field that differs, when the run there gives other scores or reads another pool; InputError when it is of an
     older format, when shards have other sizes than it listed or packages other versions and that is not accepted, and
     when something else is there.
@@ -119,17 +119,17 @@ def resumable(
             name for name in store.names() if name not in (LISTING, f"{ATTEMPTS}/", OLD_ATTEMPT)
         ]:
             raise InputError(
-                f"{run_uri}: holds {naming(foreign)} but no run.json, so it is not a run; "
+                f"{run_uri}: holds {abbreviated(foreign)} but no run.json, so it is not a run; "
                 "use an empty folder"
             )
         return None
     run = open_run(run_uri)
     refuse_old_format(run)
     old = run.description
-    problems = list(differences(judged(old["fingerprint"]), fingerprint, "fingerprint"))
+    problems = list(differences(project(old["fingerprint"]), fingerprint, "fingerprint"))
     if old["kind"] != kind:
         problems = [f"kind: run has {old['kind']}, recipe has {kind}"]
-    problems += _other_pool(run, listing)
+    problems += _pool_differences(run, listing)
     if problems:
         raise FingerprintError(
             f"{run_uri}: holds another run, which this recipe must not add to:\n"
@@ -141,7 +141,7 @@ def resumable(
             f"{run_uri}: was begun with other versions of packages that can change scores ({'; '.join(changed)}); "
             f"install those again, or set {section}accept_versions = true to go on with these, which the run records"
         )
-    _judge_sizes(run, listing, accept_changed_shards)
+    _check_sizes(run, listing, accept_changed_shards)
     return run
 
 
@@ -155,10 +155,10 @@ def refuse_old_format(run: Run) -> None:
         )
 
 
-def _other_pool(run: Run, listing: pa.Table) -> list[str]:
+def _pool_differences(run: Run, listing: pa.Table) -> list[str]:
     """In what the listing is not of the run's pool."""
     old = run.description["pool"]
-    problems = list(differences(old, pool_digest(listing), "pool"))
+    problems = list(differences(old, pool_identity(listing), "pool"))
     if problems and old["shards"] == listing.num_rows and run.exists(run.listing_name):
         pairs = zip(*(_names(table) for table in (run.listing(), listing)), strict=True)
         for (uri, before), (again, now) in pairs:
@@ -180,7 +180,7 @@ def _changed_versions(run: Run) -> list[str]:
     return changed_versions(before, versions()) if before else []
 
 
-def _judge_sizes(run: Run, listing: pa.Table, accepted: bool | None) -> None:
+def _check_sizes(run: Run, listing: pa.Table, accepted: bool | None) -> None:
     """Raise InputError when shards have other sizes than the run listed, unless that is accepted and can be."""
     found = resized(run.listing(), listing) if run.exists(run.listing_name) else []
     if not found:

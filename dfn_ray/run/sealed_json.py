@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dfn_ray.errors import DamagedRunError, MissingFileError
-from dfn_ray.run.shapes import misfits
+from dfn_ray.run.shapes import invalid_fields
 from dfn_ray.storage import Store
 from dfn_ray.untrusted.json_text import MAX_OWN_DEPTH, parsed
 
@@ -24,16 +24,16 @@ def _sealed(value: Mapping[str, Any]) -> dict[str, Any]:
     return {**value, _SEAL: _digest(value)}
 
 
-def _unsealed(value: Any, where: str, *, must: bool, advice: str) -> dict[str, Any]:
+def _unsealed(value: Any, where: str, *, require_digest: bool, advice: str) -> dict[str, Any]:
     """What `_sealed` was given, which is at `where`. Raises DamagedRunError if the value is altered.
 
-    `must`: False takes an object without a digest as well, as runs of format 1 have them.
+    `require_digest`: False takes an object without a digest as well, as runs of format 1 have them.
     """
     if not isinstance(value, dict):
         raise DamagedRunError(f"{where}: is damaged: not a JSON object; {advice}")
     found: dict[str, Any] = dict(value)
     seal = found.pop(_SEAL, None)
-    if seal != _digest(found) and (must or seal is not None):
+    if seal != _digest(found) and (require_digest or seal is not None):
         raise DamagedRunError(
             f"{where}: is damaged or was altered: it is not what its digest says; {advice}"
         )
@@ -46,7 +46,12 @@ def json_bytes(value: Mapping[str, Any]) -> bytes:
 
 
 def parsed_json(
-    data: bytes, where: str, *, must: bool, shape: Any = dict[str, Any], advice: str = RESTORE
+    data: bytes,
+    where: str,
+    *,
+    require_digest: bool,
+    shape: Any = dict[str, Any],
+    advice: str = RESTORE,
 ) -> dict[str, Any]:
     """The content of a JSON file of ours, read from `where`, which has that shape. Raises DamagedRunError.
 
@@ -56,12 +61,12 @@ def parsed_json(
         value = parsed(data.decode(), max_depth=MAX_OWN_DEPTH)
     except ValueError as error:
         raise DamagedRunError(f"{where}: is damaged: no JSON ({error}); {advice}") from None
-    found = _unsealed(value, where, must=must, advice=advice)
-    require_right(misfits(shape, found), where, advice)
+    found = _unsealed(value, where, require_digest=require_digest, advice=advice)
+    require_valid(invalid_fields(shape, found), where, advice)
     return found
 
 
-def require_right(wrong: Sequence[str], where: str, advice: str = RESTORE) -> None:
+def require_valid(wrong: Sequence[str], where: str, advice: str = RESTORE) -> None:
     """Raise DamagedRunError for a JSON file in which values of those names are wrong."""
     if wrong:
         raise DamagedRunError(
@@ -77,7 +82,7 @@ def names_file(kind: str, names: Sequence[str]) -> tuple[str, bytes]:
 
 def read_names(store: Store, called: str) -> list[str]:
     """The names of a list. Raises DamagedRunError when they are not those that were written."""
-    data = read_whole(store, called)
+    data = read_required(store, called)
     if hashlib.sha256(data).hexdigest()[:32] not in called:
         raise DamagedRunError(
             f"{store.uri_of(called)}: is damaged: its content is not what its name says; {RESTORE}"
@@ -85,7 +90,7 @@ def read_names(store: Store, called: str) -> list[str]:
     return data.decode().splitlines()
 
 
-def read_whole(store: Store, name: str) -> bytes:
+def read_required(store: Store, name: str) -> bytes:
     """The bytes of a file that a run must have. Raises DamagedRunError when it is absent."""
     try:
         return store.read(name)

@@ -30,7 +30,7 @@ _BY_CONTENT = re.compile(r"part-\d{6}-([0-9a-f]{32})\.parquet")
 def parquet_bytes(rows: pa.Table, name: str = "", **settings: Any) -> bytes:
     """The rows as a Parquet file with page checksums, by settings of `pyarrow.parquet.write_table`.
 
-    `name` is what the file will be called; empty for one that `named` names.
+    `name` is what the file will be called; empty for one that `content_name` names.
     """
     # S3's client takes bytes and nothing else; a buffer of Arrow's would have to be copied for it.
     sink = io.BytesIO()
@@ -43,7 +43,7 @@ def parquet_bytes(rows: pa.Table, name: str = "", **settings: Any) -> bytes:
     return sink.getvalue()
 
 
-def named(attempt: int, data: bytes) -> str:
+def content_name(attempt: int, data: bytes) -> str:
     """The name of a part or a file beside it: by the attempt that writes it and its content, so that no two contents share one."""
     start = _footer_start(data)
     return f"part-{attempt:06d}-{data[start - _DIGEST_BYTES : start].hex()}"
@@ -79,7 +79,7 @@ def footer_of(file: IO[bytes], name: str, *, is_sealed: bool) -> pq.FileMetaData
     return parsed_footer(end).metadata
 
 
-def whole_parquet(file: IO[bytes], name: str, *, is_sealed: bool) -> pq.ParquetFile:
+def verified_parquet(file: IO[bytes], name: str, *, is_sealed: bool) -> pq.ParquetFile:
     """The same with every bit of it checked, in memory."""
     data = file.read()
     found = opened_parquet(io.BytesIO(data), name, is_sealed=is_sealed)

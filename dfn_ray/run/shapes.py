@@ -134,7 +134,7 @@ def shape_of(name: str, kind: str = "") -> Any:
     return _FILES.get(last) or _FILES.get(folder) or training_shape(name) or _Dict
 
 
-def misfits(shape: Any, value: Mapping[str, Any]) -> list[str]:
+def invalid_fields(shape: Any, value: Mapping[str, Any]) -> list[str]:
     """The dotted names of what in a JSON value is absent or of another type than in a shape."""
     try:
         _adapter(shape).validate_json(json.dumps(value), strict=True)

@@ -26,7 +26,7 @@ from dfn_ray.errors import (
 from dfn_ray.filtering.filter_pool import filter_pool, materialize, score, select
 from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.pool import iter_chunks, list_shards
-from dfn_ray.run import hold, open_run
+from dfn_ray.run import open_run, take_over
 from dfn_ray.testing.sample_pools import TarBuilder, write_pool
 from dfn_ray.testing.waiting import meanwhile, until
 from tests.run.forging import forge
@@ -579,11 +579,11 @@ def test_a_driver_whose_run_is_taken_over_stops_at_its_next_commit(local_ray, re
     job = recipe(pool, "execution.chunks_per_part=1", "scorers.max_size=1")
     run = Path(job.run_uri)
 
-    def take_over():
+    def by_another_driver():
         until(lambda: any(run.glob("scores/part-*.parquet")))
-        hold(open_run(job.run_uri))
+        take_over(open_run(job.run_uri))
 
-    with meanwhile(take_over), pytest.raises(RunTakenOverError, match="taken over by"):
+    with meanwhile(by_another_driver), pytest.raises(RunTakenOverError, match="taken over by"):
         filter_pool(job)
     assert "attempt 2" not in capsys.readouterr().err
     committed = len(list(run.glob("scores/part-*.parquet")))

@@ -13,7 +13,7 @@ import ray
 from dfn_ray.config import Scorers
 from dfn_ray.errors import ScorersFailedError
 from dfn_ray.on_ray.actor_pools import TRIES, ActorSupervisor, pool_arguments
-from dfn_ray.on_ray.datasets import retry_arguments, rows_of
+from dfn_ray.on_ray.datasets import ignore_retry_deprecation, rows_of
 from dfn_ray.on_ray.session import configure
 from dfn_ray.testing.waiting import until
 
@@ -24,7 +24,7 @@ class Actor:
     """Hands on what it gets, if `start` lets it start."""
 
     def __init__(self, start, starts):
-        with starts.watched():
+        with starts.supervised_start():
             start()
 
     def __call__(self, batch):
@@ -34,13 +34,13 @@ class Actor:
 def stream(start, starts, *, rows: int = 3):
     """The rows, through a pool of its own."""
     configure(errored_blocks=0, no_progress_timeout_s=60)
-    with retry_arguments():
+    with ignore_retry_deprecation():
         done = ray.data.range(rows, override_num_blocks=rows).map_batches(
             Actor,
             fn_constructor_kwargs={"start": start, "starts": starts},
             **pool_arguments(Scorers(gpus=1, max_size=2), starts),
         )
-    return starts.until_the_end(rows_of(done))
+    return starts.kill_actors_after(rows_of(done))
 
 
 def run(start) -> int:

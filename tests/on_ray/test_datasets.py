@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dfn_ray.config import Decode, Pool
-from dfn_ray.on_ray.datasets import Work, read_pool, retry_arguments, stage_arguments
+from dfn_ray.on_ray.datasets import Work, ignore_retry_deprecation, read_pool, stage_arguments
 from dfn_ray.pool import Shard
 
 pytestmark = pytest.mark.ray
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.ray
 )
 def test_reading_and_decoding_are_one_task_wherever_they_run(local_ray, capsys, decode):
     work = [Work(Shard(uri="0.tar", name="0.tar", size_bytes=1))]
-    with retry_arguments():
+    with ignore_retry_deprecation():
         read_pool(work, Pool(uri=("0.tar",)), decode).map_batches(
             **stage_arguments(lambda cell: cell, decode)
         ).explain()

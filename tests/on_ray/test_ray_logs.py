@@ -8,8 +8,8 @@ import pytest
 from ray.exceptions import RayTaskError
 
 from dfn_ray.errors import DfnRayError, StorageError
-from dfn_ray.on_ray.failures import own_error_in
-from dfn_ray.on_ray.ray_logs import OUTCOMES, TASKS, shorten_own_errors
+from dfn_ray.on_ray.failures import dfn_ray_error_in
+from dfn_ray.on_ray.ray_logs import OUTCOMES, TASKS, shorten_task_errors
 
 FULL = StorageError("s3://bucket/run: cannot write it: no space left")
 
@@ -21,7 +21,7 @@ def of_a_task(cause: Exception) -> BaseException:
 
 @pytest.fixture
 def said(caplog):
-    shorten_own_errors(own_error_in)
+    shorten_task_errors(dfn_ray_error_in)
     for name in (TASKS, OUTCOMES):
         logging.getLogger(name).addHandler(caplog.handler)
     yield lambda: caplog.text

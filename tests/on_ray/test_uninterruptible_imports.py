@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from dfn_ray.on_ray.uninterruptible_imports import _Guard, guard_workers
+from dfn_ray.on_ray.uninterruptible_imports import _ImportGuard, guard_workers
 from dfn_ray.testing.waiting import until
 
 
@@ -54,7 +54,7 @@ files = Path(__file__).parent, __loader__.get_filename("{name}"), __spec__.loade
 def guarded(tmp_path, monkeypatch):
     """A folder to import from, with the guard before all finders."""
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sys, "meta_path", [_Guard(), *sys.meta_path])
+    monkeypatch.setattr(sys, "meta_path", [_ImportGuard(), *sys.meta_path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     yield tmp_path
     for name in ("slow_outer", "slow_inner", "broken_module"):

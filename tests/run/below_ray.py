@@ -27,7 +27,7 @@ from dfn_ray.filtering.subset import export_subset, reshard
 from dfn_ray.on_ray.cells import Cell, Stage
 from dfn_ray.on_ray.datasets import Work
 from dfn_ray.pool import iter_chunks, list_pool, listing_table
-from dfn_ray.preparing.statuses import mark, open_rows
+from dfn_ray.preparing.statuses import mark, undecided_rows
 from dfn_ray.run import SCORED, Ledger, Part, Run, bounds_file, open_run, scan_ledger, start_run
 from dfn_ray.schema import SIZE_FIELDS, Status
 from dfn_ray.storage import Store
@@ -175,7 +175,7 @@ def scored_cells(recipe: Recipe) -> Iterator[list[Cell]]:
 
 def _scored(cell: Cell, networks: Sequence[str]) -> Cell:
     samples = cell.samples
-    rows = open_rows(samples)
+    rows = undecided_rows(samples)
     for field in SIZE_FIELDS:
         samples = samples.append_column(field, pa.array([8] * len(samples), pa.int32()))
     uids = samples["uid"].to_pylist()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dfn_ray.run import named, parquet_bytes
+from dfn_ray.run import content_name, parquet_bytes
 from dfn_ray.run.sealed_json import json_bytes, names_file
 
 
@@ -25,7 +25,7 @@ def forge(path: Path, table: pa.Table, **settings: object) -> Path:
 def forge_bytes(run: Path, path: Path, data: bytes) -> Path:
     """The same for the bytes of a part or a file of the subset."""
     kind, ending = ("parts", "") if path.parent.name == "scores" else ("files", ".parquet")
-    called = named(int(path.name.split("-")[1]), data)
+    called = content_name(int(path.name.split("-")[1]), data)
     path.unlink()
     path.with_name(f"{called}.parquet").write_bytes(data)
     selection = json.loads((run / "selection.json").read_bytes())

@@ -34,7 +34,7 @@ def reader_of(run: Run, path: Path, name: str) -> Callable[[], object]:
     if path.suffix == ".txt":
         return lambda: read_names(run.store, name)
     if path.suffix == ".parquet":
-        return lambda: run.check_whole(name)
+        return lambda: run.verify_file(name)
     return lambda: b"".join(uid_list_pieces(run, selection))
 
 

@@ -94,7 +94,7 @@ def survey(recipe: Recipe) -> None:
     """What `materialize` does before its first task."""
     run = open_run(recipe.run_uri)
     selected, of_run = select_run(run, recipe.select, "dfn")
-    settler = Settler(of_run.without_names(), selected.selection, recipe.pool, run, from_pool=True)
+    settler = Settler(of_run.without_parts(), selected.selection, recipe.pool, run, from_pool=True)
     assert filter_pool._survey(settler, of_run.names).missing
 
 

@@ -12,7 +12,7 @@ import pytest
 from dfn_ray.errors import DamagedRunError, IncompleteRunError, InputError
 from dfn_ray.filtering.filter_pool import filter_pool, materialize, select
 from dfn_ray.filtering.verifying.verify import verify_run
-from dfn_ray.run import Ledger, in_order, open_run, resuming, scan_subset, versions
+from dfn_ray.run import Ledger, newest_first, open_run, resuming, scan_subset, versions
 from dfn_ray.schema import Chunk
 from dfn_ray.testing.sample_pools import write_pool
 from tests.run.below_ray import (
@@ -179,12 +179,12 @@ def test_the_end_of_a_shard_is_one_whatever_came_late():
     }
     given_up = of_parts.keys() - {"part-000003-a", "part-000003-b"}
     for names in permutations(sorted(given_up)):
-        ledger = _ledger(of_parts, in_order(names))
+        ledger = _ledger(of_parts, newest_first(names))
         assert ledger.is_complete("s")
         assert ledger.samples == 5
     # Who came after that end was written read on, because it was not there yet.
     for late in ({"part-000003-a"}, {"part-000003-b"}, {"part-000003-a", "part-000003-b"}):
-        ledger = _ledger(of_parts, in_order({"part-000001-a", "part-000002-a", *late}))
+        ledger = _ledger(of_parts, newest_first({"part-000001-a", "part-000002-a", *late}))
         missing = {(5, 5, False), (10, 4, True)} - {c for name in late for c in of_parts[name]}
         for chunk in missing:
             ledger.add("part-000004-a", [_chunk(*chunk)], {})

@@ -19,9 +19,9 @@ from dfn_ray.errors import (
 from dfn_ray.run import (
     Ledger,
     PartHeader,
+    content_name,
     differences,
     fingerprint_digest,
-    named,
     open_run,
     parquet_bytes,
     part_file,
@@ -77,7 +77,7 @@ def commit(run, chunks, counts=None):
         counts=counts or {"scored": rows},
     )
     data = parquet_bytes(table.replace_schema_metadata(part_footer(chunks, header)))
-    name = named(run.attempt.number, data)
+    name = content_name(run.attempt.number, data)
     run.write(part_file(name), data)
     return name
 
@@ -116,8 +116,8 @@ def test_a_chunk_that_two_parts_commit_belongs_to_the_part_of_the_later_attempt(
 
 def test_no_two_contents_and_no_two_attempts_share_a_name():
     a, b = (parquet_bytes(pa.table({"n": [n]})) for n in (1, 2))
-    assert named(1, a) == named(1, bytes(a))
-    assert len({named(1, a), named(1, b), named(2, a)}) == 3
+    assert content_name(1, a) == content_name(1, bytes(a))
+    assert len({content_name(1, a), content_name(1, b), content_name(2, a)}) == 3
 
 
 def test_a_footer_gives_back_the_chunks_and_header_of_its_part(tmp_path):
@@ -143,7 +143,7 @@ def test_a_resume_with_another_fingerprint_is_refused_and_names_what_differs(
 ):
     uri = str(tmp_path / "run")
     start(uri, fingerprint=old)
-    with pytest.raises(FingerprintError, match=named):
+    with pytest.raises(FingerprintError, match=content_name):
         start(uri, fingerprint=new)
     assert open_run(uri).description["fingerprint"] == old
 
@@ -250,11 +250,11 @@ def test_a_resume_with_other_versions_waits_for_a_word_and_records_it(
 
 def test_the_rows_in_front_of_a_shards_end_are_known_unless_there_is_a_gap():
     ledger = Ledger()
-    assert ledger.rows_in_front("a.tar") == 0
+    assert ledger.contiguous_rows("a.tar") == 0
     ledger.add("p", [chunk(4, 4)], {"scored": 4})
-    assert ledger.rows_in_front("a.tar") is None
+    assert ledger.contiguous_rows("a.tar") is None
     ledger.add("q", [chunk(0, 4)], {"scored": 4})
-    assert ledger.rows_in_front("a.tar") == 8
+    assert ledger.contiguous_rows("a.tar") == 8
 
 
 def test_the_last_chunk_of_a_shard_is_known_while_others_are_absent():

@@ -215,7 +215,7 @@ def test_a_network_trained_onto_object_storage_scores_alike_in_dfn_ray_and_in_op
     local_ray, train_recipe, tmp_path
 ):
     from dfn_ray.network.frozen import build
-    from dfn_ray.preparing.fetch_networks import load_network_of
+    from dfn_ray.preparing.fetch_networks import fetch_network
 
     recipe = train_recipe("samples_seen=64", "run_uri=s3://runs/trained")
     result = train(recipe)
@@ -236,7 +236,7 @@ def test_a_network_trained_onto_object_storage_scores_alike_in_dfn_ray_and_in_op
     with torch.inference_mode():
         image = model.encode_image(torch.stack([transform(i) for i in images]), normalize=True)
         expected = (image * model.encode_text(tokenizer(texts), normalize=True)).sum(dim=1)
-    frozen = load_network_of(Network(model=f"local-dir:{result['network']}"))
+    frozen = fetch_network(Network(model=f"local-dir:{result['network']}"))
     from dfn_ray.network.tokenizer import tokenize
 
     pixels = np.stack([frozen.transform.pixels_HWC(i, i.size) for i in images])

@@ -17,7 +17,7 @@ from dfn_ray.pool.chunking import Wanted
 from dfn_ray.pool.examination import Verdict, examine
 from dfn_ray.report.compare import _read_groups
 from dfn_ray.run.sealed_parquet import opened_parquet as opened_part
-from dfn_ray.run.sealed_parquet import parquet_bytes, whole_parquet
+from dfn_ray.run.sealed_parquet import parquet_bytes, verified_parquet
 from dfn_ray.schema import ShardFault
 from dfn_ray.testing.hostile_parquet import Lethal, encrypted_parquet, lethal_array, registered
 from dfn_ray.untrusted.parquet_files import opened_parquet, read_footer
@@ -157,7 +157,7 @@ def test_files_of_runs_and_subgroups_build_no_type_either(tmp_path):
     table = pa.table({"uid": pa.array(["0" * 32] * 2), "group": lethal_array(pa.array(["a", "b"]))})
     part = parquet_bytes(table, "0.parquet")
     assert opened_part(io.BytesIO(part), "0.parquet", is_sealed=True).read().num_rows == ROWS
-    assert whole_parquet(io.BytesIO(part), "0.parquet", is_sealed=True).read().num_rows == ROWS
+    assert verified_parquet(io.BytesIO(part), "0.parquet", is_sealed=True).read().num_rows == ROWS
     (tmp_path / "groups.parquet").write_bytes(file_of(table))
     groups = _read_groups(str(tmp_path / "groups.parquet"))
     assert groups["group"].to_pylist() == ["a", "b"]

@@ -38,7 +38,7 @@ def calibration_work(
 ) -> list[Work]:
     """The first rows of randomly chosen shards, the same for the same pool; without those already scored."""
     chosen = _chosen(shards, calibration, seed)
-    rows = _rows_each(calibration, len(chosen))
+    rows = _rows_per_shard(calibration, len(chosen))
     return [
         Work(shard, first_rows=rows)
         for shard in chosen
@@ -54,11 +54,11 @@ def bounds_from_scores(
     if select.threshold is not None:
         return _float32(select.threshold, select.threshold)
     chosen = _chosen(shards, recipe.calibration, seed)
-    rows = _rows_each(recipe.calibration, len(chosen))
+    rows = _rows_per_shard(recipe.calibration, len(chosen))
     values = _values_by_shard(run, recipe, {shard.uri for shard in chosen}, rows, names)
     if len(values) < MIN_SHARDS:
         return EVERYTHING
-    few, many = _shares(run, select, shards, names)
+    few, many = _keep_shares(run, select, shards, names)
     confidence = recipe.calibration.confidence
     hi = bootstrap_bounds(values, few, confidence, seed).hi
     return Bounds(bootstrap_bounds(values, many, confidence, seed).lo, hi)
@@ -91,11 +91,11 @@ def _chosen(shards: Sequence[Shard], calibration: Calibration, seed: str) -> lis
     return random.Random(seed).sample(list(shards), min(calibration.shards, len(shards)))
 
 
-def _rows_each(calibration: Calibration, shards: int) -> int:
+def _rows_per_shard(calibration: Calibration, shards: int) -> int:
     return ceil(calibration.samples / max(1, shards))
 
 
-def _shares(
+def _keep_shares(
     run: Run, select: Select, shards: Sequence[Shard], names: Sequence[str]
 ) -> tuple[float, float]:
     """Smallest and largest share of the samples that may have to be kept."""

@@ -23,7 +23,7 @@ from dfn_ray.run import (
     Part,
     PartHeader,
     Run,
-    named,
+    content_name,
     parquet_bytes,
     part_file,
     part_footer,
@@ -101,7 +101,7 @@ class Committer:
             borderline=self._write_rows(BORDERLINE, borderline),
         )
         data = scores_parquet(samples, chunks, header)
-        name = named(self.run.attempt.number, data)
+        name = content_name(self.run.attempt.number, data)
         self.run.write(part_file(name), data)
         return Part(name, tuple(chunks), header)
 
@@ -110,7 +110,7 @@ class Committer:
         if not rows.num_rows:
             return None
         data = image_parquet(rows)
-        name = named(self.run.attempt.number, data)
+        name = content_name(self.run.attempt.number, data)
         self.run.write(f"{folder}/{name}.parquet", data)
         return name
 

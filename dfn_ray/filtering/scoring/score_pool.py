@@ -26,23 +26,27 @@ from dfn_ray.filtering.scoring.fingerprint import scoring_fingerprint
 from dfn_ray.filtering.scoring.scorer import ScorerActor, plan_inputs
 from dfn_ray.filtering.scoring.spending import CostMeter
 from dfn_ray.filtering.scoring.unread_shards import (
-    are_all_changed,
+    all_changed,
     closing_cell,
-    stop_for,
-    wait_before,
+    raise_for_unread,
+    wait_before_attempt,
 )
 from dfn_ray.network.frozen import FrozenNetwork
-from dfn_ray.on_ray.capacity import missing_capacity, reporting_missing_capacity, scoring_needed
-from dfn_ray.on_ray.cells import Unread
+from dfn_ray.on_ray.capacity import (
+    missing_capacity,
+    reporting_missing_capacity,
+    scoring_requirements,
+)
+from dfn_ray.on_ray.cells import UnreadShard
 from dfn_ray.on_ray.datasets import Work
 from dfn_ray.on_ray.lethal_shards import killers
 from dfn_ray.on_ray.ray_address import check_ray_reachable
 from dfn_ray.on_ray.ray_metrics import PoolMetrics, run_label
 from dfn_ray.on_ray.session import connect, put_networks
 from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table
-from dfn_ray.preparing.embedding_fingerprint import with_threads
+from dfn_ray.preparing.embedding_fingerprint import with_fixed_threads
 from dfn_ray.preparing.error_limits import ErrorLimits
-from dfn_ray.preparing.fetch_networks import load_networks
+from dfn_ray.preparing.fetch_networks import fetch_networks
 from dfn_ray.preparing.prepare import prepare
 from dfn_ray.run import SCORED, Ledger, Run, bounds_file, scan_ledger, start_run
 from dfn_ray.schema import SIZE_FIELDS, ShardFault, score_column
@@ -62,7 +66,7 @@ class ScoringJob:
     meter: CostMeter = field(repr=False)
     total_bytes: int
     """Of all shards."""
-    unread: dict[str, Unread] = field(default_factory=dict)
+    unread: dict[str, UnreadShard] = field(default_factory=dict)
     """Shards that their store, or a change of them, kept from being read when they were tried last."""
 
 
@@ -99,15 +103,15 @@ def _score_all(job: ScoringJob, *, keep_bytes: bool) -> None:
         _finish(job, wave, bounds, networks)
     if job.unread:
         attempts = job.recipe.execution.attempts
-        stop_for(job.unread, shards=len(job.shards), attempts=attempts)
+        raise_for_unread(job.unread, shards=len(job.shards), attempts=attempts)
 
 
 def _open_job(recipe: Recipe) -> ScoringJob:
-    recipe = replace(recipe, scorers=with_threads(recipe.scorers))
+    recipe = replace(recipe, scorers=with_fixed_threads(recipe.scorers))
     listing = list_pool(recipe.pool)
     shards = listing.shards
     refuse_other_scoring(recipe, shards)
-    networks = load_networks(recipe)
+    networks = fetch_networks(recipe)
     run = start_run(
         recipe.run_uri,
         kind=SCORED,
@@ -177,12 +181,12 @@ def _finish(job: ScoringJob, wave: Sequence[Shard], bounds: Bounds, networks: Ob
         work = left()
         if not work:
             return
-        if are_all_changed(work, job.unread):
+        if all_changed(work, job.unread):
             break
         last = attempt == attempts
         if attempt > 1:
             job.progress.say(f"{len(work)} shards are left over; attempt {attempt} of {attempts}")
-            wait_before(
+            wait_before_attempt(
                 attempt, [part for item in work if (part := job.unread.get(item.shard.uri))]
             )
         if last and attempt > 1:
@@ -195,7 +199,7 @@ def _finish(job: ScoringJob, wave: Sequence[Shard], bounds: Bounds, networks: Ob
     limit = job.recipe.execution.max_bad_shard_fraction * len(job.shards)
     if unreachable and len(job.unread) + len(job.ledger.faults) > limit:
         # Fewer do not hold up the other waves; the run stops for them at its end.
-        stop_for(job.unread, shards=len(job.shards), attempts=attempts)
+        raise_for_unread(job.unread, shards=len(job.shards), attempts=attempts)
     if unfinished := [item for item in left() if item.shard.uri not in job.unread]:
         raise IncompleteRunError(
             f"{len(unfinished)} shards could not be finished in {attempts} attempts, {unfinished[0].shard.uri} among "
@@ -216,7 +220,10 @@ def _attempt(
     `tolerant` takes what workers and storage break, or Ray loses, for the end of this attempt only: what is left over
     is tried again.
     """
-    limits, needs = job.recipe.execution, scoring_needed(job.recipe.decode, job.recipe.scorers)
+    limits, needs = (
+        job.recipe.execution,
+        scoring_requirements(job.recipe.decode, job.recipe.scorers),
+    )
     moved_s = time.monotonic()
     while work := left():
         for item in work:
@@ -226,11 +233,11 @@ def _attempt(
             with closing(committed), reporting_missing_capacity(needs, job.progress.say):
                 for part in committed:
                     moved_s = time.monotonic()
-                    if isinstance(part, Unread):
+                    if isinstance(part, UnreadShard):
                         job.unread[part.shard] = part
                         job.progress.say(f"not read: {part.message}")
                         continue
-                    part.enter(job.ledger, job.progress, job.metrics)
+                    part.add_to(job.ledger, job.progress, job.metrics)
                     _check_error_limits(job)
                     _check_spending(job)
             return
@@ -264,7 +271,7 @@ def _committed(
     networks: ObjectRef,
     *,
     tolerant: bool,
-) -> Generator[Committed | Unread, None, None]:
+) -> Generator[Committed | UnreadShard, None, None]:
     """The parts that the work gives, each once it is on storage, and the shards that could not be read."""
     preparation, inputs = plan_inputs(job.networks, job.recipe)
     limits = job.recipe.execution
@@ -286,7 +293,7 @@ def _committed(
         scorers=job.recipe.scorers,
         committer=_committer(job, bounds),
         execution=limits,
-        timeout_s=job.meter.bounded(min(limits.stall_timeout_s, limits.no_progress_timeout_s)),
+        timeout_s=job.meter.limited_wait(min(limits.stall_timeout_s, limits.no_progress_timeout_s)),
         tolerant=tolerant,
     )
 
@@ -303,15 +310,15 @@ def _check_error_limits(job: ScoringJob, *, final: bool = False) -> None:
         max_bad_shard_fraction=execution.max_bad_shard_fraction,
         section="execution.",
     )
-    limits.judge_shards(ledger.faults, len(job.shards))
+    limits.check_shards(ledger.faults, len(job.shards))
     if final or sum(ledger.counts.values()) >= execution.budget_after_samples:
-        limits.judge_samples(ledger.counts)
+        limits.check_samples(ledger.counts)
 
 
 def _check_spending(job: ScoringJob) -> None:
     """Raise BudgetSpentError when there is work left but nothing left to spend."""
     if job.ledger.complete_shards < len(job.shards):
-        job.meter.judge(job.ledger.bytes_read / max(1, job.total_bytes))
+        job.meter.check(job.ledger.bytes_read / max(1, job.total_bytes))
 
 
 def _give_up_killers(job: ScoringJob, work: Sequence[Work], bounds: Bounds) -> None:
@@ -342,5 +349,5 @@ def _close(job: ScoringJob, shard: str, fault: ShardFault, detail: str, bounds: 
         return False
     part = _committer(job, bounds).commit([cell])
     closed = Committed(part.name, part.chunks, dict(part.header.counts))
-    closed.enter(job.ledger, job.progress, job.metrics)
+    closed.add_to(job.ledger, job.progress, job.metrics)
     return True

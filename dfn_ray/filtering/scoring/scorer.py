@@ -20,10 +20,10 @@ from dfn_ray.network.compute_environment import environment_digest
 from dfn_ray.network.filtering_network import FilteringNetwork
 from dfn_ray.network.frozen import FrozenNetwork, build
 from dfn_ray.on_ray.actor_pools import ActorSupervisor
-from dfn_ray.on_ray.cells import Cell, column_array, over_cells
+from dfn_ray.on_ray.cells import Cell, column_array, map_cells
 from dfn_ray.on_ray.ray_metrics import ScorerMetrics
 from dfn_ray.preparing.prepare import NetworkInputs, Preparation, pixels_column, tokens_column
-from dfn_ray.preparing.several_captions import COUNTS, listed, reduced, unlisted
+from dfn_ray.preparing.several_captions import COUNTS, flattened, nested, reduce_scores
 from dfn_ray.preparing.statuses import mark, replace_column
 from dfn_ray.schema import (
     BYTE_COLUMNS,
@@ -93,7 +93,7 @@ class Scorer:
         height, width = frozen.transform.size
         tokens, captions_N = inputs[tokens_column(which.tokenizer)], None
         if COUNTS in inputs.column_names:
-            tokens, captions_N = unlisted(tokens)
+            tokens, captions_N = flattened(tokens)
         result = network.score(
             column_array(inputs[pixels_column(which.transform)], np.uint8, (height, width, 3)),
             column_array(tokens, np.int32, (-1,)),
@@ -104,10 +104,10 @@ class Scorer:
         score_N, text_ND = result.score_N, result.text_embedding_ND
         columns: dict[str, pa.Array] = {}
         if captions_N is not None:
-            counts_M = unlisted(inputs[COUNTS])[0].to_numpy()
-            score_N, text_ND = reduced(score_N, text_ND, captions_N, counts_M, self._captions)
+            counts_M = flattened(inputs[COUNTS])[0].to_numpy()
+            score_N, text_ND = reduce_scores(score_N, text_ND, captions_N, counts_M, self._captions)
             if self._captions.keep_scores:
-                kept = listed(_scores(result.score_N), captions_N).cast(pa.list_(pa.float32()))
+                kept = nested(_scores(result.score_N), captions_N).cast(pa.list_(pa.float32()))
                 columns[caption_scores_column(frozen.name)] = kept
         columns = {score_column(frozen.name): _scores(score_N), **columns}
         if result.image_embedding_ND is not None and text_ND is not None:
@@ -143,9 +143,9 @@ class ScorerActor(Scorer):
         bounds: Bounds,
         captions: Captions,
         run_label: str,
-        starts: ActorSupervisor,
+        supervisor: ActorSupervisor,
     ) -> None:
-        with starts.watched():
+        with supervisor.supervised_start():
             super().__init__(
                 ray.get(networks), inputs, scorers, deciding, bounds, captions=captions
             )
@@ -153,7 +153,7 @@ class ScorerActor(Scorer):
         self._metrics = ScorerMetrics(run_label)
 
     def __call__(self, block: pa.Table) -> pa.Table:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return over_cells(block, stage=self._score)
+        return map_cells(block, stage=self._score)
 
     def _score(self, cell: Cell) -> Cell:
         return replace(super().__call__(cell), scorer=self._name)

@@ -22,10 +22,10 @@ from dfn_ray.console.tables import duration
 from dfn_ray.errors import BudgetSpentError, RunTakenOverError, StorageError
 from dfn_ray.run import SPENDING, Run
 
-LOOK_EVERY_S = 5.0
+CHECK_INTERVAL_S = 5.0
 """Between looks at which nodes are alive."""
-STORE_EVERY_S = 60.0
-LEAST_WAIT_S = 60.0
+STORE_INTERVAL_S = 60.0
+MIN_WAIT_S = 60.0
 """Nothing may move for at least this long, or a small budget would be spent on starting actors, again and again."""
 
 
@@ -41,13 +41,13 @@ class Spent:
     def __add__(self, other: Spent) -> Spent:
         return Spent(*(getattr(self, name) + getattr(other, name) for name in asdict(self)))
 
-    def after(self, seconds: float, alive: Mapping[str, float]) -> Spent:
+    def plus(self, seconds: float, alive: Mapping[str, float]) -> Spent:
         """This and `seconds` more with those resources alive."""
         hours = seconds / 3600
         cpu_hours, gpu_hours = (hours * alive.get(name, 0.0) for name in ("CPU", "GPU"))
         return self + Spent(hours, cpu_hours, gpu_hours)
 
-    def money(self, prices: Prices) -> float:
+    def cost(self, prices: Prices) -> float:
         """What that costs, attempts before the prices were written down included."""
         return self.cpu_hours * prices.cpu_hour + self.gpu_hours * prices.gpu_hour
 
@@ -95,22 +95,22 @@ class CostMeter:
         self._end.set()
         self._thread.join()
         self._look()
-        self._store(must=error is None)
+        self._store(final=error is None)
 
     @property
     def spent(self) -> Spent:
         """What all attempts have cost up to now."""
         with self._lock:
             since = time.monotonic() - self._looked if self._thread.is_alive() else 0.0
-            return self._before + self._spent.after(since, self._now_alive)
+            return self._before + self._spent.plus(since, self._now_alive)
 
-    def judge(self, done_fraction: float) -> None:
+    def check(self, done_fraction: float) -> None:
         """Raise BudgetSpentError when the run has cost what it may cost; `done_fraction` of the pool is for the message."""
         spent = self.spent
         budget, hours = self._prices and self._prices.budget, self._limits.max_hours
-        if budget is not None and self._prices and spent.money(self._prices) >= budget:
+        if budget is not None and self._prices and spent.cost(self._prices) >= budget:
             currency = self._prices.currency
-            what = f"{spent.money(self._prices):,.2f} of {budget:,.2f} {currency} ({spent.gpu_hours:,.2f} GPU-hours, {spent.cpu_hours:,.2f} CPU-hours)"
+            what = f"{spent.cost(self._prices):,.2f} of {budget:,.2f} {currency} ({spent.gpu_hours:,.2f} GPU-hours, {spent.cpu_hours:,.2f} CPU-hours)"
         elif hours is not None and spent.hours >= hours:
             what = f"{duration(spent.hours * 3600)} of {duration(hours * 3600)}"
         else:
@@ -120,7 +120,7 @@ class CostMeter:
             "committed. The same command with a larger --budget goes on from there"
         )
 
-    def bounded(self, wait_s: float) -> float:
+    def limited_wait(self, wait_s: float) -> float:
         """A wait in seconds, or a shorter one: as long as the budget lasts at what is alive now."""
         left_s = wait_s
         spent = self.spent
@@ -128,16 +128,16 @@ class CostMeter:
             left_s = min(left_s, (self._limits.max_hours - spent.hours) * 3600)
         if self._prices and self._prices.budget is not None:
             with self._lock:
-                hourly = Spent().after(3600, self._now_alive).money(self._prices)
+                hourly = Spent().plus(3600, self._now_alive).cost(self._prices)
             if hourly > 0:
-                left = self._prices.budget - spent.money(self._prices)
+                left = self._prices.budget - spent.cost(self._prices)
                 left_s = min(left_s, left / hourly * 3600)
-        return min(wait_s, max(LEAST_WAIT_S, left_s))
+        return min(wait_s, max(MIN_WAIT_S, left_s))
 
     def _watch(self) -> None:
-        while not self._end.wait(LOOK_EVERY_S):
+        while not self._end.wait(CHECK_INTERVAL_S):
             self._look()
-            if time.monotonic() - self._stored >= STORE_EVERY_S:
+            if time.monotonic() - self._stored >= STORE_INTERVAL_S:
                 self._store()
 
     def _look(self) -> None:
@@ -148,15 +148,15 @@ class CostMeter:
             alive = self._now_alive  # the cluster does not answer now: it costs what it cost
         with self._lock:
             now = time.monotonic()
-            self._spent = self._spent.after(now - self._looked, self._now_alive)
+            self._spent = self._spent.plus(now - self._looked, self._now_alive)
             self._looked, self._now_alive = now, alive
 
-    def _store(self, *, must: bool = False) -> None:
+    def _store(self, *, final: bool = False) -> None:
         """Store what this attempt cost. A store that fails is tried again at the next time, unless this is the last."""
         self._stored = time.monotonic()
         try:
             name = f"{SPENDING}/{self._run.attempt.number:06d}.json"
             self._run.write_json(name, asdict(self._spent))
         except (StorageError, RunTakenOverError):
-            if must:
+            if final:
                 raise

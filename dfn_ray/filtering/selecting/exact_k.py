@@ -30,11 +30,11 @@ BINS = 1 << 16
 Source = Callable[[], Iterable[Rows]]
 """Gives every scored row once, in any order and grouping; called once per pass."""
 Find = Callable[[Iterable[Rows]], Any]
-Over = Callable[[Find], Iterable[Any]]
+MapSlices = Callable[[Find], Iterable[Any]]
 """What a function finds in slices of the rows that cover them all, wherever they are read; called once per pass."""
 
 COLLECT_ROWS = 1 << 18
-"""Once so few rows are in question they are sorted in memory (32 bytes each)."""
+"""Once so few rows are in query they are sorted in memory (32 bytes each)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,25 +70,25 @@ class Selection:
         return kept & ~np.isnan(rows["score"])
 
 
-def select_best(source: Source, k: int, over: Over | None = None) -> Selection:
+def select_best(source: Source, k: int, map_slices: MapSlices | None = None) -> Selection:
     """The selection of the k best scored rows, or of all when there are fewer.
 
     Ties at the threshold are broken by uid, then shard, then row, ascending. `over` takes the place of `source` where
     the rows are read in slices.
     """
-    return select_best_each(source, [k], over)[0]
+    return select_best_each(source, [k], map_slices)[0]
 
 
 def select_best_each(
-    source: Source, counts: Sequence[int], over: Over | None = None
+    source: Source, counts: Sequence[int], map_slices: MapSlices | None = None
 ) -> list[Selection]:
     """The same for each of several k, in as many passes as one of them takes."""
-    over = over or _here(source)
-    high = _total(over(_count_high))
+    map_slices = map_slices or _as_one_slice(source)
+    high = _total(map_slices(_count_high))
     wanted = [min(k, int(high.sum())) for k in counts]
     cuts = [_descend(high, k) for k in wanted]  # the bin of upper halves that holds the k-th
     bins = tuple(sorted({cut.bin for cut, k in zip(cuts, wanted, strict=True) if k}))
-    low = _total(over(partial(_count_low, high_bins=bins)), len(bins)) if bins else None
+    low = _total(map_slices(partial(_count_low, high_bins=bins)), len(bins)) if bins else None
     found, ties = [], []
     for cut, k in zip(cuts, wanted, strict=True):
         if low is None or k == 0:
@@ -101,17 +101,21 @@ def select_best_each(
         found.append(Selection(k=k, threshold_key=key, last_tie=None, above=above, at=at))
         if k - above < at:
             ties.append(_Tie(len(found) - 1, key, k - above, at))
-    for tie, last in zip(ties, _last_ties(over, ties), strict=True):
+    for tie, last in zip(ties, _last_ties(map_slices, ties), strict=True):
         found[tie.of] = replace(found[tie.of], last_tie=last)
     return found
 
 
-def select_threshold(source: Source, threshold: float, over: Over | None = None) -> Selection:
+def select_threshold(
+    source: Source, threshold: float, map_slices: MapSlices | None = None
+) -> Selection:
     """The selection of every row with score >= threshold, compared in float32."""
     key = int(score_key(np.array([threshold], dtype=np.float32))[0])
     above = at = 0
     lowest = BINS * BINS
-    for smallest, here, more in (over or _here(source))(partial(_count_from, key=key)):
+    for smallest, here, more in (map_slices or _as_one_slice(source))(
+        partial(_count_from, key=key)
+    ):
         if here and smallest < lowest:
             above, at, lowest = above + at, 0, int(smallest)
         at += int(here) if smallest == lowest else 0
@@ -119,7 +123,7 @@ def select_threshold(source: Source, threshold: float, over: Over | None = None)
     return Selection(k=above + at, threshold_key=lowest, last_tie=None, above=above, at=at)
 
 
-def _here(source: Source) -> Over:
+def _as_one_slice(source: Source) -> MapSlices:
     """All rows as one slice, read by the source."""
     return lambda find: [find(source())]
 
@@ -184,7 +188,7 @@ def _descend(counts: np.ndarray, k: int) -> _Cut:
     return _Cut(BINS - 1 - position, int(from_top[position] - counts[BINS - 1 - position]))
 
 
-_Question = tuple[int, tuple[int, ...]]
+_TieQuery = tuple[int, tuple[int, ...]]
 """Which rows: the key of their score, and the first digits of their tie words."""
 
 
@@ -201,24 +205,24 @@ class _Tie:
     prefix: tuple[int, ...] = ()
 
     @property
-    def few(self) -> bool:
-        """Whether the rows in question can be sorted in memory."""
+    def fits_in_memory(self) -> bool:
+        """Whether the rows in query can be sorted in memory."""
         return self.rows <= COLLECT_ROWS or len(self.prefix) == TIE_DIGITS
 
     @property
-    def question(self) -> _Question:
+    def query(self) -> _TieQuery:
         """Which rows those are."""
         return self.threshold_key, self.prefix
 
 
-def _last_ties(over: Over, ties: Sequence[_Tie]) -> Iterator[tuple[int, int, int, int]]:
+def _last_ties(map_slices: MapSlices, ties: Sequence[_Tie]) -> Iterator[tuple[int, int, int, int]]:
     """(uid high, uid low, shard, row) of the last kept row of each tie.
 
     One 16-bit digit a pass for all of them, most significant first, until few enough rows share the digits found.
     """
-    while many := [tie for tie in ties if not tie.few]:
-        asked = partial(_count_tied, questions=[tie.question for tie in many])
-        for tie, counts in zip(many, _total(over(asked), len(many)), strict=True):
+    while many := [tie for tie in ties if not tie.fits_in_memory]:
+        asked = partial(_count_tied, queries=[tie.query for tie in many])
+        for tie, counts in zip(many, _total(map_slices(asked), len(many)), strict=True):
             before = np.cumsum(counts) - counts
             digit = int(np.searchsorted(before + counts, tie.wanted))
             tie.wanted -= int(before[digit])
@@ -226,36 +230,36 @@ def _last_ties(over: Over, ties: Sequence[_Tie]) -> Iterator[tuple[int, int, int
             tie.prefix += (digit,)
     if not ties:
         return
-    collected = over(partial(_collect_tied, questions=[tie.question for tie in ties]))
+    collected = map_slices(partial(_collect_tied, queries=[tie.query for tie in ties]))
     for tie, *some in zip(ties, *collected, strict=True):
         words = np.concatenate(some)
         last = words[np.lexsort(words.T[::-1])[tie.wanted - 1]]
         yield int(last[0]), int(last[1]), int(last[2]), int(last[3])
 
 
-def _count_tied(rows: Iterable[Rows], *, questions: Sequence[_Question]) -> np.ndarray:
-    """How many rows that begin with the digits of each question have which next digit, (Q, BINS)."""
-    total = np.zeros((len(questions), BINS), dtype=np.int64)
+def _count_tied(rows: Iterable[Rows], *, queries: Sequence[_TieQuery]) -> np.ndarray:
+    """How many rows that begin with the digits of each query have which next digit, (Q, BINS)."""
+    total = np.zeros((len(queries), BINS), dtype=np.int64)
     for some in rows:
-        for counts, question, words in zip(total, questions, _tied(some, questions), strict=True):
-            np.add.at(counts, digit_of(words, len(question[1])), 1)
+        for counts, query, words in zip(total, queries, _tied(some, queries), strict=True):
+            np.add.at(counts, digit_of(words, len(query[1])), 1)
     return total
 
 
-def _collect_tied(rows: Iterable[Rows], *, questions: Sequence[_Question]) -> list[np.ndarray]:
-    """The tie words of those rows, (N, 4) for each question."""
+def _collect_tied(rows: Iterable[Rows], *, queries: Sequence[_TieQuery]) -> list[np.ndarray]:
+    """The tie words of those rows, (N, 4) for each query."""
     nothing = np.empty((0, TIE_WORDS), np.uint64)
-    found = [[nothing] for _ in questions]
+    found = [[nothing] for _ in queries]
     for some in rows:
-        for those, words in zip(found, _tied(some, questions), strict=True):
+        for those, words in zip(found, _tied(some, queries), strict=True):
             those.append(words)
     return [np.concatenate(those) for those in found]
 
 
-def _tied(rows: Rows, questions: Sequence[_Question]) -> Iterator[np.ndarray]:
-    """The tie words, (N, 4), of the rows that each question is about; loaded only where there are some."""
+def _tied(rows: Rows, queries: Sequence[_TieQuery]) -> Iterator[np.ndarray]:
+    """The tie words, (N, 4), of the rows that each query is about; loaded only where there are some."""
     key = score_key(rows["score"])
-    for threshold_key, prefix in questions:
+    for threshold_key, prefix in queries:
         tied = np.flatnonzero(key == threshold_key)
         words = tie_words(rows, tied) if len(tied) else np.empty((0, TIE_WORDS), np.uint64)
         for position, digit in enumerate(prefix):

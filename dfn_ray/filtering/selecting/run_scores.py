@@ -98,21 +98,21 @@ class RunScores:
         """Every part once, in the order of names, some read ahead."""
         return read_ahead(self.names, self.part)
 
-    def each(self, read: Callable[[ScoredPart], Read]) -> Iterator[Read]:
+    def map_parts(self, read: Callable[[ScoredPart], Read]) -> Iterator[Read]:
         """What a function gives for every part, in the order of names: the columns that it asks for are read ahead as well."""
         return read_ahead(self.names, lambda name: read(self.part(name)))
 
-    def over(self, find: Callable[[Iterator[ScoredPart]], Found]) -> Iterator[Found]:
+    def map_slices(self, find: Callable[[Iterator[ScoredPart]], Found]) -> Iterator[Found]:
         """What a function finds in slices of the parts, side by side in Ray tasks where there are many."""
-        return run_in_slices(self.names, partial(_find_in, self.without_names(), find))
+        return run_in_slices(self.names, partial(_find_in, self.without_parts(), find))
 
-    def over_each(
+    def map_parts_in_slices(
         self, read: Callable[[ScoredPart], Read], find: Callable[[Iterator[Read]], Found]
     ) -> Iterator[Found]:
         """The same of what another function gives for every part, as `each` has it."""
-        return run_in_slices(self.names, partial(_find_in_each, self.without_names(), read, find))
+        return run_in_slices(self.names, partial(_find_in_each, self.without_parts(), read, find))
 
-    def without_names(self) -> RunScores:
+    def without_parts(self) -> RunScores:
         """The same of no part."""
         return replace(self, names=())
 
@@ -151,7 +151,7 @@ def _find_in_each(
     find: Callable[[Iterator[Read]], Found],
     names: Sequence[str],
 ) -> Found:
-    return find(replace(scores, names=tuple(names)).each(read))
+    return find(replace(scores, names=tuple(names)).map_parts(read))
 
 
 _SHARDS: dict[tuple[str, str, str], tuple[list[str], Mapping[str, int]]] = {}

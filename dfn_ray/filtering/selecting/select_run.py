@@ -12,7 +12,7 @@ import numpy as np
 from dfn_ray.config import Select, count_of_fraction
 from dfn_ray.filtering.selecting.exact_k import Selection, select_best_each, select_threshold
 from dfn_ray.filtering.selecting.run_scores import RunScores
-from dfn_ray.run import Ledger, Run, in_order, owning_ledger, scan_ledger
+from dfn_ray.run import Ledger, Run, canonical_ledger, newest_first, scan_ledger
 from dfn_ray.uids.records import UID_DTYPE, uid_strings
 
 
@@ -25,7 +25,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selected:
+class SelectionResult:
     """A selection with what it was made from, as `selection.json` holds it."""
 
     select: Select
@@ -70,28 +70,28 @@ class Selected:
 
 def select_run(
     run: Run, select: Select, network: str, ledger: Ledger | None = None
-) -> tuple[Selected, RunScores]:
+) -> tuple[SelectionResult, RunScores]:
     """The exact selection over all scores of a complete run, or over the parts of a ledger that has just been made.
 
     Raises IncompleteRunError when shards are missing.
     """
-    (selected,), scores = select_each(run, [select], network, ledger)
+    (selected,), scores = select_rules(run, [select], network, ledger)
     return selected, scores
 
 
-def select_each(
+def select_rules(
     run: Run, selects: Sequence[Select], network: str, ledger: Ledger | None = None
-) -> tuple[list[Selected], RunScores]:
+) -> tuple[list[SelectionResult], RunScores]:
     """The same for several rules at once: all fractions and counts take as many passes over the scores as one does."""
     if ledger is None:
         ledger = scan_ledger(run.store, run.fingerprint, run.part_names())
     else:
-        ledger = owning_ledger(run.store, run.fingerprint, ledger)
+        ledger = canonical_ledger(run.store, run.fingerprint, ledger)
     listing = run.listing()["uri"].to_pylist()
     ledger.require_complete(listing)
-    scores = RunScores(run, network, tuple(in_order(ledger.names)), dict(ledger.disowned))
+    scores = RunScores(run, network, tuple(newest_first(ledger.names)), dict(ledger.disowned))
     found = [
-        Selected(
+        SelectionResult(
             select=select,
             network=network,
             counts={key: count for key, count in ledger.counts.items() if count},
@@ -118,10 +118,10 @@ def _selections(
         for select in selects
     ]
     counts = [k for k in asked if k is not None]
-    best = iter(select_best_each(scores, counts, scores.over) if counts else ())
+    best = iter(select_best_each(scores, counts, scores.map_slices) if counts else ())
     for select, k in zip(selects, asked, strict=True):
         if select.threshold is not None:
-            yield select, None, select_threshold(scores, select.threshold, scores.over)
+            yield select, None, select_threshold(scores, select.threshold, scores.map_slices)
         else:
             yield select, k, next(best)
 

@@ -34,9 +34,9 @@ from dfn_ray.run import (
     SELECTION,
     SUBSET,
     Run,
+    abbreviated,
     differences,
     fingerprint_digest,
-    naming,
     open_run,
     parsed_json,
     read_ahead,
@@ -47,13 +47,13 @@ SHARD_SAMPLES = 10_000
 """Samples per tar, as img2dataset and DataComp have it."""
 SHARD_FORMAT = "{:08d}.tar"
 EXPORT = "export.json"
-_ANEW = "delete it and all else in the folder, or use another folder"
+_START_OVER = "delete it and all else in the folder, or use another folder"
 _SIZES, _META, _UIDS = "sizes.json", "meta.json", "sample_ids.npy"
 
 
 def export_uids(run_uri: str, out_uri: str) -> int:
     """Copy the run's sorted uid list to a `.npy` file; returns how many uids it has."""
-    run, selection = _finished(run_uri)
+    run, selection = _open_finished(run_uri)
     folder, _, name = out_uri.rpartition("/")
     refuse_out(run, folder or ".", (name,))
     _refuse_in_run(f"{folder or '.'}/{name}")
@@ -68,7 +68,7 @@ def export_webdataset(run_uri: str, out_uri: str, *, shard_samples: int = SHARD_
     """
     if shard_samples < 1:
         raise InputError(f"--shard-samples: need >= 1, got {shard_samples}")
-    run, selection = _finished(run_uri)
+    run, selection = _open_finished(run_uri)
     kept = selection["k"]
     refuse_out(run, out_uri, (SHARD_FORMAT.format(0),))
     _refuse_in_run(out_uri)
@@ -84,7 +84,7 @@ def export_webdataset(run_uri: str, out_uri: str, *, shard_samples: int = SHARD_
     ends = list(accumulate(rows))
     connect()
     for _ in run_in_tasks(
-        [_tar(n, files, ends, shard_samples) for n in todo], _TarWriter(run, out).write
+        [_tar_item(n, files, ends, shard_samples) for n in todo], _TarWriter(run, out).write
     ):
         pass
     sizes = {
@@ -140,7 +140,9 @@ def _claim(out: Store, identity: Mapping[str, Any], shards: int) -> set[str]:
     """Make a folder that of an export, before anything else is in it; the names of what is there already."""
     there = set(out.names())
     if EXPORT in there:
-        that = parsed_json(out.read(EXPORT), out.uri_of(EXPORT), must=False, advice=_ANEW)
+        that = parsed_json(
+            out.read(EXPORT), out.uri_of(EXPORT), require_digest=False, advice=_START_OVER
+        )
         problems = list(differences(that, identity, sides=("that", "this export")))
         if problems:
             raise InputError(
@@ -151,17 +153,17 @@ def _claim(out: Store, identity: Mapping[str, Any], shards: int) -> set[str]:
     ours = {EXPORT, _SIZES, _META, _UIDS, *map(SHARD_FORMAT.format, range(shards))}
     if foreign := sorted(there - ours - set(map(_stats_name, range(shards)))):
         raise InputError(
-            f"{out.uri}: holds {naming(foreign)}, which this export did not write; use an empty folder"
+            f"{out.uri}: holds {abbreviated(foreign)}, which this export did not write; use an empty folder"
         )
     if EXPORT not in there and there:
         raise InputError(
-            f"{out.uri}: holds {naming(sorted(there))} but no {EXPORT} that says of what; use an empty folder"
+            f"{out.uri}: holds {abbreviated(sorted(there))} but no {EXPORT} that says of what; use an empty folder"
         )
     out.write(EXPORT, json.dumps(identity, indent=1).encode())
     return there
 
 
-def _tar(number: int, files: Sequence[str], ends: Sequence[int], size: int) -> str:
+def _tar_item(number: int, files: Sequence[str], ends: Sequence[int], size: int) -> str:
     """Tar `number` as `_TarWriter.write` takes it: rows [number * size, (number + 1) * size) of all files laid end to end.
 
     `ends`: the rows of all files up to and with each.
@@ -181,7 +183,7 @@ class _TarWriter:
     out: Store
 
     def write(self, item: str) -> str:
-        """Write a tar that `_tar` describes; returns its name."""
+        """Write a tar that `_tar_item` describes; returns its name."""
         value = json.loads(item)
         number, start = value["number"], value["skip"]
         buffer, count = io.BytesIO(), 0
@@ -228,7 +230,7 @@ def _members(row: dict) -> Iterator[tuple[str, bytes]]:
     yield "json", json.dumps(values | own).encode()
 
 
-def _finished(run_uri: str) -> tuple[Run, dict[str, Any]]:
+def _open_finished(run_uri: str) -> tuple[Run, dict[str, Any]]:
     run = open_run(run_uri)
     value = run.read_json(SELECTION)
     if value is None or value["state"] != State.FINAL:

@@ -23,16 +23,16 @@ from dfn_ray.filtering.chain import Committed
 from dfn_ray.filtering.scoring.bounds import EVERYTHING
 from dfn_ray.filtering.scoring.commit import COPIES, Committer, image_parquet
 from dfn_ray.filtering.scoring.unread_shards import (
-    are_all_changed,
+    all_changed,
     closing_cell,
-    stop_for,
-    wait_before,
+    raise_for_unread,
+    wait_before_attempt,
 )
 from dfn_ray.filtering.selecting.select_run import State
 from dfn_ray.filtering.subset.listed_rows import keep_listed
 from dfn_ray.filtering.subset.settle import SETTLED, remove_all_but
 from dfn_ray.filtering.subset.write_uid_list import write_uid_list
-from dfn_ray.on_ray.cells import Unread
+from dfn_ray.on_ray.cells import UnreadShard
 from dfn_ray.on_ray.ray_address import check_ray_reachable
 from dfn_ray.on_ray.ray_metrics import PoolMetrics
 from dfn_ray.on_ray.session import connect
@@ -45,8 +45,8 @@ from dfn_ray.run import (
     Ledger,
     Part,
     Run,
-    in_order,
-    owning_ledger,
+    canonical_ledger,
+    newest_first,
     read_parts,
     rows_in_chunks,
     scan_ledger,
@@ -99,14 +99,14 @@ def materialize_listed(
         progress.say(note)
     metrics = PoolMetrics(run_uri, shards=len(shards), total_bytes=total_bytes)
     metrics.resume(ledger)
-    unread: dict[str, Unread] = {}
+    unread: dict[str, UnreadShard] = {}
     connect()
     with closing(progress), closing(metrics):
         for attempt in range(execution.attempts):
             work = chain.remaining_work(shards, ledger)
-            if not work or are_all_changed(work, unread):
+            if not work or all_changed(work, unread):
                 break
-            wait_before(attempt + 1, unread.values())
+            wait_before_attempt(attempt + 1, unread.values())
             unread.clear()
             for part in chain.keep_stream(
                 work,
@@ -117,19 +117,19 @@ def materialize_listed(
                 execution=execution,
                 tolerant=attempt + 1 < execution.attempts,
             ):
-                if isinstance(part, Unread):
+                if isinstance(part, UnreadShard):
                     unread[part.shard] = part
                     progress.say(f"not read: {part.message}")
                 else:
-                    part.enter(ledger, progress, metrics)
+                    part.add_to(ledger, progress, metrics)
         for gone in [item for item in unread.values() if not item.changed]:
             cell = closing_cell(ledger, gone.shard, ShardFault.UNREACHABLE, gone.message, _COPIES)
             if pool.give_up_unreachable and cell is not None:
                 part = Committer(run, EVERYTHING, None).commit([cell])
-                Committed(part.name, part.chunks, {}).enter(ledger, progress, metrics)
+                Committed(part.name, part.chunks, {}).add_to(ledger, progress, metrics)
                 del unread[gone.shard]
     if unread:
-        stop_for(unread, shards=len(shards), attempts=execution.attempts)
+        raise_for_unread(unread, shards=len(shards), attempts=execution.attempts)
     left = chain.remaining_work(shards, ledger)
     if left:
         raise IncompleteRunError(
@@ -149,17 +149,17 @@ def _conclude(run: Run, uids: UidList, ledger: Ledger) -> dict[str, Any]:
 
 def _finished(run: Run, uids: UidList, ledger: Ledger) -> dict[str, Any]:
     """The counts, once they are written."""
-    ledger = owning_ledger(run.store, run.fingerprint, ledger)
+    ledger = canonical_ledger(run.store, run.fingerprint, ledger)
     counts = ledger.counts
     rows: dict[str, int] = {}
-    for part in read_parts(run.store, in_order(ledger.names)):
+    for part in read_parts(run.store, newest_first(ledger.names)):
         if part.header.subset:
             rows |= _owned(run, part, ledger.disowned.get(part.name, ()))
     files, found = sorted(rows), sum(rows.values())
     called = run.write_names("files", files)
     written = write_uid_list(run, UID_LIST, _subset_uids(run, files), found)
     value = {
-        "parts": run.write_names("parts", in_order(ledger.names)),
+        "parts": run.write_names("parts", newest_first(ledger.names)),
         "files": called,
         "state": State.FINAL,
         "uid_list_sha256": written["uid_list_sha256"],

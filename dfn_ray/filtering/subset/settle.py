@@ -53,7 +53,7 @@ class Settler:
         files = [self._settled(file, kept) for file in part.files]
         return "\n".join(file for file in files if file)
 
-    def has_no_use_of(self, part: Part) -> bool:
+    def reads_from_pool(self, part: Part) -> bool:
         """True when no file beside the part counts: all its kept samples are read from the pool.
 
         So it is for another run, and for parts that were committed while another network was to decide.
@@ -67,7 +67,7 @@ class Settler:
 
     def needs_settling(self, part: Part) -> bool:
         """True when the part has borderline rows, or subset rows that may not be kept."""
-        if self.has_no_use_of(part):
+        if self.reads_from_pool(part):
             return False
         return part.header.borderline is not None or self._may_demote(part)
 
@@ -75,7 +75,7 @@ class Settler:
         threshold = self.selection.threshold
         if threshold is None:
             return []
-        if not self.has_no_use_of(part) and part.header.bounds[0] <= threshold:
+        if not self.reads_from_pool(part) and part.header.bounds[0] <= threshold:
             return []
         rows = self.scores.part(part.name)
         uris = self.scores.shard_uris
@@ -84,7 +84,7 @@ class Settler:
     def read_back(self, missing: str) -> str:
         """Read the kept samples of a shard whose bytes did not travel from the pool, into one subset file: its name.
 
-        `missing` is what `missing_shard` makes.
+        `missing` is what `read_back_item` makes.
         """
         value = json.loads(missing)
         parts = value.pop("parts")
@@ -121,7 +121,9 @@ class Settler:
     def _absent(self, rows: ScoredPart, part: Part) -> np.ndarray:
         """Which scored rows are kept but have no bytes where they are wanted."""
         kept = self.selection.keeps(rows)
-        return kept if self.has_no_use_of(part) else kept & (rows["score"] < part.header.bounds[0])
+        return (
+            kept if self.reads_from_pool(part) else kept & (rows["score"] < part.header.bounds[0])
+        )
 
     def _may_demote(self, part: Part) -> bool:
         """True when rows of the part that are in `subset/` may not belong there."""
@@ -169,7 +171,7 @@ def remove_all_but(run: Run, files: Collection[str]) -> None:
     remove_spilled(run)
 
 
-def missing_shard(shard: Shard, parts: Sequence[str]) -> str:
+def read_back_item(shard: Shard, parts: Sequence[str]) -> str:
     """A shard and the parts with scores of it, as `Settler.read_back` takes them."""
     return json.dumps({**asdict(shard), "parts": list(parts)})
 

@@ -73,10 +73,10 @@ def uid_list_pieces(run: Run, selection: Mapping[str, Any]) -> Iterator[bytes]:
 
 
 def _write(run: Run, name: str, pieces: Iterable[np.ndarray], count: int) -> dict[str, Any]:
-    repeated, digest = _Repeated(), hashlib.sha256()
+    repeated, digest = _RepeatCounter(), hashlib.sha256()
 
     def written() -> Iterator[bytes]:
-        for piece in _headed(count, (repeated.seen(piece).tobytes() for piece in pieces)):
+        for piece in _with_header(count, (repeated.seen(piece).tobytes() for piece in pieces)):
             digest.update(piece)
             yield piece
 
@@ -118,7 +118,7 @@ def merged(sources: Sequence[IO[bytes]]) -> Iterator[np.ndarray]:
         ]
 
 
-class _Repeated:
+class _RepeatCounter:
     """Counts, in a sorted list that passes through, the uids that are equal to the one before."""
 
     def __init__(self) -> None:
@@ -146,7 +146,7 @@ def _stretches(uids: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         yield _sorted(np.concatenate(held))
 
 
-def _headed(count: int, pieces: Iterable[bytes]) -> Iterator[bytes]:
+def _with_header(count: int, pieces: Iterable[bytes]) -> Iterator[bytes]:
     yield npy_header(count)
     yield from pieces
 

@@ -21,7 +21,7 @@ from dfn_ray.filtering.scoring.fingerprint import scoring_fingerprint
 from dfn_ray.filtering.scoring.scorer import Scorer, plan_inputs
 from dfn_ray.on_ray.cells import Cell
 from dfn_ray.pool import listed_shards, read_chunk
-from dfn_ray.preparing.fetch_networks import load_networks
+from dfn_ray.preparing.fetch_networks import fetch_networks
 from dfn_ray.preparing.prepare import prepare
 from dfn_ray.run import Part, Run, differences, part_file, read_part, rows_in_chunks
 from dfn_ray.schema import Chunk, caption_scores_column, score_column
@@ -31,7 +31,7 @@ TOLERANCES = {"fp32": 1e-5, "bf16": 2e-3, "fp16": 2e-3}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rescored:
+class RescoreReport:
     """What scoring again has compared."""
 
     chunks: int
@@ -54,7 +54,7 @@ class Rescored:
         return f"{self.samples:,} samples in {self.chunks:,} chunks scored again, {how}"
 
 
-def rescore(run: Run, count: int) -> Rescored:
+def rescore(run: Run, count: int) -> RescoreReport:
     """Score `count` random chunks of a scored run again, in this process, and compare every status and score.
 
     Bit for bit where the part was scored in an environment like this one (device, threads, library versions), else
@@ -63,7 +63,7 @@ def rescore(run: Run, count: int) -> Rescored:
     """
     recipe = recipe_from(run.recipe, kind=Recipe)
     shards = {shard.uri: shard for shard in listed_shards(run.listing())}
-    networks = load_networks(recipe)
+    networks = fetch_networks(recipe)
     now = scoring_fingerprint(
         recipe, {network.name: network.fingerprint() for network in networks}, list(shards.values())
     )
@@ -96,7 +96,7 @@ def rescore(run: Run, count: int) -> Rescored:
         )
         largest = max(largest, off)
         samples, chunks, exact = samples + chunk.rows, chunks + 1, exact + same
-    return Rescored(
+    return RescoreReport(
         chunks=chunks,
         samples=samples,
         bit_for_bit=exact,

@@ -27,11 +27,11 @@ from dfn_ray.filtering.verifying.row_sums import (
     first_different_row,
     rows_of_bucket,
 )
-from dfn_ray.filtering.verifying.verify_samples import Sample, compare_with_pool
+from dfn_ray.filtering.verifying.verify_samples import Subsample, compare_with_pool
 from dfn_ray.filtering.verifying.verify_selections import (
+    check_selections,
     require_promise,
     require_selected,
-    selections_checked,
     verify_uid_list,
 )
 from dfn_ray.on_ray.slices import run_in_slices
@@ -48,7 +48,7 @@ from dfn_ray.run import (
     differences,
     open_run,
     part_file,
-    pool_digest,
+    pool_identity,
     read_ahead,
     read_part,
     require_attempts,
@@ -105,17 +105,17 @@ def verify_run(
         require_selected(run, SELECTION, value, selected.to_json(scored))
         say(f"selection = f(scores): {value['k']:,} kept, threshold {value['threshold']}")
         columns = _shared_columns(run, scored)
-        due = partial(_kept_rows, scores.without_names(), stored_selection(value), columns)
+        due = partial(_kept_rows, scores.without_parts(), stored_selection(value), columns)
     _verify_subset(run, ledger.names, due, columns)
     verify_uid_list(run, value)
     say(f"subset = selection: {value['k']:,} samples and uids")
     if full:
         say(f"contents = digests: {_verify_contents(run, scored, value):,} files")
-    for line in selections_checked(run, ledger, full=full):
+    for line in check_selections(run, ledger, full=full):
         say(line)
-    for notice in _strays(run, ledger):
+    for notice in _stray_files(run, ledger):
         say(notice)
-    compared = compare_with_pool(run, Sample.of(run, value["k"], full=full), say)
+    compared = compare_with_pool(run, Subsample.of(run, value["k"], full=full), say)
     say(
         f"bytes equal to the pool's: {compared:,} samples compared"
         + ("" if full else f", {value['k'] - compared:,} not; --full compares all")
@@ -149,7 +149,7 @@ def _verify_description(run: Run) -> None:
     if run.description["format"] == 1:
         return  # it has no attempts, and its digest of the listing is another one
     require_attempts(run.store)
-    stored, due = pool_digest(run.listing()), run.description["pool"]
+    stored, due = pool_identity(run.listing()), run.description["pool"]
     require_promise(
         stored == due,
         f"{run.store.uri_of(run.listing_name)}: was altered: it lists {stored}, run.json says {due}",
@@ -232,7 +232,7 @@ def _verify_contents(run: Run, scored: Run, value: Mapping[str, Any]) -> int:
 
 
 def _verify_some_contents(run: Run, names: Sequence[str]) -> int:
-    return sum(1 for _ in read_ahead(names, run.check_whole))
+    return sum(1 for _ in read_ahead(names, run.verify_file))
 
 
 def _verify_source(run: Run, scored: Run) -> None:
@@ -267,7 +267,9 @@ def _kept_rows(
     scores: RunScores, selection: Selection, columns: Sequence[str], names: Sequence[str]
 ) -> Tables:
     """The rows that the selection keeps in some parts of a run with scores."""
-    for name, table in replace(scores, names=tuple(names)).each(partial(_kept, selection, columns)):
+    for name, table in replace(scores, names=tuple(names)).map_parts(
+        partial(_kept, selection, columns)
+    ):
         if table is not None:
             yield part_file(name), table
 
@@ -360,7 +362,7 @@ def _uids(where: str, table: pa.Table) -> np.ndarray:
         raise DamagedRunError(f"{where}: is damaged: {error}") from None
 
 
-def _strays(run: Run, ledger: Ledger) -> Iterator[str]:
+def _stray_files(run: Run, ledger: Ledger) -> Iterator[str]:
     """What lies in the folders of a finished run that is none of it: a driver that had lost the run wrote it late."""
     known = {SCORES: {f"{name}.parquet" for name in ledger.names}, SUBSET: set(run.subset_files())}
     for folder, names in {**known, BORDERLINE: set[str]()}.items():

@@ -37,13 +37,13 @@ _COMPARED = ("uid", "key", "image", "text", "metadata")
 
 
 @dataclass(frozen=True)
-class Sample:
+class Subsample:
     """Which kept samples are compared: by file of the subset, ordinals of rows in it, ascending; None for all of a file."""
 
     files: Mapping[str, np.ndarray | None]
 
     @staticmethod
-    def of(run: Run, kept: int, *, full: bool) -> Sample:
+    def of(run: Run, kept: int, *, full: bool) -> Subsample:
         """All kept samples, or some of a few shards, from a few files of the subset.
 
         Others at each time, as `rescore` draws its chunks: what is verified again and again is verified more and more. Some are
@@ -51,7 +51,7 @@ class Sample:
         """
         names = run.subset_files()
         if full or kept <= SAMPLE_ROWS // SAMPLE_SHARDS:
-            return Sample(dict.fromkeys(names))
+            return Subsample(dict.fromkeys(names))
         draw = random.SystemRandom()
         draw.shuffle(names)
         some = -(-SAMPLE_SHARDS // len(names))
@@ -68,7 +68,7 @@ class Sample:
             left -= len(drawn)
             if not left:
                 break
-        return Sample(chosen)
+        return Subsample(chosen)
 
 
 def _stretch(draw: random.Random, shard: pa.ChunkedArray, uri: str) -> np.ndarray:
@@ -79,7 +79,7 @@ def _stretch(draw: random.Random, shard: pa.ChunkedArray, uri: str) -> np.ndarra
     return rows[first : first + count]
 
 
-def compare_with_pool(run: Run, sample: Sample, say: Callable[[str], None]) -> int:
+def compare_with_pool(run: Run, sample: Subsample, say: Callable[[str], None]) -> int:
     """Compare the chosen samples with the pool; returns how many they are. Raises VerificationError.
 
     Another size or version of a shard is only said: its bytes decide. Of the subset no more is read than the row groups
@@ -145,7 +145,7 @@ def _compare(uri: str, shard: str, here: pa.Table, of_pool: pa.Table) -> None:
         first = _first_difference(kept[at], due[at])
         raise VerificationError(
             f"{uri}: {name} of samples of {shard} differs from the pool's: row {here['row'][at].as_py()} has "
-            f"{_said(kept[at], first)}, the pool {_said(due[at], first)}"
+            f"{_excerpt(kept[at], first)}, the pool {_excerpt(due[at], first)}"
         )
 
 
@@ -157,7 +157,7 @@ def _first_difference(a: Any, b: Any) -> int:
     return sum(1 for _ in takewhile(bool, same))
 
 
-def _said(value: Any, first: int) -> str:
+def _excerpt(value: Any, first: int) -> str:
     """A value for a message: of a long string what is around the first difference."""
     if isinstance(value, bytes):
         return f"{len(value):,} bytes with SHA-256 {hashlib.sha256(value).hexdigest()[:16]}"

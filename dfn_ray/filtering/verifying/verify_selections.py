@@ -11,13 +11,13 @@ import numpy as np
 
 from dfn_ray.config import Select
 from dfn_ray.errors import VerificationError
-from dfn_ray.filtering.selecting.select_run import select_each
+from dfn_ray.filtering.selecting.select_run import select_rules
 from dfn_ray.filtering.verifying.row_sums import RowSums, buckets
 from dfn_ray.run import SCORED, SELECTION, SELECTIONS, UID_LIST, Ledger, Run, scan_subset
 from dfn_ray.uids.records import UID_DTYPE, first_unsorted, npy_header, uid_records, uid_strings
 
 
-def selections_checked(run: Run, ledger: Ledger, *, full: bool) -> Iterator[str]:
+def check_selections(run: Run, ledger: Ledger, *, full: bool) -> Iterator[str]:
     """Check what `dfn-ray select` has left in `selections/`; gives what is to be said of it.
 
     Each is what its rule gives on the stored scores, and its uid list is sorted, of k uids and what its digest says. That takes
@@ -40,7 +40,7 @@ def selections_checked(run: Run, ledger: Ledger, *, full: bool) -> Iterator[str]
             pass
     for network, stored in by_network.items():
         rules = [Select(**value["select"]) for value in stored.values()]
-        found, _ = select_each(run, rules, network, ledger)
+        found, _ = select_rules(run, rules, network, ledger)
         for (name, value), selected in zip(stored.items(), found, strict=True):
             require_selected(run, name, value, selected.to_json(run))
     checked = sum(map(len, by_network.values()))
@@ -71,7 +71,7 @@ def verify_uid_list(run: Run, value: Mapping[str, Any]) -> None:
         uids = uid_records(table["uid"])
         expected.add(uids["f0"], [uids["f1"]])
     if (bucket := listed.first_difference(expected)) is not None:
-        _name_uid(run, bucket)
+        _raise_for_uid(run, bucket)
 
 
 def _sorted_uids(run: Run, name: str, value: Mapping[str, Any]) -> Iterator[np.ndarray]:
@@ -103,7 +103,7 @@ def _sorted_uids(run: Run, name: str, value: Mapping[str, Any]) -> Iterator[np.n
     )
 
 
-def _name_uid(run: Run, bucket: int) -> None:
+def _raise_for_uid(run: Run, bucket: int) -> None:
     """Raise VerificationError that names a uid which list and subset do not have equally often."""
     counts: list[Counter[tuple[int, int]]] = [Counter(), Counter()]
 

@@ -136,8 +136,8 @@ def judge_sources(sources: Iterable[SourceCounts], limits: ErrorLimits) -> None:
     """Raise ErrorBudgetExceededError when a source has more bad shards or failed samples than the recipe allows."""
     for number, source in enumerate(sources):
         where = f"sources.{number} ({source.name}): "
-        limits.judge_shards(source.faults, source.shards, where=where)
-        limits.judge_samples(source.counts, where=where)
+        limits.check_shards(source.faults, source.shards, where=where)
+        limits.check_samples(source.counts, where=where)
 
 
 def judge_trained(
@@ -161,7 +161,7 @@ def judge_trained(
     counts = Counter({"seen": samples_seen} | {f"{_FAILED}{k}": n for k, n in failed.items()})
     for reason, count in failures(read).items():
         counts[f"{_FAILED}{reason}"] += count * tried // usable
-    limits.judge_samples(counts, where=where)
+    limits.check_samples(counts, where=where)
 
 
 def training_values(trained: Mapping[str, int]) -> dict[str, dict[str, int]]:
