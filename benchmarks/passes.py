@@ -34,12 +34,8 @@ from dfn_ray.filtering.filter_pool import select
 from dfn_ray.filtering.scoring.bounds import Bounds
 from dfn_ray.filtering.scoring.commit import Committer
 from dfn_ray.filtering.selecting.select_run import select_rules, select_run
-from dfn_ray.filtering.verifying.verify import (
-    _kept_rows,
-    _shared_columns,
-    _verify_parts,
-    _verify_subset,
-)
+from dfn_ray.filtering.verifying.verify_parts import verify_parts
+from dfn_ray.filtering.verifying.verify_subset import kept_rows, shared_columns, verify_subset
 from dfn_ray.on_ray.cells import Cell
 from dfn_ray.on_ray.slices import MIN_SLICED_ITEMS, run_in_slices
 from dfn_ray.pool import Shard, listing_table
@@ -177,11 +173,11 @@ def sweep(recipe: Recipe) -> None:
 def verify(recipe: Recipe) -> None:
     """All of `verify` but the pool's own bytes, which the stand-in has not."""
     run = open_run(recipe.run_uri)
-    ledger = _verify_parts(run)
+    ledger = verify_parts(run)
     selected, scores = select_run(run, Select(threshold=LOWEST), "dfn", ledger)
-    columns = _shared_columns(run, run)
-    due = partial(_kept_rows, scores.without_parts(), selected.selection, columns)
-    _verify_subset(run, ledger.names, due, columns)
+    columns = shared_columns(run, run)
+    due = partial(kept_rows, scores.without_parts(), selected.selection, columns)
+    verify_subset(run, ledger.names, due, columns)
 
 
 PASSES = (

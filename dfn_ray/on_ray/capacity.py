@@ -1,4 +1,4 @@
-"""What a run waits for when the cluster lacks nodes: said once in a while, because Ray says nothing to its user."""
+"""Reports of missing nodes while a run waits for them; Ray itself does not tell its user."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from dfn_ray.on_ray.bundles import Bundle, decode_bundle, scorer_bundle, worker_
 
 CHECK_INTERVAL_S = 10.0
 REPEAT_INTERVAL_S = 300.0
-"""The same lack is told again after this long."""
+"""Time after which the same message is repeated."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Requirement:
-    """So many tasks or actors, each of which asks for the same."""
+    """A number of tasks or actors with the same bundle."""
 
     what: str
-    """Which; in messages."""
+    """Their name in messages."""
     count: int
     bundle: Bundle
 
     def shortfall(self) -> str | None:
-        """What the nodes that are alive lack, in a sentence; None when there is room for all."""
+        """A sentence naming the capacity that the alive nodes lack; None if there is enough."""
         alive = [node for node in ray.nodes() if node["Alive"]]
         room = sum(
             self.bundle.room_on(node["Resources"], node.get("Labels") or {}) for node in alive
@@ -41,46 +41,46 @@ class Requirement:
 
 
 def scoring_requirements(decode: Decode, scorers: Scorers) -> tuple[Requirement, ...]:
-    """What a chain that decodes and scores cannot begin without."""
+    """The minimum capacity of a chain that decodes and scores."""
     decoding = Requirement(what="decoding tasks", count=1, bundle=decode_bundle(decode))
     return decoding, scorer_requirement(scorers)
 
 
 def scorer_requirement(scorers: Scorers) -> Requirement:
-    """The actors that scoring starts with."""
+    """The capacity for the actors that scoring starts with."""
     return Requirement(
         what="scorers.min_size", count=scorers.min_size, bundle=scorer_bundle(scorers)
     )
 
 
 def worker_requirement(workers: Workers) -> Requirement:
-    """The workers that training needs to go on."""
+    """The capacity for the workers that training needs to continue."""
     return Requirement(
         what="workers.min_size", count=workers.min_size, bundle=worker_bundle(workers)
     )
 
 
 def missing_capacity(needs: Sequence[Requirement]) -> str | None:
-    """What the nodes that are alive lack for the first of the needs that they do not meet; None when they meet all."""
-    return next((told for need in needs if (told := need.shortfall()) is not None), None)
+    """A sentence naming the first requirement that the alive nodes cannot meet; None if none."""
+    return next((text for need in needs if (text := need.shortfall()) is not None), None)
 
 
 @contextmanager
 def reporting_missing_capacity(
     needs: Sequence[Requirement], say: Callable[[str], None]
 ) -> Iterator[None]:
-    """Say what the cluster lacks, again and again, as long as the block runs and it does."""
+    """Reports missing capacity while the block runs, and repeats it while it is missing."""
     stop = threading.Event()
 
     def watch() -> None:
-        said, since_s = None, 0.0
+        last, since_s = None, 0.0
         while not stop.wait(CHECK_INTERVAL_S):
             since_s += CHECK_INTERVAL_S
-            told = missing_capacity(needs)
-            if told is not None and (told != said or since_s >= REPEAT_INTERVAL_S):
-                say(told)
+            missing = missing_capacity(needs)
+            if missing is not None and (missing != last or since_s >= REPEAT_INTERVAL_S):
+                say(missing)
                 since_s = 0.0
-            said = told
+            last = missing
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

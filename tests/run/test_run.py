@@ -143,7 +143,7 @@ def test_a_resume_with_another_fingerprint_is_refused_and_names_what_differs(
 ):
     uri = str(tmp_path / "run")
     start(uri, fingerprint=old)
-    with pytest.raises(FingerprintError, match=content_name):
+    with pytest.raises(FingerprintError, match=named):
         start(uri, fingerprint=new)
     assert open_run(uri).description["fingerprint"] == old
 

@@ -17,7 +17,7 @@ from dfn_ray.filtering.selecting import run_scores
 from dfn_ray.filtering.selecting.run_scores import RunScores
 from dfn_ray.filtering.subset import export_subset
 from dfn_ray.filtering.subset.export_subset import export_webdataset
-from dfn_ray.filtering.verifying import verify
+from dfn_ray.filtering.verifying import verify, verify_parts, verify_subset
 from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.pool import Shard, listing_table
 from dfn_ray.run import open_run, start_run
@@ -47,7 +47,7 @@ def sent() -> Iterator[list[int]]:
     with no_ray(), ExitStack() as patches:
         for module in (filter_pool, export_subset):
             patches.enter_context(patch.object(module, "run_in_tasks", each))
-        for module in (run_scores, verify):
+        for module in (run_scores, verify, verify_parts, verify_subset):
             patches.enter_context(patch.object(module, "run_in_slices", over_slices))
         yield sizes
 

@@ -19,7 +19,7 @@ from dfn_ray.filtering.scoring import score_pool
 from dfn_ray.filtering.scoring.bounds import EVERYTHING
 from dfn_ray.filtering.scoring.score_pool import ScoringJob
 from dfn_ray.filtering.scoring.spending import CostMeter
-from dfn_ray.filtering.verifying import verify
+from dfn_ray.filtering.verifying import verify_subset
 from dfn_ray.filtering.verifying.row_sums import BUCKETS, first_different_row, rows_of_bucket
 from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.on_ray.datasets import Work
@@ -165,14 +165,14 @@ def test_verify_looks_for_a_breach_among_the_rows_of_one_bucket(tmp_path, monkey
     file = max((tmp_path / "run" / "subset").glob("*.parquet"))
     forge(file, pq.read_table(file).slice(1))
     held = Counter[str]()
-    plain = verify.first_different_row
+    plain = verify_subset.first_different_row
 
     def watched(due, found, columns):
         due, found = list(due), list(found)
         held.update(due=len(due), found=len(found))
         return plain(due, found, columns)
 
-    monkeypatch.setattr(verify, "first_different_row", watched)
+    monkeypatch.setattr(verify_subset, "first_different_row", watched)
     with pytest.raises(VerificationError, match="kept by the selection but not in the subset"):
         verify_run(str(tmp_path / "run"))
     # 300 are kept: in one of 16,384 buckets there is one, seldom two.

@@ -1,4 +1,4 @@
-"""Scoring a pool: calibrate, then wave after wave of shards, until every chunk is committed."""
+"""Scoring of a pool: calibration, then waves of shards, until every chunk is committed."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ from dfn_ray.schema import SIZE_FIELDS, ShardFault, score_column
 
 @dataclass(frozen=True)
 class ScoringJob:
-    """A run being scored: what is to be done, what is done, and how."""
+    """A run being scored: recipe, pool, networks, and the state of its commits."""
 
     recipe: Recipe
     run: Run
@@ -65,20 +65,22 @@ class ScoringJob:
     metrics: PoolMetrics = field(repr=False)
     meter: CostMeter = field(repr=False)
     total_bytes: int
-    """Of all shards."""
+    """Size of all shards."""
     unread: dict[str, UnreadShard] = field(default_factory=dict)
-    """Shards that their store, or a change of them, kept from being read when they were tried last."""
+    """Shards whose last read failed, because of their store or because they have changed."""
 
 
 def score_pool(recipe: Recipe, *, keep_bytes: bool) -> tuple[Run, Ledger]:
-    """Score every sample of the recipe's pool, or what is left of it: the complete run and what it holds.
+    """Scores every sample of the recipe's pool that is not scored yet; returns run and ledger.
 
-    `keep_bytes` also writes image bytes wherever the score may be kept, so that the pool is read once.
+    `keep_bytes` also writes the image bytes of samples that may be kept, so that the pool is read
+    once.
 
-    Raises InputError before anything is started when pool, networks or run_uri are wrong, FingerprintError
-    when the run there is another's, ErrorBudgetExceededError when the pool is bad, BudgetSpentError when the run has cost
-    what it may, NoProgressError when nothing moves any more, IncompleteRunError when shards cannot be finished, StorageError when
-    they cannot be reached, ShardChangedError when they are not the listed ones.
+    Raises InputError before anything starts when pool, networks or run_uri are wrong,
+    FingerprintError when `run_uri` contains another run, ErrorBudgetExceededError when too much of
+    the pool is bad, BudgetSpentError when the budget is spent, NoProgressError when nothing moves
+    any more, IncompleteRunError when shards cannot be finished, StorageError when they cannot be
+    reached, ShardChangedError when they are not the ones that were listed.
     """
     check_ray_reachable()
     job = _open_job(recipe)
@@ -137,7 +139,8 @@ def _open_job(recipe: Recipe) -> ScoringJob:
     )
     metrics.resume(ledger)
     progress.say(
-        f"{len(shards):,} shards, {ledger.complete_shards:,} of them scored before; run {recipe.run_uri}"
+        f"{len(shards):,} shards, {ledger.complete_shards:,} of them scored before; run "
+        f"{recipe.run_uri}"
     )
     meter = CostMeter(recipe, run)
     return ScoringJob(
@@ -146,7 +149,7 @@ def _open_job(recipe: Recipe) -> ScoringJob:
 
 
 def _calibrate(job: ScoringJob, networks: ObjectRef) -> Bounds:
-    """The bounds of this run: as an earlier attempt stored them, else from a first look at the scores."""
+    """The bounds of this run: stored by an earlier attempt, else from calibration scores."""
     name = bounds_file(job.recipe.deciding_network)
     stored = job.run.read_json(name)
     if stored is not None:
@@ -174,7 +177,7 @@ def _waves(shards: Sequence[Shard], size: int) -> Iterator[Sequence[Shard]]:
 
 
 def _finish(job: ScoringJob, wave: Sequence[Shard], bounds: Bounds, networks: ObjectRef) -> None:
-    """Score a wave until all its shards are complete, trying again those whose tasks died."""
+    """Scores a wave until all its shards are complete; retries those whose tasks died."""
     attempts = job.recipe.execution.attempts
     left = partial(chain.remaining_work, wave, job.ledger)
     for attempt in range(1, attempts + 1):
@@ -185,7 +188,9 @@ def _finish(job: ScoringJob, wave: Sequence[Shard], bounds: Bounds, networks: Ob
             break
         last = attempt == attempts
         if attempt > 1:
-            job.progress.say(f"{len(work)} shards are left over; attempt {attempt} of {attempts}")
+            job.progress.say(
+                f"{len(work)} shards are not finished; attempt {attempt} of {attempts}"
+            )
             wait_before_attempt(
                 attempt, [part for item in work if (part := job.unread.get(item.shard.uri))]
             )
@@ -198,12 +203,14 @@ def _finish(job: ScoringJob, wave: Sequence[Shard], bounds: Bounds, networks: Ob
     _check_error_limits(job)
     limit = job.recipe.execution.max_bad_shard_fraction * len(job.shards)
     if unreachable and len(job.unread) + len(job.ledger.faults) > limit:
-        # Fewer do not hold up the other waves; the run stops for them at its end.
+        # Fewer unreachable shards do not delay the other waves; the run stops for them at its end.
         raise_for_unread(job.unread, shards=len(job.shards), attempts=attempts)
     if unfinished := [item for item in left() if item.shard.uri not in job.unread]:
         raise IncompleteRunError(
-            f"{len(unfinished)} shards could not be finished in {attempts} attempts, {unfinished[0].shard.uri} among "
-            "them; the rest is committed. Run again to go on, or take them out of the pool"
+            f"{len(unfinished)} shards could not be finished in {attempts} attempts, "
+            f"{unfinished[0].shard.uri} among "
+            "them; the others are committed. Run the same command again to resume, or remove these "
+            "shards from the pool"
         )
 
 
@@ -215,10 +222,10 @@ def _attempt(
     *,
     tolerant: bool,
 ) -> None:
-    """Run the stream over the work that is left, counting what it commits, and wait for the nodes it needs.
+    """Runs the stream over the work that is left, counts its commits, and waits for missing nodes.
 
-    `tolerant` takes what workers and storage break, or Ray loses, for the end of this attempt only: what is left over
-    is tried again.
+    `tolerant`: errors of Ray, workers and storage end only this attempt, not the run; the work that
+    is left is retried.
     """
     limits, needs = (
         job.recipe.execution,
@@ -249,10 +256,11 @@ def _attempt(
             if waited_s < getattr(limits, limit):
                 continue
             why = lacking or "though there are nodes; raise it if a chunk may take longer"
-            what = f"nothing moved for {waited_s:,.0f} s (execution.{limit}), {why}"
+            what = f"no progress for {waited_s:,.0f} s (execution.{limit}), {why}"
             if lacking is not None or not tolerant:
                 raise NoProgressError(
-                    f"{what}. What is committed stays; see what dfn-ray doctor says, then run again to go on"
+                    f"{what}. Commits are kept; check the cluster with `dfn-ray doctor`, then run "
+                    "the same command again to resume"
                 ) from error
             job.progress.say(f"an attempt stopped: {what}")
             return
@@ -272,7 +280,7 @@ def _committed(
     *,
     tolerant: bool,
 ) -> Generator[Committed | UnreadShard, None, None]:
-    """The parts that the work gives, each once it is on storage, and the shards that could not be read."""
+    """The parts of the work, each once it is stored, and the shards that could not be read."""
     preparation, inputs = plan_inputs(job.networks, job.recipe)
     limits = job.recipe.execution
     return chain.score_stream(
@@ -303,7 +311,7 @@ def _committer(job: ScoringJob, bounds: Bounds) -> Committer:
 
 
 def _check_error_limits(job: ScoringJob, *, final: bool = False) -> None:
-    """Raise ErrorBudgetExceededError when more samples or shards are bad than the recipe allows."""
+    """Raises ErrorBudgetExceededError when more samples or shards are bad than allowed."""
     execution, ledger = job.recipe.execution, job.ledger
     limits = ErrorLimits(
         max_failed_fraction=execution.max_failed_fraction,
@@ -316,13 +324,13 @@ def _check_error_limits(job: ScoringJob, *, final: bool = False) -> None:
 
 
 def _check_spending(job: ScoringJob) -> None:
-    """Raise BudgetSpentError when there is work left but nothing left to spend."""
+    """Raises BudgetSpentError when there is work left but the budget is spent."""
     if job.ledger.complete_shards < len(job.shards):
         job.meter.check(job.ledger.bytes_read / max(1, job.total_bytes))
 
 
 def _give_up_killers(job: ScoringJob, work: Sequence[Work], bounds: Bounds) -> None:
-    """Close the shards whose mere reading kills the process, so that they cost themselves and no more."""
+    """Closes the shards that kill the process that reads them, so that only they are lost."""
     left = {item.shard.uri: (item, job.recipe.pool) for item in work}
     suspects = {uri: item for uri, item in left.items() if uri not in job.unread}
     for uri, killer in killers(suspects, job.recipe.decode):
@@ -331,7 +339,7 @@ def _give_up_killers(job: ScoringJob, work: Sequence[Work], bounds: Bounds) -> N
 
 
 def _give_up_unreachable(job: ScoringJob, work: Sequence[Work], bounds: Bounds) -> None:
-    """Close the shards that their store does not give, as pool.give_up_unreachable allows; changed ones never."""
+    """Closes the shards that cannot be reached (pool.give_up_unreachable), but not changed ones."""
     for uri in [item.shard.uri for item in work]:
         unread = job.unread[uri]
         if unread.changed:
@@ -342,7 +350,7 @@ def _give_up_unreachable(job: ScoringJob, work: Sequence[Work], bounds: Bounds) 
 
 
 def _close(job: ScoringJob, shard: str, fault: ShardFault, detail: str, bounds: Bounds) -> bool:
-    """Commit the end of a shard; False where it has none, because chunks in front of committed ones are absent."""
+    """Commits the end of a shard; False if chunks before its committed ones are absent."""
     scores = [pa.field(score_column(network.name), pa.float32()) for network in job.networks]
     cell = closing_cell(job.ledger, shard, fault, detail, pa.schema([*SIZE_FIELDS, *scores]))
     if cell is None:

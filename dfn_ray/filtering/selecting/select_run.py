@@ -1,4 +1,4 @@
-"""Selecting from the stored scores of a run: which rule, over how many samples, giving exactly what."""
+"""Selection from the stored scores of a run, by a rule, with the counts that it is based on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dfn_ray.uids.records import UID_DTYPE, uid_strings
 
 
 class State(StrEnum):
-    """How far a selection has become the subset of its run."""
+    """Progress of a selection: selected only, subset being made, or subset complete."""
 
     SELECTED = "selected"
     SETTLING = "settling"
@@ -26,25 +26,25 @@ class State(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class SelectionResult:
-    """A selection with what it was made from, as `selection.json` holds it."""
+    """A selection with its rule and counts, the content of `selection.json`."""
 
     select: Select
     network: str
     counts: Mapping[str, int]
     """All samples of the pool by `status` or `status/reason`."""
     notes: Mapping[str, int]
-    """Samples by `Note`: those handled in an unusual way."""
+    """Samples handled in an unusual way, by `Note`."""
     faults: Mapping[str, tuple[str, str]]
-    """Bad shards: fault and detail."""
+    """Fault and detail of each bad shard."""
     shards: int
     n: int | None
     """N of keep_fraction; None for the other rules."""
     asked: int | None
-    """Samples that the rule asks for, of which k are kept: all that were scored when they are fewer; None for a threshold."""
+    """Samples that the rule requests; k is smaller when fewer were scored. None for a threshold."""
     selection: Selection
 
     def to_json(self, run: Run) -> dict[str, Any]:
-        """The selection as JSON, with the tie order spelled out in names."""
+        """The selection as JSON, with the last tie also as uid, shard and row."""
         last = self.selection.last_tie
         return {
             "select": asdict(self.select),
@@ -71,7 +71,7 @@ class SelectionResult:
 def select_run(
     run: Run, select: Select, network: str, ledger: Ledger | None = None
 ) -> tuple[SelectionResult, RunScores]:
-    """The exact selection over all scores of a complete run, or over the parts of a ledger that has just been made.
+    """The exact selection over all scores of a complete run, or over the parts of a current ledger.
 
     Raises IncompleteRunError when shards are missing.
     """
@@ -82,7 +82,7 @@ def select_run(
 def select_rules(
     run: Run, selects: Sequence[Select], network: str, ledger: Ledger | None = None
 ) -> tuple[list[SelectionResult], RunScores]:
-    """The same for several rules at once: all fractions and counts take as many passes over the scores as one does."""
+    """`select_run` for several rules: all fractions and counts together take the passes of one."""
     if ledger is None:
         ledger = scan_ledger(run.store, run.fingerprint, run.part_names())
     else:
@@ -112,7 +112,7 @@ def select_rules(
 def _selections(
     scores: RunScores, selects: Sequence[Select], ledger: Ledger
 ) -> Iterator[tuple[Select, int | None, Selection]]:
-    """Each rule with what it asks for and its selection. Each threshold takes a pass of its own."""
+    """Each rule with its target count and selection. Each threshold takes a separate pass."""
     asked = [
         None if select.threshold is not None else target_count(select, denominator(ledger, select))
         for select in selects
@@ -127,7 +127,7 @@ def _selections(
 
 
 def denominator(ledger: Ledger, select: Select) -> int:
-    """N: the samples that `select.of` counts."""
+    """N, the number of samples that `select.of` counts."""
     by_status = {"scored": 0, "rejected": 0, "failed": 0}
     for key, count in ledger.counts.items():
         by_status[key.partition("/")[0]] += count
@@ -138,7 +138,7 @@ def denominator(ledger: Ledger, select: Select) -> int:
 
 
 def target_count(select: Select, n: int) -> int:
-    """How many samples a fraction or a count asks for: floor(f * N) with f as it was written in decimals."""
+    """Samples that a fraction or count requests: floor(f * N), with f in its decimal notation."""
     if select.keep_count is not None:
         return select.keep_count
     assert select.keep_fraction is not None
@@ -146,7 +146,7 @@ def target_count(select: Select, n: int) -> int:
 
 
 def stored_selection(value: Mapping[str, Any]) -> Selection:
-    """The selection that `Selected.to_json` stored."""
+    """The selection stored by `SelectionResult.to_json`."""
     last = value["last_tie_words"]
     return Selection(
         k=value["k"],

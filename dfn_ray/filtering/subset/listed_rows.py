@@ -1,4 +1,4 @@
-"""Which samples of a chunk a uid list names, and how often."""
+"""The samples of a chunk that a uid list contains, with their number of copies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dfn_ray.uids.lookup import UidList
 
 
 def keep_listed(cell: Cell, *, uids: UidList) -> Cell:
-    """The cell with every open sample marked listed or not, how often, and bytes of the listed alone."""
+    """The cell with every undecided sample marked as listed or not, and its number of copies."""
     rows = undecided_rows(cell.samples)
     times = uids.times(cell.samples["uid"].take(pa.array(rows)))
     reasons = [None if n else Reason.NOT_LISTED for n in times.tolist()]

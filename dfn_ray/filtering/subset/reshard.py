@@ -1,7 +1,7 @@
-"""The subset that a uid list asks for: DataComp's resharder, on any number of nodes, resumable.
+"""The subset of a uid list: DataComp's resharder, on any number of nodes, resumable.
 
-A uid listed j times gives j copies. Nothing is scored; the run has the layout and the commit of any
-other, with status `listed` or `rejected/not_listed` for every sample of the pool.
+A uid listed j times yields j copies. Nothing is scored; the run has the layout and commits of any
+other run, with status `listed` or `rejected/not_listed` for every sample of the pool.
 """
 
 from __future__ import annotations
@@ -68,9 +68,10 @@ def materialize_listed(
     decode: Decode | None = None,
     execution: Execution | None = None,
 ) -> dict[str, Any]:
-    """Write the samples of a pool that a uid list names as the subset of a new run, or resume that.
+    """Writes the samples of a pool that a uid list names as the subset of a run, new or resumed.
 
-    `decode` says where the pool is read, as for filtering. Returns the counts: uids listed, samples found, listed uids that the pool does not have.
+    `decode` places the tasks that read the pool, as for filtering. Returns the counts: uids listed,
+    samples found, listed uids that are not in the pool.
     """
     check_ray_reachable()
     execution = execution or Execution()
@@ -139,16 +140,17 @@ def materialize_listed(
 
 
 def _conclude(run: Run, uids: UidList, ledger: Ledger) -> dict[str, Any]:
-    """Write the list of what was found and the counts that declare the subset finished, and remove all other files."""
-    run.check_attempt()  # what another driver has made of the run is not this one's to return
+    """Writes uid list and counts, which mark the subset as finished; removes other files."""
+    run.check_attempt()  # never return counts that another driver has made
     value = run.read_json(SELECTION) or _finished(run, uids, ledger)
-    # Who reads `subset/` as a pool sees every file there. After the counts: from then on the files are these, whoever asks.
+    # A reader of `subset/` as a pool sees every file there. Removed only after the counts are
+    # written, which fix the list of files.
     remove_all_but(run, run.subset_files())
     return value
 
 
 def _finished(run: Run, uids: UidList, ledger: Ledger) -> dict[str, Any]:
-    """The counts, once they are written."""
+    """Writes the uid list and the counts; returns the counts."""
     ledger = canonical_ledger(run.store, run.fingerprint, ledger)
     counts = ledger.counts
     rows: dict[str, int] = {}
@@ -156,11 +158,11 @@ def _finished(run: Run, uids: UidList, ledger: Ledger) -> dict[str, Any]:
         if part.header.subset:
             rows |= _owned(run, part, ledger.disowned.get(part.name, ()))
     files, found = sorted(rows), sum(rows.values())
-    called = run.write_names("files", files)
+    names_file = run.write_names("files", files)
     written = write_uid_list(run, UID_LIST, _subset_uids(run, files), found)
     value = {
         "parts": run.write_names("parts", newest_first(ledger.names)),
-        "files": called,
+        "files": names_file,
         "state": State.FINAL,
         "uid_list_sha256": written["uid_list_sha256"],
         "uids": uids.uri,
@@ -176,7 +178,7 @@ def _finished(run: Run, uids: UidList, ledger: Ledger) -> dict[str, Any]:
 
 
 def _owned(run: Run, part: Part, disowned: Sequence[Chunk]) -> dict[str, int]:
-    """The file with a part's rows of the subset, without those of chunks that another part owns -> its rows."""
+    """The subset file of a part, without rows of chunks that another part owns -> its row count."""
     if not disowned:
         return {f"{part.header.subset}.parquet": part.header.subset_rows}
     table = run.read_table(f"{SUBSET}/{part.header.subset}.parquet")
