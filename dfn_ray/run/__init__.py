@@ -1,43 +1,47 @@
-"""The run on storage: what is there, who may write, and how it is read again.
+"""The run on storage: its files, its commits, and its protection against a second writer.
 
     RUN_URI/
       run.json               kind, recipe, fingerprint, digest of the pool listing; written once
       pool.parquet           the pool listing: uri, name, size_bytes, fault of every shard
-      attempts/000001.json   one per driver: who, when, recipe, versions, listing; the last one holds the run
-      spending/*.json        what each attempt used, for budgets
+      attempts/000001.json   one per driver: host, time, recipe, versions, listing; the last one
+                             holds the run
+      spending/*.json        resources used by each attempt, for budgets
       bounds/NETWORK.json    [lo, hi] for the threshold, from calibration; written once
       scores/part-*.parquet  one row per sample; the footer names the chunks it commits
-      subset/part-*.parquet  the kept
-      borderline/part-*.parquet   only while the run is not finalised
-      parts-*.txt, files-*.txt    which parts a selection is over, and which files its subset is
+      subset/part-*.parquet  the kept samples
+      borderline/part-*.parquet   only until the run is finalized
+      parts-*.txt, files-*.txt    the parts of a selection, and the files of its subset
       selection.json         the rule and its exact result
       subset_uids.npy        sorted u8,u8 records
 
-**Commit.** A part is named by its attempt and its content. Its subset and borderline files are written first, its
-scores file last, each whole or absent, and the footer of the scores file names the other two: the scores file is the
-commit. A crash in between leaves files that no scores file names; readers pass over them. What is committed is the
-union of the footers, nothing else. Where two parts commit the same chunk (a driver that was thought dead wrote on),
-the part of the later attempt owns it, and readers skip it in the other.
+**Commit.** A part is named by its attempt and its content. Its subset and borderline files are
+written first, its scores file last, each complete or absent, and the footer of the scores file
+names the other two: the scores file is the commit. A crash in between leaves files that no scores
+file names; readers skip them. The union of the footers is committed, nothing else. If two parts
+commit the same chunk (a driver that was thought dead continued to write), the part of the later
+attempt owns it, and readers skip it in the other.
 
-**Fence.** Whoever resumes a run creates the next file of `attempts/`, which only one can. Every write asks before whether
-that file is still the last one. A write that was on its way by then changes nothing that a reader sees: it creates
-a file of a name of its own, replaces one by the same content, or is refused by the store because it replaces another
-version than it knows. On a store that takes no notice of conditions, two drivers that start within one request of each
-other can both think that they hold the run, and `selection.json` can go back to that of the loser.
+**Fence.** A driver that resumes a run creates the next file of `attempts/`, which only one driver
+can. Every write first checks that this file is still the last one. A write already in flight at a
+takeover changes nothing that a reader sees: it creates a file with a unique name, replaces a file
+by the same content, or is rejected by the store because it would replace an unknown version. On a
+store that ignores conditional writes, two drivers that start within one request of each other can
+both think that they hold the run, and `selection.json` can be reverted to that of the loser.
 
-    layout       names of files and folders
-    shapes       what must be in JSON files
-    sealed       JSON with a digest of itself, and lists of names by their digest
-    parquets     Parquet files with a digest of themselves
-    parts        a committed part: its name, footer and files
-    ledger       which chunks are committed
-    attempts     who holds the run, with which versions
-    identity     fingerprints, digests and what differs between two of them
-    relisting    two listings of one pool compared
-    opened       the run itself: opened for reading, or held for writing
-    scored       where the scores of a run are, and which network selects
-    places       samples as numbers
-    resuming     creating a run, going on with one, refusing another one
+    layout           names of files and folders
+    shapes           required fields of JSON files; training_shapes
+    sealed_json      JSON with a digest of itself, and lists of names by their digest
+    sealed_parquet   Parquet files with a digest of themselves
+    parts            a committed part: its name, footer and files
+    ledger           the committed chunks
+    attempts         the driver that holds the run, with its versions
+    identity         fingerprints, digests and their differences
+    relisting        two listings of one pool compared
+    opened           the run itself: opened for reading, or held for writing
+    scan             passes over parts and subset, with read-ahead
+    scored           location of the scores of a run, and its selecting network
+    places           samples as numbers
+    resuming         creation and resumption of a run, and checks that it is the same run
 """
 
 from dfn_ray.run.attempts import Attempt, create_attempt, require_attempts

@@ -1,4 +1,4 @@
-"""Creating a run, going on with one, refusing to add to another one."""
+"""Creation and resumption of a run, and the checks that a run is the same one."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def start_run(
 ) -> Run:
     """The run at a URI, created or resumed, and taken over from any other driver.
 
-    `accept_changed_shards` is the setting of that name, which puts `listing` in place of the stored one where sizes
-    differ, and `accept_versions` that of packages of other versions; None where a recipe has none. `section` of the
-    recipe has them. Raises what `resumable_run` raises.
+    `accept_changed_shards` and `accept_versions` are the settings of these names in `section` of
+    the recipe, None if it has none: the first replaces the stored listing by `listing` if sizes
+    differ, the second allows other package versions. Raises what `resumable_run` raises.
     """
     store = Store(run_uri)
     accepted: dict[str, Any] = {
@@ -66,7 +66,7 @@ def start_run(
             "recipe": recipe,
         }
         if not store.create(RUN, json_bytes(description)):
-            # Another driver was quicker: what it has begun is gone on with, if it is the same.
+            # Another driver was quicker: its run is resumed, if it is the same.
             existing = resumable_run(run_uri, **same, **accepted)
     run = open_run(run_uri)
     record = {
@@ -81,9 +81,10 @@ def start_run(
 
 
 def take_over(run: Run) -> Run:
-    """A run that was opened for reading, taken over from any other driver to be written into.
+    """A run opened for reading, taken over from any other driver for writing.
 
-    Nothing is scored by this attempt: it records the versions of the last one that might have, beside its own.
+    This attempt scores nothing: it records the versions of the last attempt that may have scored,
+    next to its own.
     """
     record = dict(run.last.record) if run.last else {"recipe": run.recipe}
     own = {"time": _now(), "holder_versions": versions()}
@@ -106,12 +107,12 @@ def resumable_run(
     section: str = "execution.",
     project: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> Run | None:
-    """The run that `start_run` would resume at a URI, None where it would create one.
+    """The run that `start_run` would resume at a URI; None if it would create one.
 
-    `project` reduces the stored fingerprint to what of it `fingerprint` has. Raises FingerprintError, naming
-    every field that differs, when the run there gives other scores or reads another pool; InputError when it is of an
-    older format, when shards have other sizes than it listed or packages other versions and that is not accepted, and
-    when something else is there.
+    `project` selects from the stored fingerprint the fields that `fingerprint` contains. Raises
+    FingerprintError, naming every field that differs, when the run yields other scores or reads
+    another pool; InputError when it has an older format, when shard sizes or package versions have
+    changed and that is not accepted, and when the folder contains something else.
     """
     store = Store(run_uri)
     if not store.exists(RUN):
@@ -119,7 +120,7 @@ def resumable_run(
             name for name in store.names() if name not in (LISTING, f"{ATTEMPTS}/", OLD_ATTEMPT)
         ]:
             raise InputError(
-                f"{run_uri}: holds {abbreviated(foreign)} but no run.json, so it is not a run; "
+                f"{run_uri}: contains {abbreviated(foreign)} but no run.json, so it is not a run; "
                 "use an empty folder"
             )
         return None
@@ -132,31 +133,35 @@ def resumable_run(
     problems += _pool_differences(run, listing)
     if problems:
         raise FingerprintError(
-            f"{run_uri}: holds another run, which this recipe must not add to:\n"
+            f"{run_uri}: contains another run, which this recipe cannot resume:\n"
             + "\n".join(f"  {problem}" for problem in problems)
             + "\nuse another folder, or the recipe stored in its run.json"
         )
     if accept_versions is False and (changed := _changed_versions(run)):
         raise InputError(
-            f"{run_uri}: was begun with other versions of packages that can change scores ({'; '.join(changed)}); "
-            f"install those again, or set {section}accept_versions = true to go on with these, which the run records"
+            f"{run_uri}: was started with other versions of packages that can change scores "
+            f"({'; '.join(changed)}); "
+            f"install those again, or set {section}accept_versions = true to resume with the "
+            "current ones, which the run records"
         )
     _check_sizes(run, listing, accept_changed_shards)
     return run
 
 
 def refuse_old_format(run: Run) -> None:
-    """Raise InputError for a run that can be read and no longer be added to."""
+    """Raises InputError for a run of an older format, which can only be read."""
     if run.description["format"] != FORMAT_VERSION:
         made_by = run.description.get("versions", {}).get("dfn_ray", "an older one")
         raise InputError(
-            f"{run.uri}: made in run format {run.description['format']} by dfn_ray {made_by}; this version verifies, "
-            "selects from, exports and compares it, and adds nothing to it: use another run_uri, or that version to go on"
+            f"{run.uri}: has run format {run.description['format']}, made by dfn_ray {made_by}; "
+            "this version can verify, "
+            "select from, export and compare it, but not resume it: use another run_uri, or that "
+            "version to resume"
         )
 
 
 def _pool_differences(run: Run, listing: pa.Table) -> list[str]:
-    """In what the listing is not of the run's pool."""
+    """Differences between the pool of a listing and the run's pool, as lines."""
     old = run.description["pool"]
     problems = list(differences(old, pool_identity(listing), "pool"))
     if problems and old["shards"] == listing.num_rows and run.exists(run.listing_name):
@@ -164,8 +169,9 @@ def _pool_differences(run: Run, listing: pa.Table) -> list[str]:
         for (uri, before), (again, now) in pairs:
             if uri == again and before != now:
                 return [
-                    f"pool.uri: another spelling of the same pool, under which {uri} is called {now} and not {before}: "
-                    "derived uids are made of these names"
+                    f"pool.uri: is another spelling of the same pool, under which {uri} is named "
+                    f"{now} instead of {before}: "
+                    "derived uids depend on these names"
                 ]
     return problems
 
@@ -175,13 +181,13 @@ def _names(listing: pa.Table) -> list[tuple[str, str]]:
 
 
 def _changed_versions(run: Run) -> list[str]:
-    """In which packages that can change scores this process differs from the last attempt."""
+    """Packages that can change scores and whose versions differ from the last attempt's."""
     before = run.last.record.get("versions") if run.last else None
     return changed_versions(before, versions()) if before else []
 
 
 def _check_sizes(run: Run, listing: pa.Table, accepted: bool | None) -> None:
-    """Raise InputError when shards have other sizes than the run listed, unless that is accepted and can be."""
+    """Raises InputError when shard sizes have changed, unless that is accepted and possible."""
     found = resized(run.listing(), listing) if run.exists(run.listing_name) else []
     if not found:
         return
@@ -189,27 +195,31 @@ def _check_sizes(run: Run, listing: pa.Table, accepted: bool | None) -> None:
         how = (
             ""
             if accepted is None
-            else ", set execution.accept_changed_shards = true to list them anew"
+            else ", set execution.accept_changed_shards = true to list them again"
         )
         raise InputError(
-            f"{run.uri}: {len(found):,} shards have other sizes than when the run listed them, first {found[0]}; "
-            f"put them back{how}, or use another run_uri"
+            f"{run.uri}: {len(found):,} shards have other sizes than when the run listed them, "
+            f"first {found[0]}; "
+            f"restore them{how}, or use another run_uri"
         )
     ledger = scan_ledger(run.store, run.fingerprint)
     torn = [item for item in found if ledger.open_chunks(item.uri)]
     if torn:
         raise InputError(
-            f"{run.uri}: {len(torn):,} shards were committed in part and have changed since, first {torn[0]}; rows "
-            "of two contents would mix, so this is refused even with execution.accept_changed_shards: put them back, "
+            f"{run.uri}: {len(torn):,} shards were partly committed and have changed since, first "
+            f"{torn[0]}; rows "
+            "of two contents would be mixed, so this is not allowed even with "
+            "execution.accept_changed_shards: restore them, "
             "or use another run_uri"
         )
 
 
 def _stored_listing(run: Run, listing: pa.Table, *, is_new: bool) -> str:
-    """The file with the listing that this attempt reads the pool by, written where it is not there yet."""
+    """The file with the pool listing of this attempt, written if it does not exist."""
     name = run.listing_name
     if is_new or not run.exists(name):
-        # Not the other's, where another driver began at the same time: it may have seen other sizes.
+        # Never overwrites the listing of a driver that started at the same time and may have seen
+        # other sizes.
         run.store.create(name, parquet_bytes(listing, name, compression="zstd"))
         return name
     stored = run.listing()

@@ -153,5 +153,5 @@ def test_with_other_networks_nothing_is_scored_again(finished, other_network, tm
     del value["sha256"]
     value["recipe"]["networks"][0]["model"] = f"local-dir:{other_network}"
     path.write_bytes(json_bytes(value))
-    with pytest.raises(FingerprintError, match="cannot be scored again as it was"):
+    with pytest.raises(FingerprintError, match="cannot be scored again with the same settings"):
         verify_run(str(run), rescore_chunks=1)

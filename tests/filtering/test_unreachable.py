@@ -82,7 +82,7 @@ def test_a_shard_that_its_server_refuses_stops_the_run_which_goes_on_when_it_is_
     said = str(stopped.value)
     assert f"1 of 4 shards could not be read in 1 attempts ({server.uri(REFUSED)}): " in said
     assert fault.value in said
-    assert "set pool.give_up_unreachable = true to finish without them" in said
+    assert "set pool.give_up_unreachable = true to finish without these" in said
     assert committed(job.run_uri) == {"00000.tar": 20, "00002.tar": 20, "00003.tar": 20}
     assert not (Path(job.run_uri) / "selection.json").exists()
 

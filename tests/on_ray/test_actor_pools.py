@@ -9,11 +9,12 @@ from functools import partial
 
 import pytest
 import ray
+from ray.data import ActorPoolStrategy
 
 from dfn_ray.config import Scorers
 from dfn_ray.errors import ScorersFailedError
-from dfn_ray.on_ray.actor_pools import TRIES, ActorSupervisor, pool_arguments
-from dfn_ray.on_ray.datasets import ignore_retry_deprecation, rows_of
+from dfn_ray.on_ray.actor_pools import TRIES, ActorSupervisor
+from dfn_ray.on_ray.datasets import TASK_RETRIES, ignore_retry_deprecation, rows_of
 from dfn_ray.on_ray.session import configure
 from dfn_ray.testing.waiting import until
 
@@ -32,13 +33,20 @@ class Actor:
 
 
 def stream(start, starts, *, rows: int = 3):
-    """The rows, through a pool of its own."""
+    """The rows, passed through a pool of two actors with a GPU each, as the chains build it."""
+    scorers = Scorers(gpus=1, max_size=2)
     configure(errored_blocks=0, no_progress_timeout_s=60)
     with ignore_retry_deprecation():
         done = ray.data.range(rows, override_num_blocks=rows).map_batches(
             Actor,
             fn_constructor_kwargs={"start": start, "starts": starts},
-            **pool_arguments(Scorers(gpus=1, max_size=2), starts),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(min_size=scorers.min_size, max_size=scorers.max_size),
+            num_cpus=scorers.cpus,
+            num_gpus=scorers.gpus,
+            max_task_retries=TASK_RETRIES,
+            ray_remote_args_fn=lambda: starts.next_actor_options(scorers),
         )
     return starts.kill_actors_after(rows_of(done))
 

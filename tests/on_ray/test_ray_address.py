@@ -165,7 +165,7 @@ def test_a_temporary_folder_too_long_for_sockets_is_wrong_input_and_nothing_is_w
     assert run(["filter", str(tmp_path / "recipe.toml")]) == 2
     said = capsys.readouterr().err
     assert f"{name}=/tmp/xxx" in said
-    assert "set RAY_TMPDIR to something short" in said
+    assert "set RAY_TMPDIR to a short path" in said
     assert not (tmp_path / "run").exists()
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")  # which is the way out
     check_ray_reachable()

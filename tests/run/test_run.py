@@ -209,7 +209,7 @@ def test_a_shard_that_was_put_back_is_no_replaced_one(tmp_path):
 def test_a_changed_shard_that_is_committed_in_part_is_refused_whatever_the_word(tmp_path):
     uri = str(tmp_path / "run")
     commit(start(uri), [chunk(0, 4)])
-    with pytest.raises(InputError, match=r"committed in part and have changed.*a\.tar had 7 bytes"):
+    with pytest.raises(InputError, match=r"partly committed and have changed.*a\.tar had 7 bytes"):
         start(uri, listing=sized(8), accept_changed_shards=True)
     assert open_run(uri).listing()["size_bytes"].to_pylist() == [7]
 
@@ -221,7 +221,7 @@ def test_a_run_of_an_older_format_is_read_and_never_resumed(tmp_path):
     (tmp_path / "run" / "run.json").write_text(json.dumps(old))
     old = open_run(run.store.uri)
     assert scan_ledger(old.store, old.fingerprint).samples == 4
-    with pytest.raises(InputError, match=r"run format 1 by dfn_ray 0\.0\.9.*adds nothing"):
+    with pytest.raises(InputError, match=r"run format 1, made by dfn_ray 0\.0\.9.*not resume it"):
         start(run.store.uri)
     run.write_json("run.json", {**run.description, "format": 3})
     with pytest.raises(InputError, match="run format 3, this version reads 1 and 2"):
@@ -280,7 +280,7 @@ def test_notes_are_summed_over_the_chunks_that_count():
 def test_a_part_of_another_fingerprint_is_refused_when_the_run_is_scanned(tmp_path):
     run = start(str(tmp_path / "run"))
     commit(run, [chunk(0, 4, last=True)])
-    with pytest.raises(FingerprintError, match="not of this run"):
+    with pytest.raises(FingerprintError, match="does not belong to this run"):
         scan_ledger(run.store, "0" * 64)
 
 
@@ -324,7 +324,7 @@ def test_a_start_that_died_before_the_run_was_described_is_started_again(tmp_pat
 
 
 def test_opening_what_is_not_a_run_says_so(tmp_path):
-    with pytest.raises(InputError, match="holds no run"):
+    with pytest.raises(InputError, match="contains no run"):
         open_run(str(tmp_path))
 
 
@@ -333,7 +333,7 @@ def test_a_run_whose_store_fails_is_not_called_absent(monkeypatch, fault):
     policy = Policy(attempts=2, doubtful_attempts=2, longest_wait_s=0)
     monkeypatch.setattr("dfn_ray.storage.retries.POLICY", policy)
     with serve_http({"run/run.json": b"{}"}) as server:
-        with pytest.raises(InputError, match="holds no run"):
+        with pytest.raises(InputError, match="contains no run"):
             open_run(server.uri("elsewhere"))
         server.plan(fault)
         with pytest.raises(StorageError, match=rf"run\.json: .*{fault}"):

@@ -327,7 +327,7 @@ def test_where_no_run_is_the_exit_code_is_that_of_a_mistake(tmp_path, capsys):
     (tmp_path / "folder").mkdir()
     for uri in (tmp_path / "absent", tmp_path / "folder"):
         assert cli.run(["verify", str(uri)]) == 2
-        assert "holds no run" in capsys.readouterr().err
+        assert "contains no run" in capsys.readouterr().err
 
 
 def _flipped(path: Path, place: float) -> None:

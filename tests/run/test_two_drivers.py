@@ -160,7 +160,7 @@ def test_a_part_that_a_task_commits_late_is_none_of_a_finished_run(small_pool, t
     assert len(run.store.list("scores")) > len(before[0])
     said: list[str] = []
     verify_run(recipe.run_uri, full=True, say=said.append)
-    strays = [line for line in said if "are none of the run" in line]
+    strays = [line for line in said if "do not belong to the run" in line]
     assert [line.split(" in ")[1].split("/")[0] for line in strays] == [
         "scores",
         "subset",

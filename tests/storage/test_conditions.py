@@ -293,7 +293,7 @@ def test_a_store_that_takes_no_notice_of_conditions_is_known_and_said(rclone):
     assert not rclone.honours_conditions("x")
     assert rclone.read("x") == b"content"
     run = start(rclone.uri_of("run"))
-    assert any("takes no notice of conditional writes" in note for note in run.notes())
+    assert any("ignores conditional writes" in note for note in run.notes())
 
 
 def test_of_two_drivers_that_take_a_run_at_a_time_without_conditions_the_overwritten_one_stops(

@@ -154,6 +154,7 @@ class ScorerActor(Scorer):
         self._metrics = ScorerMetrics(run_label)
 
     def __call__(self, block: pa.Table) -> pa.Table:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The block with scores in every cell."""
         return map_cells(block, stage=self._score)
 
     def _score(self, cell: Cell) -> Cell:
