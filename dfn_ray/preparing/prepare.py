@@ -28,7 +28,7 @@ from dfn_ray.schema import SIZE_FIELDS, Note
 
 @dataclass(frozen=True)
 class NetworkInputs:
-    """What one network reads: which of the distinct transforms and tokenizers are its own."""
+    """The inputs of one network, as indices into the transforms and tokenizers of a Preparation."""
 
     transform: int
     tokenizer: int
@@ -36,28 +36,31 @@ class NetworkInputs:
 
 @dataclass(frozen=True)
 class Preparation:
-    """Everything `prepare` needs. Several networks share a decode and, where equal, pixels and tokens."""
+    """Everything `prepare` needs; networks share one decode and equal pixels and tokens."""
 
     rules: Rules
     decode: Decode
     transforms: tuple[ImageTransform, ...]
     tokenizers: tuple[TokenizerSpec, ...]
     captions: Captions = Captions()  # noqa: RUF009  frozen
-    """Of samples with several."""
+    """Settings for samples with several captions."""
 
 
 def pixels_column(transform: int) -> str:
-    """The inputs column of uint8 pixels (H, W, 3) under a transform."""
+    """Name of the inputs column with uint8 pixels (H, W, 3) of a transform."""
     return f"pixels_{transform}"
 
 
 def tokens_column(tokenizer: int) -> str:
-    """The inputs column of int32 tokens (context_length,) of a tokenizer; of several captions a list of them."""
+    """Name of the inputs column with int32 tokens (context_length,) of a tokenizer.
+
+    For several captions it is a list of them.
+    """
     return f"tokens_{tokenizer}"
 
 
 def prepare(cell: Cell, *, preparation: Preparation) -> Cell:
-    """The cell with rejected and failed samples marked, sizes filled in, and inputs for the others."""
+    """The cell with rejected and failed samples marked, image sizes, and inputs of the others."""
     samples = _reject_captions(cell.samples, preparation)
     rows = undecided_rows(samples)
     taken = samples.take(pa.array(rows))
@@ -89,7 +92,7 @@ def prepare(cell: Cell, *, preparation: Preparation) -> Cell:
 def _add_tokens(
     columns: dict[str, pa.Array], captions: list[Any], preparation: Preparation, several: bool
 ) -> int:
-    """Add the tokens of captions to the inputs, and which of several count; how many captions are cut."""
+    """Adds tokens to the inputs, and the mask of several captions; returns how many were cut."""
     lengths: list[int] = []
     if several:
         captions = encoded_captions(captions, preparation.captions)

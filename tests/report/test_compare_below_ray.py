@@ -53,7 +53,7 @@ def test_a_run_that_is_only_scored_is_compared_by_the_network_of_its_recipe(made
     runs = [made("dfn", networks=BOTH), made("against", networks=BOTH, deciding="against")]
     for recipe in runs:
         (tmp_path / recipe.run_uri / "selection.json").unlink()
-    with pytest.raises(InputError, match="say at which --keep-fraction"):
+    with pytest.raises(InputError, match="has no selection; set --keep-fraction"):
         compare_runs([recipe.run_uri for recipe in runs])
     found = compare_runs([recipe.run_uri for recipe in runs], keep_fraction=0.5)
     assert found.spearman[0, 1] == pytest.approx(-1)

@@ -15,7 +15,7 @@ from dfn_ray.config import Pool
 from dfn_ray.pool import Shard
 from dfn_ray.pool.chunking import Wanted
 from dfn_ray.pool.examination import Verdict, examine
-from dfn_ray.report.compare import _read_groups
+from dfn_ray.report.subgroups import read_subgroups
 from dfn_ray.run.sealed_parquet import opened_parquet as opened_part
 from dfn_ray.run.sealed_parquet import parquet_bytes, verified_parquet
 from dfn_ray.schema import ShardFault
@@ -159,7 +159,7 @@ def test_files_of_runs_and_subgroups_build_no_type_either(tmp_path):
     assert opened_part(io.BytesIO(part), "0.parquet", is_sealed=True).read().num_rows == ROWS
     assert verified_parquet(io.BytesIO(part), "0.parquet", is_sealed=True).read().num_rows == ROWS
     (tmp_path / "groups.parquet").write_bytes(file_of(table))
-    groups = _read_groups(str(tmp_path / "groups.parquet"))
+    groups = read_subgroups(str(tmp_path / "groups.parquet"))
     assert groups["group"].to_pylist() == ["a", "b"]
     assert not Lethal.built
 
