@@ -58,7 +58,7 @@ class Committed:
     """Histogram of its scores, see `ray_metrics.score_buckets`."""
 
     def add_to(self, ledger: Ledger, progress: Progress, metrics: PoolMetrics) -> None:
-        """Add the part to the ledger, the progress line and the metrics."""
+        """Adds the part to the ledger, the progress line and the metrics."""
         ledger.add(self.name, self.chunks, self.counts)
         progress.add(
             sum(chunk.rows for chunk in self.chunks),
@@ -68,6 +68,28 @@ class Committed:
             scorers=self.scorers,
         )
         metrics.add(self.chunks, self.counts, self.score_buckets, ledger)
+
+
+@dataclass(frozen=True)
+class ScoringStage:
+    """The stage of the scorers."""
+
+    actor: type
+    """Class of the actors; called with a block of prepared cells."""
+    arguments: Mapping[str, Any]
+    """Arguments of its constructor besides `supervisor`."""
+    scorers: Scorers
+    """Size of the pool, and resources and labels of an actor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamLimits:
+    """The limits at which a stream stops."""
+
+    timeout_s: float
+    """Time without progress."""
+    tolerant: bool
+    """True skips tasks that keep dying instead of stopping; their chunks stay uncommitted."""
 
 
 def remaining_work(shards: Sequence[Shard], ledger: Ledger) -> list[Work]:
@@ -89,23 +111,19 @@ def score_stream(
     pool: Pool,
     decode: Decode,
     prepare: Stage,
-    scorer: type,
-    scorer_arguments: Mapping[str, Any],
-    scorers: Scorers,
+    scoring: ScoringStage,
     committer: Committer,
     execution: Execution,
-    timeout_s: float,
-    tolerant: bool = True,
+    limits: StreamLimits,
 ) -> Generator[Committed | UnreadShard, None, None]:
     """Prepares, scores and commits the work; yields each stored part and each unread shard.
 
     The pool of scorers grows from `min_size` with its backlog, as far as there are nodes, which it
-    also requests from the cluster's autoscaler. `tolerant` skips tasks that keep dying instead of
-    stopping; their chunks stay uncommitted. Raises NoProgressError when no block moves for
-    `timeout_s`.
+    also requests from the cluster's autoscaler. Raises NoProgressError when no block moves for the
+    time that `limits` allows.
     """
-    _configure(timeout_s, tolerant)
-    supervisor = ActorSupervisor()
+    _configure(limits)
+    supervisor, scorers = ActorSupervisor(), scoring.scorers
     with ignore_retry_deprecation():
         parts = (
             read_pool(work, pool, decode, report_unread=True)
@@ -120,8 +138,8 @@ def score_stream(
                 max_retries=TASK_RETRIES,
             )
             .map_batches(
-                scorer,
-                fn_constructor_kwargs={**scorer_arguments, "supervisor": supervisor},
+                scoring.actor,
+                fn_constructor_kwargs={**scoring.arguments, "supervisor": supervisor},
                 batch_size=1,
                 batch_format="pyarrow",
                 compute=ActorPoolStrategy(min_size=scorers.min_size, max_size=scorers.max_size),
@@ -160,7 +178,7 @@ def keep_stream(
 
     Nothing is decoded: `decode` only sets which nodes the tasks run on and what they reserve.
     """
-    _configure(execution.no_progress_timeout_s, tolerant)
+    _configure(StreamLimits(timeout_s=execution.no_progress_timeout_s, tolerant=tolerant))
     with ignore_retry_deprecation():
         parts = (
             read_pool(work, pool, decode, report_unread=True)
@@ -210,5 +228,8 @@ def _committed(parts: Dataset) -> Generator[Committed | UnreadShard, None, None]
         )
 
 
-def _configure(timeout_s: float, tolerant: bool) -> None:
-    configure(errored_blocks=ERRORED_BLOCKS if tolerant else 0, no_progress_timeout_s=timeout_s)
+def _configure(limits: StreamLimits) -> None:
+    configure(
+        errored_blocks=ERRORED_BLOCKS if limits.tolerant else 0,
+        no_progress_timeout_s=limits.timeout_s,
+    )

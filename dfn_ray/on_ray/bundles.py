@@ -22,22 +22,22 @@ class Bundle:
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        asked = [f"{amount:g} {name}" for name, amount in self.resources.items() if amount]
-        asked += [f"label {name} = {value}" for name, value in self.labels.items()]
-        return ", ".join(asked) or "nothing"
+        parts = [f"{amount:g} {name}" for name, amount in self.resources.items() if amount]
+        parts += [f"label {name} = {value}" for name, value in self.labels.items()]
+        return ", ".join(parts) or "nothing"
 
     def ray_options(self) -> dict[str, Any]:
         """The bundle as options of Ray's `remote` and of Ray Data."""
         amounts = {name: amount for name, amount in self.resources.items() if amount}
-        asked: dict[str, Any] = {
+        options: dict[str, Any] = {
             "num_cpus": amounts.pop("CPU", 0),
             "num_gpus": amounts.pop("GPU", 0),
         }
         if amounts:
-            asked["resources"] = amounts
+            options["resources"] = amounts
         if self.labels:
-            asked["label_selector"] = dict(self.labels)
-        return asked
+            options["label_selector"] = dict(self.labels)
+        return options
 
     def room_on(self, resources: Mapping[str, float], labels: Mapping[str, str]) -> float:
         """Number of bundles that fit on a node; infinite for a bundle that requires nothing."""

@@ -93,8 +93,8 @@ def read_pairs(run: Run, places: list[tuple[str, int, float]]) -> list[Pair]:
     shards = {shard.uri: shard for shard in listed_shards(run.listing())}
     rows: dict[tuple[str, int], dict[str, Any]] = {}
     for uri in {shard for shard, _, _ in places}:
-        wanted = {row for shard, row, _ in places if shard == uri}
-        for table in read_rows(shards[uri], pool, wanted):
+        needed = {row for shard, row, _ in places if shard == uri}
+        for table in read_rows(shards[uri], pool, needed):
             rows |= {(uri, row["row"]): row for row in table.to_pylist()}
     return [
         Pair(

@@ -26,7 +26,7 @@ from dfn_ray.errors import (
 from dfn_ray.filtering.filter_pool import filter_pool, materialize, score, select
 from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.pool import iter_chunks, list_shards
-from dfn_ray.run import open_run, take_over
+from dfn_ray.run import bounds_file, open_run, take_over
 from dfn_ray.testing.sample_pools import TarBuilder, write_pool
 from dfn_ray.testing.waiting import meanwhile, until
 from tests.run.forging import forge
@@ -130,11 +130,11 @@ def _require_same(run: str, expected: str) -> None:
 
 def _with_bounds(job, lo: float, hi: float) -> None:
     """Store bounds before the run begins, as a calibration that was wrong would have."""
-    from dfn_ray.filtering.scoring import score_pool as module
+    from dfn_ray.filtering.scoring.scoring_job import open_job
 
-    opened = module._open_job(job)
+    opened = open_job(job)
     lo, hi = float(np.float32(lo)), float(np.float32(hi))
-    opened.run.write_json(module.bounds_file(job.deciding_network), {"lo": str(lo), "hi": str(hi)})
+    opened.run.write_json(bounds_file(job.deciding_network), {"lo": str(lo), "hi": str(hi)})
 
 
 def test_calibrated_bounds_keep_most_bytes_from_travelling(local_ray, recipe, tmp_path):

@@ -38,12 +38,10 @@ def score(decode: Decode, monkeypatch: pytest.MonkeyPatch) -> Dataset:
         pool=POOL,
         decode=decode,
         prepare=replace,
-        scorer=Unchanged,
-        scorer_arguments={},
-        scorers=Scorers(),
+        scoring=filtering.ScoringStage(Unchanged, {}, Scorers()),
         committer=Unchanged(),
         execution=Execution(),
-        timeout_s=60,
+        limits=filtering.StreamLimits(timeout_s=60, tolerant=True),
     )
     return parts
 

@@ -17,7 +17,7 @@ from dfn_ray.filtering import chain
 from dfn_ray.filtering.chain import Committed
 from dfn_ray.filtering.scoring import score_pool
 from dfn_ray.filtering.scoring.bounds import EVERYTHING
-from dfn_ray.filtering.scoring.score_pool import ScoringJob
+from dfn_ray.filtering.scoring.scoring_job import ScoringJob
 from dfn_ray.filtering.scoring.spending import CostMeter
 from dfn_ray.filtering.verifying import verify_subset
 from dfn_ray.filtering.verifying.row_sums import BUCKETS, first_different_row, rows_of_bucket

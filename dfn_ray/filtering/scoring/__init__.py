@@ -1,6 +1,7 @@
 """From the pool to committed parts: each sample's score, and the bytes that may be kept.
 
 score_pool.py       calibrates, then scores wave after wave of shards until every chunk is committed
+scoring_job.py      a run opened for scoring, with networks, commits and budget
 calibrate.py        bounds for the threshold, from the scores of a random sample; bounds.py
 scorer.py           the networks on a device, as an actor
 commit.py           commits a part: bytes first, scores last

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 
@@ -13,25 +12,21 @@ import pyarrow as pa
 from ray import ObjectRef
 from ray.exceptions import RayError
 
-from dfn_ray.config import Recipe, recipe_values
-from dfn_ray.console.progress import Progress
+from dfn_ray.config import Recipe
 from dfn_ray.errors import IncompleteRunError, NoProgressError, StorageError, last_line
 from dfn_ray.filtering import chain
-from dfn_ray.filtering.chain import Committed
-from dfn_ray.filtering.preflight import refuse_other_scoring
+from dfn_ray.filtering.chain import Committed, ScoringStage, StreamLimits
 from dfn_ray.filtering.scoring.bounds import EVERYTHING, NOTHING, Bounds
 from dfn_ray.filtering.scoring.calibrate import bounds_from_scores, calibration_work
 from dfn_ray.filtering.scoring.commit import Committer
-from dfn_ray.filtering.scoring.fingerprint import scoring_fingerprint
 from dfn_ray.filtering.scoring.scorer import ScorerActor, plan_inputs
-from dfn_ray.filtering.scoring.spending import CostMeter
+from dfn_ray.filtering.scoring.scoring_job import ScoringJob, open_job
 from dfn_ray.filtering.scoring.unread_shards import (
     all_changed,
     closing_cell,
     raise_for_unread,
     wait_before_attempt,
 )
-from dfn_ray.network.frozen import FrozenNetwork
 from dfn_ray.on_ray.capacity import (
     missing_capacity,
     reporting_missing_capacity,
@@ -41,33 +36,13 @@ from dfn_ray.on_ray.cells import UnreadShard
 from dfn_ray.on_ray.datasets import Work
 from dfn_ray.on_ray.lethal_shards import killers
 from dfn_ray.on_ray.ray_address import check_ray_reachable
-from dfn_ray.on_ray.ray_metrics import PoolMetrics, run_label
+from dfn_ray.on_ray.ray_metrics import run_label
 from dfn_ray.on_ray.session import connect, put_networks
-from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table
-from dfn_ray.preparing.embedding_fingerprint import with_fixed_threads
+from dfn_ray.pool import Shard
 from dfn_ray.preparing.error_limits import ErrorLimits
-from dfn_ray.preparing.fetch_networks import fetch_networks
 from dfn_ray.preparing.prepare import prepare
-from dfn_ray.run import SCORED, Ledger, Run, bounds_file, scan_ledger, start_run
+from dfn_ray.run import Ledger, Run, bounds_file
 from dfn_ray.schema import SIZE_FIELDS, ShardFault, score_column
-
-
-@dataclass(frozen=True)
-class ScoringJob:
-    """A run being scored: recipe, pool, networks, and the state of its commits."""
-
-    recipe: Recipe
-    run: Run
-    shards: tuple[Shard, ...]
-    networks: tuple[FrozenNetwork, ...]
-    ledger: Ledger
-    progress: Progress = field(repr=False)
-    metrics: PoolMetrics = field(repr=False)
-    meter: CostMeter = field(repr=False)
-    total_bytes: int
-    """Size of all shards."""
-    unread: dict[str, UnreadShard] = field(default_factory=dict)
-    """Shards whose last read failed, because of their store or because they have changed."""
 
 
 def score_pool(recipe: Recipe, *, keep_bytes: bool) -> tuple[Run, Ledger]:
@@ -83,7 +58,7 @@ def score_pool(recipe: Recipe, *, keep_bytes: bool) -> tuple[Run, Ledger]:
     reached, ShardChangedError when they are not the ones that were listed.
     """
     check_ray_reachable()
-    job = _open_job(recipe)
+    job = open_job(recipe)
     try:
         if chain.remaining_work(job.shards, job.ledger):
             _check_spending(job)
@@ -106,46 +81,6 @@ def _score_all(job: ScoringJob, *, keep_bytes: bool) -> None:
     if job.unread:
         attempts = job.recipe.execution.attempts
         raise_for_unread(job.unread, shards=len(job.shards), attempts=attempts)
-
-
-def _open_job(recipe: Recipe) -> ScoringJob:
-    recipe = replace(recipe, scorers=with_fixed_threads(recipe.scorers))
-    listing = list_pool(recipe.pool)
-    shards = listing.shards
-    refuse_other_scoring(recipe, shards)
-    networks = fetch_networks(recipe)
-    run = start_run(
-        recipe.run_uri,
-        kind=SCORED,
-        recipe=recipe_values(recipe),
-        fingerprint=scoring_fingerprint(
-            recipe, {network.name: network.fingerprint() for network in networks}, shards
-        ),
-        listing=listing_table(shards),
-        accept_changed_shards=recipe.execution.accept_changed_shards,
-        accept_versions=recipe.execution.accept_versions,
-    )
-    ledger = scan_ledger(run.store, run.fingerprint)
-    total_bytes = sum(shard.size_bytes for shard in shards)
-    progress = Progress(total_bytes)
-    progress.resume(ledger.samples, ledger.bytes_read, ledger.counts, ledger.notes)
-    for note in (*listing_notes(listing), *run.notes()):
-        progress.say(note)
-    metrics = PoolMetrics(
-        recipe.run_uri,
-        shards=len(shards),
-        total_bytes=total_bytes,
-        network=recipe.deciding_network,
-    )
-    metrics.resume(ledger)
-    progress.say(
-        f"{len(shards):,} shards, {ledger.complete_shards:,} of them scored before; run "
-        f"{recipe.run_uri}"
-    )
-    meter = CostMeter(recipe, run)
-    return ScoringJob(
-        recipe, run, shards, networks, ledger, progress, metrics, meter, total_bytes=total_bytes
-    )
 
 
 def _calibrate(job: ScoringJob, networks: ObjectRef) -> Bounds:
@@ -282,27 +217,26 @@ def _committed(
 ) -> Generator[Committed | UnreadShard, None, None]:
     """The parts of the work, each once it is stored, and the shards that could not be read."""
     preparation, inputs = plan_inputs(job.networks, job.recipe)
-    limits = job.recipe.execution
+    execution = job.recipe.execution
+    wait_s = min(execution.stall_timeout_s, execution.no_progress_timeout_s)
+    arguments = {
+        "networks": networks,
+        "inputs": inputs,
+        "scorers": job.recipe.scorers,
+        "deciding": job.recipe.deciding_network,
+        "bounds": bounds,
+        "captions": job.recipe.captions,
+        "run_label": run_label(job.recipe.run_uri),
+    }
     return chain.score_stream(
         work,
         pool=job.recipe.pool,
         decode=job.recipe.decode,
         prepare=partial(prepare, preparation=preparation),
-        scorer=ScorerActor,
-        scorer_arguments={
-            "networks": networks,
-            "inputs": inputs,
-            "scorers": job.recipe.scorers,
-            "deciding": job.recipe.deciding_network,
-            "bounds": bounds,
-            "captions": job.recipe.captions,
-            "run_label": run_label(job.recipe.run_uri),
-        },
-        scorers=job.recipe.scorers,
+        scoring=ScoringStage(ScorerActor, arguments, job.recipe.scorers),
         committer=_committer(job, bounds),
-        execution=limits,
-        timeout_s=job.meter.limited_wait(min(limits.stall_timeout_s, limits.no_progress_timeout_s)),
-        tolerant=tolerant,
+        execution=execution,
+        limits=StreamLimits(timeout_s=job.meter.limited_wait(wait_s), tolerant=tolerant),
     )
 
 

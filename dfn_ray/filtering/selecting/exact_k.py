@@ -228,8 +228,8 @@ def _last_ties(map_slices: MapSlices, ties: Sequence[_Tie]) -> Iterator[tuple[in
     share the digits found.
     """
     while many := [tie for tie in ties if not tie.fits_in_memory]:
-        asked = partial(_count_tied, queries=[tie.query for tie in many])
-        for tie, counts in zip(many, _total(map_slices(asked), len(many)), strict=True):
+        count = partial(_count_tied, queries=[tie.query for tie in many])
+        for tie, counts in zip(many, _total(map_slices(count), len(many)), strict=True):
             before = np.cumsum(counts) - counts
             digit = int(np.searchsorted(before + counts, tie.rank))
             tie.rank -= int(before[digit])

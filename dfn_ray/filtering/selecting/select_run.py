@@ -39,7 +39,7 @@ class SelectionResult:
     shards: int
     n: int | None
     """N of keep_fraction; None for the other rules."""
-    asked: int | None
+    requested: int | None
     """Samples that the rule requests; k is smaller when fewer were scored. None for a threshold."""
     selection: Selection
 
@@ -50,7 +50,7 @@ class SelectionResult:
             "select": asdict(self.select),
             "network": self.network,
             "N": self.n,
-            "asked": self.asked,
+            "asked": self.requested,
             "k": self.selection.k,
             "threshold": self.selection.threshold,
             "threshold_key": self.selection.threshold_key,
@@ -101,10 +101,10 @@ def select_rules(
             },
             shards=len(listing),
             n=denominator(ledger, select) if select.keep_fraction is not None else None,
-            asked=asked,
+            requested=requested,
             selection=selection,
         )
-        for select, asked, selection in _selections(scores, selects, ledger)
+        for select, requested, selection in _selections(scores, selects, ledger)
     ]
     return found, scores
 
@@ -113,13 +113,13 @@ def _selections(
     scores: RunScores, selects: Sequence[Select], ledger: Ledger
 ) -> Iterator[tuple[Select, int | None, Selection]]:
     """Each rule with its target count and selection. Each threshold takes a separate pass."""
-    asked = [
+    requested = [
         None if select.threshold is not None else target_count(select, denominator(ledger, select))
         for select in selects
     ]
-    counts = [k for k in asked if k is not None]
+    counts = [k for k in requested if k is not None]
     best = iter(select_best_each(scores, counts, scores.map_slices) if counts else ())
-    for select, k in zip(selects, asked, strict=True):
+    for select, k in zip(selects, requested, strict=True):
         if select.threshold is not None:
             yield select, None, select_threshold(scores, select.threshold, scores.map_slices)
         else:

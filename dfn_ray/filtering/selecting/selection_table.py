@@ -28,9 +28,10 @@ def selection_table(run_uri: str, value: Mapping[str, Any]) -> str:
     if value["threshold"] is not None:
         ties = f"; {value['at']:,} samples share it" if value["at"] > 1 else ""
         lines.append(f"threshold {value['threshold']:.6f} on {value['network']}{ties}")
-    if (asked := value.get("asked") or 0) > kept:
+    if (requested := value.get("asked") or 0) > kept:
         lines.append(
-            f"warning: the rule requests {asked:,} samples, only {kept:,} have a score: all are "
+            f"warning: the rule requests {requested:,} samples, only {kept:,} have a score: all "
+            "are "
             "kept"
         )
     if "not_found" in value:

@@ -36,7 +36,7 @@ from dfn_ray.on_ray.cells import UnreadShard
 from dfn_ray.on_ray.ray_address import check_ray_reachable
 from dfn_ray.on_ray.ray_metrics import PoolMetrics
 from dfn_ray.on_ray.session import connect
-from dfn_ray.pool import list_pool, listing_notes, listing_table, refuse_inside
+from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table, refuse_inside
 from dfn_ray.preparing.embedding_fingerprint import pool_fingerprint, reading_versions
 from dfn_ray.run import (
     SELECTION,
@@ -79,19 +79,7 @@ def materialize_listed(
     listing = list_pool(pool)
     shards = listing.shards
     refuse_inside(pool, run_uri, setting="output", shards=shards)
-    run = start_run(
-        run_uri,
-        kind="listed",
-        recipe={"run_uri": run_uri, "pool": asdict(pool), "uids": uids_uri},
-        fingerprint={
-            "pool": pool_fingerprint(pool),
-            "versions": reading_versions(pool, shards),
-            "uids": uids.sha256,
-        },
-        listing=listing_table(shards),
-        accept_changed_shards=execution.accept_changed_shards,
-        accept_versions=execution.accept_versions,
-    )
+    run = _start_listed(run_uri, pool, uids, shards, execution)
     ledger = scan_ledger(run.store, run.fingerprint)
     total_bytes = sum(shard.size_bytes for shard in shards)
     progress = Progress(total_bytes, stage="reading")
@@ -123,12 +111,9 @@ def materialize_listed(
                     progress.say(f"not read: {part.message}")
                 else:
                     part.add_to(ledger, progress, metrics)
-        for gone in [item for item in unread.values() if not item.changed]:
-            cell = closing_cell(ledger, gone.shard, ShardFault.UNREACHABLE, gone.message, _COPIES)
-            if pool.give_up_unreachable and cell is not None:
-                part = Committer(run, EVERYTHING, None).commit([cell])
-                Committed(part.name, part.chunks, {}).add_to(ledger, progress, metrics)
-                del unread[gone.shard]
+        if pool.give_up_unreachable:
+            for part in _close_unreachable(run, ledger, unread):
+                part.add_to(ledger, progress, metrics)
     if unread:
         raise_for_unread(unread, shards=len(shards), attempts=execution.attempts)
     left = chain.remaining_work(shards, ledger)
@@ -137,6 +122,37 @@ def materialize_listed(
             f"{len(left)} shards could not be read, {left[0].shard.uri} among them; run again"
         )
     return _conclude(run, uids, ledger)
+
+
+def _start_listed(
+    run_uri: str, pool: Pool, uids: UidList, shards: Sequence[Shard], execution: Execution
+) -> Run:
+    """The run of a uid list, created or resumed."""
+    return start_run(
+        run_uri,
+        kind="listed",
+        recipe={"run_uri": run_uri, "pool": asdict(pool), "uids": uids.uri},
+        fingerprint={
+            "pool": pool_fingerprint(pool),
+            "versions": reading_versions(pool, shards),
+            "uids": uids.sha256,
+        },
+        listing=listing_table(shards),
+        accept_changed_shards=execution.accept_changed_shards,
+        accept_versions=execution.accept_versions,
+    )
+
+
+def _close_unreachable(
+    run: Run, ledger: Ledger, unread: dict[str, UnreadShard]
+) -> Iterator[Committed]:
+    """Commits the ends of unreachable, not of changed, shards; removes them from `unread`."""
+    for shard in [item for item in unread.values() if not item.changed]:
+        cell = closing_cell(ledger, shard.shard, ShardFault.UNREACHABLE, shard.message, _COPIES)
+        if cell is not None:
+            part = Committer(run, EVERYTHING, None).commit([cell])
+            yield Committed(part.name, part.chunks, {})
+            del unread[shard.shard]
 
 
 def _conclude(run: Run, uids: UidList, ledger: Ledger) -> dict[str, Any]:

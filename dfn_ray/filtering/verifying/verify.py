@@ -73,18 +73,7 @@ def verify_run(
     ledger = verify_parts(scored)
     say(f"chunks complete and disjoint: {ledger.complete_shards:,} shards, {ledger.parts:,} parts")
     say(f"counts balance: {ledger.samples:,} samples")
-    due: Rows = partial(listed_rows, scored, dict(ledger.disowned))
-    columns = ["key"]
-    if scored.kind == SCORED:
-        _verify_source(run, scored)
-        selected, scores = select_run(scored, Select(**value["select"]), value["network"], ledger)
-        require_selected(run, SELECTION, value, selected.to_json(scored))
-        say(f"selection = f(scores): {value['k']:,} kept, threshold {value['threshold']}")
-        columns = shared_columns(run, scored)
-        due = partial(kept_rows, scores.without_parts(), stored_selection(value), columns)
-    verify_subset(run, ledger.names, due, columns)
-    verify_uid_list(run, value)
-    say(f"subset = selection: {value['k']:,} samples and uids")
+    _verify_selected(run, scored, ledger, value, say)
     if full:
         say(f"contents = digests: {_verify_contents(run, scored, value):,} files")
     for line in check_selections(run, ledger, full=full):
@@ -107,6 +96,28 @@ def verify_run(
         "kept": value["k"],
         "compared": compared,
     }
+
+
+def _verify_selected(
+    run: Run,
+    scored: Run,
+    ledger: Ledger,
+    value: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> None:
+    """Compares the selection with the scores, and subset and uid list with the selection."""
+    due: Rows = partial(listed_rows, scored, dict(ledger.disowned))
+    columns = ["key"]
+    if scored.kind == SCORED:
+        _verify_source(run, scored)
+        selected, scores = select_run(scored, Select(**value["select"]), value["network"], ledger)
+        require_selected(run, SELECTION, value, selected.to_json(scored))
+        say(f"selection = f(scores): {value['k']:,} kept, threshold {value['threshold']}")
+        columns = shared_columns(run, scored)
+        due = partial(kept_rows, scores.without_parts(), stored_selection(value), columns)
+    verify_subset(run, ledger.names, due, columns)
+    verify_uid_list(run, value)
+    say(f"subset = selection: {value['k']:,} samples and uids")
 
 
 def _stored_selection(run: Run) -> dict[str, Any]:
