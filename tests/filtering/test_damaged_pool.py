@@ -1,4 +1,4 @@
-"""A pool with every damage there is: the run completes, every sample is accounted for, nothing else is lost."""
+"""A pool with every kind of damage: the run completes, and every sample is accounted for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What other trainers read: DataComp's uid list and resharded tars, by their own rules."""
+"""Exports for other trainers, DataComp's uid list and resharded tars, by their own rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole job on a real local Ray, against open_clip and a plain sort."""
+"""The whole filtering job on a real local Ray, against open_clip and a plain sort."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read(folder: Path) -> pa.Table:
 
 
 def kept(run: str) -> dict[tuple[str, int], dict]:
-    """The subset by (shard, row); fails on a sample that is there twice."""
+    """The subset by (shard, row); fails on a duplicate sample."""
     rows = read(Path(run) / "subset").to_pylist()
     found = {(row["shard"], row["row"]): row for row in rows}
     assert len(found) == len(rows), "a sample is in the subset twice"
@@ -129,7 +129,7 @@ def _require_same(run: str, expected: str) -> None:
 
 
 def _with_bounds(job, lo: float, hi: float) -> None:
-    """Store bounds before the run begins, as a calibration that was wrong would have."""
+    """Stores bounds before the run starts, as a wrong calibration would have."""
     from dfn_ray.filtering.scoring.scoring_job import open_job
 
     opened = open_job(job)
@@ -181,7 +181,7 @@ def test_files_of_a_crash_between_bytes_and_commit_are_ignored_and_removed(finis
 
 
 def test_two_parts_that_commit_the_same_chunk_count_it_once(finished, recipe, pool):
-    """A driver that was taken for dead writes on: its parts overlap those of the one that took over."""
+    """A driver thought dead continues to write: its parts overlap those of its successor."""
     first = recipe(pool, "execution.chunks_per_part=5", run="first")
     score(first)
     second = finished

@@ -1,4 +1,4 @@
-"""Shards that are not the ones that were listed: in a run, in its resume, and in `verify`."""
+"""Shards that have changed since they were listed: during a run, in its resume, and in `verify`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ WORD = "execution.accept_changed_shards=true"
 
 @pytest.fixture
 def after_listing(monkeypatch):
-    """Lets something happen once, between the listing of the pool and the reading of its shards."""
+    """Applies a change once, between the listing of the pool and the reading of its shards."""
 
     def do(change: Callable[[], object]) -> None:
         changes, connect = [change], module.connect
@@ -187,7 +187,7 @@ def test_an_object_replaced_by_one_of_its_size_stops_the_run_and_is_read_by_the_
 
 @pytest.fixture
 def shard(pool):
-    """The first shard of the pool that all tests share, put back after the test."""
+    """The first shard of the shared pool, restored after the test."""
     path = pool / "00000.tar"
     data, times = path.read_bytes(), (path.stat().st_atime_ns, path.stat().st_mtime_ns)
     yield path

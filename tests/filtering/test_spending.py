@@ -1,4 +1,4 @@
-"""A run stops when what it may cost is spent, and what it was is remembered."""
+"""Budgets: a run stops when its budget is spent, and its cost is remembered."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def rows(folder: str) -> list[dict]:
 
 
 class TwoChunkScorer(ScorerActor):
-    """Scores two chunks; the third lasts until the actor is ended, so that a run stops before its pool does."""
+    """Scores two chunks and blocks on the third, so that the run stops before the pool is done."""
 
     chunks = 0
 
@@ -43,7 +43,8 @@ def test_a_run_stopped_by_its_budget_three_times_ends_as_an_undisturbed_one(
 ):
     pool = write_pool(tmp_path / "pool", shards=8, samples=16)
     settings = [
-        "execution.chunks_per_part=1", "scorers.max_size=1", "select.threshold=0.0", "select.keep_fraction=none",
+        "execution.chunks_per_part=1", "scorers.max_size=1", "select.threshold=0.0",
+        "select.keep_fraction=none",
         "prices.cpu_hour=3600", "prices.currency=EUR",
     ]  # fmt: skip
     whole = recipe(pool, *settings, run="whole")
@@ -79,7 +80,7 @@ def test_a_budget_ends_the_wait_for_a_gpu_that_never_comes(local_ray, recipe, po
 
 
 def held(store: Store) -> Run:
-    """A run of which nothing is known but who holds it."""
+    """A run with nothing but the attempt that holds it."""
     return Run(store, {"format": 2, "kind": "filter"}, create_attempt(store, {}), held=True)
 
 

@@ -1,4 +1,4 @@
-"""A run in which nothing moves: tried again where there are nodes, waited for where there are none."""
+"""Runs without progress: retried if there are nodes, waiting if there are none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.ray
 
 @pytest.fixture
 def stalls(tmp_path, monkeypatch):
-    """Makes the scorers of runs from here on stall, for ever, in so many of the attempts at their second chunk."""
+    """Makes scorers stall forever at their second chunk, in that many attempts."""
 
     def make(times: int) -> None:
         class StallingScorer(ScorerActor):

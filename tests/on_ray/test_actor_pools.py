@@ -22,7 +22,7 @@ pytestmark = pytest.mark.ray
 
 
 class Actor:
-    """Hands on what it gets, if `start` lets it start."""
+    """Returns its batches unchanged, if `start` lets it start."""
 
     def __init__(self, start, starts):
         with starts.supervised_start():
@@ -74,7 +74,7 @@ def test_a_fault_of_every_start_ends_the_run_and_says_so(local_ray, start, why):
 
 
 def fails_some_times(times: int, folder, start):
-    """Fail by `start`, so many times over all processes."""
+    """Fails by calling `start`, that many times over all processes."""
     if len(list(folder.iterdir())) < times:
         (folder / str(os.getpid())).touch()
         start()
@@ -89,7 +89,7 @@ def starts_well():
 
 
 def actors_of(starts: ActorSupervisor) -> list[ray.actor.ActorHandle]:
-    """Those of a pool that are alive, by their names."""
+    """The alive actors of a pool, by their names."""
     names = [name for name in ray.util.list_named_actors() if name.startswith(starts._pool)]
     return [ray.get_actor(name) for name in names]
 

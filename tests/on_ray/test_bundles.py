@@ -1,4 +1,4 @@
-"""What tasks and actors ask of their nodes."""
+"""Resources and labels that tasks and actors require of their nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run says while the cluster lacks nodes for it."""
+"""Reports of a run while the cluster lacks nodes for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ray Data's log of failed tasks: a line for an error of ours, all of it for any other."""
+"""Ray Data's log of failed tasks: one line for a DfnRayError, everything for any other error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FULL = StorageError("s3://bucket/run: cannot write it: no space left")
 
 
 def of_a_task(cause: Exception) -> BaseException:
-    """What Ray raises in the driver for an exception of a task."""
+    """The exception that Ray raises in the driver for an exception of a task."""
     return RayTaskError("MapBatches", "a traceback of the worker", cause).as_instanceof_cause()
 
 

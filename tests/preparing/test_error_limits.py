@@ -1,4 +1,4 @@
-"""The limits on failed samples and bad shards, at their edges."""
+"""The limits on failed samples and bad shards, at their boundaries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several captions scored: what counts and what comes out, against plain numpy on a real tiny network."""
+"""Scores of several captions, against plain numpy on a real tiny network."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ CAPTIONS = [
     ["one alone here"],
     ["no", "nor this"],
     ["so few", "the only long one", "words"],
-    ["same words again", "same words again", "another text entirely, and a longer one than the others are"],
+    [
+        "same words again", "same words again",
+        "another text entirely, and a longer one than the others are",
+    ],
     ["no image here", "none"],
 ]  # fmt: skip
 RULES, NO_RULES = Rules(min_caption_words=3), Rules()
@@ -46,7 +49,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cosines(folder) -> list[list[float]]:
-    """Of every caption with its image, by open_clip itself; none for what is no image."""
+    """Scores of every caption with its image, by open_clip itself; none for a broken image."""
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
     model.eval()

@@ -1,4 +1,4 @@
-"""Filters side by side, against numpy on the scores as they stand in the parts."""
+"""Comparison of filters, against numpy on the scores in the parts."""
 
 from __future__ import annotations
 

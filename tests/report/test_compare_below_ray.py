@@ -1,4 +1,4 @@
-"""Which scores a comparison reads, on runs made without Ray and networks."""
+"""The scores that a comparison reads, on runs made without Ray and networks."""
 
 from __future__ import annotations
 
@@ -165,5 +165,6 @@ def test_a_fraction_counts_as_it_is_written_wherever_samples_are_counted(made):
     kept = _kept(Select(keep_fraction=0.29), np.arange(100, dtype=np.float32), 1)
     assert kept.sum() == 29
     runs = [made(name, networks=BOTH, deciding=name).run_uri for name in BOTH]
-    # Of 100 samples in opposite orders both keep what the best 57 and the last 57 have in common; 0.57 * 100 < 57.
+    # Of 100 samples in opposite orders both keep what the best 57 and the last 57 have in common;
+    # 0.57 * 100 < 57.
     assert compare_runs(runs, keep_fraction=0.57).overlap[0, 1] == pytest.approx(14 / 57)

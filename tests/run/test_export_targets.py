@@ -1,4 +1,4 @@
-"""Where an export writes and what it finds there, without Ray."""
+"""Export targets: allowed folders and existing content, without Ray."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that are gone on with in another way than they were begun: another network, another verb, other versions, lost parts."""
+"""Runs resumed differently: with another network, verb or version, or after losing parts."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_filter_into_a_run_of_another_kind_is_a_mistake(pool, tmp_path):
 
 
 def test_the_end_of_a_shard_is_one_whatever_came_late():
-    """A shard given up at row 5, and the chunks of a driver that had lost the run by then."""
+    """A shard given up at row 5, and chunks of a driver that had already lost the run."""
     of_parts = {
         "part-000001-a": [(0, 5, False)],
         "part-000002-a": [(5, 0, True)],

@@ -1,4 +1,4 @@
-"""A finished run with one thing altered at a time: verify says which file, which sample and both values."""
+"""A finished run with one alteration at a time: verify names file, sample and both values."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def whole(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def run(whole, tmp_path) -> Path:
-    """A copy of it to alter."""
+    """A copy of the finished run, to be altered."""
     return Path(shutil.copytree(whole, tmp_path / "run"))
 
 
@@ -47,13 +47,13 @@ def part_of(run: Path) -> Path:
 
 
 def kept_in(run: Path, part: Path) -> list[int]:
-    """Ordinals of the rows of a part that the subset holds."""
+    """Ordinals of the rows of a part that are in the subset."""
     kept = {uid for path in files(run, "subset") for uid in column(path, "uid")}
     return [n for n, uid in enumerate(column(part, "uid")) if uid in kept]
 
 
 def subset_file_of(run: Path) -> Path:
-    """The subset file with most samples."""
+    """The subset file with the most samples."""
     return max(files(run, "subset"), key=lambda path: (len(column(path, "uid")), path))
 
 
@@ -71,7 +71,7 @@ def one(run: Path, pattern: str) -> Path:
 
 
 def sample_at(path: Path, row: int) -> str:
-    """How messages name a sample."""
+    """The name of a sample in messages."""
     return f"{column(path, 'shard')[row]} (.* )?row {column(path, 'row')[row]} "
 
 
@@ -85,7 +85,7 @@ IN_SUBSET = {
     "text": ("other", "has 'other', the pool 'picture"),
     "metadata": ('{"uid": "other"}', "has .*other.*, the pool .*test"),
 }
-"""Column of the subset: another value, and what is said of it."""
+"""Column of the subset -> another value, and its description in the message."""
 
 
 @pytest.mark.parametrize("name", IN_SUBSET)
@@ -115,7 +115,7 @@ def test_the_difference_of_two_long_strings_is_shown(run):
 
 
 def move_score(run: Path, by: float) -> tuple[Path, int]:
-    """Change the score of a kept sample in its part; the part and the row."""
+    """Changes the score of a kept sample in its part; returns the part and the row."""
     part = part_of(run)
     row = kept_in(run, part)[0]
     score = column(part, "score_dfn")[row]
@@ -235,7 +235,8 @@ def test_an_absent_file_is_a_broken_promise(run, which, capsys):
 
 @pytest.mark.parametrize("which", OWN_FILES)
 def test_a_file_that_is_cut_or_has_a_flipped_bit_is_named(run, which):
-    # Each length and each byte of them is tried in test_own_files.py, by the reader of the file alone.
+    # Each length and each byte of them is tried in test_own_files.py, by the reader of the file
+    # alone.
     path = OWN_FILES[which](run)
     whole = path.read_bytes()
     middle = len(whole) // 2

@@ -1,4 +1,4 @@
-"""What `select` leaves in `selections/`, altered one thing at a time; which kept samples verify compares with the pool."""
+"""Selections in `selections/`, altered one at a time, and the choice of compared samples."""
 
 from __future__ import annotations
 
