@@ -226,9 +226,8 @@ def _read_back(
     if replaced := [uri for uri in scored_sizes(listing) if uri in missing]:
         raise InputError(
             f"{run.uri}: the bytes of kept samples of {len(replaced):,} shards are not in the run, "
-            "and these "
-            f"shards were replaced after they were scored ({abbreviated(replaced)}); score the "
-            "pool into another run_uri"
+            f"and these shards were replaced after they were scored ({abbreviated(replaced)}); "
+            "score the pool into another run_uri"
         )
     shards = [shard for shard in listed_shards(listing) if shard.uri in missing]
     items = [read_back_item(shard, missing[shard.uri]) for shard in shards]

@@ -120,9 +120,8 @@ def refuse_other_rule(run: Run, recipe: Recipe) -> None:
     if stored and stored["state"] != State.SELECTED and not is_of_rule(stored, recipe):
         raise InputError(
             f"{run.store.uri}: its subset is that of another selection, "
-            f"{_rule_text(rule_of(stored))}; "
-            "dfn-ray select writes the uids of this recipe's selection, dfn-ray materialize --out "
-            "its bytes"
+            f"{_rule_text(rule_of(stored))}; dfn-ray select writes the uids of this recipe's "
+            "selection, dfn-ray materialize --out its bytes"
         )
 
 

@@ -143,6 +143,5 @@ class _StartLog:
             return None, []
         return (
             f"no scorer could start in {self._failed} tries on {len(self._nodes)} nodes; last "
-            "error: "
-            f"{self._last}"
+            f"error: {self._last}"
         ), []

@@ -108,8 +108,7 @@ def _check_answers(name: str, address: str) -> None:
     if len(answer) < 4 or answer[3] != _SETTINGS:
         raise InputError(
             f"{where}: the server there is not a Ray head, it answered {answer[:20]!r}; a head's "
-            "port "
-            f"is 6379 unless `ray start` was given another, 10001 for ray://; {advice}"
+            f"port is 6379 unless `ray start` was given another, 10001 for ray://; {advice}"
         )
 
 

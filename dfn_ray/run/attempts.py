@@ -50,8 +50,7 @@ class Attempt:
         taker = _read(store, self.folder, number)
         raise RunTakenOverError(
             f"{store.uri}: was taken over by a driver on {taker.get('host')} at "
-            f"{taker.get('time')}; "
-            "this one stops. Run one driver per run_uri"
+            f"{taker.get('time')}; this one stops. Run one driver per run_uri"
         )
 
     def replace(self, store: Store, name: str, data: bytes, before: bytes | None) -> None:

@@ -91,8 +91,7 @@ class Ledger:
         if missing:
             raise IncompleteRunError(
                 f"{len(missing)} shards are not fully scored, {missing[0]} among them: run the "
-                "recipe "
-                "again to resume where it stopped"
+                "recipe again to resume where it stopped"
             )
 
     def _claim(self, chunk: Chunk) -> bool:

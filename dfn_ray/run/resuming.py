@@ -140,9 +140,8 @@ def resumable_run(
     if accept_versions is False and (changed := _changed_versions(run)):
         raise InputError(
             f"{run_uri}: was started with other versions of packages that can change scores "
-            f"({'; '.join(changed)}); "
-            f"install those again, or set {section}accept_versions = true to resume with the "
-            "current ones, which the run records"
+            f"({'; '.join(changed)}); install those again, or set {section}accept_versions = true "
+            "to resume with the current ones, which the run records"
         )
     _check_sizes(run, listing, accept_changed_shards)
     return run
@@ -154,9 +153,8 @@ def refuse_old_format(run: Run) -> None:
         made_by = run.description.get("versions", {}).get("dfn_ray", "an older one")
         raise InputError(
             f"{run.uri}: has run format {run.description['format']}, made by dfn_ray {made_by}; "
-            "this version can verify, "
-            "select from, export and compare it, but not resume it: use another run_uri, or that "
-            "version to resume"
+            "this version can verify, select from, export and compare it, but not resume it: use "
+            "another run_uri, or that version to resume"
         )
 
 
@@ -170,8 +168,7 @@ def _pool_differences(run: Run, listing: pa.Table) -> list[str]:
             if uri == again and before != now:
                 return [
                     f"pool.uri: is another spelling of the same pool, under which {uri} is named "
-                    f"{now} instead of {before}: "
-                    "derived uids depend on these names"
+                    f"{now} instead of {before}: derived uids depend on these names"
                 ]
     return problems
 
@@ -199,18 +196,15 @@ def _check_sizes(run: Run, listing: pa.Table, accepted: bool | None) -> None:
         )
         raise InputError(
             f"{run.uri}: {len(found):,} shards have other sizes than when the run listed them, "
-            f"first {found[0]}; "
-            f"restore them{how}, or use another run_uri"
+            f"first {found[0]}; restore them{how}, or use another run_uri"
         )
     ledger = scan_ledger(run.store, run.fingerprint)
-    torn = [item for item in found if ledger.open_chunks(item.uri)]
-    if torn:
+    partly_committed = [item for item in found if ledger.open_chunks(item.uri)]
+    if partly_committed:
         raise InputError(
-            f"{run.uri}: {len(torn):,} shards were partly committed and have changed since, first "
-            f"{torn[0]}; rows "
-            "of two contents would be mixed, so this is not allowed even with "
-            "execution.accept_changed_shards: restore them, "
-            "or use another run_uri"
+            f"{run.uri}: {len(partly_committed):,} shards were partly committed and have changed since, first "
+            f"{partly_committed[0]}; rows of two contents would be mixed, so this is not allowed even with "
+            "execution.accept_changed_shards: restore them, or use another run_uri"
         )
 
 

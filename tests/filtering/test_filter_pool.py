@@ -266,8 +266,8 @@ def test_materialize_into_a_folder_of_something_else_is_refused_and_leaves_it_as
     (tmp_path / "mine" / "photo.jpg").write_bytes(b"x")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     for folder, message in (
-        (job.run_uri, "holds another run(.|\n)*kind: run has filter"),
-        (out, r"holds another run(.|\n)*select.keep_fraction: run has 0\.5, recipe has 0\.3"),
+        (job.run_uri, "contains another run(.|\n)*kind: run has filter"),
+        (out, r"contains another run(.|\n)*select.keep_fraction: run has 0\.5, recipe has 0\.3"),
         (tmp_path / "mine", r"holds photo\.jpg but no run\.json"),
         (tmp_path / "mine" / "photo.jpg", "is a file"),
     ):
@@ -306,7 +306,7 @@ def test_fewer_scores_than_were_asked_for_are_all_kept_and_it_is_said(local_ray,
     value = filter_pool(job)
     assert (value["asked"], value["k"]) == (1000, 300)
     said = selection_table(job.run_uri, value)
-    assert "warning: 1,000 were asked for, only 300 have a score" in said
+    assert "warning: the rule requests 1,000 samples, only 300 have a score" in said
     verify_run(job.run_uri)
 
 

@@ -153,9 +153,8 @@ def test_a_run_of_format_1_is_never_resumed_and_one_sentence_says_so(
     assert dfn_ray([verb, str(path)]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert said == [
-        f"dfn-ray {verb}: {older.run_uri}: made in run format 1 by dfn_ray 0.0.9; this version "
-        "verifies, selects from, "
-        "exports and compares it, and adds nothing to it: use another run_uri, or that version to "
-        "go on"
+        f"dfn-ray {verb}: {older.run_uri}: has run format 1, made by dfn_ray 0.0.9; this "
+        "version can verify, select from, export and compare it, but not resume it: use another "
+        "run_uri, or that version to resume"
     ]
     assert files_in(older.run_uri) == before

@@ -138,7 +138,7 @@ def test_addresses_that_name_nothing_are_wrong_input(monkeypatch, address, messa
         (b"SSH-2.0-OpenSSH_9.6\r\n", "not a Ray head"),
         (b"-E", "not a Ray head"),
         (b"", "not a Ray head"),
-        (None, "said nothing for 1 s"),
+        (None, "sent no answer for 1 s"),
     ],
 )
 def test_a_port_of_something_else_is_wrong_input(monkeypatch, answer, message):

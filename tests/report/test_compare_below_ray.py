@@ -149,7 +149,7 @@ def test_samples_without_a_subgroup_are_unknown(made, tmp_path, uid_type):
 def test_a_groups_file_that_is_none_is_named(made, tmp_path):
     runs = [made(name).run_uri for name in ("one", "other")]
     (tmp_path / "groups.parquet").write_bytes(b"uid,kind\n")
-    with pytest.raises(InputError, match=r"groups\.parquet: is no Parquet file"):
+    with pytest.raises(InputError, match=r"groups\.parquet: is not a readable Parquet file"):
         compare_runs(runs, groups_uri=str(tmp_path / "groups.parquet"))
 
 

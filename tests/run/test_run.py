@@ -165,7 +165,7 @@ def test_a_resume_in_which_only_the_names_of_shards_differ_is_refused(tmp_path):
     start(uri)
     other = LISTING.set_column(1, "name", pa.array(["pool/a.tar"]))
     with pytest.raises(
-        FingerprintError, match=r"under which a\.tar is called pool/a\.tar and not a"
+        FingerprintError, match=r"under which a\.tar is named pool/a\.tar instead of a"
     ):
         start(uri, listing=other)
     assert open_run(uri).listing()["name"].to_pylist() == ["a.tar"]

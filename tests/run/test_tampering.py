@@ -319,7 +319,7 @@ def test_a_file_that_another_program_wrote_is_noticed_though_its_values_are_equa
     path = OWN_FILES[which](run)
     pq.write_table(pq.read_table(path), path, write_page_checksum=True)
     with pytest.raises(
-        DamagedRunError, match=f"{path.name}: is damaged: it is not what its digest"
+        DamagedRunError, match=f"{path.name}: is damaged: it does not match its digest"
     ):
         verify_run(str(run))
 

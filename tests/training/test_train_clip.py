@@ -408,11 +408,11 @@ def test_shards_that_kill_their_reader_are_faults_of_the_index_and_cost_nothing_
     sources = [{"pool": {"uri": str(folder), "chunk_rows": 4}}]
     with pytest.raises(ErrorBudgetExceededError, match=r"2 of 4 shards are bad.*crashes_reader"):
         train(train_recipe("samples_seen=64", sources=sources, run="strict"))
-    assert "00003.tar: given up, reading on from here kills the process" in capsys.readouterr().err
+    assert "00003.tar: given up, reading from here on kills the process" in capsys.readouterr().err
     result = train(train_recipe("samples_seen=64", "max_bad_shard_fraction=0.5", sources=sources))
     (source,) = result["sources"]
     assert (source["shards"], source["bad_shards"]) == (4, 2)
-    what = "crashes_reader: reading on from here kills the process (signal 11)"
+    what = "crashes_reader: reading from here on kills the process (signal 11)"
     named = {Path(uri).name: fault for uri, fault in source["faults"].items()}
     assert named == {f"00001-{READER_KILLER}.tar": what, "00003.tar": what}
     # Two whole shards, and of the last one the two chunks in front of the sample that kills.

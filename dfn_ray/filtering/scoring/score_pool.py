@@ -143,9 +143,8 @@ def _finish(job: ScoringJob, wave: Sequence[Shard], bounds: Bounds, networks: Ob
     if unfinished := [item for item in left() if item.shard.uri not in job.unread]:
         raise IncompleteRunError(
             f"{len(unfinished)} shards could not be finished in {attempts} attempts, "
-            f"{unfinished[0].shard.uri} among "
-            "them; the others are committed. Run the same command again to resume, or remove these "
-            "shards from the pool"
+            f"{unfinished[0].shard.uri} among them; the others are committed. Run the same command "
+            "again to resume, or remove these shards from the pool"
         )
 
 

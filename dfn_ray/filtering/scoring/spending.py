@@ -122,8 +122,7 @@ class CostMeter:
             return
         raise BudgetSpentError(
             f"{self._run.store.uri}: the budget is spent, {what}; {done_fraction:.1%} of the pool "
-            "is scored and "
-            "committed. Run the same command with a larger --budget to resume"
+            "is scored and committed. Run the same command with a larger --budget to resume"
         )
 
     def limited_wait(self, wait_s: float) -> float:

@@ -57,8 +57,7 @@ def raise_for_unread(unread: Mapping[str, UnreadShard], *, shards: int, attempts
     first = next(iter(unread.values()))
     raise StorageError(
         f"{len(unread):,} of {shards:,} shards could not be read in {attempts} attempts "
-        f"({abbreviated(list(unread))}): "
-        f"{first.message}. All others are committed; run the same command again to resume, or set "
-        "pool.give_up_unreachable = true to finish without these, recorded as "
-        f"{ShardFault.UNREACHABLE}"
+        f"({abbreviated(list(unread))}): {first.message}. All others are committed; run the same "
+        "command again to resume, or set pool.give_up_unreachable = true to finish without these, "
+        f"recorded as {ShardFault.UNREACHABLE}"
     )

@@ -31,8 +31,7 @@ def selection_table(run_uri: str, value: Mapping[str, Any]) -> str:
     if (requested := value.get("asked") or 0) > kept:
         lines.append(
             f"warning: the rule requests {requested:,} samples, only {kept:,} have a score: all "
-            "are "
-            "kept"
+            "are kept"
         )
     if "not_found" in value:
         lines.append(f"{value['listed']:,} uids listed, {value['not_found']:,} not in the pool")

@@ -124,8 +124,7 @@ def _refuse_in_run(out_uri: str) -> None:
             if Store(place).exists(RUN):
                 raise InputError(
                     f"output: {out_uri} lies in the run {place}, whose own files no export may "
-                    "replace; use a path "
-                    "outside it, or a hidden one (its name begins with . or _)"
+                    "replace; use a path outside it, or a hidden one (its name begins with . or _)"
                 )
 
 

@@ -97,14 +97,12 @@ class Settler:
         if found["row"].to_pylist() != kept["row"].to_pylist():
             raise InputError(
                 f"{shard.uri}: has {found.num_rows} of the {kept.num_rows} kept samples that were "
-                "scored "
-                "there; the pool has changed since. Restore the shard and run again"
+                "scored there; the pool has changed since. Restore the shard and run again"
             )
         if found["uid"].to_pylist() != kept["uid"].to_pylist():
             raise InputError(
                 f"{shard.uri}: contains other samples than those that were scored there (other "
-                "uids); the pool has changed "
-                "since. Restore the shard and run again"
+                "uids); the pool has changed since. Restore the shard and run again"
             )
         for name in ("image", "text", "metadata"):
             kept = kept.append_column(found.schema.field(name), found[name])

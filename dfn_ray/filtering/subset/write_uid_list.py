@@ -73,8 +73,7 @@ def uid_list_pieces(run: Run, selection: Mapping[str, Any]) -> Iterator[bytes]:
     if selection.get(_DIGEST, digest.hexdigest()) != digest.hexdigest():
         raise DamagedRunError(
             f"{run.store.uri_of(UID_LIST)}: is damaged or was altered: it does not match the "
-            f"digest in {SELECTION}; "
-            "restore it from a copy, or materialize the selection again"
+            f"digest in {SELECTION}; restore it from a copy, or materialize the selection again"
         )
 
 

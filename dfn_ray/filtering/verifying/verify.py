@@ -186,6 +186,6 @@ def _stray_files(run: Run, ledger: Ledger) -> Iterator[str]:
         if stray := sorted(there - names):
             yield (
                 f"notice: {len(stray):,} files in {folder}/ do not belong to the run, first "
-                f"{stray[0]}; a driver that had lost "
-                "the run wrote them late, and they may be deleted"
+                f"{stray[0]}; a driver that had lost the run wrote them late, and they may be "
+                "deleted"
             )

@@ -152,8 +152,8 @@ def _compare(uri: str, shard: str, here: pa.Table, of_pool: pa.Table) -> None:
         first = _first_difference(kept[at], due[at])
         raise VerificationError(
             f"{uri}: {name} of samples of {shard} differs from the pool's: row "
-            f"{here['row'][at].as_py()} has "
-            f"{_excerpt(kept[at], first)}, the pool {_excerpt(due[at], first)}"
+            f"{here['row'][at].as_py()} has {_excerpt(kept[at], first)}, the pool "
+            f"{_excerpt(due[at], first)}"
         )
 
 

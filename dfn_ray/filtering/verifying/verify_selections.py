@@ -133,8 +133,7 @@ def _raise_for_uid(run: Run, bucket: int) -> None:
     uid = uid_strings(np.array([words], UID_DTYPE))[0].as_py()
     raise VerificationError(
         f"{run.store.uri_of(UID_LIST)}: its uids are not those of the subset: {uid} is listed "
-        f"{counts[0][words]} times and "
-        f"{counts[1][words]} times in the subset"
+        f"{counts[0][words]} times and {counts[1][words]} times in the subset"
     )
 
 

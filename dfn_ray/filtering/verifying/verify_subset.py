@@ -121,8 +121,7 @@ def verify_subset(run: Run, parts: Sequence[str], due: Rows, columns: list[str])
     )
     raise VerificationError(
         f"{run.store.uri_of(SUBSET)}: contains {there.rows:,} samples, the selection keeps "
-        f"{kept.rows:,}; "
-        f"{first_different_row(next(differing), next(differing), ['uid', *columns])}"
+        f"{kept.rows:,}; {first_different_row(next(differing), next(differing), ['uid', *columns])}"
     )
 
 
