@@ -243,7 +243,7 @@ def test_a_resume_with_other_versions_waits_for_a_word_and_records_it(
     run = start_run(uri, **same, accept_versions=True, section=section)
     assert run.attempt.record["accepted_versions"] == ["torch: 2.6.0, now 2.9.1"]
     assert run.notes() == [
-        "going on with other versions (torch: 2.6.0, now 2.9.1), as the recipe accepts"
+        "resuming with other versions (torch: 2.6.0, now 2.9.1), as the recipe accepts"
     ]
     assert "accepted_versions" not in start_run(uri, **same, accept_versions=False).attempt.record
 
