@@ -60,7 +60,7 @@ def filter_pool(recipe: Recipe) -> dict[str, Any]:
     """
     if Store(recipe.run_uri).exists("run.json"):
         refuse_other_rule(open_run(recipe.run_uri), recipe)
-    return _finalise(*score_pool(recipe, keep_bytes=True), recipe)
+    return _finalize(*score_pool(recipe, keep_bytes=True), recipe)
 
 
 def score(recipe: Recipe) -> Run:
@@ -101,7 +101,7 @@ def materialize(recipe: Recipe, *, out_uri: str | None = None) -> dict[str, Any]
         ledger = scan_ledger(run.store, run.fingerprint)
         # Checked before the run is taken over from a driver that may still be scoring it.
         ledger.require_complete(run.listing()["uri"].to_pylist())
-        return _finalise(take_over(run), ledger, recipe)
+        return _finalize(take_over(run), ledger, recipe)
     selected, scores = select_run(run, recipe.select, recipe.deciding_network)
     out = _start_materialized(run, recipe, out_uri)
     stored, before = out.read_json_bytes(SELECTION)
@@ -143,7 +143,7 @@ def selection_folder(recipe: Recipe) -> str:
     return f"selections/{rule}-by-{recipe.deciding_network}" if several else f"selections/{rule}"
 
 
-def _finalise(run: Run, ledger: Ledger, recipe: Recipe) -> dict[str, Any]:
+def _finalize(run: Run, ledger: Ledger, recipe: Recipe) -> dict[str, Any]:
     """Selects, and makes `subset/` contain exactly the selection, unless it already does."""
     run.check_attempt()  # never return a selection that another driver has made
     refuse_other_rule(run, recipe)

@@ -514,7 +514,7 @@ BREACHES = {
             "score_dfn",
             pa.array([1.0] * len(t), pa.float32()),
         ),
-        "the scores give",
+        "the scores yield",
     ),
 }
 

@@ -90,7 +90,7 @@ def filter_without_ray(
         refuse_other_rule(open_run(recipe.run_uri), recipe)
     run, ledger = score_without_ray(recipe, part_chunks=part_chunks, bounds=bounds)
     with no_ray():
-        return filter_pool._finalise(run, ledger, recipe)
+        return filter_pool._finalize(run, ledger, recipe)
 
 
 def score_without_ray(

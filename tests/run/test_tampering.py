@@ -131,7 +131,7 @@ def test_a_score_that_no_longer_is_the_subsets_is_named_with_its_sample(run):
 
 def test_a_score_that_changes_the_selection_is_noticed_with_both_values(run):
     move_score(run, -10)
-    with pytest.raises(VerificationError, match=r"selection\.json: .* is .*, the scores give "):
+    with pytest.raises(VerificationError, match=r"selection\.json: .* is .*, the scores yield "):
         verify_run(str(run))
 
 

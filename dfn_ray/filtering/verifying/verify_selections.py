@@ -67,7 +67,7 @@ def require_selected(run: Run, name: str, value: Mapping[str, Any], due: Mapping
         stored = tuple(stored) if isinstance(again, tuple) and stored else stored
         require_promise(
             stored == again,
-            f"{run.store.uri_of(name)}: {key} is {stored}, the scores give {again}",
+            f"{run.store.uri_of(name)}: {key} is {stored}, the scores yield {again}",
         )
 
 
