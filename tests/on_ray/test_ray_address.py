@@ -134,7 +134,7 @@ def test_addresses_that_name_nothing_are_wrong_input(monkeypatch, address, messa
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", r"not a Ray head \(b'HTTP/1.1 400"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not a Ray head, it answered b'HTTP/1.1 400"),
         (b"SSH-2.0-OpenSSH_9.6\r\n", "not a Ray head"),
         (b"-E", "not a Ray head"),
         (b"", "not a Ray head"),
