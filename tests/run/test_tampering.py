@@ -140,7 +140,7 @@ def test_a_score_that_changes_the_selection_is_noticed_with_both_values(run):
     [
         ("status", "failed", "failed: its footer has null, its rows has 1"),
         ("reason", "nan_score", "scored/nan_score: its footer has null, its rows has 1"),
-        ("row", 99, "it has .* row 99 where .* row "),
+        ("row", 99, "it has .* row 99 instead of .* row "),
     ],
 )
 def test_an_altered_status_reason_or_row_of_a_part_is_named(run, name, value, said):
