@@ -35,7 +35,7 @@ from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.filtering.scoring.scorer import Bounds, Scorer, plan_inputs
 from dfn_ray.forecast.limits import prepare_cells, read_cells, rows_of_cells, score_cells, timed
 from dfn_ray.pool import Shard, list_shards
-from dfn_ray.preparing.fetch_networks import load_networks
+from dfn_ray.preparing.fetch_networks import fetch_networks
 from dfn_ray.preparing.prepare import Preparation
 from dfn_ray.run import read_part
 from dfn_ray.storage import Store
@@ -92,7 +92,7 @@ def main() -> None:
 
 def decode_limit(recipe: Recipe, cpus: int) -> float:
     """Samples/s of reading, decoding and tokenising with one process per CPU and nothing else."""
-    preparation, _ = plan_inputs(load_networks(recipe), recipe)
+    preparation, _ = plan_inputs(fetch_networks(recipe), recipe)
     shards = list_shards(recipe.pool)
     work = partial(prepare_shard, pool=recipe.pool, preparation=preparation)
     with ProcessPoolExecutor(cpus) as processes:
@@ -109,7 +109,7 @@ def prepare_shard(shard: Shard, pool: Pool, preparation: Preparation) -> int:
 
 def forward_limit(recipe: Recipe, cpus: int) -> float:
     """Samples/s of the scorer on prepared chunks, all CPUs, nothing else running."""
-    networks = load_networks(recipe)
+    networks = fetch_networks(recipe)
     preparation, inputs = plan_inputs(networks, recipe)
     scorers = replace(recipe.scorers, threads=cpus)
     scorer = Scorer(networks, inputs, scorers, "dfn", Bounds(2.0, 2.0))

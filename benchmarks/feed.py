@@ -27,7 +27,7 @@ from dfn_ray.network.contrastive import Towers, backward, contrastive_loss
 from dfn_ray.network.frozen import FrozenNetwork, trainable_module
 from dfn_ray.network.text_tower import lengths
 from dfn_ray.pool import list_shards
-from dfn_ray.preparing.fetch_networks import load_network_of
+from dfn_ray.preparing.fetch_networks import fetch_network
 from dfn_ray.run import open_run
 from dfn_ray.testing.random_networks import save_random_network
 from dfn_ray.training.data.feed import Feeding, feed_group
@@ -96,7 +96,7 @@ def _demo_pool() -> str:
 def _from_memory(recipe: TrainRecipe, steps: int) -> float:
     """Samples per second of a worker's step on the first batches of the run, in memory."""
     torch.set_num_threads(1)
-    frozen = load_network_of(recipe.model)
+    frozen = fetch_network(recipe.model)
     module = trainable_module(frozen)
     towers = Towers(module, precision="bf16")
     optimizer = make_optimizer(dict(module.named_parameters()), recipe.optimizer)

@@ -33,15 +33,11 @@ from dfn_ray.config import Recipe, Select, recipe_from, recipe_values
 from dfn_ray.filtering.filter_pool import select
 from dfn_ray.filtering.scoring.bounds import Bounds
 from dfn_ray.filtering.scoring.commit import Committer
-from dfn_ray.filtering.selecting.select_run import select_each, select_run
-from dfn_ray.filtering.verifying.verify import (
-    _kept_rows,
-    _shared_columns,
-    _verify_parts,
-    _verify_subset,
-)
+from dfn_ray.filtering.selecting.select_run import select_rules, select_run
+from dfn_ray.filtering.verifying.verify_parts import verify_parts
+from dfn_ray.filtering.verifying.verify_subset import kept_rows, shared_columns, verify_subset
 from dfn_ray.on_ray.cells import Cell
-from dfn_ray.on_ray.slices import LEAST_ITEMS, run_in_slices
+from dfn_ray.on_ray.slices import MIN_SLICED_ITEMS, run_in_slices
 from dfn_ray.pool import Shard, listing_table
 from dfn_ray.run import SCORED, Run, open_run, scan_ledger, start_run
 from dfn_ray.run.parts import SCAN_THREADS
@@ -87,7 +83,7 @@ def main() -> None:
             return
         recipe = recipe_of(str(folder / "run"))
         parts = made(recipe, given)
-        where = "Ray tasks" if parts >= LEAST_ITEMS else "this process"
+        where = "Ray tasks" if parts >= MIN_SLICED_ITEMS else "this process"
         print(
             f"{given.samples:,} samples, {parts:,} parts, {os.cpu_count()} CPUs, passes in {where}"
         )
@@ -135,7 +131,7 @@ def print_pass(one: Pass, seconds: float, peak: int, parts: int, samples: int) -
     """Print a measured pass and what it comes to for the largest pool."""
     scale = FULL / samples
     cores = CORES if one.in_tasks else 1
-    used = (os.cpu_count() or 1) if one.in_tasks and parts >= LEAST_ITEMS else 1
+    used = (os.cpu_count() or 1) if one.in_tasks and parts >= MIN_SLICED_ITEMS else 1
     cpu_s = seconds * used * scale / cores
     threads = READ_THREADS * cores if one.in_tasks else SCAN_THREADS
     waiting_s = parts * scale * one.requests * REQUEST_S / threads
@@ -170,18 +166,18 @@ def sweep(recipe: Recipe) -> None:
     run, ledger = scanned(recipe)
     clock = time.perf_counter()
     fractions = [Select(keep_fraction=fraction) for fraction in (0.1, 0.2, 0.3, 0.4, 0.5)]
-    select_each(run, fractions, "dfn", ledger)
+    select_rules(run, fractions, "dfn", ledger)
     report(clock)
 
 
 def verify(recipe: Recipe) -> None:
     """All of `verify` but the pool's own bytes, which the stand-in has not."""
     run = open_run(recipe.run_uri)
-    ledger = _verify_parts(run)
+    ledger = verify_parts(run)
     selected, scores = select_run(run, Select(threshold=LOWEST), "dfn", ledger)
-    columns = _shared_columns(run, run)
-    due = partial(_kept_rows, scores.without_names(), selected.selection, columns)
-    _verify_subset(run, ledger.names, due, columns)
+    columns = shared_columns(run, run)
+    due = partial(kept_rows, scores.without_parts(), selected.selection, columns)
+    verify_subset(run, ledger.names, due, columns)
 
 
 PASSES = (
@@ -216,7 +212,7 @@ def alone(work: Callable[[Recipe], Any], recipe: Recipe, parts: int) -> tuple[fl
 
 def measured(work: Callable[[Recipe], Any], recipe: Recipe, parts: int) -> tuple[float, int]:
     """Seconds of a pass, or of the part of it that it reported, and the peak of this process's memory in bytes."""
-    if parts >= LEAST_ITEMS:
+    if parts >= MIN_SLICED_ITEMS:
         # Ray and its workers with all imports.
         list(run_in_slices(["warm"] * (os.cpu_count() or 1), len, slice_items=1, least_items=1))
     clock = time.perf_counter()

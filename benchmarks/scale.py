@@ -45,11 +45,11 @@ from dfn_ray.filtering.scoring.score_pool import score_pool
 from dfn_ray.filtering.selecting.select_run import select_run
 from dfn_ray.on_ray.session import connect
 from dfn_ray.pool import list_shards, listing_table
-from dfn_ray.preparing.fetch_networks import load_networks
+from dfn_ray.preparing.fetch_networks import fetch_networks
 from dfn_ray.run import (
     SCORES,
     Run,
-    named,
+    content_name,
     open_run,
     parquet_bytes,
     part_footer,
@@ -238,7 +238,7 @@ def alone(work: Callable[[Recipe], R], recipe: Recipe) -> R:
 def plan(recipe: Recipe) -> Planned:
     """List the pool, open the run (new or old), and scan what it has committed."""
     fingerprint = scoring_fingerprint(
-        recipe, {network.name: network.fingerprint() for network in load_networks(recipe)}
+        recipe, {network.name: network.fingerprint() for network in fetch_networks(recipe)}
     )
     gc.collect()
     begin = time.perf_counter()
@@ -359,7 +359,7 @@ def written_run(recipe: Recipe, run_uri: Path, *, shard_chunks: int, part_chunks
         footer = part_footer(mine, replace(like.header, counts={"scored": 256 * len(mine)}))
         # Not by Store.write: nothing here has to survive a crash, and fsync takes its time.
         data = parquet_bytes(rows.replace_schema_metadata(footer))
-        (run_uri / SCORES / f"{named(1, data)}.parquet").write_bytes(data)
+        (run_uri / SCORES / f"{content_name(1, data)}.parquet").write_bytes(data)
     return replace(recipe, run_uri=str(run_uri))
 
 

@@ -104,7 +104,7 @@ def test_an_empty_pool_exits_2_before_anything_starts(recipe, capsys, tmp_path):
 
 def test_verifying_what_is_no_run_exits_2(tmp_path, capsys):
     assert run(["verify", str(tmp_path)]) == 2
-    assert "holds no run" in capsys.readouterr().err
+    assert "contains no run" in capsys.readouterr().err
 
 
 def test_inspect_shows_format_counts_and_example_rows(recipe, capsys):

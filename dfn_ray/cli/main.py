@@ -422,7 +422,8 @@ def _export_network(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from dfn_ray.report.compare import compare_runs, comparison_lines, draw_comparison
+    from dfn_ray.report.compare import compare_runs
+    from dfn_ray.report.comparison_report import comparison_lines, draw_comparison
 
     found = compare_runs(
         options.run_uri, keep_fraction=options.keep_fraction, groups_uri=options.groups

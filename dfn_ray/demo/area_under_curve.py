@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 def area_under_curve(good: NDArray[np.float32], bad: NDArray[np.float32]) -> float:
-    """The chance that a good score is above a bad one, ties counting half."""
+    """The probability that a good score is above a bad one; ties count half."""
     order = np.sort(bad)
     below = np.searchsorted(order, good, side="left")
     up_to = np.searchsorted(order, good, side="right")

@@ -1,4 +1,4 @@
-"""`dfn-ray demo`: the real job on the pool that ships with the package, judged against known damage."""
+"""`dfn-ray demo`: a real filtering job on the embedded pool, evaluated against known damage."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ CLEAN = "clean"
 
 
 def run_demo(out: Path, *, say: Callable[[str], None]) -> None:
-    """Filter the embedded pool into `out`, verify it in full, and say how well the damage was found."""
+    """Filters the embedded pool into `out`, verifies it in full, and prints the quality table."""
     recipe = demo_recipe(out)
     value = filter_pool(recipe)
     say("\n" + selection_table(recipe.run_uri, value) + "\n")
     verify_run(recipe.run_uri, full=True, say=lambda line: say(f"verified: {line}"))
     truth = demo_truth()
-    say("\n" + judgement(recipe, value["threshold"], truth) + "\n")
+    say("\n" + quality_table(recipe, value["threshold"], truth) + "\n")
     picture = out / PICTURE
     draw_run(recipe.run_uri, picture, truth=truth)
     say(f"picture: {picture}")
@@ -51,13 +51,13 @@ def demo_recipe(out: Path) -> Recipe:
 
 
 def demo_truth() -> dict[str, str]:
-    """What was done to each caption of the embedded pool: uid -> clean, swapped, junk, ..."""
+    """Damage of each caption of the embedded pool: uid -> kind (clean, swapped, junk and others)."""
     rows = pq.read_table(DATA / "truth.parquet", columns=["uid", "kind"])
     return dict(zip(rows["uid"].to_pylist(), rows["kind"].to_pylist(), strict=True))
 
 
-def judgement(recipe: Recipe, threshold: float, truth: Mapping[str, str]) -> str:
-    """How well the scores tell clean captions from damaged ones, as a table."""
+def quality_table(recipe: Recipe, threshold: float, truth: Mapping[str, str]) -> str:
+    """Precision, recall and AUC of the scores, clean against damaged captions, as a table."""
     scores = _scores_by_kind(recipe, truth)
     clean = scores.pop(CLEAN)
     damaged = np.concatenate(list(scores.values()))

@@ -1,8 +1,8 @@
-"""`dfn-ray run demo`: the whole story on data that ship with the package, in minutes on two cores.
+"""`dfn-ray run demo`: the whole pipeline on embedded data, in minutes on two cores.
 
-The filtering network learns from clean pairs of four artists, the pool is a fifth one's with half of its captions
-damaged, and what is measured is telling a sixth one's drawings apart. Where the settings come from:
-docs/experiments.md, "The whole story on embedded data".
+The filtering network is trained on clean pairs of four artists, the pool is by a fifth artist with
+half of its captions damaged, and the metric is classification of a sixth artist's drawings. The
+source of the settings is docs/experiments.md, "The whole story on embedded data".
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ DATA = Path(__file__).parent / "data"
 
 
 def story_values(out: str = "runs/story") -> dict[str, Any]:
-    """The recipe of the story as plain values."""
+    """The recipe of the pipeline as plain values."""
     return {
         "run_uri": out,
         "pool": {"uri": [str(DATA / "pool")], "chunk_rows": 64},
@@ -45,7 +45,7 @@ def _training(
         "samples_seen": samples_seen,
         "batch_size": 128,
         "optimizer": {"learning_rate": 1.5e-3, "weight_decay": 0.1, "warmup_steps": warmup_steps},
-        # Colour is what two artists differ in most: jitter brings more than the crop does.
+        # Artists differ most in colour: jitter improves the result more than cropping does.
         "augmentation": {"min_scale": min_scale, "jitter": 0.4, "hue_jitter": 0.05},
         "feed": {"group_samples": 1024},
         **more,

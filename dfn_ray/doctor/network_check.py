@@ -13,7 +13,7 @@ from dfn_ray.filtering.preflight import refuse_before
 from dfn_ray.filtering.scoring.fingerprint import scoring_fingerprint
 from dfn_ray.network.frozen import FrozenNetwork
 from dfn_ray.pool import Shard
-from dfn_ray.preparing.fetch_networks import load_network_of
+from dfn_ray.preparing.fetch_networks import fetch_network
 from dfn_ray.run import fingerprint_digest
 from dfn_ray.storage import Store
 
@@ -29,7 +29,7 @@ def network_findings(recipe: Recipe) -> tuple[list[Finding], tuple[FrozenNetwork
         name = f"network {spec.name}"
         begin = time.monotonic()
         try:
-            network = load_network_of(spec)
+            network = fetch_network(spec)
         except (InputError, StorageError) as error:
             findings.append(change(name, str(error)))
             continue

@@ -23,8 +23,8 @@ from dfn_ray.config import Recipe
 from dfn_ray.doctor.rights import try_rights
 from dfn_ray.dry_run.finding import Finding, change
 from dfn_ray.errors import StorageError, last_line
-from dfn_ray.preparing.embedding_fingerprint import with_threads
-from dfn_ray.run import naming, versions
+from dfn_ray.preparing.embedding_fingerprint import with_fixed_threads
+from dfn_ray.run import abbreviated, versions
 from dfn_ray.storage import Store, open_uri
 
 ANSWER_S = 120.0
@@ -225,7 +225,7 @@ def version_finding(facts: Sequence[Facts]) -> Finding:
 
 def thread_finding(recipe: Recipe, facts: Sequence[Facts]) -> Finding:
     """Whether the threads of a scorer are what its nodes have."""
-    scorers = with_threads(recipe.scorers)
+    scorers = with_fixed_threads(recipe.scorers)
     cpus = sorted({fact.cpus for fact in facts})
     text = f"nodes have {', '.join(map(str, cpus))} CPUs"
     if scorers.device != "cpu" or scorers.threads is None:
@@ -283,7 +283,7 @@ def _all_nodes(name: str, good: str, bad: Mapping[str, str], advice: str) -> Fin
     if not bad:
         return Finding(name, good)
     host, what = next(iter(bad.items()))
-    others = f"; so {naming(sorted(set(bad) - {host}))}" if len(bad) > 1 else ""
+    others = f"; so {abbreviated(sorted(set(bad) - {host}))}" if len(bad) > 1 else ""
     return change(name, f"{host}: {what}{others}. {advice[0].upper()}{advice[1:]}")
 
 

@@ -19,7 +19,7 @@ from dfn_ray.network.frozen import FrozenNetwork, build
 from dfn_ray.network.tokenizer import tokenize
 from dfn_ray.on_ray.bundles import scorer_bundle
 from dfn_ray.on_ray.session import put_networks
-from dfn_ray.preparing.embedding_fingerprint import with_threads
+from dfn_ray.preparing.embedding_fingerprint import with_fixed_threads
 
 START_S = 300.0
 """Until a trial has a device and its networks are built on it; longer means that others hold the devices."""
@@ -65,17 +65,18 @@ def device_findings(
     recipe: Recipe, networks: Sequence[FrozenNetwork], nodes: Sequence[Node]
 ) -> list[Finding]:
     """A finding for each type of node that could hold a scorer; none without networks."""
-    scorers = with_threads(recipe.scorers)
+    scorers = with_fixed_threads(recipe.scorers)
     bundle = scorer_bundle(recipe.scorers)
     able = [
         node
         for node in nodes
-        if bundle.on(node.resources, node.labels) and (scorers.gpus or node.resources.get("CPU"))
+        if bundle.room_on(node.resources, node.labels)
+        and (scorers.gpus or node.resources.get("CPU"))
     ]
     if not able:
         return [change("device", f"no node has {bundle} now: a batch could not be tried")]
     samples = min(scorers.batch_size, recipe.pool.chunk_rows)
-    asked = {**bundle.reserved(), "label_selector": {}}  # its node is chosen
+    asked = {**bundle.ray_options(), "label_selector": {}}  # its node is chosen
     shared = put_networks(networks)
     kinds = {node.kind: node for node in reversed(able)}
     started = {

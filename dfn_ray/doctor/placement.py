@@ -67,8 +67,8 @@ def place(
     most: int | None = None,
 ) -> Finding:
     """Whether `least` bundles fit, now or on added nodes, and how many of `most`."""
-    now = sum(bundle.on(node.resources, node.labels) for node in nodes)
-    later = max(now, sum(bundle.on(kind.resources, kind.labels) * kind.most for kind in more))
+    now = sum(bundle.room_on(node.resources, node.labels) for node in nodes)
+    later = max(now, sum(bundle.room_on(kind.resources, kind.labels) * kind.most for kind in more))
     asked = f"each asks for {bundle}"
     if later == 0:
         adds = (

@@ -22,7 +22,7 @@ from dfn_ray.evaluation.results import Results, SetResult
 from dfn_ray.evaluation.sets import Classes, LocatedSet, classes_of, locate, refuse_run_in_sets
 from dfn_ray.evaluation.zero_shot import classifier_cells, classifiers
 from dfn_ray.network.frozen import FrozenNetwork
-from dfn_ray.on_ray.capacity import reporting_missing_capacity, scoring_needed
+from dfn_ray.on_ray.capacity import reporting_missing_capacity, scoring_requirements
 from dfn_ray.on_ray.ray_address import check_ray_reachable
 from dfn_ray.on_ray.session import connect, put_networks
 from dfn_ray.pool import listing_table
@@ -31,10 +31,10 @@ from dfn_ray.preparing.embedding_fingerprint import (
     forward_fingerprint,
     pool_fingerprint,
     reading_versions,
-    with_threads,
+    with_fixed_threads,
 )
 from dfn_ray.preparing.error_limits import ErrorLimits, by_reason, failures, first_fault, rejections
-from dfn_ray.preparing.fetch_networks import load_network_of
+from dfn_ray.preparing.fetch_networks import fetch_network
 from dfn_ray.preparing.prepare import Preparation
 from dfn_ray.run import fingerprint_digest, listing_digest
 from dfn_ray.schema import ShardFault
@@ -74,10 +74,10 @@ def evaluate_sets(recipe: EvaluateRecipe) -> Evaluation:
     The results of earlier sets are stored even then.
     """
     check_ray_reachable()
-    recipe = replace(recipe, scorers=with_threads(recipe.scorers))
+    recipe = replace(recipe, scorers=with_fixed_threads(recipe.scorers))
     located = [locate(item) for item in recipe.sets]
     refuse_run_in_sets(recipe.run_uri, located)
-    network = load_network_of(recipe.network)
+    network = fetch_network(recipe.network)
     jobs = [_job(item, network, recipe) for item in located]
     results = Results(
         run_uri=recipe.run_uri,
@@ -149,7 +149,9 @@ def _classifiers(
     prompts = sum(len(names) * len(templates) for names, templates in classes)
     progress.say(f"embedding {prompts:,} prompts")
     embedded = chain.embed_cells(classifier_cells(classes), network=network, recipe=recipe)
-    with reporting_missing_capacity(scoring_needed(recipe.decode, recipe.scorers), progress.say):
+    with reporting_missing_capacity(
+        scoring_requirements(recipe.decode, recipe.scorers), progress.say
+    ):
         return classifiers(classes, embedded)
 
 
@@ -169,7 +171,9 @@ def _embed(
         network=shared,
         recipe=recipe,
     )
-    with reporting_missing_capacity(scoring_needed(recipe.decode, recipe.scorers), progress.say):
+    with reporting_missing_capacity(
+        scoring_requirements(recipe.decode, recipe.scorers), progress.say
+    ):
         return gather(cells, progress)
 
 
@@ -192,7 +196,7 @@ def check_gathered(
     if gathered.notes:
         progress.say(f"{name}: {by_reason(gathered.notes)}")
     limits = ErrorLimits(max_failed_fraction=recipe.max_failed_fraction, max_bad_shard_fraction=0)
-    limits.judge_samples(gathered.counts, where=where, what="images")
+    limits.check_samples(gathered.counts, where=where, what="images")
     if failed := failures(gathered.counts):
         progress.say(
             f"warning: {name}: {sum(failed.values()):,} of {sum(gathered.counts.values()):,} "

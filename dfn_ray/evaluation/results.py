@@ -24,7 +24,7 @@ from dfn_ray.console.tables import grid
 from dfn_ray.errors import DamagedRunError
 from dfn_ray.evaluation.datacomp import MEAN_RECALL, TASKS, GroupAverage, key_of
 from dfn_ray.preparing.error_limits import by_reason
-from dfn_ray.run import Attempt, misfits, take, versions
+from dfn_ray.run import Attempt, create_attempt, invalid_fields, versions
 from dfn_ray.storage import Store
 from dfn_ray.untrusted.json_text import MAX_OWN_DEPTH, parse_json
 
@@ -104,7 +104,7 @@ class Results:
     def take_over(self) -> Results:
         """Takes the evaluations over from any other driver; returns a copy with the attempt."""
         record = {"versions": versions(), "network": self.network}
-        return replace(self, attempt=take(self.store, record, ATTEMPTS))
+        return replace(self, attempt=create_attempt(self.store, record, ATTEMPTS))
 
     @property
     def store(self) -> Store:
@@ -229,7 +229,7 @@ def _from_json(value: Mapping[str, Any]) -> SetResult | None:
     own = {name: value[name] for name in ("dataset", "task", "language")}
     found = {**details, **own, "metrics": metrics}
     found.pop("read", None)
-    if wrong := misfits(SetResult, found):
+    if wrong := invalid_fields(SetResult, found):
         raise ValueError(f"no {', '.join(wrong)} of the right type")
     return SetResult(**found)
 

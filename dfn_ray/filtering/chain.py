@@ -1,6 +1,9 @@
-"""The Ray Data chains of filtering, and its only module that names Ray operators.
+"""The Ray Data chains of filtering; the only module of the package that names Ray operators.
 
 `batch_size=n` on the last stage hands it n chunks, which become one part.
+
+Empty labels and resources are passed as None, and a read fuses with the stage behind it only if
+both have the same options and the stage has no batch size.
 """
 
 from __future__ import annotations
@@ -8,25 +11,24 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from ray.data import Dataset
+from ray.data import ActorPoolStrategy, Dataset
 
 from dfn_ray.config import Decode, Execution, Pool, Scorers
 from dfn_ray.console.progress import Progress
 from dfn_ray.errors import RunTakenOverError
 from dfn_ray.filtering.scoring.commit import TAKEN_OVER, UNREAD, Committer
-from dfn_ray.on_ray.actor_pools import ActorSupervisor, pool_arguments
-from dfn_ray.on_ray.bundles import decode_bundle
-from dfn_ray.on_ray.cells import Stage, Unread
+from dfn_ray.on_ray.actor_pools import ActorSupervisor
+from dfn_ray.on_ray.cells import Stage, UnreadShard, map_cells
 from dfn_ray.on_ray.datasets import (
     TASK_RETRIES,
     Work,
+    ignore_retry_deprecation,
     read_pool,
-    retry_arguments,
     rows_of,
-    stage_arguments,
 )
 from dfn_ray.on_ray.ray_metrics import PoolMetrics
 from dfn_ray.on_ray.session import configure
@@ -35,27 +37,28 @@ from dfn_ray.run import Ledger
 from dfn_ray.schema import Chunk
 
 ERRORED_BLOCKS = 64
-"""Tasks that may be given up before Ray stops a wave; their shards are tried again, one by one."""
+"""Tasks that may fail before Ray stops a wave; their shards are retried one by one."""
 NARROW_PART_CHUNKS = 8
-"""Chunks per part while every sample's bytes travel (calibration): a part is built in memory."""
+"""Chunks per part during calibration, when every sample carries its bytes: a part is built in
+memory."""
 COMMIT_CPUS = 0.25
-"""A commit mostly waits for storage."""
+"""CPUs that a commit reserves; it mostly waits for storage."""
 
 
 @dataclass(frozen=True)
 class Committed:
-    """A part as its committer reports it to the driver."""
+    """A committed part, as its committer reports it to the driver."""
 
     name: str
     chunks: tuple[Chunk, ...]
     counts: dict[str, int]
     scorers: tuple[str, ...] = ()
-    """Which actors scored it."""
+    """IDs of the actors that scored it."""
     score_buckets: tuple[int, ...] = ()
-    """Its scores, as `flow.metrics.score_buckets` counts them."""
+    """Histogram of its scores, see `ray_metrics.score_buckets`."""
 
-    def enter(self, ledger: Ledger, progress: Progress, metrics: PoolMetrics) -> None:
-        """Count the part in the ledger, the progress and the metrics."""
+    def add_to(self, ledger: Ledger, progress: Progress, metrics: PoolMetrics) -> None:
+        """Adds the part to the ledger, the progress line and the metrics."""
         ledger.add(self.name, self.chunks, self.counts)
         progress.add(
             sum(chunk.rows for chunk in self.chunks),
@@ -67,8 +70,30 @@ class Committed:
         metrics.add(self.chunks, self.counts, self.score_buckets, ledger)
 
 
+@dataclass(frozen=True)
+class ScoringStage:
+    """The stage of the scorers."""
+
+    actor: type
+    """Class of the actors; called with a block of prepared cells."""
+    arguments: Mapping[str, Any]
+    """Arguments of its constructor besides `supervisor`."""
+    scorers: Scorers
+    """Size of the pool, and resources and labels of an actor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamLimits:
+    """The limits at which a stream stops."""
+
+    timeout_s: float
+    """Time without progress."""
+    tolerant: bool
+    """True skips tasks that keep dying instead of stopping; their chunks stay uncommitted."""
+
+
 def remaining_work(shards: Sequence[Shard], ledger: Ledger) -> list[Work]:
-    """What is left to do of the shards: those that are not complete, without their committed chunks."""
+    """The shards that are not complete, without their committed chunks."""
     return [
         Work(
             shard,
@@ -86,33 +111,57 @@ def score_stream(
     pool: Pool,
     decode: Decode,
     prepare: Stage,
-    scorer: type,
-    scorer_arguments: Mapping[str, Any],
-    scorers: Scorers,
+    scoring: ScoringStage,
     committer: Committer,
     execution: Execution,
-    timeout_s: float,
-    tolerant: bool = True,
-) -> Generator[Committed | Unread, None, None]:
-    """Prepare, score and commit the work; yields each part once it is on storage, and each shard that was not read.
+    limits: StreamLimits,
+) -> Generator[Committed | UnreadShard, None, None]:
+    """Prepares, scores and commits the work; yields each stored part and each unread shard.
 
-    `tolerant` leaves out tasks that keep dying instead of stopping; what they held stays uncommitted. Raises NoProgressError when
-    no block moves for `timeout_s`.
+    The pool of scorers grows from `min_size` with its backlog, as far as there are nodes, which it
+    also requests from the cluster's autoscaler. Raises NoProgressError when no block moves for the
+    time that `limits` allows.
     """
-    _configure(timeout_s, tolerant)
-    starts = ActorSupervisor()
-    with retry_arguments():
+    _configure(limits)
+    supervisor, scorers = ActorSupervisor(), scoring.scorers
+    with ignore_retry_deprecation():
         parts = (
-            read_pool(work, pool, decode, report=True)
-            .map_batches(**stage_arguments(prepare, decode))
+            read_pool(work, pool, decode, report_unread=True)
             .map_batches(
-                scorer,
-                fn_constructor_kwargs={**scorer_arguments, "starts": starts},
-                **pool_arguments(scorers, starts),
+                partial(map_cells, stage=prepare),
+                batch_size=None,
+                batch_format="pyarrow",
+                num_cpus=decode.cpus,
+                num_gpus=0,
+                resources=dict(decode.resources) or None,
+                label_selector=dict(decode.labels) or None,
+                max_retries=TASK_RETRIES,
             )
-            .map_batches(committer, **_committing(committer, execution, decode))
+            .map_batches(
+                scoring.actor,
+                fn_constructor_kwargs={**scoring.arguments, "supervisor": supervisor},
+                batch_size=1,
+                batch_format="pyarrow",
+                compute=ActorPoolStrategy(min_size=scorers.min_size, max_size=scorers.max_size),
+                num_cpus=scorers.cpus,
+                num_gpus=scorers.gpus,
+                resources=dict(scorers.resources) or None,
+                label_selector=dict(scorers.labels) or None,
+                max_task_retries=TASK_RETRIES,
+                ray_remote_args_fn=lambda: supervisor.next_actor_options(scorers),
+            )
+            .map_batches(
+                committer,
+                batch_size=_chunks_per_part(committer, execution),
+                batch_format="pyarrow",
+                num_cpus=COMMIT_CPUS,
+                num_gpus=0,
+                resources=dict(decode.resources) or None,
+                label_selector=dict(decode.labels) or None,
+                max_retries=TASK_RETRIES,
+            )
         )
-    return starts.until_the_end(_committed(parts))
+    return supervisor.kill_actors_after(_committed(parts))
 
 
 def keep_stream(
@@ -124,39 +173,51 @@ def keep_stream(
     committer: Committer,
     execution: Execution,
     tolerant: bool = True,
-) -> Generator[Committed | Unread, None, None]:
-    """Run `stage` on the work, without networks, and commit it; yields what `score_stream` yields.
+) -> Generator[Committed | UnreadShard, None, None]:
+    """Runs `stage` on the work, without networks, and commits it; yields what `score_stream` does.
 
-    Nothing is decoded: of `decode` it is only asked where such tasks run and what they reserve.
+    Nothing is decoded: `decode` only sets which nodes the tasks run on and what they reserve.
     """
-    _configure(execution.no_progress_timeout_s, tolerant)
-    with retry_arguments():
+    _configure(StreamLimits(timeout_s=execution.no_progress_timeout_s, tolerant=tolerant))
+    with ignore_retry_deprecation():
         parts = (
-            read_pool(work, pool, decode, report=True)
-            .map_batches(**stage_arguments(stage, decode))
-            .map_batches(committer, **_committing(committer, execution, decode))
+            read_pool(work, pool, decode, report_unread=True)
+            .map_batches(
+                partial(map_cells, stage=stage),
+                batch_size=None,
+                batch_format="pyarrow",
+                num_cpus=decode.cpus,
+                num_gpus=0,
+                resources=dict(decode.resources) or None,
+                label_selector=dict(decode.labels) or None,
+                max_retries=TASK_RETRIES,
+            )
+            .map_batches(
+                committer,
+                batch_size=_chunks_per_part(committer, execution),
+                batch_format="pyarrow",
+                num_cpus=COMMIT_CPUS,
+                num_gpus=0,
+                resources=dict(decode.resources) or None,
+                label_selector=dict(decode.labels) or None,
+                max_retries=TASK_RETRIES,
+            )
         )
     return _committed(parts)
 
 
-def _committing(committer: Committer, execution: Execution, decode: Decode) -> dict[str, Any]:
-    """The last stage as arguments of map_batches: a part's worth of chunks a call."""
-    narrow = committer.bounds.lo == float("-inf")
+def _chunks_per_part(committer: Committer, execution: Execution) -> int:
+    all_bytes_travel = committer.bounds.lo == float("-inf")
     chunks = execution.chunks_per_part
-    return {
-        "batch_size": min(chunks, NARROW_PART_CHUNKS) if narrow else chunks,
-        "batch_format": "pyarrow",
-        "max_retries": TASK_RETRIES,
-        **decode_bundle(replace(decode, cpus=COMMIT_CPUS)).reserved(),
-    }
+    return min(chunks, NARROW_PART_CHUNKS) if all_bytes_travel else chunks
 
 
-def _committed(parts: Dataset) -> Generator[Committed | Unread, None, None]:
+def _committed(parts: Dataset) -> Generator[Committed | UnreadShard, None, None]:
     for row in rows_of(parts):
         if row[TAKEN_OVER] is not None:
             raise RunTakenOverError(row[TAKEN_OVER])
         if row[UNREAD] is not None:
-            yield Unread(**json.loads(row[UNREAD]))
+            yield UnreadShard(**json.loads(row[UNREAD]))
             continue
         yield Committed(
             row["name"],
@@ -167,5 +228,8 @@ def _committed(parts: Dataset) -> Generator[Committed | Unread, None, None]:
         )
 
 
-def _configure(timeout_s: float, tolerant: bool) -> None:
-    configure(errored_blocks=ERRORED_BLOCKS if tolerant else 0, no_progress_timeout_s=timeout_s)
+def _configure(limits: StreamLimits) -> None:
+    configure(
+        errored_blocks=ERRORED_BLOCKS if limits.tolerant else 0,
+        no_progress_timeout_s=limits.timeout_s,
+    )

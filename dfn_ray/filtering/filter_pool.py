@@ -1,4 +1,4 @@
-"""The verbs over a pool: filter = score + select + materialize, and each of the three apart."""
+"""The verbs over a pool: filter = score + select + materialize, and each of the three alone."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from dfn_ray.filtering.preflight import (
 from dfn_ray.filtering.scoring.score_pool import score_pool
 from dfn_ray.filtering.selecting.exact_k import Selection
 from dfn_ray.filtering.selecting.run_scores import RunScores, ScoredPart
-from dfn_ray.filtering.selecting.select_run import Selected, State, select_run
-from dfn_ray.filtering.subset.settle import Settler, missing_shard, remove_all_but
+from dfn_ray.filtering.selecting.select_run import SelectionResult, State, select_run
+from dfn_ray.filtering.subset.settle import Settler, read_back_item, remove_all_but
 from dfn_ray.filtering.subset.write_uid_list import (
     merge_spilled,
     spill_sorted,
     write_uid_list,
 )
 from dfn_ray.on_ray.session import connect
-from dfn_ray.on_ray.slices import LEAST_ITEMS
+from dfn_ray.on_ray.slices import MIN_SLICED_ITEMS
 from dfn_ray.on_ray.tasks import run_in_tasks
 from dfn_ray.pool import listed_shards
 from dfn_ray.run import (
@@ -39,8 +39,7 @@ from dfn_ray.run import (
     UID_LIST,
     Ledger,
     Run,
-    hold,
-    naming,
+    abbreviated,
     open_run,
     part_file,
     read_ahead,
@@ -48,38 +47,39 @@ from dfn_ray.run import (
     scan_ledger,
     scored_sizes,
     start_run,
+    take_over,
 )
 from dfn_ray.storage import Store
 
 
 def filter_pool(recipe: Recipe) -> dict[str, Any]:
-    """Filter the pool of a recipe into `run_uri`, or finish what an earlier attempt began.
+    """Filters the pool of a recipe into `run_uri`, or resumes an earlier attempt.
 
-    Returns the content of `selection.json`. The subset then holds exactly the selection. Raises what
-    `score_pool` raises.
+    Returns the content of `selection.json`. The subset then contains exactly the selected samples.
+    Raises what `score_pool` raises.
     """
     if Store(recipe.run_uri).exists("run.json"):
         refuse_other_rule(open_run(recipe.run_uri), recipe)
-    return _finalise(*score_pool(recipe, keep_bytes=True), recipe)
+    return _finalize(*score_pool(recipe, keep_bytes=True), recipe)
 
 
 def score(recipe: Recipe) -> Run:
-    """Score the pool of a recipe without moving a byte of its images. Returns the complete run."""
+    """Scores the pool of a recipe without copying image bytes. Returns the complete run."""
     return score_pool(recipe, keep_bytes=False)[0]
 
 
 def select(recipe: Recipe) -> dict[str, Any]:
-    """Select from stored scores without scoring; returns the selection as JSON.
+    """Selects from stored scores without scoring; returns the selection as JSON.
 
-    Written to `selections/RULE/` of the run, with its uid list, and as `selection.json` of the run as long as its subset
-    is that of no selection.
+    Writes it with its uid list to `selections/RULE/` of the run, and as `selection.json` of the run
+    until a subset is made.
     """
     run = open_scored_by(recipe)
     stored, before = run.read_json_bytes(SELECTION)
     if stored and stored["state"] == State.FINAL and is_of_rule(stored, recipe):
         return stored
     selected, scores = select_run(run, recipe.select, recipe.deciding_network)
-    run = hold(run)
+    run = take_over(run)
     folder = selection_folder(recipe)
     value = _write_selection(run, f"{folder}/", scores, selected, State.SELECTED)
     if not stored or stored["state"] == State.SELECTED:
@@ -88,27 +88,27 @@ def select(recipe: Recipe) -> dict[str, Any]:
 
 
 def materialize(recipe: Recipe, *, out_uri: str | None = None) -> dict[str, Any]:
-    """Write the subset that the recipe's selection keeps, from a scored run and its pool.
+    """Writes the subset that the recipe selects, from a scored run and its pool; resumes.
 
-    Into the run itself, or as a run of its own to the folder `out_uri`, which leaves the scored run as it is
-    and takes all bytes from the pool; resumes. Returns the selection as JSON. Raises InputError when
-    `out_uri` holds anything else.
+    Writes into the run itself, or to the folder `out_uri` as a run of its own, which leaves the
+    scored run unchanged and reads all bytes from the pool. Returns the selection as JSON. Raises
+    InputError when `out_uri` contains anything else.
     """
     run = open_scored_by(recipe)
     if out_uri is None:
         refuse_old_format(run)
         refuse_other_rule(run, recipe)
         ledger = scan_ledger(run.store, run.fingerprint)
-        # Before the run is taken from a driver that may be scoring it.
+        # Checked before the run is taken over from a driver that may still be scoring it.
         ledger.require_complete(run.listing()["uri"].to_pylist())
-        return _finalise(hold(run), ledger, recipe)
+        return _finalize(take_over(run), ledger, recipe)
     selected, scores = select_run(run, recipe.select, recipe.deciding_network)
     out = _start_materialized(run, recipe, out_uri)
     stored, before = out.read_json_bytes(SELECTION)
     if stored and stored["state"] == State.FINAL:
         return stored
     settler = Settler(
-        scores.without_names(), selected.selection, stored_pool(run.recipe), out, from_pool=True
+        scores.without_parts(), selected.selection, stored_pool(run.recipe), out, from_pool=True
     )
     connect()
     files = _read_back(run, settler, _survey(settler, scores.names).missing, recipe.decode)
@@ -119,7 +119,7 @@ def materialize(recipe: Recipe, *, out_uri: str | None = None) -> dict[str, Any]
 
 
 def _start_materialized(run: Run, recipe: Recipe, out_uri: str) -> Run:
-    """The run of a subset that is written elsewhere: it is one with its scored run and its selection."""
+    """The run of a subset written to `out_uri`; its scored run and selection identify it."""
     refuse_out(run, out_uri)
     return start_run(
         out_uri,
@@ -131,7 +131,7 @@ def _start_materialized(run: Run, recipe: Recipe, out_uri: str) -> Run:
 
 
 def selection_folder(recipe: Recipe) -> str:
-    """Where the selection of a recipe is kept, by its rule and, of several networks, the one that decides."""
+    """Folder of a recipe's selection, named by its rule and, if there are several, the network."""
     select = recipe.select
     if select.threshold is not None:
         rule = f"threshold-{select.threshold}"
@@ -143,9 +143,9 @@ def selection_folder(recipe: Recipe) -> str:
     return f"selections/{rule}-by-{recipe.deciding_network}" if several else f"selections/{rule}"
 
 
-def _finalise(run: Run, ledger: Ledger, recipe: Recipe) -> dict[str, Any]:
-    """Select, and make `subset/` hold exactly the selection; nothing is left to do when it already does."""
-    run.check_attempt()  # what another driver has made of the run is not this one's to return
+def _finalize(run: Run, ledger: Ledger, recipe: Recipe) -> dict[str, Any]:
+    """Selects, and makes `subset/` contain exactly the selection, unless it already does."""
+    run.check_attempt()  # never return a selection that another driver has made
     refuse_other_rule(run, recipe)
     stored, before = run.read_json_bytes(SELECTION)
     settling = stored is not None and stored["state"] != State.SELECTED
@@ -153,16 +153,16 @@ def _finalise(run: Run, ledger: Ledger, recipe: Recipe) -> dict[str, Any]:
         _require_parts(run, ledger)
     if stored and stored["state"] == State.FINAL:
         return stored
-    # The parts that an attempt began to settle stay those that count.
+    # If an attempt began to settle, the selection stays over the parts that it used.
     selected, scores = select_run(
         run, recipe.select, recipe.deciding_network, None if settling else ledger
     )
     value = selected.to_json(run) | {"parts": run.write_names("parts", scores.names)}
     if not settling:
-        # From here on bytes are dropped: another rule could no longer be served. Who comes second with another one
-        # finds a selection that it does not know, and stops.
+        # From here on bytes are deleted, so no other rule can be applied. A second driver with
+        # another rule finds a selection it does not know, and stops.
         before = run.replace_json(SELECTION, value | {"state": State.SETTLING}, before)
-    settler = Settler(scores.without_names(), selected.selection, stored_pool(run.recipe), run)
+    settler = Settler(scores.without_parts(), selected.selection, stored_pool(run.recipe), run)
     survey = _survey(settler, scores.names)
     connect()
     files = {*survey.settled}
@@ -177,25 +177,28 @@ def _finalise(run: Run, ledger: Ledger, recipe: Recipe) -> dict[str, Any]:
 
 
 def _require_parts(run: Run, ledger: Ledger) -> None:
-    """Raise DamagedRunError when a part that a selection rests on is no longer there, though others may hold its chunks."""
+    """Raises DamagedRunError when a part of a selection is absent.
+
+    Other parts may contain its chunks, but the selection was made from this one.
+    """
     if absent := sorted(set(run.part_names()) - set(ledger.names)):
         where = run.store.uri_of(part_file(absent[0]))
         raise DamagedRunError(
-            f"{where}: is absent, and {SELECTION} rests on it ({len(absent):,} such parts); restore it from a copy, or "
-            f"{SCORE_AGAIN}"
+            f"{where}: is absent, but {SELECTION} was made from it ({len(absent):,} such parts); "
+            f"restore it from a copy, or {SCORE_AGAIN}"
         )
 
 
 @dataclass(frozen=True)
 class _Survey:
-    """What one look at all footers says must be done to the files of a run."""
+    """The work left to settle a run, from one pass over all footers."""
 
     settled: list[str] = field(default_factory=list)
-    """Files of the subset that are right as they are."""
+    """Files of the subset that need no change."""
     unsettled: list[str] = field(default_factory=list)
-    """Parts with borderline rows, or subset rows that may not be kept."""
+    """Parts with borderline rows, or with subset rows that may not be kept."""
     missing: dict[str, list[str]] = field(default_factory=dict)
-    """Shards with kept samples whose bytes did not travel -> the parts that hold their scores."""
+    """Shards with kept samples whose bytes are not in the run -> the parts with their scores."""
 
 
 def _survey(settler: Settler, names: Sequence[str]) -> _Survey:
@@ -203,7 +206,7 @@ def _survey(settler: Settler, names: Sequence[str]) -> _Survey:
     for part, missing in read_ahead(names, settler.survey_part):
         if settler.needs_settling(part):
             survey.unsettled.append(part.name)
-        elif part.header.subset and not settler.has_no_use_of(part):
+        elif part.header.subset and not settler.reads_from_pool(part):
             survey.settled.append(f"{part.header.subset}.parquet")
         for shard in missing:
             survey.missing.setdefault(shard, []).append(part.name)
@@ -213,35 +216,39 @@ def _survey(settler: Settler, names: Sequence[str]) -> _Survey:
 def _read_back(
     run: Run, settler: Settler, missing: Mapping[str, Sequence[str]], decode: Decode
 ) -> set[str]:
-    """Fetch kept samples whose bytes did not travel from the pool, shard by shard: the files that hold them then."""
+    """Reads kept samples whose bytes are not in the run from the pool, shard by shard.
+
+    Returns the names of the subset files with them.
+    """
     if not missing:
         return set()
     listing = run.listing()
     if replaced := [uri for uri in scored_sizes(listing) if uri in missing]:
         raise InputError(
-            f"{run.uri}: the bytes of kept samples of {len(replaced):,} shards are not in the run, and these "
-            f"shards were replaced after they were scored ({naming(replaced)}); score the pool into another run_uri"
+            f"{run.uri}: the bytes of kept samples of {len(replaced):,} shards are not in the run, "
+            f"and these shards were replaced after they were scored ({abbreviated(replaced)}); "
+            "score the pool into another run_uri"
         )
     shards = [shard for shard in listed_shards(listing) if shard.uri in missing]
-    items = [missing_shard(shard, missing[shard.uri]) for shard in shards]
+    items = [read_back_item(shard, missing[shard.uri]) for shard in shards]
     return set(run_in_tasks(items, settler.read_back, decode))
 
 
 def _kept_uids(selection: Selection, part: ScoredPart) -> np.ndarray:
-    """The uids that a selection keeps of a part."""
+    """The uids of a part that a selection keeps."""
     return part["uid"][selection.keeps(part)]
 
 
 def _write_selection(
-    run: Run, folder: str, scores: RunScores, selected: Selected, state: State
+    run: Run, folder: str, scores: RunScores, selected: SelectionResult, state: State
 ) -> dict[str, Any]:
-    """Write the uid list of a selection and, but for the run's own, the selection behind it."""
+    """Writes the uid list of a selection, then, for a `folder`, the selection itself."""
     name, selection = f"{folder}{UID_LIST}", selected.selection
     kept, spill = partial(_kept_uids, selection), partial(spill_sorted, run)
-    if len(scores.names) < LEAST_ITEMS:
-        written = write_uid_list(run, name, scores.each(kept), selection.k)
+    if len(scores.names) < MIN_SLICED_ITEMS:
+        written = write_uid_list(run, name, scores.map_parts(kept), selection.k)
     else:
-        spilled = [file for some in scores.over_each(kept, spill) for file in some]
+        spilled = [file for some in scores.map_parts_in_slices(kept, spill) for file in some]
         written = merge_spilled(run, name, spilled, selection.k)
     value = selected.to_json(scores.run) | written | {"state": state}
     if folder:

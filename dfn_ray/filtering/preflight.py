@@ -1,6 +1,6 @@
-"""What a verb refuses before it starts anything, judged from storage and the recipe alone.
+"""Checks of a verb before it starts anything, from storage and the recipe alone.
 
-No Ray, no torch, no weights: the verbs ask here first, and so does `--dry-run`.
+Without Ray, torch and weights: the verbs call these first, and so does `--dry-run`.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from dfn_ray.run import (
     differences,
     open_run,
     open_scored,
-    resumable,
+    resumable_run,
 )
 from dfn_ray.storage import Store
 
 
 def open_scored_by(recipe: Recipe) -> Run:
-    """The run of a recipe, for reading its scores. Raises FingerprintError, naming what differs, when other settings made them.
+    """The run of a recipe, opened to read its scores.
 
-    Networks are compared as the recipes name them: their weights are not loaded.
+    Raises FingerprintError with the differences when other settings made them. Networks are
+    compared as the recipes name them: their weights are not loaded.
     """
     run = open_scored(recipe.run_uri)
     problems = list(
@@ -39,7 +40,7 @@ def open_scored_by(recipe: Recipe) -> Run:
     )
     if problems:
         raise FingerprintError(
-            f"{recipe.run_uri}: its scores were made by other settings than this recipe's:\n"
+            f"{recipe.run_uri}: its scores were made with other settings than this recipe's:\n"
             + "\n".join(f"  {problem}" for problem in problems)
             + "\nuse the recipe stored in its run.json, or score into another run_uri"
         )
@@ -48,7 +49,7 @@ def open_scored_by(recipe: Recipe) -> Run:
 
 def _scoring_sections(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        # Through the recipe's own classes, so that a setting which a run did not know yet has its default.
+        # Parsed by the recipe's classes, so that settings newer than the run get their defaults.
         "pool": pool_fingerprint(pool := stored_pool(values)) | {"uri": list(pool.uri)},
         "rules": asdict(Rules(**values["rules"])),
         "decode": decode_fingerprint(Decode(**values["decode"])),
@@ -57,7 +58,7 @@ def _scoring_sections(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_before(verb: str, recipe: Recipe, shards: Sequence[Shard], out_uri: str | None) -> None:
-    """Raise what a verb over a recipe will refuse, as far as that is known without Ray and the networks."""
+    """Raises the errors of a verb that can be found without Ray and the networks."""
     if verb in ("filter", "score"):
         refuse_other_scoring(recipe, shards)
     else:
@@ -71,15 +72,15 @@ def refuse_before(verb: str, recipe: Recipe, shards: Sequence[Shard], out_uri: s
 
 
 def materialized_fingerprint(run: Run, recipe: Recipe) -> dict[str, Any]:
-    """What makes a subset that is written elsewhere: the scores it is from and the rule."""
+    """The fingerprint of a subset written to another folder: its scores and its rule."""
     rule = asdict(recipe.select) | {"network": recipe.deciding_network}
     return {"scores": run.description["fingerprint"], "select": rule}
 
 
 def refuse_other_materialized(run: Run, recipe: Recipe, out_uri: str) -> None:
-    """Raise InputError unless `out_uri` is free or holds this very subset, and lies outside the pool."""
+    """Raises InputError unless `out_uri` is empty or has this subset, and lies outside the pool."""
     refuse_out(run, out_uri)
-    resumable(
+    resumable_run(
         out_uri,
         kind=MATERIALIZED,
         fingerprint=materialized_fingerprint(run, recipe),
@@ -88,47 +89,51 @@ def refuse_other_materialized(run: Run, recipe: Recipe, out_uri: str) -> None:
 
 
 def refuse_out(run: Run, out_uri: str, writes: Sequence[str] = RUN_FILES) -> None:
-    """Raise InputError when the pool that a run is from would list what is written to a URI."""
+    """Raises InputError when a listing of the run's pool would include files written to a URI."""
     pool, shards = stored_pool(run.recipe), listed_shards(run.listing())
     require_outside_pool(pool, out_uri, setting="output", writes=writes, shards=shards)
 
 
 def refuse_other_scoring(recipe: Recipe, shards: Sequence[Shard]) -> None:
-    """Raise what `start_run` will raise, as far as that is known before the networks are loaded, and refuse a run in its pool."""
+    """Raises the errors of `start_run` that can be found before the networks are loaded.
+
+    Raises InputError for a run inside its own pool.
+    """
     require_outside_pool(recipe.pool, recipe.run_uri, setting="run_uri", shards=shards)
-    resumable(
+    resumable_run(
         recipe.run_uri,
         kind=SCORED,
         fingerprint=settings_fingerprint(recipe, shards),
         listing=listing_table(shards),
         accept_changed_shards=recipe.execution.accept_changed_shards,
         accept_versions=recipe.execution.accept_versions,
-        judged=settings_of,
+        project=settings_of,
     )
 
 
 def refuse_other_rule(run: Run, recipe: Recipe) -> None:
-    """Raise InputError when the run's subset is, or is being made, that of another rule."""
+    """Raises InputError when the run's subset is finished or begun by another rule."""
     networks = run.description["fingerprint"].get("networks", {})
     if run.kind != SCORED or recipe.deciding_network not in networks:
-        return  # that it is another run is said by whoever resumes it
+        return  # resuming it raises that it is another run
     stored = run.read_json(SELECTION)
     if stored and stored["state"] != State.SELECTED and not is_of_rule(stored, recipe):
         raise InputError(
-            f"{run.store.uri}: its subset is that of another selection, {_said(rule_of(stored))}; "
-            "dfn-ray select gives the uids of this one, dfn-ray materialize --out its bytes"
+            f"{run.store.uri}: its subset is that of another selection, "
+            f"{_rule_text(rule_of(stored))}; dfn-ray select writes the uids of this recipe's "
+            "selection, dfn-ray materialize --out its bytes"
         )
 
 
 def is_of_rule(selection: Mapping[str, Any], recipe: Recipe) -> bool:
-    """True if a stored selection is by the rule of a recipe, whether or not that spells out which network decides."""
+    """True if a stored selection is by the rule of a recipe, with the deciding network resolved."""
     return rule_of(selection) == asdict(recipe.select) | {"network": recipe.deciding_network}
 
 
 def rule_of(selection: Mapping[str, Any]) -> dict[str, Any]:
-    """The rule of a stored selection, with the network that decided."""
+    """The rule of a stored selection, with its deciding network."""
     return {**selection["select"], "network": selection["network"]}
 
 
-def _said(rule: Mapping[str, Any]) -> str:
+def _rule_text(rule: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} = {value}" for key, value in rule.items() if value is not None)

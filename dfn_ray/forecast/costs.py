@@ -8,7 +8,7 @@ from math import ceil
 
 from dfn_ray.config import Prices, Recipe
 from dfn_ray.forecast.estimate import Estimate, Interval
-from dfn_ray.preparing.embedding_fingerprint import with_threads
+from dfn_ray.preparing.embedding_fingerprint import with_fixed_threads
 
 PIPELINE_FRACTION = 0.8
 """Of the lower limit that a run reaches: 0.81, the lowest of 4 quiet runs (benchmarks/end_to_end.py)."""
@@ -97,7 +97,7 @@ def storage_money(prices: Prices, found: Estimate) -> tuple[float, float]:
 
 def _scorer_cpus(recipe: Recipe) -> float:
     """CPUs that a scorer keeps busy: its threads on a CPU, what it reserves beside a GPU."""
-    scorers = with_threads(recipe.scorers)
+    scorers = with_fixed_threads(recipe.scorers)
     return float(scorers.threads or 1) if scorers.device == "cpu" else scorers.cpus
 
 

@@ -102,11 +102,11 @@ def run_pilot(
     chosen = random.Random(0).sample(readable, min(count, len(readable)))
     preparation, inputs = plan_inputs(networks, recipe)
     rows = -(-samples // max(1, len(chosen)))
-    task: Any = ray.remote(num_returns=2, **decoder.reserved())(_decode)
+    task: Any = ray.remote(num_returns=2, **decoder.ray_options())(_decode)
     prepared = [task.remote(shard, recipe.pool, preparation, rows) for shard in chosen]
     with _told(), unwrapped_ray_errors():
         timings: list[dict[str, Any]] = ray.get([timing for timing, _ in prepared])
-        actor = ray.remote(**scorer.reserved())(_Forward)
+        actor = ray.remote(**scorer.ray_options())(_Forward)
         forward: Any = actor.remote([put_networks(networks)], inputs, recipe)
         device: str = ray.get(forward.device.remote())
         scored: list[dict[str, Any]] = ray.get(

@@ -21,8 +21,8 @@ from dfn_ray.forecast.limits import timed
 from dfn_ray.forecast.pilot import Pilot, run_pilot
 from dfn_ray.on_ray.session import connect
 from dfn_ray.pool import list_pool, listing_notes
-from dfn_ray.preparing.embedding_fingerprint import with_threads
-from dfn_ray.preparing.fetch_networks import load_networks
+from dfn_ray.preparing.embedding_fingerprint import with_fixed_threads
+from dfn_ray.preparing.fetch_networks import fetch_networks
 
 
 def plan(
@@ -41,7 +41,7 @@ def plan(
     listing = list_pool(recipe.pool)
     listed = listing.shards
     recipe = with_settled_threads(recipe)
-    networks = load_networks(recipe)
+    networks = fetch_networks(recipe)
     connect()
     pilot, seconds = timed(
         lambda: run_pilot(recipe, networks, listed, count=shards, samples=samples)
@@ -62,7 +62,7 @@ def plan(
 
 def with_settled_threads(recipe: Recipe) -> Recipe:
     """The recipe with the number of CPU threads that a run from this machine would take."""
-    return replace(recipe, scorers=with_threads(recipe.scorers))
+    return replace(recipe, scorers=with_fixed_threads(recipe.scorers))
 
 
 def _rows(

@@ -14,7 +14,7 @@ from dfn_ray.filtering.scoring.bounds import NOTHING
 from dfn_ray.filtering.scoring.scorer import Scorer
 from dfn_ray.network.frozen import FrozenNetwork
 from dfn_ray.on_ray.cells import Cell
-from dfn_ray.preparing.fetch_networks import load_network_of
+from dfn_ray.preparing.fetch_networks import fetch_network
 from dfn_ray.preparing.prepare import NetworkInputs, Preparation, prepare
 from dfn_ray.schema import SAMPLE_SCHEMA, Chunk, Reason, Status, score_column
 from dfn_ray.storage import read_uri
@@ -93,9 +93,7 @@ def load_network(
     `model` and `settings` (`pretrained`, `precision`, ...) are those of `[[networks]]` in a recipe. Raises InputError when
     the network is absent, damaged or of a kind that cannot be built.
     """
-    return PairScorer(
-        load_network_of(Network(model=model, **settings)), device=device, decode=decode
-    )
+    return PairScorer(fetch_network(Network(model=model, **settings)), device=device, decode=decode)
 
 
 def _bytes_of(image: Image) -> bytes:

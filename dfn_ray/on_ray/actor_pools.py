@@ -1,13 +1,14 @@
-"""Pools of actors that run networks: what is asked of Ray for them, what becomes of actors that cannot start, their end.
+"""Supervision of the actors that run networks: failed starts, nodes to avoid, and termination.
 
-Facts that this rests on (Ray 2.60). An actor whose constructor raises is dead; Ray Data replaces it, by default not
-even once, and wherever a GPU is free: again on the node that cannot. One whose process dies while it starts is started
-again by Ray's core, for ever. So dfn_ray judges by itself: a node that fails while others do not is avoided, and when no
-actor can start anywhere, the run ends and says why.
+Relies on these facts (Ray 2.60). An actor whose constructor raises is dead. Ray Data replaces it,
+by default not even once, and wherever a GPU is free, so possibly on the same broken node. An actor
+whose process dies while it starts is restarted by Ray's core forever. So dfn_ray decides itself: a
+node that fails while others succeed is avoided, and when no actor can start anywhere, the run stops
+with the reason.
 
-When an execution ends, Ray Data only lets go of its actors. One that anything else still refers to, the traceback of an
-ignored error in some log handler for instance, stays on its GPU, and the next pool waits for that for ever. So
-actors have names, by which dfn_ray ends them.
+When an execution ends, Ray Data only drops its references to the actors. An actor that anything
+else still refers to, such as the traceback of an ignored error in a log handler, stays on its GPU,
+and the next pool waits for that GPU forever. So actors have names, by which dfn_ray kills them.
 """
 
 from __future__ import annotations
@@ -19,31 +20,35 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 import ray
-from ray.data import ActorPoolStrategy
 
 from dfn_ray.config import Scorers
 from dfn_ray.errors import ScorersFailedError, last_line
-from dfn_ray.on_ray.bundles import scorer_bundle
-from dfn_ray.on_ray.datasets import TASK_RETRIES
-from dfn_ray.on_ray.session import NODE_ID, drivers_node
+from dfn_ray.on_ray.session import NODE_ID, driver_node_selector
 
 T = TypeVar("T")
 NODE_TRIES = 2
-"""Starts in a row that a node may fail, once an actor has started elsewhere, before it is avoided."""
+"""Failed starts in a row after which a node is avoided, once an actor has started elsewhere."""
 TRIES = 6
-"""Failed starts of a pool of which no actor has ever started, before it is given up."""
+"""Failed starts after which a pool is given up if no actor of it has ever started."""
 
 
 class ActorSupervisor:
-    """How the actors of a pool start, where the next ones may, and their end. Travels to the actors."""
+    """Supervises the actors of one pool; it is sent to them.
+
+    Counts failed starts per node, decides which nodes the next actor must avoid, and kills all
+    actors when the pool is done.
+    """
 
     def __init__(self) -> None:
         self._pool = f"scorers-{uuid4().hex}"
-        self._record: Any = _Record.options(label_selector=drivers_node()).remote()  # pyright: ignore[reportAttributeAccessIssue]
+        self._record: Any = _StartLog.options(label_selector=driver_node_selector()).remote()  # pyright: ignore[reportAttributeAccessIssue]
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
-        """The start of the actor that this runs in. Raises ScorersFailedError at once where that is known to be in vain."""
+    def supervised_start(self) -> Iterator[None]:
+        """Reports the start of the current actor.
+
+        Raises ScorersFailedError if it cannot succeed.
+        """
         context = ray.get_runtime_context()
         actor, node = context.get_actor_id(), context.get_node_id()
         if (refusal := ray.get(self._record.begin.remote(actor, node))) is not None:
@@ -55,21 +60,24 @@ class ActorSupervisor:
             raise
         ray.get(self._record.succeed.remote(actor))
 
-    def next_arguments(self, scorers: Scorers) -> dict[str, Any]:
-        """What the next actor of the pool must have beside what all have. Raises ScorersFailedError when none can start."""
-        verdict, avoided = ray.get(self._record.judge.remote())
-        if verdict is not None:
-            raise ScorersFailedError(verdict)
-        arguments: dict[str, Any] = {"name": f"{self._pool}-{uuid4().hex[:8]}"}
+    def next_actor_options(self, scorers: Scorers) -> dict[str, Any]:
+        """Name and label selector of the next actor. Raises ScorersFailedError if none can start.
+
+        They override the options that all actors of the pool share.
+        """
+        failure, avoided = ray.get(self._record.check.remote())
+        if failure is not None:
+            raise ScorersFailedError(failure)
+        options: dict[str, Any] = {"name": f"{self._pool}-{uuid4().hex[:8]}"}
         if avoided:
-            arguments["label_selector"] = {
+            options["label_selector"] = {
                 **scorers.labels,
                 NODE_ID: f"!in({','.join(avoided)})",
             }
-        return arguments
+        return options
 
-    def until_the_end(self, results: Iterator[T]) -> Generator[T, None, None]:
-        """The results of the pool; its actors end with the last of them, or when the caller stops."""
+    def kill_actors_after(self, results: Iterator[T]) -> Generator[T, None, None]:
+        """Yields the results of the pool, then kills its actors, also if the caller stops early."""
         try:
             yield from results
         finally:
@@ -88,23 +96,8 @@ class ActorSupervisor:
             ray.kill(actor)
 
 
-def pool_arguments(scorers: Scorers, starts: ActorSupervisor) -> dict[str, Any]:
-    """The pool as arguments of map_batches: from min_size on it grows with its backlog, as far as there are nodes.
-
-    It also asks the cluster's autoscaler for those.
-    """
-    return {
-        "batch_size": 1,
-        "batch_format": "pyarrow",
-        "compute": ActorPoolStrategy(min_size=scorers.min_size, max_size=scorers.max_size),
-        "max_task_retries": TASK_RETRIES,
-        "ray_remote_args_fn": lambda: starts.next_arguments(scorers),
-        **scorer_bundle(scorers).reserved(),
-    }
-
-
 @ray.remote(num_cpus=0)
-class _Record:
+class _StartLog:
     """The starts of one pool."""
 
     def __init__(self) -> None:
@@ -116,18 +109,21 @@ class _Record:
         self._last = ""
 
     def begin(self, actor: str, node: str) -> str | None:
-        """Note that an actor begins to start; why it should not, if so."""
+        """Records that an actor begins to start; returns why it must not, or None."""
         if actor in self._starting:
             self.fail(actor, "its process died while it started")
-        verdict, avoided = self.judge()
+        failure, avoided = self.check()
         if node in avoided:
-            verdict = f"node {node} could not start scorers {self._in_a_row[node]} times in a row: {self._last}"
-        if verdict is None:
+            failure = (
+                f"node {node} failed to start scorers {self._in_a_row[node]} times in a row: "
+                f"{self._last}"
+            )
+        if failure is None:
             self._starting[actor] = node
-        return verdict
+        return failure
 
     def fail(self, actor: str, why: str) -> None:
-        """Note that an actor could not start."""
+        """Records that an actor failed to start."""
         node = self._starting.pop(actor)
         self._failed += 1
         self._in_a_row[node] += 1
@@ -135,16 +131,17 @@ class _Record:
         self._last = why
 
     def succeed(self, actor: str) -> None:
-        """Note that an actor has started."""
+        """Records that an actor has started."""
         self._succeeded = True
         self._in_a_row[self._starting.pop(actor)] = 0
 
-    def judge(self) -> tuple[str | None, list[str]]:
-        """Why the pool is to be given up, if so, and the nodes to avoid."""
+    def check(self) -> tuple[str | None, list[str]]:
+        """The reason to give the pool up, or None, and the nodes to avoid."""
         if self._succeeded:
             return None, [node for node, n in self._in_a_row.items() if n >= NODE_TRIES]
         if self._failed < TRIES:
             return None, []
         return (
-            f"no scorer could start, in {self._failed} tries on {len(self._nodes)} nodes; the last one: {self._last}"
+            f"no scorer could start in {self._failed} tries on {len(self._nodes)} nodes; last "
+            f"error: {self._last}"
         ), []

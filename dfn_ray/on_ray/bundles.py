@@ -1,4 +1,4 @@
-"""Bundles, in Ray's sense: what one task or actor asks of its node, resources and labels."""
+"""Bundles in Ray's sense: the resources and labels that one task or actor requires of its node."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from typing import Any
 from dfn_ray.config import Decode, Scorers, Workers
 
 _SLACK = 1e-6
-"""Of sums of fractions, as 0.1 + 0.2."""
+"""Tolerance for sums of fractions such as 0.1 + 0.2."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """What one task or actor asks of its node."""
+    """Resources and labels that one task or actor requires of its node."""
 
     resources: Mapping[str, float]
-    """By Ray's names, CPU and GPU among them; those of amount 0 ask for nothing."""
+    """Amounts by Ray's names, CPU and GPU among them; an amount of 0 requires nothing."""
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        asked = [f"{amount:g} {name}" for name, amount in self.resources.items() if amount]
-        asked += [f"label {name} = {value}" for name, value in self.labels.items()]
-        return ", ".join(asked) or "nothing"
+        parts = [f"{amount:g} {name}" for name, amount in self.resources.items() if amount]
+        parts += [f"label {name} = {value}" for name, value in self.labels.items()]
+        return ", ".join(parts) or "nothing"
 
-    def reserved(self) -> dict[str, Any]:
-        """The bundle as arguments of Ray's `remote` and of Ray Data."""
+    def ray_options(self) -> dict[str, Any]:
+        """The bundle as options of Ray's `remote` and of Ray Data."""
         amounts = {name: amount for name, amount in self.resources.items() if amount}
-        asked: dict[str, Any] = {
+        options: dict[str, Any] = {
             "num_cpus": amounts.pop("CPU", 0),
             "num_gpus": amounts.pop("GPU", 0),
         }
         if amounts:
-            asked["resources"] = amounts
+            options["resources"] = amounts
         if self.labels:
-            asked["label_selector"] = dict(self.labels)
-        return asked
+            options["label_selector"] = dict(self.labels)
+        return options
 
-    def on(self, resources: Mapping[str, float], labels: Mapping[str, str]) -> float:
-        """How many fit on a node side by side; infinitely many of those that ask for nothing."""
+    def room_on(self, resources: Mapping[str, float], labels: Mapping[str, str]) -> float:
+        """Number of bundles that fit on a node; infinite for a bundle that requires nothing."""
         if any(labels.get(name) != value for name, value in self.labels.items()):
             return 0
         return min(
@@ -54,16 +54,16 @@ class Bundle:
 
 
 def decode_bundle(decode: Decode) -> Bundle:
-    """What a task asks for that reads and decodes."""
+    """The bundle of a task that reads and decodes."""
     return Bundle({"CPU": decode.cpus, **decode.resources}, decode.labels)
 
 
 def scorer_bundle(scorers: Scorers) -> Bundle:
-    """What a scorer asks for."""
+    """The bundle of a scorer."""
     return Bundle({"GPU": scorers.gpus, "CPU": scorers.cpus, **scorers.resources}, scorers.labels)
 
 
 def worker_bundle(workers: Workers) -> Bundle:
-    """What a training worker asks for."""
+    """The bundle of a training worker."""
     device = {"GPU": 1} if workers.device == "cuda" else {}
     return Bundle({**device, "CPU": workers.cpus, **workers.resources}, workers.labels)

@@ -1,4 +1,4 @@
-"""What a run waits for when the cluster lacks nodes: said once in a while, because Ray says nothing to its user."""
+"""Reports of missing nodes while a run waits for them; Ray itself does not tell its user."""
 
 from __future__ import annotations
 
@@ -12,67 +12,75 @@ import ray
 from dfn_ray.config import Decode, Scorers, Workers
 from dfn_ray.on_ray.bundles import Bundle, decode_bundle, scorer_bundle, worker_bundle
 
-CHECKED_EVERY_S = 10.0
-SAID_EVERY_S = 300.0
-"""The same lack is told again after this long."""
+CHECK_INTERVAL_S = 10.0
+REPEAT_INTERVAL_S = 300.0
+"""Time after which the same message is repeated."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Need:
-    """So many tasks or actors, each of which asks for the same."""
+class Requirement:
+    """A number of tasks or actors with the same bundle."""
 
     what: str
-    """Which; in messages."""
+    """Their name in messages."""
     count: int
-    each: Bundle
+    bundle: Bundle
 
-    def lack(self) -> str | None:
-        """What the nodes that are alive lack, in a sentence; None when there is room for all."""
+    def shortfall(self) -> str | None:
+        """A sentence naming the capacity that the alive nodes lack; None if there is enough."""
         alive = [node for node in ray.nodes() if node["Alive"]]
-        room = sum(self.each.on(node["Resources"], node.get("Labels") or {}) for node in alive)
+        room = sum(
+            self.bundle.room_on(node["Resources"], node.get("Labels") or {}) for node in alive
+        )
         if room >= self.count:
             return None
         return (
             f"waiting for nodes: {len(alive)} alive, with room for {room:.0f} of "
-            f"{self.what} = {self.count} (each takes {self.each})"
+            f"{self.what} = {self.count} (each takes {self.bundle})"
         )
 
 
-def scoring_needed(decode: Decode, scorers: Scorers) -> tuple[Need, ...]:
-    """What a chain that decodes and scores cannot begin without."""
-    decoding = Need(what="decoding tasks", count=1, each=decode_bundle(decode))
-    return decoding, scorers_needed(scorers)
+def scoring_requirements(decode: Decode, scorers: Scorers) -> tuple[Requirement, ...]:
+    """The minimum capacity of a chain that decodes and scores."""
+    decoding = Requirement(what="decoding tasks", count=1, bundle=decode_bundle(decode))
+    return decoding, scorer_requirement(scorers)
 
 
-def scorers_needed(scorers: Scorers) -> Need:
-    """The actors that scoring starts with."""
-    return Need(what="scorers.min_size", count=scorers.min_size, each=scorer_bundle(scorers))
+def scorer_requirement(scorers: Scorers) -> Requirement:
+    """The capacity for the actors that scoring starts with."""
+    return Requirement(
+        what="scorers.min_size", count=scorers.min_size, bundle=scorer_bundle(scorers)
+    )
 
 
-def workers_needed(workers: Workers) -> Need:
-    """The workers that training needs to go on."""
-    return Need(what="workers.min_size", count=workers.min_size, each=worker_bundle(workers))
+def worker_requirement(workers: Workers) -> Requirement:
+    """The capacity for the workers that training needs to continue."""
+    return Requirement(
+        what="workers.min_size", count=workers.min_size, bundle=worker_bundle(workers)
+    )
 
 
-def missing_capacity(needs: Sequence[Need]) -> str | None:
-    """What the nodes that are alive lack for the first of the needs that they do not meet; None when they meet all."""
-    return next((told for need in needs if (told := need.lack()) is not None), None)
+def missing_capacity(needs: Sequence[Requirement]) -> str | None:
+    """A sentence naming the first requirement that the alive nodes cannot meet; None if none."""
+    return next((text for need in needs if (text := need.shortfall()) is not None), None)
 
 
 @contextmanager
-def reporting_missing_capacity(needs: Sequence[Need], say: Callable[[str], None]) -> Iterator[None]:
-    """Say what the cluster lacks, again and again, as long as the block runs and it does."""
+def reporting_missing_capacity(
+    needs: Sequence[Requirement], say: Callable[[str], None]
+) -> Iterator[None]:
+    """Reports missing capacity while the block runs, and repeats it while it is missing."""
     stop = threading.Event()
 
     def watch() -> None:
-        said, since_s = None, 0.0
-        while not stop.wait(CHECKED_EVERY_S):
-            since_s += CHECKED_EVERY_S
-            told = missing_capacity(needs)
-            if told is not None and (told != said or since_s >= SAID_EVERY_S):
-                say(told)
+        last, since_s = None, 0.0
+        while not stop.wait(CHECK_INTERVAL_S):
+            since_s += CHECK_INTERVAL_S
+            missing = missing_capacity(needs)
+            if missing is not None and (missing != last or since_s >= REPEAT_INTERVAL_S):
+                say(missing)
                 since_s = 0.0
-            said = told
+            last = missing
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

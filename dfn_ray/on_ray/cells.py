@@ -1,8 +1,9 @@
-"""A chunk as one row of a Ray Dataset, so that nothing on the way can split or merge it.
+"""A chunk as one row of a Ray Dataset, so that no operator can split or merge it.
 
-Ray Data slices and concatenates blocks and batches between rows, never inside one. A chunk therefore
-travels as a *cell*: its description and its Arrow tables, serialised, in one row. Batches are formed
-inside the cell, so a score cannot depend on scheduling. The price is one copy of the bytes a stage.
+Ray Data slices and concatenates blocks and batches between rows, never inside one. A chunk
+therefore travels as a *cell*: its description and its Arrow tables, serialized, in one row. Batches
+are formed inside the cell, so a score cannot depend on scheduling. The cost is one copy of the
+bytes per stage.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from dfn_ray.schema import Chunk
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unread:
-    """A shard whose reading its store, or a change of the shard, has stopped."""
+class UnreadShard:
+    """A shard that could not be read to its end: its store failed, or the shard has changed."""
 
     shard: str
     """Its URI."""
     changed: bool
-    """True when it is not the shard that was listed, so that reading it again cannot help."""
+    """True when it is not the shard that was listed, so that a retry cannot help."""
     message: str
-    """The error, for people."""
+    """The error message."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +39,15 @@ class Cell:
     samples: pa.Table
     """One row per sample of the chunk, in order."""
     inputs: pa.Table | None = None
-    """One row per sample that the networks must score: `row`, pixels and tokens. None once scored."""
+    """One row per sample that the networks must score: `row`, pixels and tokens; None once
+    scored."""
     scorer: str = ""
-    """Which scorer scored it; for progress only."""
+    """ID of the actor that scored it; for progress only."""
     environment: str = ""
-    """Digest of what it was scored by beside the recipe."""
-    unread: Unread | None = None
-    """Set where reading ended instead: the cell is no chunk, and passes every stage as it is."""
+    """Digest of device, threads and library versions that it was scored with."""
+    unread: UnreadShard | None = None
+    """Set if reading failed: the cell is no chunk then, and passes through every stage
+    unchanged."""
 
 
 Stage = Callable[[Cell], Cell]
@@ -78,19 +81,22 @@ def unpack(block: pa.Table) -> Iterator[Cell]:
             else None,
             scorer=block["scorer"][index].as_py(),
             environment=block["environment"][index].as_py(),
-            unread=Unread(**json.loads(block["unread"][index].as_py()))
+            unread=UnreadShard(**json.loads(block["unread"][index].as_py()))
             if block["unread"][index].is_valid
             else None,
         )
 
 
-def over_cells(block: pa.Table, *, stage: Stage) -> pa.Table:
-    """`stage` applied to every cell of a block that is a chunk."""
+def map_cells(block: pa.Table, *, stage: Stage) -> pa.Table:
+    """The block with `stage` applied to every cell that is a chunk."""
     return pack([cell if cell.unread else stage(cell) for cell in unpack(block)])
 
 
 def array_column(values: np.ndarray) -> pa.Array:
-    """A contiguous array of shape (N, ...) as a column of N fixed-size binary values, without copying."""
+    """An array of shape (N, ...) as a column of N fixed-size binary values.
+
+    Copied only if it is not contiguous.
+    """
     flat = np.ascontiguousarray(values)
     width = flat.itemsize * math.prod(flat.shape[1:])
     return pa.FixedSizeBinaryArray.from_buffers(
@@ -101,9 +107,9 @@ def array_column(values: np.ndarray) -> pa.Array:
 def column_array(
     column: pa.ChunkedArray, dtype: np.dtype | type, shape: tuple[int, ...]
 ) -> np.ndarray:
-    """What `array_column` wrote: shape (N, *shape), without copying when the column is in one piece.
+    """The array of an `array_column`, shape (N, *shape); not copied if it is one Arrow chunk.
 
-    `shape` may be (-1,) for all there is in a row.
+    `shape` may be (-1,) for all values of a row.
     """
     array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
     width = array.type.byte_width

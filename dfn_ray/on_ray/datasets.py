@@ -1,7 +1,8 @@
-"""A pool as a Ray Dataset of cells, and what every chain over it needs.
+"""A pool as a Ray Dataset of cells, for the chains of every stage.
 
-Facts that this rests on (Ray 2.60): read and decode fuse into one task; a task yields blocks while it
-runs; `batch_size=1` never splits a row, and a row is a whole chunk here.
+Relies on these facts (Ray 2.60): read and decode fuse into one task; a task yields blocks while it
+runs; `batch_size=1` never splits a row, and a row is a whole chunk here. A read fuses with a stage
+only if both have the same options (resources, labels, retries) and the stage has no batch size.
 """
 
 from __future__ import annotations
@@ -22,25 +23,26 @@ from ray.util.annotations import RayDeprecationWarning
 
 from dfn_ray.config import Decode, Pool
 from dfn_ray.errors import ShardChangedError, StorageError
-from dfn_ray.on_ray.bundles import decode_bundle
-from dfn_ray.on_ray.cells import Cell, Stage, Unread, over_cells, pack, unpack
+from dfn_ray.on_ray.cells import Cell, UnreadShard, pack, unpack
 from dfn_ray.on_ray.failures import unwrapped_ray_errors
 from dfn_ray.pool import Shard, iter_chunks
 from dfn_ray.schema import SAMPLE_SCHEMA, Chunk
 
 TASK_RETRIES = 3
-"""Times Ray runs a task again whose process died. A shard that still fails is taken up again by the wave loop."""
+"""Retries by Ray of a task whose process died. A shard that still fails is retried by the wave
+loop."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What to read of a shard: everything but the chunks at `skip`, or only the first rows."""
+    """A shard to read: everything but the chunks at `skip`, or only the first rows."""
 
     shard: Shard
     skip: frozenset[int] = frozenset()
     last: int | None = None
-    """First row of the chunk of `skip` that ends the shard, None where it is not among them."""
+    """First row of the chunk in `skip` that ends the shard; None if that chunk is not in `skip`."""
     first_rows: int | None = None
+    """Rows to read, rounded up to whole chunks; None reads all."""
 
 
 class _ItemSource(Datasource):
@@ -70,81 +72,77 @@ class _ItemSource(Datasource):
 def read_items(
     items: Sequence[Any], read: Callable[[Any], Iterable[pa.Table]], decode: Decode
 ) -> Dataset:
-    """The tables that `read` yields for each item, one task per item, where and with what `decode` says."""
-    with retry_arguments():
+    """The tables that `read` yields for each item; one task per item, placed as `decode` says."""
+    with ignore_retry_deprecation():
         return ray.data.read_datasource(
             _ItemSource(items, read),
             override_num_blocks=len(items),
+            num_cpus=decode.cpus,
+            num_gpus=0,
+            resources=dict(decode.resources) or None,
+            label_selector=dict(decode.labels) or None,
             ray_remote_args={"max_retries": TASK_RETRIES},
-            **decode_bundle(decode).reserved(),
         )
 
 
-def _read_shard(work: Work, *, pool: Pool, report: bool) -> Iterable[pa.Table]:
+def _read_shard(work: Work, *, pool: Pool, report_unread: bool) -> Iterable[pa.Table]:
     try:
         for chunk, samples in iter_chunks(work.shard, pool, skip=work.skip, last=work.last):
             yield pack([Cell(chunk=chunk, samples=samples)])
             if chunk.first_row + chunk.rows >= (work.first_rows or math.inf):
                 return
     except (StorageError, ShardChangedError) as error:
-        if not report:
+        if not report_unread:
             raise
-        # Of what a task raises Ray Data may leave out some, and gives up after a number of them: so it is said in a row.
+        # Sent as a row, not raised: Ray Data may drop errors of tasks, and stops after some number
+        # of them.
         is_changed = isinstance(error, ShardChangedError)
-        unread = Unread(shard=work.shard.uri, changed=is_changed, message=str(error))
+        unread = UnreadShard(shard=work.shard.uri, changed=is_changed, message=str(error))
         nothing = Chunk(shard=work.shard.uri, first_row=0, rows=0, last=False)
         yield pack([Cell(chunk=nothing, samples=SAMPLE_SCHEMA.empty_table(), unread=unread)])
 
 
 def from_cells(cells: Sequence[Cell]) -> Dataset:
-    """Cells that are on the driver already as a Ray Dataset, a block each."""
+    """Cells that the driver holds, as a Ray Dataset with one block per cell."""
     return ray.data.from_arrow([pack([cell]) for cell in cells])
 
 
-def read_pool(work: Sequence[Work], pool: Pool, decode: Decode, *, report: bool = False) -> Dataset:
+def read_pool(
+    work: Sequence[Work], pool: Pool, decode: Decode, *, report_unread: bool = False
+) -> Dataset:
     """One row per chunk of the work, bytes untouched.
 
-    `report` says in a cell of its own (`Cell.unread`) what stopped the reading of a shard, which otherwise is raised.
+    `report_unread` yields the error that stopped the reading of a shard as a cell of its own
+    (`Cell.unread`) instead of raising it.
     """
-    return read_items(work, partial(_read_shard, pool=pool, report=report), decode)
-
-
-def stage_arguments(stage: Stage, decode: Decode) -> dict[str, Any]:
-    """A stage over cells as arguments of map_batches, so that it fuses with the reading.
-
-    For that it needs the readers' resources and no batch size: a read never fuses with a stage that has one.
-    """
-    return {
-        "fn": partial(over_cells, stage=stage),
-        "batch_size": None,
-        "batch_format": "pyarrow",
-        "max_retries": TASK_RETRIES,
-        **decode_bundle(decode).reserved(),
-    }
+    return read_items(work, partial(_read_shard, pool=pool, report_unread=report_unread), decode)
 
 
 @contextmanager
-def retry_arguments() -> Iterator[None]:
-    """Without Ray's warning that `max_retries` goes in 2.64: nothing else bounds retries in 2.60."""
+def ignore_retry_deprecation() -> Iterator[None]:
+    """Suppresses Ray's warning that `max_retries` will be removed in 2.64.
+
+    In 2.60 nothing else bounds retries.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RayDeprecationWarning)
         yield
 
 
 def tables_of(dataset: Dataset) -> Iterator[pa.Table]:
-    """The blocks of a small result, each as soon as it is there."""
+    """The blocks of a small result, each as soon as it is produced."""
     with unwrapped_ray_errors():
         blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         yield from cast("Iterator[pa.Table]", blocks)
 
 
 def rows_of(dataset: Dataset) -> Iterator[dict[str, Any]]:
-    """The rows of a small result, each as soon as it is there."""
+    """The rows of a small result, each as soon as it is produced."""
     for block in tables_of(dataset):
         yield from block.to_pylist()
 
 
 def cells_of(dataset: Dataset) -> Iterator[Cell]:
-    """The cells that a chain ends in, each as soon as it is there."""
+    """The cells at the end of a chain, each as soon as it is produced."""
     for block in tables_of(dataset):
         yield from unpack(block)

@@ -1,4 +1,4 @@
-"""Errors that tasks and actors raised, without what Ray wraps around them."""
+"""Errors that tasks and actors raised, unwrapped from Ray's exceptions."""
 
 from __future__ import annotations
 
@@ -14,26 +14,29 @@ from dfn_ray.errors import DfnRayError, NoProgressError, message_without_advice
 
 @contextmanager
 def unwrapped_ray_errors() -> Iterator[None]:
-    """A DfnRayError that a task raised comes out as itself, without Ray's wrapping and the worker's traceback.
+    """Re-raises a task's DfnRayError as itself, without Ray's wrapper and the worker's traceback.
 
-    Ray Data's guard against standstill (`configure`) comes out as NoProgressError.
+    The timeout of Ray Data for executions without progress (see `configure`) is raised as
+    NoProgressError.
     """
     try:
         yield
     except ExecutionTimeoutError as error:
         waited_s = DataContext.get_current().execution_no_progress_timeout_s
         raise NoProgressError(
-            f"nothing moved for {waited_s:,.0f} s; are there nodes for what the recipe asks? Run again to go on"
+            f"no progress for {waited_s:,.0f} s. Check with `dfn-ray doctor` that the cluster has, "
+            "or can add, nodes for what the recipe reserves, then run the same command again to "
+            "resume"
         ) from error
     except Exception as error:
-        own = own_error_in(error)
+        own = dfn_ray_error_in(error)
         if own is None:
             raise
         raise own from error
 
 
-def own_error_in(error: BaseException | None) -> DfnRayError | None:
-    """The first DfnRayError in a chain of causes that is not one of Ray's copies."""
+def dfn_ray_error_in(error: BaseException | None) -> DfnRayError | None:
+    """The first DfnRayError in a chain of causes that is not a copy by Ray; None without one."""
     while error is not None:
         if isinstance(error, DfnRayError) and not isinstance(error, RayError):
             error.args = (message_without_advice(error),)

@@ -1,4 +1,4 @@
-"""Shards whose mere reading kills the process that does it, found by reading them again in fresh processes."""
+"""Shards that kill the process that reads them, found by reading them again in fresh processes."""
 
 from __future__ import annotations
 
@@ -19,31 +19,32 @@ from dfn_ray.pool.chunking import RowSelection
 from dfn_ray.pool.examination import ReadOutcome, read_in_fresh_process
 
 MAX_SUSPECTS = 64
-"""Shards given up at a time, which are examined one by one."""
+"""Shards examined and given up per search, one by one."""
 KILLS = 3
-"""Times out of as many that reading a shard must kill the process that does it."""
+"""Reads of a shard, each of which must kill its process."""
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM)
-"""When memory runs out for instance; they say nothing about a shard."""
+"""Signals sent by other processes, for instance when memory runs out; no evidence about a shard."""
 Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class Killer:
-    """What is known of a shard whose reading kills the process."""
+    """The place at which reading a shard kills the process."""
 
     row: int
-    """First row of the chunk at which the process dies; what is in front of it can be read."""
+    """First row of the chunk at which the process dies; the rows before it can be read."""
     detail: str
-    """For people."""
+    """Description for messages."""
 
 
 def killers(
     suspects: Mapping[Key, tuple[Work, Pool]], decode: Decode
 ) -> Iterator[tuple[Key, Killer]]:
-    """The first suspects whose reading kills a process each time; the others are for another attempt.
+    """The suspects that kill the process in each of KILLS reads, among the first MAX_SUSPECTS.
 
-    They are read where `decode` says. Where there are more than MAX_SUSPECTS, one that can be read ends the search: then it
-    is not the shards that kill, and reading each would hold up a run for nothing.
+    They are read on the nodes that `decode` selects. If there are more than MAX_SUSPECTS, the first
+    one that can be read ends the search: then the shards are not the cause, and reading each would
+    only delay the run.
     """
     for key, (work, pool) in islice(suspects.items(), MAX_SUSPECTS):
         verdicts: list[ReadOutcome] = []
@@ -52,7 +53,7 @@ def killers(
         if all(map(_is_deadly, verdicts)):
             row = min(verdict.row for verdict in verdicts)
             by = verdicts[-1].signal
-            yield key, Killer(row, f"reading on from here kills the process (signal {by})")
+            yield key, Killer(row, f"reading from here on kills the process (signal {by})")
         elif len(suspects) > MAX_SUSPECTS:
             return
 
@@ -62,7 +63,7 @@ def _is_deadly(verdict: ReadOutcome) -> bool:
 
 
 def _examined(work: Work, pool: Pool, decode: Decode) -> ReadOutcome:
-    """What becomes of reading what is left of a shard, in a fresh process on a node that reads."""
+    """The outcome of reading the rest of a shard in a fresh process on a node that decodes."""
 
     @ray.remote(max_retries=TASK_RETRIES)
     def read_again() -> ReadOutcome:
@@ -70,6 +71,6 @@ def _examined(work: Work, pool: Pool, decode: Decode) -> ReadOutcome:
 
     try:
         with unwrapped_ray_errors():
-            return ray.get(read_again.options(**decode_bundle(decode).reserved()).remote())
+            return ray.get(read_again.options(**decode_bundle(decode).ray_options()).remote())
     except StorageError as error:
         return ReadOutcome(error=type(error).__name__, message=str(error), own=True)

@@ -1,6 +1,7 @@
-"""A check that a Ray can be had, before anything is written: the cluster that RAY_ADDRESS names, or room for a local one.
+"""A check that the cluster of RAY_ADDRESS answers or a local Ray can start, before any write.
 
-Loads no Ray: Ray itself waits for minutes for a cluster that is not there, and ends the process.
+Does not import Ray: Ray itself waits minutes for a cluster that does not exist, then exits the
+process.
 """
 
 from __future__ import annotations
@@ -14,22 +15,23 @@ from pathlib import Path
 from dfn_ray.errors import InputError
 
 CONNECT_S = 10.0
-"""To resolve a name and be let in."""
+"""Time to resolve a name and connect."""
 ANSWER_S = 60.0
-"""A head that accepts a connection, and is busy, answers within it."""
+"""Time in which even a busy head answers on an accepted connection."""
 _SESSION = "ray/session_2026-01-01_00-00-00_000000_{}/sockets/plasma_store"
-"""The longest path that a local Ray (2.60) makes a socket of, below its folder for temporary files, by process id."""
+"""The longest socket path of a local Ray (2.60) below its folder for temporary files, by process
+ID."""
 _SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-"""The beginning of an HTTP/2 connection with an empty SETTINGS frame (RFC 9113, section 3.4). Ray's servers speak gRPC, so
-they answer with a SETTINGS frame of their own."""
+"""The start of an HTTP/2 connection with an empty SETTINGS frame (RFC 9113, section 3.4). Ray's
+servers speak gRPC, so they answer with a SETTINGS frame of their own."""
 _SETTINGS = 4
 
 
 def check_ray_reachable() -> None:
-    """Raise InputError when no Ray answers where the environment says that one is, or a local one could not start.
+    """Raises InputError when the configured cluster does not answer or a local Ray cannot start.
 
-    Asks nothing where this process is connected already.
+    Does nothing if this process is already connected.
     """
     ray = sys.modules.get("ray")
     if ray is not None and ray.is_initialized():
@@ -37,22 +39,22 @@ def check_ray_reachable() -> None:
     if os.environ.get("RAY_ADDRESS"):
         name, address = "RAY_ADDRESS", os.environ["RAY_ADDRESS"]
     else:
-        name, address = "the cluster that `ray start` left", "auto"
+        name, address = "the cluster of `ray start`", "auto"
     if address == "local":
         _check_socket_paths()
         return
     if address == "auto":
-        started = _started_here()
+        started = _local_cluster_address()
         if started is None and not os.environ.get("RAY_ADDRESS"):
             _check_socket_paths()
         if started is None:
-            return  # Ray looks for one among this machine's processes, and starts its own or says so.
-        name, address = f"{name}, by {_address_file()}", started
+            return  # Ray searches this machine's processes, then starts its own or raises.
+        name, address = f"{name}, from {_address_file()}", started
     _check_answers(name, address)
 
 
-def _started_here() -> str | None:
-    """The address of the cluster that was started last on this machine, as Ray looks it up."""
+def _local_cluster_address() -> str | None:
+    """The address of the cluster that was started last on this machine, from Ray's own file."""
     file = _address_file()
     return (file.read_text().strip() or None) if file.exists() else None
 
@@ -62,7 +64,7 @@ def _address_file() -> Path:
 
 
 def _temporary_folder() -> str:
-    """The folder below which a local Ray keeps its session (ray 2.60, `get_default_system_temp_dir`)."""
+    """The parent folder of a local Ray's session (ray 2.60, `get_default_system_temp_dir`)."""
     own = os.environ.get("RAY_TMPDIR")
     system = os.environ.get("TMPDIR") if sys.platform.startswith("linux") else None
     return own or system or "/tmp"
@@ -75,13 +77,13 @@ def _check_socket_paths() -> None:
         return
     name = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
     raise InputError(
-        f"{name}={folder}: is too long for Ray's sockets, {len(os.fsencode(folder))} bytes where {room} fit; set "
-        "RAY_TMPDIR to something short, as /tmp"
+        f"{name}={folder}: is too long for Ray's sockets, {len(os.fsencode(folder))} bytes where "
+        f"{room} fit; set RAY_TMPDIR to a short path such as /tmp"
     )
 
 
 def _check_answers(name: str, address: str) -> None:
-    """Raise InputError unless a server that speaks as Ray's does answers at an address, `HOST:PORT` or `ray://HOST:PORT`."""
+    """Raises InputError unless a Ray head answers at `HOST:PORT` or `ray://HOST:PORT`."""
     where = f"{name}={address}" if name == "RAY_ADDRESS" else f"{address} ({name})"
     advice = "start the cluster, name another, or unset RAY_ADDRESS for a local Ray"
     scheme, _, rest = address.rpartition("://")
@@ -93,7 +95,7 @@ def _check_answers(name: str, address: str) -> None:
     try:
         with _connected(host.strip("[]"), int(port)) as connection:
             if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
-                return  # It says nothing before a handshake, which needs the cluster's certificates.
+                return  # No answer before a handshake, which needs the cluster's certificates.
             answer = _first_bytes(connection)
     except (OSError, UnicodeError) as error:
         raise InputError(
@@ -101,17 +103,17 @@ def _check_answers(name: str, address: str) -> None:
         ) from None
     if answer is None:
         raise InputError(
-            f"{where}: takes connections, but said nothing for {ANSWER_S:.0f} s; {advice}"
+            f"{where}: accepts connections, but sent no answer for {ANSWER_S:.0f} s; {advice}"
         )
     if len(answer) < 4 or answer[3] != _SETTINGS:
         raise InputError(
-            f"{where}: what answers there is not a Ray head ({answer[:20]!r}); its port is 6379 unless `ray start` "
-            f"was given another, 10001 for ray://; {advice}"
+            f"{where}: the server there is not a Ray head, it answered {answer[:20]!r}; a head's "
+            f"port is 6379 unless `ray start` was given another, 10001 for ray://; {advice}"
         )
 
 
 def _connected(host: str, port: int) -> socket.socket:
-    """A connection to the first of the host's addresses that takes one, within `CONNECT_S` in all."""
+    """A connection to the first of the host's addresses that accepts, within `CONNECT_S` in all."""
     end, failed = time.monotonic() + CONNECT_S, OSError("the name has no address")
     for family, kind, protocol, _, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         connection = socket.socket(family, kind, protocol)
@@ -127,7 +129,7 @@ def _connected(host: str, port: int) -> socket.socket:
 
 
 def _first_bytes(connection: socket.socket) -> bytes | None:
-    """The first bytes that a server answers to HTTP/2's beginning; empty when it hangs up, None when it is silent."""
+    """The first bytes of a server's answer to `_PREFACE`; empty if it hangs up, None if silent."""
     end = time.monotonic() + ANSWER_S
     connection.sendall(_PREFACE)
     answer = b""

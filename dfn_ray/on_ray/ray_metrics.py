@@ -1,14 +1,17 @@
-"""The figures of a run as metrics of Ray, which every node exports to Prometheus as `ray_dfn_ray_*`.
+"""The figures of a run as Ray metrics, which every node exports to Prometheus as `ray_dfn_ray_*`.
 
-What is committed is counted on the driver, once per part as it enters the ledger, so a retry does not double it: at
-the end of an undisturbed run the counters are the run's own counts. A driver that is killed takes up to 10 s of its counting
-with it (Ray's export interval), and one that goes on counts only what it commits itself; the gauges `done_*` are the
-ledger's and true again from the moment it goes on. What scorers do is counted where they are, repeats included.
+Commits are counted on the driver, once per part when it is added to the ledger, so a retry is not
+counted twice: at the end of an undisturbed run the counters equal the run's own counts. A killed
+driver loses up to 10 s of counts (Ray's export interval), and a resumed one counts only its own
+commits; the gauges `done_*` come from the ledger and are correct again as soon as the run resumes.
+The work of scorers is counted by each scorer, repeats included.
 
-A call costs 4 us a series and is made per part or chunk, never per sample. cluster/METRICS.md says what each is for.
+A call costs 4 us per series and is made per part or chunk, never per sample. cluster/METRICS.md
+documents each metric.
 
-Facts that this rests on (Ray 2.60): what is recorded before `ray.init` is lost; a driver or actor that ends, or is
-ended by Ray, exports its last values first; a gauge fades 20 s after it was last set, though its process lives.
+Relies on these facts (Ray 2.60): values recorded before `ray.init` are lost; a driver or actor that
+exits, or is stopped by Ray, exports its last values first; a gauge expires 20 s after it was last
+set, even while its process lives.
 """
 
 from __future__ import annotations
@@ -28,13 +31,14 @@ from dfn_ray.schema import Chunk
 from dfn_ray.storage import Store
 
 SCORE_BOUNDARIES = tuple(round(-0.2 + 0.02 * step, 2) for step in range(41))
-"""Upper ends of the score buckets: -0.2 to 0.6. CLIP's cosines lie here; what is above counts as `+Inf`."""
+"""Upper bounds of the score buckets: -0.2 to 0.6, the range of CLIP's cosines; higher scores count
+as `+Inf`."""
 REPEAT_S = 5.0
-"""Gauges are set again this often, four times before they would fade."""
+"""Interval at which gauges are set again, four times before they would expire."""
 
 
 def run_label(run_uri: str) -> str:
-    """What the tag `run` says: the last part of the URI and a digest of all of it, so that runs stay apart."""
+    """Value of the tag `run`: the last component of the URI and a digest of the whole URI."""
     address = Store(run_uri).address
     name = address.rstrip("/").rpartition("/")[2]
     readable = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:64]
@@ -42,13 +46,16 @@ def run_label(run_uri: str) -> str:
 
 
 def score_buckets(scores: np.ndarray) -> list[int]:
-    """How many scores are at most each of SCORE_BOUNDARIES, and how many there are."""
+    """Cumulative counts of scores <= each of SCORE_BOUNDARIES, and the number of all scores."""
     below = np.searchsorted(np.sort(scores), SCORE_BOUNDARIES, side="right")
     return [*below.tolist(), len(scores)]
 
 
 class PoolMetrics:
-    """What is committed of a pool, as its driver counts it. Its gauges stand until it is closed."""
+    """Counts of what a driver has committed of a pool.
+
+    Its gauges are exported until it is closed.
+    """
 
     def __init__(
         self, run_uri: str, *, shards: int, total_bytes: int, network: str | None = None
@@ -74,7 +81,7 @@ class PoolMetrics:
         self._gauges.set(pool_shards=shards, pool_bytes=total_bytes)
 
     def resume(self, ledger: Ledger) -> None:
-        """Start from what earlier attempts committed."""
+        """Sets the gauges to what all attempts have committed."""
         self._gauges.set(
             done_shards=ledger.complete_shards,
             done_bytes=ledger.bytes_read,
@@ -89,7 +96,7 @@ class PoolMetrics:
         buckets: Sequence[int],
         ledger: Ledger,
     ) -> None:
-        """Count a part that the ledger has just taken in; `buckets` as `score_buckets` gives them, or empty."""
+        """Counts a part just added to the ledger; `buckets` is from `score_buckets`, or empty."""
         for key, count in counts.items():
             status, _, reason = key.partition("/")
             _count(self._samples, count, self._run | {"status": status, "reason": reason})
@@ -108,12 +115,12 @@ class PoolMetrics:
         self.resume(ledger)
 
     def close(self) -> None:
-        """Let the gauges fade: nothing works on the run any more."""
+        """Lets the gauges expire: nothing works on the run any more."""
         self._gauges.close()
 
 
 class ScorerMetrics:
-    """What one scorer does, as it counts it itself."""
+    """Counters of one scorer's own work."""
 
     def __init__(self, run: str) -> None:
         self._run = {"run": run}
@@ -124,7 +131,7 @@ class ScorerMetrics:
 
     @contextmanager
     def forward(self, network: str, samples: int) -> Iterator[None]:
-        """Time a forward of so many samples."""
+        """Times a forward pass over that many samples."""
         began = time.monotonic()
         yield
         tags = self._run | {"network": network}
@@ -133,7 +140,7 @@ class ScorerMetrics:
 
 
 class TrainingMetrics:
-    """How a training run stands, as its workers report it to the driver. Stands until it is closed."""
+    """The state of a training run, reported by its workers to the driver; exported until closed."""
 
     def __init__(self, run_uri: str, *, total_samples: int) -> None:
         self._gauges = _Gauges(
@@ -150,7 +157,7 @@ class TrainingMetrics:
         self._gauges.set(train_total_samples=total_samples)
 
     def show(self, figures: Mapping[str, float]) -> None:
-        """Take the latest figures (`training.worker`)."""
+        """Sets the latest figures (`training.worker`)."""
         self._gauges.set(
             train_samples_seen=figures["samples_seen"],
             train_samples_per_s=figures["samples_per_s"],
@@ -162,12 +169,12 @@ class TrainingMetrics:
         )
 
     def close(self) -> None:
-        """Let the gauges fade: nobody trains any more."""
+        """Lets the gauges expire: training has ended."""
         self._gauges.close()
 
 
 class _Gauges:
-    """Gauges with their last values, said again and again until they are closed or the process ends."""
+    """Gauges whose last values are set repeatedly until they are closed or the process ends."""
 
     def __init__(self, tags: Mapping[str, str], **descriptions: str) -> None:
         self._tags = dict(tags)
@@ -176,26 +183,25 @@ class _Gauges:
             for name, description in descriptions.items()
         }
         self._values: dict[str, float] = {}
-        self._saying = (
-            threading.Lock()
-        )  # else an old value might be said after a new one, and be the last
+        # Without a lock an old value might be exported after a new one, and be the last.
+        self._exporting = threading.Lock()
         self._closed = threading.Event()
         threading.Thread(target=self._repeat, daemon=True).start()
 
     def set(self, **values: float) -> None:
-        with self._saying:
+        with self._exporting:
             self._values |= values
-            self._say()
+            self._export()
 
     def close(self) -> None:
         self._closed.set()
 
     def _repeat(self) -> None:
         while not self._closed.wait(REPEAT_S):
-            with self._saying:
-                self._say()
+            with self._exporting:
+                self._export()
 
-    def _say(self) -> None:
+    def _export(self) -> None:
         for name, value in self._values.items():
             self._gauges[name].set(value, self._tags)
 
@@ -205,10 +211,13 @@ def _counter(name: str, description: str, *tags: str) -> Counter:
 
 
 def _count(counter: Counter, value: float, tags: dict[str, str]) -> None:
-    if value > 0:  # Ray refuses to count nothing
+    if value > 0:  # Ray rejects an increment of 0
         counter.inc(value, tags)
 
 
 def _le(end: float) -> str:
-    """A bucket's end as Prometheus spells it: its histogram functions take any counter that has such a tag."""
+    """A bucket's bound as Prometheus spells it.
+
+    Its histogram functions accept any counter with such a tag.
+    """
     return "+Inf" if end == float("inf") else f"{end:g}"

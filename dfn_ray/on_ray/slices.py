@@ -1,4 +1,4 @@
-"""A function over slices of many items, side by side in Ray tasks, so that what it finds in each adds up."""
+"""A function applied to slices of many items, in parallel Ray tasks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from itertools import islice
 from typing import TypeVar
 
 SLICE_ITEMS = 512
-"""Items of a task: for parts of a run half a minute of reading, so that neither starts nor results count."""
-LEAST_ITEMS = 8 * SLICE_ITEMS
-"""Fewer are read in this process, which takes less than starting a Ray."""
+"""Items per task: half a minute of reading for parts of a run, so that task starts and results cost
+little."""
+MIN_SLICED_ITEMS = 8 * SLICE_ITEMS
+"""Fewer items are processed in this process, which takes less time than starting Ray."""
 IN_FLIGHT = 256
-"""Tasks handed out at a time: their results wait in the object store."""
+"""Tasks submitted at a time: their results wait in the object store."""
 
 Found = TypeVar("Found")
 
@@ -21,11 +22,11 @@ def run_in_slices(
     function: Callable[[Sequence[str]], Found],
     *,
     slice_items: int = SLICE_ITEMS,
-    least_items: int = LEAST_ITEMS,
+    least_items: int = MIN_SLICED_ITEMS,
 ) -> Iterator[Found]:
-    """What a function finds in slices of the items that cover them all, once each and in any order.
+    """The results of an idempotent function for slices that together cover all items, in any order.
 
-    One slice in this process for few items, else tasks of a CPU each. The function must be the same when it runs twice.
+    Few items are one slice in this process; more are tasks of one CPU each.
     """
     if len(items) < least_items:
         yield function(items)
@@ -36,7 +37,7 @@ def run_in_slices(
 def _in_tasks(
     items: Sequence[str], function: Callable[[Sequence[str]], Found], slice_items: int
 ) -> Iterator[Found]:
-    # Small runs are verified, and recipes tried, without Ray.
+    # Small runs are verified, and recipes are tried, without loading Ray.
     import ray  # noqa: PLC0415
 
     from dfn_ray.on_ray.datasets import TASK_RETRIES  # noqa: PLC0415

@@ -1,10 +1,11 @@
-"""Imports that an interrupt cannot cut in half, in the worker processes of Ray.
+"""Imports that cannot be interrupted, for the worker processes of Ray.
 
-Ray cancels a task by a KeyboardInterrupt in its process, wherever that is, and gives the same process the next task.
-A task of a fresh process imports for seconds; torch, numpy and others, cut off in that, cannot be imported again by
-the same process ("an object with that name is already defined"), so that every later task there fails. So an interrupt
-that comes during an import is ignored, and the cancelled task works in vain, a shard at most. To raise it later could
-hit the next task.
+Ray cancels a task by a KeyboardInterrupt in its process, at whatever line that is, and gives the
+same process the next task. A task in a fresh process imports for seconds. If torch, numpy and
+others are interrupted in that, the same process cannot import them again ("an object with that name
+is already defined"), and every later task there fails. So an interrupt during an import is ignored,
+and the cancelled task runs to its end for nothing, one shard at most. Raising the interrupt later
+could hit the next task.
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ from typing import Any
 
 
 def guard_workers() -> None:
-    """Guard the imports of this process if it is one of Ray's workers."""
+    """Guards the imports of this process if it is one of Ray's workers."""
     is_worker = Path(sys.argv[0]).name == "default_worker.py" if sys.argv else False
-    if is_worker and not any(isinstance(finder, _Guard) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Guard())
+    if is_worker and not any(isinstance(finder, _ImportGuard) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _ImportGuard())
 
 
-class _Guard(MetaPathFinder):
-    """Finds what the other finders find, and runs what the main thread imports undisturbed, with all it imports itself."""
+class _ImportGuard(MetaPathFinder):
+    """Finds modules by the other finders, and blocks interrupts while the main thread runs them.
+
+    That covers everything these modules import themselves.
+    """
 
     def __init__(self) -> None:
         self.is_importing = False
@@ -43,21 +47,21 @@ class _Guard(MetaPathFinder):
         specs = (finder.find_spec(fullname, path, target) for finder in others)
         spec = next((spec for spec in specs if spec is not None), None)
         if spec is not None and hasattr(spec.loader, "exec_module"):
-            spec.loader = _Undisturbed(spec.loader, self)
+            spec.loader = _InterruptFreeLoader(spec.loader, self)
         return spec
 
 
-class _Undisturbed(Loader):
-    """Loads as another loader does, deaf to interrupts."""
+class _InterruptFreeLoader(Loader):
+    """Wraps another loader and ignores interrupts while a module runs."""
 
-    def __init__(self, loader: Any, guard: _Guard) -> None:
+    def __init__(self, loader: Any, guard: _ImportGuard) -> None:
         self._loader, self._guard = loader, guard
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        # The module must not see who loads it: some ask their loader for files.
+        # The module must see its original loader: some read files through it.
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader

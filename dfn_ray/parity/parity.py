@@ -15,7 +15,7 @@ from dfn_ray.parity.reference import Reference, read_reference
 from dfn_ray.parity.suspects import SCREENED, SCREENED_BY_PAIRS, Search, Trial, suspects_of
 from dfn_ray.parity.variant import as_the_recipe_says
 from dfn_ray.parity.variant_scores import Scoring
-from dfn_ray.preparing.fetch_networks import load_network_of
+from dfn_ray.preparing.fetch_networks import fetch_network
 
 SAMPLES = 256
 """Scored unless asked otherwise. Of a fault that shows in 2 % of samples (images that end early, say) they have one in 99 of
@@ -38,7 +38,7 @@ def check_parity(
     if samples < 1:
         raise InputError(f"--samples: need a number of samples >= 1, got {samples}")
     section, spec = _deciding(recipe)
-    network = load_network_of(spec)
+    network = fetch_network(spec)
     reference = read_reference(
         reference_uri, column, model_cfg=network.model_cfg, network=spec.name
     )

@@ -14,7 +14,7 @@ from dfn_ray.network.filtering_network import FilteringNetwork
 from dfn_ray.network.frozen import FrozenNetwork, build
 from dfn_ray.network.tokenizer import tokenize
 from dfn_ray.parity.variant import Variant
-from dfn_ray.preparing.several_captions import counting, encoded, reduced
+from dfn_ray.preparing.several_captions import counting_captions, encoded_captions, reduce_scores
 
 BATCH = 64
 """Images decoded and embedded at a time: 10 MB of pixels at 224."""
@@ -36,7 +36,7 @@ class Scoring:
         self._network, self._images = network, images
         self._decode, self._device, self._threads = recipe.decode, device, recipe.scorers.threads
         self._how = recipe.captions
-        self._captions = encoded(captions, self._how)
+        self._captions = encoded_captions(captions, self._how)
         self._counts = [_counting(own, recipe) for own in self._captions]
         self._embedded: dict[tuple[Variant, bool, Rows], np.ndarray] = {}
         self._built: tuple[tuple[bool, str], FilteringNetwork] | None = None
@@ -55,7 +55,7 @@ class Scoring:
         length_N = np.array([len(self._captions[row]) for row in rows])
         score_M = np.clip((np.repeat(image_ND, length_N, axis=0) * text_MD).sum(axis=1), -1, 1)
         counts_M = np.concatenate([self._counts[row] for row in rows])
-        score_N, _ = reduced(score_M, None, length_N, counts_M, self._how)
+        score_N, _ = reduce_scores(score_M, None, length_N, counts_M, self._how)
         return score_N
 
     def _embeddings(self, variant: Variant, of_images: bool, rows: Rows) -> np.ndarray:
@@ -100,5 +100,5 @@ class Scoring:
 
 def _counting(captions: Sequence[str], recipe: Recipe) -> list[bool]:
     """Which captions of a sample count; all, where filtering would reject it, since the reference has a score."""
-    counts = counting(captions, recipe.rules, recipe.captions)
+    counts = counting_captions(captions, recipe.rules, recipe.captions)
     return counts if any(counts) else [True] * len(captions)

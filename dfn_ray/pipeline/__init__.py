@@ -1,5 +1,5 @@
-"""The whole story as one resumable run: DFN -> filter -> train -> evaluate -> compare.
+"""The whole pipeline as one resumable run: DFN -> filter -> train -> evaluate -> compare.
 
-pipeline.py     the stages in order, each of which finishes or resumes itself
-comparison.py   what the arms came to, as JSON, table and picture
+pipeline.py     the stages in order, each of which resumes itself
+comparison.py   the results of the arms, as JSON and table
 """

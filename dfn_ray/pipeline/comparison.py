@@ -1,4 +1,4 @@
-"""What the arms of a pipeline came to: mean and spread over seeds, and the difference to the DFN's subset."""
+"""Comparison of a pipeline's arms: mean and spread over seeds, and wins of the DFN's subset."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ Scores = dict[str, dict[int, dict[str, float]]]
 
 
 def compare_arms(scores: Scores, *, network: Mapping[str, float] | None) -> dict[str, Any]:
-    """The comparison as JSON values: for each metric and arm the value of each seed, mean, spread, and in how many
-    seeds the DFN's subset is ahead. `network`: the filtering network's own values, which need not be the best.
+    """The comparison as JSON values, by metric and arm.
+
+    Contains the value of each seed, mean, spread, and the number of seeds in which the DFN's subset
+    is ahead. `network`: the filtering network's own values, which need not be the best.
     """
     metrics = {}
     for name in next(iter(scores[DFN].values())):
@@ -32,7 +34,7 @@ def compare_arms(scores: Scores, *, network: Mapping[str, float] | None) -> dict
 
 
 def comparison_table(value: Mapping[str, Any]) -> str:
-    """The comparison for people."""
+    """The comparison as a printed table."""
     seeds, lines = len(value["seeds"]), []
     for name, metric in value["metrics"].items():
         lines.append(f"{name}, {seeds} seeds at equal samples seen")

@@ -1,4 +1,4 @@
-"""`dfn-ray run`: the stages in order. Each knows by itself what it has done, so the run as a whole resumes."""
+"""`dfn-ray run`: the stages in order. Each stage resumes itself, so the whole run resumes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ COMPARISON, PICTURE = "comparison.json", "comparison.png"
 
 
 def run_pipeline(recipe: PipelineRecipe, *, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run what is left of the story; returns, and stores, the comparison of the arms.
+    """Runs the unfinished stages; stores and returns the comparison of the arms.
 
-    Raises what the stages raise; what they finished stays finished.
+    Raises the errors of the stages; finished stages stay finished.
     """
     network = _filtering_network(recipe, say)
     sources = {arm: _source(recipe, arm, network, say) for arm in recipe.arms}
@@ -41,7 +41,7 @@ def run_pipeline(recipe: PipelineRecipe, *, say: Callable[[str], None]) -> dict[
 
 
 def _filtering_network(recipe: PipelineRecipe, say: Callable[[str], None]) -> Network | None:
-    """The network that [dfn] trains; None where [filter] names one."""
+    """The network that [dfn] trains; None if [filter] names one."""
     if recipe.dfn is None:
         return None
     say("== train the filtering network")
@@ -52,7 +52,7 @@ def _filtering_network(recipe: PipelineRecipe, say: Callable[[str], None]) -> Ne
 def _source(
     recipe: PipelineRecipe, arm: str, network: Network | None, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """What a model of an arm is trained on, as `[[sources]]` has it."""
+    """The training source of an arm, as an entry of `[[sources]]`."""
     pool = recipe_values(recipe.pool)
     if arm == "pool":
         return {"name": arm, "pool": pool}
@@ -69,7 +69,7 @@ def _source(
 
 
 def _train(recipe: PipelineRecipe, arm: str, seed: int, source: dict[str, Any]) -> dict[str, float]:
-    """Train a model of an arm, evaluating it on the way and at the end; returns its main metrics."""
+    """Trains a model of an arm, evaluates it at checkpoints and at the end; returns its metrics."""
     training = recipe.train_recipe(arm, seed, source)
     for point in sorted(recipe.evaluate_at_samples):
         train(training, until_samples=point + training.batch_size - 1)

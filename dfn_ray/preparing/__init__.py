@@ -3,7 +3,7 @@
 prepare.py                 rules, decoding, resizing, tokens, in CPU tasks
   rules.py                   the metadata rules
   statuses.py                marks and counts samples: scored, rejected, failed
-  several_captions.py        several captions of a sample, and the score they give
+  several_captions.py        several captions of a sample, and their combined score
 error_limits.py            limits on failed samples and bad shards
 fetch_networks.py          fetches the networks of a recipe, once, on the driver
 prompts.py                 class names and prompt templates

@@ -1,4 +1,4 @@
-"""What of a recipe's sections changes embeddings, as JSON: the parts of a fingerprint."""
+"""The settings of a recipe that change embeddings, as JSON: the parts of a fingerprint."""
 
 from __future__ import annotations
 
@@ -16,24 +16,27 @@ from dfn_ray.versions import package_versions
 _TARS = (".tar", ".tar.gz", ".tgz")
 
 _NOT_SCORE_CHANGING_POOL = ("uri", "give_up_unreachable")
-"""Which shards there are is in the listing's digest, and which were given up in the committed chunks."""
+"""Settings recorded elsewhere: the shards in the listing's digest, those given up in committed
+chunks."""
 _NOT_SCORE_CHANGING_DECODE = ("timeout_s", "cpus", "labels", "resources")
 
 
 def pool_fingerprint(pool: Pool) -> dict[str, Any]:
-    """What of `[pool]` decides which samples and chunks there are."""
+    """The settings of `[pool]` that determine samples and chunks."""
     return {k: v for k, v in asdict(pool).items() if k not in _NOT_SCORE_CHANGING_POOL}
 
 
 def reading_versions(pool: Pool, shards: Sequence[Shard] | None = None) -> dict[str, Any]:
-    """The versions of what turns the files of a pool into samples and pixels: ours, and pyarrow's where it reads Parquet.
+    """Versions of the code that turns files of a pool into samples and pixels.
 
-    Those of the tokenizer and of timm are in the fingerprint of a network. Without `shards` any may be Parquet.
+    These are dfn_ray's, and pyarrow's if the pool may contain Parquet; without `shards` it may.
+    Those of the tokenizer and of timm are in the fingerprint of a network.
     """
-    mays = pool.format == "auto" and (
+    may_be_parquet = pool.format == "auto" and (
         shards is None or any(not shard.name.endswith(_TARS) for shard in shards)
     )
-    packages = ("dfn_ray", "pyarrow") if pool.format == "parquet" or mays else ("dfn_ray",)
+    reads_parquet = pool.format == "parquet" or may_be_parquet
+    packages = ("dfn_ray", "pyarrow") if reads_parquet else ("dfn_ray",)
     return {
         "reader": READER_VERSION,
         "decoder": DECODER_VERSION,
@@ -42,15 +45,15 @@ def reading_versions(pool: Pool, shards: Sequence[Shard] | None = None) -> dict[
 
 
 def decode_fingerprint(decode: Decode) -> dict[str, Any]:
-    """What of `[decode]` decides the pixels."""
+    """The settings of `[decode]` that determine the pixels."""
     return {k: v for k, v in asdict(decode).items() if k not in _NOT_SCORE_CHANGING_DECODE}
 
 
-def with_threads(scorers: Scorers) -> Scorers:
-    """The section with the number of CPU threads settled where embeddings depend on it: on the CPU.
+def with_fixed_threads(scorers: Scorers) -> Scorers:
+    """The section with a fixed number of threads if embeddings depend on it, i.e. on the CPU.
 
-    float32 sums are split over the threads: scores of 1 and 2 threads differ by up to 1.5e-7. So the number is
-    taken from the driver's machine, once, and is the same for every actor wherever it runs.
+    float32 sums are split over the threads: scores of 1 and 2 threads differ by up to 1.5e-7. So
+    the number is taken once from the driver's machine and is the same for every actor.
     """
     if scorers.device != "cpu" or scorers.threads is not None:
         return scorers
@@ -58,10 +61,13 @@ def with_threads(scorers: Scorers) -> Scorers:
 
 
 def forward_fingerprint(scorers: Scorers) -> dict[str, Any]:
-    """What of `[scorers]` decides the forward, to the last bit: batches, threads and compiled kernels round differently."""
+    """The settings of `[scorers]` that determine the forward pass to the last bit.
+
+    Batch sizes, thread counts and compiled kernels round differently.
+    """
     return {
         "device": scorers.device,
         "batch_size": scorers.batch_size,
-        "threads": with_threads(scorers).threads if scorers.device == "cpu" else None,
+        "threads": with_fixed_threads(scorers).threads if scorers.device == "cpu" else None,
         "compile": scorers.compile,
     }

@@ -1,4 +1,4 @@
-"""The limits on failed samples and bad shards, judged alike wherever a pool is read."""
+"""The limits on failed samples and bad shards, the same for every stage that reads a pool."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dfn_ray.errors import ErrorBudgetExceededError
 from dfn_ray.schema import ShardFault, Status
 
 Faults = Mapping[str, tuple[ShardFault, str]]
-"""Bad shards by URI: the fault, and the detail for people."""
+"""URI of a bad shard -> its fault and a description."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +19,13 @@ class ErrorLimits:
     max_failed_fraction: float
     max_bad_shard_fraction: float
     section: str = ""
-    """Of the two settings in the recipe, with a dot: `execution.`."""
+    """Prefix of the two settings in the recipe, with a dot: `execution.`."""
 
-    def judge_shards(self, faults: Faults, shards: int, *, where: str = "") -> None:
-        """Raise ErrorBudgetExceededError when too many of all `shards`, read so far or not, are bad.
+    def check_shards(self, faults: Faults, shards: int, *, where: str = "") -> None:
+        """Raises ErrorBudgetExceededError when too large a share of all `shards` is bad.
 
-        Of all, because missing shards are done at once and would look like all there is.
+        The share is of all shards, not of those read so far: missing shards fail at once, so they
+        would look like most of the pool.
         """
         if len(faults) <= self.max_bad_shard_fraction * shards:
             return
@@ -33,27 +34,30 @@ class ErrorLimits:
             f"{self.section}max_bad_shard_fraction allows {_percent(self.max_bad_shard_fraction)}"
         )
 
-    def judge_samples(
+    def check_samples(
         self, counts: Mapping[str, int], *, where: str = "", what: str = "samples"
     ) -> None:
-        """Raise ErrorBudgetExceededError when too many samples failed; `counts` are by `status` or `status/reason`."""
+        """Raises ErrorBudgetExceededError when too large a share of samples failed.
+
+        `counts` are by `status` or `status/reason`.
+        """
         failed, samples = failures(counts), sum(counts.values())
         if sum(failed.values()) <= self.max_failed_fraction * samples:
             return
         raise ErrorBudgetExceededError(
             f"{where}{sum(failed.values()):,} of {samples:,} {what} failed ({by_reason(failed)}); "
             f"{self.section}max_failed_fraction allows {_percent(self.max_failed_fraction)}. "
-            "Look with dfn-ray inspect; if it is like that, raise it"
+            "Check the pool with `dfn-ray inspect`; if these failures are expected, raise the limit"
         )
 
 
 def failures(counts: Mapping[str, int]) -> dict[str, int]:
-    """Failed samples by reason, the most frequent first, of counts by `status/reason`."""
+    """Failed samples by reason, most frequent first, from counts by `status/reason`."""
     return _of_status(counts, Status.FAILED)
 
 
 def rejections(counts: Mapping[str, int]) -> dict[str, int]:
-    """Samples that a rule or a list leaves out, by reason, as `failures`."""
+    """Samples rejected by a rule or a list, by reason, as `failures`."""
     return _of_status(counts, Status.REJECTED)
 
 
@@ -63,7 +67,7 @@ def by_reason(counts: Mapping[str, int]) -> str:
 
 
 def first_fault(faults: Faults) -> str:
-    """The first of the bad shards, with what is wrong with it."""
+    """The first of the bad shards, with its fault."""
     shard, (fault, detail) = next(iter(faults.items()))
     return f"{shard}: {fault}" + (f": {detail}" if detail else "")
 

@@ -1,4 +1,4 @@
-"""Fetching the filtering networks of a recipe, once, on the driver."""
+"""Fetch of the networks of a recipe, once, on the driver."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from dfn_ray.network.layouts import is_checkpoint_file
 from dfn_ray.storage import Store, read_uri
 
 _OTHERS_WEIGHTS = (".h5", ".msgpack", ".onnx", ".ot", ".tflite", ".gguf")
-"""Endings of the same weights for other frameworks, which repositories hold beside those that are read: not fetched.
-A `pytorch_model.bin` beside safetensors is not read either."""
+"""Suffixes of the same weights for other frameworks, which repositories contain as well: not
+fetched. A `pytorch_model.bin` next to safetensors is not fetched either."""
 
 
-def load_networks(recipe: Recipe) -> tuple[FrozenNetwork, ...]:
-    """The networks of the recipe with their weights in memory. Raises InputError when there is none or one cannot be had."""
-    return tuple(load_network_of(spec) for spec in recipe.require_networks())
+def fetch_networks(recipe: Recipe) -> tuple[FrozenNetwork, ...]:
+    """The networks of the recipe with their weights in memory.
+
+    Raises InputError when there is none, or one cannot be fetched.
+    """
+    return tuple(fetch_network(spec) for spec in recipe.require_networks())
 
 
-def load_network_of(spec: Network) -> FrozenNetwork:
-    """One network with its weights in memory. Raises InputError when it cannot be had."""
+def fetch_network(spec: Network) -> FrozenNetwork:
+    """One network with its weights in memory. Raises InputError when it cannot be fetched."""
     schema, _, folder = spec.model.partition(":")
     if schema == "local-dir" and "://" in folder:
         return _load_fetched(spec, folder)
@@ -39,7 +42,7 @@ def load_network_of(spec: Network) -> FrozenNetwork:
 
 
 def _load_fetched(spec: Network, folder_uri: str) -> FrozenNetwork:
-    """The network in a folder on an object store, as `dfn-ray train` or transformers leaves it."""
+    """The network in a folder on an object store, written by `dfn-ray train` or transformers."""
     files = Store(folder_uri).list()
     if not files:
         raise InputError(f"networks.{spec.name}.model: {folder_uri} has no files")

@@ -16,19 +16,19 @@ from dfn_ray.on_ray.cells import Cell, array_column
 from dfn_ray.preparing.rules import SizeRule, reject_caption
 from dfn_ray.preparing.several_captions import (
     COUNTS,
-    are_several,
-    counting,
-    encoded,
-    listed,
+    counting_captions,
+    encoded_captions,
+    has_several_captions,
+    nested,
     reject_captions,
 )
-from dfn_ray.preparing.statuses import mark, open_rows
+from dfn_ray.preparing.statuses import mark, undecided_rows
 from dfn_ray.schema import SIZE_FIELDS, Note
 
 
 @dataclass(frozen=True)
 class NetworkInputs:
-    """What one network reads: which of the distinct transforms and tokenizers are its own."""
+    """The inputs of one network, as indices into the transforms and tokenizers of a Preparation."""
 
     transform: int
     tokenizer: int
@@ -36,30 +36,33 @@ class NetworkInputs:
 
 @dataclass(frozen=True)
 class Preparation:
-    """Everything `prepare` needs. Several networks share a decode and, where equal, pixels and tokens."""
+    """Everything `prepare` needs; networks share one decode and equal pixels and tokens."""
 
     rules: Rules
     decode: Decode
     transforms: tuple[ImageTransform, ...]
     tokenizers: tuple[TokenizerSpec, ...]
     captions: Captions = Captions()  # noqa: RUF009  frozen
-    """Of samples with several."""
+    """Settings for samples with several captions."""
 
 
 def pixels_column(transform: int) -> str:
-    """The inputs column of uint8 pixels (H, W, 3) under a transform."""
+    """Name of the inputs column with uint8 pixels (H, W, 3) of a transform."""
     return f"pixels_{transform}"
 
 
 def tokens_column(tokenizer: int) -> str:
-    """The inputs column of int32 tokens (context_length,) of a tokenizer; of several captions a list of them."""
+    """Name of the inputs column with int32 tokens (context_length,) of a tokenizer.
+
+    For several captions it is a list of them.
+    """
     return f"tokens_{tokenizer}"
 
 
 def prepare(cell: Cell, *, preparation: Preparation) -> Cell:
-    """The cell with rejected and failed samples marked, sizes filled in, and inputs for the others."""
+    """The cell with rejected and failed samples marked, image sizes, and inputs of the others."""
     samples = _reject_captions(cell.samples, preparation)
-    rows = open_rows(samples)
+    rows = undecided_rows(samples)
     taken = samples.take(pa.array(rows))
     decoded = decode_images(
         [value.as_buffer() for value in taken["image"]],
@@ -81,7 +84,7 @@ def prepare(cell: Cell, *, preparation: Preparation) -> Cell:
     columns = {"row": pa.array(rows[passed])}
     for index, pixels in enumerate(decoded.pixels):
         columns[pixels_column(index)] = array_column(pixels if passed.all() else pixels[passed])
-    cut = _add_tokens(columns, captions, preparation, are_several(samples))
+    cut = _add_tokens(columns, captions, preparation, has_several_captions(samples))
     chunk = cell.chunk.with_notes({**decoded.notes, Note.CAPTION_CUT.value: cut})
     return replace(cell, chunk=chunk, samples=samples, inputs=pa.table(columns))
 
@@ -89,17 +92,19 @@ def prepare(cell: Cell, *, preparation: Preparation) -> Cell:
 def _add_tokens(
     columns: dict[str, pa.Array], captions: list[Any], preparation: Preparation, several: bool
 ) -> int:
-    """Add the tokens of captions to the inputs, and which of several count; how many captions are cut."""
+    """Adds tokens to the inputs, and the mask of several captions; returns how many were cut."""
     lengths: list[int] = []
     if several:
-        captions = encoded(captions, preparation.captions)
+        captions = encoded_captions(captions, preparation.captions)
         lengths = list(map(len, captions))
-        counts = [counting(own, preparation.rules, preparation.captions) for own in captions]
+        counts = [
+            counting_captions(own, preparation.rules, preparation.captions) for own in captions
+        ]
         columns[COUNTS] = pa.array(counts, pa.large_list(pa.bool_()))
         captions = [text for own in captions for text in own]
     for index, tokenizer in enumerate(preparation.tokenizers):
         tokens = array_column(tokenize(tokenizer, captions))
-        columns[tokens_column(index)] = listed(tokens, lengths) if several else tokens
+        columns[tokens_column(index)] = nested(tokens, lengths) if several else tokens
     return count_cut_captions(captions)
 
 
@@ -107,9 +112,9 @@ def _reject_captions(samples: pa.Table, preparation: Preparation) -> pa.Table:
     rules = preparation.rules
     if rules.min_caption_words is None and rules.min_caption_chars is None:
         return samples
-    rows = open_rows(samples)
+    rows = undecided_rows(samples)
     texts = samples["text"].take(pa.array(rows)).to_pylist()
-    if are_several(samples):
+    if has_several_captions(samples):
         reasons = [reject_captions(own, rules, preparation.captions) for own in texts]
     else:
         reasons = [reject_caption(text, rules) for text in texts]

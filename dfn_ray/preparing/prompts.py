@@ -1,4 +1,4 @@
-"""Class names and prompt templates: open_clip's own, those in a file, or those that a recipe lists."""
+"""Class names and prompt templates: from open_clip, from a file, or listed in a recipe."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from dfn_ray.network.open_clip_registry import zero_shot_metadata
 from dfn_ray.storage import read_uri
 
 _PLACE = re.compile(r"\{c?\}")
-"""Where the class name goes: `{}` as open_clip writes it, `{c}` as CLIP_benchmark does."""
+"""Placeholder of the class name: `{}` in open_clip, `{c}` in CLIP_benchmark."""
 
 
 def class_names(given: Sequence[str]) -> tuple[str, ...]:
-    """The class names in label order: `imagenet` (open_clip's 1,000), the lines of a file, or the texts themselves.
+    """The class names in label order.
 
-    Raises InputError when a file cannot be read or holds none.
+    `given` is `imagenet` (open_clip's 1,000), a file with one name per line, or the names
+    themselves. Raises InputError when a file is unreadable or empty.
     """
     if list(given) == ["imagenet"]:
         return tuple(zero_shot_metadata()["IMAGENET_CLASSNAMES"])
@@ -24,9 +25,9 @@ def class_names(given: Sequence[str]) -> tuple[str, ...]:
 
 
 def prompt_templates(given: Sequence[str]) -> tuple[str, ...]:
-    """The templates: the lines of a file, or texts, of which `openai` and `simple` stand for open_clip's 80 and 7.
+    """The templates: the lines of a file, or texts; `openai` and `simple` are open_clip's 80 and 7.
 
-    Raises InputError when a template has no place for a class name.
+    Raises InputError when a template has no placeholder for a class name.
     """
     known = zero_shot_metadata()
     named = {
@@ -41,23 +42,24 @@ def prompt_templates(given: Sequence[str]) -> tuple[str, ...]:
             templates.append(text)
         else:
             raise InputError(
-                f"templates: need {{}} or {{c}} for the class name, or one of {', '.join(named)}, got {text!r}"
+                f"templates: need {{}} or {{c}} for the class name, or one of {', '.join(named)}, "
+                f"got {text!r}"
             )
     return tuple(templates)
 
 
 def prompt(template: str, name: str) -> str:
-    """The template with the class name in its place. Not `str.format`: a template is data, not code."""
+    """The template with the class name inserted; without `str.format`: a template is data."""
     return _PLACE.sub(lambda _: name, template)
 
 
 def _lines(given: Sequence[str], what: str) -> tuple[str, ...]:
-    """The lines of the file that a single text names, else the texts."""
+    """The lines of a file if a single text names one, else the texts."""
     if len(given) == 1 and _is_file(given[0]):
         try:
             text = read_uri(given[0]).decode("utf-8-sig")
         except (StorageError, UnicodeDecodeError) as error:
-            raise InputError(f"{what}: need a text file, a name a line: {error}") from error
+            raise InputError(f"{what}: need a text file with one name per line: {error}") from error
         given = [line.strip() for line in text.rstrip().splitlines()]
     if not given:
         raise InputError(f"{what}: need at least one, got none")
@@ -65,5 +67,8 @@ def _lines(given: Sequence[str], what: str) -> tuple[str, ...]:
 
 
 def _is_file(text: str) -> bool:
-    """True for a path or URI. A class alone is no classification, and a template has a place for the name."""
+    """True for a path or URI, not for a template.
+
+    A single text cannot be a class name: one class is no classification.
+    """
     return ("/" in text or text.endswith(".txt")) and not _PLACE.search(text)

@@ -12,7 +12,10 @@ from dfn_ray.schema import Reason
 
 
 def reject_caption(text: str, rules: Rules) -> Reason | None:
-    """Why the caption is rejected, or None. Words as `str.split` counts them, characters as code points."""
+    """The reason to reject a caption, or None.
+
+    Words are counted by `str.split`, characters as code points.
+    """
     if rules.min_caption_words is not None and len(text.split()) < rules.min_caption_words:
         return Reason.CAPTION_WORDS
     if rules.min_caption_chars is not None and len(text) < rules.min_caption_chars:
@@ -21,7 +24,7 @@ def reject_caption(text: str, rules: Rules) -> Reason | None:
 
 
 def reject_size(width: int, height: int, rules: Rules) -> Reason | None:
-    """Why an image of this size in pixels is rejected, or None."""
+    """The reason to reject an image of this size in pixels, or None."""
     if rules.min_image_side is not None and min(width, height) < rules.min_image_side:
         return Reason.IMAGE_SIDE
     if rules.max_aspect_ratio is not None and max(width, height) > rules.max_aspect_ratio * min(
@@ -33,16 +36,17 @@ def reject_size(width: int, height: int, rules: Rules) -> Reason | None:
 
 @dataclass(frozen=True)
 class SizeRule:
-    """The size rules for the samples of a chunk: called with (index, width, height) before decoding.
+    """The size rules for samples of a chunk; called with (index, width, height) before decoding.
 
-    DataComp judges the size the image had on the web, which its pools keep in the metadata as
-    `original_width` and `original_height`; the file itself is often a smaller copy.
+    DataComp's rule applies to the size of the image on the web, which its pools keep in the
+    metadata as `original_width` and `original_height`; the file itself is often a smaller copy.
     """
 
     rules: Rules
     metadata: list[str | None]
 
     def __call__(self, index: int, width: int, height: int) -> Reason | None:
+        """The reason to reject a sample with an image file of this size, or None."""
         return reject_size(*_original_size(self.metadata[index], width, height), self.rules)
 
 
@@ -55,12 +59,13 @@ def _original_size(metadata: str | None, width: int, height: int) -> tuple[int, 
 
 
 _TOO_LONG = 10**9
-"""Pixels that no side has: a number from there on says nothing, as text of as many digits."""
+"""Limit in pixels that no real side reaches: larger numbers, or text with as many digits, are
+ignored."""
 _NUMBER = re.compile(r"\s*[0-9]{1,9}(\.[0-9]*)?\s*")
 
 
 def _side(value: Any) -> int:
-    """A side in pixels, as a number or as the text that tables of CSV make of one; 0 where it is neither."""
+    """A side in pixels, from a number or from text as in CSV tables; 0 for anything else."""
     if isinstance(value, str) and _NUMBER.fullmatch(value):
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):

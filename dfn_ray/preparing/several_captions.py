@@ -1,4 +1,4 @@
-"""Several captions of a sample on their way to its score: which are encoded, which count, what becomes of their scores."""
+"""Several captions per sample: those encoded, those that count, and their combined score."""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow makes its compute functions at import, where no type checker sees them)
@@ -15,59 +15,67 @@ from dfn_ray.preparing.rules import reject_caption
 from dfn_ray.schema import Reason
 
 COUNTS = "counts"
-"""The inputs column of which captions count for the score: list of booleans, one per encoded caption."""
+"""Name of the inputs column with the mask of captions that count for the score: list of booleans,
+one per encoded caption."""
 
 
-def are_several(samples: pa.Table) -> bool:
+def has_several_captions(samples: pa.Table) -> bool:
     """True for samples with lists of captions."""
     return pa.types.is_large_list(samples.schema.field("text").type)
 
 
-def encoded(captions: Sequence[list[str]], how: Captions) -> list[list[str]]:
-    """The captions of each sample that a network is given: all, unless the first alone decides and no score is kept."""
+def encoded_captions(captions: Sequence[list[str]], how: Captions) -> list[list[str]]:
+    """The captions of each sample that are encoded.
+
+    All of them, unless only the first one counts and scores are not kept.
+    """
     first = how.score == "first" and not how.keep_scores
     return [own[:1] if first else own for own in captions]
 
 
 def reject_captions(captions: Sequence[str], rules: Rules, how: Captions) -> Reason | None:
-    """Why a sample is rejected: the reason of its first caption where none counts; else None."""
+    """The reason of the first caption if no caption passes the rules, else None."""
     reasons = [
         reject_caption(text, rules) for text in captions[: 1 if how.score == "first" else None]
     ]
     return None if None in reasons else reasons[0]
 
 
-def counting(captions: Sequence[str], rules: Rules, how: Captions) -> list[bool]:
-    """Which encoded captions of a sample that is not rejected count: those that the rules pass; `first`: the first."""
+def counting_captions(captions: Sequence[str], rules: Rules, how: Captions) -> list[bool]:
+    """Mask of the encoded captions that count: those that pass the rules; `first`: the first.
+
+    For samples that are not rejected.
+    """
     return [
         (at == 0 or how.score != "first") and reject_caption(text, rules) is None
         for at, text in enumerate(captions)
     ]
 
 
-def listed(values: pa.Array, lengths: Sequence[int] | np.ndarray) -> pa.LargeListArray:
-    """The values as lists of those lengths, one behind the other."""
+def nested(values: pa.Array, lengths: Sequence[int] | np.ndarray) -> pa.LargeListArray:
+    """The values as consecutive lists of the given lengths."""
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), values)
 
 
-def unlisted(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, np.ndarray]:
-    """What `listed` wrote: the values, and the lengths."""
+def flattened(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, np.ndarray]:
+    """The values and lengths of a column of `nested`."""
     lengths = pc.list_value_length(column).to_numpy()
     return pc.list_flatten(column), lengths
 
 
-def reduced(
+def reduce_scores(
     score_M: np.ndarray,
     text_MD: np.ndarray | None,
     length_N: np.ndarray,
     counts_M: np.ndarray,
     how: Captions,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The score of each sample, float32 (N,), and its text embedding, float16 (N, D), of those of its captions that count.
+    """The score of each sample, float32 (N,), and its text embedding, float16 (N, D).
 
-    The best: its score and embedding; of the mean the mean of embeddings, whose cosine with the image is the mean score.
-    NaN among those that count gives NaN.
+    Computed from the captions that count. `best`: score and embedding of the best one; `mean`: mean
+    score, and mean of the embeddings, whose dot product with the image embedding is the mean score.
+    A NaN among them yields NaN.
     """
     last_N = np.cumsum(length_N)
     of_N = [

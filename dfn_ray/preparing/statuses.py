@@ -1,4 +1,4 @@
-"""Marking samples of a chunk as scored, rejected or failed, and counting them."""
+"""Statuses of samples: marks them as scored, rejected or failed, and counts them."""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow makes its compute functions at import, where no type checker sees them)
@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from dfn_ray.schema import REJECTIONS, Reason, Status, status_key
 
 
-def open_rows(samples: pa.Table) -> np.ndarray:
-    """Positions of the samples that nothing was decided about yet, ascending int64."""
+def undecided_rows(samples: pa.Table) -> np.ndarray:
+    """Positions of the samples without a status, ascending int64."""
     return np.flatnonzero(pc.is_null(samples["status"]).to_numpy())
 
 
@@ -26,7 +26,7 @@ def mark(
     *,
     otherwise: Status | None = None,
 ) -> pa.Table:
-    """The samples with status and reason set at `rows`: by `reasons`, and `otherwise` where there is none."""
+    """The samples with status and reason set at `rows`; `otherwise`: status without a reason."""
     status, reason = samples["status"].to_pylist(), samples["reason"].to_pylist()
     for row, why in zip(rows.tolist(), reasons, strict=True):
         if why is not None:
@@ -40,12 +40,12 @@ def mark(
 
 
 def status_counts(samples: pa.Table) -> Counter[str]:
-    """How many samples have which status and reason, by `status_key`."""
+    """Number of samples by status and reason, see `status_key`."""
     grouped = samples.group_by(["status", "reason"]).aggregate([([], "count_all")]).to_pylist()
     return Counter({status_key(row["status"], row["reason"]): row["count_all"] for row in grouped})
 
 
 def replace_column(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
-    """The table with other values in the column `name`."""
+    """The table with the values of the column `name` replaced."""
     index = table.schema.get_field_index(name)
     return table.set_column(index, table.schema.field(index), values)

@@ -1,4 +1,4 @@
-"""Models trained on different subsets, side by side: a bar per arm, a point per seed."""
+"""Picture of models trained on different subsets: a bar per arm, a point per seed."""
 
 from __future__ import annotations
 

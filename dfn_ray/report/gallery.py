@@ -1,4 +1,4 @@
-"""Example pairs of a run: the surely kept, those around the threshold, the surely dropped."""
+"""Example pairs of a run: the best, those around the threshold, the worst."""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow makes its compute functions at import, where no type checker sees them)
@@ -19,7 +19,7 @@ from dfn_ray.run import Run, scan_parts
 from dfn_ray.schema import Status, score_column
 
 HISTOGRAM_BINS = 2048
-"""Over [-1, 1]; coarse ones are made of these."""
+"""Bins over [-1, 1]; coarser histograms are summed from these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,19 +34,19 @@ class Pair:
 
 @dataclass(frozen=True)
 class Overview:
-    """The scores of a run in constant memory, and where its telling samples are."""
+    """The scores of a run in constant memory, and the places of its example samples."""
 
     counts: np.ndarray
     """Histogram over [-1, 1] in HISTOGRAM_BINS bins, int64."""
     best: list[tuple[str, int, float]] = field(default_factory=list)
-    """(shard, row, score), best first; as are the others below."""
+    """(shard, row, score), best first, as are the lists below."""
     above: list[tuple[str, int, float]] = field(default_factory=list)
     below: list[tuple[str, int, float]] = field(default_factory=list)
     worst: list[tuple[str, int, float]] = field(default_factory=list)
 
 
 def overview(run: Run, network: str, threshold: float, examples: int) -> Overview:
-    """The histogram of a run's scores and its most telling samples, `examples` of each kind."""
+    """The histogram of a run's scores, and `examples` samples of each kind."""
     counts = np.zeros(HISTOGRAM_BINS, dtype=np.int64)
     heaps: dict[str, list[tuple[float, str, int, float]]] = {
         name: [] for name in ("best", "above", "below", "worst")
@@ -70,31 +70,31 @@ def overview(run: Run, network: str, threshold: float, examples: int) -> Overvie
                     )
                     if len(heaps[name]) > examples:
                         heapq.heappop(heaps[name])
-    told = {
+    places = {
         name: [(shard, row, score) for _, shard, row, score in sorted(heap, key=lambda e: -e[3])]
         for name, heap in heaps.items()
     }
-    return Overview(counts, **told)
+    return Overview(counts, **places)
 
 
 def scored_tables(
     run: Run, network: str, columns: list[str], parts: Sequence[str] | None = None
 ) -> Iterator[pa.Table]:
-    """The scored rows of each part with the columns wanted and `score`; of the parts of those names, None: of all."""
+    """The scored rows of each named part, with `columns` and `score`; None: of all parts."""
     column = score_column(network)
     for _, part in scan_parts(run, [*columns, column, "status"], parts):
         table = part.filter(pc.equal(part["status"], Status.SCORED.value))
         yield table.rename_columns(["score" if c == column else c for c in table.column_names])
 
 
-def pairs(run: Run, places: list[tuple[str, int, float]]) -> list[Pair]:
-    """The pairs at (shard, row, score), read from the pool, in the order given."""
+def read_pairs(run: Run, places: list[tuple[str, int, float]]) -> list[Pair]:
+    """The pairs at (shard, row, score), read from the pool, in the given order."""
     pool = stored_pool(run.recipe)
     shards = {shard.uri: shard for shard in listed_shards(run.listing())}
     rows: dict[tuple[str, int], dict[str, Any]] = {}
     for uri in {shard for shard, _, _ in places}:
-        wanted = {row for shard, row, _ in places if shard == uri}
-        for table in read_rows(shards[uri], pool, wanted):
+        needed = {row for shard, row, _ in places if shard == uri}
+        for table in read_rows(shards[uri], pool, needed):
             rows |= {(uri, row["row"]): row for row in table.to_pylist()}
     return [
         Pair(

@@ -1,4 +1,4 @@
-"""A run on one page: the score histogram with its threshold, and pairs kept, borderline and dropped."""
+"""A run on one page: score histogram with threshold, and kept, borderline and dropped pairs."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from dfn_ray.errors import InputError
-from dfn_ray.report.gallery import HISTOGRAM_BINS, Pair, overview, pairs, scored_tables
+from dfn_ray.report.gallery import HISTOGRAM_BINS, Pair, overview, read_pairs, scored_tables
 from dfn_ray.run import Run, open_run, require_scores
 
 COLUMNS = 10
-"""Pairs in a row."""
+"""Pairs per row."""
 SHOWN_BINS = 120
 _KEPT, _DROPPED, _INK, _FAINT = "#2a7f62", "#b3452c", "#222222", "#8a8a8a"
 
 
 def draw_run(run_uri: str, out: Path, *, truth: Mapping[str, str] | None = None) -> None:
-    """Write a PNG of a finished run to `out`.
+    """Writes a PNG of a finished run to `out`.
 
-    `truth` maps uids to a kind ("clean", "swapped", ...) where it is known: the histogram is then drawn
-    by kind, and the pairs carry theirs. Raises InputError when the run has no scores or no selection.
+    `truth` maps uids to a kind ("clean", "swapped", ...) if known: the histogram is then drawn by
+    kind, and the pairs are labelled. Raises InputError when the run has no scores or no selection.
     """
     opened = open_run(run_uri)
     run = require_scores(opened)
@@ -36,10 +36,10 @@ def draw_run(run_uri: str, out: Path, *, truth: Mapping[str, str] | None = None)
     threshold, network = selection["threshold"], selection["network"]
     seen = overview(run, network, threshold, COLUMNS)
     rows: list[tuple[str, str, Sequence[Pair]]] = [
-        ("kept: the best", _KEPT, pairs(run, seen.best)),
-        ("kept: just above the threshold", _KEPT, pairs(run, seen.above)),
-        ("dropped: just below", _DROPPED, pairs(run, seen.below)),
-        ("dropped: the worst", _DROPPED, pairs(run, seen.worst)),
+        ("kept: the best", _KEPT, read_pairs(run, seen.best)),
+        ("kept: just above the threshold", _KEPT, read_pairs(run, seen.above)),
+        ("dropped: just below", _DROPPED, read_pairs(run, seen.below)),
+        ("dropped: the worst", _DROPPED, read_pairs(run, seen.worst)),
     ]
     figure = Figure(figsize=(16, 15.5), dpi=90, facecolor="white")
     grid = figure.add_gridspec(
@@ -82,7 +82,7 @@ def _draw_histogram(
     truth: Mapping[str, str] | None,
     counts: np.ndarray,
 ) -> None:
-    """Scores as bars, by kind where the truth is known, with the threshold as a line."""
+    """Scores as bars, by kind if the truth is known, with the threshold as a line."""
     used = np.flatnonzero(counts)
     low, high = (edge / HISTOGRAM_BINS * 2 - 1 for edge in (used[0], used[-1] + 1))
     edges = np.linspace(low, high, SHOWN_BINS + 1)
@@ -124,14 +124,16 @@ def _draw_pair(axes: Axes, pair: Pair, colour: str, truth: Mapping[str, str] | N
     caption = "\n".join(textwrap.wrap(_printable(pair.text), 20)[:3])
     kind = truth.get(pair.uid) if truth else None
     axes.text(
-        0.5, -0.04, caption, transform=axes.transAxes, fontsize=8.5, color=_INK, va="top", ha="center"
+        0.5, -0.04, caption,
+        transform=axes.transAxes, fontsize=8.5, color=_INK, va="top", ha="center",
     )  # fmt: skip
     if kind is not None and kind != "clean":
         axes.text(
-            0.5, -0.40, kind, transform=axes.transAxes, fontsize=8.5, color=_FAINT, va="top", ha="center"
+            0.5, -0.40, kind,
+            transform=axes.transAxes, fontsize=8.5, color=_FAINT, va="top", ha="center",
         )  # fmt: skip
 
 
 def _printable(text: str) -> str:
-    """The caption as matplotlib can set it: `$` starts a formula there."""
+    """The caption escaped for matplotlib, where `$` starts a formula."""
     return text.replace("$", r"\$").replace("\n", " ")

@@ -1,52 +1,56 @@
-"""The run on storage: what is there, who may write, and how it is read again.
+"""The run on storage: its files, its commits, and its protection against a second writer.
 
     RUN_URI/
       run.json               kind, recipe, fingerprint, digest of the pool listing; written once
       pool.parquet           the pool listing: uri, name, size_bytes, fault of every shard
-      attempts/000001.json   one per driver: who, when, recipe, versions, listing; the last one holds the run
-      spending/*.json        what each attempt used, for budgets
+      attempts/000001.json   one per driver: host, time, recipe, versions, listing; the last one
+                             holds the run
+      spending/*.json        resources used by each attempt, for budgets
       bounds/NETWORK.json    [lo, hi] for the threshold, from calibration; written once
       scores/part-*.parquet  one row per sample; the footer names the chunks it commits
-      subset/part-*.parquet  the kept
-      borderline/part-*.parquet   only while the run is not finalised
-      parts-*.txt, files-*.txt    which parts a selection is over, and which files its subset is
+      subset/part-*.parquet  the kept samples
+      borderline/part-*.parquet   only until the run is finalized
+      parts-*.txt, files-*.txt    the parts of a selection, and the files of its subset
       selection.json         the rule and its exact result
       subset_uids.npy        sorted u8,u8 records
 
-**Commit.** A part is named by its attempt and its content. Its subset and borderline files are written first, its
-scores file last, each whole or absent, and the footer of the scores file names the other two: the scores file is the
-commit. A crash in between leaves files that no scores file names; readers pass over them. What is committed is the
-union of the footers, nothing else. Where two parts commit the same chunk (a driver that was thought dead wrote on),
-the part of the later attempt owns it, and readers skip it in the other.
+**Commit.** A part is named by its attempt and its content. Its subset and borderline files are
+written first, its scores file last, each complete or absent, and the footer of the scores file
+names the other two: the scores file is the commit. A crash in between leaves files that no scores
+file names; readers skip them. The union of the footers is committed, nothing else. If two parts
+commit the same chunk (a driver that was thought dead continued to write), the part of the later
+attempt owns it, and readers skip it in the other.
 
-**Fence.** Whoever resumes a run creates the next file of `attempts/`, which only one can. Every write asks before whether
-that file is still the last one. A write that was on its way by then changes nothing that a reader sees: it creates
-a file of a name of its own, replaces one by the same content, or is refused by the store because it replaces another
-version than it knows. On a store that takes no notice of conditions, two drivers that start within one request of each
-other can both think that they hold the run, and `selection.json` can go back to that of the loser.
+**Fence.** A driver that resumes a run creates the next file of `attempts/`, which only one driver
+can. Every write first checks that this file is still the last one. A write already in flight at a
+takeover changes nothing that a reader sees: it creates a file with a unique name, replaces a file
+by the same content, or is rejected by the store because it would replace an unknown version. On a
+store that ignores conditional writes, two drivers that start within one request of each other can
+both think that they hold the run, and `selection.json` can be reverted to that of the loser.
 
-    layout       names of files and folders
-    shapes       what must be in JSON files
-    sealed       JSON with a digest of itself, and lists of names by their digest
-    parquets     Parquet files with a digest of themselves
-    parts        a committed part: its name, footer and files
-    ledger       which chunks are committed
-    attempts     who holds the run, with which versions
-    identity     fingerprints, digests and what differs between two of them
-    relisting    two listings of one pool compared
-    opened       the run itself: opened for reading, or held for writing
-    scored       where the scores of a run are, and which network selects
-    places       samples as numbers
-    resuming     creating a run, going on with one, refusing another one
+    layout           names of files and folders
+    shapes           required fields of JSON files; training_shapes
+    sealed_json      JSON with a digest of itself, and lists of names by their digest
+    sealed_parquet   Parquet files with a digest of themselves
+    parts            a committed part: its name, footer and files
+    ledger           the committed chunks
+    attempts         the driver that holds the run, with its versions
+    identity         fingerprints, digests and their differences
+    relisting        two listings of one pool compared
+    opened           the run itself: opened for reading, or held for writing
+    scan             passes over parts and subset, with read-ahead
+    scored           location of the scores of a run, and its selecting network
+    places           samples as numbers
+    resuming         creation and resumption of a run, and checks that it is the same run
 """
 
-from dfn_ray.run.attempts import Attempt, require_attempts, take
+from dfn_ray.run.attempts import Attempt, create_attempt, require_attempts
 from dfn_ray.run.identity import (
+    abbreviated,
     differences,
     fingerprint_digest,
     listing_digest,
-    naming,
-    pool_digest,
+    pool_identity,
     versions,
 )
 from dfn_ray.run.layout import (
@@ -67,13 +71,13 @@ from dfn_ray.run.layout import (
     bounds_file,
     part_file,
 )
-from dfn_ray.run.ledger import Ledger, owning_ledger, scan_ledger
+from dfn_ray.run.ledger import Ledger, canonical_ledger, scan_ledger
 from dfn_ray.run.opened import Run, open_run
 from dfn_ray.run.parts import (
     SCORE_AGAIN,
     Part,
     PartHeader,
-    in_order,
+    newest_first,
     parquet_stems,
     part_footer,
     part_names,
@@ -82,7 +86,7 @@ from dfn_ray.run.parts import (
 )
 from dfn_ray.run.places import rows_in_chunks, sample_position, shard_numbers
 from dfn_ray.run.relisting import scored_sizes
-from dfn_ray.run.resuming import hold, refuse_old_format, resumable, start_run
+from dfn_ray.run.resuming import refuse_old_format, resumable_run, start_run, take_over
 from dfn_ray.run.scan import read_ahead, read_columns, scan_parts, scan_subset
 from dfn_ray.run.scored import (
     MATERIALIZED,
@@ -93,8 +97,8 @@ from dfn_ray.run.scored import (
     selecting_network,
 )
 from dfn_ray.run.sealed_json import parsed_json, read_names
-from dfn_ray.run.sealed_parquet import named, parquet_bytes
-from dfn_ray.run.shapes import misfits
+from dfn_ray.run.sealed_parquet import content_name, parquet_bytes
+from dfn_ray.run.shapes import invalid_fields
 
 __all__ = [
     "BORDERLINE",
@@ -119,25 +123,25 @@ __all__ = [
     "Part",
     "PartHeader",
     "Run",
+    "abbreviated",
     "bounds_file",
+    "canonical_ledger",
+    "content_name",
+    "create_attempt",
     "differences",
     "fingerprint_digest",
-    "hold",
-    "in_order",
+    "invalid_fields",
     "listing_digest",
-    "misfits",
-    "named",
-    "naming",
+    "newest_first",
     "open_run",
     "open_scored",
-    "owning_ledger",
     "parquet_bytes",
     "parquet_stems",
     "parsed_json",
     "part_file",
     "part_footer",
     "part_names",
-    "pool_digest",
+    "pool_identity",
     "read_ahead",
     "read_columns",
     "read_names",
@@ -146,7 +150,7 @@ __all__ = [
     "refuse_old_format",
     "require_attempts",
     "require_scores",
-    "resumable",
+    "resumable_run",
     "rows_in_chunks",
     "sample_position",
     "scan_ledger",
@@ -157,6 +161,6 @@ __all__ = [
     "selecting_network",
     "shard_numbers",
     "start_run",
-    "take",
+    "take_over",
     "versions",
 ]

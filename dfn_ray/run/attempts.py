@@ -1,7 +1,8 @@
-"""Who holds a run: the driver whose attempt is the last one.
+"""Attempts: the driver of the last attempt holds the run.
 
-An attempt is a file of its own that is created once and never changed: attempts/000001.json, 000002, ... Whoever creates
-the next one has taken the run over. Creating is atomic where the store honours conditions (see `Store.create`).
+An attempt is a file that is created once and never changed: attempts/000001.json, 000002, ... The
+driver that creates the next one has taken the run over. Creation is atomic if the store honours
+conditions (see `Store.create`).
 """
 
 from __future__ import annotations
@@ -14,23 +15,23 @@ from typing import Any
 
 from dfn_ray.errors import RunTakenOverError
 from dfn_ray.run.layout import ATTEMPTS
-from dfn_ray.run.sealed_json import json_bytes, parsed_json, read_whole
+from dfn_ray.run.sealed_json import json_bytes, parsed_json, read_required
 from dfn_ray.run.shapes import shape_of
 from dfn_ray.storage import Store
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One driver's hold on a run. Small: it is sent along with every task that writes."""
+    """One driver's hold on a run. Small: it is sent with every task that writes."""
 
     number: int
     token: str
     is_exclusive: bool = True
-    """False on a store that takes no notice of conditions."""
+    """False on a store that ignores conditions."""
     record: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """Host, time, versions, recipe and listing of the attempt."""
     folder: str = ATTEMPTS
-    """Where it is among others."""
+    """Folder of this and the other attempts."""
 
     @property
     def file(self) -> str:
@@ -38,8 +39,8 @@ class Attempt:
         return _file(self.folder, self.number)
 
     def check(self, store: Store) -> None:
-        """Raise RunTakenOverError when another driver has taken the run over since."""
-        # One request, which grows with nothing: whoever comes next creates this file first.
+        """Raises RunTakenOverError if another driver has taken the run over."""
+        # One request, whatever the number of attempts: the next driver creates this file first.
         if not store.exists(_file(self.folder, self.number + 1)):
             if self.is_exclusive or _read(store, self.folder, self.number)["token"] == self.token:
                 return
@@ -48,23 +49,27 @@ class Attempt:
             number = _last_number(store, self.folder)
         taker = _read(store, self.folder, number)
         raise RunTakenOverError(
-            f"{store.uri}: taken over by a driver on {taker.get('host')} at {taker.get('time')}; "
-            "this one stops. Run one driver per run_uri"
+            f"{store.uri}: was taken over by a driver on {taker.get('host')} at "
+            f"{taker.get('time')}; this one stops. Run one driver per run_uri"
         )
 
     def replace(self, store: Store, name: str, data: bytes, before: bytes | None) -> None:
-        """Replace the version `before` of a file, None: that there is none. Raises RunTakenOverError when it is another by now."""
+        """Replaces a file if its current version is `before`; None: if it does not exist.
+
+        Raises RunTakenOverError for any other version.
+        """
         self.check(store)
         done = store.replace(name, data, before=before)
-        self.check(store)  # also where the other driver wrote the same
+        self.check(store)  # again, because the other driver may have written the same content
         if not done:
             raise RunTakenOverError(
-                f"{store.uri_of(name)}: another driver has changed it; this one stops. Run one driver per run_uri"
+                f"{store.uri_of(name)}: another driver has changed it; this one stops. Run one "
+                "driver per run_uri"
             )
 
 
-def take(store: Store, record: Mapping[str, Any], folder: str = ATTEMPTS) -> Attempt:
-    """Take a run over: create its next attempt, with a record of what this driver is."""
+def create_attempt(store: Store, record: Mapping[str, Any], folder: str = ATTEMPTS) -> Attempt:
+    """Creates the next attempt of a run, which takes it over; `record` describes this driver."""
     token = uuid.uuid4().hex
     value = {**record, "token": token, "host": platform.node()}
     number = _last_number(store, folder)
@@ -76,7 +81,7 @@ def take(store: Store, record: Mapping[str, Any], folder: str = ATTEMPTS) -> Att
 
 
 def last_attempt(store: Store) -> Attempt | None:
-    """The last attempt at a run, to read what it recorded; None before the first. Raises DamagedRunError."""
+    """The last attempt of a run with its record; None before the first. Raises DamagedRunError."""
     number = _last_number(store, ATTEMPTS)
     if not number:
         return None
@@ -85,7 +90,7 @@ def last_attempt(store: Store) -> Attempt | None:
 
 
 def require_attempts(store: Store) -> None:
-    """Raise DamagedRunError unless every attempt at a run, from the first to the last, is there and whole."""
+    """Raises DamagedRunError unless all attempts of a run, up to the last, exist undamaged."""
     last = _last_number(store, ATTEMPTS)
     for number in range(1, max(1, last) + 1):
         _read(store, ATTEMPTS, number)
@@ -102,5 +107,5 @@ def _last_number(store: Store, folder: str) -> int:
 
 def _read(store: Store, folder: str, number: int) -> dict[str, Any]:
     where = store.uri_of(_file(folder, number))
-    data = read_whole(store, _file(folder, number))
-    return parsed_json(data, where, must=True, shape=shape_of(ATTEMPTS))
+    data = read_required(store, _file(folder, number))
+    return parsed_json(data, where, require_digest=True, shape=shape_of(ATTEMPTS))

@@ -1,4 +1,4 @@
-"""What makes two runs, or two attempts at one, the same: fingerprints, the pool's digest, versions."""
+"""Identity of runs and attempts: fingerprints, the pool's digest, versions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from dfn_ray.errors import shortened
 from dfn_ray.versions import package_versions
 
 SCORING_PACKAGES = ("torch", "open_clip_torch", "pillow", "simplejpeg", "numpy")
-"""Packages that can change scores in a release without any setting: of numpy the first number of a version counts."""
+"""Packages whose releases can change scores with unchanged settings; of numpy only major
+versions."""
 _PACKAGES = ("dfn_ray", "ray", "torchvision", "pyarrow", *SCORING_PACKAGES)
 
 
@@ -25,9 +26,9 @@ def fingerprint_digest(fingerprint: Mapping[str, Any]) -> str:
 
 
 def listing_digest(listing: pa.Table) -> str:
-    """Digest of the shards of a listing: URI, name (derived uids are made of it) and fault.
+    """Digest of the shards of a listing: URI, name (derived uids depend on it) and fault.
 
-    Sizes and versions are judged shard by shard.
+    Sizes and versions are compared shard by shard.
     """
     digest = hashlib.sha256()
     for batch in listing.select(["uri", "name", "fault"]).to_batches(max_chunksize=4096):
@@ -39,27 +40,27 @@ def listing_digest(listing: pa.Table) -> str:
     return digest.hexdigest()
 
 
-def pool_digest(listing: pa.Table) -> dict[str, Any]:
-    """What `run.json` says of the pool."""
+def pool_identity(listing: pa.Table) -> dict[str, Any]:
+    """The pool's entry in `run.json`: number of shards and digest of the listing."""
     return {"shards": listing.num_rows, "digest": listing_digest(listing)}
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that results depend on, as far as they are installed."""
+    """The versions of Python and of the installed packages that results depend on."""
     return {"python": platform.python_version(), **package_versions(_PACKAGES)}
 
 
 def changed_versions(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """In which packages that can change scores two attempts differ, as `torch: 2.6.0, now 2.9.1`."""
+    """The score-changing packages that differ between attempts, as `torch: 2.6.0, now 2.9.1`."""
     return [
         f"{name}: {before.get(name)}, now {now.get(name)}"
         for name in SCORING_PACKAGES
-        if _decisive(name, before.get(name)) != _decisive(name, now.get(name))
+        if _score_changing_part(name, before.get(name)) != _score_changing_part(name, now.get(name))
     ]
 
 
-def _decisive(package: str, version: str | None) -> str | None:
-    """As much of a version as can change scores."""
+def _score_changing_part(package: str, version: str | None) -> str | None:
+    """The part of a version that can change scores."""
     return version.partition(".")[0] if version and package == "numpy" else version
 
 
@@ -72,10 +73,13 @@ def differences(
             inner = f"{name}.{key}" if name else key
             yield from differences(old.get(key), new.get(key), inner, sides=sides)
     elif old != new:
-        yield f"{name}: {sides[0]} has {shortened(json.dumps(old))}, {sides[1]} has {shortened(json.dumps(new))}"
+        yield (
+            f"{name}: {sides[0]} has {shortened(json.dumps(old))}, "
+            f"{sides[1]} has {shortened(json.dumps(new))}"
+        )
 
 
-def naming(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
+def abbreviated(names: Sequence[str]) -> str:
+    """The first few names and the number of the others, for messages."""
     more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 FORMAT_VERSION = 2
-"""Of what a run holds and how it is read. Raise it when runs made before cannot be resumed by what comes after."""
+"""Version of the run format. Increment it when existing runs cannot be resumed by the new code."""
 READABLE_FORMATS = (1, FORMAT_VERSION)
-"""What verify, select, export and compare read. Runs of format 1 were made by other readers, decoders and tokenizers, of
-whose versions they say nothing, so they are never resumed."""
+"""Formats that verify, select, export and compare read. Runs of format 1 were made by other
+readers, decoders and tokenizers, whose versions they do not record, so they are never resumed."""
 
 RUN, LISTING, ATTEMPTS, OLD_ATTEMPT = "run.json", "pool.parquet", "attempts", "attempt.json"
 SCORES, SUBSET, BORDERLINE = "scores", "subset", "borderline"
@@ -18,7 +18,7 @@ CHECKPOINTS, GENERATIONS, RESULT, MLFLOW = (
     "result.json",
     "mlflow.json",
 )
-"""Of training runs; the last one is MLflow's identity of the run, by tracking server."""
+"""Names in training runs; the last one stores MLflow's ID of the run, by tracking server."""
 
 
 def bounds_file(network: str) -> str:

@@ -1,4 +1,4 @@
-"""Which chunks of a run are committed."""
+"""The ledger of a run: its committed chunks."""
 
 from __future__ import annotations
 
@@ -9,54 +9,58 @@ import pyarrow as pa
 
 from dfn_ray.errors import FingerprintError, IncompleteRunError
 from dfn_ray.run.layout import part_file
-from dfn_ray.run.parts import in_order, part_names, read_part_rows, read_parts
+from dfn_ray.run.parts import newest_first, part_names, read_part_rows, read_parts
 from dfn_ray.run.places import rows_in_chunks
 from dfn_ray.schema import Chunk, ShardFault, status_key
 from dfn_ray.storage import Store
 
 
 class Ledger:
-    """Which chunks are committed. A few hundred bytes a shard once the shard is complete.
+    """The committed chunks of a run; a few hundred bytes per complete shard.
 
-    `unfinished` shards keep the (first_row, rows) of their chunks; complete ones only their row count.
+    Incomplete shards keep the (first_row, rows) of their chunks; complete ones only their row
+    count.
     """
 
     def __init__(self) -> None:
         self.names: list[str] = []
-        """Of all committed parts, as they were taken in."""
+        """Names of all committed parts, in the order they were added."""
         self.counts: Counter[str] = Counter()
         self.faults: dict[str, tuple[ShardFault, str]] = {}
         self.bytes_read = 0
         self.notes: Counter[str] = Counter()
         """Samples by `Note`, over all committed chunks."""
         self.disowned: dict[str, list[Chunk]] = {}
-        """By part: chunks that an earlier part owns; their rows in this part do not count."""
+        """Part -> its chunks that a part added earlier owns; their rows in it do not count."""
         self._rows: dict[str, int] = {}
         self._open: dict[str, dict[int, int]] = {}
         self._end: dict[str, int] = {}
 
     def add(self, name: str, chunks: Sequence[Chunk], counts: Mapping[str, int]) -> None:
-        """Take in a committed part. In the order of `in_order` the ownership of doubled chunks is the same for all."""
+        """Adds a committed part. The first part with a chunk owns it.
+
+        Added in the order of `newest_first`, the ownership is the same for all readers.
+        """
         self.names.append(name)
-        doubled = [chunk for chunk in chunks if not self._own(chunk)]
+        doubled = [chunk for chunk in chunks if not self._claim(chunk)]
         if doubled:
             self.disowned[name] = doubled
         self.counts.update(counts)
 
     def is_complete(self, shard: str) -> bool:
-        """True when the chunks of the shard tile it from row 0 to its end."""
+        """True if the chunks of the shard tile it from row 0 to its end."""
         return shard in self._rows
 
     def open_chunks(self, shard: str) -> Mapping[int, int]:
-        """First row -> rows of the committed chunks of a shard that is not complete."""
+        """First row -> row count of the committed chunks of an incomplete shard."""
         return self._open.get(shard, {})
 
     def last_chunk(self, shard: str) -> int | None:
-        """First row of the committed chunk that ends an incomplete shard; None where that is not committed."""
+        """First row of the last chunk of an incomplete shard; None if that is not committed."""
         return max(self._open[shard]) if shard in self._end else None
 
-    def rows_in_front(self, shard: str) -> int | None:
-        """Rows that the committed chunks of an incomplete shard hold; None where a chunk in front of others is absent."""
+    def contiguous_rows(self, shard: str) -> int | None:
+        """Rows of the committed chunks of an incomplete shard; None if these have a gap."""
         end = 0
         for first_row, rows in sorted(self.open_chunks(shard).items()):
             if first_row != end:
@@ -82,21 +86,21 @@ class Ledger:
         )
 
     def require_complete(self, shards: Iterable[str]) -> None:
-        """Raise IncompleteRunError, naming a shard, unless all are complete."""
+        """Raises IncompleteRunError, naming a shard, unless all are complete."""
         missing = [shard for shard in shards if not self.is_complete(shard)]
         if missing:
             raise IncompleteRunError(
-                f"{len(missing)} shards are not fully scored, {missing[0]} among them: run the recipe "
-                "again, it goes on where it stopped"
+                f"{len(missing)} shards are not fully scored, {missing[0]} among them: run the "
+                "recipe again to resume where it stopped"
             )
 
-    def _own(self, chunk: Chunk) -> bool:
-        """Record a chunk; False when it is already committed, or its shard ends elsewhere by what is."""
+    def _claim(self, chunk: Chunk) -> bool:
+        """Records a chunk; False if it is already committed or contradicts the shard's end."""
         opened = self._open.get(chunk.shard, {})
         if chunk.shard in self._rows or chunk.first_row in opened:
             return False
-        # A shard that was given up ends before its last row: of that end and of rows behind it, which a driver that had
-        # lost the run may have written late, what came first counts.
+        # A shard that was given up ends before its last row. A driver that had lost the run may
+        # have written rows behind that end late: of the two, the one added first counts.
         end = self._end.get(chunk.shard)
         if end is not None and (chunk.last or chunk.first_row >= end):
             return False
@@ -127,16 +131,17 @@ class Ledger:
 
 
 def scan_ledger(store: Store, fingerprint: str, names: Sequence[str] | None = None) -> Ledger:
-    """The ledger of the parts of those names, None: of everything committed to a run.
+    """The ledger of the named parts; None: of all committed parts.
 
-    Raises FingerprintError on a part of other scores, DamagedRunError on one that cannot be read.
+    Raises FingerprintError for a part of other scores, DamagedRunError for an unreadable one.
     """
     ledger = Ledger()
     for part in read_parts(store, part_names(store) if names is None else names):
         if part.header.fingerprint != fingerprint:
             raise FingerprintError(
-                f"{store.uri_of(part_file(part.name))}: made under fingerprint "
-                f"{part.header.fingerprint[:12]}, the run has {fingerprint[:12]}; it is not of this run"
+                f"{store.uri_of(part_file(part.name))}: was made under fingerprint "
+                f"{part.header.fingerprint[:12]}, the run has {fingerprint[:12]}; it does not "
+                "belong to this run"
             )
         ledger.add(part.name, part.chunks, part.header.counts)
     for name, chunks in ledger.disowned.items():
@@ -144,15 +149,15 @@ def scan_ledger(store: Store, fingerprint: str, names: Sequence[str] | None = No
     return ledger
 
 
-def owning_ledger(store: Store, fingerprint: str, ledger: Ledger) -> Ledger:
-    """The ledger of the same parts with the ownership of doubled chunks that all readers have, in whatever order it was made."""
+def canonical_ledger(store: Store, fingerprint: str, ledger: Ledger) -> Ledger:
+    """The ledger of the same parts, with the ownership of duplicate chunks that all readers use."""
     if not ledger.disowned:
         return ledger
-    return scan_ledger(store, fingerprint, in_order(ledger.names))
+    return scan_ledger(store, fingerprint, newest_first(ledger.names))
 
 
 def _counts_of(store: Store, name: str, chunks: Sequence[Chunk]) -> Counter[str]:
-    """Samples by status of some chunks of a part, from its rows."""
+    """Samples by status in the given chunks of a part, from its rows."""
     counts: Counter[str] = Counter()
     table = read_part_rows(store, name, ["shard", "row", "status", "reason"])
     for row in table.filter(pa.array(rows_in_chunks(table, chunks))).to_pylist():

@@ -19,39 +19,40 @@ from dfn_ray.schema import Chunk
 from dfn_ray.storage import Store
 
 SCAN_THREADS = 64
-"""Footers read side by side; a footer is one or two small range requests, so latency dominates."""
+"""Footers read in parallel; a footer is one or two small range requests, so latency dominates."""
 _SLICE = 4096
-"""Footers asked for at a time, so that neither futures nor footers of a million parts pile up."""
+"""Footers requested at a time, so that neither futures nor footers of a million parts pile up."""
 _CHUNKS, _PART = b"dfn_ray.chunks", b"dfn_ray.part"
 Found = TypeVar("Found")
 SCORE_AGAIN = (
-    f"delete {SELECTION} where there is one, and run the recipe again, which scores its chunks anew"
+    f"delete {SELECTION} if it exists, and run the recipe again, which scores its chunks again"
 )
-"""How a run makes up for a part that it has lost."""
+"""Advice for a run that has lost a part."""
 _SEALED = re.compile(r"part-\d{6}-")
-"""How names of parts begin since their footers have a digest: format 2."""
+"""Prefix of names of parts whose footers have a digest: since format 2."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PartHeader:
-    """What the footer of a scores part says about the part beside its chunks."""
+    """The fields of a scores part's footer besides its chunks."""
 
     fingerprint: str
     """Digest of the fingerprint under which the scores were made."""
     bounds: tuple[float, float]
-    """[lo, hi): rows with score >= hi went to subset/, those between to borderline/."""
+    """[lo, hi): rows with score >= hi are in subset/, those between in borderline/."""
     network: str | None = None
-    """Whose scores the bounds are for; None where all listed rows went to subset/, and in format 1."""
+    """Network whose scores the bounds apply to; None if all listed rows are in subset/, and in
+    format 1."""
     counts: Mapping[str, int]
     """Samples by `status` or `status/reason`."""
     subset_rows: int = 0
     borderline_rows: int = 0
     subset: str | None = None
-    """Name of the file in subset/ with its kept rows, without the ending; None where there are none."""
+    """Stem of the file in subset/ with its kept rows; None without any."""
     borderline: str | None = None
-    """The same in borderline/."""
+    """Stem of the file in borderline/ with its rows between the bounds; None without any."""
     environments: tuple[str, ...] = ()
-    """Digests of what the scores were made by beside the recipe: device, threads, versions of libraries."""
+    """Digests of the environments of its scores: device, threads, versions of libraries."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Part:
 
     @property
     def files(self) -> list[str]:
-        """The files beside the scores that were written with it."""
+        """The subset and borderline files that were written with the scores."""
         header = self.header
         found = ((SUBSET, header.subset), (BORDERLINE, header.borderline))
         return [f"{folder}/{stem}.parquet" for folder, stem in found if stem]
@@ -112,7 +113,7 @@ def read_part(store: Store, name: str) -> Part:
 def _header(name: str, values: Mapping[str, Any]) -> PartHeader:
     lo, hi = (float(bound) for bound in values["bounds"])
     rows = {folder: values[f"{folder}_rows"] for folder in (SUBSET, BORDERLINE)}
-    # In format 1 the files beside a part have its name.
+    # In format 1 the subset and borderline files have the name of the part.
     stems = {folder: values.get(folder, name if rows[folder] else None) for folder in rows}
     return PartHeader(
         fingerprint=values["fingerprint"],
@@ -142,29 +143,30 @@ def _opened(store: Store, name: str, of: Callable[..., Found]) -> Iterator[Found
             yield of(file, f"{name}.parquet", is_sealed=is_sealed)
     except MissingFileError:
         raise DamagedRunError(
-            f"{where}: is absent, so that its shards are not complete; restore it from a copy, or {SCORE_AGAIN}"
+            f"{where}: is absent, so its shards are not complete; restore it from a copy, or "
+            f"{SCORE_AGAIN}"
         ) from None
     except (pa.ArrowException, OSError) as error:
         raise _damaged(where, str(error)) from None
 
 
 def part_names(store: Store) -> list[str]:
-    """Names of all committed parts, `in_order`."""
-    return in_order(parquet_stems(store, SCORES))
+    """Names of all committed parts, `newest_first`."""
+    return newest_first(parquet_stems(store, SCORES))
 
 
-def in_order(names: Iterable[str]) -> list[str]:
-    """Names of parts, those of later attempts first: of two parts with the same chunk the first one here owns it."""
+def newest_first(names: Iterable[str]) -> list[str]:
+    """Names of parts, later attempts first: of two parts with the same chunk, the first owns it."""
     return sorted(names, reverse=True)
 
 
 def parquet_stems(store: Store, folder: str) -> list[str]:
-    """Names, without their ending, of the Parquet files in a folder of a run, sorted."""
+    """Stems of the Parquet files in a folder of a run, sorted."""
     return [file.name.removesuffix(".parquet") for file in store.list(folder, suffix=".parquet")]
 
 
 def read_parts(store: Store, names: Sequence[str]) -> Iterator[Part]:
-    """The parts of those names in that order, their footers read side by side."""
+    """The named parts in that order; their footers are read in parallel."""
     with ThreadPoolExecutor(SCAN_THREADS) as pool:
         for start in range(0, len(names), _SLICE):
             yield from pool.map(lambda name: read_part(store, name), names[start : start + _SLICE])

@@ -1,4 +1,4 @@
-"""Samples of a run as numbers: that of the shard in the pool listing, and the row in it."""
+"""Samples of a run as numbers: index of the shard in the pool listing, and row in the shard."""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow makes its compute functions at import, where no type checker sees them)
@@ -16,7 +16,10 @@ from dfn_ray.schema import Chunk
 def shard_numbers(
     shards: pa.ChunkedArray | pa.Array, index: Mapping[str, int], other: int | None = None
 ) -> np.ndarray:
-    """The number of each row's shard, int64; `other` for shards that the index has not. Raises KeyError where it is None."""
+    """The number of each row's shard, int64.
+
+    Shards that are not in the index get `other`, or raise KeyError if that is None.
+    """
     column = shards.combine_chunks() if isinstance(shards, pa.ChunkedArray) else shards
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
@@ -28,12 +31,12 @@ def shard_numbers(
 
 
 def sample_position(shard: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """(shard, row) as one uint64, 2^32 of each: what names a sample inside a run."""
+    """(shard, row) as one uint64, 32 bits each, which identifies a sample within a run."""
     return shard.astype(np.uint64) << np.uint64(32) | row.astype(np.uint64)
 
 
 def rows_in_chunks(table: pa.Table, chunks: Sequence[Chunk]) -> np.ndarray:
-    """Which rows of a table with `shard` and `row` are in any of the chunks, bool (N,)."""
+    """Mask of the rows of a table with `shard` and `row` that are in the chunks, bool (N,)."""
     shards, rows = table["shard"].cast(pa.string()), table["row"].to_numpy()
     inside = np.zeros(len(rows), dtype=bool)
     for chunk in chunks:

@@ -1,4 +1,4 @@
-"""Two listings of one pool compared: which shards have other sizes now, and what of a run that rests on."""
+"""Comparison of two listings of one pool: shards with changed sizes, and the merged listing."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import pyarrow as pa
 
 SCORED_SIZE = "scored_size_bytes"
-"""Column of a stored listing that replaced another: the size of a complete shard whose committed rows are of the content
-before; null for all others."""
+"""Column of a stored listing that replaced another: the old size of a complete shard whose
+committed rows are from its old content; null for all others."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resized:
-    """A shard that is listed with another size than before."""
+    """A shard whose listed size has changed."""
 
     uri: str
     before: int
@@ -26,7 +26,7 @@ class Resized:
 
 
 def resized(stored: pa.Table, listing: pa.Table) -> list[Resized]:
-    """The shards of both listings whose sizes differ; 0 is no size, of a store that does not say or an absent shard."""
+    """The shards whose sizes differ between listings; a size of 0 is unknown or an absent shard."""
     before = dict(_sizes(stored))
     return [
         Resized(uri=uri, before=before[uri], now=now)
@@ -36,9 +36,9 @@ def resized(stored: pa.Table, listing: pa.Table) -> list[Resized]:
 
 
 def relisted(stored: pa.Table, listing: pa.Table, kept: Mapping[str, int]) -> pa.Table:
-    """The listing in place of the stored one; `kept` are the sizes that complete shards were read with, by URI."""
+    """The listing to replace the stored one; `kept`: sizes when complete shards were read."""
     known = {**scored_sizes(stored), **kept}
-    # A shard that was put back is the one whose rows are committed.
+    # A restored shard is again the one whose rows are committed.
     sizes = [
         known[uri] if known.get(uri) not in (None, now) else None for uri, now in _sizes(listing)
     ]
@@ -46,7 +46,7 @@ def relisted(stored: pa.Table, listing: pa.Table, kept: Mapping[str, int]) -> pa
 
 
 def scored_sizes(stored: pa.Table) -> dict[str, int]:
-    """Shards of a stored listing that were replaced after they were read, with the size they were read with."""
+    """Shards of a stored listing that were replaced after they were read -> size when read."""
     if SCORED_SIZE not in stored.column_names:
         return {}
     pairs: Iterator[tuple[str, Any]] = zip(

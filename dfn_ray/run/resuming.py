@@ -1,4 +1,4 @@
-"""Creating a run, going on with one, refusing to add to another one."""
+"""Creation and resumption of a run, and the checks that a run is the same one."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 import pyarrow as pa
 
 from dfn_ray.errors import FingerprintError, InputError
-from dfn_ray.run.attempts import Attempt, take
+from dfn_ray.run.attempts import Attempt, create_attempt
 from dfn_ray.run.identity import (
+    abbreviated,
     changed_versions,
     differences,
     fingerprint_digest,
-    naming,
-    pool_digest,
+    pool_identity,
     versions,
 )
 from dfn_ray.run.layout import ATTEMPTS, FORMAT_VERSION, LISTING, OLD_ATTEMPT, RUN
@@ -42,9 +42,9 @@ def start_run(
 ) -> Run:
     """The run at a URI, created or resumed, and taken over from any other driver.
 
-    `accept_changed_shards` is the setting of that name, which puts `listing` in place of the stored one where sizes
-    differ, and `accept_versions` that of packages of other versions; None where a recipe has none. `section` of the
-    recipe has them. Raises what `resumable` raises.
+    `accept_changed_shards` and `accept_versions` are the settings of these names in `section` of
+    the recipe, None if it has none: the first replaces the stored listing by `listing` if sizes
+    differ, the second allows other package versions. Raises what `resumable_run` raises.
     """
     store = Store(run_uri)
     accepted: dict[str, Any] = {
@@ -53,21 +53,21 @@ def start_run(
         "section": section,
     }
     same = {"kind": kind, "fingerprint": fingerprint, "listing": listing}
-    existing = resumable(run_uri, **same, **accepted)
+    existing = resumable_run(run_uri, **same, **accepted)
     if existing is None:
         description = {
             "format": FORMAT_VERSION,
             "kind": kind,
             "id": uuid.uuid4().hex,
             "created": _now(),
-            "pool": pool_digest(listing),
+            "pool": pool_identity(listing),
             "fingerprint_digest": fingerprint_digest(fingerprint),
             "fingerprint": fingerprint,
             "recipe": recipe,
         }
         if not store.create(RUN, json_bytes(description)):
-            # Another driver was quicker: what it has begun is gone on with, if it is the same.
-            existing = resumable(run_uri, **same, **accepted)
+            # Another driver was quicker: its run is resumed, if it is the same.
+            existing = resumable_run(run_uri, **same, **accepted)
     run = open_run(run_uri)
     record = {
         "time": _now(),
@@ -77,17 +77,18 @@ def start_run(
     }
     if existing is not None and (changed := _changed_versions(existing)):
         record["accepted_versions"] = changed
-    return _held(run, take(store, record))
+    return _held(run, create_attempt(store, record))
 
 
-def hold(run: Run) -> Run:
-    """A run that was opened for reading, taken over from any other driver to be written into.
+def take_over(run: Run) -> Run:
+    """A run opened for reading, taken over from any other driver for writing.
 
-    Nothing is scored by this attempt: it records the versions of the last one that might have, beside its own.
+    This attempt scores nothing: it records the versions of the last attempt that may have scored,
+    next to its own.
     """
     record = dict(run.last.record) if run.last else {"recipe": run.recipe}
     own = {"time": _now(), "holder_versions": versions()}
-    return _held(run, take(run.store, record | own))
+    return _held(run, create_attempt(run.store, record | own))
 
 
 def _held(run: Run, attempt: Attempt) -> Run:
@@ -95,7 +96,7 @@ def _held(run: Run, attempt: Attempt) -> Run:
     return replace(run, store=store, last=attempt, held=True)
 
 
-def resumable(
+def resumable_run(
     run_uri: str,
     *,
     kind: str,
@@ -104,14 +105,14 @@ def resumable(
     accept_changed_shards: bool | None = None,
     accept_versions: bool | None = None,
     section: str = "execution.",
-    judged: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+    project: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> Run | None:
-    """The run that `start_run` would resume at a URI, None where it would create one.
+    """The run that `start_run` would resume at a URI; None if it would create one.
 
-    `judged` reduces the stored fingerprint to what of it `fingerprint` has. Raises FingerprintError, naming
-    every field that differs, when the run there gives other scores or reads another pool; InputError when it is of an
-    older format, when shards have other sizes than it listed or packages other versions and that is not accepted, and
-    when something else is there.
+    `project` selects from the stored fingerprint the fields that `fingerprint` contains. Raises
+    FingerprintError, naming every field that differs, when the run yields other scores or reads
+    another pool; InputError when it has an older format, when shard sizes or package versions have
+    changed and that is not accepted, and when the folder contains something else.
     """
     store = Store(run_uri)
     if not store.exists(RUN):
@@ -119,53 +120,55 @@ def resumable(
             name for name in store.names() if name not in (LISTING, f"{ATTEMPTS}/", OLD_ATTEMPT)
         ]:
             raise InputError(
-                f"{run_uri}: holds {naming(foreign)} but no run.json, so it is not a run; "
+                f"{run_uri}: contains {abbreviated(foreign)} but no run.json, so it is not a run; "
                 "use an empty folder"
             )
         return None
     run = open_run(run_uri)
     refuse_old_format(run)
     old = run.description
-    problems = list(differences(judged(old["fingerprint"]), fingerprint, "fingerprint"))
+    problems = list(differences(project(old["fingerprint"]), fingerprint, "fingerprint"))
     if old["kind"] != kind:
         problems = [f"kind: run has {old['kind']}, recipe has {kind}"]
-    problems += _other_pool(run, listing)
+    problems += _pool_differences(run, listing)
     if problems:
         raise FingerprintError(
-            f"{run_uri}: holds another run, which this recipe must not add to:\n"
+            f"{run_uri}: contains another run, which this recipe cannot resume:\n"
             + "\n".join(f"  {problem}" for problem in problems)
             + "\nuse another folder, or the recipe stored in its run.json"
         )
     if accept_versions is False and (changed := _changed_versions(run)):
         raise InputError(
-            f"{run_uri}: was begun with other versions of packages that can change scores ({'; '.join(changed)}); "
-            f"install those again, or set {section}accept_versions = true to go on with these, which the run records"
+            f"{run_uri}: was started with other versions of packages that can change scores "
+            f"({'; '.join(changed)}); install those again, or set {section}accept_versions = true "
+            "to resume with the current ones, which the run records"
         )
-    _judge_sizes(run, listing, accept_changed_shards)
+    _check_sizes(run, listing, accept_changed_shards)
     return run
 
 
 def refuse_old_format(run: Run) -> None:
-    """Raise InputError for a run that can be read and no longer be added to."""
+    """Raises InputError for a run of an older format, which can only be read."""
     if run.description["format"] != FORMAT_VERSION:
         made_by = run.description.get("versions", {}).get("dfn_ray", "an older one")
         raise InputError(
-            f"{run.uri}: made in run format {run.description['format']} by dfn_ray {made_by}; this version verifies, "
-            "selects from, exports and compares it, and adds nothing to it: use another run_uri, or that version to go on"
+            f"{run.uri}: has run format {run.description['format']}, made by dfn_ray {made_by}; "
+            "this version can verify, select from, export and compare it, but not resume it: use "
+            "another run_uri, or that version to resume"
         )
 
 
-def _other_pool(run: Run, listing: pa.Table) -> list[str]:
-    """In what the listing is not of the run's pool."""
+def _pool_differences(run: Run, listing: pa.Table) -> list[str]:
+    """Differences between the pool of a listing and the run's pool, as lines."""
     old = run.description["pool"]
-    problems = list(differences(old, pool_digest(listing), "pool"))
+    problems = list(differences(old, pool_identity(listing), "pool"))
     if problems and old["shards"] == listing.num_rows and run.exists(run.listing_name):
         pairs = zip(*(_names(table) for table in (run.listing(), listing)), strict=True)
         for (uri, before), (again, now) in pairs:
             if uri == again and before != now:
                 return [
-                    f"pool.uri: another spelling of the same pool, under which {uri} is called {now} and not {before}: "
-                    "derived uids are made of these names"
+                    f"pool.uri: is another spelling of the same pool, under which {uri} is named "
+                    f"{now} instead of {before}: derived uids depend on these names"
                 ]
     return problems
 
@@ -175,13 +178,13 @@ def _names(listing: pa.Table) -> list[tuple[str, str]]:
 
 
 def _changed_versions(run: Run) -> list[str]:
-    """In which packages that can change scores this process differs from the last attempt."""
+    """Packages that can change scores and whose versions differ from the last attempt's."""
     before = run.last.record.get("versions") if run.last else None
     return changed_versions(before, versions()) if before else []
 
 
-def _judge_sizes(run: Run, listing: pa.Table, accepted: bool | None) -> None:
-    """Raise InputError when shards have other sizes than the run listed, unless that is accepted and can be."""
+def _check_sizes(run: Run, listing: pa.Table, accepted: bool | None) -> None:
+    """Raises InputError when shard sizes have changed, unless that is accepted and possible."""
     found = resized(run.listing(), listing) if run.exists(run.listing_name) else []
     if not found:
         return
@@ -189,27 +192,28 @@ def _judge_sizes(run: Run, listing: pa.Table, accepted: bool | None) -> None:
         how = (
             ""
             if accepted is None
-            else ", set execution.accept_changed_shards = true to list them anew"
+            else ", set execution.accept_changed_shards = true to list them again"
         )
         raise InputError(
-            f"{run.uri}: {len(found):,} shards have other sizes than when the run listed them, first {found[0]}; "
-            f"put them back{how}, or use another run_uri"
+            f"{run.uri}: {len(found):,} shards have other sizes than when the run listed them, "
+            f"first {found[0]}; restore them{how}, or use another run_uri"
         )
     ledger = scan_ledger(run.store, run.fingerprint)
-    torn = [item for item in found if ledger.open_chunks(item.uri)]
-    if torn:
+    partly_committed = [item for item in found if ledger.open_chunks(item.uri)]
+    if partly_committed:
         raise InputError(
-            f"{run.uri}: {len(torn):,} shards were committed in part and have changed since, first {torn[0]}; rows "
-            "of two contents would mix, so this is refused even with execution.accept_changed_shards: put them back, "
-            "or use another run_uri"
+            f"{run.uri}: {len(partly_committed):,} shards were partly committed and have changed since, first "
+            f"{partly_committed[0]}; rows of two contents would be mixed, so this is not allowed even with "
+            "execution.accept_changed_shards: restore them, or use another run_uri"
         )
 
 
 def _stored_listing(run: Run, listing: pa.Table, *, is_new: bool) -> str:
-    """The file with the listing that this attempt reads the pool by, written where it is not there yet."""
+    """The file with the pool listing of this attempt, written if it does not exist."""
     name = run.listing_name
     if is_new or not run.exists(name):
-        # Not the other's, where another driver began at the same time: it may have seen other sizes.
+        # Never overwrites the listing of a driver that started at the same time and may have seen
+        # other sizes.
         run.store.create(name, parquet_bytes(listing, name, compression="zstd"))
         return name
     stored = run.listing()

@@ -1,4 +1,7 @@
-"""Every pass over the parts or the subset of a run: the columns asked for, in order, read ahead, in bounded memory."""
+"""Passes over the parts or the subset of a run: selected columns, in order, with read-ahead.
+
+Memory is bounded.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,19 @@ from dfn_ray.run.layout import SUBSET, part_file
 from dfn_ray.run.opened import Run
 
 READ_THREADS = 32
-"""Files read side by side: the time of a pass is that of the requests, two or three a file, over this number."""
+"""Files read in parallel: a pass takes the time of its requests, two or three per file, divided by
+this."""
 AHEAD = 2 * READ_THREADS
-"""Files that are read before they are asked for; bounds the memory to so many tables."""
+"""Files read ahead; bounds the memory to as many tables."""
 
 Item = TypeVar("Item")
 Read = TypeVar("Read")
 
 
 def read_ahead(items: Iterable[Item], read: Callable[[Item], Read]) -> Iterator[Read]:
-    """What `read` gives for each item, in their order, the next ones read meanwhile.
+    """The results of `read` for all items, in their order, with the next ones read ahead.
 
-    However the loop over it ends, no thread is left.
+    No thread is left when the iteration ends, completed or not.
     """
     pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="scan")
     left = iter(items)
@@ -42,7 +46,7 @@ def read_ahead(items: Iterable[Item], read: Callable[[Item], Read]) -> Iterator[
 def scan_parts(
     run: Run, columns: Sequence[str], names: Sequence[str] | None = None
 ) -> Iterator[tuple[str, pa.Table]]:
-    """The rows of the parts of those names, None: of all that count, with those columns: name and table of each."""
+    """Name and table of each named part, with the given columns; None: of all valid parts."""
     chosen = run.part_names() if names is None else names
     return read_ahead(chosen, lambda name: (name, read_columns(run, name, columns)))
 
@@ -50,9 +54,9 @@ def scan_parts(
 def scan_subset(
     run: Run, columns: Sequence[str], files: Sequence[str] | None = None
 ) -> Iterator[tuple[str, pa.Table]]:
-    """The rows of those files of the subset, None: of all, with those columns: name and table of each.
+    """Name and table of each named subset file, with the given columns; None: of all files.
 
-    For columns without images: each file is held as a whole.
+    For columns without images: each file is read as a whole.
     """
     chosen = run.subset_files() if files is None else files
     return read_ahead(
@@ -61,7 +65,10 @@ def scan_subset(
 
 
 def read_columns(run: Run, name: str, columns: Sequence[str]) -> pa.Table:
-    """Those columns of a part. One that the part lacks is null: a part without a sample has never met a network."""
+    """The given columns of a part.
+
+    A part without samples may lack score columns; they are added as empty columns.
+    """
     table = run.read_table(part_file(name), [*columns])
     for column in columns:
         if column not in table.column_names and table.num_rows == 0:

@@ -1,8 +1,8 @@
-"""Parquet files that say by a digest of their own whether they are whole and unaltered.
+"""Parquet files that contain a digest of themselves, to detect truncation and alteration.
 
-The digest stands right before the footer and is of the footer, of all bytes before it and of the file's name. So whoever
-reads a few columns knows from the footer that he asks, before it is parsed, that it is the one that was written; pages
-have their checksums. Whoever reads the whole file knows of every bit.
+The digest is stored right before the footer and covers the footer, all bytes before it and the
+file's name. A reader of a few columns can verify the footer before parsing it; pages have their own
+checksums. A reader of the whole file can verify every bit.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from dfn_ray.untrusted.parquet_files import parse_footer
 
 _DIGEST_BYTES = 16
 _SEAL_BYTES = 2 * _DIGEST_BYTES
-"""The digest of the bytes before, and the digest of that, the name and the footer."""
+"""The digest of the bytes before it, then the digest of that digest, the name and the footer."""
 _END_BYTES = 8  # length of the footer and PAR1
 _TAIL_BYTES = 1 << 16
-"""Read at first; footers are a few KiB."""
-_ALTERED = "it is not what its digest says"
+"""Size of the first read; footers are a few KiB."""
+_ALTERED = "it does not match its digest"
 _BY_CONTENT = re.compile(r"part-\d{6}-([0-9a-f]{32})\.parquet")
 
 
 def parquet_bytes(rows: pa.Table, name: str = "", **settings: Any) -> bytes:
-    """The rows as a Parquet file with page checksums, by settings of `pyarrow.parquet.write_table`.
+    """The rows as a Parquet file with page checksums; `settings` of `pyarrow.parquet.write_table`.
 
-    `name` is what the file will be called; empty for one that `named` names.
+    `name` is the name of the file; empty for a file named by `content_name`.
     """
-    # S3's client takes bytes and nothing else; a buffer of Arrow's would have to be copied for it.
+    # S3's client accepts only bytes; an Arrow buffer would have to be copied for it.
     sink = io.BytesIO()
     pq.write_table(rows, sink, write_page_checksum=True, **settings)
     with sink.getbuffer() as data:
@@ -43,8 +43,8 @@ def parquet_bytes(rows: pa.Table, name: str = "", **settings: Any) -> bytes:
     return sink.getvalue()
 
 
-def named(attempt: int, data: bytes) -> str:
-    """The name of a part or a file beside it: by the attempt that writes it and its content, so that no two contents share one."""
+def content_name(attempt: int, data: bytes) -> str:
+    """Stem of a scores, subset or borderline file: its attempt and a digest of its content."""
     start = _footer_start(data)
     return f"part-{attempt:06d}-{data[start - _DIGEST_BYTES : start].hex()}"
 
@@ -52,9 +52,9 @@ def named(attempt: int, data: bytes) -> str:
 def opened_parquet(
     file: IO[bytes], name: str, *, is_sealed: bool, pre_buffer: bool = False
 ) -> pq.ParquetFile:
-    """The Parquet file of that name, its footer checked, see `footer_of`.
+    """The Parquet file, opened, with its footer checked, see `footer_of`.
 
-    `pre_buffer` asks for all columns of a read at once.
+    `pre_buffer` requests all columns of a read at once.
     """
     footer = footer_of(file, name, is_sealed=is_sealed)
     return pq.ParquetFile(
@@ -63,7 +63,7 @@ def opened_parquet(
 
 
 def footer_of(file: IO[bytes], name: str, *, is_sealed: bool) -> pq.FileMetaData:
-    """The footer of the Parquet file of that name. Raises ArrowInvalid when it is not what was written.
+    """The footer of the Parquet file. Raises ArrowInvalid when it does not match its digest.
 
     `is_sealed`: False for runs of format 1, whose files have no digests.
     """
@@ -79,8 +79,8 @@ def footer_of(file: IO[bytes], name: str, *, is_sealed: bool) -> pq.FileMetaData
     return parse_footer(end).metadata
 
 
-def whole_parquet(file: IO[bytes], name: str, *, is_sealed: bool) -> pq.ParquetFile:
-    """The same with every bit of it checked, in memory."""
+def verified_parquet(file: IO[bytes], name: str, *, is_sealed: bool) -> pq.ParquetFile:
+    """`opened_parquet` with every bit of the file checked, read into memory."""
     data = file.read()
     found = opened_parquet(io.BytesIO(data), name, is_sealed=is_sealed)
     start = _footer_start(data) - _SEAL_BYTES
@@ -95,7 +95,7 @@ def _footer_start(data: bytes | memoryview) -> int:
 
 
 def _tail(file: IO[bytes]) -> bytes:
-    """The end of a file with the whole footer and the seal in front of it, if it has both."""
+    """The end of a file, with the whole footer and the digests before it, if it has both."""
     size = file.seek(0, io.SEEK_END)
     tail = _read_end(file, size, _TAIL_BYTES)
     needed = int.from_bytes(tail[-8:-4], "little") + _END_BYTES + _SEAL_BYTES

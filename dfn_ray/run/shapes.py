@@ -1,6 +1,7 @@
-"""What must be in the JSON files of a run: names and types of all that readers use, so that a reader may rely on them.
+"""Required fields of the JSON files of a run: names and types of all that readers use.
 
-More may be there. Without these a file is damaged, sealed or not: runs of format 1 have no digests.
+More fields are allowed. A file without these is damaged, whether or not it has a digest: runs of
+format 1 have none.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class _Kept(pydantic.BaseModel):
 
 
 class _Selected(_Kept):
-    """Of a run whose scores select."""
+    """`selection.json` of a run with scores."""
 
     select: Select
     network: str
@@ -94,7 +95,7 @@ class _Selected(_Kept):
 
 
 class _PoolRecipe(pydantic.BaseModel, extra="allow"):
-    """What is read again of the recipe of a run over a pool."""
+    """The fields that are read from the stored recipe of a run over a pool."""
 
     pool: Pool
 
@@ -123,19 +124,19 @@ _RECIPES: Mapping[str, Any] = {
     "materialized": _MaterializedRecipe,
     "listed": _PoolRecipe,
 }
-"""By the kind of run."""
+"""Shapes by kind of run."""
 
 
 def shape_of(name: str, kind: str = "") -> Any:
-    """The shape of a JSON file, or of those of a folder, in a run of some kind; any object where none is declared."""
+    """The shape of a JSON file, or of the files of a folder; by default any object."""
     folder, _, last = name.rpartition("/")
     if last == SELECTION:
         return _SELECTIONS.get(kind, _Kept)
     return _FILES.get(last) or _FILES.get(folder) or training_shape(name) or _Dict
 
 
-def misfits(shape: Any, value: Mapping[str, Any]) -> list[str]:
-    """The dotted names of what in a JSON value is absent or of another type than in a shape."""
+def invalid_fields(shape: Any, value: Mapping[str, Any]) -> list[str]:
+    """Dotted names of the fields of a JSON value that are absent or of a wrong type."""
     try:
         _adapter(shape).validate_json(json.dumps(value), strict=True)
     except pydantic.ValidationError as error:
@@ -144,7 +145,7 @@ def misfits(shape: Any, value: Mapping[str, Any]) -> list[str]:
 
 
 def completed_recipe(kind: str, recipe: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The stored recipe of a run of some kind with defaults for settings that came later, and the names of what is wrong in it."""
+    """A stored recipe with defaults for newer settings, and the names of its invalid fields."""
     adapter = _adapter(_RECIPES.get(kind, _Dict))
     try:
         return adapter.dump_python(adapter.validate_python(recipe), mode="json"), []

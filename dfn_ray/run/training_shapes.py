@@ -1,4 +1,4 @@
-"""What must be in the JSON files that training writes into its run; see `shapes`."""
+"""Required fields of the JSON files of training runs; see `shapes`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Checkpoint(pydantic.BaseModel):
     seen: _Seen
     counts: _Counts = {}
     sha256s: dict[Literal["model", "optimizer"], str] = {}
-    """Of the tensors; markers written before there were digests name none."""
+    """Digests of the tensors; markers of older versions have none."""
 
 
 class _Generation(pydantic.BaseModel):
@@ -73,7 +73,7 @@ _FILES: Mapping[str, Any] = {
 
 
 def training_shape(name: str) -> Any | None:
-    """The shape of a JSON file of training by its name in the run; None where it is none."""
+    """The shape of a JSON file of a training run by its name; None for any other file."""
     folder, slash, last = name.rpartition("/")
     if not slash:
         return _FILES.get(name)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dfn_ray.config import Network
 from dfn_ray.errors import InputError
 from dfn_ray.network.transformers_layout.write_network import layout_files
-from dfn_ray.preparing.fetch_networks import load_network_of
-from dfn_ray.run import naming
+from dfn_ray.preparing.fetch_networks import fetch_network
+from dfn_ray.run import abbreviated
 from dfn_ray.storage import Store
 
 _RUN, _RUNS_NETWORK = "run.json", "network"
@@ -22,8 +22,8 @@ def export_network(source: str, out_uri: str) -> list[str]:
     """
     out = Store(out_uri)
     if found := sorted(out.names()):
-        raise InputError(f"{out_uri}: contains {naming(found)}; use an empty folder")
-    files, notes = layout_files(load_network_of(Network(model=_model(source))))
+        raise InputError(f"{out_uri}: contains {abbreviated(found)}; use an empty folder")
+    files, notes = layout_files(fetch_network(Network(model=_model(source))))
     for name, content in files.items():
         out.write(name, content)
     return notes

@@ -19,10 +19,10 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from dfn_ray.console.progress import TrainingProgress
 from dfn_ray.errors import DfnRayError, RunTakenOverError, StorageError, last_line
 from dfn_ray.on_ray.bundles import worker_bundle
-from dfn_ray.on_ray.capacity import reporting_missing_capacity, workers_needed
-from dfn_ray.on_ray.failures import own_error_in
+from dfn_ray.on_ray.capacity import reporting_missing_capacity, worker_requirement
+from dfn_ray.on_ray.failures import dfn_ray_error_in
 from dfn_ray.on_ray.ray_metrics import TrainingMetrics
-from dfn_ray.on_ray.session import drivers_node
+from dfn_ray.on_ray.session import driver_node_selector
 from dfn_ray.run import Run
 from dfn_ray.storage import filesystem
 from dfn_ray.training.chain import DATASET, in_order
@@ -54,7 +54,7 @@ def fit(
     Raises the DfnRayError of a worker or a reader if another start cannot succeed.
     """
     workers, bundle = plan.recipe.workers, worker_bundle(plan.recipe.workers)
-    reports = Reports.options(label_selector=drivers_node()).remote()  # pyright: ignore[reportAttributeAccessIssue]
+    reports = Reports.options(label_selector=driver_node_selector()).remote()  # pyright: ignore[reportAttributeAccessIssue]
     size = (
         workers.min_size
         if workers.min_size == workers.max_size
@@ -85,7 +85,7 @@ def fit(
     )
     with (
         _watching(reports, progress, metrics),
-        reporting_missing_capacity([workers_needed(workers)], progress.say),
+        reporting_missing_capacity([worker_requirement(workers)], progress.say),
     ):
         try:
             trainer.fit()
@@ -111,7 +111,7 @@ def _unplaced(reports: Any, progress: TrainingProgress) -> dict[str, int]:
 def _own_error(error: Exception) -> DfnRayError | None:
     """The DfnRayError that caused a failed start, of a worker or of a task that read for it."""
     failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
-    causes = (own_error_in(failure) for failure in (*failures.values(), error))
+    causes = (dfn_ray_error_in(failure) for failure in (*failures.values(), error))
     return next((cause for cause in causes if cause is not None), None)
 
 

@@ -22,7 +22,7 @@ from dfn_ray.on_ray.ray_metrics import TrainingMetrics
 from dfn_ray.on_ray.session import connect
 from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table, require_outside_pool
 from dfn_ray.preparing.embedding_fingerprint import reading_versions
-from dfn_ray.preparing.fetch_networks import load_network_of
+from dfn_ray.preparing.fetch_networks import fetch_network
 from dfn_ray.preparing.prompts import class_names, prompt_templates
 from dfn_ray.run import RESULT, Run, parquet_bytes, start_run
 from dfn_ray.training.chain import index_sources
@@ -107,7 +107,7 @@ def _open_run(recipe: TrainRecipe) -> tuple[Run, Shards, FrozenNetwork, list[str
     for source, listing in zip(recipe.sources, listings, strict=True):
         require_outside_pool(source.pool, recipe.run_uri, setting="run_uri", shards=listing.shards)
     shards = tuple(listing.shards for listing in listings)
-    network = load_network_of(recipe.model)
+    network = fetch_network(recipe.model)
     run = start_run(
         recipe.run_uri,
         kind="train",

@@ -1,10 +1,12 @@
-"""kill -9 at random moments, then proof that nothing shows it: python -m tests.chaos.kill_everything --minutes 60
+"""Chaos test of whole rounds: kill -9 at random moments, then comparison with an undisturbed round.
 
-A round filters a pool, trains on the subset and evaluates the network, while drivers, scorers, decoders, commit tasks, training
-workers and embedders are killed at random moments; a killed driver is started again with the same recipe. After it, all
-that counts equals what one undisturbed round gave, bit for bit: every score, threshold and uid, the weights, the results;
-and `verify --full` passes. Rounds go on until the time is over, each with a seed of its own; what they killed is added to
-tests/chaos/tally.json, from where the next call goes on.
+Run it with python -m tests.chaos.kill_everything --minutes 60. A round filters a pool, trains on
+the subset and evaluates the network, while drivers, scorers, decoders, commit tasks, training
+workers and embedders are killed at random moments; a killed driver is restarted with the same
+recipe. Afterwards all results must equal those of one undisturbed round, bit for bit: every score,
+threshold and uid, the weights, the metrics; and `verify --full` must pass. Rounds are repeated
+until the time is over, each with its own seed; the kills are added to tests/chaos/tally.json, from
+where the next call continues.
 
 Runs its own Ray cluster in its own folder and kills only processes of that cluster.
 """
@@ -38,21 +40,21 @@ TALLY = Path(__file__).with_name("tally.json")
 SHARDS, SAMPLES = 30, 200
 SAMPLES_SEEN = 960
 STAGES = {
-    "filter": {"scorer": "ScorerActor", "decoder": "over_cells", "commit task": "Committer"},
+    "filter": {"scorer": "ScorerActor", "decoder": "map_cells", "commit task": "Committer"},
     "train": {"training worker": "RayTrainWorker", "feeding task": "Read_ItemSource"},
     "evaluate": {"embedder": "EmbedderActor"},
 }
-"""The verbs of a round, and what is killed of each beside its driver."""
+"""The verbs of a round, and the processes killed in each besides its driver."""
 STEPS = {
     "filter": ("calibrating", "scoring", "settling"),
     "train": ("train",),
     "evaluate": ("evaluate",),
 }
-"""Of their drivers, which are killed in each of them."""
+"""Phases in each of which the driver is killed."""
 MOST = {"filter": 12, "train": 5, "evaluate": 4}
-"""Kills of a verb in a round."""
+"""Kills per verb and round."""
 PAUSE_S = (1.0, 9.0)
-"""Between kills; long enough that something moves on."""
+"""Pause between kills; long enough for some progress."""
 FILTER = """
 run_uri = "{root}/filter"
 [pool]
@@ -116,13 +118,13 @@ uri = "{root}/captions"
 
 @dataclass(frozen=True)
 class Round:
-    """The recipes of a round and what it writes, in a folder that has the pool, the network and the sets in it."""
+    """The recipes and outputs of a round, in a folder with the pool, the network and the sets."""
 
     folder: Path
 
     @property
     def runs(self) -> tuple[Path, ...]:
-        """What a round writes."""
+        """The folder of a round's output."""
         return tuple(self.folder / name for name in ("filter", "train", "eval"))
 
     def recipe(self, verb: str) -> Path:
@@ -133,14 +135,14 @@ class Round:
         return path
 
     def step(self, verb: str) -> str:
-        """What the driver of a verb is at; nothing before it has written anything."""
+        """The phase of a verb's driver; empty before it has written anything."""
         if verb == "filter":
             return filter_step(self.folder / "filter")
         run = self.runs[1 if verb == "train" else 2]
         return verb if run.is_dir() and any(run.iterdir()) else ""
 
     def clear(self) -> None:
-        """Make room for the next one."""
+        """Removes the output, for the next round."""
         for run in self.runs:
             shutil.rmtree(run, ignore_errors=True)
         for log in self.folder.glob("*.log"):
@@ -149,7 +151,7 @@ class Round:
 
 
 def main() -> int:
-    """Run rounds until the time is over; returns the exit code."""
+    """Runs rounds until the time is over; returns the exit code."""
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("--minutes", type=float, default=60.0, help="begin no round after (60)")
     options.add_argument("--seed", type=int, help="of the first round (the one after the tally's)")
@@ -181,7 +183,7 @@ def main() -> int:
 
 
 def disturb(round_: Round, cluster: Cluster, rng: random.Random) -> Counter[str]:
-    """A round in which everything is killed."""
+    """Runs a round in which every kind of process is killed."""
     killed: Counter[str] = Counter()
     for verb, victims in STAGES.items():
         job = Disturbed(
@@ -199,7 +201,7 @@ def disturb(round_: Round, cluster: Cluster, rng: random.Random) -> Counter[str]
 
 
 def filter_step(run: Path) -> str:
-    """What a driver of `filter` is at, by what its run holds."""
+    """The phase of a driver of `filter`, from the content of its run."""
     if not (run / "run.json").exists():
         return ""
     if (selection := run / "selection.json").exists():
@@ -209,7 +211,7 @@ def filter_step(run: Path) -> str:
 
 
 def outcome(folder: Path) -> dict[str, object]:
-    """All that counts of a round, by name."""
+    """All results of a round, by name."""
     runs = Round(folder).runs
     results = {
         path.name: json.loads(path.read_text())["metrics"] for path in runs[2].glob("eval/*.json")
@@ -230,7 +232,7 @@ def losses(run: Path) -> list[tuple[int, float]]:
 
 
 def filtered(run: Path) -> dict[str, object]:
-    """What counts of a filtering run: its selection, and its rows in order."""
+    """The results of a filtering run: its selection, and its rows in order."""
     selection = json.loads((run / "selection.json").read_text())
     # The names of parts and files hold the number of the attempt that wrote them.
     found: dict[str, object] = {
@@ -252,7 +254,7 @@ def filtered(run: Path) -> dict[str, object]:
 
 
 def exact(column: pa.Array) -> object:
-    """The values to the last bit: NaN equals NaN, 0 is not -0."""
+    """The bits of the values: NaN equals NaN, 0 is not -0."""
     if pa.types.is_floating(column.type):
         bits = column.to_numpy(zero_copy_only=False).view(np.uint32)
         return column.is_null().to_pylist(), bits.tolist()
@@ -260,12 +262,12 @@ def exact(column: pa.Array) -> object:
 
 
 def tally() -> dict:
-    """What all rounds so far have killed."""
+    """The kills of all rounds so far."""
     return json.loads(TALLY.read_text()) if TALLY.exists() else {"rounds": 0, "kills": {}}
 
 
 def add_to_tally(killed: Counter[str]) -> None:
-    """Add a round in which nothing differed."""
+    """Adds the kills of a round without differences to the tally."""
     before = tally()
     kills = Counter(before["kills"]) + killed
     value = {
@@ -277,13 +279,13 @@ def add_to_tally(killed: Counter[str]) -> None:
 
 
 def told(killed: Counter[str] | dict[str, int]) -> str:
-    """The number of kills, and of which."""
+    """The number of kills, in total and by kind."""
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(killed.items()))
     return f"{sum(killed.values())} kills ({kinds})"
 
 
 def say(text: str) -> None:
-    """Say a line at once."""
+    """Prints a line without buffering."""
     sys.stdout.write(f"{time.strftime('%H:%M:%S')} {text}\n")
     sys.stdout.flush()
 

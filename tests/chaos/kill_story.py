@@ -1,10 +1,12 @@
-"""kill -9 the driver in every stage of the whole story: python -m tests.chaos.kill_story UNDISTURBED OUT
+"""Chaos test of the pipeline: kill -9 of the driver in every stage of `dfn-ray run demo`.
 
-UNDISTURBED is a finished `dfn-ray run demo --set run_uri=UNDISTURBED`. The same story with its first seed alone is run
-into OUT and killed while the filtering network trains, while the pool is scored, while a model trains and while it is
-evaluated, each time started again with the same command. In the end the filtering network, the subset's uids and the
-model trained on the whole pool must equal the undisturbed ones to the last bit, and no finished stage may have been done
-again. (The subset's rows may stand in other files, which training then takes in another order.)
+Run it with python -m tests.chaos.kill_story UNDISTURBED OUT. UNDISTURBED is a finished `dfn-ray run
+demo --set run_uri=UNDISTURBED`. The same pipeline, with only its first seed, is run into OUT and
+killed while the filtering network trains, while the pool is scored, while a model trains and while
+it is evaluated, each time restarted with the same command. In the end the filtering network, the
+subset's uids and the model trained on the whole pool must equal the undisturbed ones bit for bit,
+and no finished stage may have been repeated. (The subset's rows may be in other files, which
+training then reads in another order.)
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from dfn_ray.console.tables import duration
 
 
 def main() -> None:
-    """Kill, resume, compare; exits 1 where something differs."""
+    """Kills, resumes and compares; exits 1 if something differs."""
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("undisturbed", type=Path)
     options.add_argument("out", type=Path)
@@ -78,7 +80,7 @@ def _has(folder: Path, pattern: str) -> bool:
 
 
 def _unchanged(finished: dict[Path, int]) -> None:
-    """Exit when a network that was finished has been written again."""
+    """Exits if a finished network has been written again."""
     for path, written in finished.items():
         if path.stat().st_mtime_ns != written:
             sys.exit(f"{path}: was finished, and done again")

@@ -1,4 +1,4 @@
-"""A Ray cluster of our own, a driver that is started again whenever it is killed, and what else may be killed."""
+"""A Ray cluster for chaos tests: a driver that is restarted after each kill, and other victims."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ OWN_CLUSTER = {
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
     "RAY_worker_niceness": "0",
 }
-"""The variables by which drivers, and nobody else, are let in."""
+"""Environment variables that allow drivers, and nobody else, to connect."""
 WAIT_FOR_VICTIM_S = 60.0
-"""Then another kind is tried: a stage may have ended."""
+"""Time after which another kind of process is tried: a stage may have ended."""
 PATIENCE_S = 600.0
-"""A verb that has neither ended nor met a kill for so long hangs."""
+"""Time after which a verb that has neither ended nor met a kill counts as hanging."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Cluster:
     head: psutil.Process
 
     def workers(self, title: str) -> list[psutil.Process]:
-        """The worker processes that run such a stage now."""
+        """The worker processes that currently run a stage."""
         found = []
         for process in self.head.children(recursive=True):
             with suppress(psutil.NoSuchProcess):
@@ -50,7 +50,7 @@ class Cluster:
         return found
 
     def driver(self, verb: str, recipe: Path) -> subprocess.Popen[bytes]:
-        """A driver of its own with a verb over a recipe; what it says is in the recipe's .log."""
+        """A new driver process of a verb over a recipe; its output goes to the recipe's .log."""
         environment = os.environ | OWN_CLUSTER | {"RAY_ADDRESS": self.address}
         with open(recipe.with_suffix(".log"), "ab") as log:
             return subprocess.Popen(
@@ -63,7 +63,7 @@ class Cluster:
 
 @contextmanager
 def own_cluster(folder: Path) -> Iterator[Cluster]:
-    """A Ray head of our own; ends only its own processes."""
+    """Starts a separate Ray head; stops only its own processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -91,24 +91,24 @@ def own_cluster(folder: Path) -> Iterator[Cluster]:
 
 @dataclass
 class Disturbed:
-    """A verb over a recipe that is killed again and again, and started again, until it has ended by itself."""
+    """A verb over a recipe whose processes are killed repeatedly, and whose driver is restarted."""
 
     cluster: Cluster
     verb: str
     recipe: Path
     victims: Mapping[str, str]
-    """What may be killed -> a part of the title of its worker process; the driver is always among them."""
+    """Kind of victim -> part of the title of its worker process; the driver is always a victim."""
     rng: random.Random
     steps: Sequence[str]
-    """In each of which the driver is to be killed."""
+    """Phases in each of which the driver must be killed."""
     step: Callable[[], str]
-    """What the driver is at."""
+    """Returns the current phase of the driver."""
     killed_before: Mapping[str, int] = field(default_factory=dict)
-    """Kills of earlier rounds: what was killed least often comes next."""
+    """Kills of earlier rounds: kinds with the fewest kills are next."""
     killed: Counter[str] = field(default_factory=Counter)
 
     def run(self, pause_s: Callable[[], float], most: int) -> Counter[str]:
-        """Kill at most so often, each time after a pause; returns how often which was killed."""
+        """Kills at most that many times, with a pause before each; returns the kills by kind."""
         driver = self._driver()
         met = time.monotonic()
         while driver.poll() is None:
@@ -130,7 +130,7 @@ class Disturbed:
         return self.cluster.driver(self.verb, self.recipe)
 
     def _kill_one(self, driver: subprocess.Popen[bytes]) -> str | None:
-        """Kill a process of a kind once there is one, kinds with few kills first; None if there was none for long."""
+        """Kills a process, kinds with few kills first; returns its kind, None after a timeout."""
         kinds = [*(f"driver, {step}" for step in self.steps), *self.victims]
         (kind,) = self.rng.choices(kinds, [1 / (1 + self._kills_of(kind)) for kind in kinds])
         deadline = time.monotonic() + WAIT_FOR_VICTIM_S
@@ -152,7 +152,7 @@ class Disturbed:
 
 
 def done(kill: Callable[[], None]) -> bool:
-    """Kill; False when the process was gone already."""
+    """Kills a process; False if it no longer exists."""
     try:
         kill()
     except (psutil.NoSuchProcess, ProcessLookupError):
@@ -161,5 +161,5 @@ def done(kill: Callable[[], None]) -> bool:
 
 
 def end_by_signals() -> None:
-    """Let SIGTERM unwind the stack, so that nothing of ours is left."""
+    """Makes SIGTERM unwind the stack, so that no process is left."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))

@@ -23,7 +23,7 @@ from dfn_ray.doctor.one_batch import device_findings
 from dfn_ray.dry_run.finding import Finding
 from dfn_ray.errors import NotReadyError
 from dfn_ray.pool import inspect_pool
-from dfn_ray.preparing.fetch_networks import load_networks
+from dfn_ray.preparing.fetch_networks import fetch_networks
 from dfn_ray.testing.sample_pools import TarBuilder, jpeg_bytes
 
 pytestmark = pytest.mark.ray
@@ -121,7 +121,7 @@ def test_a_device_that_is_not_there_is_told(local_ray, recipe, pool):
     if torch.cuda.is_available():
         pytest.skip("this machine has one")
     asking = recipe(pool, "scorers.device=cuda", "scorers.gpus=1")
-    (found,) = device_findings(asking, load_networks(asking), alive_nodes())
+    (found,) = device_findings(asking, fetch_networks(asking), alive_nodes())
     assert not found.ok
     assert "sees no CUDA device" in found.text
 
@@ -130,7 +130,7 @@ def test_an_object_store_that_is_too_small_is_told_with_the_size_it_should_have(
     facts, recipe, pool
 ):
     large = recipe(pool, "pool.chunk_rows=65536")
-    flight = in_flight(large, load_networks(large), inspect_pool(large.pool))
+    flight = in_flight(large, fetch_networks(large), inspect_pool(large.pool))
     found = wrong(list(memory_findings(large, flight, facts)))
     assert "--object-store-memory=" in found["object store"]
     assert wrong(list(memory_findings(large, InFlight(1, 1, 1), facts))) == {}

@@ -1,4 +1,4 @@
-"""A pool of many good samples and some of every damage there is, with what must become of each."""
+"""A pool of many good samples and some of every kind of damage, and the expected outcomes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def bomb() -> bytes:
 
 
 def unusual_images() -> dict[str, bytes]:
-    """Images that are strange but whole: all must be scored."""
+    """Images that are unusual but intact: all must be scored."""
     noise = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
     rgb = Image.fromarray(noise)
     exif = Image.Exif()
@@ -63,7 +63,7 @@ UNUSUAL = unusual_images()
 def add_damage(  # noqa: PLR0911, PLR0912 - one case a kind
     tar: TarBuilder, key: str, kind: str, uid: str
 ) -> str:
-    """Add one sample of a kind to a tar; returns what must become of it."""
+    """Adds one sample of a kind to a tar; returns its expected outcome."""
     good = {"image": PHOTOS[0], "caption": "a fine caption", "metadata": {"uid": uid}}
 
     def sample(**changes) -> None:
@@ -134,9 +134,9 @@ KINDS = (
 
 
 def write_damaged_pool(folder: Path, *, shards: int, samples: int, damaged: float) -> Expected:
-    """Tars of `samples`, of which a share is damaged, kind after kind; returns what must become of all.
+    """Writes tars of `samples`, a share of them damaged; returns the expected outcomes.
 
-    Of these tars one more is cut off in the middle of its 100th image, and one is empty.
+    One more tar is cut off in the middle of its 100th image, and one is empty.
     """
     folder.mkdir(parents=True)
     expected: Expected = {}

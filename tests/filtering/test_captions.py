@@ -1,4 +1,4 @@
-"""A pool with several captions a sample filtered, proven, exported and read again."""
+"""A pool with several captions per sample: filtered, verified, exported and read again."""
 
 from __future__ import annotations
 

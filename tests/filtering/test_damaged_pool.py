@@ -1,4 +1,4 @@
-"""A pool with every damage there is: the run completes, every sample is accounted for, nothing else is lost."""
+"""A pool with every kind of damage: the run completes, and every sample is accounted for."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def test_a_vanished_shard_and_a_broken_parquet_cost_themselves_and_no_more(
     pq.write_table(pa.table({"jpg": images}), folder / "no-caption.parquet")
     pq.write_table(pa.table({"jpg": captions, "caption": captions}), folder / "mistyped.parquet")
     (folder / "page.parquet").write_bytes(b"<html>not found</html>")
-    from dfn_ray.filtering.scoring import score_pool as module
+    from dfn_ray.filtering.scoring.scoring_job import open_job
 
     job = recipe(folder, "execution.max_bad_shard_fraction=0.9", "select.keep_fraction=1.0")
-    module._open_job(job)  # the listing is made
+    open_job(job)  # the listing is made
     (folder / "gone.tar").unlink()
     with pytest.raises(Exception, match=r"pool\.shards: run has 7, recipe has 6"):
         filter_pool(job)

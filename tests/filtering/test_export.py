@@ -1,4 +1,4 @@
-"""What other trainers read: DataComp's uid list and resharded tars, by their own rules."""
+"""Exports for other trainers, DataComp's uid list and resharded tars, by their own rules."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_folder_that_holds_another_export_is_refused_and_left_as_it_is(
         (finished.run_uri, 50, "shard_samples: that has 40, this export has 50"),
         (other, 40, "select.keep_fraction: that has 0.3, this export has 0.2"),
     ):
-        with pytest.raises(InputError, match=f"holds another export:(.|\n)*{named}"):
+        with pytest.raises(InputError, match=f"contains another export:(.|\n)*{named}"):
             export_webdataset(run, str(out), shard_samples=samples)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 

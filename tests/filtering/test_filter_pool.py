@@ -1,4 +1,4 @@
-"""The whole job on a real local Ray, against open_clip and a plain sort."""
+"""The whole filtering job on a real local Ray, against open_clip and a plain sort."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dfn_ray.errors import (
 from dfn_ray.filtering.filter_pool import filter_pool, materialize, score, select
 from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.pool import iter_chunks, list_shards
-from dfn_ray.run import hold, open_run
+from dfn_ray.run import bounds_file, open_run, take_over
 from dfn_ray.testing.sample_pools import TarBuilder, write_pool
 from dfn_ray.testing.waiting import meanwhile, until
 from tests.run.forging import forge
@@ -41,7 +41,7 @@ def read(folder: Path) -> pa.Table:
 
 
 def kept(run: str) -> dict[tuple[str, int], dict]:
-    """The subset by (shard, row); fails on a sample that is there twice."""
+    """The subset by (shard, row); fails on a duplicate sample."""
     rows = read(Path(run) / "subset").to_pylist()
     found = {(row["shard"], row["row"]): row for row in rows}
     assert len(found) == len(rows), "a sample is in the subset twice"
@@ -129,12 +129,12 @@ def _require_same(run: str, expected: str) -> None:
 
 
 def _with_bounds(job, lo: float, hi: float) -> None:
-    """Store bounds before the run begins, as a calibration that was wrong would have."""
-    from dfn_ray.filtering.scoring import score_pool as module
+    """Stores bounds before the run starts, as a wrong calibration would have."""
+    from dfn_ray.filtering.scoring.scoring_job import open_job
 
-    opened = module._open_job(job)
+    opened = open_job(job)
     lo, hi = float(np.float32(lo)), float(np.float32(hi))
-    opened.run.write_json(module.bounds_file(job.deciding_network), {"lo": str(lo), "hi": str(hi)})
+    opened.run.write_json(bounds_file(job.deciding_network), {"lo": str(lo), "hi": str(hi)})
 
 
 def test_calibrated_bounds_keep_most_bytes_from_travelling(local_ray, recipe, tmp_path):
@@ -181,7 +181,7 @@ def test_files_of_a_crash_between_bytes_and_commit_are_ignored_and_removed(finis
 
 
 def test_two_parts_that_commit_the_same_chunk_count_it_once(finished, recipe, pool):
-    """A driver that was taken for dead writes on: its parts overlap those of the one that took over."""
+    """A driver thought dead continues to write: its parts overlap those of its successor."""
     first = recipe(pool, "execution.chunks_per_part=5", run="first")
     score(first)
     second = finished
@@ -266,8 +266,8 @@ def test_materialize_into_a_folder_of_something_else_is_refused_and_leaves_it_as
     (tmp_path / "mine" / "photo.jpg").write_bytes(b"x")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     for folder, message in (
-        (job.run_uri, "holds another run(.|\n)*kind: run has filter"),
-        (out, r"holds another run(.|\n)*select.keep_fraction: run has 0\.5, recipe has 0\.3"),
+        (job.run_uri, "contains another run(.|\n)*kind: run has filter"),
+        (out, r"contains another run(.|\n)*select.keep_fraction: run has 0\.5, recipe has 0\.3"),
         (tmp_path / "mine", r"holds photo\.jpg but no run\.json"),
         (tmp_path / "mine" / "photo.jpg", "is a file"),
     ):
@@ -306,7 +306,7 @@ def test_fewer_scores_than_were_asked_for_are_all_kept_and_it_is_said(local_ray,
     value = filter_pool(job)
     assert (value["asked"], value["k"]) == (1000, 300)
     said = selection_table(job.run_uri, value)
-    assert "warning: 1,000 were asked for, only 300 have a score" in said
+    assert "warning: the rule requests 1,000 samples, only 300 have a score" in said
     verify_run(job.run_uri)
 
 
@@ -514,7 +514,7 @@ BREACHES = {
             "score_dfn",
             pa.array([1.0] * len(t), pa.float32()),
         ),
-        "the scores give",
+        "the scores yield",
     ),
 }
 
@@ -579,11 +579,11 @@ def test_a_driver_whose_run_is_taken_over_stops_at_its_next_commit(local_ray, re
     job = recipe(pool, "execution.chunks_per_part=1", "scorers.max_size=1")
     run = Path(job.run_uri)
 
-    def take_over():
+    def by_another_driver():
         until(lambda: any(run.glob("scores/part-*.parquet")))
-        hold(open_run(job.run_uri))
+        take_over(open_run(job.run_uri))
 
-    with meanwhile(take_over), pytest.raises(RunTakenOverError, match="taken over by"):
+    with meanwhile(by_another_driver), pytest.raises(RunTakenOverError, match="taken over by"):
         filter_pool(job)
     assert "attempt 2" not in capsys.readouterr().err
     committed = len(list(run.glob("scores/part-*.parquet")))

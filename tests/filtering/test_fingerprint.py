@@ -1,4 +1,4 @@
-"""What a fingerprint says of the code that makes scores: the versions of ours, and of the packages that change them."""
+"""Versions in a fingerprint: dfn_ray's own, and those of packages that change scores."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OURS = {
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Lets a package be found in another version, as after an upgrade."""
+    """Pretends that another version of a package is installed."""
 
     def found(package: str, version: str) -> None:
         info = tmp_path / "packages" / f"{package}-{version}.dist-info"
@@ -43,7 +43,7 @@ def install(tmp_path, monkeypatch):
 
 @pytest.fixture
 def digests(recipe, network):
-    """Gives the digest of a fingerprint for each kind of network and pool."""
+    """Returns the digest of a fingerprint for each kind of network and pool."""
     job = recipe("/p")
     clip = load_network(job.networks[0])
     hugging_face = replace(clip, tokenizer=HUGGING_FACE)

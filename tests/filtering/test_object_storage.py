@@ -1,4 +1,4 @@
-"""Pool and run on a real S3 server give what they give on disk."""
+"""Pool and run on a real S3 server give the same results as on disk."""
 
 from __future__ import annotations
 

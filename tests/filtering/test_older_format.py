@@ -1,4 +1,4 @@
-"""Runs of format 1, as dfn_ray wrote them before its reader had a version: read by all verbs that read, never resumed."""
+"""Runs of format 1, from before readers had a version: read by all reading verbs, never resumed."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ SINCE = {
     "pool": ("verify_page_checksums", "give_up_unreachable"),
     "execution": ("accept_changed_shards", "accept_versions"),
 }
-"""Settings that came with format 2."""
+"""Settings added in format 2."""
 
 
 def as_format_1(run: Path) -> None:
-    """Make a finished run the one that dfn_ray wrote before format 2, to the last field (commit dedad10)."""
+    """Converts a finished run to format 1, in every field (commit dedad10)."""
     description = json.loads((run / "run.json").read_text())
     for section, names in SINCE.items():
         for name in names:
@@ -85,7 +85,7 @@ def as_format_1(run: Path) -> None:
 
 
 def pool_of_format_1(listing: pa.Table) -> Mapping[str, Any]:
-    """`pool` of run.json: the digest covered sizes."""
+    """`pool` of run.json in format 1: the digest covered sizes."""
     digest = hashlib.sha256()
     for row in listing.to_pylist():
         digest.update(f"{row['uri']}\0{row['size_bytes']}\0{row['fault']}\0".encode())
@@ -153,7 +153,8 @@ def test_a_run_of_format_1_is_never_resumed_and_one_sentence_says_so(
     assert dfn_ray([verb, str(path)]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert said == [
-        f"dfn-ray {verb}: {older.run_uri}: made in run format 1 by dfn_ray 0.0.9; this version verifies, selects from, "
-        "exports and compares it, and adds nothing to it: use another run_uri, or that version to go on"
+        f"dfn-ray {verb}: {older.run_uri}: has run format 1, made by dfn_ray 0.0.9; this "
+        "version can verify, select from, export and compare it, but not resume it: use another "
+        "run_uri, or that version to resume"
     ]
     assert files_in(older.run_uri) == before

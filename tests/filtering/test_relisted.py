@@ -1,4 +1,4 @@
-"""Shards that are not the ones that were listed: in a run, in its resume, and in `verify`."""
+"""Shards that have changed since they were listed: during a run, in its resume, and in `verify`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dfn_ray.filtering.scoring import unread_shards
 from dfn_ray.filtering.subset import reshard
 from dfn_ray.filtering.subset.reshard import materialize_listed
 from dfn_ray.filtering.verifying.verify import verify_run
-from dfn_ray.on_ray.cells import Unread
+from dfn_ray.on_ray.cells import UnreadShard
 from dfn_ray.on_ray.datasets import Work
 from dfn_ray.pool import Shard
 from dfn_ray.run import open_run, scored_sizes
@@ -37,7 +37,7 @@ WORD = "execution.accept_changed_shards=true"
 
 @pytest.fixture
 def after_listing(monkeypatch):
-    """Lets something happen once, between the listing of the pool and the reading of its shards."""
+    """Applies a change once, between the listing of the pool and the reading of its shards."""
 
     def do(change: Callable[[], object]) -> None:
         changes, connect = [change], module.connect
@@ -105,15 +105,15 @@ def test_a_changed_shard_is_not_waited_for_and_does_not_shorten_the_wait_for_oth
 ):
     waits: list[float] = []
     monkeypatch.setattr(unread_shards.time, "sleep", waits.append)
-    found = [Unread(shard="a", changed=True, message="differs from the listed shard")]
+    found = [UnreadShard(shard="a", changed=True, message="differs from the listed shard")]
     if others == "not reached":
-        found.append(Unread(shard="b", changed=False, message="503"))
+        found.append(UnreadShard(shard="b", changed=False, message="503"))
     work = [Work(Shard(item.shard, item.shard, 1)) for item in found]
     known = {item.shard: item for item in found}
-    assert unread_shards.are_all_changed(work, known) == (others == "reached")
-    assert not unread_shards.are_all_changed([*work, Work(Shard("c", "c", 1))], known)
+    assert unread_shards.all_changed(work, known) == (others == "reached")
+    assert not unread_shards.all_changed([*work, Work(Shard("c", "c", 1))], known)
     for attempt in (2, 3):
-        unread_shards.wait_before(attempt, found)
+        unread_shards.wait_before_attempt(attempt, found)
     assert waits == ([] if others == "reached" else [2.0, 10.0])
 
 
@@ -187,7 +187,7 @@ def test_an_object_replaced_by_one_of_its_size_stops_the_run_and_is_read_by_the_
 
 @pytest.fixture
 def shard(pool):
-    """The first shard of the pool that all tests share, put back after the test."""
+    """The first shard of the shared pool, restored after the test."""
     path = pool / "00000.tar"
     data, times = path.read_bytes(), (path.stat().st_atime_ns, path.stat().st_mtime_ns)
     yield path

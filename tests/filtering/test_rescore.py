@@ -1,4 +1,4 @@
-"""Scores of a finished run made once more, by verify --rescore."""
+"""Rescoring of a finished run by verify --rescore."""
 
 from __future__ import annotations
 
@@ -23,11 +23,14 @@ from tests.run.forging import forge_bytes, forge_value, with_value
 pytestmark = pytest.mark.ray
 
 ALL = 1000
-"""More chunks than there are."""
+"""More chunks than exist."""
 
 
 def replace_part(run: Path, name: str, rows: pa.Table, **header: object) -> str:
-    """Put other rows, or another header, in place of a part, under the name and the lists that fit them; its name."""
+    """Replaces rows or header of a part consistently; returns its new name.
+
+    The file name and the lists of names match the new content.
+    """
     opened = open_run(str(run))
     part = read_part(opened.store, name)
     data = scores_parquet(rows, part.chunks, replace(part.header, **header))
@@ -35,7 +38,7 @@ def replace_part(run: Path, name: str, rows: pa.Table, **header: object) -> str:
 
 
 def kept_sample(run: Path) -> tuple[str, int, Path, int]:
-    """The best kept sample: its part and the row there, its file of the subset and the row there."""
+    """The best kept sample: its part and row, and its subset file and row."""
     found = []
     for path in sorted((run / "subset").glob("*.parquet")):
         table = pq.read_table(path, columns=["uid", "score_dfn"])
@@ -54,7 +57,7 @@ def kept_sample(run: Path) -> tuple[str, int, Path, int]:
 
 
 def rescored(run: Path) -> str:
-    """What verify says of the scores made again."""
+    """The line that verify prints about rescoring."""
     said: list[str] = []
     verify_run(str(run), full=True, rescore_chunks=ALL, say=said.append)
     return said[-1]
@@ -91,7 +94,10 @@ def test_a_run_scored_on_a_device_that_is_not_here_is_scored_again_on_the_cpu(
 
 
 def change_a_score(run: Path, by: float) -> tuple[str, str]:
-    """Change a score alike in scores and subset, so that all contents fit their names; the sample and its part."""
+    """Changes a score in scores and subset alike; returns the sample and its part.
+
+    All file names match the new content.
+    """
     name, row, file, kept_row = kept_sample(run)
     rows = pq.read_table(run / part_file(name))
     score = float(np.float32(rows["score_dfn"][row].as_py() + by))
@@ -153,5 +159,5 @@ def test_with_other_networks_nothing_is_scored_again(finished, other_network, tm
     del value["sha256"]
     value["recipe"]["networks"][0]["model"] = f"local-dir:{other_network}"
     path.write_bytes(json_bytes(value))
-    with pytest.raises(FingerprintError, match="cannot be scored again as it was"):
+    with pytest.raises(FingerprintError, match="cannot be scored again with the same settings"):
         verify_run(str(run), rescore_chunks=1)

@@ -1,4 +1,4 @@
-"""Exact selection against plain numpy: ties, NaN, signed zeros, infinities, any grouping, any number."""
+"""Exact selection against plain numpy: ties, NaN, signed zeros, infinities, any grouping, any k."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def parts(table, cuts):
 
 
 def by_sorting(table, k):
-    """The independent reference: one stable sort of everything in memory."""
+    """The independent reference: one stable sort in memory."""
     score = table["score"] + np.float32(0)
     scored = np.flatnonzero(~np.isnan(score))
     order = scored[
@@ -172,7 +172,7 @@ def test_ten_million_scores_with_heavy_ties_give_the_set_of_a_sort():
 
 
 class Generated:
-    """Any number of rows made on the fly, 2^16 at a time: more than memory would hold."""
+    """Generates any number of rows, 2^16 at a time: more than fit in memory."""
 
     def __init__(self, count: int) -> None:
         self.count = count

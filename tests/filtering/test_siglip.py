@@ -1,4 +1,7 @@
-"""A pool filtered on Ray with a SigLIP as transformers saves it: scores are transformers' own, and verify proves the run."""
+"""A pool filtered on Ray with a SigLIP saved by transformers.
+
+Its scores equal those of transformers, and verify passes.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ def samples() -> list[tuple[bytes, str]]:
 
 
 def by_transformers(folder: Path) -> np.ndarray:
-    """The cosine of each sample by transformers alone."""
+    """The cosine of each sample, computed by transformers alone."""
     model = transformers.SiglipModel.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     images, captions = zip(*samples(), strict=True)

@@ -1,4 +1,4 @@
-"""A run stops when what it may cost is spent, and what it was is remembered."""
+"""Budgets: a run stops when its budget is spent, and its cost is remembered."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dfn_ray.filtering.scoring import score_pool, spending
 from dfn_ray.filtering.scoring.scorer import ScorerActor
 from dfn_ray.filtering.scoring.spending import CostMeter, Spent, spent_before
 from dfn_ray.on_ray.cells import Cell
-from dfn_ray.run import Run, open_run, take
+from dfn_ray.run import Run, create_attempt, open_run
 from dfn_ray.storage import Store
 from dfn_ray.testing.sample_pools import write_pool
 
@@ -25,7 +25,7 @@ def rows(folder: str) -> list[dict]:
 
 
 class TwoChunkScorer(ScorerActor):
-    """Scores two chunks; the third lasts until the actor is ended, so that a run stops before its pool does."""
+    """Scores two chunks and blocks on the third, so that the run stops before the pool is done."""
 
     chunks = 0
 
@@ -43,7 +43,8 @@ def test_a_run_stopped_by_its_budget_three_times_ends_as_an_undisturbed_one(
 ):
     pool = write_pool(tmp_path / "pool", shards=8, samples=16)
     settings = [
-        "execution.chunks_per_part=1", "scorers.max_size=1", "select.threshold=0.0", "select.keep_fraction=none",
+        "execution.chunks_per_part=1", "scorers.max_size=1", "select.threshold=0.0",
+        "select.keep_fraction=none",
         "prices.cpu_hour=3600", "prices.currency=EUR",
     ]  # fmt: skip
     whole = recipe(pool, *settings, run="whole")
@@ -72,15 +73,15 @@ def test_a_run_stopped_by_its_budget_three_times_ends_as_an_undisturbed_one(
 
 @pytest.mark.ray
 def test_a_budget_ends_the_wait_for_a_gpu_that_never_comes(local_ray, recipe, pool, monkeypatch):
-    monkeypatch.setattr(spending, "LEAST_WAIT_S", 2.0)
+    monkeypatch.setattr(spending, "MIN_WAIT_S", 2.0)
     waiting = recipe(pool, "scorers.gpus=9", f"execution.max_hours={2 / 3600}")
     with pytest.raises(BudgetSpentError, match=r"s of 2 s; 0\.0% of the pool"):
         filter_pool(waiting)
 
 
 def held(store: Store) -> Run:
-    """A run of which nothing is known but who holds it."""
-    return Run(store, {"format": 2, "kind": "filter"}, take(store, {}), held=True)
+    """A run with nothing but the attempt that holds it."""
+    return Run(store, {"format": 2, "kind": "filter"}, create_attempt(store, {}), held=True)
 
 
 @pytest.fixture
@@ -101,9 +102,7 @@ def test_all_nodes_alive_are_paid_for_by_the_second_and_the_sum_is_stored(run, r
     seconds = (after.hours - before.hours) * 3600
     prices = priced.prices
     assert prices is not None
-    assert after.money(prices) - before.money(prices) == pytest.approx(
-        seconds * (2 * 2.0 + 4 * 0.01)
-    )
+    assert after.cost(prices) - before.cost(prices) == pytest.approx(seconds * (2 * 2.0 + 4 * 0.01))
     value = run.read_json("spending/000001.json")
     assert value is not None
     stored = Spent(**value)
@@ -118,11 +117,11 @@ def test_all_nodes_alive_are_paid_for_by_the_second_and_the_sum_is_stored(run, r
 def test_the_wait_for_progress_is_no_longer_than_the_money_lasts(run, recipe, pool):
     priced = recipe(pool, "prices.cpu_hour=36", "prices.budget=8")
     with CostMeter(priced, run, alive=lambda: {"CPU": 8.0}) as meter:
-        assert meter.bounded(7200) == pytest.approx(100, abs=1)
-        assert meter.bounded(30) == 30
+        assert meter.limited_wait(7200) == pytest.approx(100, abs=1)
+        assert meter.limited_wait(30) == 30
 
 
 def test_what_was_used_before_there_were_prices_is_paid_for_by_those_there_are():
-    used = Spent().after(3600, {"GPU": 2}).after(1800, {"GPU": 2, "CPU": 8})
+    used = Spent().plus(3600, {"GPU": 2}).plus(1800, {"GPU": 2, "CPU": 8})
     assert used == Spent(hours=1.5, cpu_hours=4, gpu_hours=3)
-    assert used.money(Prices(gpu_hour=3, cpu_hour=0.5)) == 9 + 2
+    assert used.cost(Prices(gpu_hour=3, cpu_hour=0.5)) == 9 + 2

@@ -1,4 +1,4 @@
-"""The stages by themselves, without Ray: rules, marking, scoring, bounds."""
+"""The stages alone, without Ray: rules, marking, scoring, bounds."""
 
 from __future__ import annotations
 

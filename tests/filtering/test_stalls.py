@@ -1,4 +1,4 @@
-"""A run in which nothing moves: tried again where there are nodes, waited for where there are none."""
+"""Runs without progress: retried if there are nodes, waiting if there are none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.ray
 
 @pytest.fixture
 def stalls(tmp_path, monkeypatch):
-    """Makes the scorers of runs from here on stall, for ever, in so many of the attempts at their second chunk."""
+    """Makes scorers stall forever at their second chunk, in that many attempts."""
 
     def make(times: int) -> None:
         class StallingScorer(ScorerActor):
@@ -55,7 +55,7 @@ def test_what_a_stalled_attempt_left_is_scored_by_the_next(local_ray, recipe, po
 
 def test_a_run_that_always_stalls_ends_and_says_so(local_ray, recipe, pool, stalls):
     stalls(9)
-    with pytest.raises(NoProgressError, match=r"nothing moved for .*stall_timeout_s.*are nodes"):
+    with pytest.raises(NoProgressError, match=r"no progress for .*stall_timeout_s.*are nodes"):
         filter_pool(
             recipe(pool, "select.threshold=0.0", "select.keep_fraction=none",
                    "scorers.max_size=1", "execution.attempts=1", "execution.stall_timeout_s=5")
@@ -71,6 +71,6 @@ def test_nodes_that_never_come_are_waited_for_past_the_stall_limit(local_ray, re
             recipe(pool, "scorers.gpus=9", "execution.stall_timeout_s=2",
                    "execution.no_progress_timeout_s=20")
         )  # fmt: skip
-    (waited_s,) = re.findall(r"nothing moved for (\d+) s", str(told.value))
+    (waited_s,) = re.findall(r"no progress for (\d+) s", str(told.value))
     assert int(waited_s) >= 20
     assert "an attempt stopped" not in capsys.readouterr().err

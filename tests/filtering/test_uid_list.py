@@ -1,4 +1,4 @@
-"""The sorted uid list against numpy's sort: one stretch, many, repeats, uids that share their leading digits."""
+"""The sorted uid list against numpy's sort: one stretch, several, repeats, shared digits."""
 
 from __future__ import annotations
 

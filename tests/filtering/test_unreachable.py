@@ -1,4 +1,4 @@
-"""Shards that a web server refuses to give: the run stops for them, or goes on without them where the recipe says so."""
+"""Shards that a web server rejects: the run stops, or skips them if the recipe allows it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ONCE = (
     "select.keep_fraction=none",
     "select.threshold=-1.0",
 )
-"""Without calibration, which is an attempt of its own."""
+"""Settings without calibration, which would be an attempt of its own."""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def server(files):
 
 @pytest.fixture
 def web_recipe(server, recipe):
-    """Makes recipes over the server's shards that try each once and keep every sample."""
+    """Makes recipes over the server's shards that try each shard once and keep every sample."""
 
     def make(*overrides: str):
         pool = server.uri("{00000..00003}.tar")
@@ -53,7 +53,7 @@ def web_recipe(server, recipe):
 
 
 def committed(run_uri: str) -> dict[str, int]:
-    """Rows of committed chunks by the name of their shard."""
+    """Rows of committed chunks by name of their shard."""
     store = open_run(run_uri).store
     rows: dict[str, int] = {}
     for part in read_parts(store, part_names(store)):
@@ -82,7 +82,7 @@ def test_a_shard_that_its_server_refuses_stops_the_run_which_goes_on_when_it_is_
     said = str(stopped.value)
     assert f"1 of 4 shards could not be read in 1 attempts ({server.uri(REFUSED)}): " in said
     assert fault.value in said
-    assert "set pool.give_up_unreachable = true to finish without them" in said
+    assert "set pool.give_up_unreachable = true to finish without these" in said
     assert committed(job.run_uri) == {"00000.tar": 20, "00002.tar": 20, "00003.tar": 20}
     assert not (Path(job.run_uri) / "selection.json").exists()
 

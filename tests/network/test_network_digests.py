@@ -19,7 +19,7 @@ from dfn_ray.errors import InputError
 from dfn_ray.network.architecture import resolve_origin
 from dfn_ray.network.frozen import WEIGHTS_FILE, load_network, network_files
 from dfn_ray.network.weights import read_checkpoint, serialized_weights
-from dfn_ray.preparing.fetch_networks import load_network_of
+from dfn_ray.preparing.fetch_networks import fetch_network
 
 CONFIG = "open_clip_config.json"
 
@@ -87,7 +87,7 @@ def test_another_bit_of_the_weights_is_refused_with_both_digests(copy):
     with pytest.raises(InputError, match=said):
         read_checkpoint(path)
     with pytest.raises(InputError, match=f"file://{path}: is damaged or was altered"):
-        load_network_of(Network(model=f"local-dir:file://{copy}"))
+        fetch_network(Network(model=f"local-dir:file://{copy}"))
 
 
 def test_another_config_is_refused_with_both_digests(copy):

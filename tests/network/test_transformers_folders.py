@@ -178,7 +178,7 @@ def test_a_folder_on_a_store_is_read_without_weights_of_other_frameworks(clip, m
     monkeypatch.setattr(fetch_networks, "read_uri", lambda uri: (fetched.append(uri), read(uri))[1])
     for name in ("pytorch_model.bin", "tf_model.h5", "flax_model.msgpack"):
         (clip / name).write_bytes(b"large")
-    there = fetch_networks.load_network_of(config.Network(model=f"local-dir:file://{clip}"))
+    there = fetch_networks.fetch_network(config.Network(model=f"local-dir:file://{clip}"))
     assert there.fingerprint() == load_network(spec(made)).fingerprint()
     assert not [uri for uri in fetched if uri.endswith((".bin", ".h5", ".msgpack"))]
 

@@ -1,4 +1,4 @@
-"""What this Ray exports to Prometheus, read as Prometheus reads it."""
+"""The metrics that this Ray exports to Prometheus, parsed by Prometheus's rules."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from dfn_ray.on_ray.ray_metrics import run_label
 
 EXPORT_S = 120.0
-"""Metrics that are not there by then will not come. The tests' Ray exports every second, but its agent on a busy machine has
-been late by more than 15 s."""
+"""Metrics that are absent after this time will not come. The tests' Ray exports every second, but
+its agent on a busy machine has been late by more than 15 s."""
 
 Series = Mapping[frozenset[tuple[str, str]], float]
 """Labels -> value, summed over processes."""
 
 
 def scrape() -> dict[str, dict[frozenset[tuple[str, str]], float]]:
-    """By metric name: the values on all nodes, by the labels that dfn_ray gives."""
+    """Metric name -> values on all nodes, by the labels that dfn_ray sets."""
     found: dict[str, dict[frozenset[tuple[str, str]], float]] = defaultdict(
         lambda: defaultdict(float)
     )
@@ -39,7 +39,7 @@ def scrape() -> dict[str, dict[frozenset[tuple[str, str]], float]]:
 
 
 def of_run(run_uri: str, scraped: Mapping[str, Series]) -> dict[str, dict[str, float]]:
-    """By metric name without its prefix: the values of a run, by its other labels as `a/b`, sorted by label."""
+    """Metric name without prefix -> values of a run, by its other labels as `a/b`."""
     run = ("run", run_label(run_uri))
     return {
         name.removeprefix("ray_dfn_ray_"): {
@@ -53,7 +53,7 @@ def of_run(run_uri: str, scraped: Mapping[str, Series]) -> dict[str, dict[str, f
 
 
 def once(condition: Callable[[], None]) -> None:
-    """Wait until the assertions of `condition` hold; they fail when they still do not after EXPORT_S."""
+    """Waits until the assertions of `condition` hold; they fail after EXPORT_S."""
     deadline = time.monotonic() + EXPORT_S
     while True:
         try:

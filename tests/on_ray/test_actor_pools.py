@@ -9,11 +9,12 @@ from functools import partial
 
 import pytest
 import ray
+from ray.data import ActorPoolStrategy
 
 from dfn_ray.config import Scorers
 from dfn_ray.errors import ScorersFailedError
-from dfn_ray.on_ray.actor_pools import TRIES, ActorSupervisor, pool_arguments
-from dfn_ray.on_ray.datasets import retry_arguments, rows_of
+from dfn_ray.on_ray.actor_pools import TRIES, ActorSupervisor
+from dfn_ray.on_ray.datasets import TASK_RETRIES, ignore_retry_deprecation, rows_of
 from dfn_ray.on_ray.session import configure
 from dfn_ray.testing.waiting import until
 
@@ -21,10 +22,10 @@ pytestmark = pytest.mark.ray
 
 
 class Actor:
-    """Hands on what it gets, if `start` lets it start."""
+    """Returns its batches unchanged, if `start` lets it start."""
 
     def __init__(self, start, starts):
-        with starts.watched():
+        with starts.supervised_start():
             start()
 
     def __call__(self, batch):
@@ -32,15 +33,22 @@ class Actor:
 
 
 def stream(start, starts, *, rows: int = 3):
-    """The rows, through a pool of its own."""
+    """The rows, passed through a pool of two actors with a GPU each, as the chains build it."""
+    scorers = Scorers(gpus=1, max_size=2)
     configure(errored_blocks=0, no_progress_timeout_s=60)
-    with retry_arguments():
+    with ignore_retry_deprecation():
         done = ray.data.range(rows, override_num_blocks=rows).map_batches(
             Actor,
             fn_constructor_kwargs={"start": start, "starts": starts},
-            **pool_arguments(Scorers(gpus=1, max_size=2), starts),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(min_size=scorers.min_size, max_size=scorers.max_size),
+            num_cpus=scorers.cpus,
+            num_gpus=scorers.gpus,
+            max_task_retries=TASK_RETRIES,
+            ray_remote_args_fn=lambda: starts.next_actor_options(scorers),
         )
-    return starts.until_the_end(rows_of(done))
+    return starts.kill_actors_after(rows_of(done))
 
 
 def run(start) -> int:
@@ -66,7 +74,7 @@ def test_a_fault_of_every_start_ends_the_run_and_says_so(local_ray, start, why):
 
 
 def fails_some_times(times: int, folder, start):
-    """Fail by `start`, so many times over all processes."""
+    """Fails by calling `start`, that many times over all processes."""
     if len(list(folder.iterdir())) < times:
         (folder / str(os.getpid())).touch()
         start()
@@ -81,7 +89,7 @@ def starts_well():
 
 
 def actors_of(starts: ActorSupervisor) -> list[ray.actor.ActorHandle]:
-    """Those of a pool that are alive, by their names."""
+    """The alive actors of a pool, by their names."""
     names = [name for name in ray.util.list_named_actors() if name.startswith(starts._pool)]
     return [ray.get_actor(name) for name in names]
 

@@ -1,4 +1,4 @@
-"""What a run says while the cluster lacks nodes for it."""
+"""Reports of a run while the cluster lacks nodes for it."""
 
 from __future__ import annotations
 
@@ -8,37 +8,43 @@ import pytest
 
 from dfn_ray.config import Scorers, Workers
 from dfn_ray.on_ray import capacity
-from dfn_ray.on_ray.capacity import reporting_missing_capacity, scorers_needed, workers_needed
+from dfn_ray.on_ray.capacity import (
+    reporting_missing_capacity,
+    scorer_requirement,
+    worker_requirement,
+)
 
 pytestmark = pytest.mark.ray
 
 
 def test_lacks_are_told_by_setting_room_and_terms(local_ray):
-    assert scorers_needed(Scorers()).lack() is None
-    assert scorers_needed(Scorers(gpus=0.25, min_size=8, max_size=8)).lack() is None
-    assert scorers_needed(Scorers(gpus=1, min_size=3, max_size=9)).lack() == (
+    assert scorer_requirement(Scorers()).shortfall() is None
+    assert scorer_requirement(Scorers(gpus=0.25, min_size=8, max_size=8)).shortfall() is None
+    assert scorer_requirement(Scorers(gpus=1, min_size=3, max_size=9)).shortfall() == (
         "waiting for nodes: 1 alive, with room for 2 of scorers.min_size = 3 (each takes 1 GPU)"
     )
-    labelled = scorers_needed(Scorers(gpus=1, labels={"dfn-role": "score"}, resources={"slot": 2}))
-    assert labelled.lack() == (
+    labelled = scorer_requirement(
+        Scorers(gpus=1, labels={"dfn-role": "score"}, resources={"slot": 2})
+    )
+    assert labelled.shortfall() == (
         "waiting for nodes: 1 alive, with room for 0 of scorers.min_size = 1 "
         "(each takes 1 GPU, 2 slot, label dfn-role = score)"
     )
-    assert workers_needed(Workers()).lack() is None
+    assert worker_requirement(Workers()).shortfall() is None
     assert "room for 2 of workers.min_size = 3 (each takes 1 GPU, 1 CPU)" in (
-        workers_needed(Workers(device="cuda", min_size=3, max_size=3)).lack() or ""
+        worker_requirement(Workers(device="cuda", min_size=3, max_size=3)).shortfall() or ""
     )
 
 
 def test_a_lack_is_told_once_and_again_after_a_while(local_ray, monkeypatch):
-    monkeypatch.setattr(capacity, "CHECKED_EVERY_S", 0.1)
-    monkeypatch.setattr(capacity, "SAID_EVERY_S", 1.0)
+    monkeypatch.setattr(capacity, "CHECK_INTERVAL_S", 0.1)
+    monkeypatch.setattr(capacity, "REPEAT_INTERVAL_S", 1.0)
     said = []
-    with reporting_missing_capacity([scorers_needed(Scorers(gpus=3))], said.append):
+    with reporting_missing_capacity([scorer_requirement(Scorers(gpus=3))], said.append):
         time.sleep(0.8)
         assert len(said) == 1
         time.sleep(0.8)
     assert len(said) == 2
-    with reporting_missing_capacity([scorers_needed(Scorers(gpus=2))], said.append):
+    with reporting_missing_capacity([scorer_requirement(Scorers(gpus=2))], said.append):
         time.sleep(0.3)
     assert len(said) == 2

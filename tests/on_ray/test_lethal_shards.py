@@ -1,4 +1,4 @@
-"""Shards that kill their reader, where there are more of them than are examined at a time."""
+"""Shards that kill their reader, when there are more of them than are examined at a time."""
 
 from __future__ import annotations
 

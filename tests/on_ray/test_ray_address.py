@@ -1,4 +1,4 @@
-"""A Ray that is not there: one sentence, exit code 2, within seconds, and nothing written."""
+"""An unreachable Ray: one sentence, exit code 2, within seconds, and nothing written."""
 
 from __future__ import annotations
 
@@ -23,13 +23,19 @@ from dfn_ray.on_ray.ray_address import check_ray_reachable
 from dfn_ray.testing.sample_pools import uid_of, write_pool
 
 FILTER = '[pool]\nuri = "{0}/pool"\n[[networks]]\nmodel = "ViT-B-32"\nrandom_weights_seed = 0\n'
-TRAIN = 'samples_seen = 8\nbatch_size = 4\n[model]\nmodel = "ViT-B-32"\nrandom_weights_seed = 0\n[[sources]]\npool = {{uri = "{0}/pool"}}\n'
-EVALUATE = '[network]\nmodel = "ViT-B-32"\nrandom_weights_seed = 0\n[[sets]]\nname = "a"\npool = {{uri = "{0}/pool"}}\n'
+TRAIN = (
+    'samples_seen = 8\nbatch_size = 4\n[model]\nmodel = "ViT-B-32"\nrandom_weights_seed = 0\n'
+    '[[sources]]\npool = {{uri = "{0}/pool"}}\n'
+)
+EVALUATE = (
+    '[network]\nmodel = "ViT-B-32"\nrandom_weights_seed = 0\n'
+    '[[sets]]\nname = "a"\npool = {{uri = "{0}/pool"}}\n'
+)
 
 
 @pytest.fixture(autouse=True)
 def _not_connected(monkeypatch):
-    """As in a new process, whatever other tests have started."""
+    """Simulates a new process, whatever other tests have started."""
     if "ray" in sys.modules:
         monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.delenv("RAY_USE_TLS", raising=False)
@@ -37,7 +43,7 @@ def _not_connected(monkeypatch):
 
 @contextmanager
 def server(answer: bytes | None):
-    """The address of a server that takes one connection and answers so; None: it says nothing."""
+    """The address of a server that accepts one connection and sends `answer`; None: no answer."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve():
@@ -128,11 +134,11 @@ def test_addresses_that_name_nothing_are_wrong_input(monkeypatch, address, messa
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", r"not a Ray head \(b'HTTP/1.1 400"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not a Ray head, it answered b'HTTP/1.1 400"),
         (b"SSH-2.0-OpenSSH_9.6\r\n", "not a Ray head"),
         (b"-E", "not a Ray head"),
         (b"", "not a Ray head"),
-        (None, "said nothing for 1 s"),
+        (None, "sent no answer for 1 s"),
     ],
 )
 def test_a_port_of_something_else_is_wrong_input(monkeypatch, answer, message):
@@ -165,7 +171,7 @@ def test_a_temporary_folder_too_long_for_sockets_is_wrong_input_and_nothing_is_w
     assert run(["filter", str(tmp_path / "recipe.toml")]) == 2
     said = capsys.readouterr().err
     assert f"{name}=/tmp/xxx" in said
-    assert "set RAY_TMPDIR to something short" in said
+    assert "set RAY_TMPDIR to a short path" in said
     assert not (tmp_path / "run").exists()
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")  # which is the way out
     check_ray_reachable()

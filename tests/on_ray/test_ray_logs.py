@@ -1,4 +1,4 @@
-"""Ray Data's log of failed tasks: a line for an error of ours, all of it for any other."""
+"""Ray Data's log of failed tasks: one line for a DfnRayError, everything for any other error."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import pytest
 from ray.exceptions import RayTaskError
 
 from dfn_ray.errors import DfnRayError, StorageError
-from dfn_ray.on_ray.failures import own_error_in
-from dfn_ray.on_ray.ray_logs import OUTCOMES, TASKS, shorten_own_errors
+from dfn_ray.on_ray.failures import dfn_ray_error_in
+from dfn_ray.on_ray.ray_logs import OUTCOMES, TASKS, shorten_task_errors
 
 FULL = StorageError("s3://bucket/run: cannot write it: no space left")
 
 
 def of_a_task(cause: Exception) -> BaseException:
-    """What Ray raises in the driver for an exception of a task."""
+    """The exception that Ray raises in the driver for an exception of a task."""
     return RayTaskError("MapBatches", "a traceback of the worker", cause).as_instanceof_cause()
 
 
 @pytest.fixture
 def said(caplog):
-    shorten_own_errors(own_error_in)
+    shorten_task_errors(dfn_ray_error_in)
     for name in (TASKS, OUTCOMES):
         logging.getLogger(name).addHandler(caplog.handler)
     yield lambda: caplog.text

@@ -1,4 +1,4 @@
-"""What a run exports to Prometheus, and what the dashboard and the alerts ask for."""
+"""The metrics that a run exports to Prometheus, and those that dashboard and alerts query."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ CLUSTER = Path(__file__).parents[2] / "cluster"
 DASHBOARD = json.loads((CLUSTER / "grafana_dashboard.json").read_text())
 ALERTS = CLUSTER / "prometheus_alerts.yaml"
 NEEDS_A_GPU = {"ray_node_gpus_utilization"}
-"""Exported only where there is one; looked up in Ray's own dashboard instead."""
+"""Metrics exported only if there are any; checked in Ray's own dashboard instead."""
 
 
 @pytest.fixture(scope="module")
 def filtered(local_ray, network, tmp_path_factory):
-    """A run over a pool of which half is damaged: its selection, its scores, and what was exported of it."""
+    """A run over a half-damaged pool: its selection, its scores, and its exported metrics."""
     folder = tmp_path_factory.mktemp("metrics")
     write_damaged_pool(folder / "pool", shards=2, samples=40, damaged=0.5)
     recipe = recipe_from(
@@ -196,7 +196,8 @@ def test_prometheus_looks_for_nodes_where_ray_writes_them_and_finds_the_alerts()
     (found,) = job["file_sd_configs"][0]["files"]
     assert found == f"/tmp/ray/session_latest/{PROMETHEUS_SERVICE_DISCOVERY_FILE}"
     assert config["rule_files"] == [ALERTS.name]
-    # A gauge stands for 20 s after it was last set: rarer scrapes would miss one that is set for the last time.
+    # A gauge stands for 20 s after it was last set: rarer scrapes would miss one that is set for
+    # the last time.
     assert int(config["global"]["scrape_interval"].removesuffix("s")) < 20
 
 
@@ -229,7 +230,7 @@ def _alert_queries() -> Iterator[str]:
 
 
 def _names(expr: str) -> set[str]:
-    """The metrics that an expression asks for, by Prometheus's grammar."""
+    """The metrics in an expression, by Prometheus's grammar."""
     found: set[str] = set()
 
     def note(node) -> None:

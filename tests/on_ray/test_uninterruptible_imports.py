@@ -1,4 +1,4 @@
-"""Tasks that are cancelled while they import, and what their processes are good for afterwards."""
+"""Tasks that are cancelled during imports, and the state of their processes afterwards."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from dfn_ray.on_ray.uninterruptible_imports import _Guard, guard_workers
+from dfn_ray.on_ray.uninterruptible_imports import _ImportGuard, guard_workers
 from dfn_ray.testing.waiting import until
 
 
@@ -52,9 +52,9 @@ files = Path(__file__).parent, __loader__.get_filename("{name}"), __spec__.loade
 
 @pytest.fixture
 def guarded(tmp_path, monkeypatch):
-    """A folder to import from, with the guard before all finders."""
+    """A folder to import from, with the guard before all other finders."""
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sys, "meta_path", [_Guard(), *sys.meta_path])
+    monkeypatch.setattr(sys, "meta_path", [_ImportGuard(), *sys.meta_path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     yield tmp_path
     for name in ("slow_outer", "slow_inner", "broken_module"):
@@ -63,7 +63,7 @@ def guarded(tmp_path, monkeypatch):
 
 @pytest.fixture
 def own_sigint():
-    """Python's own answer to SIGINT: Ray Train leaves another one in a process that it ran in."""
+    """Python's default SIGINT handler: Ray Train leaves another one in a process that it used."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -1,4 +1,4 @@
-"""The whole story on small pools: every arm, once, and nothing again."""
+"""The whole pipeline on small pools: every arm is run once and never repeated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LABELS = 4
 
 @pytest.fixture
 def values(tmp_path, network, pool):
-    """A story on 300 samples, evaluated on 12 labelled images."""
+    """A pipeline on 300 samples, evaluated on 12 labelled images."""
     tar = TarBuilder()
     for number in range(12):
         tar.member(f"{number:04d}.jpg", photo(number)).member(

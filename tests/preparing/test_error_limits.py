@@ -1,4 +1,4 @@
-"""The limits on failed samples and bad shards, at their edges."""
+"""The limits on failed samples and bad shards, at their boundaries."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ def test_as_many_as_allowed_pass_and_one_more_stops():
             "failed/empty_image": 5, "failed/not_an_image": failed - 5,
         }  # fmt: skip
 
-    LIMITS.judge_samples(counts(25))
+    LIMITS.check_samples(counts(25))
     message = (
         r"pool: 26 of 100 samples failed \(not_an_image 21, empty_image 5\); "
         r"execution\.max_failed_fraction allows 25%"
     )
     with pytest.raises(ErrorBudgetExceededError, match=message):
-        LIMITS.judge_samples(counts(26), where="pool: ")
+        LIMITS.check_samples(counts(26), where="pool: ")
     faults = {f"s{n}.tar": (ShardFault.MISSING, "") for n in range(3)}
-    LIMITS.judge_shards(faults, 12)
+    LIMITS.check_shards(faults, 12)
     message = r"3 of 11 shards are bad, e\.g\. s0\.tar: missing_shard; execution\.max_bad_shard"
     with pytest.raises(ErrorBudgetExceededError, match=message):
-        LIMITS.judge_shards(faults, 11)
-    LIMITS.judge_samples({})
-    LIMITS.judge_shards({}, 0)
+        LIMITS.check_shards(faults, 11)
+    LIMITS.check_samples({})
+    LIMITS.check_shards({}, 0)
 
 
 def test_failed_and_left_out_samples_are_told_apart():

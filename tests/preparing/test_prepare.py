@@ -1,4 +1,4 @@
-"""Decoding as the product calls it: Arrow tables as readers give them, through `prepare`."""
+"""Decoding as in production: Arrow tables from readers, through `prepare`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PHOTO = photo(512, 384)
 
 
 def rgb_coded() -> bytes:
-    """A JPEG whose components are red, green and blue themselves, which only its Adobe segment says."""
+    """A JPEG whose components are red, green and blue, declared only by its Adobe segment."""
     data = encoded(PHOTO, "JPEG", keep_rgb=True, quality=90)
     assert b"Adobe" in data[:200]
     return data
@@ -47,7 +47,7 @@ HEALTHY = {
 
 
 def cell_of(images: list[bytes]) -> Cell:
-    """A cell as it comes out of the object store."""
+    """A cell as read from the object store."""
     count = len(images)
     values = {
         "uid": ["0" * 32] * count, "row": range(count), "key": map(str, range(count)),

@@ -1,4 +1,4 @@
-"""Several captions scored: what counts and what comes out, against plain numpy on a real tiny network."""
+"""Scores of several captions, against plain numpy on a real tiny network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dfn_ray.network.frozen import load_network
 from dfn_ray.on_ray.cells import Cell, pack, unpack
 from dfn_ray.pool import Shard, iter_chunks
 from dfn_ray.preparing.prepare import prepare
-from dfn_ray.preparing.several_captions import reduced
+from dfn_ray.preparing.several_captions import reduce_scores
 from dfn_ray.testing.random_networks import save_tiny_network
 from dfn_ray.testing.sample_pools import TarBuilder, photo
 
@@ -31,7 +31,10 @@ CAPTIONS = [
     ["one alone here"],
     ["no", "nor this"],
     ["so few", "the only long one", "words"],
-    ["same words again", "same words again", "another text entirely, and a longer one than the others are"],
+    [
+        "same words again", "same words again",
+        "another text entirely, and a longer one than the others are",
+    ],
     ["no image here", "none"],
 ]  # fmt: skip
 RULES, NO_RULES = Rules(min_caption_words=3), Rules()
@@ -46,7 +49,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cosines(folder) -> list[list[float]]:
-    """Of every caption with its image, by open_clip itself; none for what is no image."""
+    """Scores of every caption with its image, by open_clip itself; none for a broken image."""
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
     model.eval()
@@ -162,17 +165,21 @@ def test_nan_of_a_caption_that_counts_is_the_score_and_of_another_is_not():
         np.array([True, True, False, True]),
     )
     for how in ("best", "mean"):
-        found, none = reduced(score, None, np.array([2, 2]), counts, Captions(score=how))
+        found, none = reduce_scores(score, None, np.array([2, 2]), counts, Captions(score=how))
         assert none is None
         assert math.isnan(found[0])
         assert found[1] == 0.75
     counts[1], score[2] = False, math.nan
     for how in ("best", "mean"):
-        assert reduced(score, None, np.array([2, 2]), counts, Captions(score=how))[0].tolist() == [
+        assert reduce_scores(score, None, np.array([2, 2]), counts, Captions(score=how))[
+            0
+        ].tolist() == [
             0.5,
             0.75,
         ]
-    assert len(reduced(score[:0], None, np.array([], np.int64), counts[:0], Captions())[0]) == 0
+    assert (
+        len(reduce_scores(score[:0], None, np.array([], np.int64), counts[:0], Captions())[0]) == 0
+    )
 
 
 def test_the_setting_stands_in_the_fingerprint_where_it_changes_scores_and_only_there():

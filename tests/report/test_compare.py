@@ -1,4 +1,4 @@
-"""Filters side by side, against numpy on the scores as they stand in the parts."""
+"""Comparison of filters, against numpy on the scores in the parts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 from dfn_ray.cli import run
 from dfn_ray.errors import InputError
 from dfn_ray.filtering.filter_pool import filter_pool
-from dfn_ray.report.compare import compare_runs, draw_comparison
+from dfn_ray.report.compare import compare_runs
+from dfn_ray.report.comparison_report import draw_comparison
 from dfn_ray.testing.sample_pools import write_pool
 
 pytestmark = pytest.mark.ray

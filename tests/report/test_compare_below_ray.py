@@ -1,4 +1,4 @@
-"""Which scores a comparison reads, on runs made without Ray and networks."""
+"""The scores that a comparison reads, on runs made without Ray and networks."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_run_that_is_only_scored_is_compared_by_the_network_of_its_recipe(made
     runs = [made("dfn", networks=BOTH), made("against", networks=BOTH, deciding="against")]
     for recipe in runs:
         (tmp_path / recipe.run_uri / "selection.json").unlink()
-    with pytest.raises(InputError, match="say at which --keep-fraction"):
+    with pytest.raises(InputError, match="has no selection; set --keep-fraction"):
         compare_runs([recipe.run_uri for recipe in runs])
     found = compare_runs([recipe.run_uri for recipe in runs], keep_fraction=0.5)
     assert found.spearman[0, 1] == pytest.approx(-1)
@@ -149,7 +149,7 @@ def test_samples_without_a_subgroup_are_unknown(made, tmp_path, uid_type):
 def test_a_groups_file_that_is_none_is_named(made, tmp_path):
     runs = [made(name).run_uri for name in ("one", "other")]
     (tmp_path / "groups.parquet").write_bytes(b"uid,kind\n")
-    with pytest.raises(InputError, match=r"groups\.parquet: is no Parquet file"):
+    with pytest.raises(InputError, match=r"groups\.parquet: is not a readable Parquet file"):
         compare_runs(runs, groups_uri=str(tmp_path / "groups.parquet"))
 
 
@@ -165,5 +165,6 @@ def test_a_fraction_counts_as_it_is_written_wherever_samples_are_counted(made):
     kept = _kept(Select(keep_fraction=0.29), np.arange(100, dtype=np.float32), 1)
     assert kept.sum() == 29
     runs = [made(name, networks=BOTH, deciding=name).run_uri for name in BOTH]
-    # Of 100 samples in opposite orders both keep what the best 57 and the last 57 have in common; 0.57 * 100 < 57.
+    # Of 100 samples in opposite orders both keep what the best 57 and the last 57 have in common;
+    # 0.57 * 100 < 57.
     assert compare_runs(runs, keep_fraction=0.57).overlap[0, 1] == pytest.approx(14 / 57)

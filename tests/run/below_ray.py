@@ -1,4 +1,4 @@
-"""Drivers of filtering without Ray and networks, whose every write to storage can be stopped at."""
+"""Drivers of filtering without Ray and networks, which can be stopped at every write to storage."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from dfn_ray.filtering.subset import export_subset, reshard
 from dfn_ray.on_ray.cells import Cell, Stage
 from dfn_ray.on_ray.datasets import Work
 from dfn_ray.pool import iter_chunks, list_pool, listing_table
-from dfn_ray.preparing.statuses import mark, open_rows
+from dfn_ray.preparing.statuses import mark, undecided_rows
 from dfn_ray.run import SCORED, Ledger, Part, Run, bounds_file, open_run, scan_ledger, start_run
 from dfn_ray.schema import SIZE_FIELDS, Status
 from dfn_ray.storage import Store
@@ -41,7 +41,7 @@ WRITES = (
     "delete_folder",
     "remove_leftovers",
 )
-"""All that changes storage."""
+"""The methods that change storage."""
 
 
 def recipe_of(
@@ -65,7 +65,7 @@ def recipe_of(
 
 
 def score_of(uid: str) -> float:
-    """What a network might say: a function of the sample."""
+    """A score of a fake network: a function of the sample."""
     return int(hashlib.md5(uid.encode()).hexdigest()[:8], 16) / 2**32
 
 
@@ -73,23 +73,24 @@ SCORES: dict[str, Callable[[str], float]] = {
     "dfn": score_of,
     "against": lambda uid: 1 - score_of(uid),
 }
-"""Networks, which are functions of the uid."""
+"""Networks, whose scores are functions of the uid."""
 
 NEAR, TOO_HIGH, TOO_LOW = (0.35, 0.8), (0.8, 0.9), (0.1, 0.2)
 NO_BYTES = (float("inf"), float("inf"))
-"""Bounds: around the thresholds of the tests; above them, so that bytes of kept samples do not travel; below them, so
-that rows have to be taken out of the subset again; those of `score`, by which no bytes travel."""
+"""Bounds: around the thresholds of the tests; above them, so that bytes of kept samples are not
+written; below them, so that rows must be removed from the subset again; those of `score`, with
+which no bytes are written."""
 
 
 def filter_without_ray(
     recipe: Recipe, *, part_chunks: int = 2, bounds: tuple[float, float] = NEAR
 ) -> dict:
-    """`filter_pool` with scores out of the air: the same writes, in the same order, in this process."""
+    """`filter_pool` with fake scores: the same writes, in the same order, in this process."""
     if Store(recipe.run_uri).exists("run.json"):
         refuse_other_rule(open_run(recipe.run_uri), recipe)
     run, ledger = score_without_ray(recipe, part_chunks=part_chunks, bounds=bounds)
     with no_ray():
-        return filter_pool._finalise(run, ledger, recipe)
+        return filter_pool._finalize(run, ledger, recipe)
 
 
 def score_without_ray(
@@ -99,7 +100,7 @@ def score_without_ray(
     bounds: tuple[float, float] = NO_BYTES,
     accept_changed_shards: bool | None = None,
 ) -> tuple[Run, Ledger]:
-    """`score_pool` likewise."""
+    """`score_pool` with fake scores."""
     shards = list_pool(recipe.pool).shards
     run = start_run(
         recipe.run_uri,
@@ -126,7 +127,7 @@ def score_without_ray(
 def _parts_of(
     work: Sequence[Work], pool: Pool, stage: Stage, committer: Committer, part_chunks: int
 ) -> Iterator[Part]:
-    """The parts that are committed of some work, so many chunks a part."""
+    """The committed parts of some work, with that many chunks each."""
     cells: list[Cell] = []
     for item in work:
         for chunk, samples in iter_chunks(item.shard, pool, skip=item.skip, last=item.last):
@@ -141,14 +142,14 @@ def _parts_of(
 def keep_without_ray(
     work: Sequence[Work], *, pool: Pool, stage: Stage, committer: Committer, **_: Any
 ) -> Iterator[Committed]:
-    """`stream.keep_stream` likewise."""
+    """`chain.keep_stream` in this process."""
     for part in _parts_of(work, pool, stage, committer, 2):
         yield Committed(part.name, part.chunks, dict(part.header.counts))
 
 
 @contextmanager
 def no_ray() -> Iterator[None]:
-    """What would be done in tasks of Ray is done here."""
+    """Runs in this process what would run in Ray tasks."""
     with ExitStack() as patches:
 
         def put(module: Any, **instead: Any) -> None:
@@ -156,7 +157,11 @@ def no_ray() -> Iterator[None]:
                 patches.enter_context(patch.object(module, name, value))
 
         for module in (filter_pool, export_subset):
-            put(module, connect=_nothing, run_in_tasks=lambda items, each, *_: map(each, items))
+            put(
+                module,
+                connect=_nothing,
+                run_in_tasks=lambda items, function, *_: map(function, items),
+            )
         put(reshard, connect=_nothing, check_ray_reachable=_nothing)
         put(chain, keep_stream=keep_without_ray)
         yield
@@ -175,7 +180,7 @@ def scored_cells(recipe: Recipe) -> Iterator[list[Cell]]:
 
 def _scored(cell: Cell, networks: Sequence[str]) -> Cell:
     samples = cell.samples
-    rows = open_rows(samples)
+    rows = undecided_rows(samples)
     for field in SIZE_FIELDS:
         samples = samples.append_column(field, pa.array([8] * len(samples), pa.int32()))
     uids = samples["uid"].to_pylist()
@@ -190,7 +195,7 @@ def _scored(cell: Cell, networks: Sequence[str]) -> Cell:
 def at_writes(
     meet: Callable[[int, str], None], methods: Sequence[str] = WRITES, *, of: Any = Store
 ) -> Iterator[list[str]]:
-    """Call `meet` with the number of each write, from 0, and "before" or "after" it; yields their names."""
+    """Calls `meet(number, "before" or "after")` at each write, from 0; yields the names."""
     made: list[str] = []
 
     def watched(name: str):
@@ -215,19 +220,19 @@ def at_writes(
 
 @dataclass(frozen=True)
 class Moment:
-    """Before or after one of several writes."""
+    """A moment before or after one of several writes."""
 
     number: int
     when: str
     name: str
-    """Of the write, for people."""
+    """The name of the write, for messages."""
 
     def __str__(self) -> str:
         return f"{self.when} write {self.number}, {self.name}"
 
     @contextmanager
     def noted(self) -> Iterator[None]:
-        """Lets whatever is raised say that it was this moment."""
+        """Adds this moment to the notes of any exception."""
         try:
             yield
         except Exception as error:
@@ -238,7 +243,7 @@ class Moment:
 def moments_of(
     work: Callable[[], object], methods: Sequence[str] = WRITES, *, of: Any = Store
 ) -> list[Moment]:
-    """The moments before and after each write of some work, which is done for that."""
+    """The moments before and after each write of some work, which is run for that."""
     with at_writes(lambda number, when: None, methods, of=of) as made:
         work()
     pairs = product(enumerate(made), ("before", "after"))
@@ -248,7 +253,7 @@ def moments_of(
 def dies_at(
     moment: Moment, work: Callable[[], object], methods: Sequence[str] = WRITES, *, of: Any = Store
 ) -> None:
-    """Let a process of its own do the work, and end without a word at that moment."""
+    """Runs the work in a separate process that exits abruptly at that moment."""
 
     def meet(number: int, when: str) -> None:
         if (number, when) == (moment.number, moment.when):

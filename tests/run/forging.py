@@ -1,4 +1,4 @@
-"""Other content in a file of a finished run, with every digest and list as if it had been written so."""
+"""Forged files of a finished run: other content, with consistent digests and lists."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dfn_ray.run import named, parquet_bytes
+from dfn_ray.run import content_name, parquet_bytes
 from dfn_ray.run.sealed_json import json_bytes, names_file
 
 
 def forge(path: Path, table: pa.Table, **settings: object) -> Path:
-    """Put a table in place of a Parquet file of a run; returns where it is, since what is scored is named by content."""
+    """Replaces a Parquet file of a run by a table; returns its path, as it is named by content."""
     metadata = pq.read_schema(path).metadata
     if path.name.startswith("part-"):
         data = parquet_bytes(table.replace_schema_metadata(metadata), **settings)
@@ -23,9 +23,9 @@ def forge(path: Path, table: pa.Table, **settings: object) -> Path:
 
 
 def forge_bytes(run: Path, path: Path, data: bytes) -> Path:
-    """The same for the bytes of a part or a file of the subset."""
+    """Replaces the bytes of a part or a subset file in the same way."""
     kind, ending = ("parts", "") if path.parent.name == "scores" else ("files", ".parquet")
-    called = named(int(path.name.split("-")[1]), data)
+    called = content_name(int(path.name.split("-")[1]), data)
     path.unlink()
     path.with_name(f"{called}.parquet").write_bytes(data)
     selection = json.loads((run / "selection.json").read_bytes())
@@ -40,7 +40,7 @@ def forge_bytes(run: Path, path: Path, data: bytes) -> Path:
 
 
 def with_value(table: pa.Table, name: str, row: int, value: object) -> pa.Table:
-    """The table with one value of it replaced."""
+    """The table with one value replaced."""
     values = table[name].to_pylist()
     values[row] = value
     at, field = table.schema.get_field_index(name), table.schema.field(name)

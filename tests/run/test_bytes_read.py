@@ -1,4 +1,4 @@
-"""What verify reads of a finished run, counted at the files that it opens."""
+"""The bytes that verify reads of a finished run, counted in the opened files."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from tests.run.below_ray import filter_without_ray, recipe_of
 
 ROW_GROUP_BYTES = 32 * 2**10
 HOLE_BYTES = 8 * 2**10
-"""What lies between two ranges and is shorter pyarrow reads with them; nothing where row groups have 32 MiB."""
+"""Gap between two ranges below which pyarrow reads them together; small compared to row groups of
+32 MiB."""
 
 
 class WatchedFile:
-    """A file that keeps the ranges read of it."""
+    """A file that records the ranges read from it."""
 
     def __init__(self, file, ranges: list[range]) -> None:
         self._file, self._ranges = file, ranges
@@ -69,7 +70,7 @@ def ranges_read() -> Iterator[dict[str, list[range]]]:
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """A finished run whose subset file has several row groups, of which verify compares four samples."""
+    """A finished run whose subset file has several row groups; verify compares four samples."""
     monkeypatch.setattr(commit, "ROW_GROUP_BYTES", ROW_GROUP_BYTES)
     monkeypatch.setattr(verify_samples, "SAMPLE_ROWS", 4)
     monkeypatch.setattr(verify_samples, "SAMPLE_SHARDS", 1)
@@ -79,7 +80,10 @@ def run(tmp_path, monkeypatch):
 
 
 def groups_of(path: Path, name: str) -> list[tuple[range, set]]:
-    """Of each row group of a file that is not tiny: where a column of it lies, and the samples in it."""
+    """Position of a column in each row group of a file, and the row group's samples.
+
+    Not for tiny files.
+    """
     parquet = pq.ParquetFile(path)
     at = parquet.schema_arrow.names.index(name)
     found = []
@@ -95,9 +99,9 @@ def groups_of(path: Path, name: str) -> list[tuple[range, set]]:
 
 
 def bytes_of(lies: range, path: Path, read: dict[str, list[range]]) -> int:
-    """Bytes of a range of a subset file that were read, each as often as it was.
+    """Bytes of a range of a subset file that were read, counted once per read.
 
-    Not counted is what comes with a footer: pyarrow asks for the last 64 KiB of a file to get it.
+    Reads of the footer are not counted: pyarrow requests the last 64 KiB of a file for it.
     """
     ranges = read[f"subset/{path.name}"]
     size = path.stat().st_size

@@ -1,7 +1,8 @@
-"""After a crash before or after any write of any verb, the same command ends as one that nothing disturbed.
+"""Crashes before or after any write of any verb: the same command then ends as if undisturbed.
 
-`filter` and training have tests of their own, beside those of two drivers: test_two_drivers.py, test_two_generations.py
-and, for the copies of curves that count for nothing, tests/training/test_logs.py.
+`filter` and training have their own tests, next to those of two drivers: test_two_drivers.py,
+test_two_generations.py and, for copies of curves that are not read back,
+tests/training/test_logs.py.
 """
 
 from __future__ import annotations
@@ -59,10 +60,10 @@ SETS = ("zeroshot_classification", "zeroshot_retrieval")
 
 @dataclass(frozen=True)
 class Places:
-    """Where a verb finds what it reads, and puts what it writes."""
+    """The place where a verb finds its input and writes its output."""
 
     root: str
-    """A folder or prefix that holds nothing else."""
+    """A folder or prefix without other content."""
     inputs: Path
 
     @property
@@ -71,7 +72,7 @@ class Places:
 
     @property
     def own_pool(self) -> Path:
-        """One that may be changed, beside the run on a disk."""
+        """A place that may be changed, next to the run on a disk."""
         return Path(self.root) / "pool"
 
     @property
@@ -108,7 +109,7 @@ def score_listed_anew(places: Places) -> None:
 
 
 def spend(places: Places) -> None:
-    """What a run costs, written at its end."""
+    """The cost of a run, written at its end."""
     recipe = recipe_of(places.run, places.pool, FIRST)
     run, _ = score_without_ray(recipe)
     with CostMeter(recipe, run, alive=lambda: {"CPU": 2.0}):
@@ -117,7 +118,7 @@ def spend(places: Places) -> None:
 
 
 def index(places: Places) -> None:
-    """What training writes before its workers start."""
+    """The files that training writes before its workers start."""
     listing = listing_table(list_pool(recipe_of(places.run, places.pool, FIRST).pool).shards)
     run = start_run(places.run, kind="train", recipe={}, fingerprint={}, listing=listing)
     table = pa.Table.from_pylist([{"source": 0, "shard": 1, "rows": 9}], INDEX_SCHEMA)
@@ -155,7 +156,7 @@ def export_tars(places: Places) -> None:
 
 
 class FixedNetwork:
-    """A network of which only the identity counts here."""
+    """A network of which only the identity is used."""
 
     transform = ImageTransform(
         size=(8, 8), resize_mode="squash", interpolation="bicubic", mean=(0.0,) * 3, std=(1.0,) * 3
@@ -166,7 +167,7 @@ class FixedNetwork:
 
 
 def embedded(job: Any, *_: Any) -> Gathered:
-    """The images of a set as a network might embed them."""
+    """Fake embeddings of the images of a set."""
     image_ND, numbers, counts = np.eye(4, dtype=np.float32), np.arange(4), Counter({"scored": 4})
     if job.located.spec.task == "zeroshot_classification":
         return Gathered(image_ND=image_ND, counts=counts, label_N=numbers)
@@ -174,7 +175,7 @@ def embedded(job: Any, *_: Any) -> Gathered:
 
 
 def evaluate(places: Places) -> None:
-    """`evaluate_sets` with embeddings out of the air."""
+    """`evaluate_sets` with fake embeddings."""
     sets = [
         {"name": task, "task": task, "pool": {"uri": [str(places.inputs / task)]}} for task in SETS
     ]
@@ -216,11 +217,14 @@ VERBS: dict[str, tuple[Step, Step]] = {
     "export uids": (filtered, export_list),
     "export webdataset": (filtered, export_tars),
 }
-"""What was there before a verb, and the verb."""
+"""Content before a verb, and the verb."""
 
 ELSEWHERE = {
     "filter": "test_two_drivers.py",
-    "run": "filter, train and evaluate; its comparison is two files, each written whole and anew by every attempt",
+    "run": (
+        "filter, train and evaluate; its comparison is two files, each written whole and anew by "
+        "every attempt"
+    ),
     "compare": "one picture, written whole",
     "doctor": "a probe under a hidden name of its own",
 }
@@ -241,19 +245,22 @@ def inputs(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_and_unsynced(monkeypatch):
-    """Uid lists are spilled as those of large runs are. What a power cut would undo is not looked at here."""
+    """Uid lists are spilled as in large runs.
+
+    Losses by a power cut are not simulated here.
+    """
     monkeypatch.setattr(write_uid_list, "STRETCH_UIDS", 5)
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
 
 CHANGING = {"id", "created", "sha256", "parts", "files", "output_dir"}
-"""Keys of JSON files that say when or in which attempt: names of parts hold the number of the attempt."""
+"""Keys of JSON files with times or attempts: names of parts contain the number of the attempt."""
 
 
 def content(root: str) -> dict[str, Any]:
-    """All that counts below a URI: files by name, those of parts as the rows that they hold together.
+    """All results below a URI: files by name, parts reduced to their combined rows.
 
-    Not who wrote it, and what that cost.
+    Without writer and cost.
     """
     found: dict[str, Any] = {}
     fs = filesystem(root)
@@ -291,7 +298,7 @@ def remove(root: str) -> None:
 
 @contextmanager
 def prepared(verb: str, places: Places, kept: Path | None) -> Iterator[Callable[[], None]]:
-    """The verb, with what it needs in its places while the context lasts; of a disk that is a copy of `kept`."""
+    """Context with the verb and its inputs in place, on a copy of the disk `kept`."""
     before, step = VERBS[verb]
     if kept is not None and kept.exists():
         shutil.copytree(kept, places.root)
@@ -325,7 +332,7 @@ def check_each_crash(verb: str, places: Places, kept: Path | None) -> list[Momen
 
 
 LONG = ("select after a select", "materialize", "evaluate into a run")
-"""Verbs whose writes are those of others here, or of `filter`."""
+"""Verbs whose writes are those of other verbs here, or of `filter`."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Where an export writes and what it finds there, without Ray."""
+"""Export targets: allowed folders and existing content, without Ray."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def test_an_export_json_that_is_none_is_damage(finished, tmp_path, data):
     out = tmp_path / "tars"
     export(finished, out)
     (out / "export.json").write_bytes(data)
-    with pytest.raises(DamagedRunError, match=r"export\.json: is damaged: .*; delete it"):
+    with pytest.raises(
+        DamagedRunError, match=r"export\.json: is damaged: .*; delete everything in the folder"
+    ):
         export(finished, out)
 
 

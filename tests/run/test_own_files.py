@@ -1,4 +1,4 @@
-"""Every file of a run, cut anywhere or with any byte altered, through the one reader of its kind."""
+"""Every file of a run, truncated or with any byte altered, through its one reader."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def finished(tmp_path_factory) -> Path:
 
 
 def reader_of(run: Run, path: Path, name: str) -> Callable[[], object]:
-    """What reads that file, and all of it."""
+    """Reads the whole file with the reader of its kind."""
     selection = run.read_json(SELECTION) or {}
     last = run.store.list("attempts", suffix=".json")[-1]
     if name in ("run.json", f"attempts/{last.name}"):
@@ -34,7 +34,7 @@ def reader_of(run: Run, path: Path, name: str) -> Callable[[], object]:
     if path.suffix == ".txt":
         return lambda: read_names(run.store, name)
     if path.suffix == ".parquet":
-        return lambda: run.check_whole(name)
+        return lambda: run.verify_file(name)
     return lambda: b"".join(uid_list_pieces(run, selection))
 
 
@@ -43,7 +43,10 @@ def files_of(finished: Path) -> dict[str, Path]:
     return {path.relative_to(finished).as_posix(): path for path in paths}
 
 
-KINDS = ("run.json", "selection.json", "bounds/", "attempts/", "pool.parquet", "scores/", "subset/", "parts-", "files-", "subset_uids.npy")  # fmt: skip
+KINDS = (
+    "run.json", "selection.json", "bounds/", "attempts/", "pool.parquet", "scores/", "subset/",
+    "parts-", "files-", "subset_uids.npy",
+)  # fmt: skip
 
 
 def test_the_kinds_are_all_there_are(finished):

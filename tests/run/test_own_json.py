@@ -1,4 +1,4 @@
-"""JSON files of a run with a value less or of another type, whoever reads them: a sentence that names the file, or no matter."""
+"""JSON files of a run with a missing or mistyped value: an error naming the file, or no effect."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def sealed(path: Path, value: dict) -> None:
 
 
 def plain(path: Path, value: dict) -> None:
-    """As format 1 has it."""
+    """Writes a JSON file without a digest, as in format 1."""
     path.write_text(json.dumps(value))
 
 
@@ -55,7 +55,7 @@ def content(path: Path) -> dict[str, Any]:
 def altered(
     value: dict, *, depth: int, values: Sequence[object] = VALUES
 ) -> Iterator[tuple[str, dict]]:
-    """The value with each name in it, down to a depth, absent or of another value."""
+    """Variants of a value: each name in it, down to a depth, missing or with another value."""
     for name, inner in value.items():
         for other in values:
             rest = {key: kept for key, kept in value.items() if key != name}
@@ -118,8 +118,14 @@ def test_whatever_is_absent_or_of_another_type_is_damage_or_no_matter(
 
 
 NEEDED = {
-    "selection.json": ("state", "k", "select", "network", "counts", "samples", "threshold", "threshold_key", "last_tie_words", "above", "at"),
-    "run.json": ("kind", "pool", "pool.shards", "pool.digest", "fingerprint", "fingerprint_digest", "recipe", "recipe.pool", "recipe.pool.uri", "recipe.networks", "recipe.rules", "recipe.decode"),
+    "selection.json": (
+        "state", "k", "select", "network", "counts", "samples", "threshold",
+        "threshold_key", "last_tie_words", "above", "at",
+    ),
+    "run.json": (
+        "kind", "pool", "pool.shards", "pool.digest", "fingerprint", "fingerprint_digest", "recipe",
+        "recipe.pool", "recipe.pool.uri", "recipe.networks", "recipe.rules", "recipe.decode",
+    ),
 }  # fmt: skip
 
 

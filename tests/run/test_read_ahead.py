@@ -1,4 +1,4 @@
-"""Passes over the files of a run: several are read at a time, not one after the other."""
+"""Passes over the files of a run read several files at a time."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from dfn_ray.testing.sample_pools import write_pool
 from tests.run.below_ray import filter_without_ray, recipe_of
 
 PATIENCE_S = 0.5
-"""A read that has not met another one within this long is alone."""
+"""Time after which a read that no other read overlaps counts as alone."""
 PARTS = 24
 FEW_ALONE = 8
-"""Reads that may be alone: those of a single file, and the last of a pass."""
+"""Reads allowed to be alone: those of a single file, and the last of a pass."""
 
 
 @contextmanager
 def reads_alone() -> Iterator[tuple[Counter[str], Counter[str]]]:
-    """How many files were opened, by folder, while no other one of that folder was being opened, and how many at all."""
+    """Counts of file opens by folder: those that overlapped no other in that folder, and all."""
     alone, total = Counter[str](), Counter[str]()
     under_way: dict[str, list[threading.Event]] = defaultdict(list)
     lock, plain = threading.Lock(), Store.open
@@ -67,7 +67,7 @@ def reads_alone() -> Iterator[tuple[Counter[str], Counter[str]]]:
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory) -> Path:
-    """As many chunks as parts: 5 rows each."""
+    """A run with as many chunks as parts, 5 rows each."""
     return write_pool(tmp_path_factory.mktemp("pool"), shards=4, samples=30)
 
 
@@ -91,10 +91,10 @@ def calibrate(recipe: Recipe) -> None:
 
 
 def survey(recipe: Recipe) -> None:
-    """What `materialize` does before its first task."""
+    """The work of `materialize` before its first task."""
     run = open_run(recipe.run_uri)
     selected, of_run = select_run(run, recipe.select, "dfn")
-    settler = Settler(of_run.without_names(), selected.selection, recipe.pool, run, from_pool=True)
+    settler = Settler(of_run.without_parts(), selected.selection, recipe.pool, run, from_pool=True)
     assert filter_pool._survey(settler, of_run.names).missing
 
 
@@ -111,7 +111,7 @@ PASSES: dict[str, tuple[str, Callable[[Recipe], object]]] = {
     "verify --full, parts": ("scores", lambda recipe: verify_run(recipe.run_uri, full=True)),
     "verify --full, subset": ("subset", lambda recipe: verify_run(recipe.run_uri, full=True)),
 }
-"""What is read, and by what."""
+"""Folder and reading function."""
 
 
 @pytest.mark.parametrize("name", PASSES)

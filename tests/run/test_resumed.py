@@ -1,4 +1,4 @@
-"""Runs that are gone on with in another way than they were begun: another network, another verb, other versions, lost parts."""
+"""Runs resumed differently: with another network, verb or version, or after losing parts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from dfn_ray.errors import DamagedRunError, IncompleteRunError, InputError
 from dfn_ray.filtering.filter_pool import filter_pool, materialize, select
 from dfn_ray.filtering.verifying.verify import verify_run
-from dfn_ray.run import Ledger, in_order, open_run, resuming, scan_subset, versions
+from dfn_ray.run import Ledger, newest_first, open_run, resuming, scan_subset, versions
 from dfn_ray.schema import Chunk
 from dfn_ray.testing.sample_pools import write_pool
 from tests.run.below_ray import (
@@ -150,7 +150,7 @@ def test_a_lost_part_that_a_selection_rests_on_is_named_and_selecting_anew_mends
     part = next((tmp_path / "run/scores").iterdir())
     part.unlink()
     for _ in range(2):
-        with pytest.raises(DamagedRunError, match=rf"{part.name}: is absent, and selection\.json"):
+        with pytest.raises(DamagedRunError, match=rf"{part.name}: is absent, but selection\.json"):
             filter_without_ray(recipe)
     (tmp_path / "run/selection.json").unlink()
     assert filter_without_ray(recipe)["state"] == "final"
@@ -168,7 +168,7 @@ def test_filter_into_a_run_of_another_kind_is_a_mistake(pool, tmp_path):
 
 
 def test_the_end_of_a_shard_is_one_whatever_came_late():
-    """A shard given up at row 5, and the chunks of a driver that had lost the run by then."""
+    """A shard given up at row 5, and chunks of a driver that had already lost the run."""
     of_parts = {
         "part-000001-a": [(0, 5, False)],
         "part-000002-a": [(5, 0, True)],
@@ -179,12 +179,12 @@ def test_the_end_of_a_shard_is_one_whatever_came_late():
     }
     given_up = of_parts.keys() - {"part-000003-a", "part-000003-b"}
     for names in permutations(sorted(given_up)):
-        ledger = _ledger(of_parts, in_order(names))
+        ledger = _ledger(of_parts, newest_first(names))
         assert ledger.is_complete("s")
         assert ledger.samples == 5
     # Who came after that end was written read on, because it was not there yet.
     for late in ({"part-000003-a"}, {"part-000003-b"}, {"part-000003-a", "part-000003-b"}):
-        ledger = _ledger(of_parts, in_order({"part-000001-a", "part-000002-a", *late}))
+        ledger = _ledger(of_parts, newest_first({"part-000001-a", "part-000002-a", *late}))
         missing = {(5, 5, False), (10, 4, True)} - {c for name in late for c in of_parts[name]}
         for chunk in missing:
             ledger.add("part-000004-a", [_chunk(*chunk)], {})

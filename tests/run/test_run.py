@@ -19,9 +19,9 @@ from dfn_ray.errors import (
 from dfn_ray.run import (
     Ledger,
     PartHeader,
+    content_name,
     differences,
     fingerprint_digest,
-    named,
     open_run,
     parquet_bytes,
     part_file,
@@ -77,7 +77,7 @@ def commit(run, chunks, counts=None):
         counts=counts or {"scored": rows},
     )
     data = parquet_bytes(table.replace_schema_metadata(part_footer(chunks, header)))
-    name = named(run.attempt.number, data)
+    name = content_name(run.attempt.number, data)
     run.write(part_file(name), data)
     return name
 
@@ -116,8 +116,8 @@ def test_a_chunk_that_two_parts_commit_belongs_to_the_part_of_the_later_attempt(
 
 def test_no_two_contents_and_no_two_attempts_share_a_name():
     a, b = (parquet_bytes(pa.table({"n": [n]})) for n in (1, 2))
-    assert named(1, a) == named(1, bytes(a))
-    assert len({named(1, a), named(1, b), named(2, a)}) == 3
+    assert content_name(1, a) == content_name(1, bytes(a))
+    assert len({content_name(1, a), content_name(1, b), content_name(2, a)}) == 3
 
 
 def test_a_footer_gives_back_the_chunks_and_header_of_its_part(tmp_path):
@@ -165,7 +165,7 @@ def test_a_resume_in_which_only_the_names_of_shards_differ_is_refused(tmp_path):
     start(uri)
     other = LISTING.set_column(1, "name", pa.array(["pool/a.tar"]))
     with pytest.raises(
-        FingerprintError, match=r"under which a\.tar is called pool/a\.tar and not a"
+        FingerprintError, match=r"under which a\.tar is named pool/a\.tar instead of a"
     ):
         start(uri, listing=other)
     assert open_run(uri).listing()["name"].to_pylist() == ["a.tar"]
@@ -209,7 +209,7 @@ def test_a_shard_that_was_put_back_is_no_replaced_one(tmp_path):
 def test_a_changed_shard_that_is_committed_in_part_is_refused_whatever_the_word(tmp_path):
     uri = str(tmp_path / "run")
     commit(start(uri), [chunk(0, 4)])
-    with pytest.raises(InputError, match=r"committed in part and have changed.*a\.tar had 7 bytes"):
+    with pytest.raises(InputError, match=r"partly committed and have changed.*a\.tar had 7 bytes"):
         start(uri, listing=sized(8), accept_changed_shards=True)
     assert open_run(uri).listing()["size_bytes"].to_pylist() == [7]
 
@@ -221,7 +221,7 @@ def test_a_run_of_an_older_format_is_read_and_never_resumed(tmp_path):
     (tmp_path / "run" / "run.json").write_text(json.dumps(old))
     old = open_run(run.store.uri)
     assert scan_ledger(old.store, old.fingerprint).samples == 4
-    with pytest.raises(InputError, match=r"run format 1 by dfn_ray 0\.0\.9.*adds nothing"):
+    with pytest.raises(InputError, match=r"run format 1, made by dfn_ray 0\.0\.9.*not resume it"):
         start(run.store.uri)
     run.write_json("run.json", {**run.description, "format": 3})
     with pytest.raises(InputError, match="run format 3, this version reads 1 and 2"):
@@ -243,18 +243,18 @@ def test_a_resume_with_other_versions_waits_for_a_word_and_records_it(
     run = start_run(uri, **same, accept_versions=True, section=section)
     assert run.attempt.record["accepted_versions"] == ["torch: 2.6.0, now 2.9.1"]
     assert run.notes() == [
-        "going on with other versions (torch: 2.6.0, now 2.9.1), as the recipe accepts"
+        "resuming with other versions (torch: 2.6.0, now 2.9.1), as the recipe accepts"
     ]
     assert "accepted_versions" not in start_run(uri, **same, accept_versions=False).attempt.record
 
 
 def test_the_rows_in_front_of_a_shards_end_are_known_unless_there_is_a_gap():
     ledger = Ledger()
-    assert ledger.rows_in_front("a.tar") == 0
+    assert ledger.contiguous_rows("a.tar") == 0
     ledger.add("p", [chunk(4, 4)], {"scored": 4})
-    assert ledger.rows_in_front("a.tar") is None
+    assert ledger.contiguous_rows("a.tar") is None
     ledger.add("q", [chunk(0, 4)], {"scored": 4})
-    assert ledger.rows_in_front("a.tar") == 8
+    assert ledger.contiguous_rows("a.tar") == 8
 
 
 def test_the_last_chunk_of_a_shard_is_known_while_others_are_absent():
@@ -280,7 +280,7 @@ def test_notes_are_summed_over_the_chunks_that_count():
 def test_a_part_of_another_fingerprint_is_refused_when_the_run_is_scanned(tmp_path):
     run = start(str(tmp_path / "run"))
     commit(run, [chunk(0, 4, last=True)])
-    with pytest.raises(FingerprintError, match="not of this run"):
+    with pytest.raises(FingerprintError, match="does not belong to this run"):
         scan_ledger(run.store, "0" * 64)
 
 
@@ -324,7 +324,7 @@ def test_a_start_that_died_before_the_run_was_described_is_started_again(tmp_pat
 
 
 def test_opening_what_is_not_a_run_says_so(tmp_path):
-    with pytest.raises(InputError, match="holds no run"):
+    with pytest.raises(InputError, match="contains no run"):
         open_run(str(tmp_path))
 
 
@@ -333,7 +333,7 @@ def test_a_run_whose_store_fails_is_not_called_absent(monkeypatch, fault):
     policy = Policy(attempts=2, doubtful_attempts=2, longest_wait_s=0)
     monkeypatch.setattr("dfn_ray.storage.retries.POLICY", policy)
     with serve_http({"run/run.json": b"{}"}) as server:
-        with pytest.raises(InputError, match="holds no run"):
+        with pytest.raises(InputError, match="contains no run"):
             open_run(server.uri("elsewhere"))
         server.plan(fault)
         with pytest.raises(StorageError, match=rf"run\.json: .*{fault}"):

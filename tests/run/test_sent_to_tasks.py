@@ -1,4 +1,4 @@
-"""What is sent to tasks: as much for a run of many shards and parts as for one of few."""
+"""The data sent to tasks does not grow with the number of shards and parts of a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dfn_ray.filtering.selecting import run_scores
 from dfn_ray.filtering.selecting.run_scores import RunScores
 from dfn_ray.filtering.subset import export_subset
 from dfn_ray.filtering.subset.export_subset import export_webdataset
-from dfn_ray.filtering.verifying import verify
+from dfn_ray.filtering.verifying import verify, verify_parts, verify_subset
 from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.pool import Shard, listing_table
 from dfn_ray.run import open_run, start_run
@@ -27,12 +27,12 @@ from tests.run.below_ray import no_ray, recipe_of, score_without_ray
 FEW, MANY = 2, 20
 """Shards of a run, each with three parts."""
 DIGITS = 40
-"""Bytes that numbers and names may take more."""
+"""Allowed difference in bytes, for longer numbers and names."""
 
 
 @contextmanager
 def sent() -> Iterator[list[int]]:
-    """The sizes of the functions and items that tasks would be sent; the work is done here."""
+    """The sizes of the functions and items that would be sent to tasks; the work is done here."""
     sizes: list[int] = []
 
     def each(items: Sequence[str], function: Callable[[str], str], *_: Any) -> Iterator[str]:
@@ -47,14 +47,14 @@ def sent() -> Iterator[list[int]]:
     with no_ray(), ExitStack() as patches:
         for module in (filter_pool, export_subset):
             patches.enter_context(patch.object(module, "run_in_tasks", each))
-        for module in (run_scores, verify):
+        for module in (run_scores, verify, verify_parts, verify_subset):
             patches.enter_context(patch.object(module, "run_in_slices", over_slices))
         yield sizes
 
 
 @pytest.fixture
 def runs(tmp_path) -> tuple[Path, Path]:
-    """Two folders, each with a pool and a scored run, whose names have the same length."""
+    """Two folders with names of equal length, each with a pool and a scored run."""
     folders = tmp_path / "few0", tmp_path / "many"
     for folder, shards in zip(folders, (FEW, MANY), strict=True):
         pool = write_pool(folder / "pool", shards=shards, samples=15)
@@ -71,7 +71,7 @@ VERBS: dict[str, Callable[[Path], object]] = {
     "export": lambda at: export_webdataset(str(at / "run"), str(at / "tars"), shard_samples=4),
     "verify": lambda at: verify_run(str(at / "run"), full=True),
 }
-"""In this order: each finds what those before have left."""
+"""Verbs in this order: each uses the output of those before."""
 
 
 def test_what_a_task_is_sent_does_not_grow_with_the_run(runs):

@@ -1,4 +1,4 @@
-"""A finished run with one thing altered at a time: verify says which file, which sample and both values."""
+"""A finished run with one alteration at a time: verify names file, sample and both values."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def whole(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def run(whole, tmp_path) -> Path:
-    """A copy of it to alter."""
+    """A copy of the finished run, to be altered."""
     return Path(shutil.copytree(whole, tmp_path / "run"))
 
 
@@ -47,13 +47,13 @@ def part_of(run: Path) -> Path:
 
 
 def kept_in(run: Path, part: Path) -> list[int]:
-    """Ordinals of the rows of a part that the subset holds."""
+    """Ordinals of the rows of a part that are in the subset."""
     kept = {uid for path in files(run, "subset") for uid in column(path, "uid")}
     return [n for n, uid in enumerate(column(part, "uid")) if uid in kept]
 
 
 def subset_file_of(run: Path) -> Path:
-    """The subset file with most samples."""
+    """The subset file with the most samples."""
     return max(files(run, "subset"), key=lambda path: (len(column(path, "uid")), path))
 
 
@@ -71,7 +71,7 @@ def one(run: Path, pattern: str) -> Path:
 
 
 def sample_at(path: Path, row: int) -> str:
-    """How messages name a sample."""
+    """The name of a sample in messages."""
     return f"{column(path, 'shard')[row]} (.* )?row {column(path, 'row')[row]} "
 
 
@@ -85,7 +85,7 @@ IN_SUBSET = {
     "text": ("other", "has 'other', the pool 'picture"),
     "metadata": ('{"uid": "other"}', "has .*other.*, the pool .*test"),
 }
-"""Column of the subset: another value, and what is said of it."""
+"""Column of the subset -> another value, and its description in the message."""
 
 
 @pytest.mark.parametrize("name", IN_SUBSET)
@@ -115,7 +115,7 @@ def test_the_difference_of_two_long_strings_is_shown(run):
 
 
 def move_score(run: Path, by: float) -> tuple[Path, int]:
-    """Change the score of a kept sample in its part; the part and the row."""
+    """Changes the score of a kept sample in its part; returns the part and the row."""
     part = part_of(run)
     row = kept_in(run, part)[0]
     score = column(part, "score_dfn")[row]
@@ -131,7 +131,7 @@ def test_a_score_that_no_longer_is_the_subsets_is_named_with_its_sample(run):
 
 def test_a_score_that_changes_the_selection_is_noticed_with_both_values(run):
     move_score(run, -10)
-    with pytest.raises(VerificationError, match=r"selection\.json: .* is .*, the scores give "):
+    with pytest.raises(VerificationError, match=r"selection\.json: .* is .*, the scores yield "):
         verify_run(str(run))
 
 
@@ -140,7 +140,7 @@ def test_a_score_that_changes_the_selection_is_noticed_with_both_values(run):
     [
         ("status", "failed", "failed: its footer has null, its rows has 1"),
         ("reason", "nan_score", "scored/nan_score: its footer has null, its rows has 1"),
-        ("row", 99, "it has .* row 99 where .* row "),
+        ("row", 99, "it has .* row 99 instead of .* row "),
     ],
 )
 def test_an_altered_status_reason_or_row_of_a_part_is_named(run, name, value, said):
@@ -235,7 +235,8 @@ def test_an_absent_file_is_a_broken_promise(run, which, capsys):
 
 @pytest.mark.parametrize("which", OWN_FILES)
 def test_a_file_that_is_cut_or_has_a_flipped_bit_is_named(run, which):
-    # Each length and each byte of them is tried in test_own_files.py, by the reader of the file alone.
+    # Each length and each byte of them is tried in test_own_files.py, by the reader of the file
+    # alone.
     path = OWN_FILES[which](run)
     whole = path.read_bytes()
     middle = len(whole) // 2
@@ -318,7 +319,7 @@ def test_a_file_that_another_program_wrote_is_noticed_though_its_values_are_equa
     path = OWN_FILES[which](run)
     pq.write_table(pq.read_table(path), path, write_page_checksum=True)
     with pytest.raises(
-        DamagedRunError, match=f"{path.name}: is damaged: it is not what its digest"
+        DamagedRunError, match=f"{path.name}: is damaged: it does not match its digest"
     ):
         verify_run(str(run))
 
@@ -327,7 +328,7 @@ def test_where_no_run_is_the_exit_code_is_that_of_a_mistake(tmp_path, capsys):
     (tmp_path / "folder").mkdir()
     for uri in (tmp_path / "absent", tmp_path / "folder"):
         assert cli.run(["verify", str(uri)]) == 2
-        assert "holds no run" in capsys.readouterr().err
+        assert "contains no run" in capsys.readouterr().err
 
 
 def _flipped(path: Path, place: float) -> None:

@@ -1,4 +1,7 @@
-"""Two drivers over one run, one stopped at each of its writes while the other takes over and finishes; and one that dies there."""
+"""Two drivers on one run: one paused at each of its writes while the other takes over and finishes.
+
+Also one that dies there.
+"""
 
 from __future__ import annotations
 
@@ -37,12 +40,12 @@ def small_pool(tmp_path_factory):
 
 
 def moments(recipe, bounds) -> list[Moment]:
-    """Before and after each write of an undisturbed driver."""
+    """The moments before and after each write of an undisturbed driver."""
     return moments_of(lambda: filter_without_ray(recipe, bounds=bounds))
 
 
 def finish_after(run: Path | str, pool: Path, fraction: float) -> None:
-    """The second driver: by its own rule, or by the first one's where the run is settled to that already."""
+    """The second driver: with its own rule, or the first one's if the run is settled to that."""
     for rule in (fraction, FIRST):
         try:
             filter_without_ray(recipe_of(run, pool, rule), part_chunks=3)
@@ -54,7 +57,7 @@ def finish_after(run: Path | str, pool: Path, fraction: float) -> None:
 
 
 def check(run: Path | str, pool: Path) -> None:
-    """The run is final for one rule, and holds just what that rule keeps."""
+    """Asserts that the run is final for one rule, and contains just what that rule keeps."""
     opened = open_run(str(run))
     value = opened.read_json(SELECTION)
     assert value is not None
@@ -66,7 +69,7 @@ def check(run: Path | str, pool: Path) -> None:
 
 
 def drive_interleaved(run: Path | str, pool: Path, moment: Moment, fraction, bounds) -> str:
-    """Both drivers, the second at one write of the first; how the first one ended."""
+    """Runs both drivers, the second at one write of the first; returns the first one's outcome."""
 
     def meet(now: int, at: str) -> None:
         if (now, at) == (moment.number, moment.when) and not met:
@@ -148,7 +151,7 @@ def test_after_a_crash_at_any_write_the_next_attempt_ends_as_an_undisturbed_one(
 
 
 def test_a_part_that_a_task_commits_late_is_none_of_a_finished_run(small_pool, tmp_path):
-    """Ray runs a task again whose node it has lost; the first one may write its part when all is done."""
+    """Ray reruns a task whose node it has lost; the first run may write its part last."""
     recipe = recipe_of(tmp_path / "run", small_pool, FIRST)
     filter_without_ray(recipe)
     run = open_run(recipe.run_uri)
@@ -160,7 +163,7 @@ def test_a_part_that_a_task_commits_late_is_none_of_a_finished_run(small_pool, t
     assert len(run.store.list("scores")) > len(before[0])
     said: list[str] = []
     verify_run(recipe.run_uri, full=True, say=said.append)
-    strays = [line for line in said if "are none of the run" in line]
+    strays = [line for line in said if "do not belong to the run" in line]
     assert [line.split(" in ")[1].split("/")[0] for line in strays] == [
         "scores",
         "subset",
@@ -173,7 +176,8 @@ def test_the_writes_of_a_driver_are_those_of_every_step(small_pool, tmp_path):
     made += moments(recipe_of(tmp_path / "high", small_pool, FIRST), TOO_HIGH)
     kinds = " ".join(moment.name for moment in made)
     for step in (
-        "run.json", "pool.parquet", "attempts/", "bounds/dfn.json", "scores/", "subset/part-", "borderline/", "parts-",
-        "subset_uids.npy", "files-", "replace selection.json", "delete borderline/", "subset/shard-",
+        "run.json", "pool.parquet", "attempts/", "bounds/dfn.json", "scores/", "subset/part-",
+        "borderline/", "parts-", "subset_uids.npy", "files-", "replace selection.json",
+        "delete borderline/", "subset/shard-",
     ):  # fmt: skip
         assert step in kinds, step

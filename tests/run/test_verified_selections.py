@@ -1,4 +1,4 @@
-"""What `select` leaves in `selections/`, altered one thing at a time; which kept samples verify compares with the pool."""
+"""Selections in `selections/`, altered one at a time, and the choice of compared samples."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_whenever_some_samples_are_kept_some_are_compared(tmp_path, monkeypatch,
         assert 2 <= verify_run(str(tmp_path / "run"))["compared"] <= 8
     monkeypatch.setattr("dfn_ray.run.Run.read_table", watched)
     run = open_run(str(tmp_path / "run"))
-    drawn = [verify_samples.Sample.of(run, keep_count, full=False).files for _ in range(20)]
+    drawn = [verify_samples.Subsample.of(run, keep_count, full=False).files for _ in range(20)]
     assert len(opened) == 40, "of two files each time, and of no other the shards are read"
     assert len({tuple(files) for files in drawn}) > 1, "others at each time"
 

@@ -1,4 +1,4 @@
-"""What is done for each committed part, and for a breach of a subset: counted, not timed."""
+"""Work per committed part, and per breach of a subset: counted, not timed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from dfn_ray.filtering import chain
 from dfn_ray.filtering.chain import Committed
 from dfn_ray.filtering.scoring import score_pool
 from dfn_ray.filtering.scoring.bounds import EVERYTHING
-from dfn_ray.filtering.scoring.score_pool import ScoringJob
+from dfn_ray.filtering.scoring.scoring_job import ScoringJob
 from dfn_ray.filtering.scoring.spending import CostMeter
-from dfn_ray.filtering.verifying import verify
+from dfn_ray.filtering.verifying import verify_subset
 from dfn_ray.filtering.verifying.row_sums import BUCKETS, first_different_row, rows_of_bucket
 from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.on_ray.datasets import Work
@@ -35,7 +35,7 @@ PARTS = 40
 
 
 def counted(value: Any, passes: list[str]) -> Any:
-    """A copy of a tuple, list or dict that notes each pass over it."""
+    """A copy of a tuple, list or dict that records each pass over it."""
     kind = type(value)
 
     def noting(name: str):
@@ -52,7 +52,7 @@ def counted(value: Any, passes: list[str]) -> Any:
 
 @pytest.fixture
 def job(tmp_path) -> ScoringJob:
-    """A run of many shards with a budget, about to take in what is committed of them."""
+    """A job of many shards with a budget, before any commit."""
     recipe = recipe_of(tmp_path / "run", tmp_path / "pool", 0.5)
     shards = tuple(Shard(f"/pool/{n:05d}.tar", f"{n:05d}.tar", 1000) for n in range(500))
     run = start_run(
@@ -75,7 +75,10 @@ def test_a_committed_part_costs_the_driver_no_pass_over_shards_or_parts(job):
     passes: list[str] = []
 
     def committed(*_, **__):
-        """A shard each part. From the first one on passes count: those before are one for the attempt."""
+        """Yields a shard per part.
+
+        Passes are counted from the first one on: those before belong to the attempt.
+        """
         for shard in job.shards[:PARTS]:
             chunk = Chunk(shard=shard.uri, first_row=0, rows=10, last=True, bytes_read=1000)
             yield Committed(f"part-{shard.name}", (chunk,), {"scored": 10})
@@ -97,7 +100,7 @@ def test_a_committed_part_costs_the_driver_no_pass_over_shards_or_parts(job):
 
 
 class CountedPlace(int):
-    """The place of a row, which counts how often it is compared with another."""
+    """The place of a row, which counts its comparisons."""
 
     compared = 0
     __hash__ = int.__hash__
@@ -108,7 +111,7 @@ class CountedPlace(int):
 
 
 class CountedUid(str):
-    """A uid, which does likewise."""
+    """A uid, which counts its comparisons."""
 
     compared = 0
     __hash__ = str.__hash__
@@ -165,14 +168,14 @@ def test_verify_looks_for_a_breach_among_the_rows_of_one_bucket(tmp_path, monkey
     file = max((tmp_path / "run" / "subset").glob("*.parquet"))
     forge(file, pq.read_table(file).slice(1))
     held = Counter[str]()
-    plain = verify.first_different_row
+    plain = verify_subset.first_different_row
 
     def watched(due, found, columns):
         due, found = list(due), list(found)
         held.update(due=len(due), found=len(found))
         return plain(due, found, columns)
 
-    monkeypatch.setattr(verify, "first_different_row", watched)
+    monkeypatch.setattr(verify_subset, "first_different_row", watched)
     with pytest.raises(VerificationError, match="kept by the selection but not in the subset"):
         verify_run(str(tmp_path / "run"))
     # 300 are kept: in one of 16,384 buckets there is one, seldom two.

@@ -14,7 +14,7 @@ import pytest
 
 from dfn_ray.errors import RunTakenOverError, StorageError
 from dfn_ray.pool import listing_table
-from dfn_ray.run import SELECTION, start_run, take
+from dfn_ray.run import SELECTION, create_attempt, start_run
 from dfn_ray.storage import Store, filesystem
 from dfn_ray.storage.retries import Policy
 from dfn_ray.testing.s3_proxy import Fault, Faults
@@ -252,12 +252,12 @@ def take_at_a_time(store, monkeypatch):
     def create(self, name, data):
         if not second:
             second.append(None)
-            second[0] = take(store, {"time": "now"})
+            second[0] = create_attempt(store, {"time": "now"})
         return plain(self, name, data)
 
     with monkeypatch.context() as patch:
         patch.setattr(Store, "create", create)
-        first = take(store, {"time": "now"})
+        first = create_attempt(store, {"time": "now"})
     return first, second[0]
 
 
@@ -293,7 +293,7 @@ def test_a_store_that_takes_no_notice_of_conditions_is_known_and_said(rclone):
     assert not rclone.honours_conditions("x")
     assert rclone.read("x") == b"content"
     run = start(rclone.uri_of("run"))
-    assert any("takes no notice of conditional writes" in note for note in run.notes())
+    assert any("ignores conditional writes" in note for note in run.notes())
 
 
 def test_of_two_drivers_that_take_a_run_at_a_time_without_conditions_the_overwritten_one_stops(

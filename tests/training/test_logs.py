@@ -15,7 +15,7 @@ from tensorboardX.proto.event_pb2 import Event
 from dfn_ray.config import Logs
 from dfn_ray.errors import RunTakenOverError
 from dfn_ray.pool import listing_table
-from dfn_ray.run import MLFLOW, Run, hold, open_run, start_run
+from dfn_ray.run import MLFLOW, Run, open_run, start_run, take_over
 from dfn_ray.training.checkpoint import commit
 from dfn_ray.training.data.seen import Seen
 from dfn_ray.training.position import Position, begin_generation, log_lines
@@ -159,7 +159,7 @@ def test_a_driver_that_lost_the_run_writes_no_events(tmp_path):
     run = start(tmp_path / "run")
     (sink,) = open_sinks(Logs(), run, {}, begin_generation(run).name)
     sink.write({"loss": 1.0}, 1)
-    hold(open_run(run.uri))
+    take_over(open_run(run.uri))
     with pytest.raises(RunTakenOverError):
         sink.save(run)
     assert not (tmp_path / "run" / TENSORBOARD).exists()

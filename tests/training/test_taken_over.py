@@ -12,7 +12,7 @@ import pytest
 
 from dfn_ray.errors import RunTakenOverError
 from dfn_ray.pool import listing_table
-from dfn_ray.run import hold, open_run, start_run
+from dfn_ray.run import open_run, start_run, take_over
 from dfn_ray.testing.waiting import meanwhile, until
 from dfn_ray.training import fit as fit_module
 from dfn_ray.training import train_clip
@@ -44,7 +44,7 @@ def test_a_driver_that_lost_its_run_starts_no_workers_again(
     def fit(*_) -> FitOutcome:
         """A run of workers during which another driver takes the run over."""
         starts.append(None)
-        hold(open_run(run.uri))
+        take_over(open_run(run.uri))
         return FitOutcome(error=error)
 
     monkeypatch.setattr(train_clip, "fit", fit)
@@ -87,7 +87,7 @@ def test_a_training_driver_whose_run_is_taken_over_ends_and_leaves_no_worker(
         until(partial(Path(recipe.run_uri, "run.json").exists))
         until(lambda: latest_position(open_run(recipe.run_uri)).samples_seen >= 320)
         seen.extend(workers_alive())
-        hold(open_run(recipe.run_uri))
+        take_over(open_run(recipe.run_uri))
 
     with meanwhile(take_over), pytest.raises(RunTakenOverError, match=SAID):
         train_clip.train(recipe)

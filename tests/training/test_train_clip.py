@@ -217,7 +217,7 @@ def test_a_network_trained_onto_object_storage_scores_alike_in_dfn_ray_and_in_op
     local_ray, train_recipe, tmp_path
 ):
     from dfn_ray.network.frozen import build
-    from dfn_ray.preparing.fetch_networks import load_network_of
+    from dfn_ray.preparing.fetch_networks import fetch_network
 
     recipe = train_recipe("samples_seen=64", "run_uri=s3://runs/trained")
     result = train(recipe)
@@ -238,7 +238,7 @@ def test_a_network_trained_onto_object_storage_scores_alike_in_dfn_ray_and_in_op
     with torch.inference_mode():
         image = model.encode_image(torch.stack([transform(i) for i in images]), normalize=True)
         expected = (image * model.encode_text(tokenizer(texts), normalize=True)).sum(dim=1)
-    frozen = load_network_of(Network(model=f"local-dir:{result['network']}"))
+    frozen = fetch_network(Network(model=f"local-dir:{result['network']}"))
     from dfn_ray.network.tokenizer import tokenize
 
     pixels = np.stack([frozen.transform.pixels_HWC(i, i.size) for i in images])
@@ -410,11 +410,11 @@ def test_shards_that_kill_their_reader_are_faults_of_the_index_and_cost_nothing_
     sources = [{"pool": {"uri": str(folder), "chunk_rows": 4}}]
     with pytest.raises(ErrorBudgetExceededError, match=r"2 of 4 shards are bad.*crashes_reader"):
         train(train_recipe("samples_seen=64", sources=sources, run="strict"))
-    assert "00003.tar: given up, reading on from here kills the process" in capsys.readouterr().err
+    assert "00003.tar: given up, reading from here on kills the process" in capsys.readouterr().err
     result = train(train_recipe("samples_seen=64", "max_bad_shard_fraction=0.5", sources=sources))
     (source,) = result["sources"]
     assert (source["shards"], source["bad_shards"]) == (4, 2)
-    what = "crashes_reader: reading on from here kills the process (signal 11)"
+    what = "crashes_reader: reading from here on kills the process (signal 11)"
     named = {Path(uri).name: fault for uri, fault in source["faults"].items()}
     assert named == {f"00001-{READER_KILLER}.tar": what, "00003.tar": what}
     # Two whole shards, and of the last one the two chunks in front of the sample that kills.

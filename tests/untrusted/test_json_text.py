@@ -124,10 +124,10 @@ def test_network_configs_are_refused_beyond_it(tmp_path):
 
 def test_files_of_a_run_hold_what_others_wrote_at_its_deepest():
     data = json_bytes({"fingerprint": {"networks": {"dfn": nested(MAX_DEPTH)}}})
-    assert anywhere(lambda: parsed_json(data, "run.json", must=True))["fingerprint"]
+    assert anywhere(lambda: parsed_json(data, "run.json", require_digest=True))["fingerprint"]
     deep = json.dumps(nested(MAX_OWN_DEPTH + 1)).encode()
     with pytest.raises(DamagedRunError, match="nested too deeply"):
-        parsed_json(deep, "run.json", must=True)
+        parsed_json(deep, "run.json", require_digest=True)
 
 
 VALUES = st.recursive(

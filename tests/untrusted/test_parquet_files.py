@@ -15,9 +15,9 @@ from dfn_ray.config import Pool
 from dfn_ray.pool import Shard
 from dfn_ray.pool.chunking import RowSelection
 from dfn_ray.pool.examination import ReadOutcome, read_in_fresh_process
-from dfn_ray.report.compare import _read_groups
+from dfn_ray.report.subgroups import read_subgroups
 from dfn_ray.run.sealed_parquet import opened_parquet as opened_part
-from dfn_ray.run.sealed_parquet import parquet_bytes, whole_parquet
+from dfn_ray.run.sealed_parquet import parquet_bytes, verified_parquet
 from dfn_ray.schema import ShardFault
 from dfn_ray.testing.hostile_parquet import (
     LethalType,
@@ -164,9 +164,9 @@ def test_files_of_runs_and_subgroups_build_no_type_either(tmp_path):
     table = pa.table({"uid": pa.array(["0" * 32] * 2), "group": lethal_array(pa.array(["a", "b"]))})
     part = parquet_bytes(table, "0.parquet")
     assert opened_part(io.BytesIO(part), "0.parquet", is_sealed=True).read().num_rows == ROWS
-    assert whole_parquet(io.BytesIO(part), "0.parquet", is_sealed=True).read().num_rows == ROWS
+    assert verified_parquet(io.BytesIO(part), "0.parquet", is_sealed=True).read().num_rows == ROWS
     (tmp_path / "groups.parquet").write_bytes(file_of(table))
-    groups = _read_groups(str(tmp_path / "groups.parquet"))
+    groups = read_subgroups(str(tmp_path / "groups.parquet"))
     assert groups["group"].to_pylist() == ["a", "b"]
     assert not LethalType.built
 

@@ -1,4 +1,4 @@
-"""What is known about the threshold while scoring: which bytes need to travel."""
+"""Bounds for the threshold while scoring: they decide which bytes are written."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from math import inf
 
 @dataclass(frozen=True)
 class Bounds:
-    """[lo, hi) around the threshold to be: score >= hi is kept for sure, score < lo dropped for sure."""
+    """[lo, hi) around the future threshold: score >= hi is surely kept, < lo surely dropped."""
 
     lo: float
     hi: float
 
 
 EVERYTHING = Bounds(-inf, inf)
-"""Every sample's bytes travel to borderline/: nothing is known yet."""
+"""Writes every sample's bytes to borderline/: nothing is known yet."""
 NOTHING = Bounds(inf, inf)
-"""No sample's bytes travel: scores alone."""
+"""Writes no bytes, only scores."""

@@ -1,7 +1,8 @@
-"""Bounds for the threshold to be, from the scores of a random sample.
+"""Bounds for the future threshold, from the scores of a random sample.
 
-Scores above the bounds are kept for sure and those below dropped for sure, so bytes travel only in
-between. If the true threshold falls outside, the result is the same; more bytes are moved.
+Scores above the bounds are surely kept and scores below surely dropped, so only samples between
+them are undecided while scoring. If the true threshold falls outside, the result is the same, but
+more bytes are moved.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -27,18 +28,18 @@ from dfn_ray.schema import Status, score_column
 RESAMPLES = 400
 """Bootstrap resamples: enough for a standard deviation to about 4 %."""
 MIN_SHARDS = 16
-"""Fewer give no interval worth trusting: everything stays borderline."""
+"""With fewer shards the interval is not reliable: everything stays borderline."""
 
 COUNT_SLACK = 0.1
-"""How far the guessed number of samples may be off when a count is to be kept."""
+"""Relative error allowed for the estimated number of samples when a count is to be kept."""
 
 
 def calibration_work(
     shards: Sequence[Shard], calibration: Calibration, ledger: Ledger, seed: str
 ) -> list[Work]:
-    """The first rows of randomly chosen shards, the same for the same pool; without those already scored."""
+    """The first rows of random shards, without shards already scored; the same for a given seed."""
     chosen = _chosen(shards, calibration, seed)
-    rows = _rows_each(calibration, len(chosen))
+    rows = _rows_per_shard(calibration, len(chosen))
     return [
         Work(shard, first_rows=rows)
         for shard in chosen
@@ -49,16 +50,16 @@ def calibration_work(
 def bounds_from_scores(
     run: Run, recipe: Recipe, shards: Sequence[Shard], seed: str, names: Sequence[str]
 ) -> Bounds:
-    """The bounds that the committed scores of the calibration shards give, in the parts of those names."""
+    """The bounds from the committed scores of the calibration shards, in the parts `names`."""
     select = recipe.select
     if select.threshold is not None:
         return _float32(select.threshold, select.threshold)
     chosen = _chosen(shards, recipe.calibration, seed)
-    rows = _rows_each(recipe.calibration, len(chosen))
+    rows = _rows_per_shard(recipe.calibration, len(chosen))
     values = _values_by_shard(run, recipe, {shard.uri for shard in chosen}, rows, names)
     if len(values) < MIN_SHARDS:
         return EVERYTHING
-    few, many = _shares(run, select, shards, names)
+    few, many = _keep_shares(run, select, shards, names)
     confidence = recipe.calibration.confidence
     hi = bootstrap_bounds(values, few, confidence, seed).hi
     return Bounds(bootstrap_bounds(values, many, confidence, seed).lo, hi)
@@ -67,10 +68,11 @@ def bounds_from_scores(
 def bootstrap_bounds(
     values: Sequence[np.ndarray], share: float, confidence: float, seed: str
 ) -> Bounds:
-    """The interval for the value that a share of the pooled values reaches, resampling whole shards.
+    """Confidence interval for the value that a `share` of all values reaches.
 
-    `values` holds one float array per shard, -inf for samples without a score. Samples of a shard are
-    alike, so the shard and not the sample is the unit that is resampled.
+    Whole shards are resampled.
+    `values` contains one float array per shard, -inf for samples without a score. Samples of a
+    shard are alike, so the shard and not the sample is the resampled unit.
     """
     if share <= 0:
         return NOTHING
@@ -91,18 +93,18 @@ def _chosen(shards: Sequence[Shard], calibration: Calibration, seed: str) -> lis
     return random.Random(seed).sample(list(shards), min(calibration.shards, len(shards)))
 
 
-def _rows_each(calibration: Calibration, shards: int) -> int:
+def _rows_per_shard(calibration: Calibration, shards: int) -> int:
     return ceil(calibration.samples / max(1, shards))
 
 
-def _shares(
+def _keep_shares(
     run: Run, select: Select, shards: Sequence[Shard], names: Sequence[str]
 ) -> tuple[float, float]:
-    """Smallest and largest share of the samples that may have to be kept."""
+    """Lower and upper estimate of the share of samples to keep."""
     if select.keep_fraction is not None:
         return select.keep_fraction, select.keep_fraction
     assert select.keep_count is not None
-    # The number of samples is known only at the end: guess it from the bytes of those read so far.
+    # The number of samples is known only at the end: estimated from the bytes of those read so far.
     chunks = [c for part in read_parts(run.store, names) for c in part.chunks]
     sample_bytes = sum(c.bytes_read for c in chunks) / max(1, sum(c.rows for c in chunks))
     samples = max(1.0, sum(shard.size_bytes for shard in shards) / max(1.0, sample_bytes))
@@ -113,7 +115,7 @@ def _shares(
 def _values_by_shard(
     run: Run, recipe: Recipe, shards: set[str], rows: int, names: Sequence[str]
 ) -> list[np.ndarray]:
-    """Scores of the first rows of each shard, as `bootstrap_bounds` takes them."""
+    """Scores of the first rows of each shard, the `values` of `bootstrap_bounds`."""
     column = score_column(recipe.deciding_network)
     found: dict[str, list[np.ndarray]] = {}
     for _, part in scan_parts(run, ["shard", "row", "status", column], sorted(names)):
@@ -131,7 +133,7 @@ def _values_by_shard(
 
 
 def in_denominator(status: Any, select: Select) -> Any:
-    """Which rows are part of N of keep_fraction, by their status."""
+    """Boolean mask of the rows that count for N of keep_fraction, by their status."""
     if select.of == "scored":
         return pc.equal(status, Status.SCORED.value)
     if select.of == "readable":
@@ -140,5 +142,5 @@ def in_denominator(status: Any, select: Select) -> Any:
 
 
 def _float32(lo: float, hi: float) -> Bounds:
-    """Bounds that a float32 score compares with exactly, wherever it is compared."""
+    """Bounds rounded to float32, so that float32 scores compare with them exactly everywhere."""
     return Bounds(float(np.float32(lo)), float(np.float32(hi)))

@@ -1,4 +1,4 @@
-"""Committing a part: subset and borderline bytes first, scores last. See `dfn_ray.run`."""
+"""Commit of a part: subset and borderline bytes first, scores last. See `dfn_ray.run`."""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow makes its compute functions at import, where no type checker sees them)
@@ -23,7 +23,7 @@ from dfn_ray.run import (
     Part,
     PartHeader,
     Run,
-    named,
+    content_name,
     parquet_bytes,
     part_file,
     part_footer,
@@ -31,14 +31,15 @@ from dfn_ray.run import (
 from dfn_ray.schema import BYTE_COLUMNS, Chunk, Status, score_column
 
 ROW_GROUP_BYTES = 32 * 2**20
-"""Row groups of image Parquet. A reader holds one: Ray's peaked at 884 MB for a group of 200 MB."""
+"""Size of row groups of image Parquet. A reader holds one: Ray's peaked at 884 MB for 200 MB."""
 MAX_ROW_GROUP_ROWS = 65_536
 
 _SHARD = pa.dictionary(pa.int32(), pa.string())
 TAKEN_OVER = "taken_over"
-"""Column of what a committer tells the driver: why it committed nothing; the others are null then."""
+"""Column of a committer's report to the driver: the reason why it committed nothing. The other
+columns are null then."""
 UNREAD = "unread"
-"""Column of the same: what stopped the reading of a shard, as JSON of an `Unread`; the others are null then."""
+"""Column of the same report: JSON of an `UnreadShard`. The other columns are null then."""
 _REPORT = pa.schema(
     [
         (name, pa.string())
@@ -46,24 +47,26 @@ _REPORT = pa.schema(
     ]
 )
 COPIES = "copies"
-"""How often a uid list asks for the sample, int64; a column of materialised uid lists only."""
+"""Number of times that a uid list contains the sample, int64; a column of runs of uid lists
+only."""
 NOT_IN_SUBSET = ("status", "reason", COPIES)
-"""Columns of the scores that are the same for all the kept."""
+"""Columns of the scores that the subset omits: they are the same for all kept samples."""
 
 
 @dataclass(frozen=True)
 class Committer:
-    """Writes parts of a run. Call it with a block of scored cells; get one row per part for the driver."""
+    """Callable that commits a block of scored cells as one part; returns a row for the driver."""
 
     run: Run
     bounds: Bounds
     deciding: str | None
-    """Network whose score the bounds are for; None: every listed sample goes to the subset."""
+    """Network whose score the bounds apply to; None: every listed sample goes to the subset."""
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Commit all cells of the block as one part, or say that another driver has taken the run over.
+        """Commits all cells of the block as one part, or reports that the run was taken over.
 
-        That is told in a row of its own: of what a task raises Ray Data may leave out some, and scoring would go on.
+        The takeover is reported as a row: Ray Data may drop an error of a task, and scoring would
+        continue.
         """
         arrived = list(unpack(block))
         unread = [{UNREAD: json.dumps(asdict(cell.unread))} for cell in arrived if cell.unread]
@@ -84,7 +87,10 @@ class Committer:
         return pa.Table.from_pylist([report, *unread], schema=_REPORT)
 
     def commit(self, cells: Sequence[Cell]) -> Part:
-        """Commit the cells as one part. Raises RunTakenOverError when another driver has the run."""
+        """Commits the cells as one part.
+
+        Raises RunTakenOverError when another driver holds the run.
+        """
         cells = sorted(cells, key=lambda cell: (cell.chunk.shard, cell.chunk.first_row))
         chunks = [cell.chunk for cell in cells]
         samples = pa.concat_tables([with_shard(cell) for cell in cells], promote_options="default")
@@ -101,21 +107,21 @@ class Committer:
             borderline=self._write_rows(BORDERLINE, borderline),
         )
         data = scores_parquet(samples, chunks, header)
-        name = named(self.run.attempt.number, data)
+        name = content_name(self.run.attempt.number, data)
         self.run.write(part_file(name), data)
         return Part(name, tuple(chunks), header)
 
     def _write_rows(self, folder: str, rows: pa.Table) -> str | None:
-        """Write rows with their bytes to a file of their own; its name without the ending, None for no rows."""
+        """Writes rows with their bytes to a new file; returns its stem, or None without rows."""
         if not rows.num_rows:
             return None
         data = image_parquet(rows)
-        name = named(self.run.attempt.number, data)
+        name = content_name(self.run.attempt.number, data)
         self.run.write(f"{folder}/{name}.parquet", data)
         return name
 
     def _score_buckets(self, cells: Sequence[Cell]) -> list[int]:
-        """The deciding network's scores, for the metrics; none where no network decides."""
+        """Histogram of the deciding network's scores, for the metrics; empty without one."""
         if self.deciding is None:
             return []
         column = score_column(self.deciding)
@@ -124,7 +130,7 @@ class Committer:
         return score_buckets(np.concatenate(found)) if found else []
 
     def _split(self, samples: pa.Table) -> tuple[pa.Table, pa.Table]:
-        """The rows kept for sure and the rows between the bounds, bytes included."""
+        """The rows surely kept and the rows between the bounds, bytes included."""
         if self.deciding is None:
             listed = samples.filter(pc.equal(samples["status"], Status.LISTED.value))
             return subset_rows(_copies(listed)), subset_rows(samples.slice(0, 0))
@@ -137,20 +143,21 @@ class Committer:
 
 
 def subset_rows(samples: pa.Table) -> pa.Table:
-    """Rows as the subset has them: without what is the same for all the kept."""
+    """The rows without the columns that the subset omits."""
     return samples.drop_columns([c for c in NOT_IN_SUBSET if c in samples.column_names])
 
 
 def _copies(listed: pa.Table) -> pa.Table:
-    """Each row as often as its uid is listed."""
+    """The rows, each repeated as often as its uid is listed."""
     times = listed[COPIES].to_numpy()
     return listed.take(pa.array(np.repeat(np.arange(len(times)), times)))
 
 
 def image_parquet(rows: pa.Table, name: str = "") -> bytes:
-    """The rows as a Parquet file with row groups of about ROW_GROUP_BYTES; images are stored as they are.
+    """The rows as a Parquet file with row groups of about ROW_GROUP_BYTES.
 
-    `name` is what the file will be called; empty for one named by its content.
+    Images are stored unchanged.
+    `name` is the name of the file; empty for a file named by its content.
     """
     row_bytes = max(1, rows.nbytes // max(1, rows.num_rows))
     group_rows = min(MAX_ROW_GROUP_ROWS, max(1, ROW_GROUP_BYTES // row_bytes))
@@ -159,7 +166,8 @@ def image_parquet(rows: pa.Table, name: str = "") -> bytes:
         rows,
         name,
         row_group_size=group_rows,
-        # Images are compressed already; statistics on bytes and captions would only bloat the footer.
+        # Images are already compressed; statistics on bytes and captions would only bloat the
+        # footer.
         compression={
             **{name: "NONE" if name == "image" else "ZSTD" for name in names},
             "text.list.element": "ZSTD",  # of several captions
@@ -170,7 +178,7 @@ def image_parquet(rows: pa.Table, name: str = "") -> bytes:
 
 
 def scores_parquet(samples: pa.Table, chunks: Sequence[Chunk], header: PartHeader) -> bytes:
-    """The scores part of samples as a Parquet file whose footer commits the chunks."""
+    """The scores of a part as a Parquet file whose footer commits the chunks."""
     rows = samples.drop_columns([name for name in BYTE_COLUMNS if name in samples.column_names])
     rows = rows.replace_schema_metadata(part_footer(chunks, header))
     return parquet_bytes(rows, compression="ZSTD", use_dictionary=["shard", "status", "reason"])

@@ -1,4 +1,4 @@
-"""Everything that changes scores, as JSON: what must be equal for a run to be resumed."""
+"""The fingerprint of a run as JSON: everything that changes scores, so must be equal to resume."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dfn_ray.preparing.embedding_fingerprint import (
 
 
 def settings_fingerprint(recipe: Recipe, shards: Sequence[Shard] | None = None) -> dict[str, Any]:
-    """What of a recipe and its shards changes scores, as far as it is known without loading the networks."""
+    """The part of the fingerprint that is known from recipe and shards, without the networks."""
     return {
         "versions": reading_versions(recipe.pool, shards),
         "pool": pool_fingerprint(recipe.pool),
@@ -37,12 +37,15 @@ def scoring_fingerprint(
     networks: Mapping[str, Mapping[str, Any]],
     shards: Sequence[Shard] | None = None,
 ) -> dict[str, Any]:
-    """What of a recipe decides every row of `scores/`; `networks` are the fingerprints of the loaded ones, by name."""
+    """The fingerprint of a run's scores; `networks`: fingerprints of loaded networks by name."""
     return settings_fingerprint(recipe, shards) | {"networks": dict(networks)}
 
 
 def settings_of(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a run's `scoring_fingerprint` the `settings_fingerprint` of its recipe has."""
+    """The part of a stored fingerprint that can be recomputed from the recipe alone.
+
+    So that it can be compared with `settings_fingerprint` before any weights are loaded.
+    """
     networks = fingerprint.get("networks", {})
     names = {name: {"precision": of.get("precision")} for name, of in networks.items()}
     return {**fingerprint, "networks": names}

@@ -1,11 +1,10 @@
-"""Scoring a pool: calibrate, then wave after wave of shards, until every chunk is committed."""
+"""Scoring of a pool: calibration, then waves of shards, until every chunk is committed."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 
@@ -13,71 +12,53 @@ import pyarrow as pa
 from ray import ObjectRef
 from ray.exceptions import RayError
 
-from dfn_ray.config import Recipe, recipe_values
-from dfn_ray.console.progress import Progress
+from dfn_ray.config import Recipe
 from dfn_ray.errors import IncompleteRunError, NoProgressError, StorageError, last_line
 from dfn_ray.filtering import chain
-from dfn_ray.filtering.chain import Committed
-from dfn_ray.filtering.preflight import refuse_other_scoring
+from dfn_ray.filtering.chain import Committed, ScoringStage, StreamLimits
 from dfn_ray.filtering.scoring.bounds import EVERYTHING, NOTHING, Bounds
 from dfn_ray.filtering.scoring.calibrate import bounds_from_scores, calibration_work
 from dfn_ray.filtering.scoring.commit import Committer
-from dfn_ray.filtering.scoring.fingerprint import scoring_fingerprint
 from dfn_ray.filtering.scoring.scorer import ScorerActor, plan_inputs
-from dfn_ray.filtering.scoring.spending import CostMeter
+from dfn_ray.filtering.scoring.scoring_job import ScoringJob, open_job
 from dfn_ray.filtering.scoring.unread_shards import (
-    are_all_changed,
+    all_changed,
     closing_cell,
-    stop_for,
-    wait_before,
+    raise_for_unread,
+    wait_before_attempt,
 )
-from dfn_ray.network.frozen import FrozenNetwork
-from dfn_ray.on_ray.capacity import missing_capacity, reporting_missing_capacity, scoring_needed
-from dfn_ray.on_ray.cells import Unread
+from dfn_ray.on_ray.capacity import (
+    missing_capacity,
+    reporting_missing_capacity,
+    scoring_requirements,
+)
+from dfn_ray.on_ray.cells import UnreadShard
 from dfn_ray.on_ray.datasets import Work
 from dfn_ray.on_ray.lethal_shards import killers
 from dfn_ray.on_ray.ray_address import check_ray_reachable
-from dfn_ray.on_ray.ray_metrics import PoolMetrics, run_label
+from dfn_ray.on_ray.ray_metrics import run_label
 from dfn_ray.on_ray.session import connect, put_networks
-from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table
-from dfn_ray.preparing.embedding_fingerprint import with_threads
+from dfn_ray.pool import Shard
 from dfn_ray.preparing.error_limits import ErrorLimits
-from dfn_ray.preparing.fetch_networks import load_networks
 from dfn_ray.preparing.prepare import prepare
-from dfn_ray.run import SCORED, Ledger, Run, bounds_file, scan_ledger, start_run
+from dfn_ray.run import Ledger, Run, bounds_file
 from dfn_ray.schema import SIZE_FIELDS, ShardFault, score_column
 
 
-@dataclass(frozen=True)
-class ScoringJob:
-    """A run being scored: what is to be done, what is done, and how."""
-
-    recipe: Recipe
-    run: Run
-    shards: tuple[Shard, ...]
-    networks: tuple[FrozenNetwork, ...]
-    ledger: Ledger
-    progress: Progress = field(repr=False)
-    metrics: PoolMetrics = field(repr=False)
-    meter: CostMeter = field(repr=False)
-    total_bytes: int
-    """Of all shards."""
-    unread: dict[str, Unread] = field(default_factory=dict)
-    """Shards that their store, or a change of them, kept from being read when they were tried last."""
-
-
 def score_pool(recipe: Recipe, *, keep_bytes: bool) -> tuple[Run, Ledger]:
-    """Score every sample of the recipe's pool, or what is left of it: the complete run and what it holds.
+    """Scores every sample of the recipe's pool that is not scored yet; returns run and ledger.
 
-    `keep_bytes` also writes image bytes wherever the score may be kept, so that the pool is read once.
+    `keep_bytes` also writes the image bytes of samples that may be kept, so that the pool is read
+    once.
 
-    Raises InputError before anything is started when pool, networks or run_uri are wrong, FingerprintError
-    when the run there is another's, ErrorBudgetExceededError when the pool is bad, BudgetSpentError when the run has cost
-    what it may, NoProgressError when nothing moves any more, IncompleteRunError when shards cannot be finished, StorageError when
-    they cannot be reached, ShardChangedError when they are not the listed ones.
+    Raises InputError before anything starts when pool, networks or run_uri are wrong,
+    FingerprintError when `run_uri` contains another run, ErrorBudgetExceededError when too much of
+    the pool is bad, BudgetSpentError when the budget is spent, NoProgressError when nothing moves
+    any more, IncompleteRunError when shards cannot be finished, StorageError when they cannot be
+    reached, ShardChangedError when they are not the ones that were listed.
     """
     check_ray_reachable()
-    job = _open_job(recipe)
+    job = open_job(recipe)
     try:
         if chain.remaining_work(job.shards, job.ledger):
             _check_spending(job)
@@ -99,50 +80,11 @@ def _score_all(job: ScoringJob, *, keep_bytes: bool) -> None:
         _finish(job, wave, bounds, networks)
     if job.unread:
         attempts = job.recipe.execution.attempts
-        stop_for(job.unread, shards=len(job.shards), attempts=attempts)
-
-
-def _open_job(recipe: Recipe) -> ScoringJob:
-    recipe = replace(recipe, scorers=with_threads(recipe.scorers))
-    listing = list_pool(recipe.pool)
-    shards = listing.shards
-    refuse_other_scoring(recipe, shards)
-    networks = load_networks(recipe)
-    run = start_run(
-        recipe.run_uri,
-        kind=SCORED,
-        recipe=recipe_values(recipe),
-        fingerprint=scoring_fingerprint(
-            recipe, {network.name: network.fingerprint() for network in networks}, shards
-        ),
-        listing=listing_table(shards),
-        accept_changed_shards=recipe.execution.accept_changed_shards,
-        accept_versions=recipe.execution.accept_versions,
-    )
-    ledger = scan_ledger(run.store, run.fingerprint)
-    total_bytes = sum(shard.size_bytes for shard in shards)
-    progress = Progress(total_bytes)
-    progress.resume(ledger.samples, ledger.bytes_read, ledger.counts, ledger.notes)
-    for note in (*listing_notes(listing), *run.notes()):
-        progress.say(note)
-    metrics = PoolMetrics(
-        recipe.run_uri,
-        shards=len(shards),
-        total_bytes=total_bytes,
-        network=recipe.deciding_network,
-    )
-    metrics.resume(ledger)
-    progress.say(
-        f"{len(shards):,} shards, {ledger.complete_shards:,} of them scored before; run {recipe.run_uri}"
-    )
-    meter = CostMeter(recipe, run)
-    return ScoringJob(
-        recipe, run, shards, networks, ledger, progress, metrics, meter, total_bytes=total_bytes
-    )
+        raise_for_unread(job.unread, shards=len(job.shards), attempts=attempts)
 
 
 def _calibrate(job: ScoringJob, networks: ObjectRef) -> Bounds:
-    """The bounds of this run: as an earlier attempt stored them, else from a first look at the scores."""
+    """The bounds of this run: stored by an earlier attempt, else from calibration scores."""
     name = bounds_file(job.recipe.deciding_network)
     stored = job.run.read_json(name)
     if stored is not None:
@@ -170,19 +112,21 @@ def _waves(shards: Sequence[Shard], size: int) -> Iterator[Sequence[Shard]]:
 
 
 def _finish(job: ScoringJob, wave: Sequence[Shard], bounds: Bounds, networks: ObjectRef) -> None:
-    """Score a wave until all its shards are complete, trying again those whose tasks died."""
+    """Scores a wave until all its shards are complete; retries those whose tasks died."""
     attempts = job.recipe.execution.attempts
     left = partial(chain.remaining_work, wave, job.ledger)
     for attempt in range(1, attempts + 1):
         work = left()
         if not work:
             return
-        if are_all_changed(work, job.unread):
+        if all_changed(work, job.unread):
             break
         last = attempt == attempts
         if attempt > 1:
-            job.progress.say(f"{len(work)} shards are left over; attempt {attempt} of {attempts}")
-            wait_before(
+            job.progress.say(
+                f"{len(work)} shards are not finished; attempt {attempt} of {attempts}"
+            )
+            wait_before_attempt(
                 attempt, [part for item in work if (part := job.unread.get(item.shard.uri))]
             )
         if last and attempt > 1:
@@ -194,12 +138,13 @@ def _finish(job: ScoringJob, wave: Sequence[Shard], bounds: Bounds, networks: Ob
     _check_error_limits(job)
     limit = job.recipe.execution.max_bad_shard_fraction * len(job.shards)
     if unreachable and len(job.unread) + len(job.ledger.faults) > limit:
-        # Fewer do not hold up the other waves; the run stops for them at its end.
-        stop_for(job.unread, shards=len(job.shards), attempts=attempts)
+        # Fewer unreachable shards do not delay the other waves; the run stops for them at its end.
+        raise_for_unread(job.unread, shards=len(job.shards), attempts=attempts)
     if unfinished := [item for item in left() if item.shard.uri not in job.unread]:
         raise IncompleteRunError(
-            f"{len(unfinished)} shards could not be finished in {attempts} attempts, {unfinished[0].shard.uri} among "
-            "them; the rest is committed. Run again to go on, or take them out of the pool"
+            f"{len(unfinished)} shards could not be finished in {attempts} attempts, "
+            f"{unfinished[0].shard.uri} among them; the others are committed. Run the same command "
+            "again to resume, or remove these shards from the pool"
         )
 
 
@@ -211,12 +156,15 @@ def _attempt(
     *,
     tolerant: bool,
 ) -> None:
-    """Run the stream over the work that is left, counting what it commits, and wait for the nodes it needs.
+    """Runs the stream over the work that is left, counts its commits, and waits for missing nodes.
 
-    `tolerant` takes what workers and storage break, or Ray loses, for the end of this attempt only: what is left over
-    is tried again.
+    `tolerant`: errors of Ray, workers and storage end only this attempt, not the run; the work that
+    is left is retried.
     """
-    limits, needs = job.recipe.execution, scoring_needed(job.recipe.decode, job.recipe.scorers)
+    limits, needs = (
+        job.recipe.execution,
+        scoring_requirements(job.recipe.decode, job.recipe.scorers),
+    )
     moved_s = time.monotonic()
     while work := left():
         for item in work:
@@ -226,11 +174,11 @@ def _attempt(
             with closing(committed), reporting_missing_capacity(needs, job.progress.say):
                 for part in committed:
                     moved_s = time.monotonic()
-                    if isinstance(part, Unread):
+                    if isinstance(part, UnreadShard):
                         job.unread[part.shard] = part
                         job.progress.say(f"not read: {part.message}")
                         continue
-                    part.enter(job.ledger, job.progress, job.metrics)
+                    part.add_to(job.ledger, job.progress, job.metrics)
                     _check_error_limits(job)
                     _check_spending(job)
             return
@@ -242,10 +190,11 @@ def _attempt(
             if waited_s < getattr(limits, limit):
                 continue
             why = lacking or "though there are nodes; raise it if a chunk may take longer"
-            what = f"nothing moved for {waited_s:,.0f} s (execution.{limit}), {why}"
+            what = f"no progress for {waited_s:,.0f} s (execution.{limit}), {why}"
             if lacking is not None or not tolerant:
                 raise NoProgressError(
-                    f"{what}. What is committed stays; see what dfn-ray doctor says, then run again to go on"
+                    f"{what}. Commits are kept; check the cluster with `dfn-ray doctor`, then run "
+                    "the same command again to resume"
                 ) from error
             job.progress.say(f"an attempt stopped: {what}")
             return
@@ -264,30 +213,29 @@ def _committed(
     networks: ObjectRef,
     *,
     tolerant: bool,
-) -> Generator[Committed | Unread, None, None]:
-    """The parts that the work gives, each once it is on storage, and the shards that could not be read."""
+) -> Generator[Committed | UnreadShard, None, None]:
+    """The parts of the work, each once it is stored, and the shards that could not be read."""
     preparation, inputs = plan_inputs(job.networks, job.recipe)
-    limits = job.recipe.execution
+    execution = job.recipe.execution
+    wait_s = min(execution.stall_timeout_s, execution.no_progress_timeout_s)
+    arguments = {
+        "networks": networks,
+        "inputs": inputs,
+        "scorers": job.recipe.scorers,
+        "deciding": job.recipe.deciding_network,
+        "bounds": bounds,
+        "captions": job.recipe.captions,
+        "run_label": run_label(job.recipe.run_uri),
+    }
     return chain.score_stream(
         work,
         pool=job.recipe.pool,
         decode=job.recipe.decode,
         prepare=partial(prepare, preparation=preparation),
-        scorer=ScorerActor,
-        scorer_arguments={
-            "networks": networks,
-            "inputs": inputs,
-            "scorers": job.recipe.scorers,
-            "deciding": job.recipe.deciding_network,
-            "bounds": bounds,
-            "captions": job.recipe.captions,
-            "run_label": run_label(job.recipe.run_uri),
-        },
-        scorers=job.recipe.scorers,
+        scoring=ScoringStage(ScorerActor, arguments, job.recipe.scorers),
         committer=_committer(job, bounds),
-        execution=limits,
-        timeout_s=job.meter.bounded(min(limits.stall_timeout_s, limits.no_progress_timeout_s)),
-        tolerant=tolerant,
+        execution=execution,
+        limits=StreamLimits(timeout_s=job.meter.limited_wait(wait_s), tolerant=tolerant),
     )
 
 
@@ -296,26 +244,26 @@ def _committer(job: ScoringJob, bounds: Bounds) -> Committer:
 
 
 def _check_error_limits(job: ScoringJob, *, final: bool = False) -> None:
-    """Raise ErrorBudgetExceededError when more samples or shards are bad than the recipe allows."""
+    """Raises ErrorBudgetExceededError when more samples or shards are bad than allowed."""
     execution, ledger = job.recipe.execution, job.ledger
     limits = ErrorLimits(
         max_failed_fraction=execution.max_failed_fraction,
         max_bad_shard_fraction=execution.max_bad_shard_fraction,
         section="execution.",
     )
-    limits.judge_shards(ledger.faults, len(job.shards))
+    limits.check_shards(ledger.faults, len(job.shards))
     if final or sum(ledger.counts.values()) >= execution.budget_after_samples:
-        limits.judge_samples(ledger.counts)
+        limits.check_samples(ledger.counts)
 
 
 def _check_spending(job: ScoringJob) -> None:
-    """Raise BudgetSpentError when there is work left but nothing left to spend."""
+    """Raises BudgetSpentError when there is work left but the budget is spent."""
     if job.ledger.complete_shards < len(job.shards):
-        job.meter.judge(job.ledger.bytes_read / max(1, job.total_bytes))
+        job.meter.check(job.ledger.bytes_read / max(1, job.total_bytes))
 
 
 def _give_up_killers(job: ScoringJob, work: Sequence[Work], bounds: Bounds) -> None:
-    """Close the shards whose mere reading kills the process, so that they cost themselves and no more."""
+    """Closes the shards that kill the process that reads them, so that only they are lost."""
     left = {item.shard.uri: (item, job.recipe.pool) for item in work}
     suspects = {uri: item for uri, item in left.items() if uri not in job.unread}
     for uri, killer in killers(suspects, job.recipe.decode):
@@ -324,7 +272,7 @@ def _give_up_killers(job: ScoringJob, work: Sequence[Work], bounds: Bounds) -> N
 
 
 def _give_up_unreachable(job: ScoringJob, work: Sequence[Work], bounds: Bounds) -> None:
-    """Close the shards that their store does not give, as pool.give_up_unreachable allows; changed ones never."""
+    """Closes the shards that cannot be reached (pool.give_up_unreachable), but not changed ones."""
     for uri in [item.shard.uri for item in work]:
         unread = job.unread[uri]
         if unread.changed:
@@ -335,12 +283,12 @@ def _give_up_unreachable(job: ScoringJob, work: Sequence[Work], bounds: Bounds) 
 
 
 def _close(job: ScoringJob, shard: str, fault: ShardFault, detail: str, bounds: Bounds) -> bool:
-    """Commit the end of a shard; False where it has none, because chunks in front of committed ones are absent."""
+    """Commits the end of a shard; False if chunks before its committed ones are absent."""
     scores = [pa.field(score_column(network.name), pa.float32()) for network in job.networks]
     cell = closing_cell(job.ledger, shard, fault, detail, pa.schema([*SIZE_FIELDS, *scores]))
     if cell is None:
         return False
     part = _committer(job, bounds).commit([cell])
     closed = Committed(part.name, part.chunks, dict(part.header.counts))
-    closed.enter(job.ledger, job.progress, job.metrics)
+    closed.add_to(job.ledger, job.progress, job.metrics)
     return True

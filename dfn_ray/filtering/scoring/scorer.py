@@ -1,4 +1,4 @@
-"""The scorer: the networks on one device, from a cell's inputs to score columns."""
+"""The scorer: the networks on one device, from the inputs of a cell to score columns."""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow makes its compute functions at import, where no type checker sees them)
@@ -20,10 +20,10 @@ from dfn_ray.network.compute_environment import environment_digest
 from dfn_ray.network.filtering_network import FilteringNetwork
 from dfn_ray.network.frozen import FrozenNetwork, build
 from dfn_ray.on_ray.actor_pools import ActorSupervisor
-from dfn_ray.on_ray.cells import Cell, column_array, over_cells
+from dfn_ray.on_ray.cells import Cell, column_array, map_cells
 from dfn_ray.on_ray.ray_metrics import ScorerMetrics
 from dfn_ray.preparing.prepare import NetworkInputs, Preparation, pixels_column, tokens_column
-from dfn_ray.preparing.several_captions import COUNTS, listed, reduced, unlisted
+from dfn_ray.preparing.several_captions import COUNTS, flattened, nested, reduce_scores
 from dfn_ray.preparing.statuses import mark, replace_column
 from dfn_ray.schema import (
     BYTE_COLUMNS,
@@ -39,7 +39,7 @@ _DEFAULT = Captions()
 
 
 class Scorer:
-    """Scores cells. Owns the networks on the device; call it with a cell, get the cell scored."""
+    """Callable that returns a cell with scores. Owns the networks on the device."""
 
     def __init__(
         self,
@@ -51,7 +51,8 @@ class Scorer:
         *,
         captions: Captions = _DEFAULT,
     ) -> None:
-        # Ray gives actors without reserved CPUs a single thread. On the CPU the driver has settled the number.
+        # Ray gives actors without reserved CPUs a single thread. On the CPU the driver has set the
+        # number.
         threads = scorers.threads or os.cpu_count()
         self._networks = [
             build(network, device=scorers.device, threads=threads, compile=scorers.compile)
@@ -63,7 +64,7 @@ class Scorer:
         self._environment = environment_digest(scorers.device, threads)
 
     def __call__(self, cell: Cell) -> Cell:
-        """The cell with a float32 score column per network; bytes kept only for scores >= bounds.lo."""
+        """The cell with a float32 score column per network; bytes only for scores >= bounds.lo."""
         assert cell.inputs is not None, "prepare comes before the scorer"
         samples, rows = cell.samples, cell.inputs["row"].to_numpy()
         finite = np.ones(len(rows), dtype=bool)
@@ -89,11 +90,11 @@ class Scorer:
         network: FilteringNetwork,
         which: NetworkInputs,
     ) -> tuple[np.ndarray, dict[str, pa.Array]]:
-        """The scores of the inputs by one network, and the columns that it gives."""
+        """The scores (N,) of the inputs by one network, and its output columns."""
         height, width = frozen.transform.size
         tokens, captions_N = inputs[tokens_column(which.tokenizer)], None
         if COUNTS in inputs.column_names:
-            tokens, captions_N = unlisted(tokens)
+            tokens, captions_N = flattened(tokens)
         result = network.score(
             column_array(inputs[pixels_column(which.transform)], np.uint8, (height, width, 3)),
             column_array(tokens, np.int32, (-1,)),
@@ -104,10 +105,10 @@ class Scorer:
         score_N, text_ND = result.score_N, result.text_embedding_ND
         columns: dict[str, pa.Array] = {}
         if captions_N is not None:
-            counts_M = unlisted(inputs[COUNTS])[0].to_numpy()
-            score_N, text_ND = reduced(score_N, text_ND, captions_N, counts_M, self._captions)
+            counts_M = flattened(inputs[COUNTS])[0].to_numpy()
+            score_N, text_ND = reduce_scores(score_N, text_ND, captions_N, counts_M, self._captions)
             if self._captions.keep_scores:
-                kept = listed(_scores(result.score_N), captions_N).cast(pa.list_(pa.float32()))
+                kept = nested(_scores(result.score_N), captions_N).cast(pa.list_(pa.float32()))
                 columns[caption_scores_column(frozen.name)] = kept
         columns = {score_column(frozen.name): _scores(score_N), **columns}
         if result.image_embedding_ND is not None and text_ND is not None:
@@ -116,8 +117,8 @@ class Scorer:
         return score_N, columns
 
     def _timed(self, network: str, samples: int) -> AbstractContextManager[None]:
-        """What a forward of so many samples runs in."""
-        del network, samples  # an actor counts them
+        """Context of a forward pass over that many samples."""
+        del network, samples  # counted by actors only
         return nullcontext()
 
     def _drop_bytes(self, samples: pa.Table) -> pa.Table:
@@ -131,7 +132,7 @@ class Scorer:
 
 
 class ScorerActor(Scorer):
-    """A Scorer as Ray Data runs it: the networks come from the object store, blocks of cells come and go."""
+    """A Scorer for Ray Data: takes networks from the object store, maps blocks of cells."""
 
     def __init__(
         self,
@@ -143,9 +144,9 @@ class ScorerActor(Scorer):
         bounds: Bounds,
         captions: Captions,
         run_label: str,
-        starts: ActorSupervisor,
+        supervisor: ActorSupervisor,
     ) -> None:
-        with starts.watched():
+        with supervisor.supervised_start():
             super().__init__(
                 ray.get(networks), inputs, scorers, deciding, bounds, captions=captions
             )
@@ -153,7 +154,8 @@ class ScorerActor(Scorer):
         self._metrics = ScorerMetrics(run_label)
 
     def __call__(self, block: pa.Table) -> pa.Table:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return over_cells(block, stage=self._score)
+        """The block with scores in every cell."""
+        return map_cells(block, stage=self._score)
 
     def _score(self, cell: Cell) -> Cell:
         return replace(super().__call__(cell), scorer=self._name)
@@ -165,7 +167,10 @@ class ScorerActor(Scorer):
 def plan_inputs(
     networks: Sequence[FrozenNetwork], recipe: Recipe
 ) -> tuple[Preparation, tuple[NetworkInputs, ...]]:
-    """What to prepare for the networks, equal transforms and tokenizers once, and which is whose."""
+    """The preparation for all networks, and each network's inputs.
+
+    Equal transforms and tokenizers occur once.
+    """
     transforms = list(dict.fromkeys(network.transform for network in networks))
     tokenizers = list(dict.fromkeys(network.tokenizer for network in networks))
     inputs = tuple(
@@ -181,7 +186,7 @@ def plan_inputs(
 
 
 def _scores(score_N: np.ndarray) -> pa.Array:
-    """Scores as a column; null where they are not finite."""
+    """Scores as a column; null if they are not finite."""
     return pa.array(score_N, mask=~np.isfinite(score_N))
 
 

@@ -1,8 +1,9 @@
-"""What a run has cost so far, and stopping it once that is what it may cost.
+"""The cost of a run so far, and the stop of the run when its budget is spent.
 
-Counted are the CPUs and GPUs of all nodes that are alive in the cluster, busy or not, by Ray's own numbers (a head
-that offers 0 CPUs counts nothing), from the first attempt's connecting to the end of scoring. Not counted are
-requests, transfer and storage, the start of nodes before they join, and selecting and settling at the end.
+Counted are the CPUs and GPUs of all alive nodes of the cluster, busy or not, by Ray's own numbers
+(a head that offers 0 CPUs counts nothing), from the connection of the first attempt to the end of
+scoring. Not counted are requests, transfer and storage, the start of nodes before they join, and
+selecting and settling at the end.
 """
 
 from __future__ import annotations
@@ -22,38 +23,39 @@ from dfn_ray.console.tables import duration
 from dfn_ray.errors import BudgetSpentError, RunTakenOverError, StorageError
 from dfn_ray.run import SPENDING, Run
 
-LOOK_EVERY_S = 5.0
-"""Between looks at which nodes are alive."""
-STORE_EVERY_S = 60.0
-LEAST_WAIT_S = 60.0
-"""Nothing may move for at least this long, or a small budget would be spent on starting actors, again and again."""
+CHECK_INTERVAL_S = 5.0
+"""Time between checks of the alive nodes."""
+STORE_INTERVAL_S = 60.0
+MIN_WAIT_S = 60.0
+"""Lower limit of the no-progress timeout: with less, a small budget would be spent on restarting
+actors."""
 
 
 @dataclass(frozen=True)
 class Spent:
-    """What was used. Sums over attempts."""
+    """Resources used; can be summed over attempts."""
 
     hours: float = 0.0
-    """Of scoring, by the clock."""
+    """Wall-clock time of scoring."""
     cpu_hours: float = 0.0
     gpu_hours: float = 0.0
 
     def __add__(self, other: Spent) -> Spent:
         return Spent(*(getattr(self, name) + getattr(other, name) for name in asdict(self)))
 
-    def after(self, seconds: float, alive: Mapping[str, float]) -> Spent:
-        """This and `seconds` more with those resources alive."""
+    def plus(self, seconds: float, alive: Mapping[str, float]) -> Spent:
+        """This plus `seconds` with those resources alive."""
         hours = seconds / 3600
         cpu_hours, gpu_hours = (hours * alive.get(name, 0.0) for name in ("CPU", "GPU"))
         return self + Spent(hours, cpu_hours, gpu_hours)
 
-    def money(self, prices: Prices) -> float:
-        """What that costs, attempts before the prices were written down included."""
+    def cost(self, prices: Prices) -> float:
+        """The cost at these prices, also of attempts made before the prices were set."""
         return self.cpu_hours * prices.cpu_hour + self.gpu_hours * prices.gpu_hour
 
 
 def spent_before(run: Run) -> Spent:
-    """What all attempts at a run have cost together, as they stored it."""
+    """The stored resource use of all attempts of a run together."""
     total = Spent()
     for file in run.store.list(SPENDING, suffix=".json"):
         value = run.read_json(f"{SPENDING}/{file.name}")
@@ -62,7 +64,7 @@ def spent_before(run: Run) -> Spent:
 
 
 class CostMeter:
-    """Counts what this attempt costs while it is entered. Owns the thread that looks at the cluster."""
+    """Context that measures the cost of this attempt. Owns the thread that polls the cluster."""
 
     def __init__(
         self,
@@ -95,68 +97,74 @@ class CostMeter:
         self._end.set()
         self._thread.join()
         self._look()
-        self._store(must=error is None)
+        self._store(final=error is None)
 
     @property
     def spent(self) -> Spent:
-        """What all attempts have cost up to now."""
+        """The resource use of all attempts up to now."""
         with self._lock:
             since = time.monotonic() - self._looked if self._thread.is_alive() else 0.0
-            return self._before + self._spent.after(since, self._now_alive)
+            return self._before + self._spent.plus(since, self._now_alive)
 
-    def judge(self, done_fraction: float) -> None:
-        """Raise BudgetSpentError when the run has cost what it may cost; `done_fraction` of the pool is for the message."""
+    def check(self, done_fraction: float) -> None:
+        """Raises BudgetSpentError when the budget is spent; `done_fraction` is for the message."""
         spent = self.spent
         budget, hours = self._prices and self._prices.budget, self._limits.max_hours
-        if budget is not None and self._prices and spent.money(self._prices) >= budget:
+        if budget is not None and self._prices and spent.cost(self._prices) >= budget:
             currency = self._prices.currency
-            what = f"{spent.money(self._prices):,.2f} of {budget:,.2f} {currency} ({spent.gpu_hours:,.2f} GPU-hours, {spent.cpu_hours:,.2f} CPU-hours)"
+            what = (
+                f"{spent.cost(self._prices):,.2f} of {budget:,.2f} {currency} "
+                f"({spent.gpu_hours:,.2f} GPU-hours, {spent.cpu_hours:,.2f} CPU-hours)"
+            )
         elif hours is not None and spent.hours >= hours:
             what = f"{duration(spent.hours * 3600)} of {duration(hours * 3600)}"
         else:
             return
         raise BudgetSpentError(
-            f"{self._run.store.uri}: the budget is spent, {what}; {done_fraction:.1%} of the pool is scored and "
-            "committed. The same command with a larger --budget goes on from there"
+            f"{self._run.store.uri}: the budget is spent, {what}; {done_fraction:.1%} of the pool "
+            "is scored and committed. Run the same command with a larger --budget to resume"
         )
 
-    def bounded(self, wait_s: float) -> float:
-        """A wait in seconds, or a shorter one: as long as the budget lasts at what is alive now."""
+    def limited_wait(self, wait_s: float) -> float:
+        """The wait in seconds, shortened to what the budget allows at the current cost per hour."""
         left_s = wait_s
         spent = self.spent
         if self._limits.max_hours is not None:
             left_s = min(left_s, (self._limits.max_hours - spent.hours) * 3600)
         if self._prices and self._prices.budget is not None:
             with self._lock:
-                hourly = Spent().after(3600, self._now_alive).money(self._prices)
+                hourly = Spent().plus(3600, self._now_alive).cost(self._prices)
             if hourly > 0:
-                left = self._prices.budget - spent.money(self._prices)
+                left = self._prices.budget - spent.cost(self._prices)
                 left_s = min(left_s, left / hourly * 3600)
-        return min(wait_s, max(LEAST_WAIT_S, left_s))
+        return min(wait_s, max(MIN_WAIT_S, left_s))
 
     def _watch(self) -> None:
-        while not self._end.wait(LOOK_EVERY_S):
+        while not self._end.wait(CHECK_INTERVAL_S):
             self._look()
-            if time.monotonic() - self._stored >= STORE_EVERY_S:
+            if time.monotonic() - self._stored >= STORE_INTERVAL_S:
                 self._store()
 
     def _look(self) -> None:
-        """Count the time since the last look by the nodes seen then, and see which are alive now."""
+        """Adds the time since the last check at the resources alive then, and updates these."""
         try:
             alive = self._alive()
         except RayError:
-            alive = self._now_alive  # the cluster does not answer now: it costs what it cost
+            alive = self._now_alive  # the cluster does not answer: assume the same cost
         with self._lock:
             now = time.monotonic()
-            self._spent = self._spent.after(now - self._looked, self._now_alive)
+            self._spent = self._spent.plus(now - self._looked, self._now_alive)
             self._looked, self._now_alive = now, alive
 
-    def _store(self, *, must: bool = False) -> None:
-        """Store what this attempt cost. A store that fails is tried again at the next time, unless this is the last."""
+    def _store(self, *, final: bool = False) -> None:
+        """Stores the use of this attempt.
+
+        A failed write is retried at the next interval, and raised if `final`.
+        """
         self._stored = time.monotonic()
         try:
             name = f"{SPENDING}/{self._run.attempt.number:06d}.json"
             self._run.write_json(name, asdict(self._spent))
         except (StorageError, RunTakenOverError):
-            if must:
+            if final:
                 raise

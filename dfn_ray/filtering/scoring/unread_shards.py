@@ -1,4 +1,4 @@
-"""Shards that were not read to their end: waited for, given up where that is allowed, else named."""
+"""Shards that could not be read to their end: retried, given up if allowed, else reported."""
 
 from __future__ import annotations
 
@@ -9,53 +9,55 @@ from typing import NoReturn
 import pyarrow as pa
 
 from dfn_ray.errors import ShardChangedError, StorageError
-from dfn_ray.on_ray.cells import Cell, Unread
+from dfn_ray.on_ray.cells import Cell, UnreadShard
 from dfn_ray.on_ray.datasets import Work
-from dfn_ray.run import Ledger, naming
+from dfn_ray.run import Ledger, abbreviated
 from dfn_ray.schema import SAMPLE_SCHEMA, Chunk, ShardFault
 
 FIRST_PAUSE_S, PAUSE_GROWTH, LONGEST_PAUSE_S = 2.0, 5.0, 60.0
-"""Before an attempt at shards that a store did not give: 2 s, 10 s, then 50 s and 60 s. Each request has been retried
-already; what is left are faults that last, for all shards alike as a rule."""
+"""Pauses before retries of shards that a store failed to return: 2 s, 10 s, then 50 s and 60 s.
+Each request has been retried already; faults that remain last longer, usually for all shards
+alike."""
 
 
-def wait_before(attempt: int, unread: Iterable[Unread]) -> None:
-    """Wait before the attempt of that number (2, 3, ...) if shards could not be reached; for changed ones never."""
+def wait_before_attempt(attempt: int, unread: Iterable[UnreadShard]) -> None:
+    """Waits before attempt number `attempt` (2, 3, ...) unless all unread shards have changed."""
     if any(not item.changed for item in unread):
         time.sleep(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * PAUSE_GROWTH ** (attempt - 2)))
 
 
-def are_all_changed(work: Iterable[Work], unread: Mapping[str, Unread]) -> bool:
-    """True if every shard of the work has turned out not to be the listed one, so that no attempt can help."""
+def all_changed(work: Iterable[Work], unread: Mapping[str, UnreadShard]) -> bool:
+    """True if every shard of the work is no longer the listed one, so that no retry can help."""
     return all(item.shard.uri in unread and unread[item.shard.uri].changed for item in work)
 
 
 def closing_cell(
     ledger: Ledger, shard: str, fault: ShardFault, detail: str, schema: pa.Schema
 ) -> Cell | None:
-    """A chunk without samples that ends a shard behind its committed chunks; None where these have a gap.
+    """A chunk without samples that ends a shard after its committed chunks; None after a gap.
 
-    `schema` is what the samples of the run's other cells have beside `SAMPLE_SCHEMA`.
+    `schema` has the columns of the run's other cells that are not in `SAMPLE_SCHEMA`.
     """
-    first_row = ledger.rows_in_front(shard)
+    first_row = ledger.contiguous_rows(shard)
     if first_row is None:
         return None
     chunk = Chunk(shard=shard, first_row=first_row, rows=0, last=True, fault=fault, detail=detail)
     return Cell(chunk=chunk, samples=pa.schema([*SAMPLE_SCHEMA, *schema]).empty_table())
 
 
-def stop_for(unread: Mapping[str, Unread], *, shards: int, attempts: int) -> NoReturn:
-    """Raise ShardChangedError or StorageError, naming the shards that are left of a run for such a reason."""
+def raise_for_unread(unread: Mapping[str, UnreadShard], *, shards: int, attempts: int) -> NoReturn:
+    """Raises ShardChangedError or StorageError, naming the shards that could not be read."""
     changed = [item for item in unread.values() if item.changed]
     if changed:
         raise ShardChangedError(
             f"{len(changed):,} of {shards:,} shards are not the ones that were listed "
-            f"({naming([item.shard for item in changed])}), so that nothing more of them is committed. "
+            f"({abbreviated([item.shard for item in changed])}), so no more of them is committed. "
             f"{changed[0].message}"
         )
     first = next(iter(unread.values()))
     raise StorageError(
-        f"{len(unread):,} of {shards:,} shards could not be read in {attempts} attempts ({naming(list(unread))}): "
-        f"{first.message}. All else is committed, these are not; run again to go on, or set "
-        f"pool.give_up_unreachable = true to finish without them, as {ShardFault.UNREACHABLE}"
+        f"{len(unread):,} of {shards:,} shards could not be read in {attempts} attempts "
+        f"({abbreviated(list(unread))}): {first.message}. All others are committed; run the same "
+        "command again to resume, or set pool.give_up_unreachable = true to finish without these, "
+        f"recorded as {ShardFault.UNREACHABLE}"
     )

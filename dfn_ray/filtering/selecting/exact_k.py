@@ -1,9 +1,10 @@
 """Exactly the k best of any number of scores, in constant memory.
 
 Scores are compared through an order-preserving uint32 key. Two passes of 65,536-bin histograms find
-the exact threshold key, and, where more samples share it than may be kept, further passes of the same
-kind over (uid, shard, row) find the exact last one, for any number of k at once. The result is a predicate of a few numbers.
-Histograms add up, so the passes may be spread over parts, threads and machines in any order.
+the exact threshold key. If more samples share it than may be kept, further passes of the same kind
+over (uid, shard, row) find the last kept one, for any number of k at once. The result is a
+predicate of a few numbers. Histograms add up, so the passes may be spread over parts, threads and
+machines in any order.
 """
 
 from __future__ import annotations
@@ -28,32 +29,35 @@ from dfn_ray.filtering.selecting.ranking import (
 
 BINS = 1 << 16
 Source = Callable[[], Iterable[Rows]]
-"""Gives every scored row once, in any order and grouping; called once per pass."""
+"""Returns every scored row once, in any order and grouping; called once per pass."""
 Find = Callable[[Iterable[Rows]], Any]
-Over = Callable[[Find], Iterable[Any]]
-"""What a function finds in slices of the rows that cover them all, wherever they are read; called once per pass."""
+MapSlices = Callable[[Find], Iterable[Any]]
+"""Returns the results of a function for slices that together cover all rows, computed in any
+process; called once per pass."""
 
 COLLECT_ROWS = 1 << 18
-"""Once so few rows are in question they are sorted in memory (32 bytes each)."""
+"""Number of tied rows from which on they are no longer sorted in memory (32 bytes each)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Which scored rows are kept: those above the threshold, and of those at it the first in tie order.
+    """A predicate of the kept rows: all above the threshold, and the first in tie order at it.
 
-    A row is kept when key > threshold_key, or key == threshold_key and (uid, shard, row) <= last_tie.
+    A row is kept when key > threshold_key, or key == threshold_key and (uid, shard, row) <=
+    last_tie.
     """
 
     k: int
-    """Rows kept, exactly."""
+    """Number of kept rows."""
     threshold_key: int
     """Key of the lowest kept score; BINS * BINS when nothing is kept."""
     last_tie: tuple[int, int, int, int] | None
-    """(uid high, uid low, shard, row) of the last kept row at the threshold; None keeps all of them."""
+    """(uid high, uid low, shard, row) of the last kept row at the threshold; None keeps all of
+    them."""
     above: int
-    """Rows above the threshold."""
+    """Number of rows above the threshold."""
     at: int
-    """Rows at the threshold."""
+    """Number of rows at the threshold."""
 
     @property
     def threshold(self) -> float | None:
@@ -61,7 +65,7 @@ class Selection:
         return None if self.k == 0 else float(key_score(self.threshold_key))
 
     def keeps(self, rows: Rows) -> np.ndarray:
-        """Which rows are kept, bool (N,). NaN never is."""
+        """Mask of the kept rows, bool (N,). NaN is never kept."""
         key = score_key(rows["score"])
         kept = key >= self.threshold_key
         if self.last_tie is not None and len(tied := np.flatnonzero(key == self.threshold_key)):
@@ -70,27 +74,27 @@ class Selection:
         return kept & ~np.isnan(rows["score"])
 
 
-def select_best(source: Source, k: int, over: Over | None = None) -> Selection:
+def select_best(source: Source, k: int, map_slices: MapSlices | None = None) -> Selection:
     """The selection of the k best scored rows, or of all when there are fewer.
 
-    Ties at the threshold are broken by uid, then shard, then row, ascending. `over` takes the place of `source` where
-    the rows are read in slices.
+    Ties at the threshold are broken by uid, then shard, then row, ascending. `map_slices` replaces
+    `source` if the rows are read in slices.
     """
-    return select_best_each(source, [k], over)[0]
+    return select_best_each(source, [k], map_slices)[0]
 
 
 def select_best_each(
-    source: Source, counts: Sequence[int], over: Over | None = None
+    source: Source, counts: Sequence[int], map_slices: MapSlices | None = None
 ) -> list[Selection]:
-    """The same for each of several k, in as many passes as one of them takes."""
-    over = over or _here(source)
-    high = _total(over(_count_high))
-    wanted = [min(k, int(high.sum())) for k in counts]
-    cuts = [_descend(high, k) for k in wanted]  # the bin of upper halves that holds the k-th
-    bins = tuple(sorted({cut.bin for cut, k in zip(cuts, wanted, strict=True) if k}))
-    low = _total(over(partial(_count_low, high_bins=bins)), len(bins)) if bins else None
+    """`select_best` for each of several k, in as many passes as for one."""
+    map_slices = map_slices or _as_one_slice(source)
+    high = _total(map_slices(_count_high))
+    targets = [min(k, int(high.sum())) for k in counts]
+    cuts = [_descend(high, k) for k in targets]  # the bin of upper halves that contains the k-th
+    bins = tuple(sorted({cut.bin for cut, k in zip(cuts, targets, strict=True) if k}))
+    low = _total(map_slices(partial(_count_low, high_bins=bins)), len(bins)) if bins else None
     found, ties = [], []
-    for cut, k in zip(cuts, wanted, strict=True):
+    for cut, k in zip(cuts, targets, strict=True):
         if low is None or k == 0:
             found.append(Selection(k=0, threshold_key=BINS * BINS, last_tie=None, above=0, at=0))
             continue
@@ -101,17 +105,21 @@ def select_best_each(
         found.append(Selection(k=k, threshold_key=key, last_tie=None, above=above, at=at))
         if k - above < at:
             ties.append(_Tie(len(found) - 1, key, k - above, at))
-    for tie, last in zip(ties, _last_ties(over, ties), strict=True):
-        found[tie.of] = replace(found[tie.of], last_tie=last)
+    for tie, last in zip(ties, _last_ties(map_slices, ties), strict=True):
+        found[tie.selection] = replace(found[tie.selection], last_tie=last)
     return found
 
 
-def select_threshold(source: Source, threshold: float, over: Over | None = None) -> Selection:
+def select_threshold(
+    source: Source, threshold: float, map_slices: MapSlices | None = None
+) -> Selection:
     """The selection of every row with score >= threshold, compared in float32."""
     key = int(score_key(np.array([threshold], dtype=np.float32))[0])
     above = at = 0
     lowest = BINS * BINS
-    for smallest, here, more in (over or _here(source))(partial(_count_from, key=key)):
+    for smallest, here, more in (map_slices or _as_one_slice(source))(
+        partial(_count_from, key=key)
+    ):
         if here and smallest < lowest:
             above, at, lowest = above + at, 0, int(smallest)
         at += int(here) if smallest == lowest else 0
@@ -119,8 +127,8 @@ def select_threshold(source: Source, threshold: float, over: Over | None = None)
     return Selection(k=above + at, threshold_key=lowest, last_tie=None, above=above, at=at)
 
 
-def _here(source: Source) -> Over:
-    """All rows as one slice, read by the source."""
+def _as_one_slice(source: Source) -> MapSlices:
+    """A MapSlices with all rows as one slice, read by the source."""
     return lambda find: [find(source())]
 
 
@@ -132,12 +140,12 @@ def _keys(rows: Iterable[Rows]) -> Iterable[np.ndarray]:
 
 
 def _count_high(rows: Iterable[Rows]) -> np.ndarray:
-    """How many keys have which upper half."""
+    """Histogram (BINS,) of the upper halves of the keys."""
     return _total(np.bincount(key >> 16, minlength=BINS) for key in _keys(rows))
 
 
 def _count_low(rows: Iterable[Rows], *, high_bins: Sequence[int]) -> np.ndarray:
-    """How many keys with each of those upper halves, ascending, have which lower half, (B, BINS)."""
+    """Histograms (B, BINS) of the lower halves of the keys with each of these upper halves."""
     place = np.full(BINS, -1, np.int64)
     place[list(high_bins)] = range(len(high_bins))
     total = np.zeros(len(high_bins) * BINS, np.int64)
@@ -149,7 +157,7 @@ def _count_low(rows: Iterable[Rows], *, high_bins: Sequence[int]) -> np.ndarray:
 
 
 def _count_from(rows: Iterable[Rows], *, key: int) -> np.ndarray:
-    """The lowest key from `key` on, how many rows have it, and how many are above it."""
+    """The lowest key >= `key`, the number of rows with it, and the number of rows above it."""
     at = above = 0
     lowest = BINS * BINS
     for keys in _keys(rows):
@@ -174,88 +182,91 @@ def _total(counts: Iterable[np.ndarray], rows: int | None = None) -> np.ndarray:
 class _Cut(NamedTuple):
     bin: int
     above: int
-    """How many are in the bins above it."""
+    """Number of rows in the bins above it."""
 
 
 def _descend(counts: np.ndarray, k: int) -> _Cut:
-    """The bin that holds the k-th from the top."""
+    """The bin that contains the k-th row from the top."""
     from_top = np.cumsum(counts[::-1])
     position = min(int(np.searchsorted(from_top, k)), BINS - 1)
     return _Cut(BINS - 1 - position, int(from_top[position] - counts[BINS - 1 - position]))
 
 
-_Question = tuple[int, tuple[int, ...]]
-"""Which rows: the key of their score, and the first digits of their tie words."""
+_TieQuery = tuple[int, tuple[int, ...]]
+"""Identifies tied rows: the key of their score, and the first digits of their tie words."""
 
 
 @dataclass
 class _Tie:
-    """A search for the `wanted`-th, in tie order, of the rows at a threshold that begin with the digits found."""
+    """A search for the row of a given rank, in tie order, among the rows at a threshold."""
 
-    of: int
-    """Which selection it is for."""
+    selection: int
+    """Index of the selection that it is for."""
     threshold_key: int
-    wanted: int
+    rank: int
+    """Rank of the row, from 1, among the rows that begin with `prefix`."""
     rows: int
-    """How many rows begin so."""
+    """Number of rows that begin with `prefix`."""
     prefix: tuple[int, ...] = ()
+    """Leading digits of the row's tie words, as far as they are found."""
 
     @property
-    def few(self) -> bool:
-        """Whether the rows in question can be sorted in memory."""
+    def fits_in_memory(self) -> bool:
+        """True if the remaining rows can be sorted in memory."""
         return self.rows <= COLLECT_ROWS or len(self.prefix) == TIE_DIGITS
 
     @property
-    def question(self) -> _Question:
-        """Which rows those are."""
+    def query(self) -> _TieQuery:
+        """Key and prefix of the remaining rows."""
         return self.threshold_key, self.prefix
 
 
-def _last_ties(over: Over, ties: Sequence[_Tie]) -> Iterator[tuple[int, int, int, int]]:
+def _last_ties(map_slices: MapSlices, ties: Sequence[_Tie]) -> Iterator[tuple[int, int, int, int]]:
     """(uid high, uid low, shard, row) of the last kept row of each tie.
 
-    One 16-bit digit a pass for all of them, most significant first, until few enough rows share the digits found.
+    Each pass finds one 16-bit digit for all ties, most significant first, until few enough rows
+    share the digits found.
     """
-    while many := [tie for tie in ties if not tie.few]:
-        asked = partial(_count_tied, questions=[tie.question for tie in many])
-        for tie, counts in zip(many, _total(over(asked), len(many)), strict=True):
+    while many := [tie for tie in ties if not tie.fits_in_memory]:
+        count = partial(_count_tied, queries=[tie.query for tie in many])
+        for tie, counts in zip(many, _total(map_slices(count), len(many)), strict=True):
             before = np.cumsum(counts) - counts
-            digit = int(np.searchsorted(before + counts, tie.wanted))
-            tie.wanted -= int(before[digit])
+            digit = int(np.searchsorted(before + counts, tie.rank))
+            tie.rank -= int(before[digit])
             tie.rows = int(counts[digit])
             tie.prefix += (digit,)
     if not ties:
         return
-    collected = over(partial(_collect_tied, questions=[tie.question for tie in ties]))
+    collected = map_slices(partial(_collect_tied, queries=[tie.query for tie in ties]))
     for tie, *some in zip(ties, *collected, strict=True):
         words = np.concatenate(some)
-        last = words[np.lexsort(words.T[::-1])[tie.wanted - 1]]
+        last = words[np.lexsort(words.T[::-1])[tie.rank - 1]]
         yield int(last[0]), int(last[1]), int(last[2]), int(last[3])
 
 
-def _count_tied(rows: Iterable[Rows], *, questions: Sequence[_Question]) -> np.ndarray:
-    """How many rows that begin with the digits of each question have which next digit, (Q, BINS)."""
-    total = np.zeros((len(questions), BINS), dtype=np.int64)
+def _count_tied(rows: Iterable[Rows], *, queries: Sequence[_TieQuery]) -> np.ndarray:
+    """Histograms (Q, BINS) of the next digit of the rows of each query."""
+    total = np.zeros((len(queries), BINS), dtype=np.int64)
     for some in rows:
-        for counts, question, words in zip(total, questions, _tied(some, questions), strict=True):
-            np.add.at(counts, digit_of(words, len(question[1])), 1)
+        for counts, query, words in zip(total, queries, _tied(some, queries), strict=True):
+            np.add.at(counts, digit_of(words, len(query[1])), 1)
     return total
 
 
-def _collect_tied(rows: Iterable[Rows], *, questions: Sequence[_Question]) -> list[np.ndarray]:
-    """The tie words of those rows, (N, 4) for each question."""
+def _collect_tied(rows: Iterable[Rows], *, queries: Sequence[_TieQuery]) -> list[np.ndarray]:
+    """The tie words of the rows of each query, (N, 4) each."""
     nothing = np.empty((0, TIE_WORDS), np.uint64)
-    found = [[nothing] for _ in questions]
+    found = [[nothing] for _ in queries]
     for some in rows:
-        for those, words in zip(found, _tied(some, questions), strict=True):
+        for those, words in zip(found, _tied(some, queries), strict=True):
             those.append(words)
     return [np.concatenate(those) for those in found]
 
 
-def _tied(rows: Rows, questions: Sequence[_Question]) -> Iterator[np.ndarray]:
-    """The tie words, (N, 4), of the rows that each question is about; loaded only where there are some."""
+def _tied(rows: Rows, queries: Sequence[_TieQuery]) -> Iterator[np.ndarray]:
+    """The tie words, (N, 4), of the rows of each query; loaded only if there are any."""
     key = score_key(rows["score"])
-    for threshold_key, prefix in questions:
+    for threshold_key, prefix in queries:
         tied = np.flatnonzero(key == threshold_key)
         words = tie_words(rows, tied) if len(tied) else np.empty((0, TIE_WORDS), np.uint64)
         for position, digit in enumerate(prefix):

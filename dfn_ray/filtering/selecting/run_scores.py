@@ -1,4 +1,4 @@
-"""The scores of a run, read part by part as the selection wants them."""
+"""The scores of a run, read part by part for the selection."""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow makes its compute functions at import, where no type checker sees them)
@@ -31,7 +31,7 @@ Read = TypeVar("Read")
 
 
 class ScoredPart(Mapping[str, np.ndarray]):
-    """The scored rows of a part as `selection.Rows`: `score` at once, `uid`, `shard`, `row` when asked for."""
+    """The scored rows of a part as `ranking.Rows`; `uid`, `shard` and `row` are loaded lazily."""
 
     def __init__(
         self,
@@ -65,11 +65,11 @@ class ScoredPart(Mapping[str, np.ndarray]):
 
     @property
     def position(self) -> np.ndarray:
-        """One uint64 per row that names the sample in the run: see `sample_position`."""
+        """One uint64 per row that identifies the sample in the run, see `sample_position`."""
         return sample_position(self["shard"], self["row"])
 
     def table(self, columns: Sequence[str]) -> pa.Table:
-        """Those columns of the scored rows."""
+        """The given columns of the scored rows."""
         return read_columns(self._run, self.name, columns).filter(self._mask)
 
     def _load(self, column: str) -> np.ndarray:
@@ -87,7 +87,7 @@ class ScoredPart(Mapping[str, np.ndarray]):
 
 @dataclass(frozen=True)
 class RunScores:
-    """All scored rows of a run as a `selection.Source`. Small enough to send to tasks."""
+    """All scored rows of a run as an `exact_k.Source`. Small enough to send to tasks."""
 
     run: Run
     network: str
@@ -95,25 +95,28 @@ class RunScores:
     disowned: Mapping[str, Sequence[Chunk]]
 
     def __call__(self) -> Iterator[ScoredPart]:
-        """Every part once, in the order of names, some read ahead."""
+        """Every part once, in the order of `names`, with read-ahead."""
         return read_ahead(self.names, self.part)
 
-    def each(self, read: Callable[[ScoredPart], Read]) -> Iterator[Read]:
-        """What a function gives for every part, in the order of names: the columns that it asks for are read ahead as well."""
+    def map_parts(self, read: Callable[[ScoredPart], Read]) -> Iterator[Read]:
+        """The results of a function for every part, in the order of `names`.
+
+        The columns that the function loads are read ahead as well.
+        """
         return read_ahead(self.names, lambda name: read(self.part(name)))
 
-    def over(self, find: Callable[[Iterator[ScoredPart]], Found]) -> Iterator[Found]:
-        """What a function finds in slices of the parts, side by side in Ray tasks where there are many."""
-        return run_in_slices(self.names, partial(_find_in, self.without_names(), find))
+    def map_slices(self, find: Callable[[Iterator[ScoredPart]], Found]) -> Iterator[Found]:
+        """The results of a function for slices of the parts; in Ray tasks if there are many."""
+        return run_in_slices(self.names, partial(_find_in, self.without_parts(), find))
 
-    def over_each(
+    def map_parts_in_slices(
         self, read: Callable[[ScoredPart], Read], find: Callable[[Iterator[Read]], Found]
     ) -> Iterator[Found]:
-        """The same of what another function gives for every part, as `each` has it."""
-        return run_in_slices(self.names, partial(_find_in_each, self.without_names(), read, find))
+        """`map_slices` over the results of `map_parts(read)` instead of the parts."""
+        return run_in_slices(self.names, partial(_find_in_each, self.without_parts(), read, find))
 
-    def without_names(self) -> RunScores:
-        """The same of no part."""
+    def without_parts(self) -> RunScores:
+        """The same without part names, to be sent to tasks."""
         return replace(self, names=())
 
     def part(self, name: str) -> ScoredPart:
@@ -124,7 +127,7 @@ class RunScores:
 
     @property
     def shard_uris(self) -> list[str]:
-        """The shards by number: as the pool listing has them, sorted by URI."""
+        """The shards by number, in the order of the pool listing, which is sorted by URI."""
         return _shards(self.run)[0]
 
     @property
@@ -151,25 +154,25 @@ def _find_in_each(
     find: Callable[[Iterator[Read]], Found],
     names: Sequence[str],
 ) -> Found:
-    return find(replace(scores, names=tuple(names)).each(read))
+    return find(replace(scores, names=tuple(names)).map_parts(read))
 
 
 _SHARDS: dict[tuple[str, str, str], tuple[list[str], Mapping[str, int]]] = {}
-"""The shards, and their numbers, of the run that this process read last: a task that is sent a `RunScores` is not sent
-them with it."""
+"""URIs and numbers of the shards of the run that this process read last, so that a `RunScores` need
+not carry them to tasks."""
 
 
 _READING_SHARDS = threading.Lock()
 
 
 def shard_index(run: Run) -> Mapping[str, int]:
-    """The number of each shard of a run: its place in the pool listing."""
+    """The number of each shard of a run: its index in the pool listing."""
     return _shards(run)[1]
 
 
 def _shards(run: Run) -> tuple[list[str], Mapping[str, int]]:
     key = (run.uri, run.listing_name, run.description["pool"]["digest"])
-    with _READING_SHARDS:  # by one of the threads that read ahead, not by each
+    with _READING_SHARDS:  # read once, not by each of the read-ahead threads
         if key not in _SHARDS:
             _SHARDS.clear()
             uris = run.listing()["uri"].to_pylist()

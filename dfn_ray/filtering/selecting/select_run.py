@@ -1,4 +1,4 @@
-"""Selecting from the stored scores of a run: which rule, over how many samples, giving exactly what."""
+"""Selection from the stored scores of a run, by a rule, with the counts that it is based on."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 from dfn_ray.config import Select, count_of_fraction
 from dfn_ray.filtering.selecting.exact_k import Selection, select_best_each, select_threshold
 from dfn_ray.filtering.selecting.run_scores import RunScores
-from dfn_ray.run import Ledger, Run, in_order, owning_ledger, scan_ledger
+from dfn_ray.run import Ledger, Run, canonical_ledger, newest_first, scan_ledger
 from dfn_ray.uids.records import UID_DTYPE, uid_strings
 
 
 class State(StrEnum):
-    """How far a selection has become the subset of its run."""
+    """Progress of a selection: selected only, subset being made, or subset complete."""
 
     SELECTED = "selected"
     SETTLING = "settling"
@@ -25,32 +25,32 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selected:
-    """A selection with what it was made from, as `selection.json` holds it."""
+class SelectionResult:
+    """A selection with its rule and counts, the content of `selection.json`."""
 
     select: Select
     network: str
     counts: Mapping[str, int]
     """All samples of the pool by `status` or `status/reason`."""
     notes: Mapping[str, int]
-    """Samples by `Note`: those handled in an unusual way."""
+    """Samples handled in an unusual way, by `Note`."""
     faults: Mapping[str, tuple[str, str]]
-    """Bad shards: fault and detail."""
+    """Fault and detail of each bad shard."""
     shards: int
     n: int | None
     """N of keep_fraction; None for the other rules."""
-    asked: int | None
-    """Samples that the rule asks for, of which k are kept: all that were scored when they are fewer; None for a threshold."""
+    requested: int | None
+    """Samples that the rule requests; k is smaller when fewer were scored. None for a threshold."""
     selection: Selection
 
     def to_json(self, run: Run) -> dict[str, Any]:
-        """The selection as JSON, with the tie order spelled out in names."""
+        """The selection as JSON, with the last tie also as uid, shard and row."""
         last = self.selection.last_tie
         return {
             "select": asdict(self.select),
             "network": self.network,
             "N": self.n,
-            "asked": self.asked,
+            "asked": self.requested,
             "k": self.selection.k,
             "threshold": self.selection.threshold,
             "threshold_key": self.selection.threshold_key,
@@ -70,28 +70,28 @@ class Selected:
 
 def select_run(
     run: Run, select: Select, network: str, ledger: Ledger | None = None
-) -> tuple[Selected, RunScores]:
-    """The exact selection over all scores of a complete run, or over the parts of a ledger that has just been made.
+) -> tuple[SelectionResult, RunScores]:
+    """The exact selection over all scores of a complete run, or over the parts of a current ledger.
 
     Raises IncompleteRunError when shards are missing.
     """
-    (selected,), scores = select_each(run, [select], network, ledger)
+    (selected,), scores = select_rules(run, [select], network, ledger)
     return selected, scores
 
 
-def select_each(
+def select_rules(
     run: Run, selects: Sequence[Select], network: str, ledger: Ledger | None = None
-) -> tuple[list[Selected], RunScores]:
-    """The same for several rules at once: all fractions and counts take as many passes over the scores as one does."""
+) -> tuple[list[SelectionResult], RunScores]:
+    """`select_run` for several rules: all fractions and counts together take the passes of one."""
     if ledger is None:
         ledger = scan_ledger(run.store, run.fingerprint, run.part_names())
     else:
-        ledger = owning_ledger(run.store, run.fingerprint, ledger)
+        ledger = canonical_ledger(run.store, run.fingerprint, ledger)
     listing = run.listing()["uri"].to_pylist()
     ledger.require_complete(listing)
-    scores = RunScores(run, network, tuple(in_order(ledger.names)), dict(ledger.disowned))
+    scores = RunScores(run, network, tuple(newest_first(ledger.names)), dict(ledger.disowned))
     found = [
-        Selected(
+        SelectionResult(
             select=select,
             network=network,
             counts={key: count for key, count in ledger.counts.items() if count},
@@ -101,10 +101,10 @@ def select_each(
             },
             shards=len(listing),
             n=denominator(ledger, select) if select.keep_fraction is not None else None,
-            asked=asked,
+            requested=requested,
             selection=selection,
         )
-        for select, asked, selection in _selections(scores, selects, ledger)
+        for select, requested, selection in _selections(scores, selects, ledger)
     ]
     return found, scores
 
@@ -112,22 +112,22 @@ def select_each(
 def _selections(
     scores: RunScores, selects: Sequence[Select], ledger: Ledger
 ) -> Iterator[tuple[Select, int | None, Selection]]:
-    """Each rule with what it asks for and its selection. Each threshold takes a pass of its own."""
-    asked = [
+    """Each rule with its target count and selection. Each threshold takes a separate pass."""
+    requested = [
         None if select.threshold is not None else target_count(select, denominator(ledger, select))
         for select in selects
     ]
-    counts = [k for k in asked if k is not None]
-    best = iter(select_best_each(scores, counts, scores.over) if counts else ())
-    for select, k in zip(selects, asked, strict=True):
+    counts = [k for k in requested if k is not None]
+    best = iter(select_best_each(scores, counts, scores.map_slices) if counts else ())
+    for select, k in zip(selects, requested, strict=True):
         if select.threshold is not None:
-            yield select, None, select_threshold(scores, select.threshold, scores.over)
+            yield select, None, select_threshold(scores, select.threshold, scores.map_slices)
         else:
             yield select, k, next(best)
 
 
 def denominator(ledger: Ledger, select: Select) -> int:
-    """N: the samples that `select.of` counts."""
+    """N, the number of samples that `select.of` counts."""
     by_status = {"scored": 0, "rejected": 0, "failed": 0}
     for key, count in ledger.counts.items():
         by_status[key.partition("/")[0]] += count
@@ -138,7 +138,7 @@ def denominator(ledger: Ledger, select: Select) -> int:
 
 
 def target_count(select: Select, n: int) -> int:
-    """How many samples a fraction or a count asks for: floor(f * N) with f as it was written in decimals."""
+    """Samples that a fraction or count requests: floor(f * N), with f in its decimal notation."""
     if select.keep_count is not None:
         return select.keep_count
     assert select.keep_fraction is not None
@@ -146,7 +146,7 @@ def target_count(select: Select, n: int) -> int:
 
 
 def stored_selection(value: Mapping[str, Any]) -> Selection:
-    """The selection that `Selected.to_json` stored."""
+    """The selection stored by `SelectionResult.to_json`."""
     last = value["last_tie_words"]
     return Selection(
         k=value["k"],

@@ -1,4 +1,4 @@
-"""The accounting of a selection as a table for people."""
+"""The counts of a selection as a printed table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dfn_ray.console.tables import note_rows, table
 
 
 def selection_table(run_uri: str, value: Mapping[str, Any]) -> str:
-    """What became of the pool, as `selection.json` has it: the accounting that must balance."""
+    """A table of all samples of the pool by outcome, from `selection.json`; its counts add up."""
     counts = dict(value["counts"])
     samples, kept = value["samples"], value["k"]
     rows: list[tuple[str, int | str]] = [("samples in the pool", samples)]
@@ -28,9 +28,10 @@ def selection_table(run_uri: str, value: Mapping[str, Any]) -> str:
     if value["threshold"] is not None:
         ties = f"; {value['at']:,} samples share it" if value["at"] > 1 else ""
         lines.append(f"threshold {value['threshold']:.6f} on {value['network']}{ties}")
-    if (asked := value.get("asked") or 0) > kept:
+    if (requested := value.get("asked") or 0) > kept:
         lines.append(
-            f"warning: {asked:,} were asked for, only {kept:,} have a score: all of them are kept"
+            f"warning: the rule requests {requested:,} samples, only {kept:,} have a score: all "
+            "are kept"
         )
     if "not_found" in value:
         lines.append(f"{value['listed']:,} uids listed, {value['not_found']:,} not in the pool")

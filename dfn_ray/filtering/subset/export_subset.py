@@ -1,10 +1,12 @@
-"""A finished run's subset in the formats of other trainers: DataComp's uid list and WebDataset tars.
+"""Exports of a finished run's subset for other trainers: DataComp's uid list and WebDataset tars.
 
-The tars are what DataComp's resharder writes: `{:08d}.tar` with `{uid}-{j}.{jpg|png|webp},txt,json`
-members (an image of another format under its own ending: open_clip's loader passes those by), `{:08d}_stats.json`, `sizes.json` (which open_clip reads) and `meta.json` (whose
-`output_shard_count` and `output_shard_format` DataComp's train.py reads). Of several captions the first one is `txt`, which
-those loaders read, the others are `1.txt`, `2.txt`, ...: `pool.caption = "list"` reads them all again. `export.json` is ours: it is written
-first and says what the folder is an export of, so that two exports never mix.
+The tars have the format of DataComp's resharder: `{:08d}.tar` with
+`{uid}-{j}.{jpg|png|webp},txt,json` members (an image of another format has its own extension, which
+open_clip's loader skips), `{:08d}_stats.json`, `sizes.json` (which open_clip reads) and `meta.json`
+(whose `output_shard_count` and `output_shard_format` DataComp's train.py reads). Of several
+captions the first is `txt`, which those loaders read; the others are `1.txt`, `2.txt`, ...:
+`pool.caption = "list"` reads all of them. `export.json` is dfn_ray's own: it is written first and
+identifies the export, so that two exports are never mixed.
 """
 
 from __future__ import annotations
@@ -34,9 +36,9 @@ from dfn_ray.run import (
     SELECTION,
     SUBSET,
     Run,
+    abbreviated,
     differences,
     fingerprint_digest,
-    naming,
     open_run,
     parsed_json,
     read_ahead,
@@ -44,16 +46,16 @@ from dfn_ray.run import (
 from dfn_ray.storage import Store, is_local
 
 SHARD_SAMPLES = 10_000
-"""Samples per tar, as img2dataset and DataComp have it."""
+"""Samples per tar, the default of img2dataset and DataComp."""
 SHARD_FORMAT = "{:08d}.tar"
 EXPORT = "export.json"
-_ANEW = "delete it and all else in the folder, or use another folder"
+_START_OVER = "delete everything in the folder, or use another folder"
 _SIZES, _META, _UIDS = "sizes.json", "meta.json", "sample_ids.npy"
 
 
 def export_uids(run_uri: str, out_uri: str) -> int:
-    """Copy the run's sorted uid list to a `.npy` file; returns how many uids it has."""
-    run, selection = _finished(run_uri)
+    """Copies the run's sorted uid list to a `.npy` file; returns the number of uids."""
+    run, selection = _open_finished(run_uri)
     folder, _, name = out_uri.rpartition("/")
     refuse_out(run, folder or ".", (name,))
     _refuse_in_run(f"{folder or '.'}/{name}")
@@ -62,13 +64,14 @@ def export_uids(run_uri: str, out_uri: str) -> int:
 
 
 def export_webdataset(run_uri: str, out_uri: str, *, shard_samples: int = SHARD_SAMPLES) -> int:
-    """Write the subset as WebDataset tars to a folder; returns how many tars. Resumes: whole tars stay.
+    """Writes the subset as WebDataset tars to a folder; returns the number of tars.
 
-    Raises InputError when the folder holds anything but this very export.
+    Resumes an earlier export: complete tars are kept. Raises InputError when the folder contains
+    anything but this export.
     """
     if shard_samples < 1:
         raise InputError(f"--shard-samples: need >= 1, got {shard_samples}")
-    run, selection = _finished(run_uri)
+    run, selection = _open_finished(run_uri)
     kept = selection["k"]
     refuse_out(run, out_uri, (SHARD_FORMAT.format(0),))
     _refuse_in_run(out_uri)
@@ -84,7 +87,7 @@ def export_webdataset(run_uri: str, out_uri: str, *, shard_samples: int = SHARD_
     ends = list(accumulate(rows))
     connect()
     for _ in run_in_tasks(
-        [_tar(n, files, ends, shard_samples) for n in todo], _TarWriter(run, out).write
+        [_tar_item(n, files, ends, shard_samples) for n in todo], _TarWriter(run, out).write
     ):
         pass
     sizes = {
@@ -107,25 +110,28 @@ def export_webdataset(run_uri: str, out_uri: str, *, shard_samples: int = SHARD_
 
 
 def _refuse_in_run(out_uri: str) -> None:
-    """Raise InputError for a file or folder in a run, whichever run that is, unless it is hidden there: runs have none."""
+    """Raises InputError for a file or folder inside any run, unless its name is hidden.
+
+    Runs have no hidden files.
+    """
     place = Store(os.path.realpath(out_uri) if is_local(out_uri) else out_uri).address
-    # Nothing of a run lies deeper than selections/RULE/FILE.
+    # No file of a run is deeper than selections/RULE/FILE.
     for _ in range(3):
         place, _, name = place.rpartition("/")
         if name.startswith((".", "_")) or not place.partition("://")[2].strip("/"):
             return
-        with suppress(StorageAccessError):  # nor could it be written to
+        with suppress(StorageAccessError):  # then it could not be written to either
             if Store(place).exists(RUN):
                 raise InputError(
-                    f"output: {out_uri} lies in the run {place}, whose own files no export may replace; name a place "
-                    "outside it, or a hidden one (its name begins with . or _)"
+                    f"output: {out_uri} lies in the run {place}, whose own files no export may "
+                    "replace; use a path outside it, or a hidden one (its name begins with . or _)"
                 )
 
 
 def _identity(
     run: Run, files: Sequence[str], rows: Sequence[int], shard_samples: int
 ) -> dict[str, Any]:
-    """What decides every tar of an export: the subset, in the order of its files, and where it is cut."""
+    """Identity of an export: the subset, in the order of its files, and the samples per tar."""
     selection = run.read_json(SELECTION) or {}
     subset = {"selection": selection, "files": list(zip(files, rows, strict=True))}
     return {
@@ -137,34 +143,39 @@ def _identity(
 
 
 def _claim(out: Store, identity: Mapping[str, Any], shards: int) -> set[str]:
-    """Make a folder that of an export, before anything else is in it; the names of what is there already."""
+    """Marks a folder as this export's before anything else is written; returns the names in it."""
     there = set(out.names())
     if EXPORT in there:
-        that = parsed_json(out.read(EXPORT), out.uri_of(EXPORT), must=False, advice=_ANEW)
+        that = parsed_json(
+            out.read(EXPORT), out.uri_of(EXPORT), require_digest=False, advice=_START_OVER
+        )
         problems = list(differences(that, identity, sides=("that", "this export")))
         if problems:
             raise InputError(
-                f"{out.uri}: holds another export:\n"
+                f"{out.uri}: contains another export:\n"
                 + "\n".join(f"  {problem}" for problem in problems)
                 + "\nuse another folder"
             )
     ours = {EXPORT, _SIZES, _META, _UIDS, *map(SHARD_FORMAT.format, range(shards))}
     if foreign := sorted(there - ours - set(map(_stats_name, range(shards)))):
         raise InputError(
-            f"{out.uri}: holds {naming(foreign)}, which this export did not write; use an empty folder"
+            f"{out.uri}: contains {abbreviated(foreign)}, which this export did not write; use an "
+            "empty folder"
         )
     if EXPORT not in there and there:
         raise InputError(
-            f"{out.uri}: holds {naming(sorted(there))} but no {EXPORT} that says of what; use an empty folder"
+            f"{out.uri}: contains {abbreviated(sorted(there))} but no {EXPORT}, so it is no "
+            "export; use an empty folder"
         )
     out.write(EXPORT, json.dumps(identity, indent=1).encode())
     return there
 
 
-def _tar(number: int, files: Sequence[str], ends: Sequence[int], size: int) -> str:
-    """Tar `number` as `_TarWriter.write` takes it: rows [number * size, (number + 1) * size) of all files laid end to end.
+def _tar_item(number: int, files: Sequence[str], ends: Sequence[int], size: int) -> str:
+    """Description of tar `number` for `_TarWriter.write`.
 
-    `ends`: the rows of all files up to and with each.
+    It contains rows [number * size, (number + 1) * size) of all files concatenated. `ends`:
+    cumulative row counts of the files.
     """
     start, stop = number * size, (number + 1) * size
     first, last = bisect_right(ends, start), bisect_left(ends, stop)
@@ -175,20 +186,20 @@ def _tar(number: int, files: Sequence[str], ends: Sequence[int], size: int) -> s
 
 @dataclass(frozen=True)
 class _TarWriter:
-    """Writes tars. Sent to tasks; each call is one tar, and names the files that it needs."""
+    """Writes tars. Sent to tasks; each call writes one tar and names the files that it needs."""
 
     run: Run
     out: Store
 
     def write(self, item: str) -> str:
-        """Write a tar that `_tar` describes; returns its name."""
+        """Writes the tar described by a `_tar_item`; returns its name."""
         value = json.loads(item)
         number, start = value["number"], value["skip"]
         buffer, count = io.BytesIO(), 0
         copies: dict[str, int] = {}
         with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for row in self._rows(value["files"], start, start + value["rows"]):
-                # DataComp numbers the copies of a uid; ours lie side by side, so within the tar.
+                # DataComp numbers the copies of a uid; here they are adjacent, so numbered per tar.
                 copy = copies[row["uid"]] = copies.get(row["uid"], -1) + 1
                 for extension, data in _members(row):
                     entry = tarfile.TarInfo(f"{row['uid']}-{copy}.{extension}")
@@ -196,7 +207,7 @@ class _TarWriter:
                     tar.addfile(entry, io.BytesIO(data))
                 count += 1
         self.out.write(SHARD_FORMAT.format(number), buffer.getvalue())
-        # Its presence says that the tar is whole.
+        # Its presence marks the tar as complete.
         self.out.write(_stats_name(number), json.dumps({"successes": count}).encode())
         return SHARD_FORMAT.format(number)
 
@@ -213,7 +224,8 @@ class _TarWriter:
 
 def _members(row: dict) -> Iterator[tuple[str, bytes]]:
     image = row["image"]
-    # A uid list may keep what no decoder has seen: as .jpg it is the sample's image still, and fails there.
+    # A uid list may keep images that were never decoded: an unknown format becomes .jpg and fails
+    # in the loader.
     yield extension_of(image) or "jpg", image
     first, *others = [row["text"]] if isinstance(row["text"], str) else row["text"]
     yield "txt", first.encode()
@@ -228,7 +240,7 @@ def _members(row: dict) -> Iterator[tuple[str, bytes]]:
     yield "json", json.dumps(values | own).encode()
 
 
-def _finished(run_uri: str) -> tuple[Run, dict[str, Any]]:
+def _open_finished(run_uri: str) -> tuple[Run, dict[str, Any]]:
     run = open_run(run_uri)
     value = run.read_json(SELECTION)
     if value is None or value["state"] != State.FINAL:

@@ -1,4 +1,4 @@
-"""Which samples of a chunk a uid list names, and how often."""
+"""The samples of a chunk that a uid list contains, with their number of copies."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pyarrow as pa
 
 from dfn_ray.filtering.scoring.commit import COPIES
 from dfn_ray.on_ray.cells import Cell
-from dfn_ray.preparing.statuses import mark, open_rows
+from dfn_ray.preparing.statuses import mark, undecided_rows
 from dfn_ray.schema import Reason, Status
 from dfn_ray.uids.lookup import UidList
 
 
 def keep_listed(cell: Cell, *, uids: UidList) -> Cell:
-    """The cell with every open sample marked listed or not, how often, and bytes of the listed alone."""
-    rows = open_rows(cell.samples)
+    """The cell with every undecided sample marked as listed or not, and its number of copies."""
+    rows = undecided_rows(cell.samples)
     times = uids.counts(cell.samples["uid"].take(pa.array(rows)))
     reasons = [None if n else Reason.NOT_LISTED for n in times.tolist()]
     samples = mark(cell.samples, rows, reasons, otherwise=Status.LISTED)

@@ -1,7 +1,7 @@
-"""The subset that a uid list asks for: DataComp's resharder, on any number of nodes, resumable.
+"""The subset of a uid list: DataComp's resharder, on any number of nodes, resumable.
 
-A uid listed j times gives j copies. Nothing is scored; the run has the layout and the commit of any
-other, with status `listed` or `rejected/not_listed` for every sample of the pool.
+A uid listed j times yields j copies. Nothing is scored; the run has the layout and commits of any
+other run, with status `listed` or `rejected/not_listed` for every sample of the pool.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from dfn_ray.filtering.chain import Committed
 from dfn_ray.filtering.scoring.bounds import EVERYTHING
 from dfn_ray.filtering.scoring.commit import COPIES, Committer, image_parquet
 from dfn_ray.filtering.scoring.unread_shards import (
-    are_all_changed,
+    all_changed,
     closing_cell,
-    stop_for,
-    wait_before,
+    raise_for_unread,
+    wait_before_attempt,
 )
 from dfn_ray.filtering.selecting.select_run import State
 from dfn_ray.filtering.subset.listed_rows import keep_listed
 from dfn_ray.filtering.subset.settle import SETTLED, remove_all_but
 from dfn_ray.filtering.subset.write_uid_list import write_uid_list
-from dfn_ray.on_ray.cells import Unread
+from dfn_ray.on_ray.cells import UnreadShard
 from dfn_ray.on_ray.ray_address import check_ray_reachable
 from dfn_ray.on_ray.ray_metrics import PoolMetrics
 from dfn_ray.on_ray.session import connect
-from dfn_ray.pool import list_pool, listing_notes, listing_table, require_outside_pool
+from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table, require_outside_pool
 from dfn_ray.preparing.embedding_fingerprint import pool_fingerprint, reading_versions
 from dfn_ray.run import (
     SELECTION,
@@ -45,8 +45,8 @@ from dfn_ray.run import (
     Ledger,
     Part,
     Run,
-    in_order,
-    owning_ledger,
+    canonical_ledger,
+    newest_first,
     read_parts,
     rows_in_chunks,
     scan_ledger,
@@ -68,9 +68,10 @@ def materialize_listed(
     decode: Decode | None = None,
     execution: Execution | None = None,
 ) -> dict[str, Any]:
-    """Write the samples of a pool that a uid list names as the subset of a new run, or resume that.
+    """Writes the samples of a pool that a uid list names as the subset of a run, new or resumed.
 
-    `decode` says where the pool is read, as for filtering. Returns the counts: uids listed, samples found, listed uids that the pool does not have.
+    `decode` places the tasks that read the pool, as for filtering. Returns the counts: uids listed,
+    samples found, listed uids that are not in the pool.
     """
     check_ray_reachable()
     execution = execution or Execution()
@@ -78,19 +79,7 @@ def materialize_listed(
     listing = list_pool(pool)
     shards = listing.shards
     require_outside_pool(pool, run_uri, setting="output", shards=shards)
-    run = start_run(
-        run_uri,
-        kind="listed",
-        recipe={"run_uri": run_uri, "pool": asdict(pool), "uids": uids_uri},
-        fingerprint={
-            "pool": pool_fingerprint(pool),
-            "versions": reading_versions(pool, shards),
-            "uids": uids.sha256,
-        },
-        listing=listing_table(shards),
-        accept_changed_shards=execution.accept_changed_shards,
-        accept_versions=execution.accept_versions,
-    )
+    run = _start_listed(run_uri, pool, uids, shards, execution)
     ledger = scan_ledger(run.store, run.fingerprint)
     total_bytes = sum(shard.size_bytes for shard in shards)
     progress = Progress(total_bytes, stage="reading")
@@ -99,14 +88,14 @@ def materialize_listed(
         progress.say(note)
     metrics = PoolMetrics(run_uri, shards=len(shards), total_bytes=total_bytes)
     metrics.resume(ledger)
-    unread: dict[str, Unread] = {}
+    unread: dict[str, UnreadShard] = {}
     connect()
     with closing(progress), closing(metrics):
         for attempt in range(execution.attempts):
             work = chain.remaining_work(shards, ledger)
-            if not work or are_all_changed(work, unread):
+            if not work or all_changed(work, unread):
                 break
-            wait_before(attempt + 1, unread.values())
+            wait_before_attempt(attempt + 1, unread.values())
             unread.clear()
             for part in chain.keep_stream(
                 work,
@@ -117,19 +106,16 @@ def materialize_listed(
                 execution=execution,
                 tolerant=attempt + 1 < execution.attempts,
             ):
-                if isinstance(part, Unread):
+                if isinstance(part, UnreadShard):
                     unread[part.shard] = part
                     progress.say(f"not read: {part.message}")
                 else:
-                    part.enter(ledger, progress, metrics)
-        for gone in [item for item in unread.values() if not item.changed]:
-            cell = closing_cell(ledger, gone.shard, ShardFault.UNREACHABLE, gone.message, _COPIES)
-            if pool.give_up_unreachable and cell is not None:
-                part = Committer(run, EVERYTHING, None).commit([cell])
-                Committed(part.name, part.chunks, {}).enter(ledger, progress, metrics)
-                del unread[gone.shard]
+                    part.add_to(ledger, progress, metrics)
+        if pool.give_up_unreachable:
+            for part in _close_unreachable(run, ledger, unread):
+                part.add_to(ledger, progress, metrics)
     if unread:
-        stop_for(unread, shards=len(shards), attempts=execution.attempts)
+        raise_for_unread(unread, shards=len(shards), attempts=execution.attempts)
     left = chain.remaining_work(shards, ledger)
     if left:
         raise IncompleteRunError(
@@ -138,29 +124,61 @@ def materialize_listed(
     return _conclude(run, uids, ledger)
 
 
+def _start_listed(
+    run_uri: str, pool: Pool, uids: UidList, shards: Sequence[Shard], execution: Execution
+) -> Run:
+    """The run of a uid list, created or resumed."""
+    return start_run(
+        run_uri,
+        kind="listed",
+        recipe={"run_uri": run_uri, "pool": asdict(pool), "uids": uids.uri},
+        fingerprint={
+            "pool": pool_fingerprint(pool),
+            "versions": reading_versions(pool, shards),
+            "uids": uids.sha256,
+        },
+        listing=listing_table(shards),
+        accept_changed_shards=execution.accept_changed_shards,
+        accept_versions=execution.accept_versions,
+    )
+
+
+def _close_unreachable(
+    run: Run, ledger: Ledger, unread: dict[str, UnreadShard]
+) -> Iterator[Committed]:
+    """Commits the ends of unreachable, not of changed, shards; removes them from `unread`."""
+    for shard in [item for item in unread.values() if not item.changed]:
+        cell = closing_cell(ledger, shard.shard, ShardFault.UNREACHABLE, shard.message, _COPIES)
+        if cell is not None:
+            part = Committer(run, EVERYTHING, None).commit([cell])
+            yield Committed(part.name, part.chunks, {})
+            del unread[shard.shard]
+
+
 def _conclude(run: Run, uids: UidList, ledger: Ledger) -> dict[str, Any]:
-    """Write the list of what was found and the counts that declare the subset finished, and remove all other files."""
-    run.check_attempt()  # what another driver has made of the run is not this one's to return
+    """Writes uid list and counts, which mark the subset as finished; removes other files."""
+    run.check_attempt()  # never return counts that another driver has made
     value = run.read_json(SELECTION) or _finished(run, uids, ledger)
-    # Who reads `subset/` as a pool sees every file there. After the counts: from then on the files are these, whoever asks.
+    # A reader of `subset/` as a pool sees every file there. Removed only after the counts are
+    # written, which fix the list of files.
     remove_all_but(run, run.subset_files())
     return value
 
 
 def _finished(run: Run, uids: UidList, ledger: Ledger) -> dict[str, Any]:
-    """The counts, once they are written."""
-    ledger = owning_ledger(run.store, run.fingerprint, ledger)
+    """Writes the uid list and the counts; returns the counts."""
+    ledger = canonical_ledger(run.store, run.fingerprint, ledger)
     counts = ledger.counts
     rows: dict[str, int] = {}
-    for part in read_parts(run.store, in_order(ledger.names)):
+    for part in read_parts(run.store, newest_first(ledger.names)):
         if part.header.subset:
             rows |= _owned(run, part, ledger.disowned.get(part.name, ()))
     files, found = sorted(rows), sum(rows.values())
-    called = run.write_names("files", files)
+    names_file = run.write_names("files", files)
     written = write_uid_list(run, UID_LIST, _subset_uids(run, files), found)
     value = {
-        "parts": run.write_names("parts", in_order(ledger.names)),
-        "files": called,
+        "parts": run.write_names("parts", newest_first(ledger.names)),
+        "files": names_file,
         "state": State.FINAL,
         "uid_list_sha256": written["uid_list_sha256"],
         "uids": uids.uri,
@@ -176,7 +194,7 @@ def _finished(run: Run, uids: UidList, ledger: Ledger) -> dict[str, Any]:
 
 
 def _owned(run: Run, part: Part, disowned: Sequence[Chunk]) -> dict[str, int]:
-    """The file with a part's rows of the subset, without those of chunks that another part owns -> its rows."""
+    """The subset file of a part, without rows of chunks that another part owns -> its row count."""
     if not disowned:
         return {f"{part.header.subset}.parquet": part.header.subset_rows}
     table = run.read_table(f"{SUBSET}/{part.header.subset}.parquet")

@@ -1,9 +1,10 @@
-"""Making `subset/` hold exactly the selection, without moving bytes that are already right.
+"""Settling: makes `subset/` contain exactly the selection, without moving bytes already in place.
 
-While scoring, bytes went to `subset/` when their score was sure to be kept and to `borderline/` when it
-was near the threshold to be. Now the threshold is known. Every file that is written is a function of the scores and the
-rule, whoever writes it, and only files are removed that no reader of the settled run looks at: so a crash in between
-is repaired by doing it again, and a driver that lost the run while it was at it changes nothing.
+While scoring, bytes were written to `subset/` if their score was surely kept, and to `borderline/`
+if it was near the expected threshold. Now the threshold is known. Every written file is a function
+of the scores and the rule, whichever driver writes it, and only files that no reader of the settled
+run uses are removed. So settling can be repeated after a crash, and a driver that has lost the run
+changes nothing.
 """
 
 from __future__ import annotations
@@ -31,21 +32,21 @@ SETTLED = "-settled"
 
 @dataclass(frozen=True)
 class Settler:
-    """Settles the files of a run to a selection. Sent to tasks; each call is one part or one shard."""
+    """Settles the files of a run to a selection. Sent to tasks; each call is one part or shard."""
 
     scores: RunScores
-    """Of no part: their names would be sent to every task."""
+    """Without part names, which would be sent to every task."""
     selection: Selection
     pool: Pool
     target: Run
-    """Whose `subset/` is made right: the run itself, or another one that gets all bytes from the pool."""
+    """The run whose `subset/` is settled: the scored run, or another one, read from the pool."""
     from_pool: bool = False
-    """True reads every kept sample from the pool, whether or not its bytes are in the run."""
+    """True reads every kept sample from the pool, even if its bytes are in the run."""
 
     def settle_part(self, name: str) -> str:
-        """Move the kept borderline rows of a part to the subset, and take out subset rows that are not kept.
+        """Moves kept borderline rows of a part to the subset, and removes subset rows not kept.
 
-        Returns the names of the subset's files that are the part's then, in lines.
+        Returns the names of the part's subset files, one per line.
         """
         part = read_part(self.scores.run.store, name)
         rows = self.scores.part(name)
@@ -53,21 +54,21 @@ class Settler:
         files = [self._settled(file, kept) for file in part.files]
         return "\n".join(file for file in files if file)
 
-    def has_no_use_of(self, part: Part) -> bool:
-        """True when no file beside the part counts: all its kept samples are read from the pool.
+    def reads_from_pool(self, part: Part) -> bool:
+        """True if all kept samples of the part are read from the pool, none from its files.
 
-        So it is for another run, and for parts that were committed while another network was to decide.
+        That is so for another target run, and for parts committed while another network decided.
         """
         return self.from_pool or part.header.network != self.scores.network
 
     def survey_part(self, name: str) -> tuple[Part, list[str]]:
-        """The part of that name, and the shards with kept samples in it whose bytes did not travel."""
+        """The part, and the shards with kept samples in it whose bytes are not in the run."""
         part = read_part(self.scores.run.store, name)
         return part, self._shards_with_missing_bytes(part)
 
     def needs_settling(self, part: Part) -> bool:
-        """True when the part has borderline rows, or subset rows that may not be kept."""
-        if self.has_no_use_of(part):
+        """True if the part has borderline rows, or subset rows that may not be kept."""
+        if self.reads_from_pool(part):
             return False
         return part.header.borderline is not None or self._may_demote(part)
 
@@ -75,42 +76,42 @@ class Settler:
         threshold = self.selection.threshold
         if threshold is None:
             return []
-        if not self.has_no_use_of(part) and part.header.bounds[0] <= threshold:
+        if not self.reads_from_pool(part) and part.header.bounds[0] <= threshold:
             return []
         rows = self.scores.part(part.name)
         uris = self.scores.shard_uris
         return [uris[n] for n in np.unique(rows["shard"][self._absent(rows, part)]).tolist()]
 
     def read_back(self, missing: str) -> str:
-        """Read the kept samples of a shard whose bytes did not travel from the pool, into one subset file: its name.
+        """Reads kept samples of a shard from the pool into one subset file; returns its name.
 
-        `missing` is what `missing_shard` makes.
+        These are the samples whose bytes are not in the run. `missing` is a `read_back_item`.
         """
         value = json.loads(missing)
         parts = value.pop("parts")
         shard = Shard(**value)
-        wanted = pa.concat_tables(
+        kept = pa.concat_tables(
             [self._absent_rows(shard, name) for name in parts], promote_options="default"
         ).sort_by("row")
-        found = pa.concat_tables(read_rows(shard, self.pool, set(wanted["row"].to_pylist())))
-        if found["row"].to_pylist() != wanted["row"].to_pylist():
+        found = pa.concat_tables(read_rows(shard, self.pool, set(kept["row"].to_pylist())))
+        if found["row"].to_pylist() != kept["row"].to_pylist():
             raise InputError(
-                f"{shard.uri}: has {found.num_rows} of the {wanted.num_rows} kept samples that were scored "
-                "there; the pool changed under the run. Restore the shard and run again"
+                f"{shard.uri}: has {found.num_rows} of the {kept.num_rows} kept samples that were "
+                "scored there; the pool has changed since. Restore the shard and run again"
             )
-        if found["uid"].to_pylist() != wanted["uid"].to_pylist():
+        if found["uid"].to_pylist() != kept["uid"].to_pylist():
             raise InputError(
-                f"{shard.uri}: holds other samples than those that were scored there (other uids); the pool changed "
-                "under the run. Restore the shard and run again"
+                f"{shard.uri}: contains other samples than those that were scored there (other "
+                "uids); the pool has changed since. Restore the shard and run again"
             )
         for name in ("image", "text", "metadata"):
-            wanted = wanted.append_column(found.schema.field(name), found[name])
+            kept = kept.append_column(found.schema.field(name), found[name])
         file = shard_file(shard.uri)
-        self.target.write(f"{SUBSET}/{file}", image_parquet(_ordered(wanted), file))
+        self.target.write(f"{SUBSET}/{file}", image_parquet(_ordered(kept), file))
         return file
 
     def _absent_rows(self, shard: Shard, name: str) -> pa.Table:
-        """The scores rows of a shard in a part that are kept but whose bytes did not travel."""
+        """The scores rows of a shard in a part that are kept but have no bytes in the run."""
         rows = self.scores.part(name)
         absent = self._absent(rows, read_part(self.scores.run.store, name))
         absent &= rows["shard"] == self.scores.shard_index[shard.uri]
@@ -119,12 +120,14 @@ class Settler:
         return subset_rows(kept).replace_schema_metadata(None)
 
     def _absent(self, rows: ScoredPart, part: Part) -> np.ndarray:
-        """Which scored rows are kept but have no bytes where they are wanted."""
+        """Mask of the scored rows that are kept but have no bytes in the target run."""
         kept = self.selection.keeps(rows)
-        return kept if self.has_no_use_of(part) else kept & (rows["score"] < part.header.bounds[0])
+        return (
+            kept if self.reads_from_pool(part) else kept & (rows["score"] < part.header.bounds[0])
+        )
 
     def _may_demote(self, part: Part) -> bool:
-        """True when rows of the part that are in `subset/` may not belong there."""
+        """True if rows of the part in `subset/` may not be kept."""
         if part.name in self.scores.disowned:
             return True
         threshold = self.selection.threshold
@@ -132,9 +135,9 @@ class Settler:
         return part.header.subset_rows > 0 and beyond
 
     def _settled(self, source: str, kept: np.ndarray) -> str | None:
-        """The name of the subset's file with the kept rows of a file that was written while scoring; None for no rows."""
+        """Reduces a file made while scoring to its kept rows; returns its name, None if empty."""
         run, target = self.target, f"{SUBSET}/{_settled_name(source)}"
-        if not run.exists(source):  # settled before, by this driver or another one
+        if not run.exists(source):  # already settled, by this driver or another one
             source = target
             if not run.exists(source):
                 return None
@@ -149,7 +152,7 @@ class Settler:
         return target.rpartition("/")[2] if rows.num_rows else None
 
     def _at_positions(self, table: pa.Table, kept: np.ndarray) -> pa.Table:
-        """The rows of a table with `shard` and `row` whose position is in `kept`, which is sorted."""
+        """The rows of a table with `shard` and `row` whose position is in the sorted `kept`."""
         return table.filter(pa.array(np.isin(self.scores.positions(table), kept)))
 
 
@@ -159,7 +162,7 @@ def _settled_name(source: str) -> str:
 
 
 def remove_all_but(run: Run, files: Collection[str]) -> None:
-    """Remove what crashes have left in the folders of a run whose subset is these files."""
+    """Removes leftovers of crashes from the folders of a run whose subset is `files`."""
     for folder, kept in ((SUBSET, files), (BORDERLINE, ())):
         for stem in parquet_stems(run.store, folder):
             if f"{stem}.parquet" not in kept:
@@ -169,17 +172,17 @@ def remove_all_but(run: Run, files: Collection[str]) -> None:
     remove_spilled(run)
 
 
-def missing_shard(shard: Shard, parts: Sequence[str]) -> str:
-    """A shard and the parts with scores of it, as `Settler.read_back` takes them."""
+def read_back_item(shard: Shard, parts: Sequence[str]) -> str:
+    """A shard and the parts with its scores, as the JSON argument of `Settler.read_back`."""
     return json.dumps({**asdict(shard), "parts": list(parts)})
 
 
 def shard_file(shard: str) -> str:
-    """Name of the subset file with the samples read back from a shard."""
+    """Name of the subset file with the samples of a shard that were read from the pool."""
     return f"shard-{hashlib.blake2b(shard.encode(), digest_size=16).hexdigest()}.parquet"
 
 
 def _ordered(rows: pa.Table) -> pa.Table:
-    """The columns in the order of the other subset files."""
+    """The rows with their columns in the order of the other subset files."""
     first = ["uid", "shard", "row", "key", "image", "text", "metadata"]
     return rows.select(first + [name for name in rows.column_names if name not in first])

@@ -1,4 +1,4 @@
-"""Scores of a run made once more, from the bytes of the pool to the last bit."""
+"""Recomputation of scores of a run from the bytes of the pool, compared to the last bit."""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow makes its compute functions at import, where no type checker sees them)
@@ -21,55 +21,62 @@ from dfn_ray.filtering.scoring.fingerprint import scoring_fingerprint
 from dfn_ray.filtering.scoring.scorer import Scorer, plan_inputs
 from dfn_ray.on_ray.cells import Cell
 from dfn_ray.pool import listed_shards, read_chunk
-from dfn_ray.preparing.fetch_networks import load_networks
+from dfn_ray.preparing.fetch_networks import fetch_networks
 from dfn_ray.preparing.prepare import prepare
 from dfn_ray.run import Part, Run, differences, part_file, read_part, rows_in_chunks
 from dfn_ray.schema import Chunk, caption_scores_column, score_column
 
 TOLERANCES = {"fp32": 1e-5, "bf16": 2e-3, "fp16": 2e-3}
-"""How far a cosine similarity may be off in another environment, by the precision of its network."""
+"""Allowed difference of a cosine similarity in another environment, by precision of the network."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rescored:
-    """What scoring again has compared."""
+class RescoreReport:
+    """Result of a rescore."""
 
     chunks: int
     samples: int
     bit_for_bit: int
     """Chunks of parts that were scored in the environment of this process."""
     tolerance: float
-    """How far scores of the others may be off."""
+    """Allowed difference of scores of the other chunks."""
     largest: float
-    """Largest difference among the others."""
+    """Largest difference among the other chunks."""
     absent_device: str = ""
-    """Device of the run that this machine has not: a CPU scored in its place."""
+    """Device of the run if this machine lacks it, so that a CPU was used; else empty."""
 
     def __str__(self) -> str:
         how = f"{self.bit_for_bit:,} of them bit for bit"
         if others := self.chunks - self.bit_for_bit:
-            how += f", {others:,} of another environment within {self.tolerance:g}, at most {self.largest:.1e}"
+            how += (
+                f", {others:,} of another environment within {self.tolerance:g}, at most "
+                f"{self.largest:.1e}"
+            )
         if self.absent_device:
-            how += f"; on the CPU, since this machine has no {self.absent_device}, on which the run was scored"
+            how += (
+                f"; on the CPU, since this machine has no {self.absent_device}, on which the run "
+                "was scored"
+            )
         return f"{self.samples:,} samples in {self.chunks:,} chunks scored again, {how}"
 
 
-def rescore(run: Run, count: int) -> Rescored:
-    """Score `count` random chunks of a scored run again, in this process, and compare every status and score.
+def rescore(run: Run, count: int) -> RescoreReport:
+    """Scores `count` random chunks of a run again in this process; compares statuses and scores.
 
-    Bit for bit where the part was scored in an environment like this one (device, threads, library versions), else
-    within the tolerance of the network's precision; so too on the CPU, where this machine has not the device of the run. Raises VerificationError naming the first sample that differs,
-    FingerprintError when the networks are other ones now.
+    Bit for bit if the part was scored in the same environment as this one (device, threads, library
+    versions), else within the tolerance of the network's precision; the latter also on the CPU of a
+    machine without the run's device. Raises VerificationError naming the first sample that differs,
+    FingerprintError when the networks have changed.
     """
     recipe = recipe_from(run.recipe, kind=Recipe)
     shards = {shard.uri: shard for shard in listed_shards(run.listing())}
-    networks = load_networks(recipe)
+    networks = fetch_networks(recipe)
     now = scoring_fingerprint(
         recipe, {network.name: network.fingerprint() for network in networks}, list(shards.values())
     )
     if problems := list(differences(run.description["fingerprint"], now, sides=("run", "this"))):
         raise FingerprintError(
-            f"{run.uri}: cannot be scored again as it was:\n"
+            f"{run.uri}: cannot be scored again with the same settings:\n"
             + "\n".join(f"  {problem}" for problem in problems)
         )
     preparation, inputs = plan_inputs(networks, recipe)
@@ -96,7 +103,7 @@ def rescore(run: Run, count: int) -> Rescored:
         )
         largest = max(largest, off)
         samples, chunks, exact = samples + chunk.rows, chunks + 1, exact + same
-    return Rescored(
+    return RescoreReport(
         chunks=chunks,
         samples=samples,
         bit_for_bit=exact,
@@ -107,15 +114,15 @@ def rescore(run: Run, count: int) -> Rescored:
 
 
 def _scorers_here(scorers: Scorers) -> Scorers:
-    """The scorers on the device that they name, on the CPU where this machine has no such device."""
+    """The scorers on their device, or on the CPU if this machine has no such device."""
     if scorers.device == "cpu" or torch.cuda.is_available():
         return scorers
     return replace(scorers, device="cpu")
 
 
 def _drawn(run: Run, count: int) -> Iterator[tuple[Part, Chunk]]:
-    """Random chunks with samples, each once, with the part that holds it; fewer where the run has fewer."""
-    # Others at each time: what is verified again and again is verified more and more.
+    """At most `count` distinct random chunks with samples, each with the part that contains it."""
+    # Not seeded: each verification draws other chunks, so that repeated ones cover more.
     draw = random.SystemRandom()
     names = run.part_names()
     draw.shuffle(names)
@@ -139,10 +146,11 @@ def _rows(run: Run, part: Part, chunk: Chunk) -> pa.Table:
 def _compare(
     where: str, chunk: Chunk, stored: pa.Table, again: pa.Table, tolerances: dict[str, float]
 ) -> float:
-    """Raise VerificationError on the first value that differs; returns the largest difference of two scores."""
+    """Returns the largest difference of two scores; raises VerificationError on a wrong value."""
     if stored.num_rows != again.num_rows:
         raise VerificationError(
-            f"{where}has {stored.num_rows} rows of {chunk.shard} from row {chunk.first_row}, the pool {again.num_rows}"
+            f"{where}has {stored.num_rows} rows of {chunk.shard} from row {chunk.first_row}, the "
+            f"pool has {again.num_rows}"
         )
     for name in ("row", "uid", "key", "status", "reason", "width", "height"):
         for at, (a, b) in enumerate(
@@ -169,7 +177,7 @@ def _compare(
 
 
 def _scores(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """The scores of a column of numbers or of lists of them, and the row of each."""
+    """The scores of a column of numbers or lists of numbers, and the row of each."""
     if not pa.types.is_list(column.type):
         return column.to_numpy(zero_copy_only=False), np.arange(len(column))
     rows = pc.list_parent_indices(column.combine_chunks()).to_numpy()

@@ -1,4 +1,4 @@
-"""Two sets of rows compared in constant memory: sums of hashes by bucket, and then the rows of one bucket."""
+"""Comparison of two sets of rows in constant memory: hash sums by bucket, then rows of a bucket."""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow makes its compute functions at import, where no type checker sees them)
@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 BUCKETS = 1 << 14
-"""Rows that differ are looked for among one in so many."""
+"""Number of buckets; a differing row is searched among one bucket's rows only."""
 
 
 class RowSums:
-    """A multiset of rows as counts and sums of hashes by bucket: equal for equal multisets in any order.
+    """A multiset of rows as counts and hash sums by bucket, independent of the order of rows.
 
     Two different multisets agree with probability 2^-64.
     """
@@ -29,7 +29,7 @@ class RowSums:
 
     @staticmethod
     def total(sums: Iterable[RowSums]) -> RowSums:
-        """The sums of all rows of several."""
+        """The sum of several RowSums."""
         total = RowSums()
         for some in sums:
             total.counts += some.counts
@@ -38,11 +38,14 @@ class RowSums:
 
     @property
     def rows(self) -> int:
-        """How many rows there are."""
+        """Number of rows."""
         return int(self.counts.sum())
 
     def add(self, place: np.ndarray, columns: Iterable[np.ndarray]) -> None:
-        """Add rows: what decides their bucket and the words of their columns, uint64 of shape (N,) each."""
+        """Adds rows: their places, which decide the buckets, and the words of their columns.
+
+        All are uint64 of shape (N,).
+        """
         bucket = buckets(place)
         mixed = mix(place)
         for words in columns:
@@ -51,7 +54,7 @@ class RowSums:
         np.add.at(self.totals, bucket, mixed)
 
     def first_difference(self, other: RowSums) -> int | None:
-        """The first bucket in which two multisets differ; None where they are equal."""
+        """The first bucket in which two multisets differ; None if they are equal."""
         differs = (self.counts != other.counts) | (self.totals != other.totals)
         return int(np.argmax(differs)) if differs.any() else None
 
@@ -62,7 +65,7 @@ def buckets(place: np.ndarray) -> np.ndarray:
 
 
 def column_words(column: pa.ChunkedArray) -> np.ndarray:
-    """One uint64 a row for a column of numbers, strings or lists of numbers; null has one of its own."""
+    """One uint64 per row for a column of numbers, strings or lists of numbers; one for null."""
     array = column.combine_chunks()
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
@@ -101,7 +104,10 @@ def _string_words(array: pa.Array) -> np.ndarray:
 
 
 def _list_words(array: pa.Array) -> np.ndarray:
-    """A hash of each list: the weighted sum of its numbers, a null among them as none that there is, and its length."""
+    """A hash of each list: the weighted sum of its numbers and its length.
+
+    A null in a list is hashed as a value that no number has.
+    """
     lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy().astype(np.int64)
     values = array.flatten()
     null = values.is_null().to_numpy(zero_copy_only=False)
@@ -109,7 +115,7 @@ def _list_words(array: pa.Array) -> np.ndarray:
 
 
 def _sums_of_runs(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The sums of runs of uint64, each value weighted by its place in its run, with the length mixed in."""
+    """Sums of runs of uint64, values weighted by their place in the run, mixed with its length."""
     starts = np.cumsum(lengths) - lengths
     place = np.arange(len(values)) - np.repeat(starts, lengths)
     sums = np.zeros(len(lengths), np.uint64)
@@ -120,7 +126,7 @@ def _sums_of_runs(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def _weighted(values: np.ndarray) -> np.ndarray:
-    """Sums of the rows of uint64 (N, W), each column with an odd weight of its own."""
+    """Sums of the rows of uint64 (N, W), each column multiplied by its own odd weight."""
     weights = mix(np.arange(values.shape[1], dtype=np.uint64)) | np.uint64(1)
     return (mix(values) * weights).sum(axis=1, dtype=np.uint64)
 
@@ -130,7 +136,7 @@ def first_different_row(
     found: Iterable[tuple[str, dict[str, Any]]],
     columns: Sequence[str],
 ) -> str:
-    """What the first row is in which two sets of rows, as `rows_of_bucket` gives them, differ: where, and both values."""
+    """Description of the first row in which two sets of `rows_of_bucket` differ."""
     kept = Counter[int]()
     by_place: dict[int, dict[str, Any]] = {}
     for _, row in due:
@@ -146,7 +152,10 @@ def first_different_row(
             return f"{where}: {name} is in the subset {_times(seen[place])}"
         for column in columns:
             if not _same(row[column], by_place[place][column]):
-                return f"{where}: {column} of {name} is {row[column]!r}, its scores have {by_place[place][column]!r}"
+                return (
+                    f"{where}: {column} of {name} is {row[column]!r}, its scores have "
+                    f"{by_place[place][column]!r}"
+                )
     for place, row in by_place.items():
         if seen[place] < kept[place]:
             return f"{row['shard']} row {row['row']} is kept by the selection but not in the subset"
@@ -165,7 +174,7 @@ def _same(a: Any, b: Any) -> bool:
 def rows_of_bucket(
     tables: Iterable[tuple[str, pa.Table]], bucket: int
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of one bucket of tables with a column `place`, each with where its table is from."""
+    """The rows of one bucket of tables with a column `place`, each with the file of its table."""
     for where, table in tables:
         here = buckets(table["place"].to_numpy()) == bucket
         if here.any():
@@ -174,7 +183,7 @@ def rows_of_bucket(
 
 
 def mix(words: np.ndarray) -> np.ndarray:
-    """splitmix64's finaliser (Steele, Lea, Flood 2014): spreads every input bit over 64 bits."""
+    """splitmix64's finalizer (Steele, Lea, Flood 2014): spreads every input bit over 64 bits."""
     with np.errstate(over="ignore"):
         mixed = words.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

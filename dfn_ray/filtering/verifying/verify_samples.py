@@ -1,4 +1,4 @@
-"""Kept samples compared with the pool: images, captions and everything else that passes through."""
+"""Comparison of kept samples with the pool: images, captions and all other copied columns."""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow makes its compute functions at import, where no type checker sees them)
@@ -28,30 +28,31 @@ from dfn_ray.run import SUBSET, Run
 from dfn_ray.storage import stat
 
 SAMPLE_ROWS = 2048
-"""Kept samples compared with the pool unless all are."""
+"""Kept samples compared with the pool, unless all are."""
 SAMPLE_SHARDS = 8
-"""Shards that they are of: each has to be opened."""
+"""Shards that they are drawn from: each must be opened."""
 _CONTEXT = 20
 """Characters shown before the first difference of two strings."""
 _COMPARED = ("uid", "key", "image", "text", "metadata")
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Which kept samples are compared: by file of the subset, ordinals of rows in it, ascending; None for all of a file."""
+class Subsample:
+    """The kept samples to compare."""
 
     files: Mapping[str, np.ndarray | None]
+    """Subset file -> ascending row ordinals in it; None for all rows."""
 
     @staticmethod
-    def of(run: Run, kept: int, *, full: bool) -> Sample:
-        """All kept samples, or some of a few shards, from a few files of the subset.
+    def of(run: Run, kept: int, *, full: bool) -> Subsample:
+        """All kept samples, or some of a few random shards and subset files.
 
-        Others at each time, as `rescore` draws its chunks: what is verified again and again is verified more and more. Some are
-        drawn wherever some are kept, and no more files are opened than that takes.
+        Not seeded, as in `rescore`: repeated verifications cover more. At least one sample is drawn
+        if any is kept, and no more files are opened than necessary.
         """
         names = run.subset_files()
         if full or kept <= SAMPLE_ROWS // SAMPLE_SHARDS:
-            return Sample(dict.fromkeys(names))
+            return Subsample(dict.fromkeys(names))
         draw = random.SystemRandom()
         draw.shuffle(names)
         some = -(-SAMPLE_SHARDS // len(names))
@@ -68,22 +69,22 @@ class Sample:
             left -= len(drawn)
             if not left:
                 break
-        return Sample(chosen)
+        return Subsample(chosen)
 
 
 def _stretch(draw: random.Random, shard: pa.ChunkedArray, uri: str) -> np.ndarray:
-    """Ordinals of some rows of a shard that lie side by side in a file, and so in few row groups."""
+    """Ordinals of some adjacent rows of a shard in a file, so that they are in few row groups."""
     rows = np.flatnonzero(pc.equal(shard, uri).to_numpy())
     count = SAMPLE_ROWS // SAMPLE_SHARDS
     first = draw.randint(0, max(0, len(rows) - count))
     return rows[first : first + count]
 
 
-def compare_with_pool(run: Run, sample: Sample, say: Callable[[str], None]) -> int:
-    """Compare the chosen samples with the pool; returns how many they are. Raises VerificationError.
+def compare_with_pool(run: Run, sample: Subsample, say: Callable[[str], None]) -> int:
+    """Compares the chosen samples with the pool; returns their number. Raises VerificationError.
 
-    Another size or version of a shard is only said: its bytes decide. Of the subset no more is read than the row groups
-    with the chosen rows.
+    A changed size or version of a shard is only reported: its bytes decide. Only row groups of the
+    subset with chosen rows are read.
     """
     pool = stored_pool(run.recipe)
     listing = run.listing()
@@ -106,12 +107,13 @@ def compare_with_pool(run: Run, sample: Sample, say: Callable[[str], None]) -> i
 
 
 def _row_groups(run: Run, name: str, rows: np.ndarray | None) -> Iterator[pa.Table]:
-    """The chosen rows of a file of the subset, with all that is compared, by row group."""
+    """The chosen rows of a subset file with all compared columns, by row group."""
     with run.open_parquet(f"{SUBSET}/{name}") as parquet:
         columns = ["shard", "row", *_COMPARED]
         if absent := set(columns) - set(parquet.schema_arrow.names):
             raise DamagedRunError(
-                f"{run.store.uri_of(f'{SUBSET}/{name}')}: is damaged: it lacks {', '.join(sorted(absent))}"
+                f"{run.store.uri_of(f'{SUBSET}/{name}')}: is damaged: it lacks "
+                f"{', '.join(sorted(absent))}"
             )
         first = 0
         for number in range(parquet.num_row_groups):
@@ -126,15 +128,20 @@ def _row_groups(run: Run, name: str, rows: np.ndarray | None) -> Iterator[pa.Tab
 
 
 def _read_again(uri: str, shard: Shard, pool: Pool, here: pa.Table) -> pa.Table:
-    """The samples of a shard that are in the subset, from the pool. Raises VerificationError when it no longer has them."""
+    """The subset's samples of a shard, read from the pool.
+
+    Raises VerificationError when the pool no longer has them.
+    """
     try:
         return pa.concat_tables(read_rows(shard, pool, set(here["row"].to_pylist())))
     except InputError as error:
-        raise VerificationError(f"{uri}: holds samples that the pool does not: {error}") from None
+        raise VerificationError(
+            f"{uri}: contains samples that the pool does not: {error}"
+        ) from None
 
 
 def _compare(uri: str, shard: str, here: pa.Table, of_pool: pa.Table) -> None:
-    # A uid list may ask for copies of a sample.
+    # A uid list may contain a sample several times.
     place = pc.index_in(here["row"], of_pool["row"].combine_chunks())
     of_pool = of_pool.take(place.combine_chunks())
     for name in ("row", *_COMPARED):
@@ -144,21 +151,22 @@ def _compare(uri: str, shard: str, here: pa.Table, of_pool: pa.Table) -> None:
         at = next(n for n, pair in enumerate(zip(kept, due, strict=True)) if pair[0] != pair[1])
         first = _first_difference(kept[at], due[at])
         raise VerificationError(
-            f"{uri}: {name} of samples of {shard} differs from the pool's: row {here['row'][at].as_py()} has "
-            f"{_said(kept[at], first)}, the pool {_said(due[at], first)}"
+            f"{uri}: {name} of samples of {shard} differs from the pool's: row "
+            f"{here['row'][at].as_py()} has {_excerpt(kept[at], first)}, the pool "
+            f"{_excerpt(due[at], first)}"
         )
 
 
 def _first_difference(a: Any, b: Any) -> int:
-    """The place of the first character in which two strings differ; 0 for other values."""
+    """Index of the first character in which two strings differ; 0 for other values."""
     if not (isinstance(a, str) and isinstance(b, str)):
         return 0
     same = (x == y for x, y in zip(a, b, strict=False))
     return sum(1 for _ in takewhile(bool, same))
 
 
-def _said(value: Any, first: int) -> str:
-    """A value for a message: of a long string what is around the first difference."""
+def _excerpt(value: Any, first: int) -> str:
+    """A value for a message: a long string is reduced to the part around the first difference."""
     if isinstance(value, bytes):
         return f"{len(value):,} bytes with SHA-256 {hashlib.sha256(value).hexdigest()[:16]}"
     if isinstance(value, str) and first > _CONTEXT:
@@ -167,15 +175,18 @@ def _said(value: Any, first: int) -> str:
 
 
 def _notice(shard: Shard, version: str | None) -> str:
-    """What a shard differs in from its listing; empty for nothing, or where it cannot be asked without reading it."""
+    """A notice if size or version of a shard differ from its listing; empty if equal or unknown."""
     try:
         now = stat(shard.opened_at)
     except MissingFileError:
-        return ""  # reading it says so
+        return ""  # reading it raises
     if now is None:
         return ""  # a class folder
     if shard.size_bytes and now.size_bytes and now.size_bytes != shard.size_bytes:
-        return f"notice: {shard.uri} was listed with {shard.size_bytes:,} bytes and has {now.size_bytes:,} now"
+        return (
+            f"notice: {shard.uri} was listed with {shard.size_bytes:,} bytes and has "
+            f"{now.size_bytes:,} now"
+        )
     if version and now.version and version != now.version:
         return f"notice: {shard.uri} was listed with version {version} and has {now.version} now"
     return ""

@@ -1,4 +1,7 @@
-"""Selections and their uid lists compared with the scores and with the subset: the run's own and those in `selections/`."""
+"""Comparison of selections and uid lists with the scores and the subset.
+
+Covers the run's own selection and those in `selections/`.
+"""
 
 from __future__ import annotations
 
@@ -11,36 +14,43 @@ import numpy as np
 
 from dfn_ray.config import Select
 from dfn_ray.errors import VerificationError
-from dfn_ray.filtering.selecting.select_run import select_each
+from dfn_ray.filtering.selecting.select_run import select_rules
 from dfn_ray.filtering.verifying.row_sums import RowSums, buckets
 from dfn_ray.run import SCORED, SELECTION, SELECTIONS, UID_LIST, Ledger, Run, scan_subset
 from dfn_ray.uids.records import UID_DTYPE, first_unsorted, npy_header, uid_records, uid_strings
 
 
-def selections_checked(run: Run, ledger: Ledger, *, full: bool) -> Iterator[str]:
-    """Check what `dfn-ray select` has left in `selections/`; gives what is to be said of it.
+def check_selections(run: Run, ledger: Ledger, *, full: bool) -> Iterator[str]:
+    """Checks the output of `dfn-ray select` in `selections/`; yields lines to print.
 
-    Each is what its rule gives on the stored scores, and its uid list is sorted, of k uids and what its digest says. That takes
-    the passes of selecting once more, so only `full` does it. Raises VerificationError.
+    Each selection must equal the result of its rule on the stored scores, and its uid list must be
+    sorted, contain k uids and match its digest. That takes all passes of selecting again, so only
+    `full` does it. Raises VerificationError.
     """
     folders = [name.rstrip("/") for name in run.store.child(SELECTIONS).names()]
     if not folders or run.kind != SCORED:
         return
     if not full:
-        yield f"notice: {len(folders):,} selections in {SELECTIONS}/ are not checked; --full checks them"
+        yield (
+            f"notice: {len(folders):,} selections in {SELECTIONS}/ are not checked; --full checks "
+            "them"
+        )
         return
     by_network: dict[str, dict[str, Mapping[str, Any]]] = {}
     for folder in folders:
         name = f"{SELECTIONS}/{folder}/{SELECTION}"
         if (value := run.read_json(name)) is None:
-            yield f"notice: {SELECTIONS}/{folder}/ has no {SELECTION}, so it was not finished; select again"
+            yield (
+                f"notice: {SELECTIONS}/{folder}/ has no {SELECTION}, so it was not finished; "
+                "select again"
+            )
             continue
         by_network.setdefault(value["network"], {})[name] = value
         for _ in _sorted_uids(run, f"{SELECTIONS}/{folder}/{UID_LIST}", value):
             pass
     for network, stored in by_network.items():
         rules = [Select(**value["select"]) for value in stored.values()]
-        found, _ = select_each(run, rules, network, ledger)
+        found, _ = select_rules(run, rules, network, ledger)
         for (name, value), selected in zip(stored.items(), found, strict=True):
             require_selected(run, name, value, selected.to_json(run))
     checked = sum(map(len, by_network.values()))
@@ -48,40 +58,43 @@ def selections_checked(run: Run, ledger: Ledger, *, full: bool) -> Iterator[str]
 
 
 def require_selected(run: Run, name: str, value: Mapping[str, Any], due: Mapping[str, Any]) -> None:
-    """Raise VerificationError unless the selection in a file is what its rule gives on the stored scores."""
+    """Raises VerificationError unless a stored selection equals `due`, computed from the scores."""
     for key, again in due.items():
         if key == "notes" and key not in value:
-            continue  # a run of format 1 has counted none
+            continue  # runs of format 1 did not count notes
         # JSON has lists where Python has tuples.
         stored = value.get(key)
         stored = tuple(stored) if isinstance(again, tuple) and stored else stored
         require_promise(
             stored == again,
-            f"{run.store.uri_of(name)}: {key} is {stored}, the scores give {again}",
+            f"{run.store.uri_of(name)}: {key} is {stored}, the scores yield {again}",
         )
 
 
 def verify_uid_list(run: Run, value: Mapping[str, Any]) -> None:
-    """`subset_uids.npy` is sorted and lists the kept uids, each as often as it is kept."""
+    """Checks that `subset_uids.npy` is sorted and contains each kept uid as often as it is kept."""
     listed, expected = RowSums(), RowSums()
-    # Its values decide: another program may have written them.
+    # Compared by value, not by digest: another program may have written it.
     for uids in _sorted_uids(run, UID_LIST, {"k": value["k"]}):
         listed.add(uids["f0"], [uids["f1"]])
     for _, table in scan_subset(run, ["uid"]):
         uids = uid_records(table["uid"])
         expected.add(uids["f0"], [uids["f1"]])
     if (bucket := listed.first_difference(expected)) is not None:
-        _name_uid(run, bucket)
+        _raise_for_uid(run, bucket)
 
 
 def _sorted_uids(run: Run, name: str, value: Mapping[str, Any]) -> Iterator[np.ndarray]:
-    """The uids of a selection's list, a piece at a time. Raises VerificationError unless they are sorted, k, and as written."""
+    """The uids of a selection's list, in pieces.
+
+    Raises VerificationError unless they are sorted, k in number, and match the digest.
+    """
     uri, digest = run.store.uri_of(name), hashlib.sha256()
     header, count = npy_header(value["k"]), 0
     last = np.empty(0, UID_DTYPE)
     with run.open(name) as file:
         octets = file.read(len(header))
-        require_promise(octets == header, f"{uri}: is no array of u8,u8 of {value['k']:,} uids")
+        require_promise(octets == header, f"{uri}: is not a u8,u8 array of {value['k']:,} uids")
         while True:
             digest.update(octets)
             octets = file.read(UID_DTYPE.itemsize << 16)
@@ -99,12 +112,12 @@ def _sorted_uids(run: Run, name: str, value: Mapping[str, Any]) -> Iterator[np.n
     written = value.get("uid_list_sha256", digest.hexdigest())
     require_promise(
         written == digest.hexdigest(),
-        f"{uri}: is damaged or was altered: it is not what its digest says; select again",
+        f"{uri}: is damaged or was altered: it does not match its digest; select again",
     )
 
 
-def _name_uid(run: Run, bucket: int) -> None:
-    """Raise VerificationError that names a uid which list and subset do not have equally often."""
+def _raise_for_uid(run: Run, bucket: int) -> None:
+    """Raises VerificationError naming a uid that list and subset contain unequally often."""
     counts: list[Counter[tuple[int, int]]] = [Counter(), Counter()]
 
     def take(counter: Counter[tuple[int, int]], uids: np.ndarray) -> None:
@@ -119,12 +132,12 @@ def _name_uid(run: Run, bucket: int) -> None:
     words = next(w for w in {**counts[0], **counts[1]} if counts[0][w] != counts[1][w])
     uid = uid_strings(np.array([words], UID_DTYPE))[0].as_py()
     raise VerificationError(
-        f"{run.store.uri_of(UID_LIST)}: its uids are not those of the subset: {uid} is listed {counts[0][words]} times and "
-        f"{counts[1][words]} times in the subset"
+        f"{run.store.uri_of(UID_LIST)}: its uids are not those of the subset: {uid} is listed "
+        f"{counts[0][words]} times and {counts[1][words]} times in the subset"
     )
 
 
 def require_promise(holds: bool, breach: str) -> None:
-    """Raise VerificationError, which says the breach, unless a promise holds."""
+    """Raises VerificationError with the text `breach` unless the promise holds."""
     if not holds:
         raise VerificationError(breach)

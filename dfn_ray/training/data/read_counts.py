@@ -138,8 +138,8 @@ def check_sources(sources: Iterable[SourceCounts], limits: ErrorLimits) -> None:
     """Raises ErrorBudgetExceededError if a source has too many bad shards or failed samples."""
     for number, source in enumerate(sources):
         where = f"sources.{number} ({source.name}): "
-        limits.judge_shards(source.faults, source.shards, where=where)
-        limits.judge_samples(source.counts, where=where)
+        limits.check_shards(source.faults, source.shards, where=where)
+        limits.check_samples(source.counts, where=where)
 
 
 def check_training(
@@ -163,7 +163,7 @@ def check_training(
     counts = Counter({"seen": samples_seen} | {f"{_FAILED}{k}": n for k, n in failed.items()})
     for reason, count in failures(read).items():
         counts[f"{_FAILED}{reason}"] += count * tried // usable
-    limits.judge_samples(counts, where=where)
+    limits.check_samples(counts, where=where)
 
 
 def training_values(trained: Mapping[str, int]) -> dict[str, dict[str, int]]:

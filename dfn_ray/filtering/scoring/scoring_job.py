@@ -1,0 +1,77 @@
+"""A scoring job: a run opened for scoring, with its networks, commits, progress and budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from dfn_ray.config import Recipe, recipe_values
+from dfn_ray.console.progress import Progress
+from dfn_ray.filtering.preflight import refuse_other_scoring
+from dfn_ray.filtering.scoring.fingerprint import scoring_fingerprint
+from dfn_ray.filtering.scoring.spending import CostMeter
+from dfn_ray.network.frozen import FrozenNetwork
+from dfn_ray.on_ray.cells import UnreadShard
+from dfn_ray.on_ray.ray_metrics import PoolMetrics
+from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table
+from dfn_ray.preparing.embedding_fingerprint import with_fixed_threads
+from dfn_ray.preparing.fetch_networks import fetch_networks
+from dfn_ray.run import SCORED, Ledger, Run, scan_ledger, start_run
+
+
+@dataclass(frozen=True)
+class ScoringJob:
+    """A run being scored: recipe, pool, networks, and the state of its commits."""
+
+    recipe: Recipe
+    run: Run
+    shards: tuple[Shard, ...]
+    networks: tuple[FrozenNetwork, ...]
+    ledger: Ledger
+    progress: Progress = field(repr=False)
+    metrics: PoolMetrics = field(repr=False)
+    meter: CostMeter = field(repr=False)
+    total_bytes: int
+    """Size of all shards."""
+    unread: dict[str, UnreadShard] = field(default_factory=dict)
+    """Shards whose last read failed, because of their store or because they have changed."""
+
+
+def open_job(recipe: Recipe) -> ScoringJob:
+    """The job of a recipe, its run created or resumed. Raises as `score_pool` before it starts."""
+    recipe = replace(recipe, scorers=with_fixed_threads(recipe.scorers))
+    listing = list_pool(recipe.pool)
+    shards = listing.shards
+    refuse_other_scoring(recipe, shards)
+    networks = fetch_networks(recipe)
+    run = start_run(
+        recipe.run_uri,
+        kind=SCORED,
+        recipe=recipe_values(recipe),
+        fingerprint=scoring_fingerprint(
+            recipe, {network.name: network.fingerprint() for network in networks}, shards
+        ),
+        listing=listing_table(shards),
+        accept_changed_shards=recipe.execution.accept_changed_shards,
+        accept_versions=recipe.execution.accept_versions,
+    )
+    ledger = scan_ledger(run.store, run.fingerprint)
+    total_bytes = sum(shard.size_bytes for shard in shards)
+    progress = Progress(total_bytes)
+    progress.resume(ledger.samples, ledger.bytes_read, ledger.counts, ledger.notes)
+    for note in (*listing_notes(listing), *run.notes()):
+        progress.say(note)
+    metrics = PoolMetrics(
+        recipe.run_uri,
+        shards=len(shards),
+        total_bytes=total_bytes,
+        network=recipe.deciding_network,
+    )
+    metrics.resume(ledger)
+    progress.say(
+        f"{len(shards):,} shards, {ledger.complete_shards:,} of them scored before; run "
+        f"{recipe.run_uri}"
+    )
+    meter = CostMeter(recipe, run)
+    return ScoringJob(
+        recipe, run, shards, networks, ledger, progress, metrics, meter, total_bytes=total_bytes
+    )
