@@ -20,7 +20,7 @@ from ray.exceptions import RayError
 
 from dfn_ray.config import Pool, Recipe
 from dfn_ray.doctor.nodes import alive_nodes
-from dfn_ray.doctor.placement import addable, place
+from dfn_ray.doctor.placement import addable_node_types, placement_finding
 from dfn_ray.errors import InputError, NotReadyError, last_line
 from dfn_ray.filtering.scoring.bounds import EVERYTHING
 from dfn_ray.filtering.scoring.calibrate import in_denominator
@@ -96,7 +96,7 @@ def run_pilot(
     """
     decoder, scorer = decode_bundle(recipe.decode), scorer_bundle(recipe.scorers)
     for name, bundle in (("decode tasks", decoder), ("scorers", scorer)):
-        if not (finding := place(name, bundle, alive_nodes(), addable())).ok:
+        if not (finding := placement_finding(name, bundle, alive_nodes(), addable_node_types())).ok:
             raise NotReadyError(f"{name}: {finding.text}")
     readable = [shard for shard in shards if shard.fault is None]
     chosen = random.Random(0).sample(readable, min(count, len(readable)))
