@@ -23,7 +23,7 @@ class Variant:
     """Template that captions are inserted into."""
 
     def network(self, network: FrozenNetwork) -> FrozenNetwork:
-        """The network with this variant's activation, transform and precision; shares its weights."""
+        """The network with this variant's activation, transform and precision; same weights."""
         model_cfg = {**network.model_cfg, "quick_gelu": self.quick_gelu}
         return replace(
             network, model_cfg=model_cfg, transform=self.transform, precision=self.precision

@@ -85,7 +85,7 @@ def test_a_prompt_of_the_reference_is_named_as_having_no_setting(doctor, samples
     scores = golden(samples, prompt="a photo of {}")
     code, said = doctor(write_scores(tmp_path / "scores.parquet", samples, scores))
     assert code == 1
-    assert 'captions put into "a photo of {}"' in said
+    assert 'captions inserted into "a photo of {}"' in said
     assert "recipes have no such setting) closes the gap" in said
 
 
@@ -102,7 +102,7 @@ def test_another_rounding_of_the_crop_is_named_as_having_no_setting(doctor, samp
     assert code == 1
     assert "CHANGE suspects crops rounded as transformers' (as the reference does; recipes" in said
     assert (
-        "preprocess_cfg.crop_rounding in the open_clip_config.json of a folder) closes the" in said
+        "the open_clip_config.json of a folder has preprocess_cfg.crop_rounding) closes the" in said
     )
     assert said.count("closes the gap") == 1
 
