@@ -11,7 +11,7 @@ import pytest
 from dfn_ray.errors import InputError, MissingFileError, StorageAccessError, StorageError
 from dfn_ray.storage import Store, is_confirmed_missing, open_uri
 from dfn_ray.storage.filesystems import storage_errors
-from dfn_ray.storage.remote import Retried
+from dfn_ray.storage.remote import RetryingFilesystem
 
 
 def of_client(name, module, message="no", **attributes):
@@ -104,7 +104,7 @@ class Flaky:
 def test_requests_of_clients_are_tried_again_while_the_fault_may_pass(quick, request_name):
     busy = [of_client("HttpError", "gcsfs.retry", code=503), json.JSONDecodeError("x", "x", 0)]
     flaky = Flaky(*busy)
-    assert getattr(Retried(flaky, "gs"), request_name)("b") == ["b"]
+    assert getattr(RetryingFilesystem(flaky, "gs"), request_name)("b") == ["b"]
     assert flaky.calls == 3
     for error, calls in [
         (FileNotFoundError("x"), 1),
@@ -114,7 +114,7 @@ def test_requests_of_clients_are_tried_again_while_the_fault_may_pass(quick, req
     ]:
         flaky = Flaky(*[error] * 9)
         with pytest.raises(StorageError), storage_errors("gs://b", "list"):
-            getattr(Retried(flaky, "gs"), request_name)("b")
+            getattr(RetryingFilesystem(flaky, "gs"), request_name)("b")
         assert flaky.calls == calls
 
 
@@ -128,7 +128,7 @@ def test_a_request_that_does_not_come_back_is_given_up(quick, monkeypatch):
     flaky = Flaky()
     flaky.info = lambda path: never.wait()
     with pytest.raises(StorageError, match="failed 2 times"), storage_errors("gs://b", "look up"):
-        Retried(flaky, "gs").info("b")
+        RetryingFilesystem(flaky, "gs").info("b")
     never.set()
 
 

@@ -287,7 +287,7 @@ def test_a_label_beside_gzip_leaves_it_gzip(server):
 )
 def test_what_encodes_and_was_not_asked_for_is_refused_by_its_name(server, coding):
     server.raw = lambda span: answer("200 OK", b"Content-Encoding: " + coding.encode(), body=[b"x"])
-    with pytest.raises(StorageAccessError, match=f"it comes as {coding}, which was not asked for"):
+    with pytest.raises(StorageAccessError, match=f"the server sends it as {coding}, which was not requested"):
         read_uri(server.uri("a"))
 
 

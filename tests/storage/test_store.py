@@ -112,7 +112,7 @@ def test_a_write_that_breaks_leaves_no_file_on_disk(tmp_path, monkeypatch):
 
 def test_half_written_files_are_not_listed_and_are_removed_but_for_those_of_later_writers(tmp_path):
     for writer in (0, 9, 10, 11, 100):
-        with Store(str(tmp_path), writer)._aside("scores/x", [b"half"]) as aside:
+        with Store(str(tmp_path), writer)._temporary_file("scores/x", [b"half"]) as aside:
             os.link(aside, f"{aside}-of-{writer}")
     store = Store(str(tmp_path), 10)
     assert store.list("scores") == []
