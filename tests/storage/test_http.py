@@ -163,7 +163,7 @@ def test_a_file_above_the_limit_on_a_server_without_ranges_is_refused(server, mo
     monkeypatch.setattr(http_bodies, "WHOLE_LIMIT_BYTES", SIZE - 1)
     for fault in READABLE:
         server.plan(fault)
-        with pytest.raises(StorageAccessError, match=r"no ranges, and it is larger than"):
+        with pytest.raises(StorageAccessError, match=r"does not support ranges, and the file is larger than"):
             open_uri(server.uri("a.tar"))
 
 

@@ -74,7 +74,7 @@ def test_a_look_up_reads_no_body_that_does_not_end(server):
 def test_a_whole_file_without_length_is_read_no_further_than_the_limit(server, monkeypatch):
     monkeypatch.setattr(http_bodies, "WHOLE_LIMIT_BYTES", MIB)
     server.raw = lambda span: answer("200 OK", body=itertools.repeat(PIECE, ENDLESS))
-    with pytest.raises(StorageAccessError, match="no ranges, and it is larger than"):
+    with pytest.raises(StorageAccessError, match="does not support ranges, and the file is larger than"):
         read_uri(server.uri("a"))
     assert server.sent_bytes < 16 * MIB
 
@@ -131,7 +131,7 @@ def test_a_server_that_gives_next_to_nothing_of_a_range_ends_the_reading(server,
 
 def test_web_servers_are_not_asked_for_listings(server):
     server.raw = lambda span: answer("200 OK", body=itertools.repeat(PIECE, ENDLESS))
-    with pytest.raises(StorageAccessError, match="name files in full"):
+    with pytest.raises(StorageAccessError, match="give the full URL of each file"):
         scan(server.uri("a"))
     assert server.sent_bytes == 0
 

@@ -66,18 +66,18 @@ CONFIG: dict[str, Any] = {
         "fill_color": 255,
     },
 }
-"""What open_clip_config.json holds."""
+"""The content of open_clip_config.json."""
 
 UNMIRRORED = (
     *("left", "right", "clock", "thirty", "arrow", "button", "keycap", "Japanese", "mark"),
     *("input", "play", "fast", "back", "moon", "sign", "letter", "symbol", "number"),
 )
-"""Parts of names whose picture means something else, or is wrong writing, in a mirror."""
+"""Parts of names whose mirrored picture means something else, or contains mirrored text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How long and how fast the demo network learns."""
+    """Training settings of the demo network."""
 
     seed: int = 1
     steps: int = 700
@@ -102,12 +102,12 @@ def trainable(emoji: list[Emoji]) -> list[int]:
 
 
 def mirrorable(emoji: Emoji) -> bool:
-    """True where the mirrored picture still deserves the name."""
+    """True if the name still fits the mirrored picture."""
     return emoji.category != "Symbols" and not any(part in emoji.name for part in UNMIRRORED)
 
 
 def draw_batches(rows: list[int], size: int, rng: random.Random) -> Iterator[list[int]]:
-    """Endless batches of different emoji; every emoji comes once before one comes again."""
+    """Yields batches of distinct emoji forever; each emoji appears once before any repeats."""
     while True:
         order = rng.sample(rows, len(rows))
         for start in range(0, len(order) - size + 1, size):
@@ -185,7 +185,7 @@ def train(
             seconds = time.monotonic() - started_s
             logger.info("step %d, loss %.3f, %.0f s", step + 1, loss.detach(), seconds)
     with torch.no_grad():
-        # A word never trained on should say nothing, not something random; zeros also compress.
+        # Words without training get zeros instead of random values; zeros also compress.
         model.get_parameter("token_embedding.weight")[~seen_V] = 0.0
 
 
@@ -251,7 +251,7 @@ def describe_run(
     threads: int,
     train_s: float,
 ) -> dict[str, Any]:
-    """What the figures depend on, for figures.json."""
+    """The inputs that determine the figures, for figures.json."""
     trained_on_N = np.isin(renderings.emoji_N, trainable(emoji))
     return {
         "command": "python -m tools.demo_data.train_network --packages DIR --data DIR --out DIR"
