@@ -1,12 +1,14 @@
-"""Whether training waits for its data: python benchmarks/feed.py
+"""The rate of training from a pool against training from memory.
+
+    python benchmarks/feed.py
 
 In one run, the same network, batch and step:
 
-    from memory   the step loop of a worker on batches that are there already
+    from memory   a worker's step loop on batches that are in memory
     dfn_ray       `dfn-ray train` from WebDataset tars: read, decoded, varied and tokenised in tasks
 
-The figure is dfn_ray / memory, beside the share of step time that dfn_ray's workers waited for data. One worker of one
-thread; what decodes takes the other cores.
+The figure is dfn_ray / memory, beside the share of step time that dfn_ray's workers waited for
+data. One worker of one thread; what decodes takes the other cores.
 """
 
 from __future__ import annotations
