@@ -12,6 +12,10 @@ on the demo's held-out artist. PACKAGES contains:
         @iconify-json/emojione-v1@1.2.3 @iconify-json/openmoji@1.2.29
     apt-get download openclipart-png openclipart-svg
     for deb in openclipart-*.deb; do dpkg-deb -x $deb .; done
+
+Writes OUT/pool/*.tar and OUT/truth.parquet (uid, source, kind) unless they exist, then runs
+`dfn-ray run`, which resumes an interrupted run. About half an hour on two cores. Needs
+`pip install resvg-py`.
 """
 
 from __future__ import annotations
