@@ -1,4 +1,4 @@
-"""URIs that nobody means: every verb that takes one refuses them in a sentence, before anything starts."""
+"""Invalid URIs: every verb rejects them with a message before anything starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run on a cluster that has no worker node when it begins and none when it has ended."""
+"""A run on a cluster that has no worker nodes before it starts and after it ends."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from tests.cluster_files.files import (
 )
 
 AMI_GB, IMAGE_GB = 75, 20
-"""What Deep Learning images of both clouds and ours, unpacked, take of a disk."""
+"""Disk space of both clouds' Deep Learning images and of ours, unpacked."""
 
 
 @pytest.mark.parametrize("name", RAY_UP)

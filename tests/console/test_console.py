@@ -78,7 +78,7 @@ def test_durations_are_readable(seconds, said):
     assert duration(seconds) == said
 
 
-def test_a_table_aligns_numbers_and_gives_shares():
+def test_a_table_aligns_numbers_and_shows_shares():
     assert table([("all", 1000), ("  some", 25), ("name", "x")], total=1000).splitlines() == [
         "all     1,000   100.00%",
         "  some     25     2.50%",

@@ -148,9 +148,8 @@ def test_a_pair_of_faults_is_named_as_a_pair(doctor, published):
 
 def test_parity_needs_no_ray(parity_recipe, published):
     code = (
-        "import sys; from dfn_ray.cli import run; "
-        f"code = run(['doctor', {str(parity_recipe)!r}, '--reference', {str(published)!r}, '--samples', '4']); "
-        "print(code, 'ray' in sys.modules)"
+        f"import sys; from dfn_ray.cli import run; code = run(['doctor', {str(parity_recipe)!r}, "
+        f"'--reference', {str(published)!r}, '--samples', '4']); print(code, 'ray' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0 False"

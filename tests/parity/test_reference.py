@@ -30,7 +30,7 @@ def read(uri, column=None, model_cfg=None, network="dfn"):
     return read_reference(uri, column, model_cfg=model_cfg or {}, network=network)
 
 
-def test_scores_are_found_by_uid_in_any_order_and_absent_ones_are_said_to_be(parquet):
+def test_scores_are_found_by_uid_in_any_order_and_absent_ones_are_marked(parquet):
     reference = read(parquet(uid=UIDS, score=[0.7, None, 0.5]))
     has, scores = reference.scores_of([UIDS[1], "f" * 32, UIDS[0]])
     assert has.tolist() == [True, False, True]

@@ -1,4 +1,4 @@
-"""What errors of clients come out as, made as those clients make them."""
+"""Classification of client errors, raised as the clients raise them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dfn_ray.storage.remote import RetryingFilesystem
 
 
 def of_client(name, module, message="no", **attributes):
-    """An exception of a client's own class."""
+    """An exception with a client's own class."""
     kind = type(name, (Exception,), {"__module__": module})
     error = kind(message)
     for key, value in attributes.items():
@@ -62,7 +62,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("error", "expected"), CASES, ids=[repr(case[0]) for case in CASES])
-def test_an_error_is_judged_by_all_that_it_was_raised_from(error, expected):
+def test_an_error_is_classified_by_its_whole_chain(error, expected):
     with pytest.raises(StorageError) as failure, storage_errors("gs://b/x", "read"):
         raise error
     assert type(failure.value) is expected
@@ -71,7 +71,7 @@ def test_an_error_is_judged_by_all_that_it_was_raised_from(error, expected):
 @pytest.mark.parametrize(
     "error", [MemoryError(), ImportError("x"), KeyError("x"), TypeError("x"), InputError("x")]
 )
-def test_what_says_nothing_about_a_store_passes_as_it_is(error):
+def test_errors_unrelated_to_a_store_pass_unchanged(error):
     with pytest.raises(type(error)) as failure, storage_errors("gs://b/x", "read"):
         raise error
     assert failure.value is error
@@ -86,7 +86,7 @@ def test_an_error_that_was_being_handled_before_is_no_cause():
 
 
 class Flaky:
-    """A filesystem of a client that fails for a number of requests."""
+    """A client's filesystem that fails a number of requests."""
 
     def __init__(self, *errors):
         self.errors, self.calls = list(errors), 0
