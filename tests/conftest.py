@@ -1,4 +1,4 @@
-"""Fixtures of all tests, created on demand: a local Ray, an S3 server, a tiny network, a small pool."""
+"""Shared fixtures, created on demand: a local Ray, an S3 server, a tiny network, a small pool."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def s3(_s3):
 
 @pytest.fixture
 def proxy(_s3):
-    """The proxy in front of the S3 server, for one test: set `proxy.faults`, read `proxy.counts`."""
+    """The proxy of the S3 server, for one test: set `proxy.faults`, read `proxy.counts`."""
     _, proxy = _s3
     proxy.reset()
     yield proxy

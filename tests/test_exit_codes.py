@@ -1,4 +1,4 @@
-"""Exit codes of the command line: 2 for input that the user can correct, 1 for failures of a run."""
+"""Exit codes of the command line: 2 for input that the user can correct, 1 for failed runs."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Trial:
     began_s: float
 
     def filter(self) -> None:
-        """Runs and verifies; scores, threshold, subset and uids equal the undisturbed run's bit for bit."""
+        """Runs and verifies; scores, threshold, subset and uids equal the undisturbed run's."""
         filter_pool(self.recipe)
         run = Path(self.recipe.run_uri)
         assert filtered(self.undisturbed) == filtered(run)

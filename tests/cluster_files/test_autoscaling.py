@@ -63,7 +63,7 @@ def test_ray_up_keeps_one_gpu_for_sure_because_a_refused_spot_machine_does_not_c
 def launched(
     name: str, demand: dict[str, float], role: str, count: int, down: tuple[str, ...] = ()
 ):
-    """Nodes by type that Ray's scheduler starts for `count` actors of `demand` and `dfn-role = role`.
+    """Nodes by type that Ray's scheduler starts for `count` actors of this demand and role.
 
     `down`: types that Ray knows to be unavailable.
     """

@@ -41,7 +41,7 @@ def test_kubernetes_takes_every_pod(name):
 
 
 def _autoscaler(name: str) -> dict[str, Any]:
-    """The autoscaler container that KubeRay adds to the head: its options are a container's fields."""
+    """The autoscaler container that KubeRay adds: its options are a container's fields."""
     options = cluster_spec(name)["autoscalerOptions"]
     return {"name": "autoscaler", **{key: options[key] for key in ("env", "resources")}}
 

@@ -1,4 +1,4 @@
-"""aws.yaml and gcp.yaml against Ray's own loader, the clouds' API descriptions and their machines."""
+"""aws.yaml and gcp.yaml against Ray's loader, the clouds' API descriptions and machines."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from dfn_ray.testing.http_server import serve_http
 
 @dataclass
 class Hub:
-    """Answers of the stand-in: repositories by id, each with its files; `status`, if set, for all requests."""
+    """A stand-in hub: repositories by id, each with its files; `status`, if set, for all requests."""
 
     endpoint: str
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -54,7 +54,7 @@ def hub(monkeypatch, tmp_path):
 
 
 def run_alone(*words: str, cwd, environment: Sequence[tuple[str, str]] = ()) -> tuple[int, str]:
-    """Exit code and output of a command line in its own process, which must load neither Ray nor torch."""
+    """Exit code and output of a command in its own process, which must not load Ray or torch."""
     code = (
         "import sys; from dfn_ray.cli import run; "
         f"code = run({list(words)!r}); "

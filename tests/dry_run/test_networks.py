@@ -1,4 +1,4 @@
-"""A network that is absent or cannot be built is an input error before anything starts; others are described."""
+"""A network that is absent or cannot be built is an input error before anything starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A dry run of any verb checks everything its recipe names, without Ray or torch, and reports all mistakes."""
+"""A dry run checks everything that a recipe names, without Ray or torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Ray head for these tests, and a pipeline on 60 samples whose stages are submitted one by one."""
+"""A Ray head, and a pipeline on 60 samples whose stages are submitted one by one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BIN = Path(sys.executable).parent
 
 @pytest.fixture(scope="session")
 def head():
-    """One head for all submissions; its 2 CPUs keep Ray from starting more workers than CI has cores."""
+    """One head for all submissions; with 2 CPUs Ray starts no more workers than CI has cores."""
     with start_head(num_cpus=2) as started:
         yield started
 

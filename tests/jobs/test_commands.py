@@ -23,7 +23,7 @@ POOLS = {"jobs/filter_pool.py": "pool.uri", "jobs/train_clip.py": "sources.0.poo
 
 
 def offline(command: JobCommand, story: Story) -> list[str]:
-    """The command as a dry run on local data: its own recipe if it exists, else a small one of its kind."""
+    """The command as a dry run on local data, with its own recipe or a small one of its kind."""
     named, *arguments = command.arguments
     recipe = Path("cluster") / Path(named).name
     if not (ROOT / recipe).exists():

@@ -37,7 +37,8 @@ def recipe_file(folder: Path, *, run: str | None = None) -> Path:
 @pytest.mark.ray
 def test_the_exit_code_is_the_jobs_and_the_printed_command_does_the_same(cluster, tmp_path):
     told = cluster.run(
-        "dfn-ray", "submit", "filter", str(recipe_file(tmp_path)), "--set", "select.keep_fraction=0.5",
+        "dfn-ray", "submit", "filter", str(recipe_file(tmp_path)),
+        "--set", "select.keep_fraction=0.5",
         "--address", cluster.head.address, AWS_SECRET_ACCESS_KEY="do-not-tell",
     )  # fmt: skip
     assert told.returncode == 2, told.stdout + told.stderr
@@ -65,7 +66,8 @@ def test_the_exit_code_is_the_jobs_and_the_printed_command_does_the_same(cluster
 def test_ctrl_c_leaves_the_job_and_a_second_submit_of_its_run_is_refused(cluster, story: Story):
     endless = story.file("train", run_uri=str(story.folder / "endless"), samples_seen=10**9)
     pool = f"sources.0.pool.uri={story.folder}/pool"
-    command = ["dfn-ray", "submit", "train", str(endless), "--set", pool, "--address", cluster.head.address]  # fmt: skip
+    address = cluster.head.address
+    command = ["dfn-ray", "submit", "train", str(endless), "--set", pool, "--address", address]
     # A test that runs in the background inherits that SIGINT is ignored.
     following = cluster.start("env", "--default-signal=INT", *command)
     lines = iter(following.stdout.readline, "")
@@ -90,7 +92,8 @@ def test_ctrl_c_leaves_the_job_and_a_second_submit_of_its_run_is_refused(cluster
 
 @pytest.mark.ray
 def test_a_cluster_that_denies_access_is_reported(cluster, tmp_path):
-    command = ["dfn-ray", "submit", "filter", str(recipe_file(tmp_path)), "--address", cluster.head.address]  # fmt: skip
+    recipe, address = str(recipe_file(tmp_path)), cluster.head.address
+    command = ["dfn-ray", "submit", "filter", recipe, "--address", address]
     for changes in (
         {"RAY_AUTH_TOKEN": "0" * 64},
         {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": ""},

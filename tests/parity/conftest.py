@@ -1,4 +1,4 @@
-"""Golden scores of the demo's samples by open_clip alone, and a pool in which every setting matters."""
+"""Golden scores by open_clip alone, and a pool in which every setting matters."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _demo_samples() -> list[Sample]:
 
 
 def _reshaped(sample: Sample, number: int) -> Sample:
-    """The drawing cut to a strip and enlarged: crop, squash and padding differ, as do bicubic and bilinear.
+    """The drawing cut to a strip and enlarged, so that all resizing settings differ.
 
     At 64 pixels the wide ones lose 31 columns, so that they start at the 15th or the 16th.
     """
@@ -103,7 +103,7 @@ def golden(
     crop: Callable[[Image.Image], Image.Image] | None = None,
     **settings,
 ) -> np.ndarray:
-    """Scores by open_clip's own model, transform and tokenizer, without dfn_ray; `crop` replaces its crop."""
+    """Scores by open_clip's model, transform and tokenizer alone; `crop` replaces its crop."""
     torch.set_num_threads(1)  # as in the recipe: several wait for each other on a busy machine
     name = f"local-dir:{DEMO / 'network'}"
     model, _, transform = open_clip.create_model_and_transforms(

@@ -28,12 +28,14 @@ def raised_from(error, cause):
     return error
 
 
+GONE = "The specified bucket does not exist."
+AZURE = "azure.core.exceptions"
 CASES = [
     # fsspec and the hub's client: FileNotFoundError from something else
-    (raised_from(FileNotFoundError("x"), of_client("E", "aiohttp.c", status=503)), StorageError),
-    (raised_from(FileNotFoundError("x"), of_client("E", "aiohttp.c", status=429)), StorageError),
-    (raised_from(FileNotFoundError("x"), of_client("E", "aiohttp.c", status=404)), MissingFileError),
-    (raised_from(FileNotFoundError("x"), of_client("E", "aiohttp.c", status=403)), StorageAccessError),
+    (raised_from(FileNotFoundError("x"), of_client("E", "aiohttp", status=503)), StorageError),
+    (raised_from(FileNotFoundError("x"), of_client("E", "aiohttp", status=429)), StorageError),
+    (raised_from(FileNotFoundError("x"), of_client("E", "aiohttp", status=404)), MissingFileError),
+    (raised_from(FileNotFoundError("x"), of_client("E", "aiohttp", status=403)), StorageAccessError),
     (raised_from(FileNotFoundError("x"), ConnectionRefusedError()), StorageError),
     (raised_from(FileNotFoundError("x"), socket.gaierror(-2, "no such host")), StorageError),
     (raised_from(FileNotFoundError("x"), TimeoutError()), StorageError),
@@ -44,12 +46,12 @@ CASES = [
     (of_client("HttpError", "gcsfs.retry", code=503), StorageError),
     (of_client("HttpError", "gcsfs.retry", code=401), StorageAccessError),
     (OSError("Forbidden: bucket/x"), StorageAccessError),
-    (of_client("HttpError", "gcsfs.retry", "The specified bucket does not exist.", code=404), StorageAccessError),
+    (of_client("HttpError", "gcsfs.retry", GONE, code=404), StorageAccessError),
     (of_client("DefaultCredentialsError", "google.auth.exceptions"), StorageAccessError),
-    (of_client("HttpResponseError", "azure.core.exceptions", status_code=500), StorageError),
-    (of_client("ResourceNotFoundError", "azure.core.exceptions", status_code=404), MissingFileError),
+    (of_client("HttpResponseError", AZURE, status_code=500), StorageError),
+    (of_client("ResourceNotFoundError", AZURE, status_code=404), MissingFileError),
     (
-        of_client("NotFound", "azure.core.exceptions", status_code=404, error_code="ContainerNotFound"),
+        of_client("NotFound", AZURE, status_code=404, error_code="ContainerNotFound"),
         StorageAccessError,
     ),
     # disks

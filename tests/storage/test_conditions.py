@@ -1,4 +1,4 @@
-"""Conditional creation and replacement on disk, in memory, and on S3 servers with and without support."""
+"""Conditional writes on disk, in memory, and on S3 servers with and without support."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def refused(*arguments):
 
 @pytest.fixture(params=DISKS)
 def disk(request, tmp_path, monkeypatch):
-    """A store on a disk with hard links, on one without, and on one that can only copy; without fsync."""
+    """A store on disks with hard links, without, and with copying only; no fsync."""
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     for absent in DISKS[request.param]:
         monkeypatch.setattr(absent, refused)

@@ -49,7 +49,7 @@ def read_all(uri, *, in_order=True):
 
 
 def test_no_request_asks_for_compressed_bytes(server):
-    """A compressing server has neither length nor ranges: each fault would cost another full download."""
+    """A compressing server has neither length nor ranges: faults would cost full downloads."""
     assert read_all(server.uri("small.bin")) == read_uri(server.uri("small.bin")) == b"12345"
     stat(server.uri("small.bin"))
     assert server.encodings == {"identity"}

@@ -270,7 +270,10 @@ ALL = ("GET", "HEAD", "LIST")
 @pytest.mark.parametrize("kind", [Fault.INTERNAL_ERROR, Fault.DENIED])
 @pytest.mark.parametrize(
     ("name", "operations"),
-    [("there", ALL), ("absent", ALL), ("there", ("HEAD",)), ("absent", ("HEAD",)), ("absent", ("LIST",))],
+    [
+        ("there", ALL), ("absent", ALL), ("there", ("HEAD",)), ("absent", ("HEAD",)),
+        ("absent", ("LIST",)),
+    ],
 )  # fmt: skip
 def test_an_object_is_absent_only_if_the_store_reports_it(
     store, proxy, no_waiting, kind, name, operations
