@@ -5,10 +5,10 @@
 In one run, the same network, batch and step:
 
     from memory   a worker's step loop on batches that are in memory
-    dfn_ray       `dfn-ray train` from WebDataset tars: read, decoded, varied and tokenised in tasks
+    dfn_ray       `dfn-ray train` from WebDataset tars: read, decoded, augmented and tokenised in tasks
 
-The figure is dfn_ray / memory, beside the share of step time that dfn_ray's workers waited for
-data. One worker of one thread; what decodes takes the other cores.
+The figures are dfn_ray / memory, and the share of step time that dfn_ray's workers waited for data.
+One worker with one thread; decoding takes the other cores.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ SMALL = {
     "vision_cfg": {"image_size": 64, "layers": 6, "width": 256, "patch_size": 8},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 256, "heads": 4, "layers": 4},
 }
-"""A small ViT: 8 M parameters beside the vocabulary."""
+"""A small ViT: 8 M parameters without the vocabulary."""
 
 
 def main() -> None:

@@ -11,11 +11,11 @@ that reading and writing dominate:
     faulty   the same with a share of faulty requests (503, 500, resets, stalls, short reads, lost
              responses)
 
-Fails unless all three give the same subset, byte for byte, uid list and threshold, and unless every
-process that reads or commits stays below its memory bar. Prints rates, requests per sample, read
-amplification and the peak memory of every kind of process: its own (anonymous) memory, without the
-pages of Ray's object store that it has mapped, which are bounded by the store's size. Removes what
-it made in OUT.
+Fails unless all three produce the same subset, byte for byte, the same uid list and threshold, and
+unless every process that reads or commits stays below its memory bound. Prints rates, requests per
+sample, read amplification and the peak memory of every kind of process: its private (anonymous)
+memory, without mapped pages of Ray's object store, which are bounded by the store's size. Removes
+its files from OUT.
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ def result_of(recipe: Recipe, selection: dict) -> Result:
                     key = (row["shard"].rpartition("/")[2], row["row"])
                     rows[key] = hashlib.sha256(row["image"]).hexdigest()
     digest = hashlib.sha256(repr(sorted(rows.items())).encode()).hexdigest()
-    # Derived uids come from shard names and keys, so they are the same wherever the pool is.
+    # Derived uids come from shard names and keys, so they do not depend on the pool's location.
     uids = hashlib.sha256(store.read("subset_uids.npy")).hexdigest()
     return Result(selection["threshold"], len(rows), uids, digest)
 
@@ -291,7 +291,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.out / "object_storage"
     if folder.exists():
-        sys.exit(f"{folder} is there already; remove it or name another OUT")
+        sys.exit(f"{folder} already exists. Remove it or choose another OUT")
     try:
         _run(folder, options)
     finally:

@@ -5,14 +5,13 @@
 The run is written by a stand-in scorer: real parts on disk with real footers, random uids and
 scores, and a subset of the best 15 % with images of a few bytes. Passes over many parts run in Ray
 tasks on all CPUs, as for users. Printed are seconds, per part, per row, and the driver's peak
-memory; then the same for 12.8 billion samples in 1.28 million shards with 16 cores: CPU time by
-cores, and beside it, for threads wait while others compute, the requests at 30 ms each over all
-threads that read (`run.scan.READ_THREADS` a core). Ray is started before the clock.
+memory; then the same for 12.8 billion samples in 1.28 million shards with 16 cores: CPU time
+by cores and, separately because threads wait while others compute, requests at 30 ms each by all
+reading threads (`run.scan.READ_THREADS` per core). Ray is started before the measurement.
 
-With `--latency-ms 30` the run is in an S3 server (rclone) behind a proxy that lets each request
-wait so long, and `--shard-rows` makes many small parts of few samples: beside the seconds stand
-those that the model above has for waiting, the requests that were made for a part, and those that
-the model counts with.
+With `--latency-ms 30` the run is on an S3 server (rclone) behind a proxy that delays each request,
+and `--shard-rows` makes many small parts of few samples. Printed are then the seconds, the waiting
+time of the model above, and the measured and the modelled requests per part.
 """
 
 from __future__ import annotations

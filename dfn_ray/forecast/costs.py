@@ -100,7 +100,7 @@ def storage_money(prices: Prices, found: Estimate) -> tuple[float, float]:
 
 
 def _scorer_cpus(recipe: Recipe) -> float:
-    """CPUs that a scorer keeps busy: its threads on a CPU, its reservation beside a GPU."""
+    """CPUs that a scorer keeps busy: its threads on a CPU, its CPU reservation on a GPU."""
     scorers = with_threads(recipe.scorers)
     return float(scorers.threads or 1) if scorers.device == "cpu" else scorers.cpus
 

@@ -17,7 +17,7 @@ from dfn_ray.testing.http_server import serve_http
 
 @dataclass
 class Hub:
-    """A stand-in hub: repositories by id, each with its files; `status`, if set, for all requests."""
+    """A stand-in hub: repositories by id, each with its files; `status`, if set, for all."""
 
     endpoint: str
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)

@@ -35,7 +35,7 @@ CASES = [
     (raised_from(FileNotFoundError("x"), of_client("E", "aiohttp", status=503)), StorageError),
     (raised_from(FileNotFoundError("x"), of_client("E", "aiohttp", status=429)), StorageError),
     (raised_from(FileNotFoundError("x"), of_client("E", "aiohttp", status=404)), MissingFileError),
-    (raised_from(FileNotFoundError("x"), of_client("E", "aiohttp", status=403)), StorageAccessError),
+    (raised_from(FileNotFoundError(), of_client("E", "aiohttp", status=403)), StorageAccessError),
     (raised_from(FileNotFoundError("x"), ConnectionRefusedError()), StorageError),
     (raised_from(FileNotFoundError("x"), socket.gaierror(-2, "no such host")), StorageError),
     (raised_from(FileNotFoundError("x"), TimeoutError()), StorageError),

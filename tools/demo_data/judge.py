@@ -81,7 +81,7 @@ def read_samples(shard: Path) -> list[dict[str, bytes]]:
     return list(samples.values())
 
 
-def judge(score_by_uid: dict[str, float], truth_file: Path) -> dict[str, float]:
+def pool_figures(score_by_uid: dict[str, float], truth_file: Path) -> dict[str, float]:
     """The figures of these scores against truth.parquet, rounded to four digits."""
     truth = [row for row in pq.read_table(truth_file).to_pylist() if row["uid"] in score_by_uid]
     score = np.array([score_by_uid[row["uid"]] for row in truth], dtype=np.float32)

@@ -4,7 +4,7 @@
 
 `--packages` holds the packages named in ATTRIBUTION.md, `--data` the pool's truth. The output is a
 function of them, of SEED and of Pillow's encoders: clean/*.tar and held_out/, byte for byte. Needs
-`pip install resvg-py` beside dfn_ray, for the artists who publish SVG.
+`pip install resvg-py` for the artists who publish SVG.
 """
 
 import argparse

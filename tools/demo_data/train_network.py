@@ -3,9 +3,9 @@
     python -m tools.demo_data.train_network --packages DIR --data DIR --out DIR
 
 `--packages` holds the packages named in ATTRIBUTION.md, `--data` the pool and its truth, and
-`--out` gets open_clip_config.json, open_clip_model.safetensors and figures.json. Needs `pip install
-resvg-py` beside dfn_ray, for the artists who publish SVG. One thread on one kind of CPU gives the
-same weights again, bit for bit.
+`--out` receives open_clip_config.json, open_clip_model.safetensors and figures.json. Needs `pip
+install resvg-py` for the artists who publish SVG. The weights are reproducible bit for bit with one
+thread on one type of CPU.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from tools.demo_data.artists import ARTISTS, Renderings, read_renderings
 from tools.demo_data.augment import augment, blend
 from tools.demo_data.captions import describe, mislead
 from tools.demo_data.emoji import SIDE, Emoji, read_emoji
-from tools.demo_data.judge import judge, load_network, score_pool
+from tools.demo_data.judge import load_network, pool_figures, score_pool
 
 logger = logging.getLogger(__name__)
 
@@ -239,7 +239,7 @@ def main() -> None:
     figures["largest_change_of_a_score_by_float16_storage"] = max(
         abs(score_by_uid[uid] - exact) for uid, exact in exact_by_uid.items()
     )
-    figures["on_the_pool"] = judge(score_by_uid, arguments.data / "truth.parquet")
+    figures["on_the_pool"] = pool_figures(score_by_uid, arguments.data / "truth.parquet")
     (arguments.out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
     logger.info("%s", json.dumps(figures, indent=2))
 
