@@ -5,7 +5,7 @@
 In one run, the same network, batch and step:
 
     from memory   a worker's step loop on batches that are in memory
-    dfn_ray       `dfn-ray train` from WebDataset tars: read, decoded, augmented and tokenised in tasks
+    dfn_ray       `dfn-ray train` from WebDataset tars: read, decoded, augmented, tokenised in tasks
 
 The figures are dfn_ray / memory, and the share of step time that dfn_ray's workers waited for data.
 One worker with one thread; decoding takes the other cores.

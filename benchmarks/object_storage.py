@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import os
 import shutil
 import sys
@@ -35,13 +34,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import fsspec
-import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import ray
 from fsspec.config import conf, set_conf_env
-from photos import demo_pairs
-from PIL import Image
+from large_photos import write_pool
 from ray.data import DataContext
 
 from dfn_ray.config import Recipe, recipe_from
@@ -55,13 +52,8 @@ from dfn_ray.storage import READ_AHEAD_BYTES, Store
 from dfn_ray.testing.random_networks import save_tiny_network
 from dfn_ray.testing.s3_proxy import FaultProxy, Faults, fault_proxy
 from dfn_ray.testing.s3_servers import serve_s3
-from dfn_ray.testing.sample_pools import TarBuilder
 
 MIB = 2**20
-PIXELS = 2048
-PICTURES = 12
-"""Different pictures; samples differ by a comment in their JPEG, so that no two are equal."""
-SHARD_BYTES = 64 * MIB
 CHUNK_BYTES = 16 * MIB
 CHUNKS_PER_PART = 8
 CALIBRATION_SAMPLES = 512
@@ -95,39 +87,6 @@ def committer_bar_bytes(idle_bytes: int) -> int:
     signs and buffers.
     """
     return idle_bytes + KEPT_BYTES + 9 * CHUNKS_PER_PART * CHUNK_BYTES
-
-
-def write_pool(folder: Path, size_bytes: int) -> int:
-    """Shards of about SHARD_BYTES until there are `size_bytes`; returns the number of samples."""
-    folder.mkdir(parents=True)
-    pairs = list(demo_pairs())
-    pictures = [_photo(pairs[seed][0], seed) for seed in range(PICTURES)]
-    written = number = shard = 0
-    while written < size_bytes:
-        tar = TarBuilder()
-        while len(tar) < SHARD_BYTES:
-            picture = pictures[number % PICTURES]
-            comment = f"sample {number:09d}".encode()
-            # A COM segment after the start marker (ITU T.81, B.2.4.5).
-            segment = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
-            image = picture[:2] + segment + picture[2:]
-            tar.sample(f"{number:09d}", image=image, caption=pairs[number % len(pairs)][1])
-            number += 1
-        data = tar.getvalue()
-        (folder / f"{shard:05d}.tar").write_bytes(data)
-        written += len(data)
-        shard += 1
-    return number
-
-
-def _photo(image: bytes, seed: int) -> bytes:
-    """An image with the dimensions, file size and grain of a photo."""
-    large = Image.open(io.BytesIO(image)).convert("RGB").resize((PIXELS, PIXELS))
-    grain = np.random.default_rng(seed).normal(0, 12, (PIXELS, PIXELS, 3))
-    noisy = np.clip(np.asarray(large) + grain, 0, 255).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(noisy).save(buffer, "JPEG", quality=88)
-    return buffer.getvalue()
 
 
 @dataclass

@@ -30,7 +30,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isnan, nan
 from multiprocessing import get_context
 from pathlib import Path
@@ -40,8 +40,9 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import ray
+from many_shards import make_recipe, write_pool, written_run
 
-from dfn_ray.config import Recipe, recipe_from, recipe_values
+from dfn_ray.config import Recipe, recipe_values
 from dfn_ray.filtering.filter_pool import materialize
 from dfn_ray.filtering.scoring.fingerprint import scoring_fingerprint
 from dfn_ray.filtering.scoring.score_pool import score_pool
@@ -52,24 +53,18 @@ from dfn_ray.preparing.fetch_networks import load_networks
 from dfn_ray.run import (
     SCORES,
     Run,
-    named,
     open_run,
-    parquet_bytes,
-    part_footer,
     part_names,
     read_parts,
     scan_ledger,
     start_run,
 )
-from dfn_ray.schema import Chunk
-from dfn_ray.storage import Store
 from dfn_ray.testing.random_networks import save_random_network
-from dfn_ray.testing.sample_pools import TarBuilder, jpeg_bytes
 
 MEMORY_BAR_BYTES = 4 * 2**10
 """Limit on driver memory per shard."""
 TIME_BAR_MS = 2.0
-"""Planning, and resume scan, that a shard may cost."""
+"""Limit on the time of planning, and of the resume scan, per shard."""
 WARM_SHARDS = 1000
 """Shards committed before memory is measured: imports, Ray's pools and the first wave's plan
 precede."""
@@ -81,11 +76,6 @@ MARKS = (1000, 2500, 4000, 5000, 7500, 10_000)
 MIB = 2**20
 WIDE_CHUNKS = 40
 """Chunks of a DataComp shard: 10,000 samples at 256 per chunk, rounded up."""
-SCORED_EVERY = 8
-"""Captions pass the rules in one of so many shards. The others are not decoded, which would fork a
-process per chunk; they still pass through every task, the scorer and the commit, and cost the
-driver the same."""
-
 TINY = {
     "embed_dim": 8,
     "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "patch_size": 16, "head_width": 16},
@@ -344,63 +334,6 @@ def finish(recipe: Recipe) -> tuple[float, float]:
     settled = time.perf_counter()
     ray.shutdown()
     return selected - begin, settled - selected
-
-
-def written_run(recipe: Recipe, run_uri: Path, *, shard_chunks: int, part_chunks: int) -> Recipe:
-    """Writes a scored run of the recipe's pool with so many chunks per shard and per part.
-
-    A scan reads footers only, so every part has the same few rows, copied from a real one.
-    """
-    run = open_run(recipe.run_uri)
-    like = next(read_parts(run.store, part_names(run.store)[:1]))
-    rows = pq.read_table(run.store.uri_of(f"{SCORES}/{like.name}.parquet"))
-    (run_uri / SCORES).mkdir(parents=True)
-    for name in ("run.json", "pool.parquet", "attempts/000001.json"):
-        Store(str(run_uri)).write(name, run.store.read(name))
-    chunks = [
-        Chunk(shard=uri, first_row=256 * n, rows=256, last=n == shard_chunks - 1, bytes_read=10**7)
-        for uri in run.listing()["uri"].to_pylist()
-        for n in range(shard_chunks)
-    ]
-    for start in range(0, len(chunks), part_chunks):
-        mine = chunks[start : start + part_chunks]
-        footer = part_footer(mine, replace(like.header, counts={"scored": 256 * len(mine)}))
-        # Not with Store.write: nothing here has to survive a crash, and fsync is slow.
-        data = parquet_bytes(rows.replace_schema_metadata(footer))
-        (run_uri / SCORES / f"{named(1, data)}.parquet").write_bytes(data)
-    return replace(recipe, run_uri=str(run_uri))
-
-
-def make_recipe(
-    run: Path, pool: Path, network: Path, *, wave_shards: int = 4096, chunk_rows: int = 256
-) -> Recipe:
-    """A recipe with default settings except for the tiny network."""
-    return recipe_from(
-        {
-            "run_uri": str(run),
-            "pool": {"uri": [str(pool)], "chunk_rows": chunk_rows},
-            "networks": [{"name": "dfn", "model": f"local-dir:{network}"}],
-            "rules": {"min_caption_words": 3},
-            "select": {"keep_fraction": 0.15, "of": "scored"},
-            "scorers": {"threads": 1},
-            "execution": {"wave_shards": wave_shards},
-        }
-    )
-
-
-def write_pool(folder: Path, shards: int, rows: int) -> Path:
-    """Writes tars of `rows` tiny grey JPEGs with captions, in folders of a thousand."""
-    shades = [jpeg_bytes(shade=shade) for shade in range(256)]
-    for shard in range(shards):
-        tar = TarBuilder()
-        for index in range(rows):
-            number = shard * rows + index
-            caption = f"picture {number}" + " of grey" * (shard % SCORED_EVERY == 0)
-            tar.sample(f"{number:09d}", image=shades[number % 256], caption=caption)
-        path = folder / f"{shard // 1000:05d}" / f"{shard:08d}.tar"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(tar.getvalue())
-    return folder
 
 
 if __name__ == "__main__":
