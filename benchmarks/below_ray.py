@@ -37,7 +37,7 @@ MODES: tuple[Mode, ...] = ("exact", "fast")
 
 
 def main() -> None:
-    """Print all rates."""
+    """Prints all rates."""
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("--samples", type=int, default=1024)
     options.add_argument("--model", default="ViT-B-32")

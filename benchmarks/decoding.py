@@ -39,7 +39,7 @@ CLIP = ImageTransform(
 
 
 def main() -> None:
-    """Print both rates and their ratio."""
+    """Prints both rates and their ratio."""
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("--samples", type=int, default=2048)
     given = options.parse_args()

@@ -45,7 +45,7 @@ from dfn_ray.storage import Store
 
 
 def main() -> None:
-    """Print the four rates and the two ratios."""
+    """Prints the four rates and the two ratios."""
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("--samples", type=int, default=2048)
     options.add_argument("--model", default="ViT-B-32")
@@ -107,7 +107,7 @@ def decode_limit(recipe: Recipe, cpus: int) -> float:
 
 
 def prepare_shard(shard: Shard, pool: Pool, preparation: Preparation) -> int:
-    """Prepare every chunk of a shard; returns its samples."""
+    """Prepares every chunk of a shard; returns its samples."""
     torch.set_num_threads(1)
     return rows_of_cells(prepare_cells(read_cells(shard, pool), preparation))
 

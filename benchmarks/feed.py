@@ -50,7 +50,7 @@ SMALL = {
 
 
 def main() -> None:
-    """Print both rates and their ratio."""
+    """Prints both rates and their ratio."""
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("--steps", type=int, default=60)
     options.add_argument("--batch-size", type=int, default=128)

@@ -227,7 +227,7 @@ def kept_by_kind(recipe: PipelineRecipe, truth: Path) -> str:
 
 
 def main() -> None:
-    """Write the pool unless it exists, run the pipeline, and print the kept shares."""
+    """Writes the pool unless it exists, runs the pipeline, and prints the kept shares."""
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("packages", type=Path)
     options.add_argument("out", type=Path)

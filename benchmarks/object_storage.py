@@ -96,7 +96,7 @@ class Peaks:
     bytes_by_kind: dict[str, int] = field(default_factory=dict)
 
     def look(self) -> None:
-        """Sample all processes once."""
+        """Samples all processes once."""
         me = psutil.Process()
         for process in [me, *me.children(recursive=True)]:
             with suppress(psutil.Error):
@@ -186,7 +186,7 @@ class Bench:
 
 
 def measure(name: str, recipe: Recipe, bench: Bench) -> Result:
-    """Filter once, print the cost, check memory, and return the result."""
+    """Filters once, prints the cost, checks memory, and returns the result."""
     samples, pool_bytes, proxy = bench.samples, bench.pool_bytes, bench.proxy
     start = time.monotonic()
     with watched() as peaks:
@@ -240,7 +240,7 @@ def measure(name: str, recipe: Recipe, bench: Bench) -> Result:
 
 
 def main() -> None:
-    """Write the pool, run the three jobs, and compare their results."""
+    """Writes the pool, runs the three jobs, and compares their results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

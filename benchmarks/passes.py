@@ -74,7 +74,7 @@ class Pass:
 
 
 def main() -> None:
-    """Write the run, time each pass in its own process, and print the table."""
+    """Writes the run, times each pass in its own process, and prints the table."""
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("--samples", type=int, default=100_000_000)
     options.add_argument("--folder", type=Path, help="write the run here and keep it")
@@ -104,14 +104,14 @@ def main() -> None:
 
 
 def made(recipe: Recipe, given: argparse.Namespace) -> int:
-    """Write the run unless it exists; returns its number of parts."""
+    """Writes the run unless it exists; returns its number of parts."""
     if not Store(recipe.run_uri).exists("run.json"):
         timed("making the run", partial(make_run, recipe, given.samples, given.shard_rows))
     return len(open_run(recipe.run_uri).part_names())
 
 
 def on_s3(folder: Path, given: argparse.Namespace) -> None:
-    """Time each pass over a run on S3 under each latency, and count its requests."""
+    """Times each pass over a run on S3 under each latency, and counts its requests."""
     with serve_s3(folder, ["passes"]) as server, fault_proxy(server.endpoint) as proxy:
         os.environ |= server.environment | {"AWS_ENDPOINT_URL": proxy.endpoint}
         recipe = recipe_of("s3://passes/run")
@@ -137,7 +137,7 @@ def on_s3(folder: Path, given: argparse.Namespace) -> None:
 
 
 def print_pass(one: Pass, seconds: float, peak: int, parts: int, samples: int) -> None:
-    """Print a measured pass and its extrapolation to the largest pool."""
+    """Prints a measured pass and its extrapolation to the largest pool."""
     scale = FULL / samples
     cores = CORES if one.in_tasks else 1
     used = (os.cpu_count() or 1) if one.in_tasks and parts >= LEAST_ITEMS else 1
@@ -152,7 +152,7 @@ def print_pass(one: Pass, seconds: float, peak: int, parts: int, samples: int) -
 
 
 def resume(recipe: Recipe) -> None:
-    """Open the run and read all footers."""
+    """Opens the run and reads all footers."""
     run = open_run(recipe.run_uri)
     scan_ledger(run.store, run.fingerprint)
 
@@ -211,7 +211,7 @@ _TOOK: list[float] = []
 
 
 def report(clock: float) -> None:
-    """Count only the time since `clock`."""
+    """Counts only the time since `clock`."""
     _TOOK.append(time.perf_counter() - clock)
 
 
@@ -233,7 +233,7 @@ def measured(work: Callable[[Recipe], Any], recipe: Recipe, parts: int) -> tuple
 
 
 def timed(name: str, work: Callable[[], Any]) -> None:
-    """Run `work` and print its duration."""
+    """Runs `work` and prints its duration."""
     clock = time.perf_counter()
     work()
     print(f"{name}: {time.perf_counter() - clock:.0f} s", flush=True)
@@ -252,7 +252,7 @@ def recipe_of(run_uri: str) -> Recipe:
 
 
 def make_run(recipe: Recipe, samples: int, shard_rows: int) -> None:
-    """Commit the samples part by part, by as many processes as there are CPUs."""
+    """Commits the samples part by part, by as many processes as there are CPUs."""
     shards = [
         Shard(f"/none/{n:08d}.tar", f"{n:08d}.tar", 10**9) for n in range(samples // shard_rows)
     ]
@@ -287,7 +287,7 @@ def parts_of(shards: list[Shard], shard_rows: int) -> Iterator[list[Chunk]]:
 
 
 def commit_part(run: Run, chunks: list[Chunk]) -> None:
-    """Commit a part with random uids and scores, the best of them to the subset."""
+    """Commits a part with random uids and scores, the best of them to the subset."""
     seed = int(chunks[0].shard[6:14]) * 64 + chunks[0].first_row // CHUNK_ROWS
     rng = np.random.default_rng(seed)
     committer = Committer(run, Bounds(LOWEST, LOWEST), "dfn")

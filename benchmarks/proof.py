@@ -39,7 +39,7 @@ FRACTIONS = (25, 75)
 
 
 def main() -> None:
-    """Run the remaining points, and print and draw all results."""
+    """Runs the remaining points, and prints and draws all results."""
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("out", type=Path)
     options.add_argument("--points", nargs="*", help="run only these")

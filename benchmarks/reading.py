@@ -41,7 +41,7 @@ print(rows / (time.process_time() - start))
 
 
 def main() -> None:
-    """Print the rates of every kind of file."""
+    """Prints the rates of every kind of file."""
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("--samples", type=int, default=4096)
     options.add_argument("--against", type=Path, default=None)

@@ -131,7 +131,7 @@ class Scored:
 
 
 def main() -> None:
-    """Measure, and print one table with the bars."""
+    """Measures, and prints one table with the bars."""
     options = argparse.ArgumentParser(description="What a shard costs the driver.")
     options.add_argument("--shards", type=int, default=10_000)
     options.add_argument("--rows", type=int, default=3, help="samples in a shard")
@@ -156,7 +156,7 @@ def main() -> None:
 
 
 def report_planning(recipe: Recipe, shards: int) -> float:
-    """Print the cost of starting a run; returns the bytes of memory per listed shard."""
+    """Prints the cost of starting a run; returns the bytes of memory per listed shard."""
     planned = alone(plan, recipe)
     row("planning, listing", planned.list_s / shards * 1e3, "ms/shard")
     row("planning, run.json and pool.parquet", planned.start_s / shards * 1e3, "ms/shard")
@@ -168,7 +168,7 @@ def report_planning(recipe: Recipe, shards: int) -> float:
 def report_scoring(
     name: str, recipe: Recipe, units: int, listed_bytes: float = 0.0, *, unit: str = "shard"
 ) -> None:
-    """Print a scoring run's cost to the driver per shard, or per chunk if shards have many.
+    """Prints a scoring run's cost to the driver per shard, or per chunk if shards have many.
 
     The list of shards precedes the first commit, so its `listed_bytes` are added to the slope.
     """
@@ -186,7 +186,7 @@ def report_scoring(
 
 
 def report_resuming(recipe: Recipe, folder: Path, shards: int) -> None:
-    """Print the cost of resuming a run: as it was scored, and with other numbers of chunks."""
+    """Prints the cost of resuming a run: as it was scored, and with other numbers of chunks."""
     for name, shard_chunks, part_chunks in (
         ("as scored", 0, 0),
         ("1 chunk a shard, 1 a part", 1, 1),
@@ -211,14 +211,14 @@ def report_resuming(recipe: Recipe, folder: Path, shards: int) -> None:
 
 
 def report_finishing(recipe: Recipe, shards: int) -> None:
-    """Print the cost of selecting and settling."""
+    """Prints the cost of selecting and settling."""
     select_s, materialize_s = alone(finish, recipe)
     row("select_run", select_s / shards * 1e3, "ms/shard")
     row("materialize (selects, then settles)", materialize_s / shards * 1e3, "ms/shard")
 
 
 def row(name: str, value: float, unit: str, bar: float | None = None) -> None:
-    """Print a figure, and PASS or MISS against its limit."""
+    """Prints a figure, and PASS or MISS against its limit."""
     verdict = ""
     if bar is not None:
         verdict = f"bar {bar:g}: " + ("PASS" if value <= bar else "MISS")
@@ -234,7 +234,7 @@ def alone(work: Callable[[Recipe], R], recipe: Recipe) -> R:
 
 
 def plan(recipe: Recipe) -> Planned:
-    """List the pool, open the run (new or old), and scan its commits."""
+    """Lists the pool, opens the run (new or old), and scans its commits."""
     fingerprint = scoring_fingerprint(
         recipe, {network.name: network.fingerprint() for network in load_networks(recipe)}
     )
@@ -280,7 +280,7 @@ def plan(recipe: Recipe) -> Planned:
 
 
 def score(recipe: Recipe) -> Scored:
-    """Score the pool while a thread samples this process's memory."""
+    """Scores the pool while a thread samples this process's memory."""
     logging.disable(logging.WARNING)
     process = psutil.Process()
     gc.collect()

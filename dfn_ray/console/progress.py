@@ -30,14 +30,14 @@ class StatusLine:
         self._last_print = clock()
 
     def offer(self, line: Callable[[], str]) -> None:
-        """Print the line if the interval since the last one has passed."""
+        """Prints the line if the interval since the last one has passed."""
         now = self._clock()
         if now - self._last_print >= (TERMINAL_EVERY_S if self._terminal else LINE_EVERY_S):
             self._last_print = now
             self.say(line())
 
     def say(self, text: str, *, stays: bool = False) -> None:
-        """Print text now; on a terminal the next line replaces it unless `stays`."""
+        """Prints text now; on a terminal the next line replaces it unless `stays`."""
         text = printable(text)
         if self._terminal:
             self._stream.write(f"\r\x1b[2K{text}" + ("\n" if stays else ""))
@@ -76,7 +76,7 @@ class Progress:
         counts: Mapping[str, int],
         notes: Mapping[str, int] | None = None,
     ) -> None:
-        """Start from the totals of earlier attempts; rates count only this attempt."""
+        """Starts from the totals of earlier attempts; rates count only this attempt."""
         self._samples, self._done_bytes = samples, done_bytes
         self._counts, self._notes = Counter(counts), Counter(notes or {})
         self._recent = deque([(self._clock(), samples, done_bytes)])
@@ -90,7 +90,7 @@ class Progress:
         notes: Mapping[str, int] | None = None,
         scorers: Iterable[str] = (),
     ) -> None:
-        """Count a committed part and its scorers, and print a line if one is due."""
+        """Counts a committed part and its scorers, and prints a line if one is due."""
         self._samples += samples
         self._done_bytes += done_bytes
         self._counts.update(counts)
@@ -129,11 +129,11 @@ class Progress:
         return " | ".join(parts)
 
     def say(self, text: str) -> None:
-        """Print text that stays: the start of a stage, a warning."""
+        """Prints text that stays: the start of a stage, a warning."""
         self._status.say(text, stays=True)
 
     def close(self) -> None:
-        """Print the final state, and below it one line per note."""
+        """Prints the final state, and below it one line per note."""
         self.say(f"{self.line()} | {duration(self._clock() - self._start)} in all")
         if self._notes:
             self.say(table(note_rows(self._notes)))
@@ -155,7 +155,7 @@ class TrainingProgress:
         self._figures: Mapping[str, float] = {}
 
     def show(self, figures: Mapping[str, float]) -> None:
-        """Store the latest figures (`training.worker`), and print a line if one is due."""
+        """Stores the latest figures (`training.worker`), and prints a line if one is due."""
         self._figures = figures
         self._status.offer(self.line)
 
@@ -179,9 +179,9 @@ class TrainingProgress:
         )
 
     def say(self, text: str) -> None:
-        """Print text that stays: a restart, a warning."""
+        """Prints text that stays: a restart, a warning."""
         self._status.say(text, stays=True)
 
     def close(self) -> None:
-        """Print the final state."""
+        """Prints the final state."""
         self.say(f"{self.line()} | {duration(self._clock() - self._start)} in all")

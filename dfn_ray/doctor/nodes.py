@@ -104,7 +104,7 @@ def alive_nodes() -> list[Node]:
 def run_on_node(
     node: Node, function: Callable[..., T], *arguments: Any, **options: Any
 ) -> ray.ObjectRef[T]:
-    """Start `function` as a task on exactly this node, with these options of `ray.remote`."""
+    """Starts `function` as a task on exactly this node, with these options of `ray.remote`."""
     bound = NodeAffinitySchedulingStrategy(node.id, soft=False)
     task = ray.remote(max_retries=0, **{"num_cpus": 0, **options})(function)
     return task.options(scheduling_strategy=bound).remote(*arguments)
@@ -287,8 +287,7 @@ def _rights_findings(recipe: Recipe, facts: Sequence[Facts]) -> Iterator[Finding
             yield change(
                 "rights",
                 f"{where} ({fact.node.host}): {'; '.join(fact.rights)}. Workers use the "
-                "credentials "
-                "of their own node",
+                "credentials of their own node",
             )
         else:
             yield Finding("rights", f"{where}: write, list, read, delete at {recipe.run_uri}")

@@ -194,7 +194,7 @@ def _require_inputs(
     *,
     with_tokenizer: bool = True,
 ) -> None:
-    """Raise InputError if the processor or tokenizer of transformers' layout is unusable."""
+    """Raises InputError if the processor or tokenizer of transformers' layout is unusable."""
     preprocess_cfg_of(files, model_cfg["vision_cfg"]["image_size"], kind)
     if with_tokenizer:
         cleaning = spec.caption_cleaning == "open_clip"
@@ -202,7 +202,7 @@ def _require_inputs(
 
 
 def _require_tokenizer(model_cfg: dict[str, Any], where: str) -> None:
-    """Raise InputError unless this machine can tokenize captions for a model config."""
+    """Raises InputError unless this machine can tokenize captions for a model config."""
     text_cfg = model_cfg["text_cfg"]
     other = text_cfg.get("hf_tokenizer_name") or text_cfg.get("hf_model_name")
     if other is None:

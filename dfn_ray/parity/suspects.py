@@ -198,7 +198,7 @@ class Search:
 
 
 def _distance(trial: Trial) -> tuple[bool, int, float]:
-    """Sort key, closest first: agreement, fewest one-sided scores, smallest mean difference."""
+    """The sort key, closest first: agreement, fewest one-sided scores, smallest mean difference."""
     return (not trial.after.agrees, trial.after.one_sided, trial.after.mean)
 
 

@@ -120,7 +120,7 @@ class HttpSource:
         """Size and digest of the last whole body without an end marker."""
 
     async def open(self, *, first_bytes: int = _FIRST_BYTES, whole: bool = True) -> None:
-        """Fetch the first bytes with size and version, or the whole file if there are no ranges."""
+        """Fetches first bytes, size and version, or the whole file if there are no ranges."""
 
         async def once() -> None:
             async with self._get(0, first_bytes) as (answer, extend):
@@ -173,7 +173,7 @@ class HttpSource:
         return self._from_whole(start, end)
 
     def close(self) -> None:
-        """Close the temporary file, if any."""
+        """Closes the temporary file, if any."""
         if self._whole is not None:
             self._whole.close()
 
@@ -210,7 +210,7 @@ class HttpSource:
             await self._keep_whole(answer, extend)
 
     async def _keep_whole(self, answer: ClientResponse, extend: Callable[[], None]) -> None:
-        """Store the body of a response that is the whole file."""
+        """Stores the body of a response that is the whole file."""
         kept = bodies.temporary()
         encoding = http_headers.encoding(answer)
         if encoding not in ("", "gzip", "x-gzip"):
@@ -236,7 +236,7 @@ class HttpSource:
         self._whole = kept
 
     async def _require_whole(self, answer: ClientResponse, kept: IO[bytes], size: int) -> None:
-        """Raise ShardChangedError for another file's body, RefusalError for an incomplete one."""
+        """Raises ShardChangedError for another file's body, RefusalError for an incomplete one."""
         marked = http_headers.is_end_marked(answer)
         if self._first:
             cut = not marked and size < self.size
@@ -260,7 +260,7 @@ class HttpSource:
         return self._whole.read(end - start)
 
     def _require_unchanged(self, size: int, version: str | None) -> None:
-        """Raise ShardChangedError for a response about another file than the one opened."""
+        """Raises ShardChangedError for a response about another file than the one opened."""
         if size != self.size or (self.version and version and version != self.version):
             now, then = _version_text(size, version), _version_text(self.size, self.version)
             raise ShardChangedError(
@@ -291,7 +291,7 @@ def _advances(start: int, stop: int, end: int) -> bool:
 
 
 def _require(holds: bool, answer: ClientResponse) -> None:
-    """Raise a transient RefusalError if a response does not match the request."""
+    """Raises a transient RefusalError if a response does not match the request."""
     if not holds:
         span = shortened(sayable(answer.headers.get("Content-Range", "no Content-Range")))
         raise RefusalError(

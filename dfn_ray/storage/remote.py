@@ -34,7 +34,7 @@ class Source(Protocol):
         ...
 
     def close(self) -> None:
-        """Release its resources."""
+        """Releases its resources."""
         ...
 
 
@@ -70,7 +70,7 @@ class RemoteFile(AbstractBufferedFile):
             return self._source.fetch(start, min(end, self._source.size))
 
     def close(self) -> None:
-        """Close the file and its source."""
+        """Closes the file and its source."""
         if not self.closed:
             super().close()
             self._source.close()
@@ -91,7 +91,7 @@ class ClientSource:
         return retries.call_with_retries(partial(self._fetch_once, start, end), attempts_for)
 
     def close(self) -> None:
-        """Close the client's file."""
+        """Closes the client's file."""
         self._file.close()
 
     def _fetch_once(self, start: int, end: int) -> bytes:

@@ -148,7 +148,7 @@ class S3(S3FileSystem):
 
 
 def _require_version(kwargs: dict[str, Any], etag: str | None) -> None:
-    """Raise ShardChangedError unless the object is the one opened; some servers ignore IfMatch."""
+    """Raises ShardChangedError unless the object is the one opened; some servers ignore IfMatch."""
     opened = kwargs.get("IfMatch")
     if opened is not None and (etag is None or plain_etag(etag) != plain_etag(opened)):
         raise ShardChangedError(

@@ -112,7 +112,7 @@ class Store:
             return self._fs.open(self._path(name), "rb", **options)
 
     def write(self, name: str, data: bytes) -> None:
-        """Write the file `name` atomically, replacing its content.
+        """Writes the file `name` atomically, replacing its content.
 
         On a local disk: written to a temporary file, synced, renamed. On an object store: one PUT,
         or above 100 MiB a multipart upload, which becomes the object when it is completed. The
@@ -126,7 +126,7 @@ class Store:
                 self._fs.pipe_file(self._path(name), data)
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write the file `name` unless it exists; True if it has this content now.
+        """Writes the file `name` unless it exists; True if it has this content now.
 
         Of several concurrent writers one succeeds, by the store's own means: on a disk a hard link
         or its closest equivalent (`rename_if_free`), on S3 IfNoneMatch (gs and az: their clients'
@@ -140,7 +140,7 @@ class Store:
         return self.read(name) == data
 
     def replace(self, name: str, data: bytes, *, before: bytes | None) -> bool:
-        """Replace the file `name` if its content is `before` (None: if absent); True if done.
+        """Replaces the file `name` if its content is `before` (None: if absent); True if done.
 
         On a disk under a lock that every `replace` takes; on S3 under IfMatch. On other stores
         another write may come between the check and the write.
@@ -209,7 +209,7 @@ class Store:
             return None
 
     def write_stream(self, name: str, pieces: Iterable[bytes | memoryview]) -> None:
-        """Write the joined pieces to the file `name` atomically, without holding all of them."""
+        """Writes the joined pieces to the file `name` atomically, without holding all of them."""
         path = self._path(name)
         with storage_errors(self.uri_of(name), "write"):
             if self.is_local:
@@ -229,7 +229,7 @@ class Store:
             file.commit()
 
     def delete(self, name: str) -> None:
-        """Remove the file `name`, if it exists."""
+        """Removes the file `name`, if it exists."""
         with storage_errors(self.uri_of(name), "delete"):
             try:
                 self._fs.rm_file(self._path(name))
@@ -237,7 +237,7 @@ class Store:
                 return
 
     def delete_folder(self, name: str) -> None:
-        """Remove the folder `name` and everything below it, if it exists."""
+        """Removes the folder `name` and everything below it, if it exists."""
         with storage_errors(self.uri_of(name), "delete"):
             try:
                 self._fs.rm(self._path(name), recursive=True)
@@ -292,7 +292,7 @@ class Store:
         return sorted(name for name in names if not name.startswith("."))
 
     def remove_leftovers(self, folder: str = "") -> None:
-        """Remove half-written files of this and earlier writers from `folder`, on a local disk.
+        """Removes half-written files of this and earlier writers from `folder`, on a local disk.
 
         Those of a writer with a larger number are kept: it may be alive, and would fail.
         """
@@ -327,7 +327,7 @@ class Store:
 
 
 def _sync_folder(folder: str) -> None:
-    """Sync a folder's entries to disk: until then a power failure can undo a rename."""
+    """Syncs a folder's entries to disk: until then a power failure can undo a rename."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -233,7 +233,7 @@ def _found(uri: str) -> dict[str, _Found]:
 
 
 def _add(folders: dict[str, _Found], prefix: str) -> None:
-    """Add a folder and its parents."""
+    """Adds a folder and its parents."""
     folders[prefix] = _Found()
     while prefix:
         end = prefix.rfind("/", 0, -1) + 1

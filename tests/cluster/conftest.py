@@ -74,6 +74,6 @@ def parts_of(recipe) -> int:
 
 
 def say(text: str) -> None:
-    """Print a line with the time of day, visible with -s."""
+    """Prints a line with the time of day, visible with -s."""
     sys.stdout.write(f"{time.strftime('%H:%M:%S')} {text}\n")
     sys.stdout.flush()

@@ -60,7 +60,7 @@ def autoscaling_config(name: str) -> dict[str, Any]:
 
 
 def ray_parses(line: str) -> None:
-    """Raise click's error unless every `ray ...` in this shell line is a valid command of Ray."""
+    """Raises click's error unless every `ray ...` in this shell line is a valid command of Ray."""
     import click
     from ray.scripts.scripts import cli
 

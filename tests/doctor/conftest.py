@@ -22,6 +22,6 @@ def seen_by_driver(monkeypatch):
 
 
 def forget() -> None:
-    """Make this process read S3's credentials and endpoint from its environment again."""
+    """Makes this process read S3's credentials and endpoint from its environment again."""
     s3._s3_of.cache_clear()
     s3.S3.clear_instance_cache()

@@ -44,7 +44,7 @@ STOPS = 3
 
 
 def submit(cluster, *command: str) -> str:
-    """Submit with Ray's client and the checkout as working directory; returns the id."""
+    """Submits with Ray's client and the checkout as working directory; returns the id."""
     return cluster.client.submit_job(
         entrypoint=shlex.join(command), runtime_env={"working_dir": str(ROOT)}
     )
@@ -254,7 +254,7 @@ def test_a_pipeline_job_takes_up_what_the_other_jobs_made(cluster, story: Story,
 
 
 def stop_in_midrun(cluster, script: str, recipe: Path, *, begun: str, done: str) -> list[str]:
-    """Submit a job and stop it once `begun` exists but not yet `done`; returns its log."""
+    """Submits a job and stops it once `begun` exists but not yet `done`; returns its log."""
     run = Path(tomllib.loads(recipe.read_text())["run_uri"])
     for _ in range(STOPS):
         job = submit(cluster, "python", script, str(recipe))
@@ -269,7 +269,7 @@ def stop_in_midrun(cluster, script: str, recipe: Path, *, begun: str, done: str)
 
 
 def await_midrun(cluster, job: str, run: Path, begun: str) -> None:
-    """Wait for a commit: the calibration's one shard of three, or a training step."""
+    """Waits for a commit: the calibration's one shard of three, or a training step."""
     deadline = time.monotonic() + MIDRUN_S
     while not list(run.glob(begun)):
         ended = cluster.client.get_job_status(job).is_terminal()
