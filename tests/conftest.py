@@ -22,7 +22,7 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 def pytest_collection_modifyitems(items):
-    """Sorts tests that need Ray last: others fork, and a forking Ray driver may hang on its cluster.
+    """Sorts tests that need Ray last: others fork, and a forking Ray driver may hang.
 
     Tests with their own cluster precede those that share the session's: a process has one Ray at a
     time.
