@@ -1,10 +1,13 @@
-"""The parts below Ray by themselves: python benchmarks/below_ray.py [--device cuda]
+"""The stages without Ray, each alone.
 
-    read            samples/s of walking tars, one process
-    drift           the largest score difference that fast decoding makes
+    python benchmarks/below_ray.py [--device cuda]
+
+    read            samples/s of reading tars, one process
+    drift           the largest score difference that fast decoding causes
     forward         samples/s of the network per precision and batch size; images and captions apart
 
-Needs no running Ray. On a GPU this says how many CPU cores of decoding one GPU can use up: forward / decode (benchmarks/decoding.py).
+Needs no running Ray. On a GPU this says how many CPU cores of decoding one GPU can use up: forward
+/ decode (benchmarks/decoding.py).
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ MODES: tuple[Mode, ...] = ("exact", "fast")
 
 
 def main() -> None:
-    """Print all rates."""
+    """Prints all rates."""
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("--samples", type=int, default=1024)
     options.add_argument("--model", default="ViT-B-32")
@@ -48,7 +51,8 @@ def main() -> None:
         else f"cpu, {torch.get_num_threads()} threads"
     )
     print(
-        f"{given.model} on {device}; {given.samples} samples of {PIXELS}x{PIXELS}; torch {torch.__version__}"
+        f"{given.model} on {device}; {given.samples} samples of {PIXELS}x{PIXELS}; torch "
+        f"{torch.__version__}"
     )
     with tempfile.TemporaryDirectory() as folder:
         pool = Pool(uri=(str(write_pool(Path(folder) / "pool", given.samples)),))
@@ -59,7 +63,8 @@ def main() -> None:
     captions = [text for cell in cells for text in cell.samples["text"].to_pylist()]
     tokens = tokenize(frozen.tokenizer, captions)
     print(
-        f"drift of fast        {drift(frozen, decoded, tokens, given.device):9.5f} largest score difference, fp32"
+        f"drift of fast        {drift(frozen, decoded, tokens, given.device):9.5f} largest score "
+        "difference, fp32"
     )
     for precision in given.precisions:
         network: Any = build(
@@ -90,7 +95,7 @@ def samples_in(cells: Sequence[Cell]) -> int:
 
 
 def decoded_pixels(cells: Sequence[Cell], frozen: FrozenNetwork, mode: Mode) -> np.ndarray:
-    """The pixels of all samples, as the network's tasks get them."""
+    """The pixels of all samples, as passed to the network."""
     preparation = Preparation(Rules(), Decode(mode=mode), (frozen.transform,), ())
     done = [prepare(cell, preparation=preparation) for cell in cells]
     shape = (*frozen.transform.size, 3)
@@ -101,7 +106,7 @@ def decoded_pixels(cells: Sequence[Cell], frozen: FrozenNetwork, mode: Mode) -> 
 def drift(
     frozen: FrozenNetwork, decoded: dict[str, np.ndarray], tokens: np.ndarray, device: str
 ) -> float:
-    """The largest difference that fast decoding makes to a score."""
+    """The largest score difference that fast decoding causes."""
     network = build(frozen, device=device)
     exact, fast = (
         network.score(decoded[mode], tokens, batch_size=64).score_N for mode in ("exact", "fast")
@@ -110,7 +115,7 @@ def drift(
 
 
 def rate(work: Callable[[], int]) -> float:
-    """Median of a few runs of units/s, after one that does not count."""
+    """Median units/s of a few runs, after a warm-up."""
     work()
     rates = []
     for _ in range(REPEATS):

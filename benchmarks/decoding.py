@@ -1,8 +1,11 @@
-"""Decoding and resizing, exact and fast in turns: python benchmarks/decoding.py
+"""Decoding and resizing, exact and fast in turns.
 
-Images per CPU second of `prepare` (flow/prepare.py), its child counted, on Arrow tables as readers give them; medians, and their
-ratio. In a process like a decode worker's, with neither torch nor a network in memory: a fork copies the page tables of its parent,
-which for one with a network takes as long as decoding several images.
+    python benchmarks/decoding.py
+
+Images per CPU second of `preparing.prepare`, its child process included, on Arrow tables as readers
+return them; medians, and their ratio. The process resembles a decode worker, with neither torch nor
+a network in memory: a fork copies its parent's page tables, which with a network takes as long as
+decoding several images.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ CLIP = ImageTransform(
 
 
 def main() -> None:
-    """Print both rates and their ratio."""
+    """Prints both rates and their ratio."""
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("--samples", type=int, default=2048)
     given = options.parse_args()
@@ -56,7 +59,7 @@ def main() -> None:
 
 
 def decode_rates(cells: Sequence[Cell]) -> dict[str, float]:
-    """Median images per CPU second by mode, of rounds in which the modes take turns; the first does not count."""
+    """Median images per CPU second by mode; modes take turns, and the first round is a warm-up."""
     took_s: dict[str, list[float]] = {mode: [] for mode in MODES}
     for _ in range(ROUNDS + 1):
         for mode in MODES:
@@ -70,7 +73,7 @@ def decode_rates(cells: Sequence[Cell]) -> dict[str, float]:
 
 
 def cpu_s() -> float:
-    """CPU seconds of this process and the children it has waited for: what else the machine does matters less."""
+    """CPU seconds of this process and its reaped children, which depend less on other load."""
     return sum(os.times()[:4])
 
 

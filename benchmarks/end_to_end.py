@@ -1,13 +1,16 @@
-"""How much of the machine the pipeline uses: python benchmarks/end_to_end.py
+"""The share of the machine's capacity that the pipeline reaches.
+
+    python benchmarks/end_to_end.py
 
 In one run, on the same shards and the same open_clip ViT-B-32 (random weights, bf16):
 
-    forward limit   the network alone, on chunks that are decoded already
+    forward limit   the network alone, on decoded chunks
     decode limit    reading, decoding and tokenising alone, one process per CPU
     dfn_ray         `filter_pool` end to end, from the first commit to the last
     plain loop      open_clip + webdataset + DataLoader, as a user would write it
 
-The limit of a run is min(forward, decode); the figures that matter are dfn_ray / limit and dfn_ray / plain.
+The limit of a run is min(forward, decode); the figures that matter are dfn_ray / limit and dfn_ray
+/ plain.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ from dfn_ray.storage import Store
 
 
 def main() -> None:
-    """Print the four rates and the two ratios."""
+    """Prints the four rates and the two ratios."""
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("--samples", type=int, default=2048)
     options.add_argument("--model", default="ViT-B-32")
@@ -64,8 +67,8 @@ def main() -> None:
                     "batch_size": given.batch_size,
                     "device": given.device,
                     "gpus": 1.0 if given.device == "cuda" else 0.0,
-                    # One thread each: a forward of several threads waits for the slowest, which
-                    # shares its core with a decoder.
+                    # One thread each: a forward pass of several threads waits for the slowest,
+                    # which shares its core with a decoder.
                     **(
                         {"min_size": cpus, "max_size": cpus, "threads": 1}
                         if given.device == "cpu"
@@ -75,8 +78,10 @@ def main() -> None:
                 "execution": {"chunks_per_part": 1},
             }
         )
-        print(f"{given.samples} samples of {PIXELS}x{PIXELS}, {given.model} bf16, {cpus} CPUs, "
-              f"device {given.device}, decode {given.decode}, torch {torch.__version__}")  # fmt: skip
+        print(
+            f"{given.samples} samples of {PIXELS}x{PIXELS}, {given.model} bf16, {cpus} CPUs, "
+            f"device {given.device}, decode {given.decode}, torch {torch.__version__}"
+        )
         rates = {
             "decode limit": decode_limit(recipe, cpus),
             "forward limit": forward_limit(recipe, cpus),
@@ -102,7 +107,7 @@ def decode_limit(recipe: Recipe, cpus: int) -> float:
 
 
 def prepare_shard(shard: Shard, pool: Pool, preparation: Preparation) -> int:
-    """Prepare every chunk of a shard; returns its samples."""
+    """Prepares every chunk of a shard; returns its samples."""
     torch.set_num_threads(1)
     return rows_of_cells(prepare_cells(read_cells(shard, pool), preparation))
 

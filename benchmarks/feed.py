@@ -1,12 +1,14 @@
-"""Whether training waits for its data: python benchmarks/feed.py
+"""The rate of training from a pool against training from memory.
+
+    python benchmarks/feed.py
 
 In one run, the same network, batch and step:
 
-    from memory   the step loop of a worker on batches that are there already
-    dfn_ray       `dfn-ray train` from WebDataset tars: read, decoded, varied and tokenised in tasks
+    from memory   a worker's step loop on batches that are in memory
+    dfn_ray       `dfn-ray train` from WebDataset tars: read, decoded, augmented, tokenised in tasks
 
-The figure is dfn_ray / memory, beside the share of step time that dfn_ray's workers waited for data. One worker of one
-thread; what decodes takes the other cores.
+The figures are dfn_ray / memory, and the share of step time that dfn_ray's workers waited for data.
+One worker with one thread; decoding takes the other cores.
 """
 
 from __future__ import annotations
@@ -44,11 +46,11 @@ SMALL = {
     "vision_cfg": {"image_size": 64, "layers": 6, "width": 256, "patch_size": 8},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 256, "heads": 4, "layers": 4},
 }
-"""A small ViT: 8 M parameters beside the vocabulary."""
+"""A small ViT: 8 M parameters without the vocabulary."""
 
 
 def main() -> None:
-    """Print both rates and their ratio."""
+    """Prints both rates and their ratio."""
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("--steps", type=int, default=60)
     options.add_argument("--batch-size", type=int, default=128)

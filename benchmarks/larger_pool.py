@@ -1,15 +1,21 @@
-"""A larger real pool from package registries, and the story on it: python benchmarks/larger_pool.py PACKAGES OUT
+r"""The whole pipeline on a larger real pool from package registries.
 
-16,000 pairs that are too large or not free to ship: six artists' emoji, half of their captions damaged as in the
-embedded pool, and openclipart with the titles its authors gave, noisy as the web is. The filtering network learns from the
-embedded clean pairs (four other artists), what is measured is the embedded held-out artist. PACKAGES holds:
+    python benchmarks/larger_pool.py PACKAGES OUT
 
-    npm pack emoji-datasource-google@16.0.0 emoji-datasource-apple@16.0.0 emoji-datasource-facebook@16.0.0 \\
-        emojibase-data@16.0.3 @iconify-json/noto-v1@1.2.5 @iconify-json/emojione-v1@1.2.3 @iconify-json/openmoji@1.2.29
-    apt-get download openclipart-png openclipart-svg && for deb in openclipart-*.deb; do dpkg-deb -x $deb .; done
+16,000 pairs that are too large or not free to ship: six artists' emoji, half of their captions
+damaged as in the demo's pool, and openclipart with its authors' titles, which are as noisy as the
+web. The filtering network is trained on the demo's clean pairs (four other artists) and evaluated
+on the demo's held-out artist. PACKAGES contains:
 
-Writes OUT/pool/*.tar and OUT/truth.parquet (uid, source, kind) unless they are there, then runs `dfn-ray run`, which goes
-on where it was stopped. About half an hour on two cores. Needs `pip install resvg-py`.
+    npm pack emoji-datasource-google@16.0.0 emoji-datasource-apple@16.0.0 \
+        emoji-datasource-facebook@16.0.0 emojibase-data@16.0.3 @iconify-json/noto-v1@1.2.5 \
+        @iconify-json/emojione-v1@1.2.3 @iconify-json/openmoji@1.2.29
+    apt-get download openclipart-png openclipart-svg
+    for deb in openclipart-*.deb; do dpkg-deb -x $deb .; done
+
+Writes OUT/pool/*.tar and OUT/truth.parquet (uid, source, kind) unless they exist, then runs
+`dfn-ray run`, which resumes an interrupted run. About half an hour on two cores. Needs
+`pip install resvg-py`.
 """
 
 from __future__ import annotations
@@ -45,7 +51,8 @@ from tools.demo_data.tars import write_tar
 SEED = 20234
 SHARDS = 32
 LARGEST_SIDE = 128
-"""Images are reduced to this, as img2dataset does while downloading; those that Pillow refuses stay as they are."""
+"""Side to which images are reduced, as by img2dataset; images that Pillow rejects are kept
+unchanged."""
 KEEP_FRACTION = 0.3
 """About half of the emoji are undamaged, and half of the pool is emoji."""
 SAMPLES_SEEN = 61_440
@@ -88,14 +95,14 @@ class Pair:
     key: str
     """Its name at the source."""
     kind: str
-    """As in the embedded pool's truth; `web` for openclipart, of which nobody knows."""
+    """As in the truth of the demo's pool; `web` for openclipart, whose kinds are unknown."""
     image: bytes
     extension: str
     caption: str
 
     @property
     def uid(self) -> str:
-        """Says nothing about the damage."""
+        """A uid that does not reveal the damage."""
         return hashlib.md5(f"{self.source}/{self.key}".encode(), usedforsecurity=False).hexdigest()
 
 
@@ -126,7 +133,7 @@ def _damaged(source: str, emoji: list[Emoji], drawn: dict[str, Image.Image]) -> 
 
 
 def clipart_pairs(packages: Path) -> Iterator[Pair]:
-    """openclipart's drawings with their titles; those without a title are left out."""
+    """Yields openclipart's drawings with their titles; those without a title are left out."""
     drawings, pictures = packages / _SHARE / "svg", packages / _SHARE / "png"
     for path in sorted(drawings.rglob("*.svg")):
         name = path.relative_to(drawings).with_suffix("")
@@ -170,7 +177,7 @@ def _reduced(path: Path) -> tuple[bytes, str]:
 
 
 def write_pool(packages: Path, out: Path) -> None:
-    """The pairs, shuffled, as WebDataset shards; the truth last, so that it says that the pool is whole."""
+    """Writes the pairs, shuffled, as WebDataset shards; the truth, written last, marks the end."""
     pairs = [*emoji_pairs(packages), *clipart_pairs(packages)]
     random.Random(SEED).shuffle(pairs)
     for shard in range(SHARDS):
@@ -192,7 +199,7 @@ def write_pool(packages: Path, out: Path) -> None:
 
 
 def story(out: Path) -> PipelineRecipe:
-    """`dfn-ray run demo` on this pool: the same networks and evaluation, more samples seen, a random half beside it."""
+    """`dfn-ray run demo` on this pool: same networks and evaluation, more samples, a random arm."""
     values: dict[str, Any] = story_values(str(out / "story"))
     values["pool"] = {"uri": [str(out / "pool")], "chunk_rows": 64}
     values["arms"] = ["dfn", "pool", "random"]
@@ -202,7 +209,7 @@ def story(out: Path) -> PipelineRecipe:
 
 
 def kept_by_kind(recipe: PipelineRecipe, truth: Path) -> str:
-    """How much of each source and kind the DFN kept, as a table."""
+    """Table of the share of each source and kind that the DFN kept."""
     kept = {
         uid
         for _, table in scan_subset(open_run(recipe.uri("filter")), ["uid"])
@@ -220,7 +227,7 @@ def kept_by_kind(recipe: PipelineRecipe, truth: Path) -> str:
 
 
 def main() -> None:
-    """Make the pool if it is not there, run the story, say what was kept."""
+    """Writes the pool unless it exists, runs the pipeline, and prints the kept shares."""
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("packages", type=Path)
     options.add_argument("out", type=Path)

@@ -1,23 +1,27 @@
-"""A pool on object storage against the same pool on disk: python benchmarks/object_storage.py OUT [--gib 5]
+"""A pool on object storage against the same pool on disk.
 
-Makes a pool of photos in OUT, serves it by a real S3 server (rclone) behind the proxy that counts requests and can
-inject faults, and runs the real filter job, with a tiny random network, so that reading and writing are what counts:
+    python benchmarks/object_storage.py OUT [--gib 5]
+
+Writes a pool of photos to OUT, serves it with a real S3 server (rclone) behind the proxy that
+counts requests and can inject faults, and runs the real filter job with a tiny random network, so
+that reading and writing dominate:
 
     disk     pool and run on disk
     s3       pool and run on the S3 server
-    faulty   the same, with a share of all requests faulty (503, 500, resets, stalls, short reads, lost answers)
+    faulty   the same with a share of faulty requests (503, 500, resets, stalls, short reads, lost
+             responses)
 
-Fails unless all three give the same subset, byte for byte, uid list and threshold, and unless every process that reads
-or commits stays below its memory bar. Prints rates, requests per sample, read amplification and the peak memory of every
-kind of process: its own (anonymous) memory, without the pages of Ray's object store that it has mapped, which are
-bounded by the store's size. Removes what it made in OUT.
+Fails unless all three produce the same subset, byte for byte, the same uid list and threshold, and
+unless every process that reads or commits stays below its memory bound. Prints rates, requests per
+sample, read amplification and the peak memory of every kind of process: its private (anonymous)
+memory, without mapped pages of Ray's object store, which are bounded by the store's size. Removes
+its files from OUT.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import os
 import shutil
 import sys
@@ -30,13 +34,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import fsspec
-import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import ray
 from fsspec.config import conf, set_conf_env
-from photos import demo_pairs
-from PIL import Image
+from large_photos import write_pool
 from ray.data import DataContext
 
 from dfn_ray.config import Recipe, recipe_from
@@ -50,82 +52,51 @@ from dfn_ray.storage import READ_AHEAD_BYTES, Store
 from dfn_ray.testing.random_networks import save_tiny_network
 from dfn_ray.testing.s3_proxy import FaultProxy, Faults, fault_proxy
 from dfn_ray.testing.s3_servers import serve_s3
-from dfn_ray.testing.sample_pools import TarBuilder
 
 MIB = 2**20
-PIXELS = 2048
-PICTURES = 12
-"""Different pictures; samples differ by a comment in their JPEG, so that no two are equal."""
-SHARD_BYTES = 64 * MIB
 CHUNK_BYTES = 16 * MIB
 CHUNKS_PER_PART = 8
 CALIBRATION_SAMPLES = 512
-"""A small share of the pool, as in a large one: of these all bytes travel, of the others those that may be kept."""
+"""A small share, as in a large pool: all bytes of these samples are moved, of others those that may
+be kept."""
 KEPT_BYTES = 384 * MIB
-"""What the allocator of a process is granted to keep of what was freed; glibc has an arena for each thread."""
+"""Allowance for freed memory that the allocator keeps; glibc has an arena per thread."""
 SETTLING = "MapBatches(run)"
-"""Name of the tasks of `flow.datasets.each`, which settle borderline parts."""
+"""Name of the tasks of `run_in_tasks`, which settle borderline parts."""
 READ_TIMEOUT_S = 2
-"""So that injected stalls end soon; the default is 15 s."""
+"""Ends injected stalls soon; the default is 15 s."""
 SAMPLE_EVERY_S = 0.25
 
 
 def reader_bar_bytes(idle_bytes: int) -> int:
-    """What a task that reads and decodes may hold: an idle worker with its imports; a read-ahead block, the one that
-    replaces it and the body it is made of, doubled as it is joined; a chunk six times: as read, as a table, packed to
-    travel, unpacked, with pixels, packed again; and a block of Ray Data twice: gathered up and joined."""
+    """Memory bound of a task that reads and decodes.
+
+    An idle worker with its imports; a read-ahead block, its successor, and the body of the latter,
+    doubled while it is joined; a chunk six times: as read, as a table, packed for transport,
+    unpacked, with pixels, packed again; and a block of Ray Data twice: collected and joined.
+    """
     block_bytes = DataContext.get_current().target_max_block_size or 0
     return idle_bytes + KEPT_BYTES + 4 * READ_AHEAD_BYTES + 6 * CHUNK_BYTES + 2 * block_bytes
 
 
 def committer_bar_bytes(idle_bytes: int) -> int:
-    """What a task that commits or settles may hold: the bytes that travel of a part's chunks, nine times over: joined
-    into a batch, unpacked, filtered, as Parquet (which grows by being copied), and, when they are sent in pieces,
-    those pieces as S3's client splits, signs and buffers them."""
+    """Memory bound of a task that commits or settles.
+
+    Nine times the transported bytes of a part's chunks: joined into a batch, unpacked, filtered, as
+    Parquet (which grows by copying), and in a multipart upload the pieces that S3's client splits,
+    signs and buffers.
+    """
     return idle_bytes + KEPT_BYTES + 9 * CHUNKS_PER_PART * CHUNK_BYTES
-
-
-def write_pool(folder: Path, size_bytes: int) -> int:
-    """Shards of about SHARD_BYTES until there are `size_bytes`; returns the number of samples."""
-    folder.mkdir(parents=True)
-    pairs = list(demo_pairs())
-    pictures = [_photo(pairs[seed][0], seed) for seed in range(PICTURES)]
-    written = number = shard = 0
-    while written < size_bytes:
-        tar = TarBuilder()
-        while len(tar) < SHARD_BYTES:
-            picture = pictures[number % PICTURES]
-            comment = f"sample {number:09d}".encode()
-            # A COM segment after the start marker (ITU T.81, B.2.4.5).
-            segment = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
-            image = picture[:2] + segment + picture[2:]
-            tar.sample(f"{number:09d}", image=image, caption=pairs[number % len(pairs)][1])
-            number += 1
-        data = tar.getvalue()
-        (folder / f"{shard:05d}.tar").write_bytes(data)
-        written += len(data)
-        shard += 1
-    return number
-
-
-def _photo(image: bytes, seed: int) -> bytes:
-    """A picture at the size and weight of a camera's, grain included."""
-    large = Image.open(io.BytesIO(image)).convert("RGB").resize((PIXELS, PIXELS))
-    grain = np.random.default_rng(seed).normal(0, 12, (PIXELS, PIXELS, 3))
-    noisy = np.clip(np.asarray(large) + grain, 0, 255).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(noisy).save(buffer, "JPEG", quality=88)
-    return buffer.getvalue()
 
 
 @dataclass
 class Peaks:
-    """The most memory of its own that each kind of process of this one's family was seen to have."""
+    """Peak private memory of each kind of process among this one and its children."""
 
     bytes_by_kind: dict[str, int] = field(default_factory=dict)
 
     def look(self) -> None:
-        """Sample all processes once."""
+        """Samples all processes once."""
         me = psutil.Process()
         for process in [me, *me.children(recursive=True)]:
             with suppress(psutil.Error):
@@ -135,13 +106,16 @@ class Peaks:
 
 
 def own_bytes(process: psutil.Process) -> int:
-    """Anonymous memory: RssAnon of proc(5). `shared` is files and the shared memory of the object store."""
+    """Anonymous memory: RssAnon of proc(5).
+
+    `shared` is files and the shared memory of the object store.
+    """
     memory = process.memory_info()
     return memory.rss - memory.shared
 
 
 def _kind(process: psutil.Process) -> str:
-    """A Ray worker by what it runs, another process by its program."""
+    """The kind of a process: a Ray worker's task, else its program."""
     command = process.cmdline()
     title = command[0] if command else process.name()
     return title[:48] if title.startswith("ray::") else process.name()
@@ -149,7 +123,7 @@ def _kind(process: psutil.Process) -> str:
 
 @contextmanager
 def watched() -> Iterator[Peaks]:
-    """The peak memory of every process while the block runs."""
+    """Measures the peak memory of every process during the block."""
     peaks, stop = Peaks(), threading.Event()
 
     def watch() -> None:
@@ -167,7 +141,7 @@ def watched() -> Iterator[Peaks]:
 
 @ray.remote
 def _idle_bytes(pool_uri: str) -> int:
-    """Own memory of a worker that has what a read task imports and has listed the pool once."""
+    """Private memory of a worker with a read task's imports that has listed the pool once."""
     import dfn_ray.preparing.prepare  # noqa: F401, PLC0415  open_clip and torch, which the driver's imports lack
 
     Store(pool_uri).list()
@@ -176,7 +150,7 @@ def _idle_bytes(pool_uri: str) -> int:
 
 @dataclass(frozen=True)
 class Result:
-    """What must be the same, wherever pool and run are."""
+    """Results that must not depend on where pool and run are."""
 
     threshold: float
     kept: int
@@ -195,14 +169,14 @@ def result_of(recipe: Recipe, selection: dict) -> Result:
                     key = (row["shard"].rpartition("/")[2], row["row"])
                     rows[key] = hashlib.sha256(row["image"]).hexdigest()
     digest = hashlib.sha256(repr(sorted(rows.items())).encode()).hexdigest()
-    # Derived uids come from shard names and keys, so they are the same wherever the pool is.
+    # Derived uids come from shard names and keys, so they do not depend on the pool's location.
     uids = hashlib.sha256(store.read("subset_uids.npy")).hexdigest()
     return Result(selection["threshold"], len(rows), uids, digest)
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What all three runs share."""
+    """The setting that all three runs share."""
 
     samples: int
     pool_bytes: int
@@ -212,14 +186,15 @@ class Bench:
 
 
 def measure(name: str, recipe: Recipe, bench: Bench) -> Result:
-    """Filter once, print what it took, check memory; returns the result."""
+    """Filters once, prints the cost, checks memory, and returns the result."""
     samples, pool_bytes, proxy = bench.samples, bench.pool_bytes, bench.proxy
     start = time.monotonic()
     with watched() as peaks:
         selection = filter_pool(recipe)
     wall_s = time.monotonic() - start
     print(
-        f"\n{name}: {wall_s:.0f} s, {pool_bytes / wall_s / MIB:.0f} MiB/s, {samples / wall_s:.1f} samples/s"
+        f"\n{name}: {wall_s:.0f} s, {pool_bytes / wall_s / MIB:.0f} MiB/s, {samples / wall_s:.1f} "
+        "samples/s"
     )
     if proxy.requests:
         print(proxy.summary())
@@ -234,7 +209,8 @@ def measure(name: str, recipe: Recipe, bench: Bench) -> Result:
         reading, writing, _ = requests(recipe, list_shards(recipe.pool), parts)
         print(
             f"{parts:,} parts; requests as S3 prices them, and as dfn-ray plan expects them: "
-            f"reading {seen['reading']:,}, {reading:,.0f}; writing {seen['writing']:,}, {writing:,.0f}"
+            f"reading {seen['reading']:,}, {reading:,.0f}; writing {seen['writing']:,}, "
+            f"{writing:,.0f}"
         )
     bars = {
         "Read": reader_bar_bytes(bench.idle_bytes),
@@ -264,7 +240,7 @@ def measure(name: str, recipe: Recipe, bench: Bench) -> Result:
 
 
 def main() -> None:
-    """Make the pool, run the three jobs, compare."""
+    """Writes the pool, runs the three jobs, and compares their results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -274,7 +250,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.out / "object_storage"
     if folder.exists():
-        sys.exit(f"{folder} is there already; remove it or name another OUT")
+        sys.exit(f"{folder} already exists. Remove it or choose another OUT")
     try:
         _run(folder, options)
     finally:

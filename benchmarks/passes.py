@@ -1,14 +1,17 @@
-"""What passes over a large run cost: resume, select, uid list, sweep, verify: python benchmarks/passes.py --samples 100000000
+"""The cost of passes over a large run: resume, select, uid list, sweep, verify.
 
-The run is made by a stand-in scorer: real parts on disk with real footers, random uids and scores, and a subset of the best 15 %
-whose images are a few bytes. Passes over many parts run in Ray tasks on all CPUs, as they do for users. Printed are seconds, per
-part, per row, and the driver's peak memory; then the same for 12.8 billion samples in 1.28 million shards with 16 cores:
-CPU time by cores, and beside it, for threads wait while others compute, the requests at 30 ms each over all threads that read
-(`run.scan.READ_THREADS` a core). Ray is started before the clock.
+    python benchmarks/passes.py --samples 100000000
 
-With `--latency-ms 30` the run is in an S3 server (rclone) behind a proxy that lets each request wait so long, and `--shard-rows`
-makes many small parts of few samples: beside the seconds stand those that the model above has for waiting, the requests that were
-made for a part, and those that the model counts with.
+The run is written by a stand-in scorer: real parts on disk with real footers, random uids and
+scores, and a subset of the best 15 % with images of a few bytes. Passes over many parts run in Ray
+tasks on all CPUs, as for users. Printed are seconds, per part, per row, and the driver's peak
+memory; then the same for 12.8 billion samples in 1.28 million shards with 16 cores: CPU time
+by cores and, separately because threads wait while others compute, requests at 30 ms each by all
+reading threads (`run.scan.READ_THREADS` per core). Ray is started before the measurement.
+
+With `--latency-ms 30` the run is on an S3 server (rclone) behind a proxy that delays each request,
+and `--shard-rows` makes many small parts of few samples. Printed are then the seconds, the waiting
+time of the model above, and the measured and the modelled requests per part.
 """
 
 from __future__ import annotations
@@ -51,14 +54,14 @@ from dfn_ray.uids.records import UID_DTYPE, uid_strings
 CHUNK_ROWS, PART_CHUNKS = 256, 64
 KEPT = 0.15
 LOWEST = float(np.float32(1 - KEPT))
-"""The subset holds what scores this or more."""
+"""Lowest score of the subset."""
 FULL = 12_800_000_000
 CORES, REQUEST_S = 16, 0.03
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass: its name, and the requests that it makes for a part, the scan of its footer included."""
+    """One pass: its name, and its requests per part, including the scan of the footer."""
 
     name: str
     work: Callable[[Recipe], Any]
@@ -67,13 +70,13 @@ class Pass:
 
 
 def main() -> None:
-    """Make the run, time each pass in a process of its own, and print the table."""
+    """Writes the run, times each pass in its own process, and prints the table."""
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("--samples", type=int, default=100_000_000)
-    options.add_argument("--folder", type=Path, help="put the run here and leave it")
+    options.add_argument("--folder", type=Path, help="write the run here and keep it")
     options.add_argument("--shard-rows", type=int, default=10_000)
     options.add_argument(
-        "--latency-ms", type=float, nargs="+", help="on S3, requests waiting so long"
+        "--latency-ms", type=float, nargs="+", help="on S3, with this latency per request"
     )
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -88,7 +91,8 @@ def main() -> None:
             f"{given.samples:,} samples, {parts:,} parts, {os.cpu_count()} CPUs, passes in {where}"
         )
         print(
-            f"{'pass':24} {'s':>8} {'ms/part':>8} {'ns/row':>8} {'MiB':>6}   at 12.8 billion, 16 cores"
+            f"{'pass':24} {'s':>8} {'ms/part':>8} {'ns/row':>8} {'MiB':>6}   at 12.8 billion, 16 "
+            "cores"
         )
         for one in PASSES:
             seconds, peak = alone(one.work, recipe, parts)
@@ -96,14 +100,14 @@ def main() -> None:
 
 
 def made(recipe: Recipe, given: argparse.Namespace) -> int:
-    """Make the run if it is not there; how many parts it has."""
+    """Writes the run unless it exists; returns its number of parts."""
     if not Store(recipe.run_uri).exists("run.json"):
         timed("making the run", partial(make_run, recipe, given.samples, given.shard_rows))
     return len(open_run(recipe.run_uri).part_names())
 
 
 def on_s3(folder: Path, given: argparse.Namespace) -> None:
-    """Time each pass over a run on S3 under each latency, and count its requests."""
+    """Times each pass over a run on S3 under each latency, and counts its requests."""
     with serve_s3(folder, ["passes"]) as server, fault_proxy(server.endpoint) as proxy:
         os.environ |= server.environment | {"AWS_ENDPOINT_URL": proxy.endpoint}
         recipe = recipe_of("s3://passes/run")
@@ -112,7 +116,8 @@ def on_s3(folder: Path, given: argparse.Namespace) -> None:
             f"{given.samples:,} samples, {parts:,} parts on S3; threads that read: {READ_THREADS}"
         )
         print(
-            f"{'pass':24} {'ms/request':>10} {'s':>8} {'waiting':>8} {'requests/part':>14} {'model':>6}"
+            f"{'pass':24} {'ms/request':>10} {'s':>8} {'waiting':>8} {'requests/part':>14} "
+            f"{'model':>6}"
         )
         for one in PASSES:
             for latency_ms in given.latency_ms:
@@ -121,14 +126,14 @@ def on_s3(folder: Path, given: argparse.Namespace) -> None:
                 seconds, _ = alone(one.work, recipe, parts)
                 waiting_s = parts * one.requests * proxy.latency_s / READ_THREADS
                 print(
-                    f"{one.name:24} {latency_ms:10.0f} {seconds:8.1f} {waiting_s:8.1f} {proxy.requests / parts:14.1f} "
-                    f"{one.requests:6}",
+                    f"{one.name:24} {latency_ms:10.0f} {seconds:8.1f} {waiting_s:8.1f} "
+                    f"{proxy.requests / parts:14.1f} {one.requests:6}",
                     flush=True,
                 )
 
 
 def print_pass(one: Pass, seconds: float, peak: int, parts: int, samples: int) -> None:
-    """Print a measured pass and what it comes to for the largest pool."""
+    """Prints a measured pass and its extrapolation to the largest pool."""
     scale = FULL / samples
     cores = CORES if one.in_tasks else 1
     used = (os.cpu_count() or 1) if one.in_tasks and parts >= MIN_SLICED_ITEMS else 1
@@ -136,20 +141,20 @@ def print_pass(one: Pass, seconds: float, peak: int, parts: int, samples: int) -
     threads = READ_THREADS * cores if one.in_tasks else SCAN_THREADS
     waiting_s = parts * scale * one.requests * REQUEST_S / threads
     print(
-        f"{one.name:24} {seconds:8.1f} {seconds / parts * 1e3:8.3f} {seconds / samples * 1e9:8.1f} {peak >> 20:6} "
-        f"  CPU {cpu_s / 60:5.1f} min, requests {waiting_s / 60:5.1f} min",
+        f"{one.name:24} {seconds:8.1f} {seconds / parts * 1e3:8.3f} {seconds / samples * 1e9:8.1f} "
+        f"{peak >> 20:6}   CPU {cpu_s / 60:5.1f} min, requests {waiting_s / 60:5.1f} min",
         flush=True,
     )
 
 
 def resume(recipe: Recipe) -> None:
-    """Open the run and read all footers."""
+    """Opens the run and reads all footers."""
     run = open_run(recipe.run_uri)
     scan_ledger(run.store, run.fingerprint)
 
 
 def select_once(recipe: Recipe) -> None:
-    """The exact selection, its footers apart."""
+    """The exact selection, without the scan of footers."""
     run, ledger = scanned(recipe)
     clock = time.perf_counter()
     select_run(run, recipe.select, "dfn", ledger)
@@ -171,7 +176,7 @@ def sweep(recipe: Recipe) -> None:
 
 
 def verify(recipe: Recipe) -> None:
-    """All of `verify` but the pool's own bytes, which the stand-in has not."""
+    """All of `verify` except the pool's own bytes, which the stand-in lacks."""
     run = open_run(recipe.run_uri)
     ledger = verify_parts(run)
     selected, scores = select_run(run, Select(threshold=LOWEST), "dfn", ledger)
@@ -181,8 +186,9 @@ def verify(recipe: Recipe) -> None:
 
 
 PASSES = (
-    # A file that is read costs a HEAD, its footer and one range or two. A selection reads the scores three times, the uid
-    # list once more and the uids; verify the parts, the scores and, as often, what of each is in the subset.
+    # Reading a file takes a HEAD, its footer and one or two ranges. A selection reads the scores
+    # three times, the uid list once more and the uids; verify reads the parts, the scores and, as
+    # often, the subset.
     Pass("resume (footers)", resume, requests=2, in_tasks=False),
     Pass("select", select_once, requests=11),
     Pass("select verb, uid list", select_and_list, requests=18),
@@ -192,6 +198,7 @@ PASSES = (
 
 
 def scanned(recipe: Recipe) -> tuple[Run, Any]:
+    """The opened run and its ledger, by a scan of all footers."""
     run = open_run(recipe.run_uri)
     return run, scan_ledger(run.store, run.fingerprint)
 
@@ -200,7 +207,7 @@ _TOOK: list[float] = []
 
 
 def report(clock: float) -> None:
-    """Count only what came since `clock`."""
+    """Counts only the time since `clock`."""
     _TOOK.append(time.perf_counter() - clock)
 
 
@@ -211,9 +218,9 @@ def alone(work: Callable[[Recipe], Any], recipe: Recipe, parts: int) -> tuple[fl
 
 
 def measured(work: Callable[[Recipe], Any], recipe: Recipe, parts: int) -> tuple[float, int]:
-    """Seconds of a pass, or of the part of it that it reported, and the peak of this process's memory in bytes."""
+    """Seconds of a pass, or of the part that it reported, and this process's peak bytes."""
     if parts >= MIN_SLICED_ITEMS:
-        # Ray and its workers with all imports.
+        # Warm-up: Ray and its workers with all imports.
         list(run_in_slices(["warm"] * (os.cpu_count() or 1), len, slice_items=1, least_items=1))
     clock = time.perf_counter()
     work(recipe)
@@ -222,7 +229,7 @@ def measured(work: Callable[[Recipe], Any], recipe: Recipe, parts: int) -> tuple
 
 
 def timed(name: str, work: Callable[[], Any]) -> None:
-    """Print how long something took."""
+    """Runs `work` and prints its duration."""
     clock = time.perf_counter()
     work()
     print(f"{name}: {time.perf_counter() - clock:.0f} s", flush=True)
@@ -241,7 +248,7 @@ def recipe_of(run_uri: str) -> Recipe:
 
 
 def make_run(recipe: Recipe, samples: int, shard_rows: int) -> None:
-    """Commit the samples part by part, by as many processes as there are CPUs."""
+    """Commits the samples part by part, by as many processes as there are CPUs."""
     shards = [
         Shard(f"/none/{n:08d}.tar", f"{n:08d}.tar", 10**9) for n in range(samples // shard_rows)
     ]
@@ -276,7 +283,7 @@ def parts_of(shards: list[Shard], shard_rows: int) -> Iterator[list[Chunk]]:
 
 
 def commit_part(run: Run, chunks: list[Chunk]) -> None:
-    """Commit a part with random uids and scores, the best of them to the subset."""
+    """Commits a part with random uids and scores, the best of them to the subset."""
     seed = int(chunks[0].shard[6:14]) * 64 + chunks[0].first_row // CHUNK_ROWS
     rng = np.random.default_rng(seed)
     committer = Committer(run, Bounds(LOWEST, LOWEST), "dfn")

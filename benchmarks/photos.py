@@ -1,4 +1,4 @@
-"""The pool that the benchmarks run on: the demo's images, enlarged to photo size as JPEG."""
+"""The pool of the benchmarks: the demo's images, enlarged to photo size as JPEG."""
 
 from __future__ import annotations
 

@@ -1,11 +1,14 @@
-"""The paper's findings in miniature, on embedded data: python benchmarks/proof.py OUT
+"""The paper's findings in miniature, on the demo's data.
 
-Every point is a run of `dfn-ray run` with three seeds; what is finished is not done again. About an hour on two cores.
+    python benchmarks/proof.py OUT
 
-    base          trained on the DFN's subset, the whole pool, as many at random, what metadata rules keep
+Every point is a run of `dfn-ray run` with three seeds; finished points are skipped. About an hour
+on two cores.
+
+    base          the DFN's subset, the whole pool, a random subset of equal size, metadata rules
     keep-*        other fractions with the same DFN
     dfn-*         filtering networks of other quality and data
-    poison-*      filtering networks trained on clean pairs of which a share is replaced by unfiltered ones
+    poison-*      filtering networks trained on clean pairs, a share replaced by unfiltered ones
 
 Writes OUT/proof.json and OUT/proof.png, and prints the tables.
 """
@@ -30,16 +33,16 @@ from dfn_ray.run import open_run, scan_subset
 
 METRIC = "emoji, acc1"
 POISONED_SAMPLES = 1400
-"""Of a poisoned filter set, clean and unfiltered together: as many as the pool has."""
+"""Samples of a poisoned filter set, clean and unfiltered: as many as the pool has."""
 POISON = (0, 25, 50, 100)
 FRACTIONS = (25, 75)
 
 
 def main() -> None:
-    """Run what is left, and show what is there."""
+    """Runs the remaining points, and prints and draws all results."""
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("out", type=Path)
-    options.add_argument("--points", nargs="*", help="only these")
+    options.add_argument("--points", nargs="*", help="run only these")
     given = options.parse_args()
     logging.disable(logging.WARNING)
     found: dict[str, Any] = {}
@@ -130,7 +133,7 @@ def draw(found: Mapping[str, Any], out: Path) -> None:
                 [at] * len(value["by_seed"]), value["by_seed"].values(), color="k", s=12
             )
         panels[0].set_xticks(range(len(arms)), arms)
-    above = True  # names side by side alternate, or they cover each other
+    above = True  # neighbouring labels alternate so that they do not overlap
     for name, metric in sorted(found.items(), key=lambda item: item[1]["network"] or 0):
         arm = metric["arms"]["dfn"]
         if name.startswith(("base", "dfn", "poison")):

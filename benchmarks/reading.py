@@ -1,8 +1,10 @@
-"""Samples/s of walking tars and Parquet, of this package and of another one: python benchmarks/reading.py --against PATH
+"""Samples/s of reading tars and Parquet, for two versions of this package.
 
-PATH is a folder that holds another version of the package `dfn_ray`. Each walk is a process of its own, the two versions
-in turn; the ratio of the medians says what a change costs. Rates are per second of CPU time, which other work on the machine
-changes little. Files have no checksums, but for `parquet, checksums`.
+    python benchmarks/reading.py --against PATH
+
+PATH is a folder with another version of the package `dfn_ray`. Each read runs in its own process,
+the versions in turn; the ratio of the medians is the cost of a change. Rates are per second of CPU
+time, which depends little on other load. Files have no checksums, except in `parquet, checksums`.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from dfn_ray.pool import Shard, iter_chunks
 path, size = sys.argv[1], int(sys.argv[2])
 shard, pool = Shard(path, "0", size), Pool(uri=(path,))
 for _ in iter_chunks(shard, pool):
-    break  # whatever is imported at first use does not count
+    break  # imports at first use do not count
 start = time.process_time()
 rows = sum(chunk.rows for chunk, _ in iter_chunks(shard, pool))
 print(rows / (time.process_time() - start))
@@ -39,7 +41,7 @@ print(rows / (time.process_time() - start))
 
 
 def main() -> None:
-    """Print the rates of every kind of file."""
+    """Prints the rates of every kind of file."""
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("--samples", type=int, default=4096)
     options.add_argument("--against", type=Path, default=None)

@@ -1,13 +1,16 @@
-"""What a shard costs the driver: python benchmarks/scale.py [--shards 10000]
+"""The driver's cost per shard.
 
-A pool of real tars of a few tiny samples, a tiny open_clip network with random weights, and the whole
-of `filter_pool` on it: listing, calibration, waves, commits, ledger, selection, settling. The samples
-cost next to nothing, so what is left is what every shard costs whoever drives the run:
+    python benchmarks/scale.py [--shards 10000]
+
+A pool of real tars of a few tiny samples, a tiny open_clip network with random weights, and all of
+`filter_pool`: listing, calibration, waves, commits, ledger, selection, settling. The samples cost
+next to nothing, so that the driver's cost per shard remains:
 
     planning       list_shards + listing_table + start_run, a new run
-    driver memory  USS of the driver against shards committed, slope by least squares, with waves and,
-                   for comparison, with all shards in a single wave
-    resume scan    list_shards + start_run + scan_ledger on the scored run; also with one part per shard
+    driver memory  USS of the driver against shards committed, slope by least squares, with waves
+                   and, for comparison, with all shards in a single wave
+    resume scan    list_shards + start_run + scan_ledger on the scored run; also with one part per
+                   shard
     finish         select_run, then settling the subset
     wide shards    fewer shards of 40 chunks each, as DataComp's: what the chunks cost
 
@@ -27,7 +30,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isnan, nan
 from multiprocessing import get_context
 from pathlib import Path
@@ -37,8 +40,9 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import ray
+from many_shards import make_recipe, write_pool, written_run
 
-from dfn_ray.config import Recipe, recipe_from, recipe_values
+from dfn_ray.config import Recipe, recipe_values
 from dfn_ray.filtering.filter_pool import materialize
 from dfn_ray.filtering.scoring.fingerprint import scoring_fingerprint
 from dfn_ray.filtering.scoring.score_pool import score_pool
@@ -49,38 +53,29 @@ from dfn_ray.preparing.fetch_networks import fetch_networks
 from dfn_ray.run import (
     SCORES,
     Run,
-    content_name,
     open_run,
-    parquet_bytes,
-    part_footer,
     part_names,
     read_parts,
     scan_ledger,
     start_run,
 )
-from dfn_ray.schema import Chunk
-from dfn_ray.storage import Store
 from dfn_ray.testing.random_networks import save_random_network
-from dfn_ray.testing.sample_pools import TarBuilder, jpeg_bytes
 
 MEMORY_BAR_BYTES = 4 * 2**10
-"""Driver memory that a shard may cost."""
+"""Limit on driver memory per shard."""
 TIME_BAR_MS = 2.0
-"""Planning, and resume scan, that a shard may cost."""
+"""Limit on the time of planning, and of the resume scan, per shard."""
 WARM_SHARDS = 1000
-"""Shards committed before memory is looked at: imports, Ray's pools and the first wave's plan come before."""
+"""Shards committed before memory is measured: imports, Ray's pools and the first wave's plan
+precede."""
 SAMPLE_EVERY_S = 2.0
 MIN_SAMPLES = 8
-"""Fewer samples at different counts give no slope."""
+"""Least number of samples at distinct counts for a slope."""
 MARKS = (1000, 2500, 4000, 5000, 7500, 10_000)
 """Shards (or chunks) committed at which the driver's memory is printed."""
 MIB = 2**20
 WIDE_CHUNKS = 40
-"""Chunks of a DataComp shard: 10,000 samples at 256 a chunk, rounded up."""
-SCORED_EVERY = 8
-"""In one shard of so many captions pass the rules. The others are not decoded, which would fork a process
-a chunk; they go through every task, the scorer and the commit all the same, and the driver sees no difference."""
-
+"""Chunks of a DataComp shard: 10,000 samples at 256 per chunk, rounded up."""
 TINY = {
     "embed_dim": 8,
     "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "patch_size": 16, "head_width": 16},
@@ -92,16 +87,16 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Planned:
-    """What it took to open a run."""
+    """The cost of opening a run."""
 
     list_s: float
     start_s: float
     scan_s: float
     parts: int
     listing_bytes: int
-    """Memory of the list of shards, as Python counts it."""
+    """Memory of the list of shards, by Python's count."""
     ledger_bytes: int
-    """Memory of the ledger alone, as Python counts it."""
+    """Memory of the ledger alone, by Python's count."""
     footer_bytes: int
     """Size of the last part's footer."""
 
@@ -119,7 +114,7 @@ class Scored:
     rss_bytes: list[int]
 
     def slope_bytes(self) -> float:
-        """Least-squares growth of USS per shard after the first `WARM_SHARDS`; NaN when that is too little to tell."""
+        """Least-squares growth of USS per shard after `WARM_SHARDS`; NaN with too few samples."""
         known = [i for i, done in enumerate(self.committed) if done >= WARM_SHARDS]
         if len({self.committed[i] for i in known}) < MIN_SAMPLES:
             return nan
@@ -136,12 +131,12 @@ class Scored:
 
 
 def main() -> None:
-    """Measure, and print one table with the bars."""
+    """Measures, and prints one table with the bars."""
     options = argparse.ArgumentParser(description="What a shard costs the driver.")
     options.add_argument("--shards", type=int, default=10_000)
     options.add_argument("--rows", type=int, default=3, help="samples in a shard")
     options.add_argument("--wave-shards", type=int, default=4096)
-    options.add_argument("--folder", type=Path, help="put pools and runs here and leave them")
+    options.add_argument("--folder", type=Path, help="write pools and runs here and keep them")
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
@@ -161,7 +156,7 @@ def main() -> None:
 
 
 def report_planning(recipe: Recipe, shards: int) -> float:
-    """Print what it costs to begin a run; returns the memory that a listed shard takes, in bytes."""
+    """Prints the cost of starting a run; returns the bytes of memory per listed shard."""
     planned = alone(plan, recipe)
     row("planning, listing", planned.list_s / shards * 1e3, "ms/shard")
     row("planning, run.json and pool.parquet", planned.start_s / shards * 1e3, "ms/shard")
@@ -173,16 +168,17 @@ def report_planning(recipe: Recipe, shards: int) -> float:
 def report_scoring(
     name: str, recipe: Recipe, units: int, listed_bytes: float = 0.0, *, unit: str = "shard"
 ) -> None:
-    """Print what a scoring run costs the driver per shard, or per chunk where shards have many.
+    """Prints a scoring run's cost to the driver per shard, or per chunk if shards have many.
 
-    The list of shards is there before the first commit, so its `listed_bytes` are added to the slope.
+    The list of shards precedes the first commit, so its `listed_bytes` are added to the slope.
     """
     run = alone(score, recipe)
     marks = [mark for mark in MARKS if mark <= units]
     seen = ", ".join(f"{mark:,} {run.at(mark) / MIB:.0f}" for mark in marks)
     print(
         f"{name}: driver's USS in MiB before {run.start_uss_bytes / MIB:.0f}; with {unit}s "
-        f"committed: {seen}; peak {max(run.uss_bytes) / MIB:.0f} (RSS {max(run.rss_bytes) / MIB:.0f})"
+        f"committed: {seen}; peak {max(run.uss_bytes) / MIB:.0f} (RSS "
+        f"{max(run.rss_bytes) / MIB:.0f})"
     )
     bar = MEMORY_BAR_BYTES if unit == "shard" else None
     row(f"{name}, driver memory", run.slope_bytes() + listed_bytes, f"bytes/{unit}", bar)
@@ -190,7 +186,7 @@ def report_scoring(
 
 
 def report_resuming(recipe: Recipe, folder: Path, shards: int) -> None:
-    """Print what it costs to take up a run: as it was scored, and as others might look."""
+    """Prints the cost of resuming a run: as it was scored, and with other numbers of chunks."""
     for name, shard_chunks, part_chunks in (
         ("as scored", 0, 0),
         ("1 chunk a shard, 1 a part", 1, 1),
@@ -208,35 +204,37 @@ def report_resuming(recipe: Recipe, folder: Path, shards: int) -> None:
         total_s = resumed.list_s + resumed.start_s + resumed.scan_s
         row(f"resume, {name}", total_s / shards * 1e3, "ms/shard", TIME_BAR_MS)
         row("  scan_ledger", resumed.scan_s / resumed.parts * 1e3, "ms/part")
-        print(f"    {resumed.parts:,} parts, ledger {resumed.ledger_bytes / shards:.0f} bytes/shard, "
-              f"footer about {resumed.footer_bytes:,} bytes")  # fmt: skip
+        print(
+            f"    {resumed.parts:,} parts, ledger {resumed.ledger_bytes / shards:.0f} bytes/shard, "
+            f"footer about {resumed.footer_bytes:,} bytes"
+        )
 
 
 def report_finishing(recipe: Recipe, shards: int) -> None:
-    """Print what it costs to select and to settle."""
+    """Prints the cost of selecting and settling."""
     select_s, materialize_s = alone(finish, recipe)
     row("select_run", select_s / shards * 1e3, "ms/shard")
     row("materialize (selects, then settles)", materialize_s / shards * 1e3, "ms/shard")
 
 
 def row(name: str, value: float, unit: str, bar: float | None = None) -> None:
-    """Print a figure, and whether it keeps its bar."""
+    """Prints a figure, and PASS or MISS against its limit."""
     verdict = ""
     if bar is not None:
         verdict = f"bar {bar:g}: " + ("PASS" if value <= bar else "MISS")
     if isnan(value):
-        verdict = "too few shards to tell"
+        verdict = "too few shards"
     print(f"  {name:34} {value:10,.2f} {unit:12} {verdict}".rstrip(), flush=True)
 
 
 def alone(work: Callable[[Recipe], R], recipe: Recipe) -> R:
-    """What `work` returns in a fresh process, so that no measurement inherits another's memory or caches."""
+    """Runs `work` in a fresh process, so that measurements share no memory or caches."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         return process.submit(work, recipe).result()
 
 
 def plan(recipe: Recipe) -> Planned:
-    """List the pool, open the run (new or old), and scan what it has committed."""
+    """Lists the pool, opens the run (new or old), and scans its commits."""
     fingerprint = scoring_fingerprint(
         recipe, {network.name: network.fingerprint() for network in fetch_networks(recipe)}
     )
@@ -282,7 +280,7 @@ def plan(recipe: Recipe) -> Planned:
 
 
 def score(recipe: Recipe) -> Scored:
-    """Score the pool while a thread looks at this process's memory."""
+    """Scores the pool while a thread samples this process's memory."""
     logging.disable(logging.WARNING)
     process = psutil.Process()
     gc.collect()
@@ -299,7 +297,7 @@ def score(recipe: Recipe) -> Scored:
 
 @contextmanager
 def sampled_memory(process: psutil.Process) -> Iterator[list[tuple[float, int, int]]]:
-    """A list that fills with (time, USS, RSS) of a process, garbage collected, until the block ends."""
+    """Appends (time, USS, RSS) of a process to a list until the block ends, collecting garbage."""
     samples: list[tuple[float, int, int]] = []
     done = threading.Event()
 
@@ -319,14 +317,14 @@ def sampled_memory(process: psutil.Process) -> Iterator[list[tuple[float, int, i
 
 
 def commit_times(run: Run) -> Iterator[tuple[float, int]]:
-    """When each part of a local run was committed, and how many chunks it has."""
+    """Yields the commit time and the number of chunks of each part of a local run."""
     for part in read_parts(run.store, part_names(run.store)):
         path = Path(run.store.uri_of(f"{SCORES}/{part.name}.parquet"))
         yield path.stat().st_mtime, len(part.chunks)
 
 
 def finish(recipe: Recipe) -> tuple[float, float]:
-    """Seconds to select from a scored run, and to make its subset the selection."""
+    """Seconds to select from a scored run, and to materialize the selection."""
     logging.disable(logging.WARNING)
     connect()
     begin = time.perf_counter()
@@ -336,63 +334,6 @@ def finish(recipe: Recipe) -> tuple[float, float]:
     settled = time.perf_counter()
     ray.shutdown()
     return selected - begin, settled - selected
-
-
-def written_run(recipe: Recipe, run_uri: Path, *, shard_chunks: int, part_chunks: int) -> Recipe:
-    """A scored run of the recipe's pool as it would be with so many chunks a shard and a part.
-
-    Only footers are read in a scan, so every part has the same few rows, those of a real one.
-    """
-    run = open_run(recipe.run_uri)
-    like = next(read_parts(run.store, part_names(run.store)[:1]))
-    rows = pq.read_table(run.store.uri_of(f"{SCORES}/{like.name}.parquet"))
-    (run_uri / SCORES).mkdir(parents=True)
-    for name in ("run.json", "pool.parquet", "attempts/000001.json"):
-        Store(str(run_uri)).write(name, run.store.read(name))
-    chunks = [
-        Chunk(shard=uri, first_row=256 * n, rows=256, last=n == shard_chunks - 1, bytes_read=10**7)
-        for uri in run.listing()["uri"].to_pylist()
-        for n in range(shard_chunks)
-    ]
-    for start in range(0, len(chunks), part_chunks):
-        mine = chunks[start : start + part_chunks]
-        footer = part_footer(mine, replace(like.header, counts={"scored": 256 * len(mine)}))
-        # Not by Store.write: nothing here has to survive a crash, and fsync takes its time.
-        data = parquet_bytes(rows.replace_schema_metadata(footer))
-        (run_uri / SCORES / f"{content_name(1, data)}.parquet").write_bytes(data)
-    return replace(recipe, run_uri=str(run_uri))
-
-
-def make_recipe(
-    run: Path, pool: Path, network: Path, *, wave_shards: int = 4096, chunk_rows: int = 256
-) -> Recipe:
-    """Everything as it is by default but for the tiny network."""
-    return recipe_from(
-        {
-            "run_uri": str(run),
-            "pool": {"uri": [str(pool)], "chunk_rows": chunk_rows},
-            "networks": [{"name": "dfn", "model": f"local-dir:{network}"}],
-            "rules": {"min_caption_words": 3},
-            "select": {"keep_fraction": 0.15, "of": "scored"},
-            "scorers": {"threads": 1},
-            "execution": {"wave_shards": wave_shards},
-        }
-    )
-
-
-def write_pool(folder: Path, shards: int, rows: int) -> Path:
-    """Tars of `rows` tiny grey JPEGs with captions, in folders of a thousand."""
-    shades = [jpeg_bytes(shade=shade) for shade in range(256)]
-    for shard in range(shards):
-        tar = TarBuilder()
-        for index in range(rows):
-            number = shard * rows + index
-            caption = f"picture {number}" + " of grey" * (shard % SCORED_EVERY == 0)
-            tar.sample(f"{number:09d}", image=shades[number % 256], caption=caption)
-        path = folder / f"{shard // 1000:05d}" / f"{shard:08d}.tar"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(tar.getvalue())
-    return folder
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Writes grafana_dashboard.json beside itself: change a panel here, run this, commit both.
 
-The panels are a table; what makes them Grafana's JSON is Grafana's own SDK, so that types and layout are its business.
+The panels are a table; Grafana's own SDK converts them to JSON and is responsible for types and
+layout.
 """
 
 from __future__ import annotations
@@ -26,36 +27,37 @@ from grafana_foundation_sdk.models.dashboard import (
 TARGET = Path(__file__).with_suffix(".json")
 RUN = '{run=~"$run"}'
 WINDOW = "[5m]"
-"""Of rates. A part is committed once in seconds to a minute, so shorter windows would show teeth."""
+"""Window of rates. Parts are committed every few seconds to a minute, so that shorter windows would
+show spikes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """A panel: a time series, or with `now` its last value in large."""
+    """A panel: a time series, or with `now` its last value in large type."""
 
     title: str
     unit: str
-    """Grafana's name of it."""
+    """Grafana's name of the unit."""
     queries: dict[str, str]
     """Legend -> PromQL."""
     description: str
-    """What it says, and what to do when it looks bad."""
+    """Meaning of the panel, and the remedy for bad values."""
     now: bool = False
     stacked: bool = False
     lowest: float | None = 0.0
     highest: float | None = None
     alarm: tuple[float, float] | None = None
-    """Yellow from the first value on, red from the second; where the first is the larger one, downwards."""
+    """Yellow from the first value on, red from the second; if the first is larger, below them."""
 
 
 def rate(metric: str, by: str, only: str = "") -> str:
-    """Per second, summed over processes, of the chosen runs and, of these, `only` some."""
+    """Rate per second of the selected runs, summed over processes; `only` adds a label filter."""
     chosen = f'{{run=~"$run", {only}}}' if only else RUN
     return f"sum by ({by}) (rate(ray_dfn_ray_{metric}_total{chosen}{WINDOW}))"
 
 
 def gauge(metric: str) -> str:
-    """A gauge of the driver: where two drivers follow each other closely, the one that is further."""
+    """A gauge of the driver; if two drivers follow each other closely, the larger value."""
     return f"max by (run) (ray_dfn_ray_{metric}{RUN})"
 
 
@@ -65,8 +67,10 @@ PROGRESS = [
         unit="percentunit",
         now=True,
         queries={"{{run}}": f"{gauge('done_bytes')} / {gauge('pool_bytes')}"},
-        description="Share of the pool's bytes that is committed, by all attempts. Empty: no driver works on a run; "
-        "submit the same recipe again, it goes on.",
+        description=(
+            "Committed share of the pool's bytes, by all attempts. Empty: no driver is running; "
+            "submit the same recipe again to resume."
+        ),
     ),
     Panel(
         title="Time left",
@@ -76,8 +80,11 @@ PROGRESS = [
             "{{run}}": f"({gauge('pool_bytes')} - {gauge('done_bytes')}) / "
             "sum by (run) (rate(ray_dfn_ray_read_bytes_total" + RUN + "[15m]))"
         },
-        description="Until every chunk is committed, at the speed of the last 15 min. Selection and the last rewriting "
-        "of files come after that. Infinite: nothing was committed for 15 min, see Since the last commit.",
+        description=(
+            "Time until every chunk is committed, at the rate of the last 15 min. Selection and "
+            "the final rewriting of files follow. Infinite: nothing was committed for 15 min; see "
+            "Since the last commit."
+        ),
     ),
     Panel(
         title="Since the last commit",
@@ -85,16 +92,18 @@ PROGRESS = [
         now=True,
         alarm=(600, 1800),
         queries={"{{run}}": f"time() - {gauge('last_commit_timestamp_s')}"},
-        description="Or since the driver's start. Red: nothing moves. No scorers alive: the cluster has no GPU to give, look at "
-        "GPUs below and at `ray status`. Scorers alive but busy share 0: reading or decoding hangs, look at "
-        "Read from the pool and at the driver's log.",
+        description=(
+            "Or since the driver's start. Red: no progress. No scorers alive: the cluster has no "
+            "free GPU; check GPUs below and `ray status`. Scorers alive but busy share 0: reading "
+            "or decoding hangs; check Read from the pool and the driver's log."
+        ),
     ),
     Panel(
         title="Shards left",
         unit="locale",
         now=True,
         queries={"{{run}}": f"{gauge('pool_shards')} - {gauge('done_shards')}"},
-        description="Shards that are not complete. At 0 scoring is over.",
+        description="Incomplete shards. At 0, scoring is done.",
     ),
     Panel(
         title="Pairs per second",
@@ -103,15 +112,20 @@ PROGRESS = [
             "{{run}} committed": rate("samples", "run", 'status="scored"'),
             "{{run}} forwarded": f"max by (run) ({rate('forward_samples', 'run, network')})",
         },
-        description="Scored pairs that were committed, and pairs that went through a network. Forwarded above committed for "
-        "long: work is done again and again because tasks or nodes die; look for restarts among the scorers.",
+        description=(
+            "Committed scored pairs, and pairs that passed through a network. Forwarded above "
+            "committed for long: work is repeated because tasks or nodes die; look for restarted "
+            "scorers."
+        ),
     ),
     Panel(
         title="Parts per minute",
         unit="short",
         queries={"{{run}}": f"60 * {rate('parts', 'run')}"},
-        description="Commits. Pairs are forwarded but none of this rises: writing to run_uri fails or is slow; the driver's "
-        "log names the error.",
+        description=(
+            "Commits. Pairs are forwarded but no parts are committed: writing to run_uri fails or "
+            "is slow; the driver's log names the error."
+        ),
     ),
 ]
 SCORERS = [
@@ -123,8 +137,11 @@ SCORERS = [
             "starting": 'sum(ray_data_num_pending_actors{operator=~".*ScorerActor.*"})',
             "restarting": 'sum(ray_data_num_restarting_actors{operator=~".*ScorerActor.*"})',
         },
-        description="Alive grows to scorers.max_size with the backlog. Starting for long: Ray waits for GPUs that the cloud does "
-        "not give. Restarting: scorers die; look for out-of-memory in their logs and lower scorers.batch_size.",
+        description=(
+            "Alive grows to scorers.max_size with the backlog. Starting for long: Ray waits for "
+            "GPUs that the cloud does not provide. Restarting: scorers die; look for out-of-memory "
+            "errors in their logs and lower scorers.batch_size."
+        ),
     ),
     Panel(
         title="Scorers' busy share",
@@ -134,8 +151,10 @@ SCORERS = [
         queries={
             "{{run}}": f"{rate('forward_s', 'run')} / sum by (run) (ray_dfn_ray_scorers{RUN})",
         },
-        description="Share of the scorers' time in the forward: what of the GPUs' rent is used. Below 0.5 they wait for decoded "
-        'images: add CPU nodes, set decode.mode = "fast", or take fewer scorers.',
+        description=(
+            "Share of the scorers' time spent in the forward pass. Below 0.5 they wait for decoded "
+            'images: add CPU nodes, set decode.mode = "fast", or take fewer scorers.'
+        ),
     ),
     Panel(
         title="Pairs per second of forward",
@@ -144,8 +163,10 @@ SCORERS = [
             "{{run}} {{network}}": f"{rate('forward_samples', 'run, network')} / "
             f"{rate('forward_s', 'run, network')}"
         },
-        description="How fast one scorer is while it has work. Falls on its own: a slow or throttled device, or a neighbour on "
-        "it; find the node by GPU utilisation and drain it.",
+        description=(
+            "Rate of one scorer while it has work. Falls by itself: a slow, throttled or shared "
+            "device; find the node by GPU utilisation and drain it."
+        ),
     ),
 ]
 DROPS = [
@@ -156,8 +177,11 @@ DROPS = [
         queries={
             "{{status}}: {{reason}}": rate("samples", "status, reason", 'reason!=""'),
         },
-        description="rejected: by the recipe's rules, as asked for. failed: by a fault of the sample. A reason that appears "
-        "suddenly: another source in the pool begins; look with `dfn-ray inspect`.",
+        description=(
+            "rejected: by the recipe's rules. failed: by a fault of the sample. A reason that "
+            "appears suddenly: another source begins in the pool; look at it with `dfn-ray "
+            "inspect`."
+        ),
     ),
     Panel(
         title="Failed share",
@@ -166,16 +190,20 @@ DROPS = [
         queries={
             "{{run}}": rate("samples", "run", 'status="failed"') + " / " + rate("samples", "run")
         },
-        description="Of the samples of the last minutes. The run stops when the share of all samples exceeds "
-        "execution.max_failed_fraction (0.25 unless the recipe says otherwise).",
+        description=(
+            "Of the samples of the last minutes. The run stops when the share of all samples "
+            "exceeds execution.max_failed_fraction (default 0.25)."
+        ),
     ),
     Panel(
         title="Bad shards by fault",
         unit="locale",
         stacked=True,
         queries={"{{fault}}": "sum by (fault) (ray_dfn_ray_bad_shards_total" + RUN + ")"},
-        description="Since the driver's start. missing_shard or unreadable_shard in numbers: rights, throttling or a wrong "
-        "pool.uri; the run stops at execution.max_bad_shard_fraction.",
+        description=(
+            "Since the driver's start. Many missing_shard or unreadable_shard: missing rights, "
+            "throttling or a wrong pool.uri; the run stops at execution.max_bad_shard_fraction."
+        ),
     ),
     Panel(
         title="Scores",
@@ -185,8 +213,11 @@ DROPS = [
             name: f"histogram_quantile({q}, {rate('scores', 'le')})"
             for name, q in (("median", 0.5), ("best 15%", 0.85), ("best 1%", 0.99))
         },
-        description="Cosines of the deciding network, to 0.02. A jump: the pool changes there. All near 0: the wrong weights, "
-        "tokenizer or quick_gelu for this network; stop and check on a few shards.",
+        description=(
+            "Cosines of the deciding network, in bins of 0.02. A jump: the pool changes there. All "
+            "near 0: wrong weights, tokenizer or quick_gelu for this network; stop and check on a "
+            "few shards."
+        ),
     ),
 ]
 READING = [
@@ -197,8 +228,11 @@ READING = [
             "{{run}} committed": rate("read_bytes", "run"),
             "network in, all nodes": "sum(ray_node_network_receive_speed)",
         },
-        description="Bytes of the pool that committed chunks cover, and what the nodes receive from anywhere, Ray's own traffic "
-        "included. Network high, committed low: data are fetched again, or travel between nodes.",
+        description=(
+            "Bytes of the pool covered by committed chunks, and all bytes that nodes receive, "
+            "including Ray's own traffic. Network high, committed low: data is fetched repeatedly, "
+            "or moves between nodes."
+        ),
     ),
     Panel(
         title="Object store",
@@ -208,8 +242,10 @@ READING = [
             "free": "sum(ray_object_store_available_memory)",
             "spilled to disk": 'sum(ray_object_store_memory{Location="SPILLED"})',
         },
-        description="Chunks between the stages. Spilling: the object store is too small for the chunks under way; give nodes more, "
-        "or lower pool.chunk_bytes.",
+        description=(
+            "Chunks between the stages. Spilling: the object store is too small for the chunks in "
+            "flight; enlarge it, or lower pool.chunk_bytes."
+        ),
     ),
 ]
 TRAINING = [
@@ -218,7 +254,7 @@ TRAINING = [
         unit="percentunit",
         now=True,
         queries={"{{run}}": f"{gauge('train_samples_seen')} / {gauge('train_total_samples')}"},
-        description="Share of samples_seen. Goes back to the last checkpoint when workers are lost.",
+        description="Share of samples_seen. Drops to the last checkpoint when workers are lost.",
     ),
     Panel(
         title="Training time left",
@@ -228,27 +264,36 @@ TRAINING = [
             "{{run}}": f"({gauge('train_total_samples')} - {gauge('train_samples_seen')}) / "
             f"{gauge('train_samples_per_s')}"
         },
-        description="At the speed of the last report.",
+        description="At the rate of the last report.",
     ),
     Panel(
         title="Workers",
         unit="short",
         now=True,
         queries={"{{run}}": gauge("train_workers")},
-        description="Of the last report. Fewer than workers.max_size: nodes are missing, and training goes on without them.",
+        description=(
+            "Of the last report. Fewer than workers.max_size: nodes are missing, and training "
+            "continues without them."
+        ),
     ),
     Panel(
         title="Loss",
         unit="short",
         queries={"{{run}}": gauge("train_loss")},
-        description="Mean over all workers. Rises and stays up: lower optimizer.learning_rate or lengthen the warm-up, and go on "
-        "from an earlier checkpoint. At ln(batch size) it has learned nothing.",
+        description=(
+            "Mean over all workers. Rises and stays high: lower optimizer.learning_rate or "
+            "lengthen the warm-up, and resume from an earlier checkpoint. At ln(batch size) the "
+            "network has learned nothing."
+        ),
     ),
     Panel(
         title="Training samples per second",
         unit="ops",
         queries={"{{run}}": gauge("train_samples_per_s")},
-        description="All workers. Falls with the data wait: feed more. Falls without: a slow worker holds up the others.",
+        description=(
+            "All workers. Falls as the data wait rises: add CPU nodes. Falls alone: a slow worker "
+            "delays the others."
+        ),
     ),
     Panel(
         title="Data wait",
@@ -256,15 +301,19 @@ TRAINING = [
         highest=1.0,
         alarm=(0.1, 0.3),
         queries={"{{run}}": gauge("train_data_wait_fraction")},
-        description="Share of a worker's time without a batch. Above 0.1: add CPU nodes for decoding, or raise "
-        "feed.prefetch_batches.",
+        description=(
+            "Share of a worker's time without a batch. Above 0.1: add CPU nodes for decoding, or "
+            "raise feed.prefetch_batches."
+        ),
     ),
     Panel(
         title="Logit scale",
         unit="short",
         queries={"{{run}}": gauge("train_logit_scale")},
-        description="Climbs from 14 towards 100 and stays there. Falls early: the pairs do not match, or the learning rate is too "
-        "high.",
+        description=(
+            "Rises from 14 towards 100 and stays there. Falls early: the pairs do not match, or "
+            "the learning rate is too high."
+        ),
     ),
     Panel(
         title="Learning rate",
@@ -279,8 +328,10 @@ CLUSTER = [
         unit="short",
         stacked=True,
         queries={"{{node_type}}": "sum by (node_type) (ray_cluster_active_nodes)"},
-        description="Alive, by type of the cluster file. Fewer than expected: spot nodes were taken back, or the cloud has none; the run "
-        "goes on with what there is.",
+        description=(
+            "Alive nodes by type of the cluster file. Fewer than expected: spot nodes were "
+            "reclaimed, or the cloud has none; the run continues with the others."
+        ),
     ),
     Panel(
         title="GPUs",
@@ -290,8 +341,10 @@ CLUSTER = [
             "used": 'sum(ray_resources{Name="GPU", State="USED"})',
             "idle": 'sum(ray_resources{Name="GPU", State="AVAILABLE"})',
         },
-        description="As Ray has given them out. Idle for long: rent without work; lower the worker type's min, or raise "
-        "scorers.max_size.",
+        description=(
+            "As allocated by Ray. Idle for long: paid for but unused; lower the worker type's "
+            "minimum, or raise scorers.max_size."
+        ),
     ),
     Panel(
         title="GPU utilisation",
@@ -300,14 +353,16 @@ CLUSTER = [
         queries={
             "{{instance}} {{GpuIndex}}": "sum by (instance, GpuIndex) (ray_node_gpus_utilization)"
         },
-        description="As the driver of the device says. Empty on a cluster without GPUs.",
+        description="As reported by the GPU's driver. Empty on a cluster without GPUs.",
     ),
     Panel(
         title="CPU utilisation",
         unit="percent",
         highest=100.0,
         queries={"{{instance}}": "max by (instance) (ray_node_cpu_utilization)"},
-        description="Decode nodes at 100 while scorers' busy share is low: decoding is the limit.",
+        description=(
+            "Decode nodes at 100 while the scorers' busy share is low: decoding is the bottleneck."
+        ),
     ),
     Panel(
         title="Memory used",
@@ -318,8 +373,10 @@ CLUSTER = [
             "{{instance}}": "max by (instance) (ray_node_mem_used) / "
             "max by (instance) (ray_node_mem_total)"
         },
-        description="At 0.95 Ray kills tasks. Lower pool.chunk_bytes or execution.chunks_per_part, or take nodes with more memory "
-        "per CPU.",
+        description=(
+            "At 0.95 Ray kills tasks. Lower pool.chunk_bytes or execution.chunks_per_part, or use "
+            "nodes with more memory per CPU."
+        ),
     ),
     Panel(
         title="Disk used",
@@ -327,7 +384,7 @@ CLUSTER = [
         highest=100.0,
         alarm=(80, 95),
         queries={"{{instance}}": "max by (instance) (ray_node_disk_utilization_percentage)"},
-        description="At 95 Ray cannot spill any more and the node fails.",
+        description="At 95 Ray can no longer spill and the node fails.",
     ),
 ]
 ROWS = {
@@ -339,13 +396,13 @@ ROWS = {
     "Cluster": CLUSTER,
 }
 COLUMNS, HEIGHT = 24, 8
-"""Of Grafana's grid."""
+"""Width of Grafana's grid."""
 
 _SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 
 
 def build_dashboard() -> str:
-    """The dashboard as JSON that Grafana 10.4 and later import."""
+    """The dashboard as JSON, for import into Grafana 10.4 and later."""
     board = (
         dashboard.Dashboard("dfn_ray")
         .uid("dfn-ray")

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 
 def package_versions(packages: Sequence[str]) -> dict[str, str]:
-    """The versions of those packages that are installed."""
+    """The versions of the given packages; those not installed are left out."""
     found: dict[str, str] = {}
     for package in packages:
         try:

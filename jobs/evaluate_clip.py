@@ -1,7 +1,9 @@
-"""`dfn-ray evaluate` for a cluster: ray job submit --working-dir . -- python jobs/evaluate_clip.py RECIPE.toml
+"""`dfn-ray evaluate` as a Ray job.
 
-Takes what `dfn-ray evaluate` takes, `--set section.key=value` and `--dry-run` included. Stop the job and
-submit it again: sets with a result are skipped.
+    ray job submit --working-dir . -- python jobs/evaluate_clip.py RECIPE.toml
+
+Takes the arguments of `dfn-ray evaluate`, including `--set section.key=value` and `--dry-run`. Stop
+the job and submit it again: sets with a result are skipped.
 """
 
 from __future__ import annotations

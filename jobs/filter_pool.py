@@ -1,7 +1,9 @@
-"""`dfn-ray filter` for a cluster: ray job submit --working-dir . -- python jobs/filter_pool.py RECIPE.toml
+"""`dfn-ray filter` as a Ray job.
 
-Takes what `dfn-ray filter` takes, `--set section.key=value` and `--dry-run` included. Stop the job and
-submit it again: it goes on where it stopped.
+    ray job submit --working-dir . -- python jobs/filter_pool.py RECIPE.toml
+
+Takes the arguments of `dfn-ray filter`, including `--set section.key=value` and `--dry-run`. Stop
+the job and submit it again: it resumes where it stopped.
 """
 
 from __future__ import annotations

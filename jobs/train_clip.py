@@ -1,7 +1,9 @@
-"""`dfn-ray train` for a cluster: ray job submit --working-dir . -- python jobs/train_clip.py RECIPE.toml
+"""`dfn-ray train` as a Ray job.
 
-Takes what `dfn-ray train` takes, `--set section.key=value` and `--dry-run` included. Stop the job and
-submit it again: it goes on from its last checkpoint.
+    ray job submit --working-dir . -- python jobs/train_clip.py RECIPE.toml
+
+Takes the arguments of `dfn-ray train`, including `--set section.key=value` and `--dry-run`. Stop
+the job and submit it again: it resumes from its last checkpoint.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The `jobs/` commands that the cluster files, the README and the jobs' own docs tell people to run."""
+"""The `jobs/` commands in the cluster files, the README and the jobs' own docs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 IMAGE_FOLDER = "/opt/dfn_ray/"
-"""Where the image of cluster/Dockerfile has the checkout; commands inside Kubernetes name jobs by it."""
+"""Path of the checkout in the image of cluster/Dockerfile, used by commands inside Kubernetes."""
 
 _COMMAND = re.compile(r"\bpython3? (?:/\S*/)?jobs/\w+\.py[^`'\"\n|&;#]*")
 
@@ -26,11 +26,14 @@ class JobCommand:
     arguments: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"{self.file.relative_to(ROOT)}:{self.line}: {shlex.join(('python', self.job, *self.arguments))}"
+        return (
+            f"{self.file.relative_to(ROOT)}:{self.line}: "
+            f"{shlex.join(('python', self.job, *self.arguments))}"
+        )
 
 
 def job_commands() -> list[JobCommand]:
-    """Every such command, in the order of files and lines. Comments count: people copy them."""
+    """Every such command, in order of files and lines, including those in comments."""
     files = [ROOT / "README.md", *sorted((ROOT / "jobs").glob("*.py"))]
     files += sorted(path for path in (ROOT / "cluster").rglob("*") if path.is_file())
     return [command for file in files for command in _commands_in(file)]

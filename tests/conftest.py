@@ -1,4 +1,4 @@
-"""What all tests share, made when first asked for: one local Ray, one S3 server, a tiny network, a small pool."""
+"""Shared fixtures, created on demand: a local Ray, an S3 server, a tiny network, a small pool."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ from hypothesis import settings
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-# Of every Ray that tests start, so that nobody else's driver comes in, and none of a user's files is needed.
+# Of every Ray that tests start, so that nobody else's driver comes in, and none of a user's files
+# is needed.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-# Ray's workers are of lower priority by default (nice 15): the tests beside them would get 97 % of a CPU that both want.
+# Ray's workers are of lower priority by default (nice 15): the tests beside them would get 97 % of
+# a CPU that both want.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 def pytest_collection_modifyitems(items):
-    """Tests that need Ray come last: some others fork, and a Ray driver that forks may wait for ever for its cluster.
+    """Sorts tests that need Ray last: others fork, and a forking Ray driver may hang.
 
-    Those with a cluster of their own come before those that share the session's: a process has one Ray at a time.
+    Tests with their own cluster precede those that share the session's: a process has one Ray at a
+    time.
     """
     items.sort(
         key=lambda item: (
@@ -39,9 +42,10 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """With -n 2, all files with tests on Ray go to one process, so that there is one Ray, and it runs beside the others.
+    """With -n 2, assign all files with tests on Ray to one process, so that there is one Ray.
 
-    Not by marks of pytest-xdist: its 3.8 does not see them under pytest 9.2, and loses whole groups without a word.
+    The marks of pytest-xdist cannot be used: version 3.8 ignores them under pytest 9.2, and
+    silently drops whole groups.
     """
     from xdist.scheduler import LoadScopeScheduling
 
@@ -60,13 +64,15 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 READ_TIMEOUT_S = 1
-"""So that injected stalls end soon."""
+"""Short, so that injected stalls end soon."""
 
 
 @pytest.fixture(scope="session")
 def _s3(tmp_path_factory):
-    """A real S3 server over HTTP behind a proxy that can inject faults; this process, and Ray if started later, find
-    it as AWS's tools would."""
+    """A real S3 server over HTTP behind a proxy that can inject faults.
+
+    This process, and Ray if started later, find it as AWS's tools would.
+    """
     import fsspec
 
     from dfn_ray.testing.s3_proxy import fault_proxy
@@ -93,7 +99,7 @@ def s3(_s3):
 
 @pytest.fixture
 def proxy(_s3):
-    """The proxy before the S3 server, for one test: set `proxy.faults`, look at `proxy.counts`."""
+    """The proxy of the S3 server, for one test: set `proxy.faults`, read `proxy.counts`."""
     _, proxy = _s3
     proxy.reset()
     yield proxy
@@ -102,7 +108,7 @@ def proxy(_s3):
 
 @pytest.fixture
 def fresh_s3():
-    """Lets a test meet S3 as a new process does, which has read its environment and asked for nothing yet."""
+    """S3 as in a new process: environment read, no request made yet."""
     from dfn_ray.storage.s3 import S3, _s3_of
 
     def forget():
@@ -117,7 +123,7 @@ def fresh_s3():
 
 @pytest.fixture(scope="session")
 def _conditional_s3():
-    """An S3 server that honours IfNoneMatch and IfMatch, behind a fault proxy of its own."""
+    """An S3 server that honours IfNoneMatch and IfMatch, behind its own fault proxy."""
     from dfn_ray.testing.s3_proxy import fault_proxy
     from dfn_ray.testing.s3_servers import serve_conditional_s3
 
@@ -127,7 +133,7 @@ def _conditional_s3():
 
 @pytest.fixture
 def conditional_s3(_conditional_s3, fresh_s3, monkeypatch):
-    """Lets a test find that server, and not the other one, at s3://; gives the proxy before it."""
+    """Makes s3:// refer to that server for a test; returns its proxy."""
     server, proxy = _conditional_s3
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
@@ -155,7 +161,8 @@ def local_ray(s3):
         },  # 10 s is long for tests that read them
     )
     yield
-    # On a daemon thread: Ray 2.60 asks its GCS to end a subscription without a time limit, and has hung on that.
+    # On a daemon thread: Ray 2.60 asks its GCS to end a subscription without a time limit, and has
+    # hung on that.
     ending = threading.Thread(target=ray.shutdown, daemon=True)
     ending.start()
     ending.join(15)
@@ -220,7 +227,7 @@ def _finished(local_ray, tmp_path_factory, pool, network):
 
 @pytest.fixture
 def finished(_finished, recipe, pool):
-    """The recipe of `recipe(pool)` whose run is there already and finished, a copy of its own."""
+    """The recipe of `recipe(pool)` with a copy of its finished run."""
     job = recipe(pool)
     shutil.copytree(_finished, job.run_uri)
     return job

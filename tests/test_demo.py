@@ -1,4 +1,4 @@
-"""The demo from its own data: the whole job, and how well it finds the damage."""
+"""The demo on its own data: the whole job, and its success at finding the damage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every package that the library imports is one that it asks for by name."""
+"""Every package that the library imports is a declared dependency."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 USERS_OWN = {"wandb", "mlflow", "transformers", "resvg_py"}
-"""For what few ask for: a recipe, a network, making the demo's data. Whoever lacks one is told what to install."""
+"""Optional packages of some recipes and networks, and of the demo's data. If one is missing, the
+error names it."""
 
 
 def imported() -> Iterator[str]:
@@ -27,7 +28,7 @@ def imported() -> Iterator[str]:
 
 
 def same(name: str) -> str:
-    """A distribution's name as names are compared (PEP 503)."""
+    """A distribution's name, normalized (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

@@ -1,4 +1,4 @@
-"""Exit codes of the command line: 2 for what the user can change before a run, 1 for what went wrong in it."""
+"""Exit codes of the command line: 2 for input that the user can correct, 1 for failed runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CODES = {
     "MissingFileError": 2,
     "StorageAccessError": 2,
 }
-"""Every other error: 1."""
+"""Errors with exit code 1: all others."""
 
 
 def test_the_table_of_errors_has_every_class_and_its_code():

@@ -1,4 +1,4 @@
-"""URIs that nobody means: every verb that takes one refuses them in a sentence, before anything starts."""
+"""Invalid URIs: every verb rejects them with a message before anything starts."""
 
 from __future__ import annotations
 
@@ -173,9 +173,10 @@ def test_a_recipe_may_write_a_nul_as_an_escape_and_is_refused(recipe, capsys):
 @pytest.mark.parametrize(
     "uri",
     [
-        "/data/a::b", "/data/x://y", "~/pool", ".", "s3a://b/x", "abfss://c@a.dfs.core.windows.net/x", "hf://datasets/o/n",
-        "S3://Bucket/x", "file:///data", "/caf\udce9", "memory://x", "s3://b/{" + ",".join(["00000.tar"] * 2000) + "}",
-        "ViT-B-32", "hf-hub:apple/DFN-public", "local-dir:/a", "local-dir:s3://b/x", "laion2b_s34b_b79k", "s3://b/文",
+        "/data/a::b", "/data/x://y", "~/pool", ".", "s3a://b/x", "abfss://c@a.dfs.core.windows.net/x",
+        "hf://datasets/o/n", "S3://Bucket/x", "file:///data", "/caf\udce9", "memory://x",
+        "s3://b/{" + ",".join(["00000.tar"] * 2000) + "}", "ViT-B-32", "hf-hub:apple/DFN-public",
+        "local-dir:/a", "local-dir:s3://b/x", "laion2b_s34b_b79k", "s3://b/文",
     ],
 )  # fmt: skip
 def test_what_people_mean_passes(uri):

@@ -1,4 +1,4 @@
-"""The data of the whole story: what it shares with the pool, and what it must not share."""
+"""The pipeline's demo data: the parts shared with the pool, and those that must differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines of progress while a verb works, with rate and time left."""
+"""Progress lines of a running verb, with rate and time left."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from dfn_ray.console.printable import printable
 from dfn_ray.console.tables import duration, note_rows, table
 
 RATE_WINDOW_S = 60.0
-"""Rates are over this window, so that a slow start does not spoil the time left for hours."""
+"""Rates are taken over this window, so that a slow start does not distort the time left for
+hours."""
 LINE_EVERY_S = 30.0
 TERMINAL_EVERY_S = 0.5
 
 
 class StatusLine:
-    """Says how things stand: on a terminal one line that renews itself, elsewhere a line every 30 s."""
+    """Prints the current status: on a terminal one line in place, elsewhere a line every 30 s."""
 
     def __init__(
         self, *, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
@@ -26,17 +27,17 @@ class StatusLine:
         self._stream = stream if stream is not None else sys.stderr
         self._terminal = self._stream.isatty()
         self._clock = clock
-        self._said = clock()
+        self._last_print = clock()
 
     def offer(self, line: Callable[[], str]) -> None:
-        """Say the line when it is time for one."""
+        """Prints the line if the interval since the last one has passed."""
         now = self._clock()
-        if now - self._said >= (TERMINAL_EVERY_S if self._terminal else LINE_EVERY_S):
-            self._said = now
+        if now - self._last_print >= (TERMINAL_EVERY_S if self._terminal else LINE_EVERY_S):
+            self._last_print = now
             self.say(line())
 
     def say(self, text: str, *, stays: bool = False) -> None:
-        """Say something now; on a terminal the next line replaces it unless it stays."""
+        """Prints text now; on a terminal the next line replaces it unless `stays`."""
         text = printable(text)
         if self._terminal:
             self._stream.write(f"\r\x1b[2K{text}" + ("\n" if stays else ""))
@@ -46,7 +47,7 @@ class StatusLine:
 
 
 class Progress:
-    """Counts what was committed and says so: samples, rate, share, time left, drops by reason."""
+    """Counts committed parts and prints samples, rate, share, time left and drops by reason."""
 
     def __init__(
         self,
@@ -75,7 +76,7 @@ class Progress:
         counts: Mapping[str, int],
         notes: Mapping[str, int] | None = None,
     ) -> None:
-        """Start from what an earlier attempt committed; rates count only what is done from here."""
+        """Starts from the totals of earlier attempts; rates count only this attempt."""
         self._samples, self._done_bytes = samples, done_bytes
         self._counts, self._notes = Counter(counts), Counter(notes or {})
         self._recent = deque([(self._clock(), samples, done_bytes)])
@@ -89,7 +90,7 @@ class Progress:
         notes: Mapping[str, int] | None = None,
         scorers: Iterable[str] = (),
     ) -> None:
-        """Count a committed part and who scored it, and say so when it is time."""
+        """Counts a committed part and its scorers, and prints a line if one is due."""
         self._samples += samples
         self._done_bytes += done_bytes
         self._counts.update(counts)
@@ -128,18 +129,18 @@ class Progress:
         return " | ".join(parts)
 
     def say(self, text: str) -> None:
-        """Say something that stays: a stage begun, a warning."""
+        """Prints text that stays: the start of a stage, a warning."""
         self._status.say(text, stays=True)
 
     def close(self) -> None:
-        """Leave the last state standing, and below it a line per note."""
+        """Prints the final state, and below it one line per note."""
         self.say(f"{self.line()} | {duration(self._clock() - self._start)} in all")
         if self._notes:
             self.say(table(note_rows(self._notes)))
 
 
 class TrainingProgress:
-    """Says how far a training run is, from the figures its workers report."""
+    """Prints the progress of a training run from the figures that its workers report."""
 
     def __init__(
         self,
@@ -154,7 +155,7 @@ class TrainingProgress:
         self._figures: Mapping[str, float] = {}
 
     def show(self, figures: Mapping[str, float]) -> None:
-        """Take the latest figures (`training.worker`), and say so when it is time."""
+        """Stores the latest figures (`training.worker`), and prints a line if one is due."""
         self._figures = figures
         self._status.offer(self.line)
 
@@ -178,9 +179,9 @@ class TrainingProgress:
         )
 
     def say(self, text: str) -> None:
-        """Say something that stays: a restart, a warning."""
+        """Prints text that stays: a restart, a warning."""
         self._status.say(text, stays=True)
 
     def close(self) -> None:
-        """Leave the last state standing."""
+        """Prints the final state."""
         self.say(f"{self.line()} | {duration(self._clock() - self._start)} in all")

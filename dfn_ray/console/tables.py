@@ -8,19 +8,23 @@ from dfn_ray.console.printable import printable_line
 from dfn_ray.schema import Note
 
 NOTES = {
-    Note.METADATA_REPLACED: "metadata holds values that JSON cannot, replaced",
-    Note.TRUNCATED_SCORED: "scored although they end early",
-    Note.DECODED_EXACTLY: "decoded exactly, too damaged for the fast way",
-    Note.CAPTION_CUT: "captions cut to what the tokenizer looks at",
-    Note.ZEROS_BEFORE_MEMBER: "places where zeros precede a member of a tar: tars joined in one file, or a hole",
-    Note.BYTES_AFTER_END: "tars with bytes after their end, or with more zeros than pad one; these are not read",
-    Note.SEVERAL_CAPTIONS: 'look like several captions, read as one; see pool.caption = "lines", "list"',
+    Note.METADATA_REPLACED: "metadata with values that JSON cannot express, replaced",
+    Note.TRUNCATED_SCORED: "truncated images scored anyway",
+    Note.DECODED_EXACTLY: "decoded in exact mode, too damaged for fast mode",
+    Note.CAPTION_CUT: "captions cut to the length that the tokenizer reads",
+    Note.ZEROS_BEFORE_MEMBER: (
+        "tar members preceded by zeros: concatenated tars, or a hole in the file"
+    ),
+    Note.BYTES_AFTER_END: "tars with bytes, or excess zeros, after their end, which are not read",
+    Note.SEVERAL_CAPTIONS: (
+        'captions that look like several, read as one; see pool.caption = "lines", "list"'
+    ),
 }
-"""Notes as tables say them."""
+"""Text of each note in tables."""
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as people say them: `42 s`, `7 min`, `3 h 20 min`, `unknown`."""
+    """Seconds as readable text: `42 s`, `7 min`, `3 h 20 min`, `unknown time`."""
     if seconds is None:
         return "unknown time"
     if seconds < 90:
@@ -33,7 +37,7 @@ def duration(seconds: float | None) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes as people say them, by powers of 1000: `812 B`, `4.2 MB`, `1.3 TB`."""
+    """Bytes as readable text, in powers of 1000: `812 B`, `4.2 MB`, `1.3 TB`."""
     units = ["PB", "TB", "GB", "MB", "KB", "B"]
     while count >= 999.5 and len(units) > 1:
         count /= 1000
@@ -43,38 +47,40 @@ def size(count: float) -> str:
 
 
 def table(rows: Sequence[tuple[str, int | str]], *, total: int | None = None) -> str:
-    """Names and values in two columns, numbers aligned among themselves and also as a share of `total`."""
-    wide = max((len(name) for name, _ in rows), default=0)
-    far = max((len(f"{value:,}") for _, value in rows if isinstance(value, int)), default=0)
+    """Names and values in two columns, numbers aligned and followed by their share of `total`."""
+    name_width = max((len(name) for name, _ in rows), default=0)
+    number_width = max(
+        (len(f"{value:,}") for _, value in rows if isinstance(value, int)), default=0
+    )
     lines = []
     for name, value in rows:
         if isinstance(value, str):
             shown = value
         else:
             share = f"  {value / total:8.2%}" if total else ""
-            shown = f"{value:>{far},}{share}"
-        lines.append(f"{printable_line(name):<{wide}}  {printable_line(shown)}")
+            shown = f"{value:>{number_width},}{share}"
+        lines.append(f"{printable_line(name):<{name_width}}  {printable_line(shown)}")
     return "\n".join(lines)
 
 
 def note_rows(notes: Mapping[str, int]) -> list[tuple[str, int | str]]:
-    """A row of a table for each note: its sentence, and how many samples have it."""
-    sentences: dict[str, str] = {note.value: sentence for note, sentence in NOTES.items()}
+    """A table row for each note: its text and its number of samples."""
+    texts: dict[str, str] = {note.value: text for note, text in NOTES.items()}
     return [
-        (sentences.get(name, name.replace("_", " ")), count)
+        (texts.get(name, name.replace("_", " ")), count)
         for name, count in sorted(notes.items())
         if count
     ]
 
 
 def grid(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int) -> str:
-    """Columns under a header; those from `numbers` on are aligned to the right."""
+    """Columns under a header; those from index `numbers` on are right-aligned."""
     lines = [[printable_line(cell) for cell in row] for row in (header, *rows)]
-    widths = [max(len(line[at]) for line in lines) for at in range(len(header))]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if at < numbers else cell.rjust(width)
-            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(width) if column < numbers else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
     )

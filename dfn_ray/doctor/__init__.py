@@ -1,14 +1,14 @@
-"""Is everything ready for a recipe, on the cluster that it will run on?
+"""Checks that a recipe can run on the connected cluster: `dfn-ray doctor`.
 
-    doctor.py           dfn-ray doctor: every check in order, each a Finding as soon as it is known
+    doctor.py           dfn-ray doctor: every check in order, each reported as soon as it is known
     pool_check.py       listing, layout and faults of the pool
     network_check.py    weights reachable and loadable
-    rights.py           write, list, read, delete at a URI, from wherever it is called
-    nodes.py            what every node reports, and what of that should change
-    object_store.py     the object store against what the recipe keeps in flight
-    placement.py        the nodes that have, or an autoscaler that can add, what the recipe asks for
+    rights.py           write, list, read, delete at a URI, from the calling process
+    nodes.py            facts that every node reports, and the findings from them
+    object_store.py     object store sizes against the bytes that the recipe keeps in flight
+    placement.py        capacity for the recipe on the alive nodes or from the autoscaler
     one_batch.py        one batch on the scorer's device, halved until it fits
 
-Nothing here writes into a run but the probe of rights, which it removes. The package itself imports nothing, and
-what runs on every node (nodes, rights) no torch.
+Nothing here writes into a run except the probe of rights, which is removed. The package itself
+imports nothing; the modules that run on every node (nodes, rights) do not import torch.
 """

@@ -1,4 +1,4 @@
-"""`dfn-ray doctor`: is everything ready for a recipe, on the cluster that it will run on?"""
+"""`dfn-ray doctor`: all checks of a recipe and of the cluster that will run it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from ray.exceptions import RayError
 
 from dfn_ray.config import Recipe
 from dfn_ray.doctor.network_check import network_findings, run_finding
-from dfn_ray.doctor.nodes import alive_nodes, ask_nodes, node_findings
+from dfn_ray.doctor.nodes import alive_nodes, node_findings, query_nodes
 from dfn_ray.doctor.object_store import in_flight, memory_findings
 from dfn_ray.doctor.one_batch import device_findings
-from dfn_ray.doctor.placement import addable, placement_findings
+from dfn_ray.doctor.placement import addable_node_types, placement_findings
 from dfn_ray.doctor.pool_check import pool_findings
-from dfn_ray.doctor.rights import probing, try_rights
+from dfn_ray.doctor.rights import check_rights, probing
 from dfn_ray.dry_run.finding import Finding, change
-from dfn_ray.dry_run.recipes import AnyRecipe, look_at
+from dfn_ray.dry_run.recipes import AnyRecipe, recipe_findings
 from dfn_ray.errors import InputError, NotReadyError, last_line
 from dfn_ray.network.frozen import FrozenNetwork
 from dfn_ray.on_ray.session import connect
@@ -23,9 +23,10 @@ from dfn_ray.pool import PoolReport, Shard
 
 
 def doctor(recipe: AnyRecipe, *, say: Callable[[str], None]) -> None:
-    """Say every finding. Raises NotReadyError at the end when something should change.
+    """Reports every finding. Raises NotReadyError at the end if something has to change.
 
-    Of a recipe of filtering the cluster is examined as well; of others everything that they name, and the rights at run_uri.
+    The cluster is checked for filtering recipes only. For other recipes, everything that they name
+    is checked, and the rights at run_uri.
     """
     wrong = 0
     findings = examine(recipe) if isinstance(recipe, Recipe) else _examine_without_cluster(recipe)
@@ -34,12 +35,15 @@ def doctor(recipe: AnyRecipe, *, say: Callable[[str], None]) -> None:
         wrong += not finding.ok
     if wrong:
         raise NotReadyError(
-            f"{wrong} thing{'s' if wrong > 1 else ''} to change before this recipe runs"
+            f"{wrong} thing{'s' if wrong > 1 else ''} to change before this recipe can run"
         )
 
 
 def examine(recipe: Recipe) -> Iterator[Finding]:
-    """Every finding, good and bad, as soon as it is known: first what needs no cluster. Checks go on after bad ones."""
+    """Yields every finding as soon as it is known, those that need no cluster first.
+
+    Bad findings do not end the checks.
+    """
     found, shards, report = pool_findings(recipe)
     yield from found
     found, networks = network_findings(recipe)
@@ -48,14 +52,14 @@ def examine(recipe: Recipe) -> Iterator[Finding]:
     try:
         connect()
     except (ConnectionError, InputError, RayError) as error:
-        yield change("cluster", f"cannot be reached: {last_line(error)}. Is RAY_ADDRESS right?")
+        yield change("cluster", f"cannot be reached: {last_line(error)}. Check RAY_ADDRESS")
         return
     yield from _examine_cluster(recipe, shards, report, networks)
 
 
 def _examine_without_cluster(recipe: AnyRecipe) -> Iterator[Finding]:
-    yield from look_at("doctor", recipe)
-    yield _rights(recipe.run_uri, try_rights(recipe.run_uri))
+    yield from recipe_findings("doctor", recipe)
+    yield _rights(recipe.run_uri, check_rights(recipe.run_uri))
 
 
 def _rights(run_uri: str, problems: Sequence[str]) -> Finding:
@@ -73,17 +77,17 @@ def _examine_cluster(
     nodes = alive_nodes()
     shard = next((shard.opened_at for shard in shards if shard.fault is None), None)
     if recipe.pool.format == "folder":
-        shard = None  # a folder is no file that could be opened
+        shard = None  # a folder cannot be opened as a file
     with probing(recipe.run_uri) as probe:
-        facts, silent = ask_nodes(
+        facts, failures = query_nodes(
             nodes, recipe.run_uri, None if probe.problems else probe.name, shard
         )
     yield _rights(recipe.run_uri, probe.problems)
-    for host, why in silent.items():
+    for host, why in failures.items():
         yield change("nodes", f"{host} cannot run a task of dfn_ray: {why}")
     if facts:
         yield from node_findings(recipe, facts, tries_pool=shard is not None)
-    yield from placement_findings(recipe, nodes, addable())
+    yield from placement_findings(recipe, nodes, addable_node_types())
     if networks and facts:
         if report is not None:
             yield from memory_findings(recipe, in_flight(recipe, networks, report), facts)

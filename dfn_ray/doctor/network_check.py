@@ -1,4 +1,4 @@
-"""The networks of a recipe: reachable, loadable, and the run that they would continue."""
+"""Checks that a recipe's networks load, and that its run can start or resume."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from dfn_ray.run import fingerprint_digest
 from dfn_ray.storage import Store
 
 SHORT = 12
-"""Hex digits of a digest that people compare."""
+"""Hex digits of a digest in printed text."""
 
 
 def network_findings(recipe: Recipe) -> tuple[list[Finding], tuple[FrozenNetwork, ...]]:
-    """A finding for each network, and the networks when all of them load."""
+    """A finding for each network, and the networks if all of them load, else none."""
     findings: list[Finding] = []
     loaded: list[FrozenNetwork] = []
     for spec in recipe.require_networks():
@@ -49,7 +49,7 @@ def network_findings(recipe: Recipe) -> tuple[list[Finding], tuple[FrozenNetwork
 def run_finding(
     recipe: Recipe, shards: Sequence[Shard], networks: Sequence[FrozenNetwork]
 ) -> Finding:
-    """Whether the run at run_uri is a new one, goes on, or is refused."""
+    """Finding on whether the run at run_uri starts, resumes, or is refused."""
     fingerprints = {network.name: network.fingerprint() for network in networks}
     digest = fingerprint_digest(scoring_fingerprint(recipe, fingerprints))
     try:
@@ -57,5 +57,5 @@ def run_finding(
         exists = Store(recipe.run_uri).exists("run.json")
     except DfnRayError as error:
         return change("run", str(error))
-    begun = "goes on" if exists else "new"
+    begun = "would be resumed" if exists else "new"
     return Finding("run", f"{recipe.run_uri}, {begun}; fingerprint {digest[:SHORT]}")

@@ -1,6 +1,7 @@
-"""What every node of a cluster says of itself, and what of that should change.
+"""Facts about every node of a cluster, and the findings from them.
 
-A node is asked by a task that is bound to it. The task needs no torch, so that it starts in a second.
+A task bound to a node collects its facts. It does not import torch, so that it starts within a
+second.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dfn_ray.config import Recipe
-from dfn_ray.doctor.rights import try_rights
+from dfn_ray.doctor.rights import check_rights
 from dfn_ray.dry_run.finding import Finding, change
 from dfn_ray.errors import StorageError, last_line
 from dfn_ray.preparing.embedding_fingerprint import with_fixed_threads
@@ -28,12 +29,13 @@ from dfn_ray.run import abbreviated, versions
 from dfn_ray.storage import Store, open_uri
 
 ANSWER_S = 120.0
-"""Nodes that have not answered by then are named; a worker with its imports starts in 2 to 10 s."""
+"""Limit on a node's answer; a worker with its imports starts in 2 to 10 s."""
 LEAST_OPEN_FILES = 8192
-"""What ray.init asks for (ray/_private/worker.py); every actor and connection takes some."""
+"""The limit that ray.init expects (ray/_private/worker.py); every actor and connection uses
+some."""
 MOST_SKEW_S = 300.0
-"""S3 and others refuse signatures made 15 min off; a third of that leaves time to drift."""
-_OWN = ("memory", "object_store_memory")
+"""S3 and others reject signatures that are off by 15 min; a third of that leaves time to drift."""
+_RAYS_RESOURCES = ("memory", "object_store_memory")
 T = TypeVar("T")
 
 
@@ -48,42 +50,45 @@ class Node:
 
     @property
     def kind(self) -> str:
-        """Its type by what it offers, as `16 CPU, 1 GPU`: nodes of one type are set up alike."""
+        """Its type, by its resources: `16 CPU, 1 GPU`; nodes of a type are taken to be alike."""
         offered = {
             name: amount
             for name, amount in sorted(self.resources.items())
-            if name not in _OWN and not name.startswith("node:")
+            if name not in _RAYS_RESOURCES and not name.startswith("node:")
         }
         return ", ".join(f"{amount:g} {name}" for name, amount in offered.items()) or "nothing"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a node says of itself."""
+    """Facts that a node reports about itself."""
 
     node: Node
     versions: Mapping[str, str]
     cpus: int
-    """That a process there may use."""
+    """CPUs that a process on the node may use."""
     open_files: int
-    """Soft limit of a worker."""
+    """Soft limit on open files of a worker."""
     skew_s: float
-    """Least that its clock must be off the driver's, by when it was asked and had answered."""
+    """Lower bound on the clock difference to the driver, in seconds: how far the node's time lies
+    outside the interval between request and answer."""
     shm_bytes: int
-    """Size of /dev/shm; 0 where there is none."""
+    """Size of /dev/shm; 0 if it does not exist."""
     disk_bytes: int
     """Size of the disk that Ray spills to."""
     disk_free_bytes: int
     rights: tuple[str, ...] | None
-    """What of write, list, read, delete fails below run_uri; None where another node of its type was asked."""
+    """Which of write, list, read, delete fail below run_uri; None if another node of the same type
+    was checked."""
     sees_probe: bool | None
-    """Whether a file that the driver wrote below run_uri is there; None when it wrote none."""
+    """True if the node finds the file that the driver wrote below run_uri; None if it wrote
+    none."""
     pool: str | None
-    """Why a shard cannot be read; None when it can."""
+    """The reason why a shard cannot be read; None if it can."""
 
 
 def alive_nodes() -> list[Node]:
-    """All nodes that are alive, the driver's among them."""
+    """All nodes that are alive, including the driver's."""
     return [
         Node(
             id=node["NodeID"],
@@ -96,53 +101,58 @@ def alive_nodes() -> list[Node]:
     ]
 
 
-def on_node(
-    node: Node, function: Callable[..., T], *arguments: Any, **asked: Any
+def run_on_node(
+    node: Node, function: Callable[..., T], *arguments: Any, **options: Any
 ) -> ray.ObjectRef[T]:
-    """Start `function` on just this node, with what it asks for there."""
+    """Starts `function` as a task on exactly this node, with these options of `ray.remote`."""
     bound = NodeAffinitySchedulingStrategy(node.id, soft=False)
-    task = ray.remote(max_retries=0, **{"num_cpus": 0, **asked})(function)
+    task = ray.remote(max_retries=0, **{"num_cpus": 0, **options})(function)
     return task.options(scheduling_strategy=bound).remote(*arguments)
 
 
-def answer(ref: ray.ObjectRef[T], timeout_s: float) -> T | str:
-    """What a task gave, or the sentence that says why not."""
+def result_or_error(ref: ray.ObjectRef[T], timeout_s: float) -> T | str:
+    """The result of a task, or the reason why there is none."""
     try:
         return ray.get(ref, timeout=timeout_s)
     except GetTimeoutError:
-        return "no answer in time"
+        return "did not answer in time"
     except RayError as error:
         return last_line(error)
 
 
-def ask_nodes(
+def query_nodes(
     nodes: Sequence[Node], run_uri: str, probe: str | None, shard_uri: str | None
 ) -> tuple[list[Facts], dict[str, str]]:
-    """The facts of all nodes, and why by host where a node gave none.
+    """The facts of all nodes, and by host the reason why a node reported none.
 
-    Rights are tried on one node of each type; every node looks for the driver's probe and reads a little of a shard.
+    Rights are checked on one node of each type. Every node looks for the driver's probe and reads
+    the start of a shard.
     """
     first_of = {node.kind: node.id for node in reversed(nodes)}
     begin = time.time()
-    asked = {
-        node.id: on_node(node, look, run_uri, probe, shard_uri, first_of[node.kind] == node.id)
+    refs = {
+        node.id: run_on_node(
+            node, collect_facts, run_uri, probe, shard_uri, first_of[node.kind] == node.id
+        )
         for node in nodes
     }
     facts: list[Facts] = []
-    silent: dict[str, str] = {}
+    failures: dict[str, str] = {}
     for node in nodes:
-        found = answer(asked[node.id], max(1.0, begin + ANSWER_S - time.time()))
+        found = result_or_error(refs[node.id], max(1.0, begin + ANSWER_S - time.time()))
         if isinstance(found, str):
-            silent[node.host] = found
+            failures[node.host] = found
             continue
         now = found.pop("time_s")
         skew_s = max(0.0, begin - now, now - time.time())
         facts.append(Facts(node=node, skew_s=skew_s, **found))
-    return facts, silent
+    return facts, failures
 
 
-def look(run_uri: str, probe: str | None, shard_uri: str | None, rights: bool) -> dict[str, Any]:
-    """The facts of the node that this runs on, and the time there."""
+def collect_facts(
+    run_uri: str, probe: str | None, shard_uri: str | None, rights: bool
+) -> dict[str, Any]:
+    """The facts of the node that this runs on, and its time."""
     disk = shutil.disk_usage(_session_folder())
     return {
         "time_s": time.time(),
@@ -152,41 +162,41 @@ def look(run_uri: str, probe: str | None, shard_uri: str | None, rights: bool) -
         "shm_bytes": shutil.disk_usage("/dev/shm").total if os.path.isdir("/dev/shm") else 0,
         "disk_bytes": disk.total,
         "disk_free_bytes": disk.free,
-        "sees_probe": None if probe is None else _sees(run_uri, probe),
-        "rights": try_rights(run_uri) if rights else None,
-        "pool": None if shard_uri is None else _unreadable(shard_uri),
+        "sees_probe": None if probe is None else _finds_probe(run_uri, probe),
+        "rights": check_rights(run_uri) if rights else None,
+        "pool": None if shard_uri is None else _read_problem(shard_uri),
     }
 
 
 def node_findings(recipe: Recipe, facts: Sequence[Facts], *, tries_pool: bool) -> Iterator[Finding]:
-    """What there is to say of versions, CPUs, clocks, limits, rights, shared storage and, if tried, the pool."""
+    """Yields findings on versions, CPUs, clocks, limits, rights, run_uri and the pool."""
     kinds = Counter(fact.node.kind for fact in facts)
-    counted = "; ".join(f"{count} x {kind}" for kind, count in kinds.items())
-    yield Finding("nodes", f"{len(facts)}: {counted}")
+    kind_counts = "; ".join(f"{count} x {kind}" for kind, count in kinds.items())
+    yield Finding("nodes", f"{len(facts)}: {kind_counts}")
     yield version_finding(facts)
     yield thread_finding(recipe, facts)
     yield from _rights_findings(recipe, facts)
     yield shared_finding(recipe, facts)
     if tries_pool:
-        yield _all_nodes(
+        yield _finding_of_all(
             "pool on nodes",
-            "a shard can be read from every node",
+            "every node can read a shard",
             {fact.node.host: fact.pool for fact in facts if fact.pool},
-            "give every node the same credentials and the same view of the pool",
+            "give every node the same credentials and the same mounts",
         )
     skew_s = max(fact.skew_s for fact in facts)
-    yield _all_nodes(
+    yield _finding_of_all(
         "clocks",
         f"within {max(1.0, skew_s):.0f} s of the driver's",
         {
-            fact.node.host: f"{fact.skew_s:,.0f} s off the driver's"
+            fact.node.host: f"off by {fact.skew_s:,.0f} s from the driver's"
             for fact in facts
             if fact.skew_s > MOST_SKEW_S
         },
-        "object stores refuse signatures that are 15 min off: run a time service",
+        "object stores reject signatures that are off by 15 min: synchronize the clocks (NTP)",
     )
     least = min(fact.open_files for fact in facts)
-    yield _all_nodes(
+    yield _finding_of_all(
         "open files",
         f"{least:,} or more on every node",
         {
@@ -194,12 +204,12 @@ def node_findings(recipe: Recipe, facts: Sequence[Facts], *, tries_pool: bool) -
             for fact in facts
             if fact.open_files < LEAST_OPEN_FILES
         },
-        f"set `ulimit -n 65536` before `ray start`; Ray asks for at least {LEAST_OPEN_FILES:,}",
+        f"run `ulimit -n 65536` before `ray start`; Ray expects at least {LEAST_OPEN_FILES:,}",
     )
 
 
 def version_finding(facts: Sequence[Facts]) -> Finding:
-    """Whether all nodes run what the driver runs."""
+    """Finding on whether all nodes have the driver's package versions."""
     own = versions()
     differing: dict[str, str] = {}
     for fact in facts:
@@ -215,53 +225,57 @@ def version_finding(facts: Sequence[Facts]) -> Finding:
         for name in ("python", "ray", "torch", "open_clip_torch", "pyarrow", "dfn_ray")
         if name in own
     )
-    return _all_nodes(
+    return _finding_of_all(
         "versions",
         f"the same on every node: {shown}",
         differing,
-        "install the same everywhere, best by one image: scores depend on torch and Pillow",
+        "install the same versions everywhere, best with one image: scores depend on torch and "
+        "Pillow",
     )
 
 
 def thread_finding(recipe: Recipe, facts: Sequence[Facts]) -> Finding:
-    """Whether the threads of a scorer are what its nodes have."""
+    """Finding on whether the nodes have the CPU threads that scorers use."""
     scorers = with_fixed_threads(recipe.scorers)
     cpus = sorted({fact.cpus for fact in facts})
     text = f"nodes have {', '.join(map(str, cpus))} CPUs"
     if scorers.device != "cpu" or scorers.threads is None:
-        return Finding("threads", f"{text}; scorers are on {scorers.device}")
-    settled = "" if recipe.scorers.threads else " (this machine's; scorers.threads sets it)"
-    text += f", a scorer takes {scorers.threads} threads{settled}"
+        return Finding("threads", f"{text}; scorers run on {scorers.device}")
+    source = "" if recipe.scorers.threads else " (from this machine; set by scorers.threads)"
+    text += f", a scorer uses {scorers.threads} threads{source}"
     most = max(cpus)
     if scorers.threads > most:
         return change(
-            "threads", f"{text}: no node has as many. Set scorers.threads to {most} or less"
+            "threads", f"{text}: no node has that many. Set scorers.threads to {most} or less"
         )
     at_once = scorers.threads * scorers.min_size
     if at_once > sum(fact.cpus for fact in facts):
         return change(
             "threads",
-            f"{text}, {scorers.min_size} of them {at_once}: more than there are CPUs. Set scorers.threads = 1, or "
-            "scorers.min_size lower",
+            f"{text}, {scorers.min_size} of them {at_once}: more than the cluster has CPUs. Set "
+            "scorers.threads = 1, or lower scorers.min_size",
         )
     return Finding("threads", text)
 
 
 def shared_finding(recipe: Recipe, facts: Sequence[Facts]) -> Finding:
-    """Whether run_uri is one place for all nodes."""
+    """Finding on whether run_uri is the same place on all nodes."""
     blind = {
-        fact.node.host: "does not see what the driver wrote"
+        fact.node.host: "does not find the file that the driver wrote"
         for fact in facts
         if fact.sees_probe is False
     }
     if Store(recipe.run_uri).is_local:
-        one = "a folder that all nodes see" if len(facts) > 1 else "a folder of the only node"
-        advice = "a local path is another folder on every node: use object storage, or mount one folder on all of them"
+        one = "a folder that all nodes share" if len(facts) > 1 else "a folder on the only node"
+        advice = (
+            "a local path is a different folder on every node: use object storage, or mount one "
+            "folder on all nodes"
+        )
     else:
-        one, advice = "one store for all nodes", "is it one endpoint everywhere?"
+        one, advice = "one store for all nodes", "check that all nodes use the same endpoint"
     if not blind and any(fact.sees_probe is None for fact in facts):
-        return change("run_uri", "nothing could be written there from the driver; see rights")
-    return _all_nodes("run_uri", f"{recipe.run_uri}: {one}", blind, advice)
+        return change("run_uri", "the driver could not write there; see rights")
+    return _finding_of_all("run_uri", f"{recipe.run_uri}: {one}", blind, advice)
 
 
 def _rights_findings(recipe: Recipe, facts: Sequence[Facts]) -> Iterator[Finding]:
@@ -272,29 +286,31 @@ def _rights_findings(recipe: Recipe, facts: Sequence[Facts]) -> Iterator[Finding
         if fact.rights:
             yield change(
                 "rights",
-                f"{where} ({fact.node.host}): {'; '.join(fact.rights)}. Workers use the credentials of their own node",
+                f"{where} ({fact.node.host}): {'; '.join(fact.rights)}. Workers use the "
+                "credentials of their own node",
             )
         else:
             yield Finding("rights", f"{where}: write, list, read, delete at {recipe.run_uri}")
 
 
-def _all_nodes(name: str, good: str, bad: Mapping[str, str], advice: str) -> Finding:
-    """That all nodes are good, or which are not, one of them in full."""
+def _finding_of_all(name: str, good: str, bad: Mapping[str, str], advice: str) -> Finding:
+    """Finding that all nodes are good, or else the first bad one in full and the others' names."""
     if not bad:
         return Finding(name, good)
     host, what = next(iter(bad.items()))
-    others = f"; so {abbreviated(sorted(set(bad) - {host}))}" if len(bad) > 1 else ""
+    others = f"; also {abbreviated(sorted(set(bad) - {host}))}" if len(bad) > 1 else ""
     return change(name, f"{host}: {what}{others}. {advice[0].upper()}{advice[1:]}")
 
 
-def _sees(run_uri: str, probe: str) -> bool:
+def _finds_probe(run_uri: str, probe: str) -> bool:
     try:
         return Store(run_uri).exists(probe)
     except StorageError:
-        return False  # said by the rights
+        return False  # the finding on rights reports it
 
 
-def _unreadable(shard_uri: str) -> str | None:
+def _read_problem(shard_uri: str) -> str | None:
+    """The error of reading the start of a shard; None if it can be read."""
     try:
         with open_uri(shard_uri, in_order=False) as file:
             file.read(512)
@@ -304,6 +320,6 @@ def _unreadable(shard_uri: str) -> str | None:
 
 
 def _session_folder() -> str:
-    """Where this node's Ray keeps its session, and spills to unless told otherwise."""
-    node = worker._global_node  # Ray has no public way to it
+    """The session folder of this node's Ray, to which it spills by default."""
+    node = worker._global_node  # Ray has no public API for it
     return node.get_session_dir_path() if node is not None else "/tmp"

@@ -1,4 +1,4 @@
-"""The object store of every node against what the recipe keeps in flight there."""
+"""Object store size of every node against the bytes that the recipe keeps in flight there."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from dfn_ray.network.frozen import FrozenNetwork
 from dfn_ray.pool import PoolReport
 
 CELLS_PER_DECODER = 2
-"""Of a decode task: the cell it makes and the one that waits."""
+"""Cells per decode task: the one it produces and the one that waits."""
 CELLS_PER_SCORER = 2
-"""Tasks that Ray Data has in flight at an actor: RAY_DATA_ACTOR_DEFAULT_MAX_TASKS_IN_FLIGHT_TO_MAX_CONCURRENCY_FACTOR."""
+"""Tasks that Ray Data keeps in flight per actor:
+RAY_DATA_ACTOR_DEFAULT_MAX_TASKS_IN_FLIGHT_TO_MAX_CONCURRENCY_FACTOR."""
 USABLE_FRACTION = 0.5
-"""Share of the store that Ray Data fills before it holds back: RAY_DATA_OBJECT_STORE_MEMORY_LIMIT_FRACTION."""
+"""Share of the store that Ray Data fills before it applies backpressure:
+RAY_DATA_OBJECT_STORE_MEMORY_LIMIT_FRACTION."""
 FULL_DISK_FRACTION = 0.95
-"""Ray spills no more once the disk is this full: local_fs_capacity_threshold."""
+"""Ray stops spilling once the disk is this full: local_fs_capacity_threshold."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +30,14 @@ class InFlight:
     """Bytes that a recipe keeps in the object stores."""
 
     cell_bytes: int
-    """A chunk decoded: its images as they are, and pixels and tokens for every network."""
+    """A decoded chunk: its encoded images, and pixels and tokens for every network."""
     part_bytes: int
-    """A part that waits for its commit: the image bytes of what is kept of its chunks."""
+    """A part that waits for its commit: the encoded images of its kept samples."""
     networks_bytes: int
-    """The networks, once on each node."""
+    """All networks; each node holds one copy."""
 
     def on_node(self, decoders: int, scorers: int) -> int:
-        """Bytes on a node with so many decode tasks and scorers at once."""
+        """Bytes on a node with this many concurrent decode tasks and scorers."""
         if not decoders and not scorers:
             return 0
         cells = CELLS_PER_DECODER * decoders + CELLS_PER_SCORER * scorers
@@ -44,7 +46,7 @@ class InFlight:
 
 
 def in_flight(recipe: Recipe, networks: Sequence[FrozenNetwork], report: PoolReport) -> InFlight:
-    """What the recipe keeps in flight, with images as large as the pool's are on average."""
+    """Bytes that the recipe keeps in flight, for images of the pool's mean size."""
     rows = recipe.pool.chunk_rows
     sample_bytes = report.bytes / max(1, report.samples_estimated)
     images = min(recipe.pool.chunk_bytes, ceil(rows * sample_bytes))
@@ -59,21 +61,24 @@ def in_flight(recipe: Recipe, networks: Sequence[FrozenNetwork], report: PoolRep
 
 
 def memory_findings(recipe: Recipe, flight: InFlight, facts: Sequence[Facts]) -> Iterator[Finding]:
-    """Whether object stores, /dev/shm and disks are large enough; of each the node that is worst off."""
-    needs = {fact.node.id: flight.on_node(*_at_once(recipe, fact.node.resources)) for fact in facts}
+    """Yields findings on object stores, /dev/shm and spill disks, each for the worst node."""
+    needs = {
+        fact.node.id: flight.on_node(*_concurrency(recipe, fact.node.resources)) for fact in facts
+    }
     worst = min(facts, key=lambda fact: _store_bytes(fact) / max(1, needs[fact.node.id]))
     store, need = _store_bytes(worst), needs[worst.node.id]
-    decoders, scorers = _at_once(recipe, worst.node.resources)
+    decoders, scorers = _concurrency(recipe, worst.node.resources)
     text = (
-        f"{size(store)} on {worst.node.host}; its decode tasks ({decoders}) and scorers ({scorers}) keep up to "
-        f"{size(need)} = 2 x (2 cells of {size(flight.cell_bytes)} for each + a part of {size(flight.part_bytes)}) "
-        f"+ networks of {size(flight.networks_bytes)}"
+        f"{size(store)} on {worst.node.host}; its decode tasks ({decoders}) and scorers "
+        f"({scorers}) keep up to {size(need)} = 2 x (2 cells of {size(flight.cell_bytes)} for each "
+        f"+ a part of {size(flight.part_bytes)}) + networks of {size(flight.networks_bytes)}"
     )
     if store < need:
         yield change(
             "object store",
-            f"{text}. `ray start --object-store-memory={need}` there, or a lower pool.chunk_rows or "
-            "execution.chunks_per_part; as it is, decoding waits and cells are spilled",
+            f"{text}: decoding would wait and cells would be spilled. Use "
+            f"`ray start --object-store-memory={need}` there, or lower pool.chunk_rows or "
+            "execution.chunks_per_part",
         )
     else:
         yield Finding("object store", text)
@@ -83,26 +88,30 @@ def memory_findings(recipe: Recipe, flight: InFlight, facts: Sequence[Facts]) ->
     if worst.shm_bytes < store:
         yield change(
             "/dev/shm",
-            f"{text}, its object store has {size(store)}: Ray moves it to a disk. Start the container with a larger "
-            "--shm-size (in Kubernetes an emptyDir with medium: Memory)",
+            f"{text}, less than its object store of {size(store)}: Ray moves the store to a disk. "
+            "Start the container with a larger --shm-size (on Kubernetes, mount an emptyDir with "
+            "medium: Memory)",
         )
     else:
-        yield Finding("/dev/shm", f"{text}, above its object store of {size(store)}")
+        yield Finding("/dev/shm", f"{text}, object store {size(store)}")
 
-    worst = min(facts, key=lambda fact: _spillable(fact) - _store_bytes(fact))
-    store, text = _store_bytes(worst), f"{size(max(0, _spillable(worst)))} on {worst.node.host}"
-    if _spillable(worst) < store:
+    worst = min(facts, key=lambda fact: _spillable_bytes(fact) - _store_bytes(fact))
+    store, text = (
+        _store_bytes(worst),
+        f"{size(max(0, _spillable_bytes(worst)))} on {worst.node.host}",
+    )
+    if _spillable_bytes(worst) < store:
         yield change(
             "spill disk",
-            f"{text} until it is {FULL_DISK_FRACTION:.0%} full, when Ray stops spilling; need {size(store)}, as much "
-            "as the object store",
+            f"{text} until it is {FULL_DISK_FRACTION:.0%} full and Ray stops spilling; need "
+            f"{size(store)}, the size of the object store",
         )
     else:
         yield Finding("spill disk", f"{text} to spill to, object store {size(store)}")
 
 
-def _at_once(recipe: Recipe, resources: Mapping[str, float]) -> tuple[int, int]:
-    """Decode tasks and scorers that fit on a node side by side, at most."""
+def _concurrency(recipe: Recipe, resources: Mapping[str, float]) -> tuple[int, int]:
+    """Upper bounds on the decode tasks and on the scorers that run on a node at once."""
     cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
     decoders = int(cpus / recipe.decode.cpus)
     if recipe.scorers.gpus:
@@ -118,5 +127,5 @@ def _store_bytes(fact: Facts) -> int:
     return int(fact.node.resources.get("object_store_memory", 0))
 
 
-def _spillable(fact: Facts) -> int:
+def _spillable_bytes(fact: Facts) -> int:
     return fact.disk_free_bytes - int(fact.disk_bytes * (1 - FULL_DISK_FRACTION))

@@ -1,4 +1,4 @@
-"""One batch of the recipe's own shape on the scorer's device, halved until it fits."""
+"""One batch of the recipe's shape on the scorer's device, halved until it fits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 from dfn_ray.config import Recipe, Scorers
 from dfn_ray.console.tables import size
-from dfn_ray.doctor.nodes import Node, answer, on_node
+from dfn_ray.doctor.nodes import Node, result_or_error, run_on_node
 from dfn_ray.dry_run.finding import Finding, change
 from dfn_ray.network.frozen import FrozenNetwork, build
 from dfn_ray.network.tokenizer import tokenize
@@ -22,33 +22,34 @@ from dfn_ray.on_ray.session import put_networks
 from dfn_ray.preparing.embedding_fingerprint import with_fixed_threads
 
 START_S = 300.0
-"""Until a trial has a device and its networks are built on it; longer means that others hold the devices."""
+"""Limit on waiting for a device and building the networks; longer means that others hold the
+devices."""
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
-"""How torch says so on a CPU, where it has no exception of its own for it."""
+"""Messages of torch on a CPU, where it has no exception class for this."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
-    """What became of a batch on a device."""
+class BatchTrial:
+    """The result of trying a batch on a device."""
 
     device: str
     fits: int
-    """Samples of the largest batch that fits, by halving; 0 when the networks themselves do not."""
+    """Samples in the largest batch that fits, by halving; 0 if not even the networks fit."""
     used_bytes: int
-    """Most that the process took on the device; on a CPU, of memory."""
+    """Peak memory of the process on the device; on a CPU, its peak resident size."""
     free_bytes: int
-    """Left beside it."""
+    """Memory left at the end."""
     total_bytes: int
 
 
-def try_batch(networks: Sequence[FrozenNetwork], scorers: Scorers, samples: int) -> Trial:
-    """Score `samples` random images and captions of full length, then half as many, until it fits.
+def try_batch(networks: Sequence[FrozenNetwork], scorers: Scorers, samples: int) -> BatchTrial:
+    """Scores `samples` random images and full-length captions, halving the batch until it fits.
 
-    Raises RuntimeError, as torch does, when the device cannot be used at all.
+    Raises torch's RuntimeError if the device cannot be used at all.
     """
     fits = 0
     try:
-        # One after another as the scorer does, all of them on the device.
+        # One after another, all of them staying on the device, as in the scorer.
         built = [build(network, scorers.device, threads=scorers.threads) for network in networks]
         fits = samples
         while fits and not all(
@@ -56,7 +57,7 @@ def try_batch(networks: Sequence[FrozenNetwork], scorers: Scorers, samples: int)
         ):
             fits //= 2
     except RuntimeError as error:
-        if not _no_memory(error):
+        if not _is_out_of_memory(error):
             raise
     return _measured(scorers.device, fits)
 
@@ -64,7 +65,7 @@ def try_batch(networks: Sequence[FrozenNetwork], scorers: Scorers, samples: int)
 def device_findings(
     recipe: Recipe, networks: Sequence[FrozenNetwork], nodes: Sequence[Node]
 ) -> list[Finding]:
-    """A finding for each type of node that could hold a scorer; none without networks."""
+    """A finding for each type of node that can hold a scorer."""
     scorers = with_fixed_threads(recipe.scorers)
     bundle = scorer_bundle(recipe.scorers)
     able = [
@@ -74,42 +75,52 @@ def device_findings(
         and (scorers.gpus or node.resources.get("CPU"))
     ]
     if not able:
-        return [change("device", f"no node has {bundle} now: a batch could not be tried")]
+        return [change("device", f"no node has {bundle} now, so a batch could not be tried")]
     samples = min(scorers.batch_size, recipe.pool.chunk_rows)
-    asked = {**bundle.ray_options(), "label_selector": {}}  # its node is chosen
+    options = {**bundle.ray_options(), "label_selector": {}}  # the node is fixed already
     shared = put_networks(networks)
     kinds = {node.kind: node for node in reversed(able)}
     started = {
-        kind: on_node(node, _trial, [shared], scorers, samples, **asked)
+        kind: run_on_node(node, _trial, [shared], scorers, samples, **options)
         for kind, node in kinds.items()
     }
-    return [_finding(scorers, samples, kind, answer(ref, START_S)) for kind, ref in started.items()]
+    return [
+        _finding(scorers, samples, kind, result_or_error(ref, START_S))
+        for kind, ref in started.items()
+    ]
 
 
-def _trial(shared: list[ray.ObjectRef], scorers: Scorers, samples: int) -> Trial | str:
+def _trial(shared: list[ray.ObjectRef], scorers: Scorers, samples: int) -> BatchTrial | str:
     if scorers.device == "cuda" and not torch.cuda.is_available():
-        return f"torch {torch.__version__} sees no CUDA device: is its build for CUDA, and the driver new enough?"
+        return (
+            f"torch {torch.__version__} finds no CUDA device. Check that it is a CUDA build and "
+            "that the NVIDIA driver is recent enough"
+        )
     return try_batch(ray.get(shared[0]), scorers, samples)
 
 
-def _finding(scorers: Scorers, samples: int, kind: str, trial: Trial | str) -> Finding:
+def _finding(scorers: Scorers, samples: int, kind: str, trial: BatchTrial | str) -> Finding:
     if isinstance(trial, str):
         return change("device", f"{scorers.device} on a node of {kind}: {trial}")
     text = f"{trial.device}, node of {kind}: "
     if trial.fits < samples:
         largest = (
-            f"the largest batch that fits, by halving, is {trial.fits}: set scorers.batch_size = {trial.fits}"
+            f"the largest batch that fits, by halving, is {trial.fits}. "
+            f"Set scorers.batch_size = {trial.fits}"
             if trial.fits
-            else "the networks alone do not fit: take a larger device, or bf16"
+            else "the networks alone do not fit. Use a larger device, or bf16"
         )
         return change("device", f"{text}a batch of {samples} runs out of memory; {largest}")
-    text += f"a batch of {samples} takes {size(trial.used_bytes)}, {size(trial.free_bytes)} of {size(trial.total_bytes)} left"
-    beside = int(1 / scorers.gpus) if 0 < scorers.gpus < 1 else 1
-    if beside * trial.used_bytes > trial.total_bytes:
+    text += (
+        f"a batch of {samples} takes {size(trial.used_bytes)}, {size(trial.free_bytes)} of "
+        f"{size(trial.total_bytes)} left"
+    )
+    sharing = int(1 / scorers.gpus) if 0 < scorers.gpus < 1 else 1
+    if sharing * trial.used_bytes > trial.total_bytes:
         return change(
             "device",
-            f"{text}; at scorers.gpus = {scorers.gpus:g} {beside} scorers share it: raise scorers.gpus, or lower "
-            "scorers.batch_size",
+            f"{text}; at scorers.gpus = {scorers.gpus:g}, {sharing} scorers share it and run out "
+            "of memory. Raise scorers.gpus or lower scorers.batch_size",
         )
     return Finding("device", text)
 
@@ -124,7 +135,7 @@ def _fits(network: Any, frozen: FrozenNetwork, samples: int) -> bool:
         if network.device.type == "cuda":
             torch.cuda.synchronize()
     except (RuntimeError, MemoryError) as error:
-        if not _no_memory(error):
+        if not _is_out_of_memory(error):
             raise
         if network.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -132,13 +143,13 @@ def _fits(network: Any, frozen: FrozenNetwork, samples: int) -> bool:
     return True
 
 
-def _no_memory(error: RuntimeError | MemoryError) -> bool:
+def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
         words in str(error) for words in _NO_MEMORY
     )
 
 
-def _measured(device: str, fits: int) -> Trial:
+def _measured(device: str, fits: int) -> BatchTrial:
     if device == "cuda":
         free, total = torch.cuda.mem_get_info()
         used = torch.cuda.max_memory_reserved()
@@ -147,10 +158,10 @@ def _measured(device: str, fits: int) -> Trial:
         free, total = _memory("MemAvailable"), _memory("MemTotal")
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         name = f"cpu, {torch.get_num_threads()} threads"
-    return Trial(device=name, fits=fits, used_bytes=used, free_bytes=free, total_bytes=total)
+    return BatchTrial(device=name, fits=fits, used_bytes=used, free_bytes=free, total_bytes=total)
 
 
 def _memory(name: str) -> int:
-    """A figure of /proc/meminfo in bytes."""
+    """A value of /proc/meminfo in bytes."""
     with open("/proc/meminfo", encoding="ascii") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith(f"{name}:"))

@@ -1,4 +1,4 @@
-"""Whether nodes have, or an autoscaler can add, what the recipe asks for."""
+"""Checks that alive nodes, or nodes an autoscaler can add, meet the recipe's requirements."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ from dfn_ray.on_ray.bundles import Bundle, decode_bundle, scorer_bundle
 
 @dataclass(frozen=True)
 class NodeType:
-    """Nodes that an autoscaler may add."""
+    """A type of node that an autoscaler may add."""
 
     resources: Mapping[str, float]
     labels: Mapping[str, str]
-    most: float
-    """Of them at once, those that are alive among them."""
+    max_count: float
+    """Upper bound on such nodes at once, alive ones included; infinity without a bound."""
 
 
-def addable() -> list[NodeType]:
-    """The node types of the cluster's autoscaler; none without one. KubeRay's and `ray up`'s (v2) tell them."""
-    config: Any = state.state.get_cluster_config()  # Ray has no public way to it
+def addable_node_types() -> list[NodeType]:
+    """The node types of the cluster's autoscaler; empty without one.
+
+    KubeRay's autoscaler and that of `ray up` (v2) report them.
+    """
+    config: Any = state.state.get_cluster_config()  # Ray has no public API for it
     if config is None:
         return []
     return [
@@ -43,21 +46,24 @@ def addable() -> list[NodeType]:
 def placement_findings(
     recipe: Recipe, nodes: Sequence[Node], more: Sequence[NodeType]
 ) -> Iterator[Finding]:
-    """Whether decode tasks and scorers find their place, now or once nodes are added."""
-    yield place("decode tasks", decode_bundle(recipe.decode), nodes, more)
+    """Yields findings on whether decode tasks and scorers fit, now or once nodes are added."""
+    yield placement_finding("decode tasks", decode_bundle(recipe.decode), nodes, more)
     scorers, scorer = recipe.scorers, scorer_bundle(recipe.scorers)
-    yield place("scorers", scorer, nodes, more, least=scorers.min_size, most=scorers.max_size)
+    yield placement_finding(
+        "scorers", scorer, nodes, more, least=scorers.min_size, most=scorers.max_size
+    )
     cpus = sum(node.resources.get("CPU", 0.0) for node in nodes)
     reserved = scorers.cpus * scorers.min_size
     if not more and cpus - reserved < recipe.decode.cpus:
         yield change(
             "scorers",
-            f"{scorers.min_size} scorers at scorers.cpus = {scorers.cpus:g} reserve {reserved:g} of {cpus:g} CPUs: no "
-            "decode task could ever start. Set scorers.cpus = 0, or fewer scorers",
+            f"{scorers.min_size} scorers at scorers.cpus = {scorers.cpus:g} reserve {reserved:g} "
+            f"of {cpus:g} CPUs, so that no decode task can start. Set scorers.cpus = 0, or lower "
+            "scorers.min_size",
         )
 
 
-def place(
+def placement_finding(
     name: str,
     bundle: Bundle,
     nodes: Sequence[Node],
@@ -66,20 +72,20 @@ def place(
     least: int = 1,
     most: int | None = None,
 ) -> Finding:
-    """Whether `least` bundles fit, now or on added nodes, and how many of `most`."""
+    """Finding on whether `least` bundles fit, now or on added nodes, and how many of `most`."""
     now = sum(bundle.room_on(node.resources, node.labels) for node in nodes)
-    later = max(now, sum(bundle.room_on(kind.resources, kind.labels) * kind.most for kind in more))
-    asked = f"each asks for {bundle}"
+    later = max(
+        now, sum(bundle.room_on(kind.resources, kind.labels) * kind.max_count for kind in more)
+    )
+    need = f"each needs {bundle}"
     if later == 0:
-        adds = (
-            "and none that the autoscaler can add has it" if more else "and no autoscaler adds any"
-        )
-        return change(name, f"{asked}: no node has that, {adds}. They would wait for ever")
+        adds = "and none that the autoscaler can add" if more else "and there is no autoscaler"
+        return change(name, f"{need}: no node has that, {adds}. They would wait forever")
     if later < least:
-        return change(name, f"{asked}: {later:g} fit, the recipe starts with {least}")
+        return change(name, f"{need}: {later:g} fit, but the recipe starts with {least}")
     if now == inf:
-        return Finding(name, "reserve nothing, so that they find their place on any node")
-    text = f"{asked}: {now:g} fit now"
+        return Finding(name, "reserve nothing and fit on any node")
+    text = f"{need}: {now:g} fit now"
     if later > now:
         text += (
             ", any number once nodes are added"
@@ -88,7 +94,8 @@ def place(
         )
     if most is not None and later < most:
         return change(
-            name, f"{text}; the recipe's max_size = {most} is never reached. Lower it, or add nodes"
+            name,
+            f"{text}; the recipe's max_size = {most} can never be reached. Lower it, or add nodes",
         )
     if now < least:
         text += f"; the recipe starts with {least} and waits for nodes"

@@ -1,4 +1,4 @@
-"""The pool as the recipe names it: can it be listed and read, and is it what it should be?"""
+"""Checks that the recipe's pool can be listed and read, and that its samples look right."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from dfn_ray.errors import InputError, StorageError
 from dfn_ray.pool import PoolReport, Shard, inspect_pool, list_pool, listing_notes
 
 SHARDS = 8
-"""Shards looked into, spread evenly."""
+"""Shards inspected, evenly spaced in the listing."""
 CLIP_CAPTION_CHARS = 300
-"""About what CLIP's 77 tokens hold."""
+"""Approximate length that fits into CLIP's 77 tokens."""
 
 
 def pool_findings(
     recipe: Recipe,
 ) -> tuple[list[Finding], Sequence[Shard], PoolReport | None]:
-    """What there is to say of the pool, its shards and a look into a few; no shards and no report when it cannot be had."""
+    """Findings on the pool, its shards and a report on a few; no shards if unreadable."""
     try:
         begin = time.monotonic()
         listing = list_pool(recipe.pool)
@@ -32,31 +32,34 @@ def pool_findings(
     except (InputError, StorageError) as error:
         return [change("pool", str(error))], (), None
     findings = [
-        _listing(recipe, shards, listing_s),
+        _listing_finding(recipe, shards, listing_s),
         *(Finding("pool", note) for note in listing_notes(listing)),
-        _samples(recipe, report),
+        _sample_finding(recipe, report),
     ]
     if "caption_chars" in report.quantiles:
-        findings += _texts(recipe, report)
+        findings += _text_findings(recipe, report)
     return findings, shards, report
 
 
-def _listing(recipe: Recipe, shards: Sequence[Shard], listing_s: float) -> Finding:
+def _listing_finding(recipe: Recipe, shards: Sequence[Shard], listing_s: float) -> Finding:
     total = sum(shard.size_bytes for shard in shards)
     text = f"{len(shards):,} shards, {size(total)}, listed in {listing_s:.1f} s"
     return listing_finding("pool", text, shards, execution_limit(recipe))
 
 
-def _samples(recipe: Recipe, report: PoolReport) -> Finding:
+def _sample_finding(recipe: Recipe, report: PoolReport) -> Finding:
     seen, readable = report.samples_seen, report.statuses.get("readable", 0)
-    forms = _counted(Counter(report.formats))
-    text = f"{report.shards_inspected} shards looked into ({forms}): {seen:,} samples, {readable:,} readable"
+    forms = _count_text(Counter(report.formats))
+    text = (
+        f"{report.shards_inspected} shards inspected ({forms}): {seen:,} samples, {readable:,} "
+        "readable"
+    )
     if seen:
         text += f"; about {report.samples_estimated:,} in the pool"
     broken = {name: count for name, count in report.statuses.items() if name != "readable"}
     failed = sum(broken.values())
     if any(broken.values()):
-        text += f"; {failed / seen:.1%} broken: {_counted(Counter(broken))}"
+        text += f"; {failed / seen:.1%} broken: {_count_text(Counter(broken))}"
     if report.shard_faults:
         name, what = next(iter(report.shard_faults.items()))
         text += f"; {len(report.shard_faults)} bad, {name}: {what}"
@@ -64,24 +67,29 @@ def _samples(recipe: Recipe, report: PoolReport) -> Finding:
     if failed > limits.max_failed_fraction * seen:
         return change(
             "samples",
-            f"{text}. execution.max_failed_fraction = {limits.max_failed_fraction:.0%} would stop the run: mend the "
-            "pool or the columns that [pool] names, or raise it",
+            f"{text}. execution.max_failed_fraction = {limits.max_failed_fraction:.0%} would stop "
+            "the run. Fix the pool or the columns that [pool] names, or raise the limit",
         )
     if len(report.shard_faults) > limits.max_bad_shard_fraction * report.shards_inspected:
         return change(
             "samples",
-            f"{text}. execution.max_bad_shard_fraction = {limits.max_bad_shard_fraction:.0%} would stop the run",
+            f"{text}. execution.max_bad_shard_fraction = {limits.max_bad_shard_fraction:.0%} would "
+            "stop the run",
         )
     return Finding("samples", text)
 
 
-def _texts(recipe: Recipe, report: PoolReport) -> Iterator[Finding]:
+def _text_findings(recipe: Recipe, report: PoolReport) -> Iterator[Finding]:
     chars = report.quantiles["caption_chars"]
-    text = f"{chars['p5']:,.0f} to {chars['p95']:,.0f} characters (5 to 95 %), half under {chars['p50']:,.0f}"
+    text = (
+        f"{chars['p5']:,.0f} to {chars['p95']:,.0f} characters (5th to 95th percentile), median "
+        f"{chars['p50']:,.0f}"
+    )
     if chars["p50"] > CLIP_CAPTION_CHARS:
         yield change(
             "captions",
-            f"{text}: CLIP reads about {CLIP_CAPTION_CHARS}; is pool.text_column the caption?",
+            f"{text}: CLIP reads about {CLIP_CAPTION_CHARS}. Check that pool.text_column holds "
+            "captions",
         )
     else:
         yield Finding("captions", text)
@@ -98,13 +106,13 @@ def _texts(recipe: Recipe, report: PoolReport) -> Iterator[Finding]:
     mixed = 0 < derived < readable
     if mixed and recipe.pool.uid == "auto":
         yield change(
-            "uids", f'{text}: lists of uids would mix both; pool.uid = "derive" makes them alike'
+            "uids", f'{text}: uid lists would mix both. Set pool.uid = "derive" to derive all'
         )
     else:
         yield Finding("uids", text)
 
 
-def _counted(counts: Counter[str]) -> str:
+def _count_text(counts: Counter[str]) -> str:
     return ", ".join(
         f"{count:,} {name.replace('_', ' ')}" for name, count in counts.most_common() if count
     )

@@ -1,4 +1,4 @@
-"""Whether a process may write, list, read and delete below a URI, by doing it."""
+"""Checks that a process may write, list, read and delete below a URI, by doing it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from dfn_ray.errors import DfnRayError
 from dfn_ray.storage import Store
 
 PROBE = ".dfn_ray-doctor-"
-"""Name of a probe, then 32 random hex digits: two doctors do not meet, and one that a killed doctor left is no run's."""
+"""Prefix of a probe's name, followed by 32 random hex digits: concurrent doctors do not collide,
+and a probe left by a killed doctor is not taken for a file of a run."""
 _CONTENT = b"dfn-ray doctor was here and will remove this"
 
 
 @dataclass
 class Probe:
-    """A file that was written to try the rights, and what went wrong so far."""
+    """A file that was written to check the rights, and the problems so far."""
 
     name: str
     problems: list[str] = field(default_factory=list)
@@ -26,31 +27,32 @@ class Probe:
 
 @contextmanager
 def probing(uri: str) -> Iterator[Probe]:
-    """A probe below `uri` while the context lasts; after it `problems` says what of write, list, read, delete failed.
+    """Keeps a probe below `uri` for the block, and checks write, list, read and delete.
 
-    Leaves nothing behind, neither the probe nor folders that it needed.
+    After the block, `problems` holds the operations that failed. The probe and the folders made for
+    it are removed.
     """
     probe = Probe(f"{PROBE}{uuid.uuid4().hex}")
-    with _no_new_folders(uri):
-        written = _tried(probe, lambda: Store(uri).write(probe.name, _CONTENT))
-        _tried(probe, lambda: _listed(Store(uri), probe.name if written else None))
+    with _removing_new_folders(uri):
+        written = _succeeds(probe, lambda: Store(uri).write(probe.name, _CONTENT))
+        _succeeds(probe, lambda: _require_listed(Store(uri), probe.name if written else None))
         if written:
-            _tried(probe, lambda: _read(Store(uri), probe.name))
+            _succeeds(probe, lambda: _require_readable(Store(uri), probe.name))
         try:
             yield probe
         finally:
             if written:
-                _tried(probe, lambda: _deleted(Store(uri), probe.name))
+                _succeeds(probe, lambda: _delete(Store(uri), probe.name))
 
 
-def try_rights(uri: str) -> tuple[str, ...]:
-    """What of write, list, read and delete fails below `uri`, each in a sentence; nothing when all work."""
+def check_rights(uri: str) -> tuple[str, ...]:
+    """A sentence for each of write, list, read and delete that fails below `uri`."""
     with probing(uri) as probe:
         pass
     return tuple(probe.problems)
 
 
-def _tried(probe: Probe, step: Callable[[], None]) -> bool:
+def _succeeds(probe: Probe, step: Callable[[], None]) -> bool:
     try:
         step()
     except DfnRayError as error:
@@ -60,33 +62,33 @@ def _tried(probe: Probe, step: Callable[[], None]) -> bool:
 
 
 class _ContradictionError(DfnRayError):
-    """A store does not give back what it took."""
+    """A store contradicts itself: it does not return what was written."""
 
 
-def _listed(store: Store, name: str | None) -> None:
+def _require_listed(store: Store, name: str | None) -> None:
     files = store.list()
     if name is not None and all(file.name != name for file in files):
         raise _ContradictionError(
-            f"{store.uri}: a file that was just written is not in its listing"
+            f"{store.uri}: a file that was just written is missing from the listing"
         )
 
 
-def _read(store: Store, name: str) -> None:
+def _require_readable(store: Store, name: str) -> None:
     if store.read(name) != _CONTENT:
-        raise _ContradictionError(f"{store.uri_of(name)}: reads back other bytes than were written")
+        raise _ContradictionError(f"{store.uri_of(name)}: the bytes read differ from those written")
 
 
-def _deleted(store: Store, name: str) -> None:
+def _delete(store: Store, name: str) -> None:
     store.delete(name)
     if store.exists(name):
         raise _ContradictionError(
-            f"{store.uri_of(name)}: still there after it was deleted; remove it"
+            f"{store.uri_of(name)}: still exists after it was deleted. Remove it by hand"
         )
 
 
 @contextmanager
-def _no_new_folders(uri: str) -> Iterator[None]:
-    """Removes at the end the local folders on the way to `uri` that were not there at the beginning."""
+def _removing_new_folders(uri: str) -> Iterator[None]:
+    """Removes the local folders on the path to `uri` that the block creates, if they are empty."""
     store = Store(uri)
     new: list[str] = []
     if store.is_local:

@@ -1,9 +1,13 @@
-"""Everything that a recipe names, looked at before anything starts: `--dry-run`, and the doctor, of every kind of recipe.
+"""Checks of everything that a recipe names before anything starts: `--dry-run` and the doctor.
 
-    finding.py    what a look came to: ok, CHANGE, or skip where it could not be done
-    networks.py   architectures, tags, checkpoints, folders and repositories, by their small files
-    hub.py        the small files of a repository on the hub, within 10 s, or from its cache
-    recipes.py    what each kind of recipe names: pools, networks, lists, classes, sets, the run it would go on with
+    finding.py        the result of a check: ok, CHANGE, or skip where it could not be made
+    network_files.py  architectures, tags, checkpoints, folders and repositories, by their
+                      small files
+    hub_files.py      the small files of a repository on the hub, within 10 s, or from its cache
+    shard_faults.py   bad shards of a listing against the recipe's limit
+    recipes.py        the inputs of each kind of recipe: pools, networks, lists, classes, evaluation
+                      sets, and the run it would resume
 
-Neither Ray nor torch is loaded, no weights are read, nothing is written. The package itself imports nothing.
+Neither Ray nor torch is loaded, no weights are read, nothing is written. The package itself imports
+nothing.
 """

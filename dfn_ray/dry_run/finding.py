@@ -1,4 +1,4 @@
-"""What a check found."""
+"""The result of a check, as the doctor and dry runs print it."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from dataclasses import dataclass
 from dfn_ray.errors import DfnRayError, InputError, StorageError
 
 NAME_WIDTH = 14
-"""Of the names of checks, so that the printout is two columns."""
+"""Column width of check names: the printout has two columns."""
 LINE_WIDTH = 110
 
 
 class NotCheckedError(Exception):
-    """Something could not be looked at, which says nothing about it."""
+    """A check could not be made, so nothing is known about its subject."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of a dry run or of the doctor: that something is ready, or what to change."""
+    """One line of a dry run or of the doctor: something is ready, or has to change."""
 
     name: str
     text: str
     ok: bool = True
     checked: bool = True
-    """False where it could not be looked at."""
+    """False if the check could not be made."""
     error: DfnRayError | None = None
-    """What a verb would end with, where that is known."""
+    """The error that the verb would raise, if known."""
 
     def printed(self) -> str:
-        """The finding as it is printed, long texts wrapped under themselves."""
+        """The finding as printed, long text wrapped with a hanging indent."""
         head = self._head()
         return textwrap.fill(
             self.text,
@@ -42,7 +42,7 @@ class Finding:
         )
 
     def line(self) -> str:
-        """The finding as one line, for those who search the output."""
+        """The finding as one line, for grep."""
         return self._head() + self.text
 
     def _head(self) -> str:
@@ -55,10 +55,14 @@ def change(name: str, text: str) -> Finding:
     return Finding(name, text, ok=False)
 
 
-def found(name: str, look: Callable[[], str]) -> Finding:
-    """What a look at something says: its answer, the mistake or the fault of a store that it raises, or why it was not done."""
+def run_check(name: str, check: Callable[[], str]) -> Finding:
+    """Runs a check and returns its finding.
+
+    The text is the check's own, that of the InputError or StorageError it raises, or the reason
+    why it could not be made (NotCheckedError).
+    """
     try:
-        return Finding(name, look())
+        return Finding(name, check())
     except NotCheckedError as error:
         return Finding(name, f"not checked: {error}", checked=False)
     except (InputError, StorageError) as error:

@@ -1,6 +1,7 @@
-"""The small files of a repository on the Hugging Face hub: names and configs, never weights, within 10 s.
+"""Names and configs, never weights, of a repository on the Hugging Face hub, within 10 s.
 
-Not by the hub's own client, which waits and tries again for as long as it likes, and asks for other things before.
+The hub's own client is not used: its waits and retries have no upper bound, and it sends additional
+requests first.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from dfn_ray.network.layouts import Layout
 from dfn_ray.untrusted.json_text import parse_json
 
 TIME_LIMIT_S = 10.0
-"""For all requests about a repository together."""
+"""For all requests about one repository together."""
 MAX_BYTES = 16 * 2**20
-"""Of a list of files or a config; a larger one is none."""
+"""Upper bound on a file list or a config; larger answers are rejected."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +34,23 @@ class Repository:
     """A model repository, as far as it is known."""
 
     names: frozenset[str]
-    """Of its files; of a cached one, of those that are cached."""
+    """Names of its files; for a cached repository, of the cached files."""
     read: Callable[[str], bytes]
     """The content of a small file. Raises InputError and NotCheckedError."""
     is_cached: bool
-    """True if the hub could not be asked, and this is what its cache on this machine has."""
+    """True if the hub was unreachable and this describes its cache on this machine."""
 
 
 class _UnreachableError(Exception):
-    """The hub does not answer, or not with what it was asked for."""
+    """The hub does not answer, or its answer is unusable."""
 
 
 def find_repository(model_id: str, setting: str) -> Repository:
-    """The repository of that id. Raises InputError when the hub has none or refuses it, NotCheckedError when it cannot be asked."""
+    """The repository with this id, from the hub or from its cache.
+
+    Raises InputError when the hub does not have it or denies access, NotCheckedError when the hub
+    is unreachable and nothing is cached.
+    """
     try:
         validate_repo_id(model_id)
     except HFValidationError as error:
@@ -71,7 +76,7 @@ def _online(model_id: str, setting: str) -> Repository:
         values: Any = parse_json(data.decode())
         names = frozenset(str(file["rfilename"]) for file in values["siblings"])
     except (ValueError, KeyError, TypeError):
-        raise _UnreachableError(f"{constants.ENDPOINT} does not answer as a hub does") from None
+        raise _UnreachableError(f"{constants.ENDPOINT} does not answer like a hub") from None
 
     def read(name: str) -> bytes:
         try:
@@ -83,17 +88,18 @@ def _online(model_id: str, setting: str) -> Repository:
 
 
 def _get(url: str, deadline: float, where: str) -> bytes:
-    """The body of an answer. Raises InputError for what the hub refuses, _UnreachableError for what may be different later.
+    """The body of a response.
 
-    On a thread, which is left behind at the deadline: names are resolved, and each of a server's addresses is tried, for
-    longer than any time limit of a request.
+    Raises InputError for what the hub rejects, _UnreachableError for failures that may be
+    transient. The request runs on a thread that is abandoned at the deadline: resolving a name and
+    trying each of a server's addresses can take longer than any timeout of the request.
     """
     answer: Queue[bytes | Exception] = Queue()
 
     def ask() -> None:
         try:
             answer.put(_answered(url, deadline, where))
-        except Exception as error:  # noqa: BLE001  raised again by who waits
+        except Exception as error:  # noqa: BLE001  re-raised by the waiting thread
             answer.put(error)
 
     Thread(target=ask, daemon=True).start()
@@ -119,7 +125,7 @@ def _answered(url: str, deadline: float, where: str) -> bytes:
             for piece in answer.iter_content(2**16):
                 body += piece
                 if len(body) > MAX_BYTES:
-                    raise InputError(f"{where}: {url} has more than {MAX_BYTES:,} bytes")
+                    raise InputError(f"{where}: {url} is larger than {MAX_BYTES:,} bytes")
                 if time.monotonic() > deadline:
                     raise _UnreachableError(f"no answer within {TIME_LIMIT_S:.0f} s")
             return bytes(body)
@@ -132,19 +138,20 @@ def _answered(url: str, deadline: float, where: str) -> bytes:
 def _require_ok(status: int, where: str) -> None:
     if status in (401, 404):
         raise InputError(
-            f"{where}: the hub has no such repository or file, or it is private (HTTP {status}); is it spelled right? "
-            "A private one needs HF_TOKEN"
+            f"{where}: the hub has no such repository or file, or it is private (HTTP {status}). "
+            "Check the spelling; a private repository needs HF_TOKEN"
         )
     if status == 403:
         raise InputError(
-            f"{where}: the hub refuses it (HTTP 403): accept its terms on its page, and set HF_TOKEN"
+            f"{where}: the hub denies access (HTTP 403). Accept the repository's terms on its page "
+            "and set HF_TOKEN"
         )
     if status != 200:
         raise _UnreachableError(f"the hub answers HTTP {status}")
 
 
 def _cached(model_id: str) -> Repository | None:
-    """What the hub's cache on this machine has of the newest snapshot; None where it has no config."""
+    """The newest snapshot in the hub's cache on this machine; None if no config is cached."""
     for layout in Layout:
         path = try_to_load_from_cache(model_id, layout.value)
         if isinstance(path, str):

@@ -1,16 +1,17 @@
-"""Whether a network is there and of a kind that can be built, by its config and the names of its files."""
+"""Checks that a network exists and can be built, from its config and file names."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Collection
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from dfn_ray.config import Network
 from dfn_ray.console.tables import size
-from dfn_ray.dry_run.finding import Finding, found
+from dfn_ray.dry_run.finding import Finding, run_check
 from dfn_ray.errors import InputError
 from dfn_ray.network import tokenizer
 from dfn_ray.network.layouts import (
@@ -32,8 +33,8 @@ from dfn_ray.network.open_clip_registry import (
     pretrained_tags,
     tag_config,
 )
-from dfn_ray.network.small_files import SmallFiles
-from dfn_ray.network.transformers_layout.kinds import kind_of
+from dfn_ray.network.small_files import SmallFiles, network_folder
+from dfn_ray.network.transformers_layout.kinds import Kind, kind_of
 from dfn_ray.network.transformers_layout.model_settings import model_cfg_of
 from dfn_ray.network.transformers_layout.processor import preprocess_cfg_of
 from dfn_ray.network.transformers_layout.read_tokenizer import tokenizer_of
@@ -41,22 +42,31 @@ from dfn_ray.storage import Store, open_uri, read_uri, stat
 
 
 def network_finding(spec: Network, setting: str) -> Finding:
-    """Whether the network of a section of a recipe, `networks.0` say, can be had; its weights are not read."""
+    """Finding on whether a network can be loaded; its weights are not read.
+
+    `setting` is its section in the recipe, for example `networks.0`.
+    """
     name = f"network {spec.name}" if "networks" in setting else setting
-    return found(name, lambda: describe_network(spec, setting))
+    return run_check(name, lambda: describe_network(spec, setting))
 
 
 def describe_network(spec: Network, setting: str) -> str:
-    """What a network is. Raises InputError and StorageError as loading it would, NotCheckedError where the hub cannot be asked."""
+    """A network's name, layout and weights in one line.
+
+    Raises InputError and StorageError as loading it would, NotCheckedError when the hub is
+    unreachable.
+    """
+    folder = network_folder(spec.model)
+    if folder is not None:
+        return _folder(spec, folder, f"{setting}.model")
     schema, separator, identifier = spec.model.partition(":")
     if not separator:
         return _built_in(spec, setting)
-    if schema == "local-dir":
-        return _folder(spec, identifier, f"{setting}.model")
     if schema == "hf-hub":
         return _repository(spec, identifier, f"{setting}.model")
     raise InputError(
-        f"{setting}.model: need an architecture, hf-hub:org/repo or local-dir:PATH, got {spec.model!r}"
+        f"{setting}.model: need an architecture, hf-hub:org/repo or local-dir:PATH, "
+        f"got {spec.model!r}"
     )
 
 
@@ -66,7 +76,8 @@ def _built_in(spec: Network, setting: str) -> str:
     if model_cfg is None:
         close = ", ".join(difflib.get_close_matches(name, architectures())) or "none close"
         raise InputError(
-            f"{setting}.model: open_clip has no architecture {spec.model!r} (did you mean: {close}?)"
+            f"{setting}.model: open_clip has no architecture {spec.model!r} "
+            f"(did you mean: {close}?)"
         )
     _require_tokenizer(model_cfg, f"{setting}.model: {name}")
     source = spec.pretrained
@@ -89,16 +100,16 @@ def _folder(spec: Network, folder: str, setting: str) -> str:
     names = _names(folder)
     layout = layout_of(names, where)
     config_uri = f"{folder.rstrip('/')}/{layout.value}"
-    data = read_uri(config_uri)
-    text = _judged(layout, data, f"{setting}: {config_uri}")
-    if layout is Layout.TRANSFORMERS:
+    config = _read_config(layout, read_uri(config_uri), f"{setting}: {config_uri}")
+    if config.kind is not None:
         files = SmallFiles(
             label=where,
             names=frozenset(names),
             content_of=lambda name: read_uri(f"{folder.rstrip('/')}/{name}"),
         )
-        _require_inputs(files, data, spec)
-    return f"local-dir:{folder}, {text}, {_folder_weights(spec, layout, names, folder, setting)}"
+        _require_inputs(files, config.kind, config.model_cfg, spec)
+    weights = _folder_weights(spec, layout, names, folder, setting)
+    return f"local-dir:{folder}, {config.layout_text}, {weights}"
 
 
 def _folder_weights(
@@ -116,7 +127,7 @@ def _folder_weights(
 
 
 def _names(folder: str) -> list[str]:
-    """The names of the files in a folder; none where there is no folder."""
+    """The names of the files in a folder; empty if the folder does not exist."""
     if "://" in folder:
         return [file.name for file in Store(folder).list()]
     path = Path(folder)
@@ -129,12 +140,12 @@ def _repository(spec: Network, model_id: str, setting: str) -> str:
     where = f"{setting}: hf-hub:{model_id}"
     there = find_repository(model_id, setting)
     layout = layout_of(there.names, where)
-    data = there.read(layout.value)
-    text = f"hf-hub:{model_id}, {_judged(layout, data, f'{where}: {layout.value}')}"
-    if layout is Layout.TRANSFORMERS and not there.is_cached:
+    config = _read_config(layout, there.read(layout.value), f"{where}: {layout.value}")
+    text = f"hf-hub:{model_id}, {config.layout_text}"
+    if config.kind is not None and not there.is_cached:
         files = SmallFiles(label=where, names=there.names, content_of=there.read)
-        # A tokenizer may have 34 MB, which is more than is asked of a hub.
-        _require_inputs(files, data, spec, with_tokenizer=False)
+        # A tokenizer may have 34 MB, too much to download for a dry run.
+        _require_inputs(files, config.kind, config.model_cfg, spec, with_tokenizer=False)
     if spec.random_weights_seed is not None:
         return f"{text}, random weights"
     choose = weights_among if layout is Layout.OPEN_CLIP else transformers_weights_among
@@ -145,34 +156,45 @@ def _repository(spec: Network, model_id: str, setting: str) -> str:
         return f"{text}, weights {name}"
     try:
         weights = f"weights {choose(there.names, where)} in the cache"
-    except InputError:  # says nothing of the repository
+    except InputError:  # the cache may be incomplete; the repository need not be
         weights = "weights not in the cache"
-    return f"{text}, {weights}; no network, so the hub was not asked"
+    return f"{text}, {weights}; no network, so the hub was not queried"
 
 
-def _judged(layout: Layout, data: bytes, where: str) -> str:
-    """What a config is of. Raises InputError when it cannot be read, or nothing could be built of it."""
+@dataclass(frozen=True)
+class _Config:
+    """A network's config, as its layout stores it."""
+
+    model_cfg: dict[str, Any]
+    kind: Kind | None
+    """The family in transformers' layout; None in open_clip's layout."""
+
+    @property
+    def layout_text(self) -> str:
+        return "open_clip's layout" if self.kind is None else f"transformers' layout of {self.kind}"
+
+
+def _read_config(layout: Layout, data: bytes, where: str) -> _Config:
+    """The config in `data`. Raises InputError when no network can be built from it."""
     if layout is Layout.TRANSFORMERS:
         values = json_object_of(data, where)
         kind = kind_of(values, where)
-        model_cfg_of(values, kind, where)
-        return f"transformers' layout of {kind}"
+        return _Config(model_cfg_of(values, kind, where), kind)
     model_cfg, _, own_tokenizer = network_config_of(data, where)
     if own_tokenizer is None:
         _require_tokenizer(model_cfg, where)
-    return "open_clip's layout"
+    return _Config(model_cfg, None)
 
 
 def _require_inputs(
-    files: SmallFiles, config: bytes, spec: Network, *, with_tokenizer: bool = True
+    files: SmallFiles,
+    kind: Kind,
+    model_cfg: dict[str, Any],
+    spec: Network,
+    *,
+    with_tokenizer: bool = True,
 ) -> None:
-    """Raise InputError where images or captions cannot be made as a folder in transformers' layout says."""
-    values, place = (
-        json_object_of(config, files.label),
-        f"{files.label}/{Layout.TRANSFORMERS.value}",
-    )
-    kind = kind_of(values, place)
-    model_cfg = model_cfg_of(values, kind, place)
+    """Raises InputError if the processor or tokenizer of transformers' layout is unusable."""
     preprocess_cfg_of(files, model_cfg["vision_cfg"]["image_size"], kind)
     if with_tokenizer:
         cleaning = spec.caption_cleaning == "open_clip"
@@ -180,7 +202,7 @@ def _require_inputs(
 
 
 def _require_tokenizer(model_cfg: dict[str, Any], where: str) -> None:
-    """Raise InputError unless the captions of a model config can be turned into tokens on this machine."""
+    """Raises InputError unless this machine can tokenize captions for a model config."""
     text_cfg = model_cfg["text_cfg"]
     other = text_cfg.get("hf_tokenizer_name") or text_cfg.get("hf_model_name")
     if other is None:
@@ -190,20 +212,20 @@ def _require_tokenizer(model_cfg: dict[str, Any], where: str) -> None:
             raise InputError(f"{where}: {error}") from None
     elif find_spec("transformers") is None:
         raise InputError(
-            f"{where}: its text tower or tokenizer is {other}, which needs the transformers package: "
-            "pip install transformers"
+            f"{where}: its text tower or tokenizer is {other}, which needs the transformers "
+            "package. Run `pip install transformers`"
         )
 
 
 def _weights(uri: str, setting: str) -> str:
-    """Name and size of a file of weights. Raises InputError when there is none, or what is there are no weights."""
+    """Name and size of a weights file. Raises InputError when it is absent or holds no weights."""
     file = stat(uri)
     if file is None:
-        raise InputError(f"{setting}: {uri}: need a file of weights, found a folder")
+        raise InputError(f"{setting}: {uri}: need a weights file, found a folder")
     with open_uri(uri, in_order=False) as opened:
         head = opened.read(len(LFS_POINTER))
     if head == LFS_POINTER:
         raise InputError(f"{setting}: {uri}: {IS_LFS_POINTER}")
     if not head:
-        raise InputError(f"{setting}: {uri}: need a file of weights, got one of 0 bytes")
+        raise InputError(f"{setting}: {uri}: need a weights file, got an empty file")
     return f"weights {file.name} ({size(file.size_bytes)})"

@@ -1,4 +1,4 @@
-"""What each kind of recipe names, looked at before anything starts."""
+"""Checks of everything that each kind of recipe names, before anything starts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dfn_ray.config import (
 )
 from dfn_ray.console.printable import printable_line
 from dfn_ray.console.tables import size, table
-from dfn_ray.dry_run.finding import Finding, found
+from dfn_ray.dry_run.finding import Finding, run_check
 from dfn_ray.dry_run.network_files import network_finding
 from dfn_ray.dry_run.shard_faults import BadShardLimit, execution_limit, listing_finding
 from dfn_ray.errors import DfnRayError, InputError
@@ -37,12 +37,13 @@ def dry_run(
     out_uri: str | None,
     say: Callable[[str], None],
 ) -> None:
-    """Say a line for each thing that a verb over a recipe would need. Raises InputError with all mistakes at the end.
+    """Reports one line per thing that a verb needs from a recipe.
 
-    A StorageError is raised where a store still fails after its retries.
+    Raises InputError with all mistakes at the end, StorageError if a store still fails after
+    retries.
     """
     errors: list[DfnRayError] = []
-    for finding in look_at(verb, recipe, uid_list=uid_list, out_uri=out_uri):
+    for finding in recipe_findings(verb, recipe, uid_list=uid_list, out_uri=out_uri):
         say(printable_line(finding.line()))
         if finding.error is not None:
             errors.append(finding.error)
@@ -57,7 +58,7 @@ def dry_run(
 
 
 def _figures(recipe: AnyRecipe) -> list[tuple[str, int | str]]:
-    """What a recipe asks for, by itself."""
+    """Figures that follow from the recipe alone, as table rows."""
     rows: list[tuple[str, int | str]] = [("run", recipe.run_uri)]
     if isinstance(recipe, PipelineRecipe):
         return [
@@ -77,16 +78,19 @@ def _figures(recipe: AnyRecipe) -> list[tuple[str, int | str]]:
     return [*rows, ("scorers", f"{scorers.min_size} to {scorers.max_size} on {scorers.device}")]
 
 
-def look_at(
+def recipe_findings(
     verb: str, recipe: AnyRecipe, *, uid_list: str | None = None, out_uri: str | None = None
 ) -> Iterator[Finding]:
-    """A finding for each thing that a verb over a recipe would need, as soon as it is known. Goes on after bad ones."""
+    """Yields a finding for each thing that a verb needs, as soon as it is known.
+
+    Bad findings do not end the checks.
+    """
     if isinstance(recipe, TrainRecipe):
         return _training(recipe, "")
     if isinstance(recipe, EvaluateRecipe):
         return _evaluation(recipe)
     if isinstance(recipe, PipelineRecipe):
-        return _story(recipe)
+        return _pipeline(recipe)
     return _filtering(verb, recipe, uid_list, out_uri)
 
 
@@ -94,27 +98,31 @@ def _filtering(
     verb: str, recipe: Recipe, uid_list: str | None, out_uri: str | None
 ) -> Iterator[Finding]:
     shards: list[Shard] = []
-    limit = execution_limit(recipe) if uid_list is None else None  # copying a list has none
+    limit = execution_limit(recipe) if uid_list is None else None  # copying a uid list has no limit
     waves_of = recipe.execution.wave_shards
     yield from _pool("pool", recipe.pool, shards, limit=limit, waves_of=waves_of)
     if uid_list is not None:
-        # What it is written to is checked once the list is read: it has no recipe's run.
-        yield found("uid list", lambda: _uid_list(uid_list, "--uids"))
+        # The destination, no run of a recipe, is checked after the list is read.
+        yield run_check("uid list", lambda: _uid_list(uid_list, "--uids"))
         return
     for number, network in enumerate(recipe.networks):
         yield network_finding(network, f"networks.{number}")
     if shards:
-        yield found("run", lambda: _run(verb, recipe, shards, out_uri))
+        yield run_check("run", lambda: _run(verb, recipe, shards, out_uri))
 
 
 def _run(verb: str, recipe: Recipe, shards: Sequence[Shard], out_uri: str | None) -> str:
-    # The doctor and the plan are asked before filtering.
+    # The doctor and `plan` check for `filter`.
     refuse_before("filter" if verb in ("doctor", "plan") else verb, recipe, shards, out_uri)
     return f"{out_uri or recipe.run_uri} may be written to"
 
 
 def _training(recipe: TrainRecipe, prefix: str, *, sources: bool = True) -> Iterator[Finding]:
-    """`prefix` is that of the recipe's settings, as a story has them: `dfn.`; there a stage may fill in the sources."""
+    """Yields findings on a training recipe.
+
+    `prefix` locates its settings in a pipeline recipe (`dfn.`), where an earlier stage may provide
+    the sources.
+    """
     limit = BadShardLimit(f"{prefix}max_bad_shard_fraction", recipe.max_bad_shard_fraction)
     for number, source in enumerate(recipe.sources if sources else ()):
         setting = f"{prefix}sources.{number}"
@@ -123,9 +131,11 @@ def _training(recipe: TrainRecipe, prefix: str, *, sources: bool = True) -> Iter
             f"source {source.name}", source.pool, shards, limit=limit, run_uri=recipe.run_uri
         )
         if (uids := source.uid_list) is not None:
-            yield found("uid list", lambda uids=uids, at=setting: _uid_list(uids, f"{at}.uid_list"))
+            yield run_check(
+                "uid list", lambda uids=uids, at=setting: _uid_list(uids, f"{at}.uid_list")
+            )
         if (labels := source.labels) is not None:
-            yield found(
+            yield run_check(
                 "classes", lambda labels=labels: _classes(labels.classnames, labels.templates)
             )
     yield network_finding(recipe.model, f"{prefix}model")
@@ -139,25 +149,29 @@ def _evaluation(recipe: EvaluateRecipe) -> Iterator[Finding]:
 def _sets(sets: Sequence[EvaluationSet], run_uri: str) -> Iterator[Finding]:
     for spec in sets:
         located: list[LocatedSet] = []
-        yield found(f"set {spec.name}", _locating(spec, run_uri, located))
+        yield run_check(f"set {spec.name}", _location_check(spec, run_uri, located))
         for item in located:
             yield from (Finding(f"set {spec.name}", note) for note in item.notes)
             if spec.task == "zeroshot_classification":
-                yield found("classes", lambda item=item: _counted(*classes_of(item)))
+                yield run_check("classes", lambda item=item: _class_counts(*classes_of(item)))
 
 
-def _locating(spec: EvaluationSet, run_uri: str, located: list[LocatedSet]) -> Callable[[], str]:
-    def look() -> str:
+def _location_check(
+    spec: EvaluationSet, run_uri: str, located: list[LocatedSet]
+) -> Callable[[], str]:
+    """A check that finds a set's shards and appends the set to `located`."""
+
+    def check() -> str:
         item = locate(spec)
         refuse_run_in_sets(run_uri, [item])
         located.append(item)
         return f"{spec.task}, {len(item.shards):,} shards, {item.size_bytes:,} bytes"
 
-    return look
+    return check
 
 
-def _story(recipe: PipelineRecipe) -> Iterator[Finding]:
-    """What its stages need and no earlier stage makes."""
+def _pipeline(recipe: PipelineRecipe) -> Iterator[Finding]:
+    """Yields findings on what the stages need and no earlier stage produces."""
     shards: list[Shard] = []
     trained = Network(model=f"local-dir:{recipe.uri('dfn', 'network')}")
     filtering = recipe.filter_recipe(None if recipe.dfn is None else trained)
@@ -183,10 +197,13 @@ def _pool(
     run_uri: str | None = None,
     waves_of: int | None = None,
 ) -> Iterator[Finding]:
-    """Findings of a pool's listing, whose shards are added to `listed`; it must not take in what is written to `run_uri`."""
+    """Yields findings on a pool's listing and adds its shards to `listed`.
+
+    The pool must not include files that the run writes to `run_uri`.
+    """
     notes: list[str] = []
 
-    def look() -> str:
+    def check() -> str:
         listing = list_pool(pool)
         if run_uri is not None:
             require_outside_pool(pool, run_uri, setting="run_uri", shards=listing.shards)
@@ -195,24 +212,24 @@ def _pool(
         text = f"{len(listed):,} shards, {sum(shard.size_bytes for shard in listed):,} bytes"
         return text if waves_of is None else f"{text}, {-(-len(listed) // waves_of):,} waves"
 
-    finding = found(name, look)
+    finding = run_check(name, check)
     yield listing_finding(name, finding.text, listed, limit) if finding.ok else finding
     yield from (Finding(name, note) for note in notes)
 
 
 def _uid_list(uri: str, setting: str) -> str:
-    """What a uid list is by its first bytes and its size; that it is sorted is seen when it is read."""
+    """A uid list by its first bytes and its size; its order is checked when it is read."""
     file = stat(uri)
     if file is None:
-        raise InputError(f"{setting}: {uri}: need a file of uids, found a folder")
+        raise InputError(f"{setting}: {uri}: need a uid list, found a folder")
     with open_uri(uri, in_order=False) as opened:
         layout = uid_file_layout(opened, file.size_bytes, uri)
     return f"{uri}, {layout.count:,} uids, {size(file.size_bytes)}"
 
 
 def _classes(names: Sequence[str], templates: Sequence[str]) -> str:
-    return _counted(class_names(names), prompt_templates(templates))
+    return _class_counts(class_names(names), prompt_templates(templates))
 
 
-def _counted(names: Sequence[str], templates: Sequence[str]) -> str:
+def _class_counts(names: Sequence[str], templates: Sequence[str]) -> str:
     return f"{len(names):,} class names, {len(templates):,} templates"

@@ -1,4 +1,4 @@
-"""The shards of a pool that its listing alone shows to be bad, against the limit that a recipe sets."""
+"""Bad shards that the listing alone reveals, against the limit that a recipe sets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class BadShardLimit:
 
 
 def execution_limit(recipe: Recipe, prefix: str = "") -> BadShardLimit:
-    """The limit of a filtering recipe; `prefix` is that of its settings in a recipe that it is a part of."""
+    """The limit of a filtering recipe; `prefix` locates its settings in an enclosing recipe."""
     setting = f"{prefix}execution.max_bad_shard_fraction"
     return BadShardLimit(setting, recipe.execution.max_bad_shard_fraction)
 
@@ -30,9 +30,9 @@ def execution_limit(recipe: Recipe, prefix: str = "") -> BadShardLimit:
 def listing_finding(
     name: str, text: str, shards: Sequence[Shard], limit: BadShardLimit | None
 ) -> Finding:
-    """A listing in a line: `text`, and its bad shards by fault. A change where they are more than the limit allows.
+    """A listing in one line: `text`, then its bad shards by fault; a change above the limit.
 
-    `limit` is None where no number of bad shards stops a verb.
+    `limit` is None if no number of bad shards stops the verb.
     """
     bad = [shard for shard in shards if shard.fault is not None]
     if not bad:
@@ -43,7 +43,7 @@ def listing_finding(
     if limit is None or len(bad) <= limit.fraction * len(shards):
         return Finding(name, text)
     text += (
-        f": more than {limit.setting} = {limit.fraction:g} allows; restore them, leave them out of the pool's uri, or "
-        "raise it"
+        f": more than {limit.setting} = {limit.fraction:g} allows. Restore them, exclude them from "
+        f"the pool's uri, or raise the limit"
     )
     return Finding(name, text, ok=False, error=InputError(f"{name}: {text}"))

@@ -1,7 +1,7 @@
-"""From the pilot to the whole pool: samples, rates, output and requests, with how uncertain they are.
+"""Extrapolation from the pilot to the whole pool: samples, rates, output, requests, with intervals.
 
-The pilot's shards are a sample of the pool's. Samples of a shard are alike, so whole shards are resampled
-(bootstrap), as calibration does for the threshold.
+The pilot's shards are a random sample of the pool's. Samples within a shard are similar, so whole
+shards are resampled (bootstrap), as calibration does for the threshold.
 """
 
 from __future__ import annotations
@@ -20,59 +20,60 @@ from dfn_ray.pool import Shard
 from dfn_ray.storage import READ_AHEAD_BYTES, Store
 
 CONFIDENCE = 0.9
-"""Of all intervals."""
+"""Confidence level of all intervals."""
 RESAMPLES = 400
-"""As in calibration: enough for a standard deviation to about 4 %."""
+"""As in calibration: enough to estimate a standard deviation to about 4 %."""
 GETS_PER_PART = 12
-"""attempt.json; footer and columns for two passes of selection and the uid list (3 each); a borderline file (2)."""
+"""attempt.json; footer and columns for two passes of selection and the uid list (3 each); a
+borderline file (2)."""
 PUTS_PER_PART = 4
-"""Scores, subset, borderline, and the borderline's kept rows."""
+"""Files of scores, subset, borderline rows, and kept borderline rows."""
 LISTED_PER_REQUEST = 1000
-"""Names that S3 gives at a time."""
+"""Names that S3 returns per request."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure and its interval of CONFIDENCE; from a single shard there is none and all three are equal."""
+    """A figure and its CONFIDENCE interval; from a single shard, all three values are equal."""
 
     value: float
     low: float
     high: float
 
     def map(self, function: Callable[[float], float]) -> Interval:
-        """The same for a monotonic function of the figure."""
+        """The interval of a monotonic function of the figure."""
         ends = sorted((function(self.low), function(self.high)))
         return Interval(function(self.value), *ends)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What the whole pool is and takes."""
+    """Figures of the whole pool: its samples, rates, output and requests."""
 
     shards: int
     pool_bytes: int
     samples: Interval
     statuses: Mapping[str, float]
-    """Share of the samples by `scored`, `rejected`, `failed`."""
+    """Share of the samples that are `scored`, `rejected` and `failed`."""
     decode_per_s: Interval
-    """Samples of the pool that one decode task reads and prepares in a second."""
+    """Samples that one decode task reads and prepares per second, bad ones included."""
     read_fraction: float
-    """Share of its time in which it reads."""
+    """Share of a decode task's time spent reading."""
     forward_per_s: Interval
-    """Samples of the pool that one scorer gets through in a second."""
+    """Samples that one scorer processes per second, bad ones included."""
     kept: Interval
     subset_bytes: Interval
     scores_bytes: Interval
     gets: float
-    """Requests that read, from the pool and from the run, where these are on an object store."""
+    """GET and HEAD requests for pool and run, if on an object store."""
     puts: float
-    """Requests that write or list."""
+    """PUT and LIST requests."""
     remote_bytes: float
-    """Read from an object store."""
+    """Bytes read from an object store."""
 
 
 def estimate(recipe: Recipe, pilot: Pilot, listed: Sequence[Shard]) -> Estimate:
-    """The estimate that a pilot gives for the shards that are listed."""
+    """The estimate for all listed shards, from a pilot."""
     readable = [shard for shard in listed if shard.fault is None]
     total = sum(shard.size_bytes for shard in readable)
     figures = _bootstrap(
@@ -107,7 +108,7 @@ def estimate(recipe: Recipe, pilot: Pilot, listed: Sequence[Shard]) -> Estimate:
 def _figures(
     select: Select, drawn: Sequence[PilotShard], total_bytes: int
 ) -> tuple[float, float, float, float, float]:
-    """Samples, decode and forward rate, kept samples and their bytes, of the pool that these shards stand for."""
+    """Samples, decode and forward rate, kept samples and their bytes, extrapolated to the pool."""
     rows = sum(shard.rows for shard in drawn)
     samples = rows * total_bytes / max(1, sum(shard.bytes_read for shard in drawn))
     score_N = np.concatenate([shard.score_N for shard in drawn])
@@ -124,7 +125,7 @@ def _figures(
 
 
 def _kept(select: Select, score_N: np.ndarray, scale: float) -> np.ndarray:
-    """Which of the pilot's samples would be kept; each of them stands for `scale` of the pool."""
+    """Mask of the pilot's samples that would be kept; each represents `scale` pool samples."""
     if select.threshold is not None:
         return score_N >= select.threshold
     if select.keep_fraction is not None:
@@ -143,7 +144,7 @@ def _bootstrap(
     *,
     whole: int,
 ) -> list[Interval]:
-    """Each figure with the interval that resampling whole shards gives it."""
+    """Each figure with its interval, by resampling whole shards."""
     values = figures(shards)
     count = len(shards)
     if count == 1:
@@ -154,7 +155,8 @@ def _bootstrap(
         axis=0,
         ddof=1,
     )
-    # A bootstrap of few shards is too narrow by the first, and what was read is not uncertain.
+    # The first factor corrects the bootstrap's bias for few shards; the second accounts for shards
+    # already read.
     spread *= np.sqrt(count / (count - 1)) * np.sqrt(max(0.0, 1 - count / (whole + 1)))
     reach = _student(0.5 + CONFIDENCE / 2, count - 1) * spread
     return [
@@ -164,9 +166,10 @@ def _bootstrap(
 
 
 def _student(probability: float, freedom: int) -> float:
-    """The quantile of Student's t distribution, by Abramowitz and Stegun 26.7.5: for 3 degrees of freedom to 0.3 %.
+    """The quantile of Student's t distribution, by Abramowitz and Stegun 26.7.5.
 
-    The spread is itself known from `freedom` + 1 shards only, which matters when these are few.
+    Accurate to 0.3 % at 3 degrees of freedom. Needed because the spread itself is estimated from
+    only `freedom` + 1 shards.
     """
     z = NormalDist().inv_cdf(probability)
     terms = (
@@ -178,10 +181,10 @@ def _student(probability: float, freedom: int) -> float:
 
 
 def requests(recipe: Recipe, shards: Sequence[Shard], parts: int) -> tuple[float, float, float]:
-    """Reading requests, writing and listing ones, and bytes read, of an object store."""
+    """Read requests, write and list requests, and bytes read, all of object stores only."""
     gets = puts = remote = 0.0
     if shards and not Store(shards[0].uri).is_local:
-        # A tar is walked in ranges of the read-ahead; opening it asks for its size.
+        # A tar is read in ranges of the read-ahead size; opening it takes one request for its size.
         gets += sum(1 + ceil(shard.size_bytes / READ_AHEAD_BYTES) for shard in shards)
         puts += ceil(len(shards) / LISTED_PER_REQUEST)
         remote += sum(shard.size_bytes for shard in shards)

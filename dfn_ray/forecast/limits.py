@@ -1,6 +1,7 @@
-"""The two limits of a run, decode and forward, below Ray: each measured alone, in this process.
+"""The two limits of a run, decode and forward, without Ray: each measured alone, in this process.
 
-A run cannot be faster than the lower of them. The pilot runs these in tasks, benchmarks/end_to_end.py in processes.
+A run cannot exceed the lower of them. The pilot measures them in tasks, benchmarks/end_to_end.py in
+processes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ T = TypeVar("T")
 
 
 def read_cells(shard: Shard, pool: Pool, *, rows: int | None = None) -> list[Cell]:
-    """The chunks of a shard as cells, at least `rows` samples of them where there are as many."""
+    """The chunks of a shard as cells, up to and including the one that reaches `rows` samples."""
     cells: list[Cell] = []
     for chunk, samples in iter_chunks(shard, pool):
         cells.append(Cell(chunk=chunk, samples=samples))
@@ -29,21 +30,21 @@ def read_cells(shard: Shard, pool: Pool, *, rows: int | None = None) -> list[Cel
 
 
 def prepare_cells(cells: Sequence[Cell], preparation: Preparation) -> list[Cell]:
-    """The cells decoded and tokenised."""
+    """The cells, decoded and tokenized."""
     return [prepare(cell, preparation=preparation) for cell in cells]
 
 
 def score_cells(cells: Sequence[Cell], scorer: Scorer) -> list[Cell]:
-    """The cells scored."""
+    """The cells, scored."""
     return [scorer(cell) for cell in cells]
 
 
 def rows_of_cells(cells: Sequence[Cell]) -> int:
-    """Samples of the pool in the cells, good and bad."""
+    """Samples in the cells, bad ones included."""
     return sum(cell.chunk.rows for cell in cells)
 
 
 def timed(work: Callable[[], T]) -> tuple[T, float]:
-    """What the work gives, and the seconds it takes."""
+    """The result of `work` and the seconds it took."""
     begin = time.perf_counter()
     return work(), time.perf_counter() - begin

@@ -1,9 +1,9 @@
-"""The pilot: a few shards read, decoded and scored for real, the two limits each alone. Writes nothing to storage."""
+"""The pilot: a few shards read, decoded and scored, each limit alone; writes nothing."""
 
 from __future__ import annotations
 
 # pyright: reportAttributeAccessIssue=false
-# (pyarrow makes its compute functions at import, where no type checker sees them)
+# (pyarrow creates its compute functions at import, invisible to type checkers)
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from ray.exceptions import RayError
 
 from dfn_ray.config import Pool, Recipe
 from dfn_ray.doctor.nodes import alive_nodes
-from dfn_ray.doctor.placement import addable, place
+from dfn_ray.doctor.placement import addable_node_types, placement_finding
 from dfn_ray.errors import InputError, NotReadyError, last_line
 from dfn_ray.filtering.scoring.bounds import EVERYTHING
 from dfn_ray.filtering.scoring.calibrate import in_denominator
@@ -47,14 +47,14 @@ from dfn_ray.schema import BYTE_COLUMNS, Status, score_column
 
 @dataclass(frozen=True, kw_only=True)
 class PilotShard:
-    """What the pilot measured of a shard."""
+    """Measurements of one shard."""
 
     rows: int
-    """Samples read, good and bad."""
+    """Samples read, bad ones included."""
     bytes_read: int
     chunks: int
     read_s: float
-    """Of one decode task, waiting for storage among it."""
+    """Of one decode task, including waits for storage."""
     prepare_s: float
     """Of one decode task: decoding, resizing, tokens."""
     score_s: float
@@ -62,23 +62,23 @@ class PilotShard:
     counts: Mapping[str, int]
     """Samples by status and reason."""
     score_N: np.ndarray
-    """float32 of every sample that counts towards N of keep_fraction; -inf without a score."""
+    """float32 for every sample that counts towards the N of keep_fraction; -inf without a score."""
     kept_bytes_N: np.ndarray
-    """What each of them would take in the subset."""
+    """Bytes that each of these samples would take in the subset."""
     scores: pa.Table
-    """What goes to the scores part, one row per sample."""
+    """Rows of the scores part, one per sample."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pilot:
-    """The measured shards, and where they were measured."""
+    """The measured shards, and the hardware of the measurement."""
 
     shards: tuple[PilotShard, ...]
     decoders: int
-    """Decode tasks that ran at once."""
+    """Decode tasks that ran concurrently."""
     device: str
     scores_bytes_per_row: float
-    """Of a scores part with all samples of the pilot."""
+    """Bytes per row of a scores part with all samples of the pilot."""
 
 
 def run_pilot(
@@ -89,14 +89,15 @@ def run_pilot(
     count: int,
     samples: int,
 ) -> Pilot:
-    """Measure `samples` samples, spread over `count` randomly chosen shards, on the cluster that is connected.
+    """Measures `samples` samples, spread over `count` random shards, on the connected cluster.
 
-    First all decode tasks, as many at once as the cluster has CPUs for, then one scorer, so that neither disturbs the
-    other. Raises NotReadyError when the cluster has no place for them, InputError when the shards hold no samples.
+    All decode tasks run first, as many at once as the cluster has CPUs for, then one scorer, so
+    that they do not disturb each other. Raises NotReadyError when the cluster has no capacity for
+    them, InputError when the shards hold no samples.
     """
     decoder, scorer = decode_bundle(recipe.decode), scorer_bundle(recipe.scorers)
     for name, bundle in (("decode tasks", decoder), ("scorers", scorer)):
-        if not (finding := place(name, bundle, alive_nodes(), addable())).ok:
+        if not (finding := placement_finding(name, bundle, alive_nodes(), addable_node_types())).ok:
             raise NotReadyError(f"{name}: {finding.text}")
     readable = [shard for shard in shards if shard.fault is None]
     chosen = random.Random(0).sample(readable, min(count, len(readable)))
@@ -104,7 +105,7 @@ def run_pilot(
     rows = -(-samples // max(1, len(chosen)))
     task: Any = ray.remote(num_returns=2, **decoder.ray_options())(_decode)
     prepared = [task.remote(shard, recipe.pool, preparation, rows) for shard in chosen]
-    with _told(), unwrapped_ray_errors():
+    with _not_ready_on_failure(), unwrapped_ray_errors():
         timings: list[dict[str, Any]] = ray.get([timing for timing, _ in prepared])
         actor = ray.remote(**scorer.ray_options())(_Forward)
         forward: Any = actor.remote([put_networks(networks)], inputs, recipe)
@@ -114,7 +115,9 @@ def run_pilot(
         )
     measured = [PilotShard(**a, **b) for a, b in zip(timings, scored, strict=True)]
     if not sum(shard.rows for shard in measured):
-        raise InputError("pool.uri: the shards of the pilot hold no samples; see dfn-ray inspect")
+        raise InputError(
+            "pool.uri: the pilot's shards hold no samples. Look at them with `dfn-ray inspect`"
+        )
     cpus = ray.cluster_resources().get("CPU", 0.0)
     return Pilot(
         shards=tuple(measured),
@@ -125,22 +128,22 @@ def run_pilot(
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """What a task or the scorer dies of, in a sentence."""
+def _not_ready_on_failure() -> Iterator[None]:
+    """Raises NotReadyError for a failure of a task or of the scorer."""
     try:
         yield
     except RayError as error:
         raise NotReadyError(
-            f"the pilot failed: {last_line(error)}; dfn-ray doctor says more"
+            f"the pilot failed: {last_line(error)}. Find the cause with `dfn-ray doctor`"
         ) from error
 
 
 def _decode(
     shard: Shard, pool: Pool, preparation: Preparation, rows: int
 ) -> tuple[dict[str, Any], pa.Table]:
-    """Read and prepare the first rows of a shard; the seconds that took, and the cells."""
+    """Reads and prepares the first rows of a shard; returns the timings and the cells."""
     cells, read_s = timed(lambda: read_cells(shard, pool, rows=rows))
-    prepare_cells(cells[:1], preparation)  # imports and tokenizers, which a run pays once
+    prepare_cells(cells[:1], preparation)  # warm-up: imports and tokenizers, paid once in a run
     block, prepare_s = timed(lambda: pack(prepare_cells(cells, preparation)))
     timing = {
         "rows": rows_of_cells(cells),
@@ -153,7 +156,7 @@ def _decode(
 
 
 class _Forward:
-    """One scorer as a run has it, on the recipe's device."""
+    """One scorer, as in a run, on the recipe's device."""
 
     def __init__(
         self, shared: list[ray.ObjectRef], inputs: Sequence[NetworkInputs], recipe: Recipe
@@ -170,7 +173,7 @@ class _Forward:
         self._warm = False
 
     def device(self) -> str:
-        """What it runs on, for people."""
+        """Name of the device that it runs on."""
         if self._recipe.scorers.device == "cuda":
             return torch.cuda.get_device_name()
         return f"cpu, {torch.get_num_threads()} threads"
@@ -191,7 +194,7 @@ class _Forward:
 
 
 def _kept(samples: pa.Table, recipe: Recipe) -> dict[str, np.ndarray]:
-    """Score and bytes in the subset of the samples that count towards N."""
+    """Scores and subset bytes of the samples that count towards N."""
     scored = pc.equal(samples["status"], Status.SCORED.value)
     score = samples[score_column(recipe.deciding_network)].to_numpy(zero_copy_only=False)
     is_scored = scored.to_numpy(zero_copy_only=False)
@@ -200,7 +203,7 @@ def _kept(samples: pa.Table, recipe: Recipe) -> dict[str, np.ndarray]:
     for name in BYTE_COLUMNS:
         sizes += pc.fill_null(pc.binary_length(samples[name]), 0).to_numpy(zero_copy_only=False)
     sizes *= is_scored
-    if len(rows):  # what Parquet makes of them: other columns, compression of texts, pages
+    if len(rows):  # scale to their Parquet size: other columns, compressed texts, pages
         sizes *= len(image_parquet(rows)) / max(1.0, sizes.sum())
     counts = in_denominator(samples["status"], recipe.select).to_numpy(zero_copy_only=False)
     return {

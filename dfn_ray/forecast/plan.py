@@ -1,4 +1,4 @@
-"""`dfn-ray plan`: how long and how much, from a pilot over a few shards."""
+"""`dfn-ray plan`: time and cost of a recipe, from a pilot over a few shards."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dfn_ray.console.tables import duration, grid, size, table
 from dfn_ray.forecast.costs import (
     PIPELINE_FRACTION,
     Option,
-    as_it_is,
+    cluster_forecast,
     options,
     storage_money,
 )
@@ -33,10 +33,11 @@ def plan(
     gpus: float | None = None,
     say: Callable[[str], None],
 ) -> Estimate:
-    """Run a pilot of so many samples over so many shards, say what the whole pool takes, and return it. Nothing is written to run_uri.
+    """Runs a pilot, reports the estimate for the whole pool, and returns it; writes nothing.
 
-    Intervals narrow with 1 / sqrt(shards). `gpus` is how many the table goes up to; None: those of scorers.max_size. Raises InputError when pool or networks
-    cannot be had, NotReadyError when the cluster has no place for the recipe.
+    Intervals narrow with 1 / sqrt(shards). `gpus` is the upper end of the printed table; None
+    stands for scorers.max_size scorers. Raises InputError when pool or networks cannot be read,
+    NotReadyError when the cluster has no capacity for the recipe.
     """
     listing = list_pool(recipe.pool)
     listed = listing.shards
@@ -61,7 +62,7 @@ def plan(
 
 
 def with_settled_threads(recipe: Recipe) -> Recipe:
-    """The recipe with the number of CPU threads that a run from this machine would take."""
+    """The recipe with the number of CPU threads that a run from this machine would use."""
     return replace(recipe, scorers=with_fixed_threads(recipe.scorers))
 
 
@@ -78,30 +79,31 @@ def _rows(
         f"{len(pilot.shards):,} of {found.shards:,} shards, {rows:,} samples, {duration(seconds)}; "
         f"{pilot.decoders} decode tasks at once, then 1 scorer on {pilot.device}",
     )
-    yield "pool", f"{count(found.samples)} samples, {size(found.pool_bytes)}"
+    yield "pool", f"{count_text(found.samples)} samples, {size(found.pool_bytes)}"
     yield "", ", ".join(f"{share:.1%} {name}" for name, share in found.statuses.items())
     yield (
         "decode",
-        f"{count(found.decode_per_s)} samples/s per decode task, {found.read_fraction:.0%} of it reading",
+        f"{count_text(found.decode_per_s)} samples/s per decode task, {found.read_fraction:.0%} of "
+        "it reading",
     )
-    yield "forward", f"{count(found.forward_per_s)} samples/s per scorer"
+    yield "forward", f"{count_text(found.forward_per_s)} samples/s per scorer"
     feeds = found.forward_per_s.value / found.decode_per_s.value
     yield (
         "balance",
         f"{feeds:.2g} decode tasks ({feeds * recipe.decode.cpus:.2g} CPUs) feed one scorer",
     )
-    now = as_it_is(recipe, found, resources)
+    now = cluster_forecast(recipe, found, resources)
     offered = f"{resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"
     if now.scorers:
         yield (
             "this cluster",
-            f"{offered}: decode {_round(now.decode_per_s)}/s, forward {_round(now.forward_per_s)}/s, {now.short} is "
-            f"short: {hours(now.hours)}",
+            f"{offered}: decode {_round(now.decode_per_s)}/s, forward "
+            f"{_round(now.forward_per_s)}/s, limited by {now.bottleneck}: {hours_text(now.hours)}",
         )
     else:
-        yield "this cluster", f"{offered}: no scorer fits now"
-    yield "subset", f"{count(found.kept)} samples, {sizes(found.subset_bytes)}"
-    yield "scores", sizes(found.scores_bytes)
+        yield "this cluster", f"{offered}: no scorer fits"
+    yield "subset", f"{count_text(found.kept)} samples, {size_text(found.subset_bytes)}"
+    yield "scores", size_text(found.scores_bytes)
     if found.gets or found.puts:
         yield (
             "requests",
@@ -113,20 +115,21 @@ def _rows(
         currency = recipe.prices.currency
         yield (
             "storage",
-            f"{once:,.2f} {currency} for requests and reading, {monthly:,.2f} {currency} a month for output",
+            f"{once:,.2f} {currency} for requests and reading, {monthly:,.2f} {currency} a month "
+            "for output",
         )
 
 
 def _grid(recipe: Recipe, found: list[Option]) -> str:
-    """A row for each number of scorers; GPUs and money where there are any."""
+    """A row for each number of scorers; columns of GPUs and money if there are any."""
     columns = {
         "scorers": [f"{option.scorers:,}" for option in found],
         "GPUs": [f"{option.gpus:g}" for option in found] if recipe.scorers.gpus else None,
         "CPUs": [f"{option.cpus:g}" for option in found],
-        "time": [hours(option.hours) for option in found],
+        "time": [hours_text(option.hours) for option in found],
     }
     if recipe.prices:
-        columns[recipe.prices.currency] = [amount(o.money) for o in found if o.money]
+        columns[recipe.prices.currency] = [money_text(o.money) for o in found if o.money]
     shown = {name: cells for name, cells in columns.items() if cells is not None}
     return grid(list(shown), list(zip(*shown.values(), strict=True)), numbers=0)
 
@@ -134,43 +137,52 @@ def _grid(recipe: Recipe, found: list[Option]) -> str:
 def _assumptions(recipe: Recipe, pilot: Pilot) -> Iterator[str]:
     if len(pilot.shards) > 1:
         yield (
-            f"In brackets: {CONFIDENCE:.0%} intervals, by resampling the {len(pilot.shards)} shards. They say how shards "
-            "differ, not how machines do."
+            f"In brackets: {CONFIDENCE:.0%} intervals, by resampling the {len(pilot.shards)} "
+            "shards. They cover differences between shards, not between machines."
         )
-    yield f"Assumed: a run reaches {PIPELINE_FRACTION} of the lower limit; nodes as the pilot's; all of them there from the start;"
-    yield "samples by bytes; each byte of the pool read once; CPUs are those of decoders and scorers, without the head."
+    yield (
+        f"Assumed: a run reaches {PIPELINE_FRACTION} of the lower limit; nodes are like the "
+        "pilot's and all present from the start;"
+    )
+    yield (
+        "samples scale with bytes; each byte of the pool is read once; CPUs count decoders and "
+        "scorers, not the head node."
+    )
     if recipe.scorers.device == "cpu":
-        yield "On CPUs a scorer and its decoders share a node's cores, so figures of one alone are the best case."
+        yield (
+            "On CPUs, a scorer and its decoders share a node's cores, so rates measured alone are "
+            "the best case."
+        )
     if recipe.prices is None:
-        yield "No money without [prices] in the recipe."
+        yield "Add [prices] to the recipe to see costs."
 
 
-def count(value: Interval) -> str:
+def count_text(value: Interval) -> str:
     """A number with its interval."""
-    return _with_ends(value, _round)
+    return _with_interval(value, _round)
 
 
-def sizes(value: Interval) -> str:
+def size_text(value: Interval) -> str:
     """Bytes with their interval."""
-    return _with_ends(value, size)
+    return _with_interval(value, size)
 
 
-def hours(value: Interval) -> str:
-    """Hours as people say them, with their interval."""
-    return _with_ends(value, lambda hours: duration(hours * 3600))
+def hours_text(value: Interval) -> str:
+    """Hours in readable units, with their interval."""
+    return _with_interval(value, lambda hours: duration(hours * 3600))
 
 
-def amount(value: Interval) -> str:
+def money_text(value: Interval) -> str:
     """Money with its interval."""
-    return _with_ends(value, lambda money: f"{money:,.2f}")
+    return _with_interval(value, lambda money: f"{money:,.2f}")
 
 
-def _with_ends(value: Interval, shown: Callable[[float], str]) -> str:
+def _with_interval(value: Interval, shown: Callable[[float], str]) -> str:
     if value.low == value.high:
         return shown(value.value)
     return f"{shown(value.value)} ({shown(value.low)} to {shown(value.high)})"
 
 
 def _round(value: float) -> str:
-    """Three digits, four from 1,000 on."""
+    """Three significant digits, four from 1,000 on."""
     return f"{float(f'{value:.{3 if value < 999.5 else 4}g}'):,.10g}"

@@ -27,7 +27,12 @@ from dfn_ray.network.layouts import Layout, layout_of, weights_among
 from dfn_ray.network.open_clip_config import read_network_config
 from dfn_ray.network.origin import CheckpointFile, Origin
 from dfn_ray.network.siglip_vision import SiglipVisionTower
-from dfn_ray.network.small_files import NetworkFolder, hub_folder, local_folder
+from dfn_ray.network.small_files import (
+    NetworkFolder,
+    hub_folder,
+    local_folder,
+    network_folder,
+)
 from dfn_ray.network.stored_tokenizer import stored_tokenizer
 from dfn_ray.network.transformers_layout.read_network import is_in_transformers_layout, read_layout
 from dfn_ray.network.weights import digests_beside, require_digest
@@ -45,9 +50,10 @@ def resolve_origin(spec: config.Network, checkpoint: Path | None) -> Origin:
 
     Raises InputError if a part does not exist or cannot be downloaded.
     """
+    folder = network_folder(spec.model)
     schema, _, identifier = spec.model.rpartition(":")
-    if schema == "local-dir":
-        origin = _in_folder(local_folder(Path(identifier)), spec, source=identifier)
+    if folder is not None:
+        origin = _in_folder(local_folder(Path(folder)), spec, source=folder)
     elif schema == "hf-hub":
         origin = _in_folder(hub_folder(identifier), spec, source=None)
     elif schema:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,12 @@ class NetworkFolder(SmallFiles):
 
     path_of: Callable[[str], Path]
     """Returns the local path of one of the names. Raises InputError if it cannot be downloaded."""
+
+
+def network_folder(model: str) -> str | None:
+    """The folder or URI that a `local-dir:PATH` model names, `~` expanded; None for other models."""
+    schema, _, folder = model.partition(":")
+    return os.path.expanduser(folder) if schema == "local-dir" else None
 
 
 def local_folder(folder: Path, *, label: str | None = None) -> NetworkFolder:

@@ -1,12 +1,12 @@
-"""Parity before money: do the recipe's scores equal published or golden ones, and if not, which setting is to blame?
+"""Comparison of the recipe's scores with published or golden ones, and the setting that differs.
 
-    parity.py       dfn-ray doctor --reference: score some samples, compare, search, say
-    reference.py    scores by uid in a Parquet or npz file
-    samples.py      samples of the pool that the reference has, their bytes in bounded memory
-    variant.py      one way to score them: network, decoding, prompt
-    scoring.py      the scores of a variant, each tower's embeddings made once
-    agreement.py    largest and mean difference, rank correlation, and the floor below which nothing is told apart
-    suspects.py     the usual suspects, and the search for the one or the pair that closes the gap
+    parity.py           dfn-ray doctor --reference: score samples, compare, search, report
+    reference.py        scores by uid in a Parquet or npz file
+    matched_samples.py  samples of the pool that the reference scores, in bounded memory
+    variant.py          one way to score them: network, decoding, prompt
+    variant_scores.py   the scores of a variant; embeddings are computed once per tower
+    agreement.py        largest and mean difference, rank correlation, and the precision floor
+    suspects.py         the usual suspects, and the search for those that close the gap
 
-On one machine, without Ray.
+Everything runs on one machine, without Ray.
 """

@@ -1,4 +1,4 @@
-"""How far two lists of scores are apart, and how far they would be by rounding alone."""
+"""Distance between two lists of scores, and the distance that rounding alone can cause."""
 
 from __future__ import annotations
 
@@ -8,29 +8,32 @@ from typing import Literal
 import numpy as np
 
 OWN_ERROR = {"fp32": 1e-5, "bf16": 2e-3, "fp16": 1e-3}
-"""Largest difference between scores of one network computed in this precision by different programs: fp32 and bf16 as
-`verify --rescore` has it. Between fp16 and fp32 it was 5e-4 on 36 of the demo's drawings; OpenAI's code also normalises
-embeddings and takes the cosine in float16."""
+"""Largest difference between scores that different programs compute with one network in this
+precision. fp32 and bf16 are the limits of `verify --rescore`. Between fp16 and fp32 it was 5e-4 on
+36 of the demo's drawings; OpenAI's code also normalizes embeddings and computes the cosine in
+float16."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Scores here against those of a reference."""
+    """The recipe's scores against those of a reference."""
 
     samples: int
-    """Samples with a score in both."""
-    only_here: int
-    """With a score here, and none in the reference."""
-    only_there: int
+    """Samples with a score on both sides."""
+    only_recipe: int
+    """Samples with a score by the recipe only."""
+    only_reference: int
+    """Samples with a score in the reference only."""
     largest: float
-    """Difference, over samples with both; 0 where there are none."""
+    """Largest difference over samples with both scores; 0 without any."""
     mean: float
     rank_correlation: float
-    """Spearman's, ties averaged; NaN for fewer than two different scores."""
+    """Spearman's, ties averaged; NaN for fewer than two distinct scores."""
     floor: float
-    """Largest of the samples' floors: what rounding alone can make of a score of its magnitude."""
+    """Largest of the samples' floors: the difference that rounding alone can cause at a score's
+    magnitude."""
     beyond: int
-    """Samples beyond their floors, or with a score on one side only."""
+    """Samples that differ by more than their floor, or have a score on one side only."""
 
     @property
     def agrees(self) -> bool:
@@ -40,53 +43,55 @@ class Agreement:
     @property
     def one_sided(self) -> int:
         """Samples with a score on one side only."""
-        return self.only_here + self.only_there
+        return self.only_recipe + self.only_reference
 
     def __str__(self) -> str:
         text = (
-            f"largest difference {self.largest:.2g}, mean {self.mean:.2g}, rank correlation {self.rank_correlation:.4f} "
-            f"over {self.samples:,} samples"
+            f"largest difference {self.largest:.2g}, mean {self.mean:.2g}, "
+            f"rank correlation {self.rank_correlation:.4f} over {self.samples:,} samples"
         )
-        if self.only_here:
-            text += f", {self.only_here:,} have a score here only"
-        if self.only_there:
-            text += f", {self.only_there:,} have a score in the reference only"
+        if self.only_recipe:
+            text += f", {self.only_recipe:,} have a score by the recipe only"
+        if self.only_reference:
+            text += f", {self.only_reference:,} have a score in the reference only"
         return text
 
 
 def agreement(
-    here: np.ndarray,
-    there: np.ndarray,
+    scores: np.ndarray,
+    reference: np.ndarray,
     *,
     is_half: bool,
     precision: Literal["fp32", "bf16", "fp16"],
 ) -> Agreement:
-    """Compare scores, NaN for none; `is_half`: the reference's are numbers of float16."""
-    has_here, has_there = np.isfinite(here), np.isfinite(there)
-    both = has_here & has_there
-    ours, theirs = here[both].astype(np.float64), there[both].astype(np.float64)
+    """Compares scores, NaN for none. `is_half`: the reference's scores are float16 values."""
+    has_score, has_reference = np.isfinite(scores), np.isfinite(reference)
+    both = has_score & has_reference
+    ours, theirs = scores[both].astype(np.float64), reference[both].astype(np.float64)
     difference = np.abs(ours - theirs)
     floor = floor_of(theirs, is_half=is_half, precision=precision)
-    only_here, only_there = int((has_here & ~has_there).sum()), int((has_there & ~has_here).sum())
+    only_recipe = int((has_score & ~has_reference).sum())
+    only_reference = int((has_reference & ~has_score).sum())
     return Agreement(
         samples=int(both.sum()),
-        only_here=only_here,
-        only_there=only_there,
+        only_recipe=only_recipe,
+        only_reference=only_reference,
         largest=float(difference.max(initial=0.0)),
         mean=float(difference.mean()) if len(difference) else 0.0,
         rank_correlation=spearman(ours, theirs),
         floor=float(floor.max(initial=0.0)),
-        beyond=int((difference > floor).sum()) + only_here + only_there,
+        beyond=int((difference > floor).sum()) + only_recipe + only_reference,
     )
 
 
 def floor_of(
     scores: np.ndarray, *, is_half: bool, precision: Literal["fp32", "bf16", "fp16"]
 ) -> np.ndarray:
-    """What a difference to each of the reference's scores must exceed to mean anything.
+    """Difference from each reference score that rounding alone can cause.
 
-    Scores that are numbers of float16 are taken to be computed in it as well, as published ones are: beside the error of
-    that, a score may be a step of float16's grid off, which is 2.4e-4 from 0.25 to 0.5.
+    float16 values are assumed to be computed in float16 too, as published scores are: in addition
+    to the error of that computation, a score may be off by one float16 step, 2.4e-4 from 0.25 to
+    0.5.
     """
     if not is_half:
         return np.full(len(scores), OWN_ERROR[precision])
@@ -95,7 +100,7 @@ def floor_of(
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """The correlation of ranks, those of equal values averaged; NaN where one has fewer than two different values."""
+    """Rank correlation, ties averaged; NaN if either side has fewer than two distinct values."""
     if len(a) < 2:
         return float("nan")
     ranks_a, ranks_b = _ranks(a), _ranks(b)

@@ -1,4 +1,4 @@
-"""Samples of a pool that a reference has a score for, or says that it has none for."""
+"""Samples of a pool whose uids are in a reference, with or without a score."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from dfn_ray.errors import InputError
 from dfn_ray.parity.reference import Reference
 from dfn_ray.pool import iter_chunks, list_pool
 
-LOOKED_AT = 64
-"""Samples read for each one that is asked for, before the search for those that the reference has ends: 16,384 at the default,
-or about 2 GB."""
+READ_PER_SAMPLE = 64
+"""Samples read per requested sample before the search for matches ends: 16,384 at the default, or
+about 2 GB."""
 MAX_BYTES = 2**29
-"""Of the images that are held."""
+"""Upper bound on the encoded images held in memory."""
 
 
 @dataclass
-class Matched:
+class MatchedSamples:
     """Samples, their captions and encoded images, and the reference's scores."""
 
     uids: list[str] = field(default_factory=list)
     captions: list[list[str]] = field(default_factory=list)
-    """Of each sample: one, unless `pool.caption` says that there are several."""
+    """Captions by sample: one each, unless `pool.caption` selects several."""
     images: list[bytes] = field(default_factory=list)
     reference: list[float] = field(default_factory=list)
-    """NaN where the reference has none."""
+    """Scores; NaN where the reference has none."""
     read: int = 0
-    """Samples of the pool that were looked at."""
+    """Samples of the pool that were read."""
     unreadable: int = 0
-    """Of those, samples without a caption or an image, which nobody could score."""
+    """Of those, samples without a caption or an image, which cannot be scored."""
 
     @property
     def reference_N(self) -> np.ndarray:
@@ -39,12 +39,13 @@ class Matched:
         return np.array(self.reference, dtype=np.float64)
 
 
-def matched_samples(pool: Pool, reference: Reference, count: int) -> Matched:
-    """The first `count` readable samples of a pool, in its order, that the reference has.
+def matched_samples(pool: Pool, reference: Reference, count: int) -> MatchedSamples:
+    """The first `count` readable samples of a pool, in its order, that the reference contains.
 
-    Raises InputError when there is none among those looked at, StorageError when the store fails.
+    Raises InputError when none of the samples read is in the reference, StorageError when the store
+    fails.
     """
-    matched, seen = Matched(), set[str]()
+    matched, seen = MatchedSamples(), set[str]()
     held = 0
     for shard in list_pool(pool).shards:
         if shard.fault is not None:
@@ -67,15 +68,16 @@ def matched_samples(pool: Pool, reference: Reference, count: int) -> Matched:
                 matched.reference.append(float(scores[row]))
                 if len(seen) == count or held > MAX_BYTES:
                     return matched
-            if matched.read >= LOOKED_AT * count:
+            if matched.read >= READ_PER_SAMPLE * count:
                 return _require_some(matched, reference)
     return _require_some(matched, reference)
 
 
-def _require_some(matched: Matched, reference: Reference) -> Matched:
+def _require_some(matched: MatchedSamples, reference: Reference) -> MatchedSamples:
     if not matched.uids:
         raise InputError(
-            f"{reference.uri}: has none of the {matched.read:,} uids of the pool that were looked at; set pool.uri to the "
-            "shards that it has scores of (--set pool.uri=...), and pool.uid as the file names samples"
+            f"{reference.uri}: contains none of the {matched.read:,} uids read from the pool. Set "
+            "pool.uri to the shards that it has scores for (--set pool.uri=...), and pool.uid to "
+            "its kind of uids"
         )
     return matched

@@ -1,4 +1,4 @@
-"""`dfn-ray doctor --reference`: scores of some samples against published or golden ones, and what makes them differ."""
+"""`dfn-ray doctor --reference`: scores against published or golden ones, and the cause of a gap."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from dfn_ray.config import Network, Recipe
 from dfn_ray.dry_run.finding import Finding, change
 from dfn_ray.errors import InputError, NotReadyError
 from dfn_ray.network.frozen import FrozenNetwork
-from dfn_ray.parity.matched_samples import Matched, matched_samples
+from dfn_ray.parity.matched_samples import MatchedSamples, matched_samples
 from dfn_ray.parity.reference import Reference, read_reference
 from dfn_ray.parity.suspects import SCREENED, SCREENED_BY_PAIRS, Search, Trial, suspects_of
-from dfn_ray.parity.variant import as_the_recipe_says
-from dfn_ray.parity.variant_scores import Scoring
+from dfn_ray.parity.variant import recipe_variant
+from dfn_ray.parity.variant_scores import VariantScorer
 from dfn_ray.preparing.fetch_networks import fetch_network
 
 SAMPLES = 256
-"""Scored unless asked otherwise. Of a fault that shows in 2 % of samples (images that end early, say) they have one in 99 of
-100 cases."""
+"""Default of --samples. A fault that affects 2 % of samples (such as truncated images) is among
+them in 99 of 100 cases."""
 
 
 def check_parity(
@@ -30,111 +30,124 @@ def check_parity(
     column: str | None = None,
     say: Callable[[str], None],
 ) -> None:
-    """Compare up to `samples` scores of the recipe's deciding network with those of a file, by uid, and say every finding.
+    """Compares up to `samples` scores of the deciding network with a file, by uid.
 
-    Raises NotReadyError when they differ beyond the precision of either; InputError when file, pool and network do not go
-    together, StorageError when a store fails.
+    Raises NotReadyError when they differ by more than the precision of either, InputError when
+    file, pool and network do not match, StorageError when a store fails.
     """
     if samples < 1:
         raise InputError(f"--samples: need a number of samples >= 1, got {samples}")
-    section, spec = _deciding(recipe)
+    section, spec = _deciding_network(recipe)
     network = fetch_network(spec)
     reference = read_reference(
         reference_uri, column, model_cfg=network.model_cfg, network=spec.name
     )
     matched = matched_samples(recipe.pool, reference, samples)
-    for finding in _about(reference, matched, samples):
+    for finding in _reference_findings(reference, matched, samples):
         say(finding.printed())
     device = recipe.scorers.device
     if device == "cuda" and not torch.cuda.is_available():
         device = "cpu"
-        say(Finding("device", "cpu, as this machine has no CUDA device").printed())
+        say(Finding("device", "cpu, because this machine has no CUDA device").printed())
     search = _search(recipe, network, reference, matched, device)
     before = search.before
     if not before.samples and not before.one_sided:
         raise InputError(
-            f"{reference_uri}: has no score for any of the {len(matched.uids)} samples"
+            f"{reference_uri}: contains no score for any of the {len(matched.uids)} samples"
         )
     if before.agrees:
-        say(Finding("parity", f"{before}; the floor of precision is {before.floor:.2g}").printed())
+        say(Finding("parity", f"{before}; the precision floor is {before.floor:.2g}").printed())
         return
-    text = f"{before}; {before.beyond:,} samples differ beyond the floor of precision, at most {before.floor:.2g}"
+    text = (
+        f"{before}; {before.beyond:,} samples differ by more than the precision floor, at most "
+        f"{before.floor:.2g}"
+    )
     say(change("parity", text).printed())
-    say(_verdict(search, network, recipe, section, say).printed())
-    raise NotReadyError(f"the scores of {spec.name} are not those of {reference_uri}")
+    say(_suspect_finding(search, network, recipe, section, say).printed())
+    raise NotReadyError(f"the scores of {spec.name} differ from those of {reference_uri}")
 
 
 def _search(
-    recipe: Recipe, network: FrozenNetwork, reference: Reference, matched: Matched, device: str
+    recipe: Recipe,
+    network: FrozenNetwork,
+    reference: Reference,
+    matched: MatchedSamples,
+    device: str,
 ) -> Search:
-    scoring = Scoring(
+    scoring = VariantScorer(
         network,
         matched.captions,
         matched.images,
         recipe=recipe,
         device=device,
     )
-    base = as_the_recipe_says(network, recipe.decode)
+    base = recipe_variant(network, recipe.decode)
     return Search(scoring, base, matched.reference_N, is_half=reference.is_half)
 
 
-def _verdict(
+def _suspect_finding(
     search: Search,
     network: FrozenNetwork,
     recipe: Recipe,
     section: str,
     say: Callable[[str], None],
 ) -> Finding:
-    """The suspect or the pair that closes the gap, as what to change, or that there is none."""
-    suspects = suspects_of(as_the_recipe_says(network, recipe.decode), section)
+    """Finding that names the suspect or the pair that closes the gap, or the closest suspect."""
+    suspects = suspects_of(recipe_variant(network, recipe.decode), section)
     differing = "samples that differ most"
     say(Finding("suspects", f"trying {len(suspects)} on the {SCREENED} {differing}").printed())
-    found, closest = search.closing(suspects)
+    found, closest = search.best_single(suspects)
     if found is None:
         pairs = len(search.pairs(suspects))
         text = f"none alone; trying {pairs} pairs on the {SCREENED_BY_PAIRS} {differing}"
         say(Finding("suspects", text).printed())
-        found = search.closing_pair(suspects)
+        found = search.best_pair(suspects)
     if found is None:
         return change(
             "suspects",
-            f"none of them and no pair closes the gap; {closest} comes closest, on the {differing}: "
-            f"{closest.after}. Other weights, another tokenizer, or other images and captions than the reference's?",
+            f"no suspect and no pair closes the gap; {closest} comes closest, on the {differing}: "
+            f"{closest.after}. Check that weights, tokenizer, images and captions are the "
+            "reference's",
         )
-    return change("suspects", _closes(found, search))
+    return change("suspects", _gap_text(found, search))
 
 
-def _closes(found: Trial, search: Search) -> str:
+def _gap_text(found: Trial, search: Search) -> str:
     before, after = search.before, found.after
     closes = "closes" if len(found.suspects) == 1 else "close"
     text = (
-        f"{found} {closes} the gap: largest difference {before.largest:.2g} -> {after.largest:.2g}, "
-        f"mean {before.mean:.2g} -> {after.mean:.2g}, "
-        f"rank correlation {before.rank_correlation:.4f} -> {after.rank_correlation:.4f}"
+        f"{found} {closes} the gap: largest difference {before.largest:.2g} -> "
+        f"{after.largest:.2g}, mean {before.mean:.2g} -> {after.mean:.2g}, rank correlation "
+        f"{before.rank_correlation:.4f} -> {after.rank_correlation:.4f}"
     )
     if before.one_sided:
-        text += f", with a score on one side only {before.one_sided:,} -> {after.one_sided:,}"
+        text += (
+            f", samples with a score on one side only {before.one_sided:,} -> {after.one_sided:,}"
+        )
     return text
 
 
-def _about(reference: Reference, matched: Matched, samples: int) -> list[Finding]:
+def _reference_findings(
+    reference: Reference, matched: MatchedSamples, samples: int
+) -> list[Finding]:
     kind = "float16" if reference.is_half else "float32 or finer"
     text = (
-        f"{len(matched.uids):,} of up to {samples:,} samples are in {reference.uri}, column {reference.column} ({kind}); "
-        f"{matched.read:,} of the pool looked at, {matched.unreadable:,} of them unreadable"
+        f"{len(matched.uids):,} of up to {samples:,} samples are in {reference.uri}, column "
+        f"{reference.column} ({kind}); {matched.read:,} of the pool read, {matched.unreadable:,} "
+        "of them unreadable"
     )
     findings = [Finding("reference", text)]
-    if reference.doubtful:
+    if reference.ambiguous:
         findings.append(
-            Finding("reference", f"{reference.doubtful:,} uids left out: they have several scores")
+            Finding("reference", f"{reference.ambiguous:,} uids ignored: they have several scores")
         )
     return findings
 
 
-def _deciding(recipe: Recipe) -> tuple[str, Network]:
-    """The network whose score selects, and its section."""
+def _deciding_network(recipe: Recipe) -> tuple[str, Network]:
+    """The section and the spec of the network whose score selects."""
     name = recipe.deciding_network
     for number, spec in enumerate(recipe.require_networks()):
         if spec.name == name:
             return f"networks.{number}", spec
-    raise InputError(f"select.network: no network is called {name}")
+    raise InputError(f"select.network: no network is named {name}")

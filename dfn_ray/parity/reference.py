@@ -1,4 +1,4 @@
-"""Scores by uid in a file of somebody else's: Parquet (DataComp's metadata, a part of a run) or npz."""
+"""Scores by uid from a file: Parquet (DataComp's metadata, a part of a run) or npz."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from dfn_ray.storage import open_uri, read_uri
 from dfn_ray.uids.records import UID_DTYPE, uid_records
 
 MAX_ROWS = 2**24
-"""More than DataComp's small pool. They are held as 20 bytes each: 336 MB."""
+"""Larger than DataComp's small pool. Each row takes 20 bytes of memory: 336 MB."""
 _UID = "uid"
 _DATACOMP = {
     "clip_b32_similarity_score": (12, 768, 32),
     "clip_l14_similarity_score": (24, 1024, 14),
 }
-"""DataComp's columns, and layers, width and patch size of the vision tower that made them (both OpenAI's weights)."""
+"""DataComp's columns -> layers, width and patch size of their vision tower (both with OpenAI's
+weights)."""
 _USUAL = ("score", "scores", "similarity", "clip_score", "clipscore", "cosine")
 _BATCH_ROWS = 2**18
 
@@ -34,18 +35,18 @@ class Reference:
     uri: str
     column: str
     uids: np.ndarray
-    """Sorted, each once, `UID_DTYPE`."""
+    """Sorted and unique, `UID_DTYPE`."""
     scores: np.ndarray
     """float64; NaN where the reference has no score."""
     is_half: bool
-    """True if every score is a number of float16: they were stored, or computed, as such."""
-    doubtful: int
-    """Uids that were left out, because the file has different scores for them."""
+    """True if every score is a float16 value: stored, or computed, in float16."""
+    ambiguous: int
+    """Uids that were ignored because the file holds several scores for them."""
 
     def scores_of(
         self, uids: pa.Array | pa.ChunkedArray | Sequence[str]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Which of the uids it has, and their scores, NaN for others."""
+        """A mask of the uids that it contains, and their scores, NaN for others."""
         records = uid_records(
             uids if isinstance(uids, pa.Array | pa.ChunkedArray) else pa.array(uids)
         )
@@ -58,30 +59,31 @@ class Reference:
 def read_reference(
     uri: str, column: str | None, *, model_cfg: Mapping[str, Any], network: str
 ) -> Reference:
-    """The scores in a file. `column` None: guessed by what the network is and what it is called.
+    """Reads the scores of a file.
 
-    Raises InputError when the file is no such file, has no uids, or says not by itself which column is meant; StorageError
-    when it cannot be read.
+    `column` None: chosen by the network's architecture and name. Raises InputError when the file
+    has another format, no uids, or several candidate columns; StorageError when it cannot be read.
     """
-    read = _npz if uri.endswith(".npz") else _parquet
+    read = _read_npz if uri.endswith(".npz") else _read_parquet
     name, uids, scores = read(uri, column, model_cfg, network)
     finite = scores[np.isfinite(scores)]
     if len(finite) and np.abs(finite).max() > 1.01:
         raise InputError(
-            f"{uri}: {name}: need cosine similarities, -1 to 1, got up to {np.abs(finite).max():.4g}; divide out its scale"
+            f"{uri}: {name}: need cosine similarities from -1 to 1, got up to "
+            f"{np.abs(finite).max():.4g}. Divide the scores by their scale"
         )
     distinct, first, inverse = np.unique(uids, return_index=True, return_inverse=True)
     scores = scores.astype(np.float64)
     other = ~_equal(scores, scores[first][inverse])
-    doubtful = np.zeros(len(distinct), bool)
-    doubtful[inverse[other]] = True
+    ambiguous = np.zeros(len(distinct), bool)
+    ambiguous[inverse[other]] = True
     return Reference(
         uri=uri,
         column=name,
-        uids=distinct[~doubtful],
-        scores=scores[first][~doubtful],
+        uids=distinct[~ambiguous],
+        scores=scores[first][~ambiguous],
         is_half=bool((finite.astype(np.float16).astype(np.float64) == finite).all()),
-        doubtful=int(doubtful.sum()),
+        ambiguous=int(ambiguous.sum()),
     )
 
 
@@ -89,7 +91,7 @@ def _equal(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a == b) | (np.isnan(a) & np.isnan(b))
 
 
-def _parquet(
+def _read_parquet(
     uri: str, column: str | None, model_cfg: Mapping[str, Any], network: str
 ) -> tuple[str, np.ndarray, np.ndarray]:
     with open_uri(uri, in_order=False) as file:
@@ -99,19 +101,20 @@ def _parquet(
             _require_uids(uri, schema.names)
             _require_rows(uri, parquet.metadata.num_rows)
             numeric = [f.name for f in schema if pa.types.is_floating(f.type)]
-            name = _chosen(uri, column, numeric, model_cfg, network)
+            name = _score_column(uri, column, numeric, model_cfg, network)
             uids, scores = [np.zeros(0, UID_DTYPE)], [np.zeros(0)]
             for batch in parquet.iter_batches(_BATCH_ROWS, columns=[_UID, name]):
                 uids.append(_records(uri, batch.column(_UID)))
                 scores.append(batch.column(name).to_numpy(zero_copy_only=False).astype(np.float64))
         except pa.ArrowException as error:
             raise InputError(
-                f"{uri}: cannot be read as Parquet: {error}; need Parquet, or .npz, with uid and a column of scores"
+                f"{uri}: cannot be read as Parquet: {error}. Need Parquet or .npz with a column "
+                "uid and a column of scores"
             ) from None
     return name, np.concatenate(uids), np.concatenate(scores)
 
 
-def _npz(
+def _read_npz(
     uri: str, column: str | None, model_cfg: Mapping[str, Any], network: str
 ) -> tuple[str, np.ndarray, np.ndarray]:
     try:
@@ -120,13 +123,14 @@ def _npz(
             uids = file[_UID]
             others = {name: file[name] for name in file.files if name != _UID}
     except (ValueError, OSError) as error:
-        raise InputError(f"{uri}: cannot be read as npz, without pickles: {error}") from None
+        raise InputError(f"{uri}: cannot be read as npz without pickles: {error}") from None
     _require_rows(uri, len(uids))
     numeric = [name for name, array in others.items() if array.dtype.kind == "f"]
-    name = _chosen(uri, column, numeric, model_cfg, network)
+    name = _score_column(uri, column, numeric, model_cfg, network)
     if others[name].shape != uids.shape or uids.ndim != 1:
         raise InputError(
-            f"{uri}: need a score for each uid, got arrays of shape {uids.shape} and {others[name].shape}"
+            f"{uri}: need a score for each uid, got arrays of shape {uids.shape} and "
+            f"{others[name].shape}"
         )
     records = uids if uids.dtype == UID_DTYPE else _records(uri, pa.array(uids.tolist()))
     return name, records, others[name].astype(np.float64)
@@ -142,28 +146,27 @@ def _records(uri: str, uids: pa.Array) -> np.ndarray:
 def _require_uids(uri: str, names: Sequence[str]) -> None:
     if _UID not in names:
         raise InputError(
-            f"{uri}: need a column {_UID}, as samples are compared by it, got {', '.join(names) or 'none'}"
+            f"{uri}: need a column {_UID} to match samples, got {', '.join(names) or 'none'}"
         )
 
 
 def _require_rows(uri: str, rows: int) -> None:
     if rows > MAX_ROWS:
         raise InputError(
-            f"{uri}: has {rows:,} rows, at most {MAX_ROWS:,} are held in memory; give the file of a few shards"
+            f"{uri}: has {rows:,} rows, more than the {MAX_ROWS:,} that are held in memory. Use a "
+            "file that covers a few shards"
         )
 
 
-def _chosen(
+def _score_column(
     uri: str, column: str | None, numeric: Sequence[str], model_cfg: Mapping[str, Any], network: str
 ) -> str:
-    """The column that is meant. Raises InputError, listing the columns of numbers, when there is no telling."""
+    """The column to read. Raises InputError, listing the numeric columns, when it is ambiguous."""
     listed = ", ".join(numeric) or "none"
     if column is not None:
         if column in numeric:
             return column
-        raise InputError(
-            f"--column: {uri} has no column {column} of floating-point numbers; it has {listed}"
-        )
+        raise InputError(f"--column: {uri} has no floating-point column {column}; it has {listed}")
     vision = model_cfg.get("vision_cfg", {})
     tower = tuple(vision.get(key) for key in ("layers", "width", "patch_size"))
     likely = [name for name, made_by in _DATACOMP.items() if made_by == tower]
@@ -173,5 +176,6 @@ def _chosen(
     if len(numeric) == 1:
         return numeric[0]
     raise InputError(
-        f"{uri}: no telling which column has the scores of {network}; name one by --column: {listed}"
+        f"{uri}: cannot determine the column with the scores of {network}. Choose one with "
+        f"--column: {listed}"
     )

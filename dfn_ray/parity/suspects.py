@@ -1,4 +1,4 @@
-"""The usual suspects where scores differ, and the search for the one, or the pair, that closes the gap."""
+"""Suspects when scores differ, and the search for the one, or the pair, that closes the gap."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import numpy as np
 from dfn_ray.images.transform import NORMALIZATIONS
 from dfn_ray.parity.agreement import Agreement, agreement
 from dfn_ray.parity.variant import Variant
-from dfn_ray.parity.variant_scores import Rows, Scoring
+from dfn_ray.parity.variant_scores import Rows, VariantScorer
 
 SCREENED, SCREENED_BY_PAIRS = 64, 24
-"""Samples that every suspect, and every pair, is tried on: those that differ most. What closes the gap there is tried on
-all. There are about 60 pairs: a ViT-L/14 on a laptop, at 3 images a second, takes 8 minutes for them."""
+"""Samples that every suspect, and every pair, is tried on: those that differ most. Candidates that
+close the gap there are tried on all samples. There are about 60 pairs: 8 minutes for a ViT-L/14 on
+a laptop at 3 images/s."""
 _INERT = 1e-7
-"""A suspect that changes no score by more than this is in no pair."""
+"""A suspect that changes no score by more than this is left out of pairs."""
 _PROMPTS = ("a photo of {}", "a photo of a {}", "a photo of a {}.")
 _PROMPT, _CROP = "the prompt", "the crop"
 _ROUNDINGS = {"half_even": "open_clip's", "down": "transformers'"}
@@ -26,32 +27,36 @@ _ROUNDINGS = {"half_even": "open_clip's", "down": "transformers'"}
 
 @dataclass(frozen=True)
 class Suspect:
-    """A setting with another value than the recipe's."""
+    """A setting with a value other than the recipe's."""
 
     setting: str
-    """By which suspects that exclude each other are told."""
+    """Dotted name; suspects of one setting exclude each other."""
     value: str
     apply: Callable[[Variant], Variant]
 
     @property
     def needs_another(self) -> bool:
-        """True where it may change nothing alone: rounding, where the recipe crops nothing."""
+        """True if it may have no effect alone: rounding, if the recipe crops nothing."""
         return self.setting == _CROP
 
     def __str__(self) -> str:
         if self.setting == _PROMPT:
-            return f"captions put into {self.value} (the reference does that; no setting of a recipe does)"
+            return (
+                f"captions inserted into {self.value} (as the reference does; recipes have no such "
+                "setting)"
+            )
         if self.setting == _CROP:
             return (
-                f"crops rounded as {self.value} (the reference does that; no setting of a recipe does, but "
-                "preprocess_cfg.crop_rounding in the open_clip_config.json of a folder)"
+                f"crops rounded as {self.value} (as the reference does; recipes have no such "
+                "setting, but the open_clip_config.json of a folder has "
+                "preprocess_cfg.crop_rounding)"
             )
         return f"{self.setting} = {self.value}"
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Suspects applied together, and what the scores came to."""
+    """Suspects applied together, and the resulting agreement."""
 
     suspects: tuple[Suspect, ...]
     after: Agreement
@@ -61,7 +66,7 @@ class Trial:
 
 
 def suspects_of(base: Variant, network: str) -> list[Suspect]:
-    """What may be otherwise in the reference; `network` is the section of the recipe, `networks.0` say."""
+    """Settings that may differ in the reference; `network` is a section such as `networks.0`."""
     flipped = not base.quick_gelu
     transform = base.transform
     return [
@@ -118,44 +123,44 @@ def _transform(setting: str, value: str, **changes: Any) -> Suspect:
 
 
 class Search:
-    """The search for what makes scores differ from those of a reference."""
+    """A search for the settings that make scores differ from those of a reference."""
 
     def __init__(
-        self, scoring: Scoring, base: Variant, reference: np.ndarray, *, is_half: bool
+        self, scorer: VariantScorer, base: Variant, reference: np.ndarray, *, is_half: bool
     ) -> None:
-        self._scoring, self._base = scoring, base
+        self._scorer, self._base = scorer, base
         self._reference, self._is_half = reference, is_half
         self.rows: Rows = tuple(range(len(reference)))
-        self._scores = scoring.scores(base, self.rows)
+        self._scores = scorer.scores(base, self.rows)
         self.before = self._agreement(base, self._scores, self.rows)
         self._screen = self._most_different(SCREENED)
         self._screen_of_pairs = self._most_different(SCREENED_BY_PAIRS)
 
-    def closing(self, suspects: Sequence[Suspect]) -> tuple[Trial | None, Trial]:
-        """The single suspect that closes the gap, and the one that comes closest to it."""
-        tried = self._tried(((suspect,) for suspect in suspects), self._screen)
-        return self._confirmed(tried), min(tried, key=_distance)
+    def best_single(self, suspects: Sequence[Suspect]) -> tuple[Trial | None, Trial]:
+        """The single suspect that closes the gap, if any, and the one that comes closest."""
+        tried = self._trials(((suspect,) for suspect in suspects), self._screen)
+        return self._confirm(tried), min(tried, key=_distance)
 
-    def closing_pair(self, suspects: Sequence[Suspect]) -> Trial | None:
-        """The pair of suspects that closes the gap together. Those that change nothing are left out."""
-        return self._confirmed(self._tried(self.pairs(suspects), self._screen_of_pairs))
+    def best_pair(self, suspects: Sequence[Suspect]) -> Trial | None:
+        """The pair of suspects that closes the gap, if any; those without effect are left out."""
+        return self._confirm(self._trials(self.pairs(suspects), self._screen_of_pairs))
 
     def pairs(self, suspects: Sequence[Suspect]) -> list[tuple[Suspect, Suspect]]:
         """Pairs of suspects of different settings that change scores, or may do so together."""
-        moving = [s for s in suspects if s.needs_another or self._moves(s)]
+        moving = [s for s in suspects if s.needs_another or self._changes_scores(s)]
         pairs = [(a, b) for a, b in combinations(moving, 2) if a.setting != b.setting]
-        # Those of one activation and precision together: each such network is built once.
-        return sorted(pairs, key=lambda pair: _built_as(self._applied(pair)))
+        # Grouped by activation and precision, so that each such network is built once.
+        return sorted(pairs, key=lambda pair: _build_key(self._variant(pair)))
 
-    def _tried(self, combined: Iterable[tuple[Suspect, ...]], rows: Rows) -> list[Trial]:
+    def _trials(self, combined: Iterable[tuple[Suspect, ...]], rows: Rows) -> list[Trial]:
         return [self._trial(some, rows) for some in combined]
 
     def _trial(self, suspects: tuple[Suspect, ...], rows: Rows) -> Trial:
-        variant = self._applied(suspects)
-        return Trial(suspects, self._agreement(variant, self._scoring.scores(variant, rows), rows))
+        variant = self._variant(suspects)
+        return Trial(suspects, self._agreement(variant, self._scorer.scores(variant, rows), rows))
 
-    def _confirmed(self, tried: Sequence[Trial]) -> Trial | None:
-        """The best of those that agree on the screened samples and, tried on all, there as well."""
+    def _confirm(self, tried: Sequence[Trial]) -> Trial | None:
+        """The best trial that agrees on the screened samples and, repeated, on all samples."""
         for trial in sorted(tried, key=_distance):
             if not trial.after.agrees:
                 break
@@ -165,23 +170,23 @@ class Search:
         return None
 
     def _explains(self, after: Agreement) -> bool:
-        """False where scores agree only because of a wider floor: bfloat16's hides what another setting does."""
+        """False if scores agree only because bfloat16's wider floor hides the difference."""
         return self.before.one_sided > 0 or after.mean < self.before.mean / 2
 
-    def _applied(self, suspects: Iterable[Suspect]) -> Variant:
+    def _variant(self, suspects: Iterable[Suspect]) -> Variant:
         variant = self._base
         for suspect in suspects:
             variant = suspect.apply(variant)
         return variant
 
-    def _moves(self, suspect: Suspect) -> bool:
-        scores = self._scoring.scores(self._applied((suspect,)), self._screen)
+    def _changes_scores(self, suspect: Suspect) -> bool:
+        scores = self._scorer.scores(self._variant((suspect,)), self._screen)
         base = self._scores[list(self._screen)]
         return not np.allclose(scores, base, rtol=0, atol=_INERT, equal_nan=True)
 
     def _agreement(self, variant: Variant, scores: np.ndarray, rows: Rows) -> Agreement:
-        there = self._reference[list(rows)]
-        return agreement(scores, there, is_half=self._is_half, precision=variant.precision)
+        reference = self._reference[list(rows)]
+        return agreement(scores, reference, is_half=self._is_half, precision=variant.precision)
 
     def _most_different(self, count: int) -> Rows:
         """Rows that have a score on one side only, then those that differ most."""
@@ -193,9 +198,9 @@ class Search:
 
 
 def _distance(trial: Trial) -> tuple[bool, int, float]:
-    """The order from close to far: agreeing, fewest scores on one side, smallest mean difference."""
+    """The sort key, closest first: agreement, fewest one-sided scores, smallest mean difference."""
     return (not trial.after.agrees, trial.after.one_sided, trial.after.mean)
 
 
-def _built_as(variant: Variant) -> tuple[bool, str]:
+def _build_key(variant: Variant) -> tuple[bool, str]:
     return (variant.quick_gelu, variant.precision)

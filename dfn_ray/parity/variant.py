@@ -1,4 +1,4 @@
-"""One way to score samples, as data: what the recipe says, and what may be otherwise in the reference."""
+"""One way to score samples, as data: the recipe's settings, or the reference's possible ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dfn_ray.network.frozen import FrozenNetwork
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """What decides a score beside weights and tokenizer; hashable."""
+    """All that determines a score besides weights and tokenizer; hashable."""
 
     quick_gelu: bool
     transform: ImageTransform
@@ -20,18 +20,18 @@ class Variant:
     decode_mode: Literal["exact", "fast"]
     on_truncated: Literal["score", "fail"]
     prompt: str = "{}"
-    """What captions are put into."""
+    """Template that captions are inserted into."""
 
     def network(self, network: FrozenNetwork) -> FrozenNetwork:
-        """The network with this variant's activation, transform and precision; its weights are shared."""
+        """The network with this variant's activation, transform and precision; same weights."""
         model_cfg = {**network.model_cfg, "quick_gelu": self.quick_gelu}
         return replace(
             network, model_cfg=model_cfg, transform=self.transform, precision=self.precision
         )
 
 
-def as_the_recipe_says(network: FrozenNetwork, decode: Decode) -> Variant:
-    """The variant that filtering itself would score by."""
+def recipe_variant(network: FrozenNetwork, decode: Decode) -> Variant:
+    """The variant that filtering uses."""
     return Variant(
         quick_gelu=bool(network.model_cfg["quick_gelu"]),
         transform=network.transform,

@@ -1,4 +1,4 @@
-"""The scores of variants over the same samples; embeddings that variants share are made once."""
+"""Scores of variants over the same samples; embeddings that variants share are computed once."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ BATCH = 64
 Rows = tuple[int, ...]
 
 
-class Scoring:
-    """Samples that can be scored in any variant, on one device."""
+class VariantScorer:
+    """Scores fixed samples in any variant, on one device."""
 
     def __init__(
         self,
@@ -35,16 +35,17 @@ class Scoring:
     ) -> None:
         self._network, self._images = network, images
         self._decode, self._device, self._threads = recipe.decode, device, recipe.scorers.threads
-        self._how = recipe.captions
-        self._captions = encoded_captions(captions, self._how)
+        self._caption_rule = recipe.captions
+        self._captions = encoded_captions(captions, self._caption_rule)
         self._counts = [_counting(own, recipe) for own in self._captions]
         self._embedded: dict[tuple[Variant, bool, Rows], np.ndarray] = {}
         self._built: tuple[tuple[bool, str], FilteringNetwork] | None = None
 
     def scores(self, variant: Variant, rows: Rows) -> np.ndarray:
-        """The cosine of each of the rows, float32; NaN where the image fails."""
+        """The cosine for each row, float32; NaN where the image cannot be decoded."""
         image_ND = self._embeddings(replace(variant, prompt="{}"), True, rows)
-        # What only images depend on is as in the recipe, so that all these variants share the captions.
+        # Settings that affect only images are reset to the recipe's, so that these variants share
+        # text embeddings.
         of_text = replace(
             variant,
             transform=self._network.transform,
@@ -55,7 +56,7 @@ class Scoring:
         length_N = np.array([len(self._captions[row]) for row in rows])
         score_M = np.clip((np.repeat(image_ND, length_N, axis=0) * text_MD).sum(axis=1), -1, 1)
         counts_M = np.concatenate([self._counts[row] for row in rows])
-        score_N, _ = reduce_scores(score_M, None, length_N, counts_M, self._how)
+        score_N, _ = reduce_scores(score_M, None, length_N, counts_M, self._caption_rule)
         return score_N
 
     def _embeddings(self, variant: Variant, of_images: bool, rows: Rows) -> np.ndarray:
@@ -88,7 +89,7 @@ class Scoring:
         return self._ready(variant).embed_texts(tokens_NL).cpu().numpy()
 
     def _ready(self, variant: Variant) -> FilteringNetwork:
-        """The network on its device; one at a time, since two large ones may not fit."""
+        """The network on its device; one at a time, because two large ones may not fit."""
         key = (variant.quick_gelu, variant.precision)
         if self._built is None or self._built[0] != key:
             self._built = None
@@ -99,6 +100,9 @@ class Scoring:
 
 
 def _counting(captions: Sequence[str], recipe: Recipe) -> list[bool]:
-    """Which captions of a sample count; all, where filtering would reject it, since the reference has a score."""
+    """Mask of a sample's captions that count; all of them if filtering would reject the sample.
+
+    The reference has a score for it.
+    """
     counts = counting_captions(captions, recipe.rules, recipe.captions)
     return counts if any(counts) else [True] * len(captions)

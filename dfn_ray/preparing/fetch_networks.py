@@ -10,6 +10,7 @@ from dfn_ray.config import Network, Recipe
 from dfn_ray.errors import InputError
 from dfn_ray.network.frozen import FrozenNetwork, load_network
 from dfn_ray.network.layouts import is_checkpoint_file
+from dfn_ray.network.small_files import network_folder
 from dfn_ray.storage import Store, read_uri
 
 _OTHERS_WEIGHTS = (".h5", ".msgpack", ".onnx", ".ot", ".tflite", ".gguf")
@@ -27,8 +28,8 @@ def fetch_networks(recipe: Recipe) -> tuple[FrozenNetwork, ...]:
 
 def fetch_network(spec: Network) -> FrozenNetwork:
     """One network with its weights in memory. Raises InputError when it cannot be fetched."""
-    schema, _, folder = spec.model.partition(":")
-    if schema == "local-dir" and "://" in folder:
+    folder = network_folder(spec.model)
+    if folder is not None and "://" in folder:
         return _load_fetched(spec, folder)
     source = spec.pretrained
     if source is None or not is_checkpoint_file(source):

@@ -1,23 +1,25 @@
-"""One way to local folders and object stores: read, list, and write so that a file is whole or absent.
+"""Uniform access to local folders and object stores: read, list, and write whole files.
 
-Everything goes through fsspec, so `s3://`, `gs://`, `az://`, `hf://` and plain paths behave alike.
-Credentials, endpoints and the like come from the environment, as each store's own tools read them.
+A written file is complete or absent. Everything goes through fsspec, so `s3://`, `gs://`, `az://`,
+`hf://` and plain paths behave alike. Credentials, endpoints and the like come from the environment,
+as each store's own tools read them.
 
-    store          files below one URI: read, list, delete, write whole or not at all
+    store          files below one URI: read, list, delete, write atomically
     files          single files by URI
-    walk           what is in folders: one of them, or a whole tree
-    filesystems    which fsspec filesystem a URI stands for, and its errors as StorageError
-    retries        the one retry policy: attempts, waits, limits on time
-    causes         what an exception of a client says: missing, no access, may pass
+    walk           contents of a folder, or of a whole tree
+    filesystems    the fsspec filesystem of a URI, and its errors as StorageError
+    retries        the one retry policy: attempts, waits, time limits
+    causes         classification of client errors: missing, no access, transient
     remote         files of remote stores; gs:// and az:// with the policy
     http           reading over HTTP
-    http_headers   what the headers of answers say
-    http_bodies    what comes behind the headers
+    http_headers   values from response headers
+    http_bodies    response bodies
     local          files of this machine
     hub            hf:// with the policy
     s3             S3 with the policy
-    s3_faults      what S3 answers: what passes, what is final, what to say
-    environment    what of the environment may go to a cluster's workers
+    s3_faults      S3's errors: which are retried, which are final, their messages
+    exclusive      creating a local file only if its name is free
+    environment    environment variables that are passed on to a cluster's workers
 """
 
 from dfn_ray.storage.environment import shared_environment

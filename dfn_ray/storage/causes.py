@@ -1,7 +1,8 @@
-"""What an exception of a store says: nothing is there, no access, a fault that may pass, or nothing about the store.
+"""Classification of store errors: file missing, no access, transient, or unrelated to the store.
 
-Clients wrap one error in another: fsspec raises FileNotFoundError from a refused connection, the hub's client from a
-429. So the whole chain of causes is judged, and an answer of the server in it counts for more than the exception on top.
+Clients wrap one error in another: fsspec raises FileNotFoundError from a refused connection, the
+hub's client from a 429. So the whole chain of causes is examined, and a server's response in it
+outranks the exception on top.
 """
 
 from __future__ import annotations
@@ -19,27 +20,25 @@ from dfn_ray.storage import retries
 
 
 class Verdict(Enum):
-    """What an error says about a request."""
+    """The class of a failed request."""
 
-    MISSING = "the store says that nothing is there"
-    ACCESS = "the user can change it: rights, credentials, settings"
-    DENIED = (
-        "no rights, which servers under load also say of requests that they serve a moment later"
-    )
-    PASSING = "may pass"
-    DOUBTFUL = "seldom passes"
-    FINAL = "fails for good"
+    MISSING = "the store reports that the file does not exist"
+    ACCESS = "the user can fix it: rights, credentials, settings"
+    DENIED = "access denied, which overloaded servers also answer to requests that later succeed"
+    PASSING = "transient"
+    DOUBTFUL = "seldom transient"
+    FINAL = "permanent"
 
     @property
     def error(self) -> type[StorageError]:
-        """The exception that says so."""
+        """The exception class to raise."""
         if self is Verdict.MISSING:
             return MissingFileError
         return StorageAccessError if self in (Verdict.ACCESS, Verdict.DENIED) else StorageError
 
     @property
     def attempts(self) -> int:
-        """Of a request that fails so, in all."""
+        """Total number of attempts at a request that fails this way."""
         if self is Verdict.PASSING:
             return retries.POLICY.attempts
         doubtful = self in (Verdict.DENIED, Verdict.DOUBTFUL)
@@ -47,7 +46,7 @@ class Verdict(Enum):
 
 
 class RefusalError(OSError):
-    """A failure of a request whose verdict is known where it is raised."""
+    """A failed request whose verdict is known where it is raised."""
 
     def __init__(
         self, message: str, verdict: Verdict, *, retry_after_s: float | None = None
@@ -58,11 +57,11 @@ class RefusalError(OSError):
 
 
 class ConditionFailedError(OSError):
-    """A store's answer that a file is there which may not be, or is not the version that it had to be (412)."""
+    """A store's answer that a write's condition fails (412): the file exists, or has changed."""
 
 
 class AbsentFileError(FileNotFoundError):
-    """A web server's answer that nothing is at a URL; `status` is 404 or 410."""
+    """A web server's answer that a URL does not exist; `status` is 404 or 410."""
 
     def __init__(self, url: str, status: int) -> None:
         super().__init__(url)
@@ -71,28 +70,30 @@ class AbsentFileError(FileNotFoundError):
 
 _CLIENTS = frozenset(
     {
-        "adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "http", "httpcore", "httpx",
-        "httpx2", "huggingface_hub", "requests", "urllib3", "yarl",
+        "adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "http",
+        "httpcore", "httpx", "httpx2", "huggingface_hub", "requests", "urllib3", "yarl",
     }
 )  # fmt: skip
-"""Packages below the stores. Their own exceptions are often no OSError."""
+"""Client packages of the stores. Many of their exceptions are not OSErrors."""
 _NO_ROOT = frozenset(
     {
         "BucketNotFoundError", "GatedRepoError", "HFValidationError", "RepositoryNotFoundError",
         "RevisionNotFoundError",
     }
 )  # fmt: skip
-"""The hub's names for a repository that is absent or hidden: says nothing about a file in it."""
+"""The hub's exceptions for an absent or hidden repository, which imply nothing about a file in
+it."""
 _SETTINGS = frozenset(
     {
-        "ClientAuthenticationError", "DefaultCredentialsError", "InvalidURL", "InvalidUrlClientError",
-        "InvalidUrlRedirectClientError", "LocationParseError", "MissingSchema",
-        "NonHttpUrlClientError", "NonHttpUrlRedirectClientError", "RefreshError", "TooManyRedirects", "UnsupportedProtocol",
+        "ClientAuthenticationError", "DefaultCredentialsError", "InvalidURL",
+        "InvalidUrlClientError", "InvalidUrlRedirectClientError", "LocationParseError",
+        "MissingSchema", "NonHttpUrlClientError", "NonHttpUrlRedirectClientError", "RefreshError",
+        "TooManyRedirects", "UnsupportedProtocol",
     }
 )  # fmt: skip
-"""Clients' names for what the user can change."""
+"""Clients' exceptions for problems that the user can fix."""
 _CODED = ("gcsfs", "google")
-"""Packages whose exceptions call the status of an answer `code`."""
+"""Packages whose exceptions keep a response's status as `code`."""
 _ABSENT = (404, 410)
 _STATUS = re.compile(r"[1-9][0-9]{2}")
 _NO_ROOT_CODES = ("ContainerNotFound", "NoSuchBucket", "AccountIsDisabled", "FilesystemNotFound")
@@ -101,9 +102,10 @@ _DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)
 
 
 def verdict_of(error: BaseException, *, handled: BaseException | None = None) -> Verdict | None:
-    """What an error, with all its causes, says about a request; None when it is none of a store or disk.
+    """The verdict on an error and its causes; None if it does not come from a store or a disk.
 
-    `handled` is what was being handled when the request was made; Python puts it into the chain, but it is no cause.
+    `handled` is the exception that was being handled when the request was made: Python adds it to
+    the chain, but it is not a cause.
     """
     if isinstance(error, MemoryError | ImportError):
         return None
@@ -116,21 +118,21 @@ def verdict_of(error: BaseException, *, handled: BaseException | None = None) ->
         return Verdict.ACCESS
     for link in chain:
         if (status := _status(link)) is not None:
-            return _of_answer(link, status)
+            return _verdict_of_response(link, status)
     if any(_is_passing(link) for link in chain):
-        return _of_connection(chain)
+        return _verdict_of_connection(chain)
     top = next((link for link in chain if isinstance(link, OSError)), None)
-    return _of_os_error(top) if top is not None else None
+    return _verdict_of_os_error(top) if top is not None else None
 
 
 def attempts_for(error: BaseException) -> int:
-    """How often in all a request is tried that failed like this."""
+    """Total number of attempts at a request that failed with this error."""
     verdict = verdict_of(error)
     return verdict.attempts if verdict is not None else 1
 
 
-def of_status(status: int) -> Verdict:
-    """What the status of an answer says that is not the one asked for."""
+def verdict_of_status(status: int) -> Verdict:
+    """The verdict on an unexpected response status."""
     if status in _ABSENT:
         return Verdict.MISSING
     if status == 403:
@@ -142,7 +144,7 @@ def of_status(status: int) -> Verdict:
 
 
 def _chain(error: BaseException | None, handled: BaseException | None) -> Iterator[BaseException]:
-    """An exception and what it was raised from, outermost first."""
+    """Yields an exception and its causes, outermost first."""
     seen: set[int] = set()
     while error is not None and error is not handled and id(error) not in seen:
         seen.add(id(error))
@@ -151,16 +153,15 @@ def _chain(error: BaseException | None, handled: BaseException | None) -> Iterat
 
 
 def _status(error: BaseException) -> int | None:
-    """The status of the answer that a client's exception holds, None where there was none."""
+    """The response status that a client's exception holds; None without a response."""
     response: Any = getattr(error, "response", None)
     if isinstance(response, dict):  # botocore's
         found = [response.get("ResponseMetadata", {}).get("HTTPStatusCode")]
     else:
         found = [getattr(response, "status_code", None)]
     names = ["status", "status_code"]
-    if (
-        type(error).__module__.partition(".")[0] in _CODED
-    ):  # aiohttp has codes for answers it cannot parse
+    # Not aiohttp's `code`, which it also sets for responses that it cannot parse.
+    if type(error).__module__.partition(".")[0] in _CODED:
         names.append("code")
     found += [getattr(error, name, None) for name in names]
     numbers = (
@@ -169,23 +170,23 @@ def _status(error: BaseException) -> int | None:
     return next((number for number in numbers if 400 <= number < 600), None)
 
 
-def _of_answer(error: BaseException, status: int) -> Verdict:
+def _verdict_of_response(error: BaseException, status: int) -> Verdict:
     code = str(getattr(error, "error_code", "") or "")
-    bucket = "bucket does not exist" in str(error)  # Google's words, which has no code for it
+    bucket = "bucket does not exist" in str(error)  # Google's message, which comes without a code
     if status in _ABSENT and (code in _NO_ROOT_CODES or bucket):
         return Verdict.ACCESS
-    return of_status(status)
+    return verdict_of_status(status)
 
 
 def _is_passing(error: BaseException) -> bool:
-    """True for a failure of the connection rather than of a path."""
+    """True for a failure of the connection, not of a path."""
     package = type(error).__module__.partition(".")[0]
     return package in _CLIENTS or isinstance(
         error, TimeoutError | ConnectionError | socket.gaierror | ssl.SSLError | EOFError
     )
 
 
-def _of_connection(chain: list[BaseException]) -> Verdict:
+def _verdict_of_connection(chain: list[BaseException]) -> Verdict:
     if any(isinstance(link, ssl.SSLCertVerificationError) for link in chain):
         return Verdict.ACCESS
     named = any(
@@ -196,11 +197,11 @@ def _of_connection(chain: list[BaseException]) -> Verdict:
     return Verdict.DOUBTFUL if named else Verdict.PASSING
 
 
-def _of_os_error(error: OSError) -> Verdict:
+def _verdict_of_os_error(error: OSError) -> Verdict:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return Verdict.MISSING
     if isinstance(error, PermissionError) or error.errno in _PATH_ERRNOS:
         return Verdict.ACCESS
-    if str(error).startswith("Forbidden"):  # gcsfs' words for a 403, without the answer
+    if str(error).startswith("Forbidden"):  # gcsfs' message for a 403, without the response
         return Verdict.DENIED
     return Verdict.FINAL if error.errno in _DISK_ERRNOS else Verdict.DOUBTFUL

@@ -1,4 +1,4 @@
-"""Which settings of storage a driver may hand to the workers of its cluster."""
+"""Storage settings that a driver passes on to the workers of its cluster."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ SHARED = (
     "FSSPEC_S3_ANON",
     "FSSPEC_S3_REQUESTER_PAYS",
 )
-"""Where the store is and how it is asked. Never credentials: Ray keeps and logs what it hands on. Nor AWS_PROFILE,
-which names a section of a file that only the driver's machine may have."""
+"""Address and request options of the store. Never credentials: Ray stores and logs the variables it
+passes on. Nor AWS_PROFILE, which names a section of a file that may exist on the driver's machine
+only."""
 
 
 def shared_environment() -> dict[str, str]:
-    """Those of the `SHARED` variables that are set here, without URLs that hold credentials."""
+    """The `SHARED` variables set in this process, without URLs that contain credentials."""
     found = {name: os.environ[name] for name in SHARED if name in os.environ}
     return {name: value for name, value in found.items() if secret_in(value) is None}

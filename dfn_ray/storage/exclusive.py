@@ -1,4 +1,4 @@
-"""Giving a file of a disk its name unless that is taken, so that the name stands for all of the content or for nothing."""
+"""Renaming a local file unless the new name is taken, so that a name implies complete content."""
 
 from __future__ import annotations
 
@@ -7,42 +7,43 @@ import errno
 import os
 
 _UNKNOWN = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL)
-"""What file systems answer that have no hard links, or no rename that replaces nothing."""
+"""Errors of file systems without hard links, or without a rename that never replaces."""
 
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1  # linux/fcntl.h, linux/fs.h
 _RENAMEAT2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # glibc 2.28
 
 
-def named_exclusively(aside: str, path: str) -> bool:
-    """Give the file `aside` the name `path`, unless that is taken: False. `aside` may be gone afterwards.
+def rename_if_free(temporary: str, path: str) -> bool:
+    """Renames the file `temporary` to `path`; returns False if that name is taken.
 
-    By a hard link; without them (FAT, exFAT, shares of Windows) by Linux's rename that replaces nothing; without
-    that as well by a copy, of which a crash in between leaves a part.
+    `temporary` may be gone afterwards. Uses a hard link; on file systems without them (FAT, exFAT,
+    Windows shares) Linux's RENAME_NOREPLACE; without that too, a copy, of which a crash may leave a
+    part.
     """
-    for way in (os.link, _renamed, _copied):
+    for method in (os.link, _rename, _copy):
         try:
-            way(aside, path)
+            method(temporary, path)
         except FileExistsError:
             return False
         except OSError as error:
-            if error.errno not in _UNKNOWN or way is _copied:
+            if error.errno not in _UNKNOWN or method is _copy:
                 raise
         else:
             return True
-    raise AssertionError("the last way raises or returns")
+    raise AssertionError("the last method raises or returns")
 
 
-def _renamed(aside: str, path: str) -> None:
+def _rename(temporary: str, path: str) -> None:
     if _RENAMEAT2 is None:
         raise OSError(errno.ENOSYS, "no renameat2 on this system")
-    arguments = (_AT_FDCWD, os.fsencode(aside), _AT_FDCWD, os.fsencode(path), _RENAME_NOREPLACE)
+    arguments = (_AT_FDCWD, os.fsencode(temporary), _AT_FDCWD, os.fsencode(path), _RENAME_NOREPLACE)
     if _RENAMEAT2(*arguments):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), path)
 
 
-def _copied(aside: str, path: str) -> None:
-    with open(aside, "rb") as source, open(path, "xb") as file:
+def _copy(temporary: str, path: str) -> None:
+    with open(temporary, "rb") as source, open(path, "xb") as file:
         try:
             file.write(source.read())
             file.flush()

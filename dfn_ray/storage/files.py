@@ -12,7 +12,7 @@ from dfn_ray.uris import HTTP_SCHEMES, normalised, scheme_of
 
 
 def open_uri(uri: str, *, in_order: bool = True) -> IO[bytes]:
-    """The file at a URI, opened for reading: front to back with bounded read-ahead, or here and there without."""
+    """Opens the file at a URI, for sequential reads with bounded read-ahead or for random ones."""
     fs, uri = filesystem(uri), normalised(uri)
     options: dict[str, Any] = {}
     if not is_local(uri):
@@ -29,7 +29,7 @@ def read_uri(uri: str) -> bytes:
 
 
 def stat(uri: str) -> File | None:
-    """The file at a URI, None when a folder is there. Raises MissingFileError when nothing is."""
+    """The file at a URI; None for a folder. Raises MissingFileError if neither exists."""
     with storage_errors(uri, "look up"):
         info = filesystem(uri).info(normalised(uri))
     if info["type"] != "file":
@@ -38,18 +38,19 @@ def stat(uri: str) -> File | None:
 
 
 def version_of(file: IO[bytes]) -> str | None:
-    """The version of the content (an ETag) that all reads of a file from `open_uri` are of; None where it has none.
+    """The version (ETag) that all reads of a file from `open_uri` refer to; None without one.
 
-    To compare with `File.version` of a listing. The length of the file is its size in that version.
+    Comparable with `File.version` of a listing. The length of the file is its size in that version.
     """
     return getattr(file, "version", None)
 
 
 def is_confirmed_missing(uri: str) -> bool:
-    """True if a file whose opening raised MissingFileError is absent beyond doubt: its store can still be asked.
+    """True if a file whose opening raised MissingFileError is certainly absent.
 
-    A store that lists must still list the folder of the file, without its name; an absent folder or bucket says
-    nothing about the file. Of a web server the answer 404 or 410 is enough. Raises StorageError when the store fails.
+    A store that lists must still list the file's folder, without its name: an absent folder or
+    bucket may be an unmounted disk or a wrong setting. For a web server, 404 or 410 is enough.
+    Raises StorageError when the store fails.
     """
     uri = normalised(uri)
     folder, _, name = uri.rpartition("/")
@@ -72,10 +73,10 @@ def is_confirmed_missing(uri: str) -> bool:
 
 
 def version(uri: str, *, dated: bool = False) -> str:
-    """What tells one content of the file at a URI from another: its size and, where the store has one, its ETag.
+    """Identifies the content of the file at a URI: its size and, if the store has one, its ETag.
 
-    `dated` adds a web server's Last-Modified where it has no ETag. That names a copy; it is not to be compared, since
-    mirrors of one file have different dates.
+    `dated` adds a web server's Last-Modified if there is no ETag. That identifies a copy and must
+    not be compared, because mirrors of a file have different dates.
     """
     with storage_errors(uri, "look up"):
         info = filesystem(uri).info(normalised(uri))

@@ -1,4 +1,4 @@
-"""Which fsspec filesystem a URI stands for, and what its errors come out as."""
+"""The fsspec filesystem of a URI, and the conversion of its errors to StorageError."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import fsspec
 from dfn_ray.errors import DfnRayError, InputError, StorageAccessError
 from dfn_ray.storage.causes import Verdict, verdict_of
 from dfn_ray.storage.local import Local
-from dfn_ray.storage.retries import in_words
+from dfn_ray.storage.retries import error_text
 from dfn_ray.uris import (
     EXTRAS,
     HTTP_SCHEMES,
@@ -24,24 +24,24 @@ from dfn_ray.uris import (
 )
 
 READ_AHEAD_BYTES = 8 * 2**20
-"""Bytes fetched beyond what is asked for when a file is walked front to back, and of a stream sent at a time.
+"""Size of the read-ahead of sequential reads, and of the pieces of a streamed write.
 
-What a reader holds of its file: one such block, and as long as a request lasts what comes in beside it.
+A reader holds one such block, and a second one while a request is in flight.
 """
 
 
 def filesystem(uri: str) -> Any:
-    """The fsspec filesystem of a URI, its requests tried by the one policy of `dfn_ray.storage.retries`.
+    """The fsspec filesystem of a URI; its requests follow the policy of `dfn_ray.storage.retries`.
 
-    Raises InputError for what is no URI of a known scheme, StorageAccessError for an absent extra.
+    Raises InputError for an unknown scheme, StorageAccessError for an extra that is not installed.
     """
     require_valid_uri(uri)
     protocol = scheme_of(normalised(uri))
     if protocol not in SCHEMES:  # `a::b` has no `://`
         raise InputError(
-            f"{uri}: {protocol}:: chains stores, which is not supported; write ./{uri} for a path"
+            f"{uri}: {protocol}:: chains stores, which is not supported. For a path, write ./{uri}"
         )
-    # Only who needs a client loads it: S3's takes 20 MiB and 0.2 s a process.
+    # Clients are loaded on demand: S3's takes 20 MiB and 0.2 s per process.
     if protocol in S3_SCHEMES:
         from dfn_ray.storage.s3 import s3
 
@@ -55,16 +55,18 @@ def filesystem(uri: str) -> Any:
     try:
         found = fsspec.filesystem(protocol)
     except ImportError as error:
-        how = f"pip install 'dfn_ray[{EXTRAS[protocol]}]'"
-        raise StorageAccessError(f"{uri}: {protocol}:// cannot be read yet; {how}") from error
+        raise StorageAccessError(
+            f"{uri}: {protocol}:// needs an extra that is not installed. Run "
+            f"`pip install 'dfn_ray[{EXTRAS[protocol]}]'`"
+        ) from error
     if protocol == "hf":
         from dfn_ray.storage.hub import Hub
 
         return Hub(found, protocol)
     if protocol in EXTRAS:
-        from dfn_ray.storage.remote import Retried
+        from dfn_ray.storage.remote import RetryingFilesystem
 
-        return Retried(found, protocol)
+        return RetryingFilesystem(found, protocol)
     return found
 
 
@@ -74,14 +76,14 @@ def is_local(uri: str) -> bool:
 
 
 def is_s3(uri: str) -> bool:
-    """True for an object of S3, or of a store that speaks its protocol."""
+    """True for an object of S3 or of an S3-compatible store."""
     return scheme_of(uri) in S3_SCHEMES
 
 
 class storage_errors:
-    """Turns exceptions of a store or a disk into StorageError that says what was tried where.
+    """Converts exceptions of a store or a disk to StorageError, naming the URI and the operation.
 
-    Those that say nothing about the store pass as they are: MemoryError, ImportError, mistakes of a program.
+    Other exceptions pass unchanged: MemoryError, ImportError, programming errors.
     """
 
     def __init__(self, uri: str, verb: str) -> None:
@@ -104,12 +106,12 @@ class storage_errors:
             )
         else:
             message = (
-                f"{self.uri}: cannot {self.verb} it: {in_words(error)}{_ADVICE.get(verdict, '')}"
+                f"{self.uri}: cannot {self.verb} it: {error_text(error)}{_ADVICE.get(verdict, '')}"
             )
         raise verdict.error(message) from error
 
 
 _ADVICE = {
     Verdict.DENIED: "; check credentials and rights",
-    Verdict.PASSING: "; run the same command again, it goes on",
+    Verdict.PASSING: "; run the same command again to resume",
 }

@@ -1,4 +1,4 @@
-"""Bodies of a web server's answers: taken no further than they should be long, decoded, compared."""
+"""Bodies of HTTP responses: read up to their expected length, decoded, hashed."""
 
 from __future__ import annotations
 
@@ -16,49 +16,53 @@ from dfn_ray.storage.causes import RefusalError, Verdict
 from dfn_ray.storage.filesystems import READ_AHEAD_BYTES
 
 WHOLE_LIMIT_BYTES = 8 * 2**30
-"""The largest file that is fetched whole. Shards are seldom above 1 GiB, and it takes as much of the temporary folder."""
+"""The largest file that is fetched whole. Shards are seldom above 1 GiB; the file occupies the
+temporary folder."""
 _PIECE_BYTES = 2**20
 
 
 def temporary() -> IO[bytes]:
-    """A file that is on disk once it is larger than a block."""
+    """A temporary file, kept in memory up to one read-ahead block."""
     return tempfile.SpooledTemporaryFile(max_size=READ_AHEAD_BYTES)
 
 
 async def body(answer: ClientResponse, size: int) -> bytes:
-    """The body of an answer; raises RefusalError when it is not of this size, without reading on behind it."""
+    """The body of a response.
+
+    Raises RefusalError if it has another size, without reading further.
+    """
     data = bytearray()
     async for piece in answer.content.iter_chunked(_PIECE_BYTES):
         data += piece
         if len(data) > size:
-            raise other_length(f"more than {size:,}", size)
+            raise length_error(f"more than {size:,}", size)
     if len(data) < size:
-        raise other_length(f"{len(data):,}", size)
+        raise length_error(f"{len(data):,}", size)
     return bytes(data)
 
 
 async def copy(answer: ClientResponse, to: IO[bytes], extend: Callable[[], None], most: int) -> int:
-    """Write the body of an answer as it comes; how many bytes it has. Stops once there are more than `most`."""
-    came = counted = 0
+    """Writes a response's body as it arrives and returns its size; stops beyond `most` bytes."""
+    received = counted = 0
     announced = http_headers.length(answer)
     async for piece in answer.content.iter_chunked(_PIECE_BYTES):
-        came += len(piece)
-        _require_small(came)
-        if announced is not None and came > announced:
+        received += len(piece)
+        _require_small(received)
+        if announced is not None and received > announced:
             break
-        if came > most:
-            return came
+        if received > most:
+            return received
         to.write(piece)
-        if came - counted >= READ_AHEAD_BYTES:
-            counted = came
+        if received - counted >= READ_AHEAD_BYTES:
+            counted = received
             extend()
-    if announced is not None and came != announced:
-        raise other_length(f"{came:,}", announced)
-    return came
+    if announced is not None and received != announced:
+        raise length_error(f"{received:,}", announced)
+    return received
 
 
 def digest(file: IO[bytes]) -> bytes:
-    """A digest of all bytes of a file."""
+    """The BLAKE2b digest of a file."""
     state = hashlib.blake2b()
     file.seek(0)
     while piece := file.read(_PIECE_BYTES):
@@ -66,13 +70,13 @@ def digest(file: IO[bytes]) -> bytes:
     return state.digest()
 
 
-def other_length(came: str, size: int) -> RefusalError:
-    """The error, which may pass, for a body that is not of the size it should be."""
-    return RefusalError(f"{came} bytes came of {size:,}", Verdict.PASSING)
+def length_error(got: str, size: int) -> RefusalError:
+    """The transient error for a body of unexpected size."""
+    return RefusalError(f"got {got} bytes of {size:,}", Verdict.PASSING)
 
 
-def decoded(encoded: IO[bytes], to: IO[bytes], most: int) -> int:
-    """Write what a gzip stream holds; how many bytes it is. Stops once there are more than `most`."""
+def decode(encoded: IO[bytes], to: IO[bytes], most: int) -> int:
+    """Writes the content of a gzip stream and returns its size; stops beyond `most` bytes."""
     encoded.seek(0)
     size = 0
     try:
@@ -91,7 +95,7 @@ def decoded(encoded: IO[bytes], to: IO[bytes], most: int) -> int:
 def _require_small(size: int) -> None:
     if size > WHOLE_LIMIT_BYTES:
         raise RefusalError(
-            f"the server has no ranges, and it is larger than {WHOLE_LIMIT_BYTES:,} bytes; copy it to a store that "
-            "has them",
+            "the server does not support ranges, and the file is larger than "
+            f"{WHOLE_LIMIT_BYTES:,} bytes; copy it to a store that supports them",
             Verdict.ACCESS,
         )

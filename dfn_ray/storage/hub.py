@@ -1,6 +1,7 @@
-"""hf:// with the one retry policy: listed by the hub's own client, read over HTTP as web servers are.
+"""hf:// with the one retry policy: listed by the hub's own client, read over HTTP like web servers.
 
-The client tries a range six times with waits of its own, and hands on an answer that is too short.
+The client itself tries a range six times with its own waits, and returns responses that are too
+short.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from huggingface_hub import hf_hub_url
 from huggingface_hub.utils import build_hf_headers
 
 from dfn_ray.storage.http import Http
-from dfn_ray.storage.remote import RemoteFile, Retried
+from dfn_ray.storage.remote import RemoteFile, RetryingFilesystem
 
 
-class Hub(Retried):
-    """The hub's filesystem, its files opened by URL."""
+class Hub(RetryingFilesystem):
+    """The hub's filesystem; its files are opened by URL."""
 
     def open(self, path: str, mode: str = "rb", **options: Any) -> Any:
-        """The file at a path."""
+        """Opens the file at a path."""
         if mode != "rb":
             return self.inner.open(path, mode, **options)
         uri = self.inner.unstrip_protocol(path)
@@ -32,14 +33,14 @@ class Hub(Retried):
             return file.read()
 
     def _url(self, path: str) -> str:
-        there = self.resolve_path(path)
-        if not hasattr(there, "repo_id"):  # of a bucket
+        resolved = self.resolve_path(path)
+        if not hasattr(resolved, "repo_id"):  # a file of a bucket
             return self.request(self.inner.url)(path)
-        # Not the client's `url`, which lists the folder around a file to see whether it is one.
+        # Not the client's `url`, which lists the enclosing folder to check that the path is a file.
         return hf_hub_url(
-            there.repo_id,
-            there.path_in_repo,
-            repo_type=there.repo_type,
-            revision=there.revision,
+            resolved.repo_id,
+            resolved.path_in_repo,
+            repo_type=resolved.repo_type,
+            revision=resolved.revision,
             endpoint=self.inner.endpoint,
         )

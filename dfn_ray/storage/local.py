@@ -1,4 +1,4 @@
-"""Files of this machine through fsspec; what is no regular file is not opened."""
+"""Files of this machine through fsspec; only regular files are opened for reading."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from dfn_ray.untrusted.regular_files import require_regular
 
 
 class Local(LocalFileSystem):
-    """The disks of this machine. Opening a pipe for reading would wait until somebody writes to it."""
+    """The disks of this machine.
+
+    Opening a pipe for reading would block until something writes to it.
+    """
 
     def _open(self, path: str, mode: str = "rb", *args: Any, **options: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         if "r" in mode:

@@ -1,4 +1,4 @@
-"""Files of remote stores, and the filesystems that retry nothing, or not enough, by themselves."""
+"""Files of remote stores, and a wrapper for filesystems whose own retries are insufficient."""
 
 from __future__ import annotations
 
@@ -16,29 +16,33 @@ from dfn_ray.storage.store import version_in
 
 _REQUESTS = frozenset(
     {
-        "cat_file", "exists", "invalidate_cache", "resolve_path", "find", "glob", "info", "isdir", "isfile", "ls", "makedirs", "pipe_file", "rm", "rm_file",
+        "cat_file", "exists", "find", "glob", "info", "invalidate_cache", "isdir", "isfile", "ls",
+        "makedirs", "pipe_file", "resolve_path", "rm", "rm_file",
     }
 )  # fmt: skip
-"""Methods that are requests, some of them only of the hub's client; each the same when done twice."""
+"""Methods that are requests, some of the hub's client only; all of them idempotent."""
 
 
 class Source(Protocol):
-    """One file of a store as it was when it was opened."""
+    """One version of a file of a store: the one that was opened."""
 
     size: int
     version: str | None
 
     def fetch(self, start: int, end: int) -> bytes:
-        """The bytes from `start` to `end`, all of them."""
+        """All bytes from `start` to `end`."""
         ...
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Releases its resources."""
         ...
 
 
 class RemoteFile(AbstractBufferedFile):
-    """A file of a store, opened for reading; its reads raise StorageError and ShardChangedError, no error of a client."""
+    """A file of a store, opened for reading.
+
+    Its reads raise StorageError and ShardChangedError, never a client's own exception.
+    """
 
     def __init__(
         self,
@@ -52,7 +56,7 @@ class RemoteFile(AbstractBufferedFile):
     ) -> None:
         self._uri, self._source = uri, source
         self.version = source.version
-        """The store's version of the content (an ETag) that all reads are of; None where it has none."""
+        """The version (ETag) that all reads refer to; None without one."""
         super().__init__(
             fs,
             uri,
@@ -66,14 +70,14 @@ class RemoteFile(AbstractBufferedFile):
             return self._source.fetch(start, min(end, self._source.size))
 
     def close(self) -> None:
-        """Close the file and what lies below."""
+        """Closes the file and its source."""
         if not self.closed:
             super().close()
             self._source.close()
 
 
 class ClientSource:
-    """A file as the client of a store opened it."""
+    """A file opened by a store's client."""
 
     def __init__(self, file: Any, *, retries_itself: bool = False) -> None:
         self.size = int(file.size)
@@ -81,30 +85,30 @@ class ClientSource:
         self._file, self._retries_itself = file, retries_itself
 
     def fetch(self, start: int, end: int) -> bytes:
-        """The bytes from `start` to `end`, all of them, by the retry policy."""
+        """All bytes from `start` to `end`, by the retry policy."""
         if self._retries_itself:
-            return self._once(start, end)
-        return retries.retried(partial(self._once, start, end), attempts_for)
+            return self._fetch_once(start, end)
+        return retries.call_with_retries(partial(self._fetch_once, start, end), attempts_for)
 
     def close(self) -> None:
-        """Close the client's file."""
+        """Closes the client's file."""
         self._file.close()
 
-    def _once(self, start: int, end: int) -> bytes:
+    def _fetch_once(self, start: int, end: int) -> bytes:
         data = self._file._fetch_range(start, end)
         if len(data) != end - start:
-            raise RefusalError(f"{len(data):,} bytes came of {end - start:,}", Verdict.PASSING)
+            raise RefusalError(f"got {len(data):,} bytes of {end - start:,}", Verdict.PASSING)
         return data
 
 
-class Retried:
-    """A filesystem of fsspec whose requests are tried again by the one policy. What is no request passes through."""
+class RetryingFilesystem:
+    """An fsspec filesystem whose requests follow the retry policy; other calls pass through."""
 
     def __init__(self, inner: Any, protocol: str) -> None:
         self.inner, self._protocol = inner, protocol
 
     def __reduce__(self) -> Any:
-        # Whoever it is sent to has its own environment; credentials do not travel.
+        # The receiving process uses its own environment; credentials are never sent.
         return (filesystem, (f"{self._protocol}://",))
 
     def __getattr__(self, name: str) -> Any:
@@ -112,26 +116,26 @@ class Retried:
         return self.request(value) if name in _REQUESTS else value
 
     def open(self, path: str, mode: str = "rb", **options: Any) -> Any:
-        """The file at a path; for reading one whose reads are tried again."""
+        """Opens the file at a path; for reading, one whose reads are retried."""
         if mode != "rb":
             return self.inner.open(path, mode, **options)
         plain = options | {"cache_type": "none"}
         file = self.request(self.inner.open)(path, "rb", **plain)
-        source = self.request(ClientSource)(file)  # the first to ask for its size
+        source = self.request(ClientSource)(file)  # the first request for its size
         return RemoteFile(self, self.inner.unstrip_protocol(path), source, **options)
 
     def request(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """A call of the client that is tried again by the policy."""
-        return lambda *args, **kwargs: retries.retried(
-            partial(_settings_refused, call, *args, **kwargs), attempts_for
+        """Wraps a call of the client in the retry policy."""
+        return lambda *args, **kwargs: retries.call_with_retries(
+            partial(_with_settings_errors, call, *args, **kwargs), attempts_for
         )
 
 
-def _settings_refused(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a client, whose ValueErrors are about settings and paths."""
+def _with_settings_errors(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Calls a client and converts its ValueErrors, which concern settings and paths."""
     try:
         return call(*args, **kwargs)
-    except json.JSONDecodeError as error:  # half an answer, or a proxy's page
-        raise RefusalError(f"no JSON: {error}", Verdict.PASSING) from error
+    except json.JSONDecodeError as error:  # a truncated response, or a proxy's page
+        raise RefusalError(f"not JSON: {error}", Verdict.PASSING) from error
     except (ValueError, NotImplementedError) as error:
         raise RefusalError(str(error), Verdict.ACCESS) from error

@@ -1,4 +1,4 @@
-"""The one retry policy of every store: attempts, waits between them, and limits on time."""
+"""The retry policy of all stores: attempts, waits between them, and time limits."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Policy:
-    """How often and how long a request is tried."""
+    """Limits on the attempts at a request."""
 
     attempts: int = 10
-    """Of a request that meets only faults that pass: 3 in 10 million are given up where every fifth request is faulty."""
+    """For transient faults: 3 requests in 10 million are given up if every fifth attempt fails."""
     doubtful_attempts: int = 4
-    """Of a request that fails in a way that seldom passes, such as 403: about a second of waiting."""
+    """For faults that are seldom transient, such as 403: about a second of waiting."""
     first_wait_s: float = 0.2
     longest_wait_s: float = 20.0
-    """The nth wait is anywhere in 0 to 0.2, 0.4, 0.8 ... 20 s, so that readers that were throttled together do not
-    come back together ("full jitter", AWS Architecture Blog, Exponential Backoff And Jitter, 2015)."""
+    """The nth wait is uniform in 0 to 0.2, 0.4, 0.8 ... 20 s, so that readers that were throttled
+    together do not retry together ("full jitter", AWS Architecture Blog, Exponential Backoff And
+    Jitter, 2015)."""
     attempt_s: float = 300.0
-    """An attempt that takes longer is given up. Time-outs of the client end most stalls; this one also ends an answer
-    that trickles, and a request body that nobody takes."""
+    """Limit on an attempt. Client timeouts end most stalls; this one also ends a response that
+    trickles, and a request body that the server does not read."""
     connect_s: float = 5.0
     stall_s: float = 15.0
-    """Without a byte, over HTTP; s3fs has the same two."""
+    """Limit on waiting for the next byte over HTTP; s3fs has the same two limits."""
 
 
 POLICY = Policy()
@@ -44,13 +45,13 @@ class RetriesSpentError(OSError):
     """All attempts at a request failed; the last failure is the cause."""
 
     def __init__(self, attempts: int, last: BaseException) -> None:
-        super().__init__(f"failed {attempts} times, at last with {in_words(last)}")
+        super().__init__(f"failed {attempts} times, last with {error_text(last)}")
 
 
-def settings(attempts_for: Callable[[BaseException], int]) -> dict[str, Any]:
+def tenacity_arguments(attempts_for: Callable[[BaseException], int]) -> dict[str, Any]:
     """Arguments of tenacity's Retrying and AsyncRetrying for this policy.
 
-    `attempts_for` gives the attempts in all for a request that failed with an error: 1 where it is final.
+    `attempts_for` returns the total number of attempts for an error; 1 means final.
     """
 
     def is_enough(state: RetryCallState) -> bool:
@@ -60,11 +61,11 @@ def settings(attempts_for: Callable[[BaseException], int]) -> dict[str, Any]:
     return {"stop": is_enough, "wait": _wait, "reraise": True}
 
 
-async def retried_async(
+async def call_with_retries_async(
     once: Callable[[], Awaitable[T]], attempts_for: Callable[[BaseException], int]
 ) -> T:
-    """What `once` gives, tried again by the policy. Raises RetriesSpentError when all attempts failed."""
-    retrying = AsyncRetrying(**settings(attempts_for))
+    """Awaits `once` by the policy. Raises RetriesSpentError when all attempts failed."""
+    retrying = AsyncRetrying(**tenacity_arguments(attempts_for))
     try:
         return await retrying(once)
     except Exception as error:
@@ -73,11 +74,14 @@ async def retried_async(
         raise RetriesSpentError(retrying.statistics["attempt_number"], error) from error
 
 
-def retried(once: Callable[[], T], attempts_for: Callable[[BaseException], int]) -> T:
-    """What `once` gives, tried again by the policy, each attempt in `attempt_s`. Raises RetriesSpentError as above."""
-    retrying = Retrying(**settings(attempts_for))
+def call_with_retries(once: Callable[[], T], attempts_for: Callable[[BaseException], int]) -> T:
+    """Calls `once` by the policy, each attempt within `attempt_s`.
+
+    Raises RetriesSpentError when all attempts failed.
+    """
+    retrying = Retrying(**tenacity_arguments(attempts_for))
     try:
-        return retrying(_within, once, POLICY.attempt_s)
+        return retrying(_call_within, once, POLICY.attempt_s)
     except Exception as error:
         if attempts_for(error) == 1:
             raise
@@ -86,7 +90,7 @@ def retried(once: Callable[[], T], attempts_for: Callable[[BaseException], int])
 
 @asynccontextmanager
 async def attempt_limit() -> AsyncGenerator[Callable[[], None]]:
-    """Ends its block with TimeoutError when an attempt takes too long; what it gives counts the time anew."""
+    """Ends its block with TimeoutError after `attempt_s`; yields a function that resets it."""
     async with asyncio.timeout(POLICY.attempt_s) as limit:
         clock = asyncio.get_running_loop().time
         yield lambda: limit.reschedule(clock() + POLICY.attempt_s)
@@ -95,30 +99,31 @@ async def attempt_limit() -> AsyncGenerator[Callable[[], None]]:
 def _wait(state: RetryCallState) -> float:
     jitter = wait_random_exponential(multiplier=POLICY.first_wait_s, max=POLICY.longest_wait_s)
     error = state.outcome and state.outcome.exception()
-    # A server that says when to come back is not asked before, within the longest wait.
-    asked_s = min(getattr(error, "retry_after_s", None) or 0.0, POLICY.longest_wait_s)
-    return max(jitter(state), asked_s)
+    # A server's Retry-After is respected, up to the longest wait.
+    requested_s = min(getattr(error, "retry_after_s", None) or 0.0, POLICY.longest_wait_s)
+    return max(jitter(state), requested_s)
 
 
-def in_words(error: BaseException) -> str:
-    """An error in a few words; aiohttp's and botocore's may print URLs with signatures, so of those the name only."""
+def error_text(error: BaseException) -> str:
+    """The message of an error; for aiohttp and botocore, which may print signed URLs, the class."""
     text = str(error).partition("\nFor more information check:")[0]  # httpx's advice
     if not text or type(error).__module__.partition(".")[0] in ("aiohttp", "botocore", "yarl"):
         return type(error).__name__
     return text
 
 
-def _within(once: Callable[[], T], limit_s: float) -> T:
-    """What a blocking call gives, or TimeoutError after a time; a thread that hangs is left behind.
+def _call_within(once: Callable[[], T], limit_s: float) -> T:
+    """Runs a blocking call on a thread; raises TimeoutError after `limit_s`.
 
-    A daemon thread, because those of an executor are waited for when the interpreter ends.
+    The thread is abandoned then. It is a daemon thread: at exit, the interpreter waits for those of
+    an executor.
     """
     answers: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
 
     def run() -> None:
         try:
             answers.put((True, once()))
-        except BaseException as error:  # noqa: BLE001  raised below
+        except BaseException as error:  # noqa: BLE001  re-raised below
             answers.put((False, error))
 
     threading.Thread(target=run, daemon=True, name="storage-request").start()

@@ -1,4 +1,4 @@
-"""The files below one URI: read, list, delete, and write so that a file is whole or absent."""
+"""The files below one URI: read, list, delete, and write atomically: a file is whole or absent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from dfn_ray.errors import InputError, MissingFileError
 from dfn_ray.storage.causes import ConditionFailedError
-from dfn_ray.storage.exclusive import named_exclusively
+from dfn_ray.storage.exclusive import rename_if_free
 from dfn_ray.storage.filesystems import filesystem, is_local, is_s3, storage_errors
 from dfn_ray.uris import normalised
 
@@ -23,17 +23,17 @@ _TEMPORARY = ".writing-"
 _LEFTOVER = re.compile(rf"{re.escape(_TEMPORARY)}(\d+)-")
 _LOCK = ".replacing"
 _NO_VERSION = "0" * 32
-"""An ETag that no content has."""
+"""An ETag that matches no content."""
 
 
 @dataclass(frozen=True)
 class File:
-    """A file of a store, with its size as the listing gave it."""
+    """A file of a store, with its size from the listing."""
 
     uri: str
     size_bytes: int
     version: str | None = None
-    """The store's version of the content (an ETag); None where it has none."""
+    """The store's version of the content (ETag); None without one."""
 
     @property
     def name(self) -> str:
@@ -42,23 +42,24 @@ class File:
 
 
 def version_in(info: Mapping[str, Any]) -> str | None:
-    """The version of a file in what its store says of it: the ETag; None where the store has none."""
+    """The version (ETag) in a store's file information; None without one."""
     etag = info.get("ETag") or info.get("etag")
     return plain_etag(str(etag)) if etag else None
 
 
 def plain_etag(etag: str) -> str:
-    """An ETag without quotes, which S3's answers have and its listings, as s3fs gives them, may not have."""
+    """An ETag without quotes: S3's responses have them, s3fs's listings may not."""
     return etag.removeprefix("W/").strip('"')
 
 
 @dataclass(frozen=True)
 class Store:
-    """The files below one URI. Cheap to make, safe to send to other processes."""
+    """The files below one URI. Cheap to create, safe to send to other processes."""
 
     uri: str
     writer: int = field(default=0, compare=False)
-    """Number of who writes: half-written files say whose they are, see `remove_leftovers`."""
+    """Number of the writer, which is part of the names of half-written files; see
+    `remove_leftovers`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "uri", normalised(self.uri))
@@ -73,7 +74,7 @@ class Store:
 
     @property
     def address(self) -> str:
-        """The URI spelled in one way: with its scheme, local paths from the root."""
+        """The URI in canonical form: with its scheme, local paths absolute."""
         return self._fs.unstrip_protocol(self._root)
 
     @property
@@ -90,8 +91,8 @@ class Store:
         return replace(self, uri=self.uri_of(folder))
 
     def exists(self, name: str) -> bool:
-        """True if the file `name` is there."""
-        # Not the client's own `exists`, which takes most failures for an absent file.
+        """True if the file `name` exists."""
+        # Not the client's own `exists`, which reports most failures as an absent file.
         try:
             with storage_errors(self.uri_of(name), "look up"):
                 self._fs.info(self._path(name))
@@ -100,48 +101,49 @@ class Store:
         return True
 
     def read(self, name: str) -> bytes:
-        """The bytes of the file `name`. Raises StorageError when it is not there."""
+        """The bytes of the file `name`. Raises MissingFileError if it does not exist."""
         with storage_errors(self.uri_of(name), "read"):
             return self._fs.cat_file(self._path(name))
 
     def open(self, name: str) -> IO[bytes]:
-        """The file `name`, opened for reading here and there: nothing is fetched beyond what is asked for."""
+        """Opens the file `name` for random reads, without read-ahead."""
         options = {} if self.is_local else {"cache_type": "none"}
         with storage_errors(self.uri_of(name), "open"):
             return self._fs.open(self._path(name), "rb", **options)
 
     def write(self, name: str, data: bytes) -> None:
-        """Make `data` the content of the file `name`, whole or not at all, replacing what was there.
+        """Writes the file `name` atomically, replacing its content.
 
-        On a local disk: written aside, synced, renamed. On an object store: one PUT, or above 100 MiB the parts of
-        one upload, which becomes the object when it is completed. Done twice it is done once, so that a PUT whose
-        answer was lost is simply sent again.
+        On a local disk: written to a temporary file, synced, renamed. On an object store: one PUT,
+        or above 100 MiB a multipart upload, which becomes the object when it is completed. The
+        operation is idempotent, so a PUT whose response was lost is sent again.
         """
         with storage_errors(self.uri_of(name), "write"):
             if self.is_local:
-                with self._aside(name, [data]) as aside:
-                    os.replace(aside, self._path(name))
+                with self._temporary_file(name, [data]) as temporary:
+                    os.replace(temporary, self._path(name))
             else:
                 self._fs.pipe_file(self._path(name), data)
 
     def create(self, name: str, data: bytes) -> bool:
-        """Make `data` the content of the file `name` if there is none; True when the file has this content now.
+        """Writes the file `name` unless it exists; True if it has this content now.
 
-        Of several that create a file at a time one does, by the store's own means: on a disk a hard link or what comes closest
-        (`named_exclusively`), IfNoneMatch on S3 (gs and az: the precondition of their clients). A store that takes no
-        notice of the condition lets the last one win: see `honours_conditions`.
+        Of several concurrent writers one succeeds, by the store's own means: on a disk a hard link
+        or its closest equivalent (`rename_if_free`), on S3 IfNoneMatch (gs and az: their clients'
+        preconditions). With a store that ignores the condition the last writer wins: see
+        `honours_conditions`.
         """
         with storage_errors(self.uri_of(name), "create"):
             if self._created(name, data):
                 return True
-        # Also where the answer to our own write was lost and it was sent again.
+        # Also true if the response to our own write was lost and it was sent again.
         return self.read(name) == data
 
     def replace(self, name: str, data: bytes, *, before: bytes | None) -> bool:
-        """Make `data` the content of the file `name` if that is `before` now (None: if there is none); True when done.
+        """Replaces the file `name` if its content is `before` (None: if absent); True if done.
 
-        On a disk under a lock that every `replace` takes; on S3 under IfMatch. Elsewhere another write may come in
-        between the look and the write.
+        On a disk under a lock that every `replace` takes; on S3 under IfMatch. On other stores
+        another write may come between the check and the write.
         """
         if before is None:
             return self.create(name, data)
@@ -150,17 +152,18 @@ class Store:
                 with _locked(self._root):
                     done = self._content(name) == before
                     if done:
-                        with self._aside(name, [data]) as aside:
-                            os.replace(aside, self._path(name))
+                        with self._temporary_file(name, [data]) as temporary:
+                            os.replace(temporary, self._path(name))
             else:
                 done = self._replaced(name, data, before)
-        # Also where the answer to our own write was lost and it was sent again.
+        # Also true if the response to our own write was lost and it was sent again.
         return done or self._content(name) == data
 
     def honours_conditions(self, name: str) -> bool:
-        """True if the store refuses to create the file `name`, which is there, and on S3 to replace another version of it.
+        """True if the store enforces conditional writes.
 
-        Both are tried with the content that it has.
+        It must refuse to create the existing file `name` and, on S3, to replace another version of
+        it. Both are tried with the file's own content.
         """
         data = self.read(name)
         with storage_errors(self.uri_of(name), "create"):
@@ -169,11 +172,11 @@ class Store:
             return not is_s3(self.uri) or not self._put_over(name, data, _NO_VERSION)
 
     def _created(self, name: str, data: bytes) -> bool:
-        """False when the file is there already."""
+        """False if the file exists already."""
         path = self._path(name)
         if self.is_local:
-            with self._aside(name, [data]) as aside:
-                return named_exclusively(aside, path)
+            with self._temporary_file(name, [data]) as temporary:
+                return rename_if_free(temporary, path)
         try:
             self._fs.pipe_file(path, data, mode="create")
         except (ConditionFailedError, FileExistsError):
@@ -181,7 +184,7 @@ class Store:
         return True
 
     def _replaced(self, name: str, data: bytes, before: bytes) -> bool:
-        """False when the file is not, or is no longer, what it was before."""
+        """False if the file is absent or its content is not `before`."""
         try:
             version = version_in(self._fs.info(self._path(name)))
             if self._fs.cat_file(self._path(name)) != before:
@@ -191,7 +194,7 @@ class Store:
         return self._put_over(name, data, version)
 
     def _put_over(self, name: str, data: bytes, version: str | None) -> bool:
-        """False when the file is not of this version; elsewhere than on S3 nobody looks."""
+        """False if the file has another version; checked on S3 only."""
         match = {"IfMatch": f'"{version}"'} if version and is_s3(self.uri) else {}
         try:
             self._fs.pipe_file(self._path(name), data, **match)
@@ -206,13 +209,14 @@ class Store:
             return None
 
     def write_stream(self, name: str, pieces: Iterable[bytes | memoryview]) -> None:
-        """Make the joined pieces the content of the file `name`, whole or not at all, without holding them all."""
+        """Writes the joined pieces to the file `name` atomically, without holding all of them."""
         path = self._path(name)
         with storage_errors(self.uri_of(name), "write"):
             if self.is_local:
-                # Not the client's own way, which writes to the folder for temporary files and copies from there.
-                with self._aside(name, pieces) as aside:
-                    os.replace(aside, path)
+                # Not through the client, which writes to the system's temporary folder and copies
+                # from there.
+                with self._temporary_file(name, pieces) as temporary:
+                    os.replace(temporary, path)
                 return
             file = self._fs.open(path, "wb", autocommit=False)
             try:
@@ -225,7 +229,7 @@ class Store:
             file.commit()
 
     def delete(self, name: str) -> None:
-        """Remove the file `name`; nothing happens when it is not there."""
+        """Removes the file `name`, if it exists."""
         with storage_errors(self.uri_of(name), "delete"):
             try:
                 self._fs.rm_file(self._path(name))
@@ -233,7 +237,7 @@ class Store:
                 return
 
     def delete_folder(self, name: str) -> None:
-        """Remove the folder `name` and all below it; nothing happens when it is not there."""
+        """Removes the folder `name` and everything below it, if it exists."""
         with storage_errors(self.uri_of(name), "delete"):
             try:
                 self._fs.rm(self._path(name), recursive=True)
@@ -241,7 +245,7 @@ class Store:
                 return
 
     def list(self, folder: str = "", suffix: str = "") -> list[File]:
-        """All files directly in `folder`, by name; an absent folder has none. Half-written files are not shown."""
+        """All files directly in `folder`, sorted, without half-written ones; empty if absent."""
         path = self._path(folder) if folder else self._root
         with storage_errors(self.uri_of(folder), "list"):
             # Another process may have written since: a cached listing would hide commits.
@@ -266,9 +270,9 @@ class Store:
         ]
 
     def names(self) -> list[str]:
-        """What is directly in this store, files and folders (`name/`), sorted; nothing hidden, nothing if it is absent.
+        """Names of files and folders (`name/`) directly in this store, sorted; empty if absent.
 
-        Raises InputError when the URI is that of a file.
+        Hidden files are left out. Raises InputError if the URI is a file.
         """
         with storage_errors(self.uri, "list"):
             self._fs.invalidate_cache(self._root)
@@ -277,7 +281,9 @@ class Store:
             except FileNotFoundError:
                 return []
         if any(e["name"] == self._root and e["type"] == "file" and e["size"] for e in entries):
-            raise InputError(f"{self.uri}: is a file; run_uri or output must be a folder, or free")
+            raise InputError(
+                f"{self.uri}: is a file; run_uri or output must be a folder or not exist"
+            )
         names = (
             posixpath.basename(e["name"].rstrip("/")) + ("/" if e["type"] == "directory" else "")
             for e in entries
@@ -286,9 +292,9 @@ class Store:
         return sorted(name for name in names if not name.startswith("."))
 
     def remove_leftovers(self, folder: str = "") -> None:
-        """Remove files of `folder` that this writer, or one of a smaller number, left half-written on a local disk.
+        """Removes half-written files of this and earlier writers from `folder`, on a local disk.
 
-        Those of a larger number stay: it may be alive, and would fail.
+        Those of a writer with a larger number are kept: it may be alive, and would fail.
         """
         path = self._path(folder)
         if self.is_local and os.path.isdir(path):
@@ -302,26 +308,26 @@ class Store:
         return f"{self._root}/{name}"
 
     @contextmanager
-    def _aside(self, name: str, pieces: Iterable[bytes | memoryview]) -> Iterator[str]:
-        """The pieces as a file beside the file `name`, on its disk for good; removed at the end where it still is."""
+    def _temporary_file(self, name: str, pieces: Iterable[bytes | memoryview]) -> Iterator[str]:
+        """Writes the pieces to a synced temporary file beside `name`; removes it at the end."""
         folder, last = posixpath.split(self._path(name))
         os.makedirs(folder, exist_ok=True)
-        aside = f"{folder}/{_TEMPORARY}{self.writer}-{uuid.uuid4().hex}-{last}"
+        temporary = f"{folder}/{_TEMPORARY}{self.writer}-{uuid.uuid4().hex}-{last}"
         try:
-            with open(aside, "wb") as file:
+            with open(temporary, "wb") as file:
                 for piece in pieces:
                     file.write(piece)
                 file.flush()
                 os.fsync(file.fileno())
-            yield aside
+            yield temporary
             _sync_folder(folder)
         finally:
             with suppress(FileNotFoundError):
-                os.remove(aside)
+                os.remove(temporary)
 
 
 def _sync_folder(folder: str) -> None:
-    """Bring the names in a folder to its disk: until then a power cut can undo a rename."""
+    """Syncs a folder's entries to disk: until then a power failure can undo a rename."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -331,7 +337,7 @@ def _sync_folder(folder: str) -> None:
 
 @contextmanager
 def _locked(folder: str) -> Iterator[None]:
-    """Hold the lock of a folder. It is the kernel's, so that a process that dies gives it back."""
+    """Holds a folder's lock. It is the kernel's, so it is released when a process dies."""
     with open(posixpath.join(folder, _LOCK), "ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

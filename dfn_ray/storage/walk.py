@@ -1,4 +1,7 @@
-"""What is in folders: every folder is listed once, and one that cannot be listed is an error, never an empty one."""
+"""Contents of folders and trees.
+
+A folder that cannot be listed is an error, never taken as empty.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,12 @@ State = TypeVar("State")
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """What is directly in a folder. Links stand for what they lead to."""
+    """The direct contents of a folder. Links are listed as their targets."""
 
     uri: str
-    """As it was reached: the URI of the root as given, then names."""
+    """The path by which it was reached: the given URI of the root, then names."""
     real: str
-    """The folder without any link on the way; `uri` on an object store."""
+    """The folder with all links resolved; `uri` on an object store."""
     files: Mapping[str, File]
     """By name, in sorted order."""
     folders: tuple[str, ...] = ()
@@ -33,15 +36,15 @@ class Folder:
     links: frozenset[str] = frozenset()
     """Names of files and folders that are links."""
     dangling: tuple[str, ...] = ()
-    """Names of links that lead to nothing."""
+    """Names of dangling links."""
     loops: tuple[str, ...] = ()
-    """Names of links to this folder or one above it, which are not followed."""
+    """Names of links to this folder or a folder above it, which are not followed."""
     special: tuple[str, ...] = ()
-    """Names of pipes, sockets, devices and the kernel's files, which are no files that could be read to their end."""
+    """Names of pipes, sockets, devices and kernel files, which cannot be read to an end."""
 
 
 def scan(uri: str) -> Folder | None:
-    """The folder at a URI, None when no folder is there. Raises StorageError, naming it, when it cannot be listed."""
+    """The folder at a URI; None if absent. Raises StorageError if it cannot be listed."""
     if is_local(uri):
         path = _path(uri)
         return _scan_local(uri.rstrip("/"), path, os.path.realpath(path), ())
@@ -68,16 +71,17 @@ def scan(uri: str) -> Folder | None:
 
 
 def walk(uri: str, visit: Callable[[Folder, State], Mapping[str, State]], state: State) -> None:
-    """Visit a folder and the folders below it that `visit` names, each once by the path it is reached by.
+    """Visits a folder and the folders below it that `visit` selects, once per path.
 
-    `visit` gets a folder and its state, and returns the names of the folders in it to enter, with theirs. Links to folders
-    are followed, but not up to a folder that they lie in. An absent folder is not visited, nor one that vanishes meanwhile.
-    Raises StorageError, naming the folder, when one that is to be entered cannot be listed.
+    `visit` is passed a folder and its state, and returns the names of the subfolders to enter, with
+    their states. Links to folders are followed, except to a folder that contains them. Absent
+    folders, and those that vanish meanwhile, are skipped. Raises StorageError, naming the folder,
+    if a selected one cannot be listed.
     """
     if is_local(uri):
         _walk_local(uri, visit, state)
         return
-    found = _found(uri) if _finds_at_once(uri) else None
+    found = _found(uri) if _lists_trees(uri) else None
     pending = [("", state)]
     while pending:
         prefix, state = pending.pop()
@@ -93,7 +97,7 @@ def walk(uri: str, visit: Callable[[Folder, State], Mapping[str, State]], state:
 
 
 def files_below(uri: str) -> list[File]:
-    """All files below a folder, at any depth, by name; an absent folder has none. URIs begin with `uri` as given."""
+    """All files below a folder, at any depth, sorted; empty if absent. URIs begin with `uri`."""
     files: list[File] = []
 
     def visit(folder: Folder, _: None) -> dict[str, None]:
@@ -105,7 +109,7 @@ def files_below(uri: str) -> list[File]:
 
 
 def link_to_nothing(uri: str) -> str | None:
-    """The first link on a local path, its last name counted, that leads to nothing; None when there is none."""
+    """The first dangling link on a local path, its last name included; None without one."""
     if not is_local(uri):
         return None
     path = _path(uri)
@@ -120,7 +124,7 @@ def _leads_to_nothing(path: str) -> bool:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return True
-    except OSError:  # something is there, which cannot be looked at
+    except OSError:  # the target exists but cannot be examined
         return False
     return False
 
@@ -129,7 +133,7 @@ def _walk_local(
     uri: str, visit: Callable[[Folder, State], Mapping[str, State]], state: State
 ) -> None:
     path = _path(uri)
-    # The chain holds the real folders from which links were followed.
+    # The chain contains the real folders from which links were followed.
     pending: list[tuple[str, str, str, tuple[str, ...], State]] = [
         (uri.rstrip("/"), path, os.path.realpath(path), (), state)
     ]
@@ -170,14 +174,15 @@ def _scan_local(uri: str, path: str, real: str, chain: tuple[str, ...]) -> Folde
 
 
 def _kind(entry: os.DirEntry[str], real: str, chain: tuple[str, ...]) -> tuple[str, int]:
-    """The field of `Folder` that an entry belongs to, and its size; "" when it vanished since its folder was listed."""
+    """The field of `Folder` for an entry, and its size; "" if it vanished since the listing."""
     try:
         if entry.is_dir():
             up = entry.is_symlink() and _leads_up(entry.path, (*chain, real))
             return ("loops" if up else "folders"), 0
         status = entry.stat()
     except (FileNotFoundError, NotADirectoryError):
-        # A link that leads through a file gives the latter, which for its folder would mean that it is none.
+        # A link through a file raises the latter, which the caller would read as the folder being
+        # no folder.
         return ("dangling" if entry.is_symlink() else ""), 0
     except OSError as error:
         if error.errno != errno.ELOOP:
@@ -187,14 +192,14 @@ def _kind(entry: os.DirEntry[str], real: str, chain: tuple[str, ...]) -> tuple[s
 
 
 def _leads_up(link: str, chain: Iterable[str]) -> bool:
-    """True when a link leads to one of some real folders, or to one above it."""
+    """True if a link leads to one of the real folders in `chain`, or to one above it."""
     target = os.path.realpath(link).rstrip("/") + "/"
     return any(f"{folder.rstrip('/')}/".startswith(target) for folder in chain)
 
 
 @dataclass(slots=True)
 class _Found:
-    """A folder of an object store while its parts are gathered."""
+    """A folder of an object store while its entries are collected."""
 
     files: dict[str, Any] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
@@ -205,7 +210,7 @@ class _Found:
 
 
 def _found(uri: str) -> dict[str, _Found]:
-    """The folders below a URI, by their path from it with a slash at the end; the one at the URI is the empty path."""
+    """The folders below a URI, by relative path with a trailing slash; the URI itself is ""."""
     fs = filesystem(uri)
     with storage_errors(uri, "list"):
         root = fs._strip_protocol(uri).rstrip("/")
@@ -228,7 +233,7 @@ def _found(uri: str) -> dict[str, _Found]:
 
 
 def _add(folders: dict[str, _Found], prefix: str) -> None:
-    """Make a folder and those it lies in."""
+    """Adds a folder and its parents."""
     folders[prefix] = _Found()
     while prefix:
         end = prefix.rfind("/", 0, -1) + 1
@@ -240,8 +245,8 @@ def _add(folders: dict[str, _Found], prefix: str) -> None:
         prefix = parent
 
 
-def _finds_at_once(uri: str) -> bool:
-    """True for a store that lists a whole tree by itself. Where fsspec walks instead, it passes over what it cannot list."""
+def _lists_trees(uri: str) -> bool:
+    """True for a store that lists whole trees itself: fsspec's walk skips unlistable folders."""
     fs = filesystem(uri)
     own = fs._find if isinstance(fs, AsyncFileSystem) else fs.find
     generic = (AsyncFileSystem._find, AbstractFileSystem.find)

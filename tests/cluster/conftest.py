@@ -1,6 +1,8 @@
-"""Recipes and watching for tests on clusters of several nodes, which take minutes: pytest -m cluster tests/cluster
+"""Recipes and observers for tests on clusters of several nodes, which take minutes.
 
-Without `-m` only those without the marker run.
+    pytest -m cluster tests/cluster
+
+Without `-m`, only tests without the marker run.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ def pytest_collection_modifyitems(config, items):
 
 @contextmanager
 def connected(address: str, notes: Path):
-    """This process as a driver of the cluster, whose workers may leave notes."""
+    """This process as a driver of the cluster; its workers may leave notes."""
     environment = {"env_vars": {NOTES: str(notes)}}
     ray.init(address=address, log_to_driver=False, runtime_env=environment)
     try:
@@ -67,11 +69,11 @@ def recipe(network, pool):
 
 
 def parts_of(recipe) -> int:
-    """How many parts a run has committed."""
+    """The number of parts that a run has committed."""
     return len(list(Path(recipe.run_uri).glob("scores/part-*.parquet")))
 
 
 def say(text: str) -> None:
-    """Say a line, with the time of day, to who runs with -s."""
+    """Prints a line with the time of day, visible with -s."""
     sys.stdout.write(f"{time.strftime('%H:%M:%S')} {text}\n")
     sys.stdout.flush()

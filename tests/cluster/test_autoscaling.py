@@ -1,4 +1,4 @@
-"""A run on a cluster that has no worker node when it begins and none when it has ended."""
+"""A run on a cluster that has no worker nodes before it starts and after it ends."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def test_gpu_nodes_come_with_the_work_up_to_the_recipes_max_and_go_after_it(
     recipe, tmp_path, monkeypatch, capsys
 ):
     class Slower(SlowScorer):
-        seconds = 2.0  # a second node needs half a minute: throughput is measured, asked for, started, noticed
+        # A second node takes half a minute: throughput is measured, the node requested, started,
+        # noticed.
+        seconds = 2.0
 
     monkeypatch.setattr(score_pool, "ScorerActor", Slower)
     scaled = recipe(tmp_path / "scaled", "scorers.max_size=2", "calibration.samples=16")

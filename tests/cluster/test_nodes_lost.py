@@ -1,4 +1,4 @@
-"""Nodes that are taken away, are about to be, or do not work, in mid-run: nothing of it shows in the result."""
+"""Nodes that are removed, drained, or broken during a run do not change its result."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from tests.cluster.conftest import connected, parts_of, say
 pytestmark = pytest.mark.ray
 ROLES = {"decode": DECODE_NODE, "score": SCORE_NODE}
 NODES = {f"{role}-{n}": node for role, node in ROLES.items() for n in (1, 2)}
-"""What a test begins with: two nodes that decode and two that score."""
+"""Nodes at the start of a test: two that decode and two that score."""
 UNDER_WAY_S = 5.0
-"""What a node had begun, or had in its queue, when it was told to go, may last that long."""
+"""Limit on the work that a node had started or queued when it was drained."""
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def undisturbed(shared_cluster, recipe, tmp_path_factory) -> Path:
 
 @dataclass
 class Trial:
-    """A run that takes its time, and what it must equal."""
+    """A slow run, and the result that it must equal."""
 
     recipe: Recipe
     undisturbed: Path
@@ -68,14 +68,14 @@ class Trial:
     began_s: float
 
     def filter(self) -> None:
-        """Run; scores, threshold, subset and uids equal the undisturbed run's bit for bit, and all verifies."""
+        """Runs and verifies; scores, threshold, subset and uids equal the undisturbed run's."""
         filter_pool(self.recipe)
         run = Path(self.recipe.run_uri)
         assert filtered(self.undisturbed) == filtered(run)
         verify_run(str(run), full=True)
 
     def worked(self, stage: str, *, after_s: float) -> list[Note]:
-        """The chunks that a stage began after that."""
+        """The chunks that a stage started after that."""
         return [n for n in read_notes(self.notes) if n.stage == stage and n.at_s > after_s]
 
 
@@ -142,7 +142,7 @@ def test_a_node_that_is_to_go_gets_no_new_work(cluster, trial, role, monkeypatch
 
 
 @pytest.mark.cluster
-def test_a_gpu_that_comes_late_is_waited_for_and_the_user_told(cluster, trial, capsys):
+def test_a_late_gpu_is_awaited_and_reported_to_the_user(cluster, trial, capsys):
     for number in (1, 2):
         cluster.kill_node(f"score-{number}")
     until(lambda: "score" not in roles())
@@ -194,5 +194,6 @@ def test_a_node_on_which_no_scorer_starts_is_avoided(cluster, trial, monkeypatch
     assert scored == {node_id("score-2")}
     tries = len(trial.worked("fail", after_s=trial.began_s))
     say(f"{tries} starts failed")
-    # Of two pools, calibration's and the main pass's; in each the good node's first start takes some seconds too.
+    # Of two pools, calibration's and the main pass's; in each the good node's first start takes
+    # some seconds too.
     assert 2 <= tries < 2 * (NODE_TRIES + 2)

@@ -1,4 +1,4 @@
-"""What a driver's environment says of storage, on a node that was set up without it."""
+"""A driver's storage settings reach a node that was set up without them."""
 
 from __future__ import annotations
 

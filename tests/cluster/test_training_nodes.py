@@ -1,4 +1,4 @@
-"""Training on several nodes of which one is taken away and another comes."""
+"""Training on several nodes while one is removed and another joins."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def training(tmp_path, network, pool):
     )
 
 
-def test_training_goes_on_with_one_worker_when_a_node_goes_and_grows_when_one_comes(
+def test_training_continues_with_one_worker_when_a_node_leaves_and_grows_when_one_joins(
     training, tmp_path, capsys
 ):
     with local_cluster() as cluster, connected(cluster.address, tmp_path / "notes"):
@@ -80,7 +80,7 @@ def test_training_goes_on_with_one_worker_when_a_node_goes_and_grows_when_one_co
 
 
 def workers_now(recipe) -> int | None:
-    """How many workers took the last committed step."""
+    """The number of workers of the last committed step."""
     if latest(recipe) == 0:
         return None
     lines = steps_of(recipe)

@@ -1,4 +1,4 @@
-"""The files in cluster/ as their readers see them."""
+"""The files in cluster/, parsed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ RAY_UP = ("aws", "gcp")
 KUBERAY = ("raycluster", "rayjob-filter", "rayjob-train")
 
 OBJECT_STORE_FRACTION = 0.3
-"""Of a machine's memory: Ray's DEFAULT_OBJECT_STORE_MEMORY_PROPORTION, compared in test_ray_up."""
+"""Share of a machine's memory: Ray's DEFAULT_OBJECT_STORE_MEMORY_PROPORTION, compared in
+test_ray_up."""
 MACHINES = {  # vCPU, GiB, GPUs: the clouds' own tables
     "m7i.xlarge": (4, 16, 0),
     "m7i.4xlarge": (16, 64, 0),
@@ -31,7 +32,7 @@ def loaded(name: str) -> Any:
 
 
 def cluster_spec(name: str) -> dict[str, Any]:
-    """The RayCluster's spec, which a RayJob has inside its own."""
+    """The RayCluster's spec, which a RayJob contains in its own."""
     manifest = loaded(name)
     return manifest["spec"].get("rayClusterSpec", manifest["spec"])
 
@@ -45,7 +46,7 @@ def groups_of(name: str) -> dict[str, dict[str, Any]]:
 
 
 def autoscaling_config(name: str) -> dict[str, Any]:
-    """What Ray's autoscaler works with: the `ray up` file, or what it makes of a RayCluster."""
+    """The configuration of Ray's autoscaler: the `ray up` file, or its form of a RayCluster."""
     if name in RAY_UP:
         return loaded(name)
     from ray.autoscaler._private.kuberay.autoscaling_config import (
@@ -59,7 +60,7 @@ def autoscaling_config(name: str) -> dict[str, Any]:
 
 
 def ray_parses(line: str) -> None:
-    """Raise click's error unless every `ray ...` in this shell line is a command, with options, that Ray has."""
+    """Raises click's error unless every `ray ...` in this shell line is a valid command of Ray."""
     import click
     from ray.scripts.scripts import cli
 

@@ -1,8 +1,8 @@
-"""What KubeRay 1.7 takes as a RayCluster and a RayJob (ray.io/v1), as JSON schemas.
+"""JSON schemas of KubeRay 1.7's RayCluster and RayJob (ray.io/v1).
 
-No package ships the CRDs, so this is written from KubeRay's API reference: all fields of the parts that
-people write, with types and enums; unknown fields are errors, which the CRD itself would drop without a
-word. Pod templates are only required to be there: they are checked against Kubernetes' own schema.
+No package ships the CRDs, so this is written from KubeRay's API reference: all fields of the parts
+that people write, with types and enums; unknown fields are errors, which the CRD itself would drop
+silently. Pod templates are only required to exist: they are checked against Kubernetes' own schema.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ POSITIVE: Schema = {**COUNT, "minimum": 1}
 PRIORITY: Schema = {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1}
 NUMBER: Schema = {"type": "number", "minimum": 0}
 TEXTS: Schema = {"type": "object", "additionalProperties": TEXT}
-"""map[string]string: a bare 0 or true in YAML is an error here, as it is for the API server."""
+"""map[string]string: a bare 0 or true in YAML is an error, as for the API server."""
 LISTED: Schema = {"type": "array", "items": TEXT}
 POD_TEMPLATE: Schema = {"type": "object", "required": ["spec"]}
 FOREIGN: Schema = {"type": "object"}

@@ -1,4 +1,4 @@
-"""Which nodes Ray's own autoscaler starts by these files, for what dfn_ray asks for."""
+"""Nodes that Ray's own autoscaler starts with these files for dfn_ray's resource requests."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_no_more_nodes_than_the_file_allows(name):
 
 
 def test_ray_up_keeps_one_gpu_for_sure_because_a_refused_spot_machine_does_not_count_as_out():
-    """When this fails, Ray has learnt it, and `min_workers: 1` with its comment can go."""
+    """If this fails, Ray supports it, and `min_workers: 1` with its comment can be removed."""
     from ray.autoscaler.v2.instance_manager.subscribers.cloud_resource_monitor import (
         CloudResourceMonitor,
     )
@@ -63,9 +63,9 @@ def test_ray_up_keeps_one_gpu_for_sure_because_a_refused_spot_machine_does_not_c
 def launched(
     name: str, demand: dict[str, float], role: str, count: int, down: tuple[str, ...] = ()
 ):
-    """Nodes by type that Ray's own scheduler starts for `count` actors that want `demand` and `dfn-role = role`.
+    """Nodes by type that Ray's scheduler starts for `count` actors of this demand and role.
 
-    `down`: types of which Ray knows that none is to be had.
+    `down`: types that Ray knows to be unavailable.
     """
     from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
     from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest

@@ -1,4 +1,4 @@
-"""Dockerfile and requirements.txt against a linter, pyproject.toml and the files that name the image."""
+"""Dockerfile and requirements.txt against a linter, pyproject.toml and files naming the image."""
 
 from __future__ import annotations
 

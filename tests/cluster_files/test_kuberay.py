@@ -41,7 +41,7 @@ def test_kubernetes_takes_every_pod(name):
 
 
 def _autoscaler(name: str) -> dict[str, Any]:
-    """The container that KubeRay adds to the head: its options are a container's fields."""
+    """The autoscaler container that KubeRay adds: its options are a container's fields."""
     options = cluster_spec(name)["autoscalerOptions"]
     return {"name": "autoscaler", **{key: options[key] for key in ("env", "resources")}}
 
@@ -117,7 +117,7 @@ def test_the_readmes_pools_of_machines_are_those_that_the_pods_look_for():
 
 
 def _tolerates(pod: dict[str, Any], key: str, value: str) -> bool:
-    """Whether a pod may run where the taint key=value:NoSchedule is (Kubernetes' rule for tolerations)."""
+    """True if a pod tolerates the taint key=value:NoSchedule (Kubernetes' rule for tolerations)."""
     return any(
         t.get("key") == key
         and t.get("effect") in (None, "NoSchedule")

@@ -1,4 +1,4 @@
-"""aws.yaml and gcp.yaml against Ray's own loader, the clouds' API descriptions and their machines."""
+"""aws.yaml and gcp.yaml against Ray's loader, the clouds' API descriptions and machines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.cluster_files.files import (
 )
 
 AMI_GB, IMAGE_GB = 75, 20
-"""What Deep Learning images of both clouds and ours, unpacked, take of a disk."""
+"""Disk space of both clouds' Deep Learning images and of ours, unpacked."""
 
 
 @pytest.mark.parametrize("name", RAY_UP)

@@ -53,7 +53,7 @@ def test_what_the_cluster_files_tell_to_run_exists():
 
 @pytest.mark.parametrize("command", job_commands(), ids=str)
 def test_every_job_command_names_a_job_and_takes_its_arguments(command: JobCommand, capsys):
-    """Running them on a cluster is tests/jobs; here, that the job is there and the words are parsed."""
+    """The job exists and its arguments parse; tests/jobs runs the commands on a cluster."""
     assert (ROOT / command.job).is_file()
     with pytest.raises(SystemExit) as exit_:
         run([VERBS[command.job], *command.arguments, "--help"])
@@ -95,7 +95,7 @@ def test_the_readmes_example_adds_up():
     assert f"= {hours} hours, so {round(hours * float(an_hour))} dollars" in readme
 
 
-def test_ray_has_every_command_that_the_readme_tells_to_run():
+def test_ray_has_every_command_in_the_readme():
     lines = re.findall(r"^ray .*$", (CLUSTER / "README.md").read_text(), flags=re.MULTILINE)
     assert len(lines) > 10
     for line in lines:

@@ -22,7 +22,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_progress_says_rate_share_time_left_and_drops_by_reason():
+def test_progress_shows_rate_share_time_left_and_drops_by_reason():
     clock, stream = Clock(), io.StringIO()
     progress = Progress(1000, stream=stream, clock=clock)
     clock.now = 10
@@ -32,7 +32,7 @@ def test_progress_says_rate_share_time_left_and_drops_by_reason():
     assert "(not_an_image 7, image_side 3)" in line
 
 
-def test_scorers_count_as_alive_for_as_long_as_rates_look_back():
+def test_scorers_count_as_alive_within_the_window_of_rates():
     clock = Clock()
     progress = Progress(100, stream=io.StringIO(), clock=clock)
     progress.add(1, 1, {"scored": 1}, scorers=["a", "b"])
@@ -52,7 +52,7 @@ def test_rates_count_only_what_this_attempt_did():
     assert "600 samples | 10/s | 40 s left" in progress.line()
 
 
-def test_a_log_gets_one_line_every_30_seconds_and_a_terminal_one_that_renews_itself():
+def test_a_log_gets_one_line_every_30_seconds_and_a_terminal_one_line_in_place():
     clock, log, terminal = Clock(), io.StringIO(), Terminal()
     both = [Progress(100, stream=stream, clock=clock) for stream in (log, terminal)]
     for second in range(61):
@@ -74,11 +74,11 @@ def test_a_log_gets_one_line_every_30_seconds_and_a_terminal_one_that_renews_its
         (2e6, "23.1 days"),
     ],
 )
-def test_durations_are_said_as_people_say_them(seconds, said):
+def test_durations_are_readable(seconds, said):
     assert duration(seconds) == said
 
 
-def test_a_table_aligns_numbers_and_gives_shares():
+def test_a_table_aligns_numbers_and_shows_shares():
     assert table([("all", 1000), ("  some", 25), ("name", "x")], total=1000).splitlines() == [
         "all     1,000   100.00%",
         "  some     25     2.50%",
@@ -114,15 +114,15 @@ def test_notes_stand_in_the_end_table_and_below_the_last_line_of_progress():
     progress.add(5, 5, {"scored": 5}, notes={"truncated_scored": 1, "decoded_exactly": 1_000})
     progress.close()
     assert [" ".join(line.split()) for line in stream.getvalue().splitlines()[1:]] == [
-        "decoded exactly, too damaged for the fast way 1,000",
-        "scored although they end early 3",
+        "decoded in exact mode, too damaged for fast mode 1,000",
+        "truncated images scored anyway 3",
     ]
     value = {
         "counts": {"scored": 20}, "samples": 20, "k": 3, "threshold": None, "state": "final",
         "notes": {"truncated_scored": 12, "something_new": 1, "caption_cut": 0},
     }  # fmt: skip
     lines = [" ".join(line.split()) for line in selection_table("run", value).splitlines()]
-    assert "scored although they end early 12 60.00%" in lines
+    assert "truncated images scored anyway 12 60.00%" in lines
     assert "something new 1 5.00%" in lines
     assert not any("captions cut" in line for line in lines)
-    assert "end early" not in selection_table("run", value | {"notes": {}})
+    assert "truncated images" not in selection_table("run", value | {"notes": {}})

@@ -1,4 +1,4 @@
-"""What is printed: every encoding takes it, and nothing in a pool moves the terminal."""
+"""Printed text is valid in every encoding, and nothing in a pool controls the terminal."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def test_controls_are_escaped_and_letters_of_all_scripts_stay():
 def test_inspect_prints_in_every_encoding_and_sends_no_control_to_the_terminal(pool, encoding):
     command = [sys.executable, "-m", "dfn_ray.cli", "inspect", str(pool)]
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
-    told = subprocess.run(command, env=environment, capture_output=True, check=False)
-    assert told.returncode == 0, told.stderr
-    text = told.stdout.decode(encoding)
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    text = done.stdout.decode(encoding)
     assert not any(ord(c) < 32 and c != "\n" for c in text)
     assert r"k\x1b[31mey" in text
     lines = [line for line in text.splitlines() if line.startswith("example")]

@@ -1,4 +1,4 @@
-"""A way to look at another S3 server than the workers do."""
+"""A fixture that points the driver, but no worker, at another S3 server."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def seen_by_driver(monkeypatch):
 
 
 def forget() -> None:
-    """Have this process ask its environment anew who and where S3 is."""
+    """Makes this process read S3's credentials and endpoint from its environment again."""
     s3._s3_of.cache_clear()
     s3.S3.clear_instance_cache()

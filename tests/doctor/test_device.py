@@ -23,13 +23,13 @@ print(trial.fits, trial.used_bytes > 0)
 def test_a_batch_that_runs_out_of_memory_is_halved_until_it_fits(tmp_path):
     wide = {**TINY, "vision_cfg": {**TINY["vision_cfg"], "image_size": 512}}
     folder = save_random_network(tmp_path / "wide", wide, seed=0)
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", OUT_OF_MEMORY, str(folder)],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert told.returncode == 0, told.stderr
-    fits, used = told.stdout.split()[-2:]
+    assert done.returncode == 0, done.stderr
+    fits, used = done.stdout.split()[-2:]
     assert int(fits) in (1, 2, 4, 8, 16, 32)
     assert used == "True"

@@ -1,4 +1,4 @@
-"""Every finding, provoked."""
+"""Every finding is provoked once."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dfn_ray.config import recipe_values
 from dfn_ray.doctor.doctor import doctor, examine
 from dfn_ray.doctor.nodes import (
     alive_nodes,
-    ask_nodes,
     node_findings,
+    query_nodes,
     shared_finding,
     thread_finding,
     version_finding,
@@ -29,7 +29,7 @@ from dfn_ray.testing.sample_pools import TarBuilder, jpeg_bytes
 pytestmark = pytest.mark.ray
 
 OF_THIS_MACHINE = {"open files", "/dev/shm", "spill disk"}
-"""Not the recipe's doing: a machine that runs the tests may really be short of them."""
+"""Independent of the recipe: the machine that runs the tests may really fail them."""
 
 
 NAMES = ("samples", "uids", "network dfn", "rights", "scorers", "threads")
@@ -41,7 +41,7 @@ def wrong(findings: list[Finding]) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def broken_pool(tmp_path_factory) -> Path:
-    """2 shards; half of the samples have no caption or no image; some bring a uid, others none."""
+    """2 shards; half of the samples have no caption or no image; some have a uid, others none."""
     folder = tmp_path_factory.mktemp("broken")
     for shard in range(2):
         tar = TarBuilder()
@@ -59,8 +59,8 @@ def broken_pool(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def facts(local_ray):
-    found, silent = ask_nodes(alive_nodes(), "s3://runs/facts/run", None, None)
-    assert silent == {}
+    found, failures = query_nodes(alive_nodes(), "s3://runs/facts/run", None, None)
+    assert failures == {}
     return found
 
 
@@ -70,14 +70,14 @@ def test_a_recipe_that_is_ready_gets_ok_for_every_check_and_nothing_is_written(
     ready = recipe(pool)
     findings = list(examine(ready))
     assert wrong(findings) == {}
-    told = {finding.name: finding.text for finding in findings}
-    assert "6 shards" in told["pool"]
-    assert "96 samples, 96 readable; about" in told["samples"]
-    assert "the samples' own" in told["uids"]
-    assert "a batch of 16 takes" in told["device"]
+    printed = {finding.name: finding.text for finding in findings}
+    assert "6 shards" in printed["pool"]
+    assert "96 samples, 96 readable; about" in printed["samples"]
+    assert "the samples' own" in printed["uids"]
+    assert "a batch of 16 takes" in printed["device"]
     assert {"captions", "network dfn", "run", "rights", "nodes", "versions", "threads", "clocks",
             "pool on nodes", "run_uri", "decode tasks", "scorers", "object store",
-            *OF_THIS_MACHINE} <= set(told)  # fmt: skip
+            *OF_THIS_MACHINE} <= set(printed)  # fmt: skip
     assert not Path(ready.run_uri).exists()
 
 
@@ -89,22 +89,22 @@ def test_every_mistake_is_found_in_one_go(local_ray, recipe, broken_pool):
         "scorers.gpus=9",
         "scorers.threads=4096",
     )
-    told: list[str] = []
+    printed: list[str] = []
     with pytest.raises(NotReadyError, match="things to change"):
-        doctor(mistaken, say=told.append)
-    assert all(line.startswith(("ok      ", "CHANGE  ")) for line in told)
-    changes = " ".join(" ".join(told).split()).split("CHANGE ")[1:]
+        doctor(mistaken, say=printed.append)
+    assert all(line.startswith(("ok      ", "CHANGE  ")) for line in printed)
+    changes = " ".join(" ".join(printed).split()).split("CHANGE ")[1:]
     found = {name: text for text in changes for name in NAMES if text.startswith(name)}
     assert "50.0% broken" in found["samples"]
     assert "max_failed_fraction = 25%" in found["samples"]
-    assert "lists of uids would mix both" in found["uids"]
+    assert "uid lists would mix both" in found["uids"]
     assert "/no/such/network" in found["network dfn"]
     assert "no-such-bucket" in found["rights"]
-    assert "asks for 9 GPU: no node has that" in found["scorers"]
-    assert "4096 threads: no node has as many" in found["threads"]
+    assert "needs 9 GPU: no node has that" in found["scorers"]
+    assert "4096 threads: no node has that many" in found["threads"]
 
 
-def test_rights_are_tried_from_the_driver_and_from_a_worker(
+def test_rights_are_checked_from_the_driver_and_from_a_worker(
     local_ray, s3, recipe, pool, seen_by_driver
 ):
     there = recipe(pool, "run_uri=s3://runs/rights/run", "networks.0.model=local-dir:/none")
@@ -115,7 +115,7 @@ def test_rights_are_tried_from_the_driver_and_from_a_worker(
     assert rights[1].text.startswith("from a node of 4 CPU, 2 GPU")
 
 
-def test_a_device_that_is_not_there_is_told(local_ray, recipe, pool):
+def test_an_absent_device_is_reported(local_ray, recipe, pool):
     import torch
 
     if torch.cuda.is_available():
@@ -123,12 +123,10 @@ def test_a_device_that_is_not_there_is_told(local_ray, recipe, pool):
     asking = recipe(pool, "scorers.device=cuda", "scorers.gpus=1")
     (found,) = device_findings(asking, fetch_networks(asking), alive_nodes())
     assert not found.ok
-    assert "sees no CUDA device" in found.text
+    assert "finds no CUDA device" in found.text
 
 
-def test_an_object_store_that_is_too_small_is_told_with_the_size_it_should_have(
-    facts, recipe, pool
-):
+def test_an_object_store_that_is_too_small_is_reported_with_the_required_size(facts, recipe, pool):
     large = recipe(pool, "pool.chunk_rows=65536")
     flight = in_flight(large, fetch_networks(large), inspect_pool(large.pool))
     found = wrong(list(memory_findings(large, flight, facts)))
@@ -152,7 +150,7 @@ def test_nodes_that_differ_are_named(facts, recipe, pool):
         list(node_findings(recipe(pool), [replace(good, sees_probe=True), other], tries_pool=True))
     )
     assert "other: torch 2.0.0 (driver" in found["versions"]
-    assert "1,200 s off" in found["clocks"]
+    assert "off by 1,200 s" in found["clocks"]
     assert "use object storage" in found["run_uri"]
     assert "no right to open it" in found["pool on nodes"]
     low = [
@@ -162,9 +160,9 @@ def test_nodes_that_differ_are_named(facts, recipe, pool):
     assert shared_finding(recipe(pool), [replace(good, sees_probe=True)]).ok
 
 
-def test_scorers_that_want_more_threads_than_there_are_cpus_are_told(facts, recipe, pool):
+def test_scorers_with_more_threads_than_cpus_are_reported(facts, recipe, pool):
     crowd = recipe(pool, "scorers.threads=1", "scorers.min_size=9999", "scorers.max_size=9999")
-    assert "more than there are CPUs" in thread_finding(crowd, facts).text
+    assert "more than the cluster has CPUs" in thread_finding(crowd, facts).text
 
 
 def test_the_verb_exits_1_when_something_is_to_change_and_2_when_the_recipe_is_wrong(

@@ -17,7 +17,7 @@ from dfn_ray.testing.http_server import serve_http
 
 @dataclass
 class Hub:
-    """What the stand-in answers: repositories by id, each with its files; `status` for all requests where it is set."""
+    """A stand-in hub: repositories by id, each with its files; `status`, if set, for all."""
 
     endpoint: str
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Hub:
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """The hub, as this process's client finds it, with an empty cache."""
+    """The hub that this process's client uses, with an empty cache."""
     from huggingface_hub import constants
 
     with serve_http({}) as server:
@@ -54,7 +54,7 @@ def hub(monkeypatch, tmp_path):
 
 
 def run_alone(*words: str, cwd, environment: Sequence[tuple[str, str]] = ()) -> tuple[int, str]:
-    """The exit code of a command line in a process of its own, and what it said; it must load neither Ray nor torch."""
+    """Exit code and output of a command in its own process, which must not load Ray or torch."""
     code = (
         "import sys; from dfn_ray.cli import run; "
         f"code = run({list(words)!r}); "

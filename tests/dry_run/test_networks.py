@@ -1,4 +1,4 @@
-"""A network that does not exist, or could not be built, is a mistake before anything starts; one that does is described."""
+"""A network that is absent or cannot be built is an input error before anything starts."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from dfn_ray.config import Network
 from dfn_ray.dry_run.network_files import network_finding
 from dfn_ray.errors import InputError
+from dfn_ray.preparing.fetch_networks import fetch_network
 from dfn_ray.storage import Store
 from tests.dry_run.conftest import Hub
 
@@ -20,7 +21,7 @@ DEMO = Path(__file__).parents[2] / "dfn_ray" / "demo" / "data" / "network"
 CONFIG = (DEMO / "open_clip_config.json").read_bytes()
 INDEX = json.dumps({"weight_map": {"visual.proj": "1.safetensors"}}).encode()
 CLIP = json.dumps({"model_type": "clip", "architectures": ["CLIPModel"]}).encode()
-"""All else as transformers has it by default."""
+"""All other keys have transformers' defaults."""
 
 
 def look(model: str, **settings):
@@ -63,7 +64,7 @@ def test_a_checkpoint_is_there_and_no_pointer(tmp_path):
     (tmp_path / "b.pt").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     assert "is a Git LFS pointer" in mistake("ViT-B-32", pretrained=f"{tmp_path}/b.pt")
     (tmp_path / "c.pt").write_bytes(b"")
-    assert "got one of 0 bytes" in mistake("ViT-B-32", pretrained=f"{tmp_path}/c.pt")
+    assert "got an empty file" in mistake("ViT-B-32", pretrained=f"{tmp_path}/c.pt")
     (tmp_path / "d.pt").mkdir()
     assert "found a folder" in mistake("ViT-B-32", pretrained=f"{tmp_path}/d.pt")
     absent = look("ViT-B-32", pretrained=f"{tmp_path}/e.pt")
@@ -95,7 +96,19 @@ def test_a_folder_has_a_layout_a_config_that_can_be_built_and_weights(tmp_path):
     assert "small/open_clip_config.json: text_cfg.vocab_size: 1,000 embeddings" in said
 
 
-def test_transformers_layout_is_told_by_its_config(tmp_path):
+def test_a_tilde_in_local_dir_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "networks").mkdir()
+    (tmp_path / "networks" / "x").symlink_to(DEMO)
+    finding = look("local-dir:~/networks/x")
+    assert finding.text.startswith(f"local-dir:{tmp_path}/networks/x, open_clip's layout")
+    spec = Network(model="local-dir:~/networks/x")
+    here = fetch_network(Network(model=f"local-dir:{DEMO}"))
+    assert fetch_network(spec).weights_sha256 == here.weights_sha256
+    assert f"local-dir:{tmp_path}/none: need a folder" in mistake("local-dir:~/none")
+
+
+def test_transformers_layout_is_recognized_by_its_config(tmp_path):
     there = folder_of(tmp_path / "there", config__json=CLIP, model__safetensors=b"x" * 9)
     assert "transformers' layout of clip, weights model.safetensors" in look(there).text
     both = folder_of(
@@ -116,7 +129,7 @@ def test_transformers_layout_is_told_by_its_config(tmp_path):
         assert (f"model_type {kind}" if kind else "no model_type") in mistake(other)
 
 
-def test_a_folder_in_transformers_layout_is_judged_without_torch_and_the_hubs_client(tmp_path):
+def test_a_folder_in_transformers_layout_is_checked_without_torch_and_the_hubs_client(tmp_path):
     model = folder_of(tmp_path / "there", config__json=CLIP, model__safetensors=b"x" * 9)
     code = (
         "import sys; from dfn_ray.config import Network; "
@@ -129,7 +142,7 @@ def test_a_folder_in_transformers_layout_is_judged_without_torch_and_the_hubs_cl
     assert said.stdout.splitlines()[-1] == "set()"
 
 
-def test_a_folder_on_an_object_store_is_looked_at_there(s3):
+def test_a_folder_on_an_object_store_is_checked_there(s3):
     store = Store("s3://runs/dry-run-network")
     assert "found no files" in mistake(f"local-dir:{store.uri}")
     for name in ("open_clip_config.json", "open_clip_model.safetensors"):
@@ -169,10 +182,10 @@ def test_a_repository_is_known_by_its_small_files(hub: Hub):
     assert "no such repository or file, or it is private (HTTP 404)" in mistake("hf-hub:org/clap")
     assert "need hf-hub:org/repo" in mistake("hf-hub:../../etc/passwd")
     hub.status = 403
-    assert "accept its terms" in mistake("hf-hub:org/clip")
+    assert "Accept the repository's terms" in mistake("hf-hub:org/clip")
 
 
-def test_a_hub_that_cannot_be_asked_is_no_mistake(hub: Hub, monkeypatch):
+def test_an_unreachable_hub_is_no_mistake(hub: Hub, monkeypatch):
     from huggingface_hub import constants
 
     hub.status = 503
@@ -207,7 +220,7 @@ def test_a_hub_that_is_silent_takes_10_seconds_at_most(hub: Hub, monkeypatch):
     assert time.monotonic() - begin < 3
 
 
-def test_without_a_network_the_hubs_cache_is_looked_at(hub: Hub, tmp_path):
+def test_without_a_network_the_hubs_cache_is_checked(hub: Hub, tmp_path):
     from huggingface_hub import constants
 
     snapshot = Path(constants.HF_HUB_CACHE) / "models--org--clip" / "snapshots" / ("0" * 40)

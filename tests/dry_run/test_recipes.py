@@ -1,4 +1,4 @@
-"""A dry run of every verb looks at all that its recipe names, without Ray or torch, and names every mistake in one go."""
+"""A dry run checks everything that a recipe names, without Ray or torch."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ VERBS = ("filter", "score", "plan", "train", "evaluate", "run")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, network) -> Path:
-    """What the recipes name: a pool, a network, a uid list, class folders and their names."""
+    """Everything the recipes name: a pool, a network, a uid list, class folders and their names."""
     folder = tmp_path_factory.mktemp("named")
     write_pool(folder / "pool", shards=2, samples=2)
     (folder / "network").symlink_to(network)
@@ -59,7 +59,7 @@ def recipe_of(verb: str, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_dry_run_looks_at_everything_and_loads_neither_ray_nor_torch(verb, folder):
+def test_a_dry_run_checks_everything_and_loads_neither_ray_nor_torch(verb, folder):
     code, said = run_alone(verb, recipe_of(verb, folder), "--dry-run", cwd=folder)
     assert code == 0, said
     lines = said[json.JSONDecoder().raw_decode(said)[1] :].splitlines()
@@ -113,11 +113,11 @@ POOL_LIMITS = {
     "train": ("sources.0.pool.uri", "max_bad_shard_fraction"),
     "run": ("pool.uri", "filter.execution.max_bad_shard_fraction"),
 }
-"""Settings of the pool, and of the share of its shards that may be bad, by verb."""
+"""Settings of the pool and of the allowed share of bad shards, by verb."""
 
 
 def holed_pool(root: Path, fault: str) -> str:
-    """A pattern for six shards of which the listing alone shows that two are bad."""
+    """A pattern for six shards, two of which are bad by the listing alone."""
     write_pool(root / "pool", shards=6, samples=1)
     tars = sorted((root / "pool").glob("*.tar"))
     for tar in tars[:4] if fault == "unfinished_shard" else ():
@@ -129,7 +129,7 @@ def holed_pool(root: Path, fault: str) -> str:
 
 @pytest.mark.parametrize("verb", POOL_LIMITS)
 @pytest.mark.parametrize("fault", ["missing_shard", "unfinished_shard"])
-def test_bad_shards_of_a_listing_are_said_and_judged_by_the_limit(
+def test_bad_shards_of_a_listing_are_reported_and_checked_against_the_limit(
     verb, fault, folder, capsys, tmp_path
 ):
     uri, limit = POOL_LIMITS[verb]
@@ -147,7 +147,7 @@ def test_bad_shards_of_a_listing_are_said_and_judged_by_the_limit(
     assert "CHANGE" not in said
 
 
-def test_bad_shards_of_a_pool_whose_listed_samples_are_copied_are_said_alone(
+def test_bad_shards_are_reported_without_a_limit_when_a_uid_list_is_copied(
     folder, capsys, tmp_path
 ):
     words = ["materialize", recipe_of("filter", folder), "--dry-run", "--out", f"{tmp_path}/out"]
@@ -171,7 +171,7 @@ def test_class_names_that_do_not_fit_or_are_absent_are_2(folder, capsys, tmp_pat
     assert "templates: need {} or {c}" in capsys.readouterr().err
 
 
-def test_a_uid_list_of_materialize_is_looked_at(folder, capsys, tmp_path):
+def test_a_uid_list_of_materialize_is_checked(folder, capsys, tmp_path):
     words = ["materialize", recipe_of("filter", folder), "--dry-run", "--out", f"{tmp_path}/out"]
     assert run([*words, "--uids", f"{folder}/list.npy"]) == 0
     assert f"ok      uid list        {folder}/list.npy, 3 uids, 176 B" in capsys.readouterr().out

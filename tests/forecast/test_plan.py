@@ -1,4 +1,4 @@
-"""The plan's figures against a real run of the same recipe, and its arithmetic."""
+"""The plan's figures agree with a real run of the same recipe; its arithmetic is exact."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dfn_ray.config import Prices, Select, recipe_from
 from dfn_ray.demo.run import demo_recipe
 from dfn_ray.errors import NotReadyError
 from dfn_ray.filtering.filter_pool import filter_pool
-from dfn_ray.forecast.costs import PIPELINE_FRACTION, as_it_is, options
+from dfn_ray.forecast.costs import PIPELINE_FRACTION, cluster_forecast, options
 from dfn_ray.forecast.estimate import (
     GETS_PER_PART,
     PUTS_PER_PART,
@@ -34,27 +34,29 @@ def folder_bytes(folder: str) -> int:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_the_pilot_of_half_the_demo_pool_foretells_the_run(local_ray, tmp_path):
+def test_the_pilot_of_half_the_demo_pool_predicts_the_run(local_ray, tmp_path):
     recipe = demo_recipe(tmp_path / "run")
-    told: list[str] = []
-    found = plan(recipe, shards=4, samples=4096, say=told.append)
+    printed: list[str] = []
+    found = plan(recipe, shards=4, samples=4096, say=printed.append)
     assert not (tmp_path / "run").exists()
-    assert "4 of 8 shards" in told[0]
+    assert "4 of 8 shards" in printed[0]
     selection = filter_pool(recipe)
     assert found.samples.low <= selection["samples"] <= found.samples.high
     assert found.samples.high - found.samples.low < 0.2 * selection["samples"]
     assert found.kept.low <= selection["k"] <= found.kept.high
     subset = folder_bytes(f"{recipe.run_uri}/subset")
     assert found.subset_bytes.low <= subset <= found.subset_bytes.high
-    # Files have a fixed share, which is much for 1,444 rows.
+    # Files have a fixed overhead, which is large relative to 1,444 rows.
     scores = folder_bytes(f"{recipe.run_uri}/scores")
     assert 0.5 * scores <= found.scores_bytes.value <= 1.5 * scores
     assert sum(found.statuses.values()) == pytest.approx(1)
 
 
 @pytest.mark.ray
-def test_a_cluster_without_place_for_the_recipe_is_told_before_the_pilot(local_ray, recipe, pool):
-    with pytest.raises(NotReadyError, match="scorers: each asks for 9 GPU: no node has that"):
+def test_a_cluster_without_capacity_for_the_recipe_is_reported_before_the_pilot(
+    local_ray, recipe, pool
+):
+    with pytest.raises(NotReadyError, match="scorers: each needs 9 GPU: no node has that"):
         plan(recipe(pool, "scorers.gpus=9"), shards=2, samples=32, say=print)
 
 
@@ -104,11 +106,15 @@ def test_hours_and_money_are_those_of_scorers_and_the_decoders_that_feed_them(gp
     assert money.value == pytest.approx(hours / 6 * (3 * 2.0 + 60 * 0.05))
 
 
-def test_the_shorter_of_decode_and_forward_is_named(gpu_recipe):
-    few_cpus = as_it_is(gpu_recipe, estimated(), {"CPU": 8.0, "GPU": 1.0})
-    assert (few_cpus.short, few_cpus.decode_per_s, few_cpus.forward_per_s) == ("decode", 800, 2000)
-    few_gpus = as_it_is(gpu_recipe, estimated(), {"CPU": 64.0, "GPU": 1.0})
-    assert few_gpus.short == "forward"
+def test_the_bottleneck_of_decode_and_forward_is_named(gpu_recipe):
+    few_cpus = cluster_forecast(gpu_recipe, estimated(), {"CPU": 8.0, "GPU": 1.0})
+    assert (few_cpus.bottleneck, few_cpus.decode_per_s, few_cpus.forward_per_s) == (
+        "decode",
+        800,
+        2000,
+    )
+    few_gpus = cluster_forecast(gpu_recipe, estimated(), {"CPU": 64.0, "GPU": 1.0})
+    assert few_gpus.bottleneck == "forward"
     assert few_gpus.hours.value == pytest.approx(1e6 / (2000 * PIPELINE_FRACTION) / 3600)
 
 

@@ -1,4 +1,4 @@
-"""A Ray head of the tests' own, and a story on 60 samples whose stages are submitted one by one."""
+"""A Ray head, and a pipeline on 60 samples whose stages are submitted one by one."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ BIN = Path(sys.executable).parent
 
 @pytest.fixture(scope="session")
 def head():
-    """One head for all that submit; its 2 CPUs keep Ray from starting more workers than CI has cores."""
+    """One head for all submissions; with 2 CPUs Ray starts no more workers than CI has cores."""
     with start_head(num_cpus=2) as started:
         yield started
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The head as people use it: `ray job ...`, `dfn-ray submit` and Ray's client."""
+    """The head as users access it: `ray job ...`, `dfn-ray submit` and Ray's client."""
 
     head: Head
 
     def run(
         self, *command: str, cwd: Path = ROOT, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        """A command line that is let in to the cluster."""
+        """A command line with access to the cluster."""
         return subprocess.run(
             command,
             check=False,
@@ -80,7 +80,7 @@ def cluster(head) -> Cluster:
 
 @dataclass(frozen=True)
 class Story:
-    """A small pipeline recipe, and its stages as recipes of their own, each a TOML file in `folder`."""
+    """A small pipeline recipe and separate recipes of its stages, each a TOML file in `folder`."""
 
     folder: Path
     recipe: PipelineRecipe
@@ -150,7 +150,7 @@ def story(tmp_path_factory) -> Story:
 
 
 def toml(values: Mapping[str, Any]) -> str:
-    """Plain values as TOML, one setting a line."""
+    """Plain values as TOML, one setting per line."""
     return "".join(
         f"{key} = {_toml(value)}\n" for key, value in values.items() if value is not None
     )

@@ -1,4 +1,4 @@
-"""Every `jobs/` command that cluster files, the README and the jobs themselves tell people to run, run on a cluster."""
+"""Runs every `jobs/` command of the cluster files, the README and the jobs on a cluster."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ POOLS = {"jobs/filter_pool.py": "pool.uri", "jobs/train_clip.py": "sources.0.poo
 
 
 def offline(command: JobCommand, story: Story) -> list[str]:
-    """The command as a dry run on local data: its recipe where the repository has it, else a small one of its kind."""
+    """The command as a dry run on local data, with its own recipe or a small one of its kind."""
     named, *arguments = command.arguments
     recipe = Path("cluster") / Path(named).name
     if not (ROOT / recipe).exists():
@@ -35,7 +35,7 @@ def offline(command: JobCommand, story: Story) -> list[str]:
     return ["python", command.job, str(recipe), *arguments, *sets, "--dry-run"]
 
 
-def test_every_command_that_people_are_told_to_run_does(cluster, story: Story):
+def test_every_documented_command_runs(cluster, story: Story):
     commands = {(c.job, c.arguments): c for c in job_commands()}.values()
     assert {command.job for command in commands} == set(STAND_INS)
     steps = [

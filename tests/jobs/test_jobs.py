@@ -1,4 +1,4 @@
-"""Every job, submitted to a real Ray head: results, exit codes, logs, and a stop in mid-run."""
+"""Every job, submitted to a real Ray head: results, exit codes, logs, and a stop during the run."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from tests.jobs.conftest import ROOT, SAMPLES, SAMPLES_SEEN, SHARDS, Story
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 RAYS_OWN = re.compile(r".* Runtime env is setting up\.|Running entrypoint for job .*")
-"""What Ray's job server writes on top of every log."""
+"""The line that Ray's job server writes at the top of every log."""
 FILTERING = (
     r"3 shards, \d of them scored before; run .*",
     r"calibrating on 1 shards",
     r"threshold expected between .*",
     r"scoring +[\d.]+% \| .* samples \| .*",
 )
-"""The lines of a filter job but for its table: nothing of Ray's workers, no bars."""
+"""The lines of a filter job except its table: no output of Ray's workers, no progress bars."""
 TRAINING = (
     r"source dfn: 30 samples in \d+ chunks",
     r"training +[\d.]+% \| .* samples seen \| .*",
 )
 NETWORK = "network/open_clip_model.safetensors"
 MIDRUN_S = 180.0
-"""On a quiet machine it is 10 s."""
+"""It takes 10 s on an idle machine."""
 POLL_S = 0.3
 STOPS = 3
-"""Times it is tried: on a busy machine the word to stop may come when all is done."""
+"""Attempts: on a busy machine the stop may arrive after the job is done."""
 
 
 def submit(cluster, *command: str) -> str:
-    """Submit by Ray's client with the checkout as working directory, as a person's own script would; returns the id."""
+    """Submits with Ray's client and the checkout as working directory; returns the id."""
     return cluster.client.submit_job(
         entrypoint=shlex.join(command), runtime_env={"working_dir": str(ROOT)}
     )
@@ -58,7 +58,7 @@ def by_ray(cluster, script: str, recipe: Path, *arguments: str) -> list[str]:
 
 
 def wait(cluster, job: str) -> tuple[str, list[str]]:
-    """How the job ended, and the lines of its log that are not Ray's own."""
+    """The job's final status, and the lines of its log that are not Ray's own."""
     while not (status := cluster.client.get_job_status(job)).is_terminal():
         time.sleep(POLL_S)
     return str(status.value), lines_of(cluster.client.get_job_logs(job))
@@ -69,13 +69,13 @@ def lines_of(log: str) -> list[str]:
 
 
 def strays(lines: list[str], *expected: str) -> list[str]:
-    """The lines that are none of those expected."""
+    """The lines that are not expected."""
     return [line for line in lines if not any(re.fullmatch(pattern, line) for pattern in expected)]
 
 
 @dataclass(frozen=True)
 class Begun:
-    """Jobs that need nothing of each other, begun together, for most of a small job is waiting for its processes."""
+    """Independent jobs, started together because a small job mostly waits for its processes."""
 
     evaluate: str
     wrong: subprocess.Popen[str]
@@ -93,14 +93,14 @@ def begun(cluster, story: Story) -> Begun:
 
 @dataclass(frozen=True)
 class Filtered:
-    """A filter job that was stopped in mid-run and submitted again."""
+    """A filter job that was stopped during its run and submitted again."""
 
     parts: dict[str, int]
-    """Committed when it was stopped, and when each was written."""
+    """Parts committed when it was stopped, with their write times."""
     stopped: list[str]
     """Log of the stopped job."""
     told: subprocess.CompletedProcess[str]
-    """What `ray job submit` said the second time."""
+    """Output of the second `ray job submit`."""
     selection: dict
 
 
@@ -116,13 +116,13 @@ def filtered(cluster, story: Story, begun) -> Filtered:
     return Filtered(parts, stopped, told, json.loads((run / "selection.json").read_text()))
 
 
-def test_a_stopped_job_says_so_in_a_line(filtered):
+def test_a_stopped_job_reports_it_in_a_line(filtered):
     *before, last = filtered.stopped
     assert last == "dfn-ray: stopped; what is committed stays, the same command goes on from there"
     assert not strays(before, *FILTERING)
 
 
-def test_a_stopped_job_submitted_again_goes_on_from_what_is_committed(story: Story, filtered):
+def test_a_stopped_job_submitted_again_resumes_from_its_commits(story: Story, filtered):
     now = written(Path(story.recipe.uri("filter")))
     assert {name: now[name] for name in filtered.parts} == filtered.parts
     assert len(now) > len(filtered.parts) > 0
@@ -171,12 +171,12 @@ def test_a_wrong_recipe_fails_the_job_with_its_mistakes_in_the_log(cluster, stor
 
 @dataclass(frozen=True)
 class Trained:
-    """A train job that was stopped in mid-run and submitted again."""
+    """A train job that was stopped during its run and submitted again."""
 
     stopped: list[str]
     """Log of the stopped job."""
     status: str
-    """How the second one ended."""
+    """Final status of the second one."""
     lines: list[str]
 
 
@@ -216,7 +216,7 @@ def test_a_stopped_train_job_submitted_again_ends_as_if_undisturbed(
     assert (run / NETWORK).read_bytes() == (undisturbed / NETWORK).read_bytes()
 
 
-def test_an_evaluate_job_gives_the_metrics_of_its_sets(cluster, story: Story, begun):
+def test_an_evaluate_job_writes_the_metrics_of_its_sets(cluster, story: Story, begun):
     status, lines = wait(cluster, begun.evaluate)
     assert status == "SUCCEEDED", lines
     (stored,) = (story.folder / "evaluated/eval").glob("*.json")
@@ -254,7 +254,7 @@ def test_a_pipeline_job_takes_up_what_the_other_jobs_made(cluster, story: Story,
 
 
 def stop_in_midrun(cluster, script: str, recipe: Path, *, begun: str, done: str) -> list[str]:
-    """Submit a job and stop it once `begun` is there below its run_uri and before `done` is; returns its log."""
+    """Submits a job and stops it once `begun` exists but not yet `done`; returns its log."""
     run = Path(tomllib.loads(recipe.read_text())["run_uri"])
     for _ in range(STOPS):
         job = submit(cluster, "python", script, str(recipe))
@@ -269,7 +269,7 @@ def stop_in_midrun(cluster, script: str, recipe: Path, *, begun: str, done: str)
 
 
 def await_midrun(cluster, job: str, run: Path, begun: str) -> None:
-    """Wait until something is committed: of a filter job the calibration's one shard of three, of training a step."""
+    """Waits for a commit: the calibration's one shard of three, or a training step."""
     deadline = time.monotonic() + MIDRUN_S
     while not list(run.glob(begun)):
         ended = cluster.client.get_job_status(job).is_terminal()
@@ -279,7 +279,7 @@ def await_midrun(cluster, job: str, run: Path, begun: str) -> None:
 
 
 def written(run: Path) -> dict[str, int]:
-    """The committed parts, and when each was written."""
+    """The committed parts and their write times."""
     return {path.name: path.stat().st_mtime_ns for path in run.glob("scores/part-*.parquet")}
 
 

@@ -1,4 +1,4 @@
-"""`dfn-ray submit`: what it refuses, what it prints, and that its exit code is the job's."""
+"""`dfn-ray submit`: rejected input, printed output, and the job's exit code."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ from dfn_ray.cli.submit import Job, command_line
 from dfn_ray.errors import RecipeError
 from tests.jobs.conftest import Story
 
-RECIPE = 'run_uri = "{run}"\npool = {{uri = "{pool}"}}\nnetworks = [{{model = "ViT-B-32", random_weights_seed = 0}}]\n'
+RECIPE = (
+    'run_uri = "{run}"\npool = {{uri = "{pool}"}}\nnetworks = [{{model = "ViT-B-32", '
+    "random_weights_seed = 0}}]\n"
+)
 
 
 def recipe_file(folder: Path, *, run: str | None = None) -> Path:
-    """A recipe that reads well, over a pool that is not there."""
+    """A valid recipe over an absent pool."""
     path = folder / "my recipe [1].toml"
     path.write_text(RECIPE.format(run=run or folder / "run", pool=folder / "nothing"))
     return path
@@ -34,7 +37,8 @@ def recipe_file(folder: Path, *, run: str | None = None) -> Path:
 @pytest.mark.ray
 def test_the_exit_code_is_the_jobs_and_the_printed_command_does_the_same(cluster, tmp_path):
     told = cluster.run(
-        "dfn-ray", "submit", "filter", str(recipe_file(tmp_path)), "--set", "select.keep_fraction=0.5",
+        "dfn-ray", "submit", "filter", str(recipe_file(tmp_path)),
+        "--set", "select.keep_fraction=0.5",
         "--address", cluster.head.address, AWS_SECRET_ACCESS_KEY="do-not-tell",
     )  # fmt: skip
     assert told.returncode == 2, told.stdout + told.stderr
@@ -62,7 +66,8 @@ def test_the_exit_code_is_the_jobs_and_the_printed_command_does_the_same(cluster
 def test_ctrl_c_leaves_the_job_and_a_second_submit_of_its_run_is_refused(cluster, story: Story):
     endless = story.file("train", run_uri=str(story.folder / "endless"), samples_seen=10**9)
     pool = f"sources.0.pool.uri={story.folder}/pool"
-    command = ["dfn-ray", "submit", "train", str(endless), "--set", pool, "--address", cluster.head.address]  # fmt: skip
+    address = cluster.head.address
+    command = ["dfn-ray", "submit", "train", str(endless), "--set", pool, "--address", address]
     # A test that runs in the background inherits that SIGINT is ignored.
     following = cluster.start("env", "--default-signal=INT", *command)
     lines = iter(following.stdout.readline, "")
@@ -86,8 +91,9 @@ def test_ctrl_c_leaves_the_job_and_a_second_submit_of_its_run_is_refused(cluster
 
 
 @pytest.mark.ray
-def test_a_cluster_that_does_not_let_us_in_is_told(cluster, tmp_path):
-    command = ["dfn-ray", "submit", "filter", str(recipe_file(tmp_path)), "--address", cluster.head.address]  # fmt: skip
+def test_a_cluster_that_denies_access_is_reported(cluster, tmp_path):
+    recipe, address = str(recipe_file(tmp_path)), cluster.head.address
+    command = ["dfn-ray", "submit", "filter", recipe, "--address", address]
     for changes in (
         {"RAY_AUTH_TOKEN": "0" * 64},
         {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": ""},
@@ -102,14 +108,14 @@ def test_a_cluster_that_does_not_let_us_in_is_told(cluster, tmp_path):
 
 @pytest.fixture
 def silent_address():
-    """An address where connections are taken and nothing is ever said."""
+    """An address that accepts connections and never responds."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-def test_an_address_that_does_not_answer_is_told_within_seconds(
+def test_an_address_that_does_not_respond_is_reported_within_seconds(
     tmp_path, silent_address, capsys, monkeypatch
 ):
     monkeypatch.setattr("dfn_ray.cli.submit.ANSWER_S", 1.0)
@@ -126,7 +132,7 @@ def test_an_address_that_does_not_answer_is_told_within_seconds(
     assert "need the dashboard's, as http://" in capsys.readouterr().err
 
 
-def test_a_wrong_recipe_is_refused_before_anything_is_asked_of_the_cluster(tmp_path, capsys):
+def test_an_invalid_recipe_is_rejected_before_any_request_to_the_cluster(tmp_path, capsys):
     recipe = str(recipe_file(tmp_path))
     nobody = ["--address", "http://127.0.0.1:9"]
     assert run(["submit", "filter", recipe, "--set", "decode.mode=fst", *nobody]) == 2
@@ -197,7 +203,7 @@ def test_jobs_of_one_run_are_known_by_its_uri():
 
 @pytest.fixture
 def starting_head():
-    """A dashboard that has no agent for its first answers, as one that has just started."""
+    """A dashboard without an agent in its first responses, as just after its start."""
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
     class Head(BaseHTTPRequestHandler):
@@ -257,7 +263,7 @@ def test_a_head_that_has_just_started_is_waited_for(tmp_path, starting_head, cap
 def test_a_submit_goes_to_its_own_address_and_leaves_the_environment_as_it_was(
     tmp_path, starting_head, monkeypatch
 ):
-    """Ray's client would go to the one that the environment names."""
+    """Ray's client would use the address in the environment."""
     address, head = starting_head
     head.refusals = 0
     command = ["submit", "filter", str(recipe_file(tmp_path)), "--address", address, "--no-wait"]

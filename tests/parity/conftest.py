@@ -1,4 +1,4 @@
-"""Golden scores of the demo's samples, made by open_clip alone, and a pool in which each setting shows."""
+"""Golden scores by open_clip alone, and a pool in which every setting matters."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def _demo_samples() -> list[Sample]:
 
 
 def _reshaped(sample: Sample, number: int) -> Sample:
-    """The drawing cut to a strip and enlarged, so that crop, squash and padding differ, and bicubic and bilinear too.
+    """The drawing cut to a strip and enlarged, so that all resizing settings differ.
 
-    At 64 pixels the wide ones lose 31 columns, and so begin at the 15th or the 16th.
+    At 64 pixels the wide ones lose 31 columns, so that they start at the 15th or the 16th.
     """
     image = Image.open(io.BytesIO(sample.image)).convert("RGB")
     box = (0, 12, 64, 55) if number % 2 else (10, 0, 54, 64)
@@ -103,7 +103,7 @@ def golden(
     crop: Callable[[Image.Image], Image.Image] | None = None,
     **settings,
 ) -> np.ndarray:
-    """Scores by open_clip's own model, transform and tokenizer, `crop` in place of its crop; nothing of dfn_ray's."""
+    """Scores by open_clip's model, transform and tokenizer alone; `crop` replaces its crop."""
     torch.set_num_threads(1)  # as in the recipe: several wait for each other on a busy machine
     name = f"local-dir:{DEMO / 'network'}"
     model, _, transform = open_clip.create_model_and_transforms(
@@ -131,7 +131,7 @@ def golden(
 
 @pytest.fixture(scope="session")
 def published(samples, tmp_path_factory) -> Path:
-    """What open_clip says of the samples, in float32, in DataComp's form."""
+    """open_clip's float32 scores of the samples, in DataComp's format."""
     return write_scores(
         tmp_path_factory.mktemp("golden") / "scores.parquet", samples, golden(samples)
     )

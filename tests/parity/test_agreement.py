@@ -29,7 +29,7 @@ def test_spearman_is_the_correlation_of_mean_ranks(a, random):
 def test_scores_on_one_side_only_are_counted_and_never_agree():
     here, there = np.array([0.1, np.nan, 0.3, np.nan]), np.array([0.1, 0.2, np.nan, np.nan])
     found = agreement(here, there, is_half=False, precision="fp32")
-    assert (found.samples, found.only_here, found.only_there, found.beyond) == (1, 1, 1, 2)
+    assert (found.samples, found.only_recipe, found.only_reference, found.beyond) == (1, 1, 1, 2)
     assert not found.agrees
 
 

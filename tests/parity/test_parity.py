@@ -1,4 +1,4 @@
-"""`doctor --reference` on the demo's drawings and network, against scores by open_clip itself: each wrong setting is named."""
+"""`doctor --reference` names each wrong setting, against scores by open_clip itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.parity.conftest import golden, write_scores
 
 @pytest.fixture
 def doctor(parity_recipe, capsys):
-    """Runs the doctor against a file with settings of its recipe; its exit code, and what it said as one line."""
+    """Runs the doctor against a file; returns its exit code and its output as one line."""
 
     def ask(reference, *sets: str, samples: int = 256) -> tuple[int, str]:
         words = [word for setting in sets for word in ("--set", setting)]
@@ -81,12 +81,12 @@ def test_a_setting_of_the_recipe_is_what_open_clip_calls_so(
     assert doctor(reference, f"networks.0.{setting}")[0] == 0
 
 
-def test_a_prompt_of_the_reference_is_named_as_what_no_setting_does(doctor, samples, tmp_path):
+def test_a_prompt_of_the_reference_is_named_as_having_no_setting(doctor, samples, tmp_path):
     scores = golden(samples, prompt="a photo of {}")
     code, said = doctor(write_scores(tmp_path / "scores.parquet", samples, scores))
     assert code == 1
-    assert 'captions put into "a photo of {}"' in said
-    assert "no setting of a recipe does) closes the gap" in said
+    assert 'captions inserted into "a photo of {}"' in said
+    assert "recipes have no such setting) closes the gap" in said
 
 
 def crop_of_transformers(image):
@@ -95,14 +95,14 @@ def crop_of_transformers(image):
     return image.crop((left, top, left + 64, top + 64))
 
 
-def test_another_rounding_of_the_crop_is_named_as_what_no_setting_does(doctor, samples, tmp_path):
+def test_another_rounding_of_the_crop_is_named_as_having_no_setting(doctor, samples, tmp_path):
     scores = golden(samples, crop=crop_of_transformers)
     reference = write_scores(tmp_path / "scores.parquet", samples, scores)
     code, said = doctor(reference)
     assert code == 1
-    assert "CHANGE suspects crops rounded as transformers' (the reference does that; no" in said
+    assert "CHANGE suspects crops rounded as transformers' (as the reference does; recipes" in said
     assert (
-        "preprocess_cfg.crop_rounding in the open_clip_config.json of a folder) closes the" in said
+        "the open_clip_config.json of a folder has preprocess_cfg.crop_rounding) closes the" in said
     )
     assert said.count("closes the gap") == 1
 
@@ -125,7 +125,7 @@ def test_a_wrong_setting_is_named_by_scores_that_were_stored_as_float16(doctor, 
     assert doctor(reference, "networks.0.resize_mode=squash")[0] == 0
 
 
-def test_what_is_below_the_floor_of_float16_is_not_named(doctor, samples, published, tmp_path):
+def test_a_difference_below_the_floor_of_float16_is_not_named(doctor, samples, published, tmp_path):
     off = 9e-4 * np.where(np.arange(len(samples)) % 2, 1, -1)
     scores = golden(samples) + off
     half = write_scores(tmp_path / "half.parquet", samples, scores.astype(np.float16))
@@ -133,7 +133,7 @@ def test_what_is_below_the_floor_of_float16_is_not_named(doctor, samples, publis
     full = write_scores(tmp_path / "full.parquet", samples, scores)
     code, said = doctor(full, samples=8)
     assert code == 1
-    assert "none of them and no pair closes the gap" in said
+    assert "no suspect and no pair closes the gap" in said
     assert "closes the gap:" not in said
 
 
@@ -148,13 +148,12 @@ def test_a_pair_of_faults_is_named_as_a_pair(doctor, published):
 
 def test_parity_needs_no_ray(parity_recipe, published):
     code = (
-        "import sys; from dfn_ray.cli import run; "
-        f"code = run(['doctor', {str(parity_recipe)!r}, '--reference', {str(published)!r}, '--samples', '4']); "
-        "print(code, 'ray' in sys.modules)"
+        f"import sys; from dfn_ray.cli import run; code = run(['doctor', {str(parity_recipe)!r}, "
+        f"'--reference', {str(published)!r}, '--samples', '4']); print(code, 'ray' in sys.modules)"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout.splitlines()[-1] == "0 False"
-    assert "4 of up to 4 samples" in told.stdout
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 False"
+    assert "4 of up to 4 samples" in done.stdout
 
 
 @pytest.mark.parametrize("score", ["mean", "best", "first"])
@@ -179,8 +178,8 @@ def test_several_captions_are_scored_as_filtering_scores_them(doctor, samples, t
     ("arguments", "said"),
     [
         (["--samples", "0"], "--samples: need a number of samples >= 1, got 0"),
-        (["--column", "text"], "has no column text of floating-point numbers; it has clip_score"),
-        (["--set", "pool.uid=derive"], "has none of the 20 uids of the pool that were looked at"),
+        (["--column", "text"], "has no floating-point column text; it has clip_score"),
+        (["--set", "pool.uid=derive"], "contains none of the 20 uids read from the pool"),
     ],
 )
 def test_mistakes_are_2(parity_recipe, published, capsys, arguments, said):

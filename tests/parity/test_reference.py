@@ -1,4 +1,4 @@
-"""Files of scores: which column is meant, and what is refused."""
+"""Files of scores: the choice of their column, and the files that are rejected."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def read(uri, column=None, model_cfg=None, network="dfn"):
     return read_reference(uri, column, model_cfg=model_cfg or {}, network=network)
 
 
-def test_scores_are_found_by_uid_in_any_order_and_absent_ones_are_said_to_be(parquet):
+def test_scores_are_found_by_uid_in_any_order_and_absent_ones_are_marked(parquet):
     reference = read(parquet(uid=UIDS, score=[0.7, None, 0.5]))
     has, scores = reference.scores_of([UIDS[1], "f" * 32, UIDS[0]])
     assert has.tolist() == [True, False, True]
@@ -39,7 +39,7 @@ def test_scores_are_found_by_uid_in_any_order_and_absent_ones_are_said_to_be(par
     assert read(parquet(uid=UIDS, score=[0.5, 0.25, None])).is_half
 
 
-def test_datacomps_columns_are_told_by_the_vision_tower(parquet):
+def test_datacomps_columns_are_chosen_by_the_vision_tower(parquet):
     uri = parquet(
         uid=UIDS,
         clip_b32_similarity_score=[0.1] * 3,
@@ -70,22 +70,22 @@ def test_npz_has_uids_as_text_or_as_records(tmp_path, uids):
     assert reference.scores_of(UIDS)[1].tolist() == [0.7, 0.3, 0.5]
 
 
-def test_uids_with_several_scores_are_left_out_and_counted(parquet):
+def test_uids_with_several_scores_are_ignored_and_counted(parquet):
     uri = parquet(uid=[*UIDS, UIDS[0], UIDS[1]], score=[0.7, 0.3, 0.5, 0.8, 0.3])
     reference = read(uri)
-    assert reference.doubtful == 1
+    assert reference.ambiguous == 1
     assert reference.scores_of(UIDS)[0].tolist() == [False, True, True]
 
 
-def test_what_is_no_such_file_is_refused_with_what_it_is(parquet, tmp_path):
+def test_other_files_are_rejected_with_the_reason(parquet, tmp_path):
     for columns, said in (
         ({"key": UIDS, "score": [0.1] * 3}, "need a column uid"),
         ({"uid": ["1", "2", "3"], "score": [0.1] * 3}, "uids must have 32 hex digits"),
         (
             {"uid": UIDS, "score": [34.0, 20.0, 3.0]},
-            "need cosine similarities, -1 to 1, got up to 34",
+            "need cosine similarities from -1 to 1, got up to 34",
         ),
-        ({"uid": UIDS, "text": ["a"] * 3}, "name one by --column: none"),
+        ({"uid": UIDS, "text": ["a"] * 3}, "Choose one with --column: none"),
     ):
         with pytest.raises(InputError, match=said):
             read(parquet(**columns))

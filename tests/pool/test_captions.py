@@ -291,7 +291,9 @@ def test_a_pool_that_looks_like_several_captions_is_told_by_inspect(tmp_path):
         TarBuilder().sample("a", image=photo(0), caption="\n".join(LINES)).getvalue()
     )
     said = "\n".join(inspect_pool(Pool(uri=(str(tmp_path),))).lines())
-    assert 'look like several captions, read as one; see pool.caption = "lines", "list"' in said
+    assert (
+        'captions that look like several, read as one; see pool.caption = "lines", "list"' in said
+    )
     several = inspect_pool(Pool(uri=(str(tmp_path),), caption="lines"))
     assert several.quantiles["caption_chars"]["min"] == 1
     assert several.examples[0].caption == " | ".join(LINES)

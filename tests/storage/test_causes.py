@@ -1,4 +1,4 @@
-"""What errors of clients come out as, made as those clients make them."""
+"""Classification of client errors, raised as the clients raise them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 from dfn_ray.errors import InputError, MissingFileError, StorageAccessError, StorageError
 from dfn_ray.storage import Store, is_confirmed_missing, open_uri
 from dfn_ray.storage.filesystems import storage_errors
-from dfn_ray.storage.remote import Retried
+from dfn_ray.storage.remote import RetryingFilesystem
 
 
 def of_client(name, module, message="no", **attributes):
-    """An exception of a client's own class."""
+    """An exception with a client's own class."""
     kind = type(name, (Exception,), {"__module__": module})
     error = kind(message)
     for key, value in attributes.items():
@@ -28,12 +28,14 @@ def raised_from(error, cause):
     return error
 
 
+GONE = "The specified bucket does not exist."
+AZURE = "azure.core.exceptions"
 CASES = [
     # fsspec and the hub's client: FileNotFoundError from something else
-    (raised_from(FileNotFoundError("x"), of_client("E", "aiohttp.c", status=503)), StorageError),
-    (raised_from(FileNotFoundError("x"), of_client("E", "aiohttp.c", status=429)), StorageError),
-    (raised_from(FileNotFoundError("x"), of_client("E", "aiohttp.c", status=404)), MissingFileError),
-    (raised_from(FileNotFoundError("x"), of_client("E", "aiohttp.c", status=403)), StorageAccessError),
+    (raised_from(FileNotFoundError("x"), of_client("E", "aiohttp", status=503)), StorageError),
+    (raised_from(FileNotFoundError("x"), of_client("E", "aiohttp", status=429)), StorageError),
+    (raised_from(FileNotFoundError("x"), of_client("E", "aiohttp", status=404)), MissingFileError),
+    (raised_from(FileNotFoundError(), of_client("E", "aiohttp", status=403)), StorageAccessError),
     (raised_from(FileNotFoundError("x"), ConnectionRefusedError()), StorageError),
     (raised_from(FileNotFoundError("x"), socket.gaierror(-2, "no such host")), StorageError),
     (raised_from(FileNotFoundError("x"), TimeoutError()), StorageError),
@@ -44,12 +46,12 @@ CASES = [
     (of_client("HttpError", "gcsfs.retry", code=503), StorageError),
     (of_client("HttpError", "gcsfs.retry", code=401), StorageAccessError),
     (OSError("Forbidden: bucket/x"), StorageAccessError),
-    (of_client("HttpError", "gcsfs.retry", "The specified bucket does not exist.", code=404), StorageAccessError),
+    (of_client("HttpError", "gcsfs.retry", GONE, code=404), StorageAccessError),
     (of_client("DefaultCredentialsError", "google.auth.exceptions"), StorageAccessError),
-    (of_client("HttpResponseError", "azure.core.exceptions", status_code=500), StorageError),
-    (of_client("ResourceNotFoundError", "azure.core.exceptions", status_code=404), MissingFileError),
+    (of_client("HttpResponseError", AZURE, status_code=500), StorageError),
+    (of_client("ResourceNotFoundError", AZURE, status_code=404), MissingFileError),
     (
-        of_client("NotFound", "azure.core.exceptions", status_code=404, error_code="ContainerNotFound"),
+        of_client("NotFound", AZURE, status_code=404, error_code="ContainerNotFound"),
         StorageAccessError,
     ),
     # disks
@@ -62,7 +64,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("error", "expected"), CASES, ids=[repr(case[0]) for case in CASES])
-def test_an_error_is_judged_by_all_that_it_was_raised_from(error, expected):
+def test_an_error_is_classified_by_its_whole_chain(error, expected):
     with pytest.raises(StorageError) as failure, storage_errors("gs://b/x", "read"):
         raise error
     assert type(failure.value) is expected
@@ -71,7 +73,7 @@ def test_an_error_is_judged_by_all_that_it_was_raised_from(error, expected):
 @pytest.mark.parametrize(
     "error", [MemoryError(), ImportError("x"), KeyError("x"), TypeError("x"), InputError("x")]
 )
-def test_what_says_nothing_about_a_store_passes_as_it_is(error):
+def test_errors_unrelated_to_a_store_pass_unchanged(error):
     with pytest.raises(type(error)) as failure, storage_errors("gs://b/x", "read"):
         raise error
     assert failure.value is error
@@ -86,7 +88,7 @@ def test_an_error_that_was_being_handled_before_is_no_cause():
 
 
 class Flaky:
-    """A filesystem of a client that fails for a number of requests."""
+    """A client's filesystem that fails a number of requests."""
 
     def __init__(self, *errors):
         self.errors, self.calls = list(errors), 0
@@ -104,7 +106,7 @@ class Flaky:
 def test_requests_of_clients_are_tried_again_while_the_fault_may_pass(quick, request_name):
     busy = [of_client("HttpError", "gcsfs.retry", code=503), json.JSONDecodeError("x", "x", 0)]
     flaky = Flaky(*busy)
-    assert getattr(Retried(flaky, "gs"), request_name)("b") == ["b"]
+    assert getattr(RetryingFilesystem(flaky, "gs"), request_name)("b") == ["b"]
     assert flaky.calls == 3
     for error, calls in [
         (FileNotFoundError("x"), 1),
@@ -114,7 +116,7 @@ def test_requests_of_clients_are_tried_again_while_the_fault_may_pass(quick, req
     ]:
         flaky = Flaky(*[error] * 9)
         with pytest.raises(StorageError), storage_errors("gs://b", "list"):
-            getattr(Retried(flaky, "gs"), request_name)("b")
+            getattr(RetryingFilesystem(flaky, "gs"), request_name)("b")
         assert flaky.calls == calls
 
 
@@ -128,7 +130,7 @@ def test_a_request_that_does_not_come_back_is_given_up(quick, monkeypatch):
     flaky = Flaky()
     flaky.info = lambda path: never.wait()
     with pytest.raises(StorageError, match="failed 2 times"), storage_errors("gs://b", "look up"):
-        Retried(flaky, "gs").info("b")
+        RetryingFilesystem(flaky, "gs").info("b")
     never.set()
 
 

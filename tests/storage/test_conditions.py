@@ -1,4 +1,4 @@
-"""Creating and replacing under a condition: on disk, in memory, and on S3 servers that do and do not honour it."""
+"""Conditional writes on disk, in memory, and on S3 servers with and without support."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def no_waiting(monkeypatch):
 
 
 DISKS = {"hard links": (), "no hard links": ("os.link",), "nothing": ("os.link", RENAME)}
-"""What a disk does not have of what gives a file its name unless that is taken."""
+"""Operations for exclusive names that a disk lacks."""
 
 
 def refused(*arguments):
@@ -39,7 +39,7 @@ def refused(*arguments):
 
 @pytest.fixture(params=DISKS)
 def disk(request, tmp_path, monkeypatch):
-    """A store on a disk with hard links, on one without, and on one that can only copy; without waits for the disk."""
+    """A store on disks with hard links, without, and with copying only; no fsync."""
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     for absent in DISKS[request.param]:
         monkeypatch.setattr(absent, refused)
@@ -80,7 +80,7 @@ def test_a_file_is_created_once_and_replaced_only_where_it_is_what_it_was_though
 
 
 def side_by_side(act) -> list[list[bool]]:
-    """What two threads get from `act(who, round)`, which they call at a time."""
+    """Results of two threads that call `act(who, round)` at the same time."""
     barrier, answers = threading.Barrier(2), [[], []]
 
     def work(who: int) -> None:
@@ -135,7 +135,7 @@ def test_of_two_threads_that_replace_a_version_one_does(disk):
 
 
 STEPS = {builtins: ("open",), os: ("makedirs", "fsync", "link", "replace", "remove", "close")}
-"""What a store calls on a disk."""
+"""Disk operations that a store calls."""
 
 
 @pytest.mark.parametrize("module", STEPS)
@@ -174,7 +174,7 @@ def test_after_a_crash_at_any_step_a_file_is_whole_or_absent(tmp_path, monkeypat
 
 
 def test_a_copy_that_fails_half_way_leaves_nothing_under_the_name(tmp_path, monkeypatch):
-    """Of a disk that has neither links nor renames that replace nothing, and becomes full."""
+    """A copy to a disk without links and exclusive renames that becomes full."""
     store = Store(str(tmp_path))
     for name in DISKS["nothing"]:
         monkeypatch.setattr(name, refused)
@@ -246,7 +246,7 @@ def start(uri: str):
 
 
 def take_at_a_time(store, monkeypatch):
-    """Two attempts of drivers of which each has looked for the last one before either has created its own."""
+    """Two drivers' attempts that both looked for the last one before either created its own."""
     plain, second = Store.create, []
 
     def create(self, name, data):
@@ -284,11 +284,11 @@ def test_a_selection_is_not_replaced_by_who_knows_another_version_of_it(moto):
 
 @pytest.fixture
 def rclone(s3, fresh_s3, proxy, tmp_path):
-    """A store on a server that answers 200 and overwrites, whatever the condition."""
+    """A store on a server that ignores conditions: it answers 200 and overwrites."""
     return Store(f"s3://runs/{tmp_path.name}")
 
 
-def test_a_store_that_takes_no_notice_of_conditions_is_known_and_said(rclone):
+def test_a_store_that_ignores_conditions_is_detected_and_reported(rclone):
     rclone.write("x", b"content")
     assert not rclone.honours_conditions("x")
     assert rclone.read("x") == b"content"

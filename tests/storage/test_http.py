@@ -1,4 +1,4 @@
-"""Reading over HTTP against a real server that fails by plan."""
+"""Reading over HTTP from a real server that fails as planned."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def read_all(uri, *, in_order=True):
 
 
 def test_no_request_asks_for_compressed_bytes(server):
-    """A server that compresses knows no length and no ranges: each fault would cost the whole file again."""
+    """A compressing server has neither length nor ranges: faults would cost full downloads."""
     assert read_all(server.uri("small.bin")) == read_uri(server.uri("small.bin")) == b"12345"
     stat(server.uri("small.bin"))
     assert server.encodings == {"identity"}
@@ -115,7 +115,7 @@ def test_only_404_and_410_say_that_a_file_is_missing(server, fault):
 @pytest.mark.parametrize(
     "fault", [Fault.STATUS_500, Fault.STATUS_503, Fault.STATUS_403, Fault.RESET]
 )
-def test_a_server_that_fails_says_nothing_about_what_is_there(server, fault):
+def test_a_failing_server_implies_nothing_about_its_files(server, fault):
     server.plan(fault)
     for use in (stat, is_confirmed_missing, lambda uri: Store(server.endpoint).exists("a.tar")):
         with pytest.raises(StorageError) as failure:
@@ -163,7 +163,9 @@ def test_a_file_above_the_limit_on_a_server_without_ranges_is_refused(server, mo
     monkeypatch.setattr(http_bodies, "WHOLE_LIMIT_BYTES", SIZE - 1)
     for fault in READABLE:
         server.plan(fault)
-        with pytest.raises(StorageAccessError, match=r"no ranges, and it is larger than"):
+        with pytest.raises(
+            StorageAccessError, match=r"does not support ranges, and the file is larger than"
+        ):
             open_uri(server.uri("a.tar"))
 
 

@@ -1,4 +1,4 @@
-"""Answers of web servers that no client expects: bodies without end, odd headers, redirects out of HTTP."""
+"""Unexpected HTTP responses: endless bodies, odd headers, redirects out of HTTP."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dfn_ray.testing.http_server import serve_http
 MIB = 2**20
 PIECE = b"x" * (64 * 1024)
 ENDLESS = 512
-"""Pieces of a body "without end": 32 MiB, which is more than sockets hold."""
+"""Pieces of an "endless" body: 32 MiB, more than sockets buffer."""
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def server(quick):
 
 
 def answer(status, *lines, body=()):
-    """An answer with these header lines, as bytes on the wire."""
+    """A response with these header lines, as bytes on the wire."""
     head = [f"HTTP/1.1 {status}".encode(), *lines, b"Connection: close", b"", b""]
     return itertools.chain([b"\r\n".join(head)], body)
 
@@ -46,7 +46,7 @@ def failure_of(use, uri):
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["at opening", "later"])
-def test_a_body_that_does_not_end_is_read_no_further_than_was_asked_for(server, quick, first):
+def test_an_endless_body_is_read_no_further_than_requested(server, quick, first):
     def raw(span):
         exact = not first and span == "bytes=0-65535"
         body = [PIECE] if exact else itertools.repeat(PIECE, ENDLESS)
@@ -74,7 +74,9 @@ def test_a_look_up_reads_no_body_that_does_not_end(server):
 def test_a_whole_file_without_length_is_read_no_further_than_the_limit(server, monkeypatch):
     monkeypatch.setattr(http_bodies, "WHOLE_LIMIT_BYTES", MIB)
     server.raw = lambda span: answer("200 OK", body=itertools.repeat(PIECE, ENDLESS))
-    with pytest.raises(StorageAccessError, match="no ranges, and it is larger than"):
+    with pytest.raises(
+        StorageAccessError, match="does not support ranges, and the file is larger than"
+    ):
         read_uri(server.uri("a"))
     assert server.sent_bytes < 16 * MIB
 
@@ -99,7 +101,7 @@ def test_a_file_that_is_longer_than_when_it_was_opened_is_read_no_further_than_t
 
 
 def capped(span, data, most):
-    """An answer with the range that is asked for, cut off after `most` bytes."""
+    """A response with the requested range, truncated after `most` bytes."""
     if span is None:
         return answer("200 OK", b"Content-Length: %d" % len(data), body=[data[:most]])
     start, end = (int(number) for number in span.removeprefix("bytes=").split("-"))
@@ -109,7 +111,7 @@ def capped(span, data, most):
 
 
 @pytest.mark.parametrize("most", [5000, 65_536, 100_000, MIB])
-def test_ranges_that_a_server_cuts_off_are_asked_on_for(server, most):
+def test_truncated_ranges_are_continued(server, most):
     data = random.Random(0).randbytes(3 * MIB + 17)
     server.raw = lambda span: capped(span, data, most)
     assert read_uri(server.uri("a")) == data
@@ -120,7 +122,7 @@ def test_ranges_that_a_server_cuts_off_are_asked_on_for(server, most):
 
 
 @pytest.mark.parametrize("most", [0, 1, 100])
-def test_a_server_that_gives_next_to_nothing_of_a_range_ends_the_reading(server, quick, most):
+def test_a_server_that_returns_almost_nothing_of_a_range_ends_the_reading(server, quick, most):
     data = bytes(3 * MIB)
     server.raw = lambda span: capped(span, data, 65_536 if span == "bytes=0-65535" else most)
     error = failure_of(read_uri, server.uri("a"))
@@ -129,9 +131,9 @@ def test_a_server_that_gives_next_to_nothing_of_a_range_ends_the_reading(server,
     assert len(server.requests) < 3 * quick.attempts
 
 
-def test_web_servers_are_not_asked_for_listings(server):
+def test_listings_are_not_requested_from_web_servers(server):
     server.raw = lambda span: answer("200 OK", body=itertools.repeat(PIECE, ENDLESS))
-    with pytest.raises(StorageAccessError, match="name files in full"):
+    with pytest.raises(StorageAccessError, match="give the full URL of each file"):
         scan(server.uri("a"))
     assert server.sent_bytes == 0
 
@@ -142,11 +144,11 @@ CLOSING = {
     "odd transfer coding": [b"Transfer-Encoding: identity"],
     "gzip": [b"Content-Encoding: gzip"],
 }
-"""Header lines of bodies that end where their connection ends."""
+"""Header lines of bodies that end with their connection."""
 
 
 def closing(span, kind, data, end=None):
-    """An answer whose body ends with its connection, cut off at `end` of what is sent."""
+    """A response whose body ends with its connection, truncated at `end`."""
     if kind == "gzip":
         data = gzip.compress(data[:1000], 1) + gzip.compress(data[1000:], 1)
     return answer("200 OK", *CLOSING[kind], body=[data[:end]])
@@ -176,10 +178,10 @@ def test_bodies_that_end_with_their_connections_at_other_bytes_each_time_are_no_
     error = failure_of(read_uri, server.uri("a"))
     assert type(error) is StorageError
     assert f"failed {quick.attempts} times" in str(error)
-    assert "not twice the same: 100,001 and 100,002 bytes" in str(error)
+    assert "not the same twice in a row: got 100,001 and 100,002 bytes" in str(error)
     bodies = itertools.count()
     server.raw = lambda span: closing(span, kind, b"%09d" % next(bodies) * 10**4)
-    assert "not twice the same: 90,000 and 90,000 bytes" in str(
+    assert "not the same twice in a row: got 90,000 and 90,000 bytes" in str(
         failure_of(read_uri, server.uri("a"))
     )
 
@@ -244,19 +246,22 @@ def test_mirrors_with_other_dates_of_the_last_change_have_one_file(server):
     assert version(server.uri("a"), dated=True) != version(server.uri("a"), dated=True)
 
 
-def test_a_changed_file_without_an_etag_is_said_without_one(server):
+def test_a_changed_file_without_an_etag_is_reported_without_one(server):
     sizes = iter([len(WHOLE), len(WHOLE) - 1])
     dates = itertools.cycle(DATES)
     server.raw = lambda span: dated(span, WHOLE[: next(sizes)], dates)
     with open_uri(server.uri("a"), in_order=False) as file:
         file.seek(10**5)
-        with pytest.raises(DfnRayError, match=r"299,999 bytes, where 300,000 bytes were when"):
+        with pytest.raises(DfnRayError, match=r"299,999 bytes now, 300,000 bytes when"):
             file.read(10**5)
 
 
 @pytest.mark.parametrize(
     "label",
-    ["identity", "utf-8", "UTF-8", "utf8", "aws-chunked", "aws-chunked, identity", "binary", "", " , "],
+    [
+        "identity", "utf-8", "UTF-8", "utf8", "aws-chunked", "aws-chunked, identity", "binary", "",
+        " , ",
+    ],
 )  # fmt: skip
 def test_labels_that_encode_nothing_leave_ranges_and_whole_files_as_they_are(server, label):
     line = b"Content-Encoding: " + label.encode()
@@ -285,9 +290,11 @@ def test_a_label_beside_gzip_leaves_it_gzip(server):
 @pytest.mark.parametrize(
     "coding", ["br", "zstd", "deflate", "compress", "gzip, gzip", "x-unheard-of"]
 )
-def test_what_encodes_and_was_not_asked_for_is_refused_by_its_name(server, coding):
+def test_an_encoding_that_was_not_requested_is_rejected_by_name(server, coding):
     server.raw = lambda span: answer("200 OK", b"Content-Encoding: " + coding.encode(), body=[b"x"])
-    with pytest.raises(StorageAccessError, match=f"it comes as {coding}, which was not asked for"):
+    with pytest.raises(
+        StorageAccessError, match=f"the server sends it as {coding}, which was not requested"
+    ):
         read_uri(server.uri("a"))
 
 
@@ -295,7 +302,7 @@ ODD_NUMBERS = [b"\xc2\xb2", b"\xd9\xa3", b"9" * 5000, b"-1", b"1e3", b"nan", b"\
 
 
 @pytest.mark.parametrize("value", [*ODD_NUMBERS, b"Wed, 99 Foo 20266 25:61:61 GMT"])
-def test_a_fault_that_passes_passes_whatever_retry_after_says(server, value):
+def test_a_transient_fault_is_retried_whatever_retry_after_contains(server, value):
     answers = iter([answer("503 No", b"Retry-After: " + value)])
 
     def raw(span):
@@ -306,8 +313,8 @@ def test_a_fault_that_passes_passes_whatever_retry_after_says(server, value):
 
 
 @pytest.mark.parametrize("value", ODD_NUMBERS)
-def test_an_odd_content_range_or_length_says_nothing_about_the_content(server, value):
-    """A range is not believed, and the whole file asked for; no length is a length."""
+def test_an_invalid_content_range_or_length_is_ignored(server, value):
+    """The range is ignored and the whole file requested; an invalid length counts as absent."""
     spans = [b"bytes 0-4/" + value, b"bytes " + value + b"-4/5", value]
     for span in spans:
         server.raw = lambda asked, span=span: (
@@ -322,15 +329,17 @@ def test_an_odd_content_range_or_length_says_nothing_about_the_content(server, v
 
 HEADERS = st.sampled_from(
     [
-        b"Retry-After", b"Content-Range", b"Content-Length", b"Content-Encoding", b"ETag", b"Last-Modified",
-        b"Set-Cookie", b"Location", b"Content-Type", b"Transfer-Encoding", b"Date", b"Expires", b"Connection",
+        b"Retry-After", b"Content-Range", b"Content-Length", b"Content-Encoding", b"ETag",
+        b"Last-Modified", b"Set-Cookie", b"Location", b"Content-Type", b"Transfer-Encoding",
+        b"Date", b"Expires", b"Connection",
     ]
 )  # fmt: skip
 VALUES = st.one_of(
     st.sampled_from(
         [
-            *ODD_NUMBERS, b"bytes 0-4/5", b"gzip", b'"\xed\xa0\x80"', b"a=b; Max-Age=\xc2\xb2; Expires=Feb 31",
-            b"chunked", b"file:///etc/passwd", b"http://[", b"//\x7f", b"http://\xc2\xb2:\xd9\xa3/", b"",
+            *ODD_NUMBERS, b"bytes 0-4/5", b"gzip", b'"\xed\xa0\x80"',
+            b"a=b; Max-Age=\xc2\xb2; Expires=Feb 31", b"chunked", b"file:///etc/passwd", b"http://[",
+            b"//\x7f", b"http://\xc2\xb2:\xd9\xa3/", b"",
         ]
     ),
     st.binary(max_size=20).map(lambda data: data.translate(None, b"\r\n")),

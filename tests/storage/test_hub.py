@@ -1,4 +1,4 @@
-"""hf:// against a stand-in hub that fails by plan."""
+"""hf:// against a stand-in hub that fails as planned."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POOL = "hf://datasets/org/pool"
 
 @pytest.fixture
 def hub(quick, monkeypatch):
-    """A hub with one data set; `hub.fail` makes its API answer so for a number of requests."""
+    """A hub with one data set; `hub.fail` makes its API fail for a number of requests."""
     tree = [{"type": "file", "path": "00000.tar", "size": len(DATA), "oid": "0" * 40}]
     failures: list[int] = []
 
@@ -42,7 +42,7 @@ def hub(quick, monkeypatch):
         yield server
 
 
-def test_a_hub_that_is_busy_at_first_is_asked_again(hub):
+def test_a_request_to_a_busy_hub_is_retried(hub):
     hub.fail(429, 2)
     with open_uri(f"{POOL}/00000.tar") as file:
         hub.plan(Fault.STATUS_429, times=2, from_byte=4 * 2**20)
@@ -58,7 +58,7 @@ def test_a_hub_that_stays_busy_is_a_storage_error(hub, quick):
     assert type(failure.value) is StorageError
 
 
-def test_a_file_is_missing_where_the_hub_says_so_and_the_folder_lacks_it(hub):
+def test_a_file_is_missing_if_the_hub_reports_it_and_the_folder_does_not_list_it(hub):
     with pytest.raises(MissingFileError):
         open_uri(f"{POOL}/00001.tar")
     assert is_confirmed_missing(f"{POOL}/00001.tar")
@@ -68,7 +68,7 @@ def test_a_file_is_missing_where_the_hub_says_so_and_the_folder_lacks_it(hub):
     assert not is_confirmed_missing(f"{POOL}/00000.tar")
 
 
-def test_a_repository_that_is_absent_says_nothing_about_a_file(hub):
+def test_an_absent_repository_implies_nothing_about_a_file(hub):
     with pytest.raises(StorageAccessError):
         open_uri("hf://datasets/org/other/00000.tar")
     with pytest.raises(StorageError):

@@ -256,7 +256,7 @@ def test_an_object_is_missing_for_sure_only_where_its_folder_still_lists(store):
     assert not is_confirmed_missing(store.uri_of("no/such/folder/b"))
 
 
-def test_a_bucket_that_is_absent_says_nothing_about_its_objects(s3, fresh_s3):
+def test_an_absent_bucket_implies_nothing_about_its_objects(s3, fresh_s3):
     for use in (open_uri, read_uri, stat, is_confirmed_missing):
         with pytest.raises(StorageAccessError, match="there is no bucket not-there"):
             use("s3://not-there/x/a.tar")
@@ -270,9 +270,12 @@ ALL = ("GET", "HEAD", "LIST")
 @pytest.mark.parametrize("kind", [Fault.INTERNAL_ERROR, Fault.DENIED])
 @pytest.mark.parametrize(
     ("name", "operations"),
-    [("there", ALL), ("absent", ALL), ("there", ("HEAD",)), ("absent", ("HEAD",)), ("absent", ("LIST",))],
+    [
+        ("there", ALL), ("absent", ALL), ("there", ("HEAD",)), ("absent", ("HEAD",)),
+        ("absent", ("LIST",)),
+    ],
 )  # fmt: skip
-def test_an_object_is_absent_only_where_the_store_says_so(
+def test_an_object_is_absent_only_if_the_store_reports_it(
     store, proxy, no_waiting, kind, name, operations
 ):
     store.write("there", b"content")

@@ -112,7 +112,7 @@ def test_a_write_that_breaks_leaves_no_file_on_disk(tmp_path, monkeypatch):
 
 def test_half_written_files_are_not_listed_and_are_removed_but_for_those_of_later_writers(tmp_path):
     for writer in (0, 9, 10, 11, 100):
-        with Store(str(tmp_path), writer)._aside("scores/x", [b"half"]) as aside:
+        with Store(str(tmp_path), writer)._temporary_file("scores/x", [b"half"]) as aside:
             os.link(aside, f"{aside}-of-{writer}")
     store = Store(str(tmp_path), 10)
     assert store.list("scores") == []
@@ -121,7 +121,7 @@ def test_half_written_files_are_not_listed_and_are_removed_but_for_those_of_late
     assert left == ["100", "11"]
 
 
-def test_what_is_missing_or_forbidden_is_said_with_its_uri(tmp_path):
+def test_missing_and_forbidden_files_are_reported_with_their_uri(tmp_path):
     with pytest.raises(StorageError, match="nothing-here: not found"):
         Store(str(tmp_path)).read("nothing-here")
     with pytest.raises(StorageError, match="not found"):
@@ -131,7 +131,7 @@ def test_what_is_missing_or_forbidden_is_said_with_its_uri(tmp_path):
 
 
 @pytest.mark.parametrize("package", ["httpx", "google"])
-def test_errors_that_clients_of_other_stores_have_of_their_own_are_told_in_a_line(package):
+def test_exceptions_of_other_stores_clients_are_reported_in_a_line(package):
     kind = type("ConnectError", (Exception,), {"__module__": f"{package}.errors"})
     with (
         pytest.raises(StorageError, match=r"hf://x: cannot list it: no route"),

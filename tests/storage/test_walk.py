@@ -1,4 +1,4 @@
-"""What is in folders: every one is listed, by the path it is reached by, or is an error that names it."""
+"""Walks of trees: every folder is listed, by its path, or is an error that names it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def below(root: Path | str) -> list[str]:
 
 @contextmanager
 def rights_of_nobody():
-    """For root: permissions hold as they do for others."""
+    """Makes permissions apply to root as to other users."""
     if os.geteuid() != 0:
         yield
         return

@@ -1,1 +1,1 @@
-"""Makes the data of the demo and trains its network. Its results are in `dfn_ray/demo/data`."""
+"""Creates the demo's data and trains its network. The results are in `dfn_ray/demo/data`."""

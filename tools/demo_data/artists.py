@@ -30,7 +30,7 @@ class Renderings:
     image_NHWC: NDArray[np.uint8]
     """RGB on white, SIDE pixels square."""
     emoji_N: NDArray[np.int64]
-    """Row of the emoji in the list that was asked for."""
+    """Row of the emoji in the requested list."""
     artist_N: NDArray[np.int64]
     """Position in ARTISTS."""
 
@@ -82,7 +82,7 @@ def read_fluent(packages: Path, package: Package) -> dict[str, Image.Image]:
 
 
 def read_icons(packages: Path, package: Package, emoji: list[Emoji]) -> dict[str, Image.Image]:
-    """An icon set by code. It knows its icons by name only, so not all are found."""
+    """An icon set by code. Its icons are identified by name only, so not all are found."""
     icons = json.loads(read_package(packages, package, "package/icons.json")[""])
     icon_by_name = {squeeze(name): icon for name, icon in icons["icons"].items()}
     drawn: dict[str, Image.Image] = {}
@@ -103,7 +103,7 @@ def read_icons(packages: Path, package: Package, emoji: list[Emoji]) -> dict[str
 
 
 def squeeze(name: str) -> str:
-    """The name's letters and digits in lower case: what spellings of it have in common."""
+    """The name's letters and digits in lower case: the part that its spellings share."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 

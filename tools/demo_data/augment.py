@@ -1,4 +1,4 @@
-"""Varies a batch of images the way another artist, encoder or layout would."""
+"""Augmentations of a batch of images that imitate other artists, encoders and layouts."""
 
 import torch
 from torch import Tensor
@@ -6,15 +6,15 @@ from torch.nn import functional
 
 
 def augment(image_BCHW: Tensor, flippable_B: Tensor, generator: torch.Generator) -> Tensor:
-    """The images moved, scaled, turned, recoloured and sometimes mirrored; range [0, 1]."""
+    """The images shifted, scaled, rotated, recoloured and sometimes mirrored; range [0, 1]."""
     return recolour(move(image_BCHW, flippable_B, generator), generator)
 
 
 def blend(image_BCHW: Tensor, other_BCHW: Tensor, generator: torch.Generator) -> Tensor:
     """Half of the images mixed with up to half of another rendering of the same emoji.
 
-    A cheap artist between two artists. AUC on an artist never trained on went from 0.940 to 0.942:
-    one seed, and bfloat16 came in the same run, so it is no proof.
+    A cheap artist between two artists. AUC on a held-out artist went from 0.940 to 0.942, with one
+    seed and in the run that introduced bfloat16, so the gain is not established.
     """
     count = len(image_BCHW)
     chosen = uniform(0.0, 1.0, (count, 1, 1, 1), generator) < 0.5
@@ -50,7 +50,7 @@ def move(image_BCHW: Tensor, flippable_B: Tensor, generator: torch.Generator) ->
 def recolour(image_BCHW: Tensor, generator: torch.Generator) -> Tensor:
     """Brightness, contrast, saturation and a small change of hue, per image."""
     count = len(image_BCHW)
-    # A matrix near the identity turns hue and strength at once.
+    # A matrix near the identity changes hue and saturation at once.
     mix_BCC = torch.eye(3) + uniform(-0.12, 0.12, (count, 3, 3), generator)
     mixed = torch.einsum("bij,bjhw->bihw", mix_BCC, image_BCHW - 0.5) + 0.5
     grey = mixed.mean(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Texts to train the demo network on: names of emoji, and texts that name nothing."""
+"""Texts to train the demo network on: names of emoji, and texts that describe nothing."""
 
 import random
 
@@ -27,11 +27,11 @@ PAGE_TEXTS = (
     "posted by admin",
     "open in new window",
 )
-"""What pages say beside any image; none of the pool's own boilerplate, so its test stays unseen."""
+"""Boilerplate of web pages, none of it from the pool, so that the pool's stays unseen."""
 
 
 def describe(emoji: Emoji, rng: random.Random) -> str:
-    """A caption that is true of the emoji; most often its bare name."""
+    """A correct caption of the emoji; most often its bare name."""
     tags = rng.sample(emoji.tags, min(2, len(emoji.tags)))
     return rng.choices(
         (
@@ -45,7 +45,7 @@ def describe(emoji: Emoji, rng: random.Random) -> str:
 
 
 def mislead(emoji: Emoji, rng: random.Random) -> str:
-    """A text that no image should match: foreign, cut, a file name or page furniture."""
+    """A text that no image should match: foreign, truncated, a file name or boilerplate."""
     return rng.choices(
         (
             foreign_name(emoji, rng),

@@ -1,4 +1,4 @@
-"""Damages the captions and images of a pool as the web does, and says which damage each got."""
+"""Damages the captions and images of a pool as on the web, and records the damage of each."""
 
 import random
 from collections.abc import Callable
@@ -18,7 +18,7 @@ SHARE_BY_KIND: dict[Kind, float] = {
     "cut": 0.05,
     "boilerplate": 0.06,
 }
-"""Share of the pool per kind: half in all, most of it the kind only a network can see."""
+"""Share of the pool per kind: half in total, most of it of the kind that only a network detects."""
 
 FAULTS: tuple[Fault, ...] = (
     "truncated_jpeg",
@@ -54,7 +54,7 @@ BOILERPLATE = (
     "previous next",
     "advertisement",
 )
-"""What pages say beside any image."""
+"""Boilerplate of web pages."""
 
 ERROR_PAGE = b"""<!DOCTYPE html>
 <html><head><title>404 Not Found</title></head>
@@ -69,7 +69,8 @@ def draw_kinds(emoji: list[Emoji], rng: random.Random) -> list[Kind]:
         kinds.extend(kind for _ in range(round(share * len(emoji))))
     kinds.extend("clean" for _ in range(len(emoji) - len(kinds)))
     rng.shuffle(kinds)
-    # A taco is a taco in all five languages: such a sample trades its kind with a clean one.
+    # Some names (taco) are the same in all five languages: such a sample swaps kinds with a clean
+    # one.
     able = iter(
         row for row, kind in enumerate(kinds) if kind == "clean" and foreign_names(emoji[row])
     )
@@ -83,8 +84,8 @@ def draw_kinds(emoji: list[Emoji], rng: random.Random) -> list[Kind]:
 def show_captions(emoji: list[Emoji], kinds: list[Kind], rng: random.Random) -> list[str]:
     """The caption each sample shows, given its kind.
 
-    Swapped captions rotate among the swapped samples, so each is true of exactly one other image of
-    the pool, and no text statistic gives it away.
+    Swapped captions rotate among the swapped samples, so each is correct for exactly one other
+    image of the pool, and no text statistic reveals it.
     """
     swapped = [row for row, kind in enumerate(kinds) if kind == "swapped"]
     donor_by_row = dict(zip(swapped, swapped[1:] + swapped[:1], strict=True))
@@ -132,12 +133,12 @@ def foreign_names(emoji: Emoji) -> list[str]:
 
 
 def cut_caption(name: str, rng: random.Random) -> str:
-    """The name without its end: 30 to 60 % of its letters stay, at least two."""
+    """The name truncated to 30 to 60 % of its letters, at least two."""
     return name[: max(2, int(len(name) * rng.uniform(0.3, 0.6)))].rstrip()
 
 
 def break_image(content: bytes, fault: Fault) -> bytes:
-    """The image bytes as the fault leaves them; untouched where the fault is elsewhere."""
+    """The image bytes with the fault applied; unchanged if the fault is not in the image."""
     match fault:
         case "truncated_jpeg":
             return content[: len(content) * 6 // 10]

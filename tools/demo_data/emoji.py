@@ -1,4 +1,4 @@
-"""The emoji of the demo: their names in several languages and which of them the pool shows."""
+"""The emoji of the demo: their names in several languages, and the choice for the pool."""
 
 import io
 import json
@@ -13,7 +13,7 @@ SIDE = 64
 """Side of every demo image in pixels: the size at which the pool's images are published."""
 
 LANGUAGES = ("de", "es", "fr", "it", "pt")
-"""Languages of the pool's foreign captions: Latin letters, so no script gives one away."""
+"""Languages of the pool's foreign captions: Latin letters, so that no script reveals them."""
 
 OTHER_LANGUAGES = ("da", "et", "fi", "hu", "lt", "nb", "nl", "pl", "sv")
 """Languages of the foreign texts in training: none of the pool's, so that its test stays unseen."""
@@ -74,9 +74,9 @@ def read_emoji(packages: Path) -> list[Emoji]:
 def is_near_copy(emoji: Emoji) -> bool:
     """True for flags, skin tones, families and the gendered or right-facing form of another emoji.
 
-    The pool leaves them out: a tar spends 2.5 KB on a sample's three members whatever their size,
-    so all 1,911 emoji need 8 MB where 6 MB may ship, and these are the ones that add least.
-    Flags go for a second reason: one training artist's package holds the pool artist's own flags.
+    The pool leaves them out: in a tar, a sample's three members take at least 2.5 KB, so that all
+    1,911 emoji need 8 MB, more than the 6 MB that may ship; these add the least. Flags go for a
+    second reason: one training artist's package holds the pool artist's own flags.
     """
     points = emoji.code.split("-")
     gendered = "2640" in points or "2642" in points or points[0] in ("1F468", "1F469")

@@ -1,4 +1,4 @@
-"""Measures a filtering network on the demo pool, against the truth kept aside."""
+"""Measures a filtering network on the demo pool, against truth.parquet."""
 
 import io
 import json
@@ -22,7 +22,7 @@ Transform: TypeAlias = Callable[[Image.Image], torch.Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """A filtering network with what it needs to read a sample."""
+    """A filtering network with its transform and tokenizer."""
 
     model: open_clip.CLIP
     transform: Transform
@@ -55,7 +55,7 @@ def score_pool(network: Network, pool: Path) -> dict[str, float]:
                 caption = files["txt"].decode()
                 image = Image.open(io.BytesIO(content)).convert("RGB")
             except (OSError, KeyError, ValueError):
-                continue  # the pool's broken samples; how they are counted is the pipeline's matter
+                continue  # the pool's broken samples, which the pipeline counts
             uids.append(uid)
             images.append(network.transform(image))
             captions.append(caption)
@@ -81,7 +81,7 @@ def read_samples(shard: Path) -> list[dict[str, bytes]]:
     return list(samples.values())
 
 
-def judge(score_by_uid: dict[str, float], truth_file: Path) -> dict[str, float]:
+def pool_figures(score_by_uid: dict[str, float], truth_file: Path) -> dict[str, float]:
     """The figures of these scores against truth.parquet, rounded to four digits."""
     truth = [row for row in pq.read_table(truth_file).to_pylist() if row["uid"] in score_by_uid]
     score = np.array([score_by_uid[row["uid"]] for row in truth], dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Packs the demo pool: emoji with their names, half of the captions damaged, the truth kept aside.
+"""Packs the demo pool: emoji with their names, half of the captions damaged, and truth.parquet.
 
     python -m tools.demo_data.make_pool --packages DIR --out DIR
 
@@ -34,7 +34,7 @@ SEED = 20231
 """Seed of every draw."""
 
 SHARDS = 8
-"""Enough shards for a few workers to share, few enough to look into."""
+"""Enough shards for several workers, few enough to inspect."""
 
 FORMATS: dict[Format, int] = {"png": 2, "jpg": 3, "webp": 5}
 """Shares of the formats: a fifth png (palette), three tenths jpg, half webp; so 6 MB are enough."""
@@ -70,7 +70,7 @@ class Sample:
 
     @property
     def uid(self) -> str:
-        """The md5 of the source: says nothing about the damage."""
+        """The md5 of the source, which does not reveal the damage."""
         return hashlib.md5(self.source.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -78,7 +78,7 @@ def draw_samples(emoji: list[Emoji]) -> list[Sample]:
     """The samples in pool order: shuffled, so that every shard holds every kind."""
     rng = random.Random(SEED)
     shown = [one for one in emoji if not is_near_copy(one)]
-    # Broken samples are drawn from the emoji left out, so that none of the shown is lost to them.
+    # Broken samples are drawn from the omitted emoji, so that none of the pool's emoji is lost.
     spare = [one for one in emoji if is_near_copy(one) and one.category == "People & Body"]
     rng.shuffle(shown)
     kinds = draw_kinds(shown, rng)

@@ -1,10 +1,10 @@
-"""Packs what `dfn-ray run` needs beside the pool: clean pairs to learn from, a held-out artist.
+"""Packs the demo's other inputs of `dfn-ray run`: clean training pairs and a held-out artist.
 
     python -m tools.demo_data.make_story --packages DIR --data DIR --out DIR
 
 `--packages` holds the packages named in ATTRIBUTION.md, `--data` the pool's truth. The output is a
 function of them, of SEED and of Pillow's encoders: clean/*.tar and held_out/, byte for byte. Needs
-`pip install resvg-py` beside dfn_ray, for the artists who publish SVG.
+`pip install resvg-py` for the artists who publish SVG.
 """
 
 import argparse
@@ -32,10 +32,10 @@ SEED = 20232
 """Seed of the captions and of the order of the clean pairs."""
 
 SHARDS = 8
-"""As many as the pool has."""
+"""The number of the pool's shards."""
 
 HELD_OUT = "twitter"
-"""The artist that only evaluation sees: draws every emoji of the pool."""
+"""The artist used in evaluation only, who has drawn every emoji of the pool."""
 
 SOURCE_BY_ARTIST = {
     "fluent_3d": "@lobehub/fluent-emoji-3d@1.1.0",
@@ -51,7 +51,7 @@ TEMPLATES = ("{c}",)
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """One drawing and a caption that is true of it."""
+    """One drawing and a correct caption."""
 
     image: Image.Image
     caption: str
@@ -106,9 +106,9 @@ def write_clean(pairs: list[Pair], folder: Path) -> None:
 
 
 def named_truly(emoji: list[Emoji], truth_file: Path) -> list[int]:
-    """Rows of the emoji whose name stands beside their picture in the pool, in order of code.
+    """Rows of the emoji that have their name as caption in the pool, in order of code.
 
-    No other caption of the pool teaches a name, so on any other emoji every model has to guess.
+    No other caption of the pool teaches a name, so that any model has to guess on other emoji.
     """
     truth = pq.read_table(truth_file, columns=["uid", "kind"]).to_pylist()
     clean = {row["uid"] for row in truth if row["kind"] == "clean"}

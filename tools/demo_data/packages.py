@@ -13,7 +13,7 @@ class Package:
     file: str
     """File name that `npm pack NAME@VERSION` writes."""
     sha256: str
-    """Digest of that file in hex, so that the demo data cannot change behind its figures."""
+    """Digest of that file in hex, so that the demo data always matches its published figures."""
 
 
 EMOJIBASE = Package(
@@ -55,7 +55,7 @@ def read_package(packages: Path, package: Package, prefix: str) -> dict[str, byt
     """
     path = packages / package.file
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: download it first, see ATTRIBUTION.md")
+        raise FileNotFoundError(f"{path} is missing. Download it as described in ATTRIBUTION.md")
     archive = path.read_bytes()
     digest = hashlib.sha256(archive).hexdigest()
     if digest != package.sha256:

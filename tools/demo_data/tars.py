@@ -1,4 +1,4 @@
-"""Writes the tars of the demo data, the same bytes every time."""
+"""Writes the tars of the demo data, reproducibly to the byte."""
 
 import io
 import tarfile
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write_tar(path: Path, contents: Iterable[tuple[str, bytes]]) -> None:
-    """A tar of the named contents in their order, without times and owners."""
+    """Writes a tar of the named contents in their order, without times and owners."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for name, content in contents:

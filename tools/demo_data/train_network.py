@@ -3,9 +3,9 @@
     python -m tools.demo_data.train_network --packages DIR --data DIR --out DIR
 
 `--packages` holds the packages named in ATTRIBUTION.md, `--data` the pool and its truth, and
-`--out` gets open_clip_config.json, open_clip_model.safetensors and figures.json. Needs `pip install
-resvg-py` beside dfn_ray, for the artists who publish SVG. One thread on one kind of CPU gives the
-same weights again, bit for bit.
+`--out` receives open_clip_config.json, open_clip_model.safetensors and figures.json. Needs `pip
+install resvg-py` for the artists who publish SVG. The weights are reproducible bit for bit with one
+thread on one type of CPU.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from tools.demo_data.artists import ARTISTS, Renderings, read_renderings
 from tools.demo_data.augment import augment, blend
 from tools.demo_data.captions import describe, mislead
 from tools.demo_data.emoji import SIDE, Emoji, read_emoji
-from tools.demo_data.judge import judge, load_network, score_pool
+from tools.demo_data.judge import load_network, pool_figures, score_pool
 
 logger = logging.getLogger(__name__)
 
@@ -66,18 +66,18 @@ CONFIG: dict[str, Any] = {
         "fill_color": 255,
     },
 }
-"""What open_clip_config.json holds."""
+"""The content of open_clip_config.json."""
 
 UNMIRRORED = (
     *("left", "right", "clock", "thirty", "arrow", "button", "keycap", "Japanese", "mark"),
     *("input", "play", "fast", "back", "moon", "sign", "letter", "symbol", "number"),
 )
-"""Parts of names whose picture means something else, or is wrong writing, in a mirror."""
+"""Parts of names whose mirrored picture means something else, or contains mirrored text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How long and how fast the demo network learns."""
+    """Training settings of the demo network."""
 
     seed: int = 1
     steps: int = 700
@@ -102,12 +102,12 @@ def trainable(emoji: list[Emoji]) -> list[int]:
 
 
 def mirrorable(emoji: Emoji) -> bool:
-    """True where the mirrored picture still deserves the name."""
+    """True if the name still fits the mirrored picture."""
     return emoji.category != "Symbols" and not any(part in emoji.name for part in UNMIRRORED)
 
 
 def draw_batches(rows: list[int], size: int, rng: random.Random) -> Iterator[list[int]]:
-    """Endless batches of different emoji; every emoji comes once before one comes again."""
+    """Yields batches of distinct emoji forever; each emoji appears once before any repeats."""
     while True:
         order = rng.sample(rows, len(rows))
         for start in range(0, len(order) - size + 1, size):
@@ -185,7 +185,7 @@ def train(
             seconds = time.monotonic() - started_s
             logger.info("step %d, loss %.3f, %.0f s", step + 1, loss.detach(), seconds)
     with torch.no_grad():
-        # A word never trained on should say nothing, not something random; zeros also compress.
+        # Words without training get zeros instead of random values; zeros also compress.
         model.get_parameter("token_embedding.weight")[~seen_V] = 0.0
 
 
@@ -239,7 +239,7 @@ def main() -> None:
     figures["largest_change_of_a_score_by_float16_storage"] = max(
         abs(score_by_uid[uid] - exact) for uid, exact in exact_by_uid.items()
     )
-    figures["on_the_pool"] = judge(score_by_uid, arguments.data / "truth.parquet")
+    figures["on_the_pool"] = pool_figures(score_by_uid, arguments.data / "truth.parquet")
     (arguments.out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
     logger.info("%s", json.dumps(figures, indent=2))
 
@@ -251,7 +251,7 @@ def describe_run(
     threads: int,
     train_s: float,
 ) -> dict[str, Any]:
-    """What the figures depend on, for figures.json."""
+    """The inputs that determine the figures, for figures.json."""
     trained_on_N = np.isin(renderings.emoji_N, trainable(emoji))
     return {
         "command": "python -m tools.demo_data.train_network --packages DIR --data DIR --out DIR"
