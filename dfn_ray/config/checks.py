@@ -1,77 +1,96 @@
-"""What settings are checked for. Every message reads `name: need ..., got ...`."""
+"""The types of settings: names for the ranges and texts that several sections share."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Annotated, Any
 
 import pydantic
-import pydantic_core
+from pydantic import Field
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
-from dfn_ray.uris import flaw_in, flaw_in_target
+from dfn_ray.config.mistakes import IDENTIFIER, LABEL, NOT_BLANK
+from dfn_ray.uris import flaw_in, flaw_in_target, normalised, secret_in
 
-STRICT = pydantic.ConfigDict(extra="forbid")
-"""A misspelt setting is an error."""
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveNumber = Annotated[float, Field(gt=0)]
+NonNegativeNumber = Annotated[float, Field(ge=0)]
 
 
-def _listed(value: Any) -> Any:
+def _without_credentials(text: str) -> str:
+    """The text. A recipe is stored with its run, so that it must not contain credentials."""
+    if where := secret_in(text):
+        raise PydanticCustomError(
+            "credentials",
+            "need a URI without credentials, got one with {where} (not repeated here); set "
+            "credentials in the environment: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "AWS_PROFILE, ...",
+            {"where": where},
+        )
+    return text
+
+
+def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
 def _flawless(uri: str, flaw_of: Callable[[str], str | None] = flaw_in) -> str:
     if flaw := flaw_of(uri):
-        # No ValueError, which would be for rules between settings.
-        raise pydantic_core.PydanticCustomError(
-            "uri", "{flaw}", {"flaw": f"need a path or a URI; this {flaw}"}
-        )
+        # No ValueError, which is for rules between settings.
+        raise PydanticCustomError("uri", "a path or a URI; this {flaw}", {"flaw": flaw})
     return uri
 
 
-Uri = Annotated[str, pydantic.AfterValidator(_flawless)]
-"""A path or URI that can be read: `dfn_ray.uris` has the schemes."""
-Target = Annotated[str, pydantic.AfterValidator(partial(_flawless, flaw_of=flaw_in_target))]
-"""One that can be written to as well."""
-Uris = Annotated[tuple[Uri, ...], pydantic.BeforeValidator(_listed)]
+_SAFE = pydantic.AfterValidator(_without_credentials)
+_NORMALISED = pydantic.AfterValidator(normalised)
+
+Text = Annotated[str, _SAFE, _NORMALISED]
+"""A string without credentials. The scheme of a URI becomes lower case: `S3://` and `s3://` are one
+run and one pool."""
+Uri = Annotated[Text, pydantic.AfterValidator(_flawless)]
+"""A path or URI that can be read; `dfn_ray.uris` lists the schemes."""
+Target = Annotated[Text, pydantic.AfterValidator(partial(_flawless, flaw_of=flaw_in_target))]
+"""A path or URI that can also be written to."""
+_SomeUris = Annotated[tuple[Uri, ...], Field(min_length=1)]
+Uris = Annotated[
+    _SomeUris, pydantic.BeforeValidator(_as_list, json_schema_input_type=Uri | _SomeUris)
+]
 """One URI or several."""
-Texts = Annotated[tuple[str, ...], pydantic.BeforeValidator(_listed)]
-"""One text or several."""
+Texts = Annotated[
+    tuple[Text, ...],
+    pydantic.BeforeValidator(_as_list, json_schema_input_type=Text | tuple[Text, ...]),
+]
+"""One string or several."""
+Name = Annotated[str, Field(pattern=NOT_BLANK), _SAFE, _NORMALISED]
+Identifier = Annotated[str, Field(pattern=IDENTIFIER)]
+
+_LabelText = Annotated[str, Field(pattern=LABEL)]
+NodeLabels = Mapping[_LabelText, _LabelText]
+"""Ray labels of nodes."""
+
+_RAYS_OWN = ("CPU", "GPU", "memory", "object_store_memory")
 
 
-def between(name: str, value: float, low: float, high: float) -> None:
-    """Raise ValueError unless low <= value <= high."""
-    if not low <= value <= high:
-        raise ValueError(f"{name}: need {low} <= {name} <= {high}, got {value}")
-
-
-def at_least(name: str, value: float | None, low: float) -> None:
-    """Raise ValueError unless value is None or >= low."""
-    if value is not None and not value >= low:
-        raise ValueError(f"{name}: need {name} >= {low}, got {value}")
-
-
-def above(name: str, value: float, low: float) -> None:
-    """Raise ValueError unless value > low."""
-    if not value > low:
-        raise ValueError(f"{name}: need {name} > {low}, got {value}")
-
-
-_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?")
-"""What Ray takes for keys and values of labels, but for its operators (`!a`, `in(a, b)`): nodes are counted by them."""
-_OWN_SETTINGS = ("CPU", "GPU", "memory", "object_store_memory")
-
-
-def placement(labels: Mapping[str, str], resources: Mapping[str, float]) -> None:
-    """Raise ValueError unless nodes can be chosen by these labels and custom resources."""
-    for name, value in labels.items():
-        if not _LABEL.fullmatch(name) or not _LABEL.fullmatch(value):
-            raise ValueError(
-                f"labels: need keys and values of letters, digits and . _ - /, got {name!r} = {value!r}"
-            )
+def _custom(resources: Any) -> Any:
+    if not isinstance(resources, Mapping):
+        return resources
     for name, amount in resources.items():
-        if name in _OWN_SETTINGS:
-            raise ValueError(
-                f"resources: need custom resources; cpus and gpus are settings of their own, got {name}"
+        if name in _RAYS_OWN:
+            raise PydanticCustomError(
+                "resource",
+                "custom resources; cpus and gpus are settings of their own",
             )
-        above(f"resources.{name}", amount, 0)
+        if isinstance(amount, bool):
+            raise PydanticKnownError("float_type")
+    return resources
+
+
+CustomResources = Annotated[
+    Mapping[str, PositiveNumber],
+    pydantic.BeforeValidator(_custom),
+    Field(json_schema_extra={"propertyNames": {"not": {"enum": list(_RAYS_OWN)}}}),
+]
+"""Custom Ray resources and how much of each is reserved, > 0."""
