@@ -68,7 +68,9 @@ Name = Annotated[str, Field(pattern=NOT_BLANK), _SAFE, _NORMALISED]
 Identifier = Annotated[str, Field(pattern=IDENTIFIER)]
 
 _LabelText = Annotated[str, Field(pattern=LABEL)]
-NodeLabels = Mapping[_LabelText, _LabelText]
+NodeLabels = Annotated[
+    Mapping[_LabelText, _LabelText], Field(json_schema_extra={"additionalProperties": False})
+]
 """Ray labels of nodes."""
 
 _RAYS_OWN = ("CPU", "GPU", "memory", "object_store_memory")

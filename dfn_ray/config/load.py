@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,7 +59,7 @@ def recipe_from(
     try:
         require_shallow(values)
         merged = _copied(values)
-        problems = [problem for override in overrides for problem in _apply(merged, override)]
+        problems = list(_problems_of_overrides(merged, overrides))
         require_shallow(merged)
     except TooDeepError:
         raise RecipeError([_TOO_DEEP]) from None
@@ -105,34 +105,40 @@ def _copied(value: Any) -> Any:
     return value
 
 
-def _apply(values: dict[str, Any], override: str) -> list[str]:
-    """Sets one `section.key=value`; returns what is wrong with it, if anything.
+def _problems_of_overrides(values: dict[str, Any], overrides: Sequence[str]) -> Iterator[str]:
+    """Applies overrides; yields what is wrong with those that cannot be applied."""
+    for override in overrides:
+        try:
+            _apply(values, override)
+        except RecipeError as error:
+            yield from error.problems
 
-    The value is TOML, a bare word is a string, and items of lists are named by number.
-    """
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Sets one `section.key=value`: a TOML value or a bare word; items of lists by number."""
     name, separator, text = override.partition("=")
     keys = name.strip().split(".")
     if not separator or not all(keys):
-        return [f"--set {override}: need section.key=value"]
+        raise RecipeError([f"--set {override}: need section.key=value"])
     target: Any = values
     for key in keys[:-1]:
         if isinstance(target, list):
             if not key.isdigit() or int(key) >= len(target):
-                return [f"--set {override}: {key!r} is not one of the {len(target)} items"]
+                problem = f"{key!r} is not one of the {len(target)} items"
+                raise RecipeError([f"--set {override}: {problem}"])
             target = target[int(key)]
         else:
             target = target.setdefault(key, {})
         if not isinstance(target, dict | list):
-            return [f"--set {override}: {key!r} is a value, not a section"]
+            raise RecipeError([f"--set {override}: {key!r} is a value, not a section"])
     if not isinstance(target, dict):
-        return [f"--set {override}: {keys[-1]!r} is not the name of a setting"]
+        raise RecipeError([f"--set {override}: {keys[-1]!r} is not the name of a setting"])
     if text.strip() == "none":
         target[keys[-1]] = None
-        return []
+        return
     try:
         target[keys[-1]] = parsed_toml(f"value = {text}")["value"]
     except TooDeepError:
-        return [f"--set {name}: {_TOO_DEEP}"]
+        raise RecipeError([f"--set {name}: {_TOO_DEEP}"]) from None
     except ValueError:  # as in `parse_recipe`
         target[keys[-1]] = text
-    return []

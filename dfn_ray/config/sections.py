@@ -50,7 +50,7 @@ def require_rules(broken: Iterable[str]) -> None:
 
 def _reporting_mistakes(initialise: Callable[..., None]) -> Callable[..., None]:
     @wraps(initialise)
-    def __init__(self: Any, *positional: Any, **settings: Any) -> None:  # noqa: N807
+    def __init__(self: Any, *positional: Any, **settings: Any) -> None:
         try:
             initialise(self, *positional, **settings)
         except pydantic.ValidationError as error:
