@@ -19,6 +19,28 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveNumber = Annotated[float, Field(gt=0)]
 NonNegativeNumber = Annotated[float, Field(ge=0)]
 
+_MAX_INTEGER = 2**63
+"""TOML promises 64 bits, and JSON readers of other languages hold no more."""
+
+
+def plain_number(value: Any) -> Any:
+    """The value, unless it is true or false, which Python takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise PydanticKnownError("float_type")
+    return value
+
+
+def plain_integer(value: Any) -> Any:
+    """The value, unless it is true or false, or an integer of more than 64 bits."""
+    if isinstance(value, bool):
+        raise PydanticKnownError("int_type")
+    if isinstance(value, int) and not -_MAX_INTEGER <= value < _MAX_INTEGER:
+        raise PydanticCustomError("int_size", "an integer of at most 64 bits")
+    return value
+
+
+Counts = tuple[Annotated[NonNegative, pydantic.BeforeValidator(plain_integer)], ...]
+
 
 def _without_credentials(text: str) -> str:
     """The text. A recipe is stored with its run, so that it must not contain credentials."""
@@ -76,23 +98,18 @@ NodeLabels = Annotated[
 _RAYS_OWN = ("CPU", "GPU", "memory", "object_store_memory")
 
 
-def _custom(resources: Any) -> Any:
-    if not isinstance(resources, Mapping):
-        return resources
-    for name, amount in resources.items():
-        if name in _RAYS_OWN:
-            raise PydanticCustomError(
-                "resource",
-                "custom resources; cpus and gpus are settings of their own",
-            )
-        if isinstance(amount, bool):
-            raise PydanticKnownError("float_type")
-    return resources
+def _custom(name: str) -> str:
+    if name in _RAYS_OWN:
+        needed = "a custom resource; cpus and gpus are settings of their own"
+        raise PydanticCustomError("resource", needed)
+    return name
 
 
 CustomResources = Annotated[
-    Mapping[str, PositiveNumber],
-    pydantic.BeforeValidator(_custom),
+    Mapping[
+        Annotated[str, pydantic.AfterValidator(_custom)],
+        Annotated[PositiveNumber, pydantic.BeforeValidator(plain_number)],
+    ],
     Field(json_schema_extra={"propertyNames": {"not": {"enum": list(_RAYS_OWN)}}}),
 ]
 """Custom Ray resources and how much of each is reserved, > 0."""

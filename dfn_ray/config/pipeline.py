@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from dfn_ray.config.checks import NonNegative, Target
+from dfn_ray.config.checks import Counts, Target
 from dfn_ray.config.evaluation import EvaluateRecipe
 from dfn_ray.config.filtering import Recipe
 from dfn_ray.config.load import R, recipe_from, recipe_values
@@ -64,9 +64,9 @@ class PipelineRecipe:
     """`[rules]`: metadata rules of the arm "rules", whose subset is the samples that pass."""
     arms: tuple[Arm, ...] = ("dfn", "pool")
     """Training data to compare, at equal samples seen; "dfn" is required."""
-    evaluate_at_samples: tuple[NonNegative, ...] = ()
+    evaluate_at_samples: Counts = ()
     """Numbers of samples seen, each >= 0, after which models are evaluated too while they train."""
-    seeds: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[Counts, Field(min_length=1)] = (0,)
     """Seeds, each >= 0: one model per arm and seed. The mean over seeds is compared, and the spread
     shown."""
 
@@ -91,7 +91,7 @@ class PipelineRecipe:
         ]
         if self.dfn is not None:
             stages.insert(0, self.dfn_recipe)
-        if "rules" in self.arms:
+        if self.rules:
             stages.append(lambda: self.rules_recipe(trained))
         for stage in stages:
             try:
@@ -114,7 +114,8 @@ class PipelineRecipe:
     def rules_recipe(self, network: Network | None) -> Recipe:
         """The recipe of the subset of arm "rules": rules alone, with a threshold below all scores."""
         instead = {"rules": self.rules, "select": {"threshold": -1.0}}
-        return self._stage("filter", Recipe, self._filtering("rules", network), instead=instead)
+        filled = self._filtering("rules", network)
+        return self._stage("filter", Recipe, filled, instead=instead, own=("rules",))
 
     def train_recipe(self, arm: str, seed: int, source: Section) -> TrainRecipe:
         """The recipe that trains a model on an arm's samples."""
@@ -146,9 +147,18 @@ class PipelineRecipe:
         return filled
 
     def _stage(
-        self, name: str, kind: type[R], filled: Section, *, instead: Section | None = None
+        self,
+        name: str,
+        kind: type[R],
+        filled: Section,
+        *,
+        instead: Section | None = None,
+        own: tuple[str, ...] = (),
     ) -> R:
-        """The recipe of a stage. Its mistakes are reported under the name of its section."""
+        """The recipe of a stage. Its mistakes are reported under the name of its section.
+
+        `own` are the settings in `instead` that are sections of the pipeline itself.
+        """
         section: dict[str, Any] = {**(getattr(self, name) or {})}
         twice = [f"{name}.{key}: is filled in by the pipeline" for key in filled if key in section]
         if twice:
@@ -156,4 +166,9 @@ class PipelineRecipe:
         try:
             return recipe_from({**section, **(instead or {}), **filled}, kind=kind)
         except RecipeError as error:
-            raise RecipeError([f"{name}.{problem}" for problem in error.problems]) from None
+            raise RecipeError(
+                [
+                    problem if problem.startswith(own) else f"{name}.{problem}"
+                    for problem in error.problems
+                ]
+            ) from None

@@ -9,20 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import field
 from functools import wraps
-from typing import Any, TypeVar, dataclass_transform, get_args
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, dataclass_transform, get_args, get_origin
 
 import pydantic
 import pydantic.dataclasses
-from pydantic_core import PydanticCustomError, PydanticKnownError
 
+from dfn_ray.config.checks import plain_integer, plain_number
 from dfn_ray.config.mistakes import BrokenRulesError, problems_of
 from dfn_ray.errors import RecipeError
 
 T = TypeVar("T")
 STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 """A misspelt setting is an error, and so is a number that JSON cannot hold: nan, inf."""
-_MAX_INTEGER = 2**63
-"""TOML promises 64 bits; JSON readers of other languages hold no more."""
 
 
 @dataclass_transform(
@@ -60,18 +59,17 @@ def _reporting_mistakes(initialise: Callable[..., None]) -> Callable[..., None]:
 
 
 def _require_plain_numbers(cls: Any, value: Any, info: pydantic.ValidationInfo) -> Any:
-    """Refuses true for 1, and integers of more than 64 bits."""
-    types = _types_in(cls.__pydantic_fields__[info.field_name].annotation)
-    for item in value if isinstance(value, list | tuple) else (value,):
-        if isinstance(item, bool) and bool not in types:
-            if types & {int, float}:
-                raise PydanticKnownError("int_type" if int in types else "float_type")
-        elif isinstance(item, int) and not -_MAX_INTEGER <= item < _MAX_INTEGER:
-            raise PydanticCustomError("int_size", "an integer of at most 64 bits")
-    return value
+    """Refuses true for 1, and integers of more than 64 bits, which pydantic accepts."""
+    types = _alternatives(cls.__pydantic_fields__[info.field_name].annotation)
+    if int in types:
+        return plain_integer(value)
+    return plain_number(value) if float in types else value
 
 
-def _types_in(annotation: Any) -> set[Any]:
-    """The types that an annotation is composed of, itself included."""
-    inner = get_args(annotation)
-    return {annotation}.union(*map(_types_in, inner)) if inner else {annotation}
+def _alternatives(annotation: Any) -> set[Any]:
+    """The types that values of an annotation may have: `Positive | None` is an int or None."""
+    if get_origin(annotation) is Annotated:
+        return _alternatives(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return set().union(*map(_alternatives, get_args(annotation)))
+    return {annotation}

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from dfn_ray.config.checks import (
+    Counts,
     CustomResources,
     NodeLabels,
     NonNegative,
@@ -87,7 +88,7 @@ class Checkpoints:
     `samples_seen`."""
     keep: Positive = 2
     """Latest checkpoints kept, >= 1."""
-    export_at_samples: tuple[NonNegative, ...] = ()
+    export_at_samples: Counts = ()
     """Numbers of samples seen, each >= 0, after which the network is exported too, in open_clip's
     format."""
 

@@ -215,7 +215,7 @@ def test_labels_and_resources_of_nodes_are_tables_of_the_recipe():
 @pytest.mark.parametrize(
     ("override", "problem"),
     [
-        ("scorers.resources.GPU=1", "scorers.resources: need custom resources; cpus and gpus"),
+        ("scorers.resources.GPU=1", "scorers.resources.GPU: need a custom resource; cpus and gpus"),
         ("decode.resources.slot=0", "decode.resources.slot: need resources.slot > 0, got 0"),
         (
             'decode.labels.zone="!a"',
