@@ -1,4 +1,4 @@
-"""Recipes: every setting of a run as frozen dataclasses, read from TOML and `--set` or built in Python.
+"""Recipes: every setting of a run, as frozen dataclasses from TOML, `--set` or Python.
 
 TOML -> `--set section.key=value` -> one validation that reports every mistake -> the resolved
 recipe, which is stored in `run.json` beside the output. Importing this package loads neither Ray

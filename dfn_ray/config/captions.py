@@ -11,8 +11,8 @@ from dfn_ray.config.sections import section
 class Captions:
     """`[captions]`: the score of an image with several captions.
 
-    It has an effect only if `pool.caption` is `lines` or `list`. `[rules]` check every caption that is
-    scored: a rejected caption does not count, and if none counts the sample is rejected, for the
+    It has an effect only if `pool.caption` is `lines` or `list`. `[rules]` check every caption that
+    is scored: a rejected caption does not count, and if none counts the sample is rejected, for the
     reason of its first caption.
     """
 

@@ -31,7 +31,8 @@ class EvaluationSet:
     """Folder whose tars are read, for a root in CLIP_benchmark's layout. Not blank."""
     classnames: Texts | None = None
     """One name per class, in label order; or the path or URI of a file with one name per line; or
-    `imagenet`. None: the class names in CLIP_benchmark's layout, or the names of the class folders."""
+    `imagenet`. None: the class names in CLIP_benchmark's layout, or the names of the class
+    folders."""
     templates: Texts | None = None
     """Texts with `{}` or `{c}`; or the path or URI of a file with one per line; or `openai` (80) or
     `simple` (7). None: the templates in CLIP_benchmark's layout, else `openai`."""
@@ -48,7 +49,7 @@ class EvaluationSet:
 
 @section
 class EvaluateRecipe:
-    """An evaluation. Its results are files in `eval/` of the run and lines of `eval_results.jsonl`."""
+    """An evaluation. Its results are in `eval/` and `eval_results.jsonl` of the run."""
 
     run_uri: Target
     """Folder or object prefix for results: that of a training run, or one of its own."""
@@ -64,8 +65,8 @@ class EvaluateRecipe:
     """Largest fraction of a set's images that may fail, 0 to 1. A set with more failures returns no
     result, because it would be the result of another set."""
     no_progress_timeout_s: PositiveNumber = 7200.0
-    """Seconds without progress after which the evaluation stops, > 0. Ray's own default, 30 minutes,
-    ends jobs that wait for spot GPUs."""
+    """Seconds without progress after which the evaluation stops, > 0. Ray's own default, 30
+    minutes, ends jobs that wait for spot GPUs."""
 
     def __post_init__(self) -> None:
         require_rules(self._broken_rules())

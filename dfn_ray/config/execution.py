@@ -20,25 +20,27 @@ class Execution:
     """`[execution]`: sizes of units of work, and limits. It changes no score and no selection."""
 
     chunks_per_part: Positive = 64
-    """Chunks in one output part, >= 1. A crash loses at most the chunks of the parts in progress."""
+    """Chunks in one output part, >= 1. A crash loses at most the chunks of the parts in
+    progress."""
     wave_shards: Positive = 4096
     """Shards planned at a time, >= 1; bounds the memory of the driver and of Ray."""
     attempts: Positive = 3
     """Attempts at a shard whose tasks die before it is given up, >= 1."""
     accept_versions: bool = False
-    """Permission to resume a run whose last attempt used other versions of torch, open_clip, pillow,
-    simplejpeg, or another major version of numpy. Scores may then differ in their last digits; the
-    attempt records its versions."""
+    """Permission to resume a run whose last attempt used other versions of torch, open_clip,
+    pillow, simplejpeg, or another major version of numpy. Scores may then differ in their last
+    digits; the attempt records its versions."""
     accept_changed_shards: bool = False
-    """Permission to resume although the sizes of shards have changed since the run listed them; they
-    are listed again. Chunks committed from complete shards stay as they are. A shard that is
+    """Permission to resume although the sizes of shards have changed since the run listed them;
+    they are listed again. Chunks committed from complete shards stay as they are. A shard that is
     committed in part is still refused, because its rows would mix two contents."""
     max_failed_fraction: Fraction = 0.25
     """Error budget: the run stops when more than this fraction of the samples fails, 0 to 1."""
     max_bad_shard_fraction: Fraction = 0.25
     """Error budget: the run stops when more than this fraction of the shards is bad, 0 to 1."""
     budget_after_samples: NonNegative = 10_000
-    """Samples read before the error budget is first checked, >= 0; it is checked again at the end."""
+    """Samples read before the error budget is first checked, >= 0; it is checked again at the
+    end."""
     stall_timeout_s: PositiveNumber = 1800.0
     """Seconds without progress, although there are nodes, after which the remaining work is scored
     again, > 0. Must be longer than a chunk takes."""

@@ -25,8 +25,8 @@ class Recipe:
     pool: Pool
     """`[pool]`: the pool to filter."""
     networks: tuple[Network, ...] = ()
-    """`[[networks]]`: the networks that score, at least one, with distinct names. None are needed if
-    a uid list selects."""
+    """`[[networks]]`: the networks that score, at least one, with distinct names. None are needed
+    if a uid list selects."""
     rules: Rules = field(default_factory=Rules)
     """`[rules]`: metadata rules."""
     decode: Decode = field(default_factory=Decode)
@@ -39,7 +39,8 @@ class Recipe:
     """`[select]`: the samples to keep. Default: the best 15 %, the fraction that DFN-2B is of its
     pool."""
     calibration: Calibration = field(default_factory=Calibration)
-    """`[calibration]`: the estimate of the scores between which bytes must wait for the selection."""
+    """`[calibration]`: the estimate of the scores between which bytes must wait for the
+    selection."""
     execution: Execution = field(default_factory=Execution)
     """`[execution]`: sizes of waves and parts, attempts, and limits."""
     prices: Prices | None = None

@@ -64,7 +64,7 @@ def recipe_from(
     except TooDeepError:
         raise RecipeError([_TOO_DEEP]) from None
     try:
-        recipe = _adapter(kind).validate_python(merged)
+        recipe: Any = _adapter(kind).validate_python(merged)
     except pydantic.ValidationError as error:
         raise RecipeError(problems + problems_of(error, kind)) from None
     if problems:

@@ -36,8 +36,8 @@ _RANGE_ERRORS = ("greater_than", "greater_than_equal", "less_than", "less_than_e
 
 IDENTIFIER = r"^[^\W\d]\w*$"
 LABEL = r"^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$"
-"""The keys and values of labels that Ray takes, without its operators (`!a`, `in(a, b)`), as nodes
-are counted by them."""
+"""The keys and values of labels that Ray takes, without its operators (`!a`, `in(a, b)`):
+dfn_ray counts nodes by them."""
 NOT_BLANK = r"\S"
 _PATTERNS: Mapping[str, str] = {
     IDENTIFIER: "letters, digits and _",
@@ -55,7 +55,7 @@ class BrokenRulesError(ValueError):
 
 
 def problems_of(error: pydantic.ValidationError, kind: type) -> list[str]:
-    """Every mistake that validation found in a recipe or section of some kind, one sentence each."""
+    """One sentence for every mistake that validation found in a recipe or section."""
     return [line for each in error.errors(include_url=False) for line in _sentences(each, kind)]
 
 
@@ -144,7 +144,7 @@ def _table_values(node: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _resolved(node: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The node behind references and, of alternatives, the one that is neither null nor a string."""
+    """The node behind references; of alternatives, the one that is neither null nor a string."""
     while True:
         if "$ref" in node:
             node = schema["$defs"][node["$ref"].rpartition("/")[2]]

@@ -1,4 +1,4 @@
-"""The sections on networks: `[[networks]]`, `[decode]` for their input, `[scorers]` that run them."""
+"""The sections on networks: `[[networks]]`, their input `[decode]`, their actors `[scorers]`."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Network:
     """
 
     model: Uri
-    """An open_clip architecture (`ViT-B-32`), `hf-hub:org/repo`, or `local-dir:PATH`: a repository or
-    folder in open_clip's layout (open_clip_config.json), or a CLIP, SigLIP or fixed-resolution
+    """An open_clip architecture (`ViT-B-32`), `hf-hub:org/repo`, or `local-dir:PATH`: a repository
+    or folder in open_clip's layout (open_clip_config.json), or a CLIP, SigLIP or fixed-resolution
     SigLIP 2 in transformers' layout (config.json)."""
     name: Identifier = "dfn"
     """Suffix of the score column, `score_<name>`: letters, digits, `_`."""
@@ -61,7 +61,8 @@ class Network:
     def _broken_rules(self) -> Iterator[str]:
         has_weights = ":" in self.model
         if has_weights and self.pretrained:
-            yield f"pretrained: {self.model!r} has weights of its own, got {self.pretrained!r} as well"
+            got = f"got {self.pretrained!r} as well"
+            yield f"pretrained: {self.model!r} has weights of its own, {got}"
         if not has_weights and (self.pretrained is None) == (self.random_weights_seed is None):
             got = "neither" if self.pretrained is None else "both"
             yield (
@@ -92,19 +93,19 @@ class Decode:
     scaled by the range of its values, 0..1, 0..255 or 0..65535; any other range fails with
     `unsupported_pixels`."""
     on_truncated: Literal["score", "fail"] = "score"
-    """For an image of any format that ends early. `score`: score the decoded part, as DataComp's own
-    scorer does, and count it. `fail`: fail with `truncated_image`. An image of which nothing was
-    decoded fails either way (WebP and AVIF decode as a whole or not at all), and so does any other
-    damage: `decode_error`."""
+    """For an image of any format that ends early. `score`: score the decoded part, as DataComp's
+    own scorer does, and count it. `fail`: fail with `truncated_image`. An image of which nothing
+    was decoded fails either way (WebP and AVIF decode as a whole or not at all), and so does any
+    other damage: `decode_error`."""
     max_pixels: Positive = 89_478_485
     """Pixels of an image by its header, >= 1. Images with more fail before decoding. Default:
     Pillow's decompression bomb limit."""
     timeout_s: PositiveNumber = 60.0
     """Seconds for a single image, > 0. A slower one fails with `decode_timeout`."""
     cpus: PositiveNumber = 1.0
-    """CPUs that a task reserves for reading and decoding, > 0. A node runs as many tasks in parallel
-    as it has CPUs for: use less than 1 if storage is slow and readers wait, more if memory is short
-    (README, Object storage)."""
+    """CPUs that a task reserves for reading and decoding, > 0. A node runs as many tasks in
+    parallel as it has CPUs for: use less than 1 if storage is slow and readers wait, more if memory
+    is short (README, Object storage)."""
     labels: NodeLabels = field(default_factory=dict)
     """Ray labels of the nodes that read, decode and commit, e.g. `{dfn-role = "decode"}`, so that
     nodes of scorers only score. Keys and values: letters, digits and `. _ - /`."""
@@ -123,8 +124,8 @@ class Scorers:
     gpus: NonNegativeNumber = 0.0
     """GPUs reserved per actor, >= 0, fractions allowed. 0 runs on the CPU."""
     cpus: NonNegativeNumber = 0.0
-    """CPUs reserved per actor, >= 0. Default 0: two actors of 1 CPU each would starve the readers of
-    a machine with 2 cores."""
+    """CPUs reserved per actor, >= 0. Default 0: two actors of 1 CPU each would starve the readers
+    of a machine with 2 cores."""
     labels: NodeLabels = field(default_factory=dict)
     """Ray labels of the nodes that score, e.g. `{dfn-role = "score"}`. Keys and values: letters,
     digits and `. _ - /`."""
@@ -149,6 +150,7 @@ class Scorers:
 
     def _broken_rules(self) -> Iterator[str]:
         if self.min_size > self.max_size:
-            yield f"min_size: need 1 <= min_size <= max_size, got {self.min_size} and {self.max_size}"
+            got = f"{self.min_size} and {self.max_size}"
+            yield f"min_size: need 1 <= min_size <= max_size, got {got}"
         if self.device == "cuda" and self.gpus == 0:
             yield 'gpus: device = "cuda" needs gpus > 0, got 0'

@@ -22,8 +22,8 @@ class Optimizer:
     beta1: _Decay = 0.9
     """Decay of the mean of gradients, 0 to 0.999999. Default: open_clip's."""
     beta2: _Decay = 0.98
-    """Decay of the mean of squared gradients, 0 to 0.999999. Default: open_clip's for ViTs; DataComp
-    and DFN use 0.95 at the largest batches."""
+    """Decay of the mean of squared gradients, 0 to 0.999999. Default: open_clip's for ViTs;
+    DataComp and DFN use 0.95 at the largest batches."""
     eps: PositiveNumber = 1e-6
     """Added to the root of the mean square, > 0. Default: open_clip's for ViTs."""
     weight_decay: NonNegativeNumber = 0.2

@@ -112,7 +112,7 @@ class PipelineRecipe:
         return self._stage("filter", Recipe, self._filtering("filter", network))
 
     def rules_recipe(self, network: Network | None) -> Recipe:
-        """The recipe of the subset of arm "rules": rules alone, with a threshold below all scores."""
+        """The recipe of arm "rules": its rules alone, with a threshold below all scores."""
         instead = {"rules": self.rules, "select": {"threshold": -1.0}}
         filled = self._filtering("rules", network)
         return self._stage("filter", Recipe, filled, instead=instead, own=("rules",))

@@ -23,19 +23,19 @@ class Pool:
     caption: Literal["text", "lines", "list", "label"] = "text"
     """`text`: one caption, taken as it is. `lines`: several captions, one per line. `list`: several
     captions, none of them split: members `.txt`, `.0.txt`, `.1.txt`, ..., columns `caption_0`,
-    `caption_1`, ..., or a text that is a JSON array. `lines` and `list` also read an array in a JSON
-    member (`caption`, `text`, `captions` or `texts`) and a list column of Parquet, one caption per
-    item. Blank and null captions are skipped; a caption that is not UTF-8 fails its sample, and so
-    do more than 256 captions (`too_many_captions`). `label`: a class number, 0 or more, from a `cls`
-    member, a `cls` or `label` column, or the position of the class folder."""
+    `caption_1`, ..., or a text that is a JSON array. `lines` and `list` also read an array in a
+    JSON member (`caption`, `text`, `captions` or `texts`) and a list column of Parquet, one caption
+    per item. Blank and null captions are skipped; a caption that is not UTF-8 fails its sample, and
+    so do more than 256 captions (`too_many_captions`). `label`: a class number, 0 or more, from a
+    `cls` member, a `cls` or `label` column, or the position of the class folder."""
     image_column: Text | None = None
     """Parquet only: the column with the image bytes. None: the first of `image`, `jpg`, `png`,
     `webp`, `jpeg`."""
     text_column: Text | None = None
-    """Parquet only: the column with the caption. None: the first of `text`, `caption`, `txt`, or for
-    labels `cls`, `label`. With `caption = "list"` also several columns: `alt_*` stands for `alt_0`,
-    `alt_1`, ...; None then prefers a list column, `captions` and `texts` among them, then `text_*`,
-    `caption_*`, `txt_*`."""
+    """Parquet only: the column with the caption. None: the first of `text`, `caption`, `txt`, or
+    for labels `cls`, `label`. With `caption = "list"` also several columns: `alt_*` stands for
+    `alt_0`, `alt_1`, ...; None then prefers a list column, `captions` and `texts` among them, then
+    `text_*`, `caption_*`, `txt_*`."""
     uid: Literal["auto", "derive"] = "auto"
     """`auto`: the sample's own `uid` (32 hexadecimal digits) if it has one, else a uid derived from
     shard and key. `derive`: always derived."""
@@ -56,8 +56,8 @@ class Pool:
     CLIP reads about 300 bytes of a caption."""
     give_up_unreachable: bool = False
     """Filtering only. True: a shard that the store still does not return after `execution.attempts`
-    is committed as `unreachable_shard` and counts against `execution.max_bad_shard_fraction`. False:
-    the run stops and lists such shards; running it again resumes."""
+    is committed as `unreachable_shard` and counts against `execution.max_bad_shard_fraction`.
+    False: the run stops and lists such shards; running it again resumes."""
 
     @property
     def several_captions(self) -> bool:
@@ -69,9 +69,9 @@ class Pool:
 class Rules:
     """`[rules]`: metadata rules, applied before decoding; None turns a rule off.
 
-    DataComp's basic filter without its language rule is `min_caption_words = 3, min_caption_chars =
-    6, min_image_side = 200, max_aspect_ratio = 3.0` (apply_filter.py: more than 2 words, more than 5
-    characters, smallest side >= 200, largest / smallest <= 3; on the original sizes).
+    DataComp's basic filter without its language rule is `min_caption_words = 3, min_caption_chars
+    = 6, min_image_side = 200, max_aspect_ratio = 3.0` (apply_filter.py: more than 2 words, more
+    than 5 characters, smallest side >= 200, largest / smallest <= 3; on the original sizes).
     """
 
     min_caption_words: NonNegative | None = None

@@ -36,7 +36,7 @@ _STAGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
 
 
 def recipe_schema(verb: str) -> dict[str, Any]:
-    """The JSON Schema (2020-12) of the recipes that a verb takes, as TOML holds them: without null."""
+    """The JSON Schema (2020-12) of the recipes that a verb takes; TOML has no null."""
     schema = _without_null(json_schema(KINDS[verb]))
     docstrings = _docstrings()
     for name, section in {**schema["$defs"], KINDS[verb].__name__: schema}.items():

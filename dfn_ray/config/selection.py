@@ -22,8 +22,8 @@ class Select:
     threshold: Annotated[float, Field(ge=-1.0, le=1.0)] | None = None
     """Keeps every score >= threshold, -1 to 1."""
     of: Literal["pool", "readable", "scored"] = "pool"
-    """N of `keep_fraction`. `pool`: all samples. `readable`: those that did not fail. `scored`: those
-    with a score."""
+    """N of `keep_fraction`. `pool`: all samples. `readable`: those that did not fail. `scored`:
+    those with a score."""
     network: Text | None = None
     """Name of the network whose score decides. None: the first network."""
 

@@ -24,8 +24,8 @@ class Labels:
     """One name per class, in label order; or the path or URI of a file with one name per line; or
     `imagenet`."""
     templates: Texts = ("openai",)
-    """`openai`: the 80 that open_clip calls OPENAI_IMAGENET_TEMPLATES; `simple`: its 7; or texts with
-    `{}`."""
+    """`openai`: the 80 that open_clip calls OPENAI_IMAGENET_TEMPLATES; `simple`: its 7; or texts
+    with `{}`."""
 
 
 @section
@@ -42,8 +42,8 @@ class Source:
     """Share of the samples seen, relative to the other sources, > 0. None for all: proportional to
     the sizes of the sources."""
     sample_count: Positive | None = None
-    """Number of its samples to train on, >= 1, drawn at random by `seed` of the recipe; the same ones
-    in every pass. None: all."""
+    """Number of its samples to train on, >= 1, drawn at random by `seed` of the recipe; the same
+    ones in every pass. None: all."""
     uid_list: Uri | None = None
     """Path or URI of a sorted u8,u8 list: trains only on the samples in it, each as often in a pass
     as it is in the list."""

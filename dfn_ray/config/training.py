@@ -45,8 +45,8 @@ class TrainRecipe:
     """Samples of one optimizer step over all workers, >= 1: the contrastive batch. Required without
     `scale`."""
     scale: Literal["small", "medium", "large", "xlarge", "dfn5b"] | None = None
-    """DataComp's scales (small: 12.8 M samples, ..., xlarge: 12.8 B) or DFN-5B's ViT-H (39 B), which
-    set `model`, `samples_seen`, `batch_size` and `optimizer`; the recipe's own values take
+    """DataComp's scales (small: 12.8 M samples, ..., xlarge: 12.8 B) or DFN-5B's ViT-H (39 B),
+    which set `model`, `samples_seen`, `batch_size` and `optimizer`; the recipe's own values take
     precedence. In Python, a Network or Optimizer object replaces the scale's whole section."""
     accumulate: Positive = 1
     """Micro-batches per step on a worker, >= 1. The contrastive batch stays whole (open_clip's
@@ -58,15 +58,15 @@ class TrainRecipe:
     ensemble_alpha: Fraction | None = None
     """WiSE-FT: the result is (1 - alpha) * start + alpha * trained, 0 to 1. None: trained only."""
     max_failed_fraction: Fraction = 0.25
-    """Largest fraction, 0 to 1, of a source's samples that may fail in reading (checked before workers
-    start), and of all samples in reading and decoding (checked from 10,000 samples on, and at the
-    end). The run stops beyond it, as in filtering."""
+    """Largest fraction, 0 to 1, of a source's samples that may fail in reading (checked before
+    workers start), and of all samples in reading and decoding (checked from 10,000 samples on, and
+    at the end). The run stops beyond it, as in filtering."""
     max_bad_shard_fraction: Fraction = 0.25
     """Largest fraction of a source's shards that may be bad, 0 to 1. The run stops beyond it, as in
     filtering."""
     accept_versions: bool = False
-    """Permission to resume a run whose last attempt used other versions of torch, open_clip, pillow,
-    simplejpeg, or another major version of numpy."""
+    """Permission to resume a run whose last attempt used other versions of torch, open_clip,
+    pillow, simplejpeg, or another major version of numpy."""
     optimizer: Optimizer = field(default_factory=Optimizer)
     """`[optimizer]`: AdamW and its schedule."""
     augmentation: Augmentation | None = field(default_factory=Augmentation)

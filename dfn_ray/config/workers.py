@@ -38,8 +38,8 @@ class Workers:
     values: letters, digits and `. _ - /`."""
     resources: CustomResources = field(default_factory=dict)
     """Custom Ray resources that a worker reserves: amount by name, > 0. Ray Train decides by
-    resources, not by labels, how many workers fit: if min_size < max_size on the CPU, give the nodes
-    that train a resource of their own."""
+    resources, not by labels, how many workers fit: if min_size < max_size on the CPU, give the
+    nodes that train a resource of their own."""
     threads: Positive | None = None
     """CPU threads of a worker's torch, >= 1. None: its CPUs, rounded up."""
     parallel: Literal["ddp", "fsdp2"] = "ddp"
@@ -49,8 +49,8 @@ class Workers:
     compile: bool = False
     """torch.compile of the model."""
     max_failures: NonNegative = 8
-    """Restarts of the group after dead workers or nodes, without a checkpoint in between, before the
-    run stops, >= 0."""
+    """Restarts of the group after dead workers or nodes, without a checkpoint in between, before
+    the run stops, >= 0."""
     resize_interval_s: PositiveNumber = 60.0
     """Seconds between checks whether the group can be larger or must be smaller, > 0."""
 
@@ -59,12 +59,13 @@ class Workers:
 
     def _broken_rules(self) -> Iterator[str]:
         if self.min_size > self.max_size:
-            yield f"min_size: need 1 <= min_size <= max_size, got {self.min_size} and {self.max_size}"
+            got = f"{self.min_size} and {self.max_size}"
+            yield f"min_size: need 1 <= min_size <= max_size, got {got}"
 
 
 @section
 class Feed:
-    """`[feed]`: delivery of samples to the workers. It changes their order, never which are seen."""
+    """`[feed]`: delivery of samples to the workers. It changes only the order of samples."""
 
     group_samples: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
     """Samples that are read and shuffled together, from chunks of all sources, 1 to 1,000,000.
@@ -72,11 +73,11 @@ class Feed:
     prefetch_batches: NonNegative = 4
     """Batches prefetched for each worker, >= 0."""
     groups_per_attempt: Positive = 20_000
-    """Read tasks planned at a time, >= 1; bounds the memory of the driver and of Ray. More are planned
-    when they are used up."""
+    """Read tasks planned at a time, >= 1; bounds the memory of the driver and of Ray. More are
+    planned when they are used up."""
     no_progress_timeout_s: PositiveNumber = 7200.0
-    """Seconds without any data moving after which training stops, > 0. Ray's own default, 30 minutes,
-    ends jobs that wait for spot machines."""
+    """Seconds without any data moving after which training stops, > 0. Ray's own default, 30
+    minutes, ends jobs that wait for spot machines."""
 
 
 @section

@@ -21,6 +21,7 @@ from tests.config.whole_recipes import VALUES
 
 ROOT = Path(__file__).parents[2]
 SCHEMAS = ROOT / "docs" / "schemas"
+BOUNDS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
 VERBS = {kind: verb for verb, kind in KINDS.items()}
 
 
@@ -80,6 +81,21 @@ def test_a_recipe_with_every_section_is_valid_and_every_setting_described(kind):
         assert section["additionalProperties"] is False
         assert all(setting["description"] for setting in section["properties"].values())
     assert schema["properties"].keys() == {field.name for field in dataclasses.fields(kind)}
+
+
+def test_descriptions_have_unit_and_range():
+    units = {"_s": "Seconds", "_bytes": "Bytes", "_rows": "Samples", "_fraction": "fraction"}
+    bare: list[str] = []
+    for verb in KINDS:
+        schema = recipe_schema(verb)
+        for section in (schema, *schema["$defs"].values()):
+            for name, setting in section["properties"].items():
+                text = " ".join(setting["description"].split())
+                unit = next((unit for end, unit in units.items() if name.endswith(end)), "")
+                has_range = re.search(r">=? [\d`]|[\d`](,\d+)* (MiB |KiB )?to [-\d`]", text)
+                if (setting.keys() & BOUNDS and not has_range) or unit not in text:
+                    bare.append(name)
+    assert bare == []
 
 
 @pytest.mark.parametrize(

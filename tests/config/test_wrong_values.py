@@ -1,4 +1,5 @@
-"""No value that TOML can hold, at any place of any recipe, is more than a mistake with a sentence."""
+"""No value that TOML can hold, at any place of any recipe, is more than a mistake with a
+sentence."""
 
 from __future__ import annotations
 

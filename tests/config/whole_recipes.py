@@ -25,7 +25,7 @@ TRAIN = {
         {
             "pool": {"uri": "a", "caption": "label"},
             "labels": {"classnames": "imagenet"},
-            "weight": 1,
+            "weight": 1.0,
         },
         {"pool": {"uri": ["b", "c"]}, "weight": 2.0},
     ],
