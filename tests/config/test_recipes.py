@@ -25,13 +25,13 @@ def test_a_resolved_recipe_reads_back_as_itself():
     assert recipe_from(recipe_values(recipe)) == recipe
 
 
-def test_every_mistake_is_told_at_once_by_dotted_name_with_what_it_got():
-    with pytest.raises(RecipeError) as told:
+def test_every_mistake_is_reported_at_once_by_dotted_name_with_its_value():
+    with pytest.raises(RecipeError) as refusal:
         recipe_from(
             VALUES | {"surprise": 1, "scorers": {"min_size": 2, "max_size": 1}},
             ["decode.mode=fst", "pool.chunk_rows=0", "calibration.sample=9"],
         )
-    text = str(told.value)
+    text = str(refusal.value)
     assert "surprise: no such setting" in text
     assert "scorers.min_size: need 1 <= min_size <= max_size, got 2 and 1" in text
     assert "decode.mode: need 'exact' or 'fast', got 'fst'" in text
@@ -60,7 +60,7 @@ def test_wrong_settings_are_refused_with_what_is_needed(override, message):
 
 
 @pytest.mark.parametrize(("model", "hinted"), [("apple/DFN-public", True), ("ViT-L/14", False)])
-def test_a_repository_named_without_its_schema_is_told_the_schema(model, hinted):
+def test_a_repository_named_without_its_schema_gets_a_hint(model, hinted):
     with pytest.raises(RecipeError, match="pretrained: need a tag") as refused:
         Network(model=model)
     assert (f"model is hf-hub:{model}" in str(refused.value)) == hinted
@@ -88,7 +88,7 @@ def test_none_turns_a_setting_off():
     assert recipe.select.keep_count == 5
 
 
-def test_a_missing_or_broken_recipe_file_is_told(tmp_path):
+def test_a_missing_or_broken_recipe_file_is_reported(tmp_path):
     with pytest.raises(RecipeError, match="no such file"):
         load_recipe(tmp_path / "absent.toml")
     with pytest.raises(RecipeError, match="cannot be read: Is a directory"):
@@ -124,7 +124,7 @@ def test_values_that_toml_knows_and_recipes_do_not_are_mistakes_like_others(
             refused()
 
 
-def test_a_recipe_that_may_not_be_read_is_told(tmp_path, monkeypatch):
+def test_a_recipe_without_read_permission_is_reported(tmp_path, monkeypatch):
     def denied(*_, **__):
         raise PermissionError(13, "Permission denied")
 
@@ -136,8 +136,8 @@ def test_a_recipe_that_may_not_be_read_is_told(tmp_path, monkeypatch):
 
 def test_importing_the_recipe_and_the_command_line_loads_neither_ray_nor_torch():
     code = "import sys, dfn_ray.cli, dfn_ray.config; print({'ray', 'torch'} & set(sys.modules))"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "set()"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert finished.stdout.strip() == "set()"
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_wrong_training_settings_are_named(override, problem):
     assert problem in str(error.value)
 
 
-def test_a_misspelt_setting_is_told_what_it_may_stand_for():
+def test_a_misspelt_setting_gets_a_suggestion():
     with pytest.raises(
         RecipeError, match=r"select\.keep_fracton: no such setting; did you mean keep_fraction\?"
     ):
