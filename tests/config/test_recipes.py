@@ -136,7 +136,9 @@ def test_a_recipe_without_read_permission_is_reported(tmp_path, monkeypatch):
 
 def test_importing_the_recipe_and_the_command_line_loads_neither_ray_nor_torch():
     code = "import sys, dfn_ray.cli, dfn_ray.config; print({'ray', 'torch'} & set(sys.modules))"
-    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    finished = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert finished.stdout.strip() == "set()"
 
 
