@@ -1,34 +1,36 @@
-"""The recipes: every setting of a run as frozen dataclasses, read from TOML and `--set`.
+"""Recipes: every setting of a run, as frozen dataclasses from TOML, `--set` or Python.
 
 TOML -> `--set section.key=value` -> one validation that reports every mistake -> the resolved
 recipe, which is stored in `run.json` beside the output. Importing this package loads neither Ray
 nor torch, so `--dry-run` and `--help` answer at once.
 
-    captions.py     [captions] of a Recipe
-    filtering.py    Recipe: dfn-ray filter, score, select, materialize
+    filtering.py    Recipe: dfn-ray filter, score, select, materialize, plan
     training.py     TrainRecipe: dfn-ray train
     evaluation.py   EvaluateRecipe: dfn-ray evaluate
     pipeline.py     PipelineRecipe: dfn-ray run
-    reading.py      from TOML to a recipe
-    kinds.py        which kind of recipe a file is
-    fractions.py    a share of a number of samples
-    checks.py       what settings are checked for
+
+    pool.py         [pool], [rules]
+    networks.py     [[networks]], [decode], [scorers]
+    captions.py     [captions]
+    selection.py    [select], [calibration]
+    execution.py    [execution], [prices]
+    sources.py      [[sources]], [augmentation]
+    optimization.py [optimizer], and the scales
+    workers.py      [workers], [feed], [checkpoints], [logs]
+
+    load.py         TOML to recipe and back
+    kinds.py        the kind of recipe in a file
+    schema.py       JSON Schema of recipes, for editors: docs/schemas/
+    sections.py     the decorator of sections
+    checks.py       types of settings: ranges, URIs
+    mistakes.py     sentences for what validation finds
+    fractions.py    exact fraction of a number of samples
 """
 
 from dfn_ray.config.captions import Captions
 from dfn_ray.config.evaluation import EvaluateRecipe, EvaluationSet
-from dfn_ray.config.filtering import (
-    Calibration,
-    Decode,
-    Execution,
-    Network,
-    Pool,
-    Prices,
-    Recipe,
-    Rules,
-    Scorers,
-    Select,
-)
+from dfn_ray.config.execution import Execution, Prices
+from dfn_ray.config.filtering import Recipe
 from dfn_ray.config.fractions import count_of_fraction
 from dfn_ray.config.kinds import recipe_kind
 from dfn_ray.config.load import (
@@ -38,19 +40,14 @@ from dfn_ray.config.load import (
     recipe_values,
     stored_pool,
 )
+from dfn_ray.config.networks import Decode, Network, Scorers
+from dfn_ray.config.optimization import SCALES, Optimizer
 from dfn_ray.config.pipeline import PipelineRecipe
-from dfn_ray.config.training import (
-    SCALES,
-    Augmentation,
-    Checkpoints,
-    Feed,
-    Labels,
-    Logs,
-    Optimizer,
-    Source,
-    TrainRecipe,
-    Workers,
-)
+from dfn_ray.config.pool import Pool, Rules
+from dfn_ray.config.selection import Calibration, Select
+from dfn_ray.config.sources import Augmentation, Labels, Source
+from dfn_ray.config.training import TrainRecipe
+from dfn_ray.config.workers import Checkpoints, Feed, Logs, Workers
 
 __all__ = [
     "SCALES",

@@ -1,26 +1,25 @@
-"""How pairs with several captions are scored."""
+"""The section on scoring pairs with several captions."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
-from dfn_ray.config.checks import STRICT
+from dfn_ray.config.sections import section
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class Captions:
-    """`[captions]`: the score of an image with several captions. Of no effect unless `pool.caption` is `lines` or `list`.
+    """`[captions]`: the score of an image with several captions.
 
-    `[rules]` judge the captions that are scored: one that they reject does not count, and a sample is rejected, for the
-    reason of its first caption, when none counts.
+    It has an effect only if `pool.caption` is `lines` or `list`. `[rules]` check every caption that
+    is scored: a rejected caption does not count, and if none counts the sample is rejected, for the
+    reason of its first caption.
     """
 
-    __pydantic_config__ = STRICT
-
     score: Literal["mean", "first", "best"] = "mean"
-    """Of the captions that count: the mean of their cosine similarities, as training draws each equally often; that of the
-    `first` caption, the only one that is then encoded and judged by rules; or the largest."""
+    """The score of the captions that count. `mean`: the mean of their cosine similarities, as
+    training draws each equally often. `first`: that of the first caption, the only one that is then
+    encoded and checked by rules. `best`: the largest."""
     keep_scores: bool = False
-    """Also store the score of every caption, in the order of the captions, those that rules reject too: the list column
-    `caption_scores_<name>` of scores and subset."""
+    """Storage of every caption's score too, in the order of the captions and including rejected
+    ones: the list column `caption_scores_<name>` of scores and subset."""

@@ -1,74 +1,78 @@
-"""The recipe of an evaluation: the network and the sets it is tried on."""
+"""The recipe of an evaluation, `dfn-ray evaluate`: a network and the sets it is evaluated on."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterator
+from dataclasses import field
+from typing import Annotated, Literal
 
-from dfn_ray.config.checks import STRICT, Target, Texts, above, between
-from dfn_ray.config.filtering import Decode, Network, Pool, Scorers
+from pydantic import Field
+
+from dfn_ray.config.checks import Fraction, Name, PositiveNumber, Target, Texts
+from dfn_ray.config.networks import Decode, Network, Scorers
+from dfn_ray.config.pool import Pool
+from dfn_ray.config.sections import require_rules, section
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class EvaluationSet:
-    """`[[sets]]`: labelled images, or images with captions, and what is asked of the network there."""
+    """`[[sets]]`: labelled images or images with captions, and the task on them."""
 
-    __pydantic_config__ = STRICT
-
-    name: str
-    """In results and file names. DataComp's keys (`imagenet1k`, `vtab/caltech101`, also with `wds/` before them) or
-    names (`ImageNet 1k`) bring its main metric and its groups."""
+    name: Name
+    """Name in results and file names, not blank. DataComp's keys (`imagenet1k`, `vtab/caltech101`,
+    also with the prefix `wds/`) and names (`ImageNet 1k`) select its main metric and its groups."""
     pool: Pool
-    """Image folders (`format = "folder"`), tars, Parquet, or the root of a set in CLIP_benchmark's WebDataset layout.
-    `caption` is set by the task: `label`, or for retrieval `lines` unless it is `list`."""
+    """Image folders (`format = "folder"`), tars, Parquet, or the root of a set in CLIP_benchmark's
+    WebDataset layout. The task sets `caption`: `label`, or for retrieval `lines` unless it is
+    `list`."""
     task: Literal["zeroshot_classification", "zeroshot_retrieval"] = "zeroshot_classification"
-    """CLIP_benchmark's names. Retrieval takes every caption of an image."""
-    split: str = "test"
-    """Of a root in CLIP_benchmark's layout: the folder whose tars are read."""
+    """Task, by CLIP_benchmark's names. Retrieval uses every caption of an image."""
+    split: Name = "test"
+    """Folder whose tars are read, for a root in CLIP_benchmark's layout. Not blank."""
     classnames: Texts | None = None
-    """One name per class, in label order; or a single path or URI of a file with one a line; or `imagenet`. None:
-    what CLIP_benchmark's layout says, or the names of the class folders."""
+    """One name per class, in label order; or the path or URI of a file with one name per line; or
+    `imagenet`. None: the class names in CLIP_benchmark's layout, or the names of the class
+    folders."""
     templates: Texts | None = None
-    """Texts with `{}` or `{c}`; or a single path or URI of a file; or `openai` (80) or `simple` (7). None: what
-    CLIP_benchmark's layout says, else `openai`."""
-    language: str = "en"
-    """Only in results and file names."""
+    """Texts with `{}` or `{c}`; or the path or URI of a file with one per line; or `openai` (80) or
+    `simple` (7). None: the templates in CLIP_benchmark's layout, else `openai`."""
+    language: Name = "en"
+    """Language in results and file names, not blank. It has no other effect."""
 
     def __post_init__(self) -> None:
-        for name in ("name", "split", "language"):
-            if not getattr(self, name).strip():
-                raise ValueError(f"{name}: need a text, got {getattr(self, name)!r}")
+        require_rules(self._broken_rules())
+
+    def _broken_rules(self) -> Iterator[str]:
         if self.task == "zeroshot_retrieval" and (self.classnames or self.templates):
-            raise ValueError("classnames: retrieval has no classes, got classnames or templates")
+            yield "classnames: retrieval has no classes, got classnames or templates"
 
 
-@dataclass(frozen=True, kw_only=True)
+@section
 class EvaluateRecipe:
-    """A whole evaluation. Results are files in `eval/` of the run and lines of `eval_results.jsonl`."""
-
-    __pydantic_config__ = STRICT
+    """An evaluation. Its results are in `eval/` and `eval_results.jsonl` of the run."""
 
     run_uri: Target
-    """Where results go: a folder or object prefix; that of a training run, or one of its own."""
+    """Folder or object prefix for results: that of a training run, or one of its own."""
     network: Network
-    """What is evaluated."""
-    sets: tuple[EvaluationSet, ...]
-    """`[[sets]]`: on what, at least one, with distinct names."""
+    """`[network]`: the network to evaluate."""
+    sets: Annotated[tuple[EvaluationSet, ...], Field(min_length=1)]
+    """`[[sets]]`: the sets to evaluate on, at least one, with distinct names."""
     scorers: Scorers = field(default_factory=Scorers)
-    """The actors that embed. `keep_embeddings` has no effect."""
+    """`[scorers]`: the actors that embed. `keep_embeddings` has no effect."""
     decode: Decode = field(default_factory=Decode)
-    """How images are decoded, as in filtering."""
-    max_failed_fraction: float = 0.01
-    """A set of which more images than this share fail, 0 to 1, gives no result: it would be that of another set."""
-    no_progress_timeout_s: float = 7200.0
-    """Stop when nothing moves for this long. Ray's own default, 30 min, ends jobs that wait for spot GPUs."""
+    """`[decode]`: decoding of images, as in filtering."""
+    max_failed_fraction: Fraction = 0.01
+    """Largest fraction of a set's images that may fail, 0 to 1. A set with more failures returns no
+    result, because it would be the result of another set."""
+    no_progress_timeout_s: PositiveNumber = 7200.0
+    """Seconds without progress after which the evaluation stops, > 0. Ray's own default, 30
+    minutes, ends jobs that wait for spot GPUs."""
 
     def __post_init__(self) -> None:
-        if not self.sets:
-            raise ValueError("sets: need at least one [[sets]], got none")
+        require_rules(self._broken_rules())
+
+    def _broken_rules(self) -> Iterator[str]:
         slugs = [item.name.replace("/", "_") for item in self.sets]
         twice = next((slug for slug in slugs if slugs.count(slug) > 1), None)
         if twice is not None:
-            raise ValueError(f"sets: need distinct names, got {twice!r} twice")
-        between("max_failed_fraction", self.max_failed_fraction, 0.0, 1.0)
-        above("no_progress_timeout_s", self.no_progress_timeout_s, 0)
+            yield f"sets: need distinct names, got {twice!r} twice"

@@ -1,4 +1,4 @@
-"""A share of a number of samples, exactly as it is written in decimals."""
+"""A fraction of a number of samples, exact for fractions written in decimals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import floor
 
 
 def count_of_fraction(fraction: float, n: int) -> int:
-    """floor(fraction * n) with the fraction as it was written in decimals.
+    """floor(fraction * n), with the fraction taken as it is written in decimals.
 
     In binary floating point 0.29 * 100 is 28.999999999999996.
     """

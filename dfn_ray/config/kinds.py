@@ -1,4 +1,4 @@
-"""Which kind of recipe a file is, for verbs that take any."""
+"""The kind of recipe that a file contains, for verbs that accept any."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _OWN_SECTIONS = {
 
 
 def recipe_kind(text: bytes) -> type[Any]:
-    """The kind of recipe that a TOML text describes; that of filtering where it says nothing, or is no TOML."""
+    """The kind of recipe that a TOML text describes; filtering if undecided or not TOML."""
     try:
         values = parsed_toml(text.decode())
-    except ValueError:  # named by whoever reads the recipe
+    except ValueError:  # reported by the function that loads the recipe
         return Recipe
     for kind, sections in _OWN_SECTIONS.items():
         if any(section in values for section in sections):

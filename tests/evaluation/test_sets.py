@@ -102,7 +102,7 @@ def test_labels_without_names_are_told(tmp_path):
         ("sets.1.name=a_b", "need distinct names, got 'a_b' twice"),
         (
             "sets.0.pool.caption=labels",
-            "sets.0.pool.caption: input should be 'text', 'lines', 'list' or",
+            "sets.0.pool.caption: need 'text', 'lines', 'list' or",
         ),
         ("max_failed_fraction=2", "need 0.0 <= max_failed_fraction <= 1.0, got 2"),
         ("sets.0.surprise=1", "sets.0.surprise: no such setting"),

@@ -10,7 +10,7 @@ import pytest
 
 from dfn_ray.config import Prices, Select, recipe_from
 from dfn_ray.demo.run import demo_recipe
-from dfn_ray.errors import NotReadyError
+from dfn_ray.errors import NotReadyError, RecipeError
 from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.forecast.costs import PIPELINE_FRACTION, cluster_forecast, options
 from dfn_ray.forecast.estimate import (
@@ -166,5 +166,5 @@ def test_what_is_kept_of_the_pilot_is_what_the_rule_keeps():
 
 
 def test_prices_of_nothing_give_a_budget_nothing_to_count():
-    with pytest.raises(ValueError, match="needs gpu_hour or cpu_hour"):
+    with pytest.raises(RecipeError, match="needs gpu_hour or cpu_hour"):
         Prices(budget=10.0)
