@@ -8,7 +8,7 @@ embedded clean pairs (four other artists), what is measured is the embedded held
         emojibase-data@16.0.3 @iconify-json/noto-v1@1.2.5 @iconify-json/emojione-v1@1.2.3 @iconify-json/openmoji@1.2.29
     apt-get download openclipart-png openclipart-svg && for deb in openclipart-*.deb; do dpkg-deb -x $deb .; done
 
-Writes OUT/pool/*.tar and OUT/truth.parquet (uid, source, kind) unless they are there, then runs `dfn-ray run`, which goes
+Writes OUT/pool/*.tar and OUT/truth.parquet (uid, source, kind) unless they are there, then runs `dfn-ray pipeline`, which goes
 on where it was stopped. About half an hour on two cores. Needs `pip install resvg-py`.
 """
 
@@ -192,7 +192,7 @@ def write_pool(packages: Path, out: Path) -> None:
 
 
 def story(out: Path) -> PipelineRecipe:
-    """`dfn-ray run demo` on this pool: the same networks and evaluation, more samples seen, a random half beside it."""
+    """`dfn-ray pipeline demo` on this pool: the same networks and evaluation, more samples seen, a random half beside it."""
     values: dict[str, Any] = story_values(str(out / "story"))
     values["pool"] = {"uri": [str(out / "pool")], "chunk_rows": 64}
     values["arms"] = ["dfn", "pool", "random"]

@@ -1,6 +1,6 @@
 """The paper's findings in miniature, on embedded data: python benchmarks/proof.py OUT
 
-Every point is a run of `dfn-ray run` with three seeds; what is finished is not done again. About an hour on two cores.
+Every point is a run of `dfn-ray pipeline` with three seeds; what is finished is not done again. About an hour on two cores.
 
     base          trained on the DFN's subset, the whole pool, as many at random, what metadata rules keep
     keep-*        other fractions with the same DFN

@@ -1,6 +1,6 @@
-"""`dfn-ray run` for a cluster: ray job submit --working-dir . -- python jobs/pipeline.py RECIPE.toml
+"""`dfn-ray pipeline` for a cluster: ray job submit --working-dir . -- python jobs/pipeline.py RECIPE.toml
 
-Takes what `dfn-ray run` takes, `--set section.key=value` and `--dry-run` included. Stop the job and
+Takes what `dfn-ray pipeline` takes, `--set section.key=value` and `--dry-run` included. Stop the job and
 submit it again: it goes on where it stopped.
 """
 
@@ -11,4 +11,4 @@ import sys
 from dfn_ray.cli import main
 
 if __name__ == "__main__":
-    main(["run", *sys.argv[1:]])
+    main(["pipeline", *sys.argv[1:]])

@@ -8,7 +8,7 @@ nor torch, so `--dry-run` and `--help` answer at once.
     filtering.py    Recipe: dfn-ray filter, score, select, materialize
     training.py     TrainRecipe: dfn-ray train
     evaluation.py   EvaluateRecipe: dfn-ray evaluate
-    pipeline.py     PipelineRecipe: dfn-ray run
+    pipeline.py     PipelineRecipe: dfn-ray pipeline
     reading.py      from TOML to a recipe
     kinds.py        which kind of recipe a file is
     fractions.py    a share of a number of samples

@@ -1,4 +1,4 @@
-"""`dfn-ray run demo`: the whole story on data that ship with the package, in minutes on two cores.
+"""`dfn-ray pipeline demo`: the whole story on data that ship with the package, in minutes on two cores.
 
 The filtering network learns from clean pairs of four artists, the pool is a fifth one's with half of its captions
 damaged, and what is measured is telling a sixth one's drawings apart. Where the settings come from:

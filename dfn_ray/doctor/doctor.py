@@ -22,15 +22,15 @@ from dfn_ray.on_ray.session import connect
 from dfn_ray.pool import PoolReport, Shard
 
 
-def doctor(recipe: AnyRecipe, *, say: Callable[[str], None]) -> None:
-    """Say every finding. Raises NotReadyError at the end when something should change.
+def doctor(recipe: AnyRecipe, *, report: Callable[[Finding], None]) -> None:
+    """Report every finding. Raises NotReadyError at the end when something should change.
 
     Of a recipe of filtering the cluster is examined as well; of others everything that they name, and the rights at run_uri.
     """
     wrong = 0
     findings = examine(recipe) if isinstance(recipe, Recipe) else _examine_without_cluster(recipe)
     for finding in findings:
-        say(finding.printed())
+        report(finding)
         wrong += not finding.ok
     if wrong:
         raise NotReadyError(

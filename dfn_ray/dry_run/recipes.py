@@ -13,7 +13,6 @@ from dfn_ray.config import (
     Recipe,
     TrainRecipe,
 )
-from dfn_ray.console.printable import printable_line
 from dfn_ray.console.tables import size, table
 from dfn_ray.dry_run.finding import Finding, found
 from dfn_ray.dry_run.network_files import network_finding
@@ -35,18 +34,17 @@ def dry_run(
     *,
     uid_list: str | None,
     out_uri: str | None,
-    say: Callable[[str], None],
+    report: Callable[[Finding], None],
 ) -> None:
-    """Say a line for each thing that a verb over a recipe would need. Raises InputError with all mistakes at the end.
+    """Report a finding for each thing that a verb over a recipe would need. Raises InputError with all mistakes at the end.
 
     A StorageError is raised where a store still fails after its retries.
     """
     errors: list[DfnRayError] = []
     for finding in look_at(verb, recipe, uid_list=uid_list, out_uri=out_uri):
-        say(printable_line(finding.line()))
+        report(finding)
         if finding.error is not None:
             errors.append(finding.error)
-    say(table(_figures(recipe)))
     failed = next((error for error in errors if error.exit_code == 1), None)
     if failed is not None or len(errors) == 1:
         raise failed or errors[0]
@@ -56,8 +54,12 @@ def dry_run(
         )
 
 
+def figures(recipe: AnyRecipe) -> str:
+    """A table of the sizes that a recipe asks for, by itself."""
+    return table(_figures(recipe))
+
+
 def _figures(recipe: AnyRecipe) -> list[tuple[str, int | str]]:
-    """What a recipe asks for, by itself."""
     rows: list[tuple[str, int | str]] = [("run", recipe.run_uri)]
     if isinstance(recipe, PipelineRecipe):
         return [

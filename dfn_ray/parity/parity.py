@@ -28,9 +28,9 @@ def check_parity(
     *,
     samples: int = SAMPLES,
     column: str | None = None,
-    say: Callable[[str], None],
+    report: Callable[[Finding], None],
 ) -> None:
-    """Compare up to `samples` scores of the recipe's deciding network with those of a file, by uid, and say every finding.
+    """Compare up to `samples` scores of the recipe's deciding network with those of a file, by uid, and report every finding.
 
     Raises NotReadyError when they differ beyond the precision of either; InputError when file, pool and network do not go
     together, StorageError when a store fails.
@@ -44,11 +44,11 @@ def check_parity(
     )
     matched = matched_samples(recipe.pool, reference, samples)
     for finding in _about(reference, matched, samples):
-        say(finding.printed())
+        report(finding)
     device = recipe.scorers.device
     if device == "cuda" and not torch.cuda.is_available():
         device = "cpu"
-        say(Finding("device", "cpu, as this machine has no CUDA device").printed())
+        report(Finding("device", "cpu, as this machine has no CUDA device"))
     search = _search(recipe, network, reference, matched, device)
     before = search.before
     if not before.samples and not before.one_sided:
@@ -56,11 +56,11 @@ def check_parity(
             f"{reference_uri}: has no score for any of the {len(matched.uids)} samples"
         )
     if before.agrees:
-        say(Finding("parity", f"{before}; the floor of precision is {before.floor:.2g}").printed())
+        report(Finding("parity", f"{before}; the floor of precision is {before.floor:.2g}"))
         return
     text = f"{before}; {before.beyond:,} samples differ beyond the floor of precision, at most {before.floor:.2g}"
-    say(change("parity", text).printed())
-    say(_verdict(search, network, recipe, section, say).printed())
+    report(change("parity", text))
+    report(_verdict(search, network, recipe, section, report))
     raise NotReadyError(f"the scores of {spec.name} are not those of {reference_uri}")
 
 
@@ -83,17 +83,17 @@ def _verdict(
     network: FrozenNetwork,
     recipe: Recipe,
     section: str,
-    say: Callable[[str], None],
+    report: Callable[[Finding], None],
 ) -> Finding:
     """The suspect or the pair that closes the gap, as what to change, or that there is none."""
     suspects = suspects_of(as_the_recipe_says(network, recipe.decode), section)
     differing = "samples that differ most"
-    say(Finding("suspects", f"trying {len(suspects)} on the {SCREENED} {differing}").printed())
+    report(Finding("suspects", f"trying {len(suspects)} on the {SCREENED} {differing}"))
     found, closest = search.closing(suspects)
     if found is None:
         pairs = len(search.pairs(suspects))
         text = f"none alone; trying {pairs} pairs on the {SCREENED_BY_PAIRS} {differing}"
-        say(Finding("suspects", text).printed())
+        report(Finding("suspects", text))
         found = search.closing_pair(suspects)
     if found is None:
         return change(

@@ -1,4 +1,4 @@
-"""`dfn-ray run`: the stages in order. Each knows by itself what it has done, so the run as a whole resumes."""
+"""`dfn-ray pipeline`: the stages in order. Each knows by itself what it has done, so the run as a whole resumes."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def compare_runs(
     groups_uri: str | None = None,
     samples: int = SAMPLES,
 ) -> FilterComparison:
-    """Compare scored runs of one pool, or whole stories (`dfn-ray run`) by the filters in them.
+    """Compare scored runs of one pool, or whole stories (`dfn-ray pipeline`) by the filters in them.
 
     `groups_uri` is a Parquet file with columns `uid` and one more, the subgroup. `keep_fraction`: None takes that of
     the first run's selection. Raises InputError when the runs are not of one pool, when one has no scores, or only one
@@ -214,7 +214,7 @@ def _achievements(uri: str) -> dict[str, Mapping[str, float]]:
         store.uri_of(_COMPARISON),
         must=False,
         shape=_Story,
-        advice="delete it, and dfn-ray run makes it again",
+        advice="delete it, and dfn-ray pipeline makes it again",
     )["metrics"]
     return {
         "induced": {name: metric["arms"]["dfn"]["mean"] for name, metric in metrics.items()},

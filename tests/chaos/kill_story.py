@@ -1,6 +1,6 @@
 """kill -9 the driver in every stage of the whole story: python -m tests.chaos.kill_story UNDISTURBED OUT
 
-UNDISTURBED is a finished `dfn-ray run demo --set run_uri=UNDISTURBED`. The same story with its first seed alone is run
+UNDISTURBED is a finished `dfn-ray pipeline demo --set run_uri=UNDISTURBED`. The same story with its first seed alone is run
 into OUT and killed while the filtering network trains, while the pool is scored, while a model trains and while it is
 evaluated, each time started again with the same command. In the end the filtering network, the subset's uids and the
 model trained on the whole pool must equal the undisturbed ones to the last bit, and no finished stage may have been done
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def _start(story: Path) -> subprocess.Popen[bytes]:
-    command = ["run", "demo", "--set", f"run_uri={story}", "--set", "seeds=[0]"]
+    command = ["pipeline", "demo", "--set", f"run_uri={story}", "--set", "seeds=[0]"]
     return subprocess.Popen([sys.executable, "-m", "dfn_ray.cli", *command], start_new_session=True)
 
 

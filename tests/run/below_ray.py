@@ -156,7 +156,7 @@ def no_ray() -> Iterator[None]:
                 patches.enter_context(patch.object(module, name, value))
 
         for module in (filter_pool, export_subset):
-            put(module, connect=_nothing, each=lambda items, each, *_: map(each, items))
+            put(module, connect=_nothing, run_in_tasks=lambda items, each, *_: map(each, items))
         put(reshard, connect=_nothing, check_ray_reachable=_nothing)
         put(chain, keep_stream=keep_without_ray)
         yield

@@ -1,4 +1,4 @@
-"""Packs what `dfn-ray run` needs beside the pool: clean pairs to learn from, a held-out artist.
+"""Packs what `dfn-ray pipeline` needs beside the pool: clean pairs to learn from, a held-out artist.
 
     python -m tools.demo_data.make_story --packages DIR --data DIR --out DIR
 
