@@ -1,7 +1,9 @@
-"""`dfn-ray evaluate` for a cluster: ray job submit --working-dir . -- python jobs/evaluate_clip.py RECIPE.toml
+"""`dfn-ray evaluate` as a job on a Ray cluster.
 
-Takes what `dfn-ray evaluate` takes, `--set section.key=value` and `--dry-run` included. Stop the job and
-submit it again: sets with a result are skipped.
+    ray job submit --working-dir . -- python jobs/evaluate_clip.py RECIPE.toml
+
+Takes the arguments of `dfn-ray evaluate`, `--set section.key=value` and `--dry-run` included.
+Sets that have a result are skipped when the job is submitted again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""`dfn-ray filter` for a cluster: ray job submit --working-dir . -- python jobs/filter_pool.py RECIPE.toml
+"""`dfn-ray filter` as a job on a Ray cluster.
 
-Takes what `dfn-ray filter` takes, `--set section.key=value` and `--dry-run` included. Stop the job and
-submit it again: it goes on where it stopped.
+    ray job submit --working-dir . -- python jobs/filter_pool.py RECIPE.toml
+
+Takes the arguments of `dfn-ray filter`, `--set section.key=value` and `--dry-run` included.
+To resume a stopped job, submit it again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""`dfn-ray pipeline` for a cluster: ray job submit --working-dir . -- python jobs/pipeline.py RECIPE.toml
+"""`dfn-ray pipeline` as a job on a Ray cluster.
 
-Takes what `dfn-ray pipeline` takes, `--set section.key=value` and `--dry-run` included. Stop the job and
-submit it again: it goes on where it stopped.
+    ray job submit --working-dir . -- python jobs/pipeline.py RECIPE.toml
+
+Takes the arguments of `dfn-ray pipeline`, `--set section.key=value` and `--dry-run` included.
+To resume a stopped job, submit it again.
 """
 
 from __future__ import annotations

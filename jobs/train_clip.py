@@ -1,7 +1,9 @@
-"""`dfn-ray train` for a cluster: ray job submit --working-dir . -- python jobs/train_clip.py RECIPE.toml
+"""`dfn-ray train` as a job on a Ray cluster.
 
-Takes what `dfn-ray train` takes, `--set section.key=value` and `--dry-run` included. Stop the job and
-submit it again: it goes on from its last checkpoint.
+    ray job submit --working-dir . -- python jobs/train_clip.py RECIPE.toml
+
+Takes the arguments of `dfn-ray train`, `--set section.key=value` and `--dry-run` included.
+To resume a stopped job from its last checkpoint, submit it again.
 """
 
 from __future__ import annotations

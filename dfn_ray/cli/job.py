@@ -1,7 +1,8 @@
 """A verb over a recipe as a job of a Ray cluster.
 
-Only the recipe's file is sent, or with `working_dir` all of that folder; otherwise dfn_ray must be installed on the
-cluster, in its image. No environment variable of this machine is sent: credentials for storage are the cluster's own.
+Only the recipe's file is sent, or with `working_dir` all of that folder; otherwise dfn_ray must be
+installed on the cluster, in its image. No environment variable of this machine is sent: credentials
+for storage are the cluster's own.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class Job:
         if "://" not in self.run_uri and not os.path.isabs(self.run_uri):
             raise RecipeError(
                 [
-                    f"run_uri: {self.run_uri} would be in a job's working folder, which Ray deletes; need a URI, or an "
-                    "absolute path that every node of the cluster can see"
+                    f"run_uri: {self.run_uri} would be in a job's working folder, which Ray "
+                    "deletes; need a URI, or an absolute path that every node of the cluster can see"
                 ]
             )
         if self.working_dir is not None and self._is_sent:
@@ -52,7 +53,10 @@ class Job:
 
     @property
     def excludes(self) -> list[str]:
-        """Patterns, as in a .gitignore, of files not to send: all but the recipe, unless a folder was named."""
+        """Patterns of files not to send, as in a .gitignore.
+
+        All files but the recipe, or none where a folder was named.
+        """
         if self.working_dir is not None or not self._is_sent:
             return []
         name = re.sub(r"([\\*?\[\]])", r"\\\1", Path(self.recipe).name)

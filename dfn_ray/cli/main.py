@@ -1,4 +1,4 @@
-"""The entry points: parse the command line, run one verb, map errors to exit codes.
+"""The entry points: they parse the command line, run one verb and map errors to exit codes.
 
 Exit codes: 0 done, 1 failed, 2 wrong input, 141 when the reader of the output left (as by SIGPIPE).
 """
@@ -25,7 +25,7 @@ STOPPED = "stopped; committed work is kept, and the same command resumes it"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with its code."""
+    """Runs the command line and exits with its code."""
     if instruction := os.environ.get(COMPLETE):
         sys.exit(shell_complete(VERBS, {}, PROGRAM, COMPLETE, instruction))
     # `ray job stop`, Kubernetes and spot machines end a driver by SIGTERM: it stops as by Ctrl-C.
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Runs the command line; returns the exit code."""
     print_in_any_encoding()
     try:
         code = _run_verb(list(sys.argv[1:] if arguments is None else arguments))
@@ -98,7 +98,7 @@ def _closed_pipes() -> list[int]:
 
 
 def _discard_output() -> None:
-    """Send what is left in the buffers of stdout and stderr nowhere."""
+    """Redirects stdout and stderr, and what is left in their buffers, to nowhere."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in _closed_pipes():
         os.dup2(nowhere, descriptor)

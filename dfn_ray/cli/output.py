@@ -1,4 +1,4 @@
-"""What verbs print: text for people, or with --json one document for programs."""
+"""The output of verbs: text for people, or with --json one document for programs."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ class Output:
         """All that were reported."""
 
     def say(self, text: str) -> None:
-        """Print text."""
+        """Prints text."""
         stream = sys.stderr if self._as_json else self._stdout
         stream.write(f"{printable(text)}\n")
 
     def report(self, finding: Finding) -> None:
-        """Print a finding, wrapped."""
+        """Prints a finding, wrapped."""
         self.findings.append(finding)
         self.say(finding.printed())
 
     def report_line(self, finding: Finding) -> None:
-        """Print a finding on one line."""
+        """Prints a finding on one line."""
         self.findings.append(finding)
         self.say(printable_line(finding.line()))
 
     def finish(self, document: Mapping[str, Any], text: str | None = None) -> None:
-        """Print the result of the verb: the document with --json, else the text, if there is any."""
+        """Prints the result: the document with --json, else the text, if there is any."""
         if self._as_json:
             self._stdout.write(f"{json_text(document)}\n")
         elif text is not None:

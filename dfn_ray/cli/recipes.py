@@ -81,7 +81,7 @@ def recipe_to_run(
 
 
 def require_networks(recipe: Any) -> None:
-    """Raise RecipeError for a recipe of filtering without networks: only uid lists need none."""
+    """Raises RecipeError for a recipe of filtering without networks: only uid lists need none."""
     from dfn_ray.config import Recipe
 
     if isinstance(recipe, Recipe):

@@ -23,19 +23,20 @@ from dfn_ray.cli.job import Job, command_line
 from dfn_ray.errors import InputError, JobFailedError, JobOutOfSightError, last_line
 
 ANSWER_S = 10.0
-"""A dashboard that does not answer within this time counts as absent. Ray itself would wait for minutes."""
+"""Time within which a dashboard has to answer. Ray itself would wait for minutes."""
 POLL_S = 0.5
 AGENT_WAIT_S, AGENT_POLL_S = 60.0, 2.0
 _NO_AGENT = "No available agent to submit job"
-"""The answer of a dashboard (ray 2.60), with status 500, until an agent of some node has reported to it."""
+"""A dashboard's answer (ray 2.60), with status 500, until an agent has reported to it."""
 
 
 def submit(job: Job, address: str, *, follow: bool, stream: TextIO) -> None:
-    """Submit the job and, with `follow`, stream its log until it has succeeded.
+    """Submits the job and, with `follow`, streams its log until it has succeeded.
 
     Raises InputError when no cluster answers at `address`, when it refuses access, and when another
     job for the same run has not ended; JobFailedError, with the job's exit code, when the job fails
-    or is stopped; JobOutOfSightError when Ctrl-C or the network ends the following: the job continues.
+    or is stopped; JobOutOfSightError when its log is no longer followed, by Ctrl-C or because the
+    network broke: the job continues.
     """
     address = address.rstrip("/")
     with _client_errors(address):
@@ -61,14 +62,15 @@ def _refuse_second_driver(client: JobSubmissionClient, job: Job, address: str) -
         other_id = str(other.submission_id)
         if not other.status.is_terminal() and f"-{job.run_digest}-" in other_id:
             raise InputError(
-                f"{job.run_uri}: job {other_id} is already running on it. A run has one driver at a time: wait for "
-                "that job, or stop it and submit again, which resumes from the committed work\n"
+                f"{job.run_uri}: job {other_id} is already running on it. A run has one driver at "
+                "a time: wait for that job, or stop it and submit again, which resumes from the "
+                "committed work\n"
                 f"{_next_steps(address, other_id)}"
             )
 
 
 def _submit_when_ready(submit_job: Callable[[], Any], address: str, stream: TextIO) -> None:
-    """Submit, and retry for `AGENT_WAIT_S` while the cluster answers that it cannot take jobs yet.
+    """Submits a job, and retries for `AGENT_WAIT_S` while the cluster cannot take jobs yet.
 
     On a head that has just started, the dashboard answers before the agent that starts jobs does.
     """
@@ -82,7 +84,8 @@ def _submit_when_ready(submit_job: Callable[[], Any], address: str, stream: Text
             if not has_waited:
                 _write(
                     stream,
-                    f"{address}: has no agent for jobs yet; retrying for up to {AGENT_WAIT_S:.0f} s\n",
+                    f"{address}: has no agent for jobs yet; retrying for up to "
+                    f"{AGENT_WAIT_S:.0f} s\n",
                 )
             has_waited = True
             time.sleep(AGENT_POLL_S)
@@ -104,7 +107,7 @@ def _follow(client: JobSubmissionClient, address: str, job_id: str, stream: Text
         return
     if info.status == JobStatus.STOPPED:
         raise JobFailedError(
-            f"{job_id} was stopped; committed work is kept, and submitting it again resumes from there"
+            f"{job_id} was stopped; committed work is kept, and submitting it again resumes it"
         )
     if info.driver_exit_code is None:
         # The cluster could not start the driver, or lost it: there is no log.
@@ -132,8 +135,8 @@ def _connect(address: str) -> JobSubmissionClient:
     except (OSError, HTTPException) as error:
         why = getattr(error, "reason", error)
         raise InputError(
-            f"{address}: no Ray dashboard answers ({why}). Start the cluster, or forward its port 8265 to this "
-            "machine (ray dashboard CLUSTER.yaml, kubectl port-forward)"
+            f"{address}: no Ray dashboard answers ({why}). Start the cluster, or forward its port "
+            "8265 to this machine (ray dashboard CLUSTER.yaml, kubectl port-forward)"
         ) from None
     with _address_in_environment(address):
         return JobSubmissionClient(address)
@@ -143,7 +146,7 @@ def _connect(address: str) -> JobSubmissionClient:
 def _address_in_environment(address: str) -> Iterator[None]:
     """Sets RAY_API_SERVER_ADDRESS for a while.
 
-    Ray's client prefers this variable, and RAY_ADDRESS after it, to the address that it is given (ray 2.60).
+    Ray's client (ray 2.60) prefers this variable, and RAY_ADDRESS after it, to its own argument.
     """
     name = "RAY_API_SERVER_ADDRESS"
     before = os.environ.get(name)

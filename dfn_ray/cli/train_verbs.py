@@ -66,9 +66,9 @@ def evaluate(given: GivenRecipe, output: Output) -> None:
 @takes_recipe()
 @takes_json
 def pipeline(given: GivenRecipe, output: Output) -> None:
-    """Train a filtering network, filter a pool with it, train on the subset and on what it is
-    compared with, evaluate, and compare.
+    """Run the whole story: train a filtering network, filter a pool, train on the subset, compare.
 
+    Models are trained on the subset and on each other arm of RECIPE, and evaluated on its sets.
     RECIPE 'demo' is a story on data that ship with the package; it takes ten minutes on a laptop.
     The same command resumes a story that was stopped.
     """

@@ -63,7 +63,7 @@ class Verbs(click.Group):
         return list(self.commands)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write a section of verbs after the other."""
+        """Writes the sections of verbs, one after the other."""
         width = max(map(len, self.commands))
         for title, verbs in self._sections.items():
             with formatter.section(title):
@@ -109,8 +109,9 @@ SECTIONS = {
 VERBS = click.version_option(__version__, message="%(version)s")(
     Verbs(
         SECTIONS,
-        help="Score an image-text pool with a data filtering network, keep exactly the best samples, "
-        "and train on them.",
-        epilog="Exit codes: 0 done, 1 failed, 2 wrong input. 'dfn-ray VERB --help' explains a verb.",
+        help="Score an image-text pool with a data filtering network, keep exactly the best "
+        "samples, and train on them.",
+        epilog="Exit codes: 0 done, 1 failed, 2 wrong input. "
+        "'dfn-ray VERB --help' explains a verb.",
     )
 )

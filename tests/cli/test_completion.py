@@ -25,7 +25,8 @@ def completed(tmp_path, capsys):
     def complete(*words: str) -> list[str]:
         code = (
             f"source {script}; COMP_WORDS=(dfn-ray {' '.join(words)}); "
-            'COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); $(complete -p dfn-ray | grep -o "_[a-z_]*") dfn-ray; '
+            "COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); "
+            '$(complete -p dfn-ray | grep -o "_[a-z_]*") dfn-ray; '
             'printf "%s\\n" "${COMPREPLY[@]}"'
         )
         environment = os.environ | {"PATH": f"{program.parent}:{os.environ['PATH']}"}

@@ -1,4 +1,4 @@
-"""Exit codes of the command line: 2 for what the user can change before a run, 1 for what went wrong in it."""
+"""Exit codes: 2 for what the user can change before a run, 1 for what went wrong in it."""
 
 from __future__ import annotations
 

@@ -92,8 +92,17 @@ def test_the_help_is_quick_and_loads_nothing_heavy():
         "import sys; from dfn_ray.cli import run; code = run(['--help']); "
         "print(code, {'ray', 'torch', 'numpy', 'pyarrow', 'pydantic', 'fsspec'} & set(sys.modules))"
     )
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.stdout.splitlines()[-1] == "0 set()"
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < SECONDS
+    command = [sys.executable, "-c", code]
+    taken = []
+    for _ in range(3):
+        before = cpu_seconds()
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        taken.append(cpu_seconds() - before)
+        assert done.stdout.splitlines()[-1] == "0 set()"
+    assert min(taken) < SECONDS
+
+
+def cpu_seconds() -> float:
+    """CPU time of the processes that this one has waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

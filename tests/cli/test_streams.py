@@ -1,4 +1,7 @@
-"""A reader that leaves, signals, narrow and plain terminals, ASCII: no traceback, and the right exit code."""
+"""Readers that leave, signals, narrow and plain terminals, ASCII.
+
+No traceback, and the right exit code.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,8 @@ def test_a_broken_pipe_of_anything_else_is_not_hidden(monkeypatch):
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_sigterm_end_a_verb_in_one_sentence_and_exit_code_1(tmp_path, stop):
     code = (
-        "import time; from dfn_ray.filtering.verifying import verify; from dfn_ray.cli import main\n"
+        "import time; from dfn_ray.filtering.verifying import verify\n"
+        "from dfn_ray.cli import main\n"
         "def wait(*_, **__):\n    print('begun', flush=True); time.sleep(600)\n"
         "verify.verify_run = wait; main(['verify', 'run'])"
     )
