@@ -64,8 +64,9 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    if hasattr(value, "tolist"):  # NumPy's arrays and numbers
-        return plain(value.tolist())
+    tolist = getattr(value, "tolist", None)  # of NumPy's arrays and numbers
+    if callable(tolist):
+        return plain(tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
