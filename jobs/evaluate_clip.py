@@ -1,9 +1,9 @@
-"""`dfn-ray evaluate` as a job on a Ray cluster.
+"""`dfn-ray evaluate` as a Ray job.
 
     ray job submit --working-dir . -- python jobs/evaluate_clip.py RECIPE.toml
 
-Takes the arguments of `dfn-ray evaluate`, `--set section.key=value` and `--dry-run` included.
-Sets that have a result are skipped when the job is submitted again.
+Takes the arguments of `dfn-ray evaluate`, including `--set section.key=value` and `--dry-run`. Stop
+the job and submit it again: sets with a result are skipped.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""`dfn-ray filter` as a job on a Ray cluster.
+"""`dfn-ray filter` as a Ray job.
 
     ray job submit --working-dir . -- python jobs/filter_pool.py RECIPE.toml
 
-Takes the arguments of `dfn-ray filter`, `--set section.key=value` and `--dry-run` included.
-To resume a stopped job, submit it again.
+Takes the arguments of `dfn-ray filter`, including `--set section.key=value` and `--dry-run`. Stop
+the job and submit it again: it resumes where it stopped.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""`dfn-ray pipeline` as a job on a Ray cluster.
+"""`dfn-ray pipeline` as a Ray job.
 
     ray job submit --working-dir . -- python jobs/pipeline.py RECIPE.toml
 
-Takes the arguments of `dfn-ray pipeline`, `--set section.key=value` and `--dry-run` included.
-To resume a stopped job, submit it again.
+Takes the arguments of `dfn-ray pipeline`, including `--set section.key=value` and `--dry-run`. Stop the
+job and submit it again: it resumes where it stopped.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""`dfn-ray train` as a job on a Ray cluster.
+"""`dfn-ray train` as a Ray job.
 
     ray job submit --working-dir . -- python jobs/train_clip.py RECIPE.toml
 
-Takes the arguments of `dfn-ray train`, `--set section.key=value` and `--dry-run` included.
-To resume a stopped job from its last checkpoint, submit it again.
+Takes the arguments of `dfn-ray train`, including `--set section.key=value` and `--dry-run`. Stop
+the job and submit it again: it resumes from its last checkpoint.
 """
 
 from __future__ import annotations
