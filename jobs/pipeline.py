@@ -2,8 +2,8 @@
 
     ray job submit --working-dir . -- python jobs/pipeline.py RECIPE.toml
 
-Takes the arguments of `dfn-ray pipeline`, including `--set section.key=value` and `--dry-run`. Stop the
-job and submit it again: it resumes where it stopped.
+Takes the arguments of `dfn-ray pipeline`, including `--set section.key=value` and `--dry-run`. Stop
+the job and submit it again: it resumes where it stopped.
 """
 
 from __future__ import annotations
