@@ -38,7 +38,7 @@ class Job:
             raise RecipeError(
                 [
                     f"run_uri: {self.run_uri} would be in a job's working folder, which Ray "
-                    "deletes; need a URI, or an absolute path that every node of the cluster can see"
+                    "deletes; need a URI, or an absolute path that every node of the cluster sees"
                 ]
             )
         if self.working_dir is not None and self._is_sent:
