@@ -14,7 +14,7 @@ on the demo's held-out artist. PACKAGES contains:
     for deb in openclipart-*.deb; do dpkg-deb -x $deb .; done
 
 Writes OUT/pool/*.tar and OUT/truth.parquet (uid, source, kind) unless they exist, then runs
-`dfn-ray run`, which resumes an interrupted run. About half an hour on two cores. Needs
+`dfn-ray pipeline`, which resumes an interrupted run. About half an hour on two cores. Needs
 `pip install resvg-py`.
 """
 
@@ -199,7 +199,7 @@ def write_pool(packages: Path, out: Path) -> None:
 
 
 def story(out: Path) -> PipelineRecipe:
-    """`dfn-ray run demo` on this pool: same networks and evaluation, more samples, a random arm."""
+    """`dfn-ray pipeline demo` on this pool: same networks and evaluation, more samples, a random arm."""
     values: dict[str, Any] = story_values(str(out / "story"))
     values["pool"] = {"uri": [str(out / "pool")], "chunk_rows": 64}
     values["arms"] = ["dfn", "pool", "random"]

@@ -7,7 +7,7 @@ nor torch, so `--dry-run` and `--help` answer at once.
     filtering.py    Recipe: dfn-ray filter, score, select, materialize, plan
     training.py     TrainRecipe: dfn-ray train
     evaluation.py   EvaluateRecipe: dfn-ray evaluate
-    pipeline.py     PipelineRecipe: dfn-ray run
+    pipeline.py     PipelineRecipe: dfn-ray pipeline
 
     pool.py         [pool], [rules]
     networks.py     [[networks]], [decode], [scorers]

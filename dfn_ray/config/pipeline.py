@@ -1,4 +1,4 @@
-"""The recipe of a pipeline, `dfn-ray run`.
+"""The recipe of a pipeline, `dfn-ray pipeline`.
 
 Trains a filtering network, filters, trains on the subset, evaluates and compares. Its stages are
 recipes of their own; the output of one stage is filled in as the input of the next.

@@ -22,7 +22,7 @@ KINDS: Mapping[str, type] = {
     "filter": config.Recipe,
     "train": config.TrainRecipe,
     "evaluate": config.EvaluateRecipe,
-    "run": config.PipelineRecipe,
+    "pipeline": config.PipelineRecipe,
 }
 """Recipes by the verb that takes them."""
 _SET_BY_SCALE = ("model", "samples_seen", "batch_size")
@@ -46,7 +46,7 @@ def recipe_schema(verb: str) -> dict[str, Any]:
             node["description"] = docstrings[f"{name}.{setting}"]
     if verb == "train":
         _require_without_scale(schema)
-    if verb == "run":
+    if verb == "pipeline":
         _describe_stages(schema)
     dialect = "https://json-schema.org/draft/2020-12/schema"
     return {"$schema": dialect, **schema, "title": f"dfn-ray {verb}"}

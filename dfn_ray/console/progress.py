@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import Counter, deque
@@ -40,10 +41,23 @@ class StatusLine:
         """Prints text now; on a terminal the next line replaces it unless `stays`."""
         text = printable(text)
         if self._terminal:
-            self._stream.write(f"\r\x1b[2K{text}" + ("\n" if stays else ""))
+            # A line that wraps would stay: only the row of the cursor is erased.
+            shown = f"{text}\n" if stays else text[: _columns(self._stream) - 1]
+            self._stream.write(f"\r\x1b[2K{shown}")
         else:
             self._stream.write(f"{text}\n")
         self._stream.flush()
+
+
+def _columns(stream: TextIO) -> int:
+    """The width of a terminal: COLUMNS, else its own, else 80."""
+    stated = os.environ.get("COLUMNS", "")
+    if stated.isdecimal() and int(stated):
+        return int(stated)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except OSError:  # no terminal of the system's
+        return 80
 
 
 class Progress:

@@ -1,4 +1,4 @@
-"""`dfn-ray run demo`: the whole pipeline on embedded data, in minutes on two cores.
+"""`dfn-ray pipeline demo`: the whole pipeline on embedded data, in minutes on two cores.
 
 The filtering network is trained on clean pairs of four artists, the pool is by a fifth artist with
 half of its captions damaged, and the metric is classification of a sixth artist's drawings. The

@@ -22,7 +22,7 @@ from dfn_ray.on_ray.session import connect
 from dfn_ray.pool import PoolReport, Shard
 
 
-def doctor(recipe: AnyRecipe, *, say: Callable[[str], None]) -> None:
+def doctor(recipe: AnyRecipe, *, report: Callable[[Finding], None]) -> None:
     """Reports every finding. Raises NotReadyError at the end if something has to change.
 
     The cluster is checked for filtering recipes only. For other recipes, everything that they name
@@ -31,7 +31,7 @@ def doctor(recipe: AnyRecipe, *, say: Callable[[str], None]) -> None:
     wrong = 0
     findings = examine(recipe) if isinstance(recipe, Recipe) else _examine_without_cluster(recipe)
     for finding in findings:
-        say(finding.printed())
+        report(finding)
         wrong += not finding.ok
     if wrong:
         raise NotReadyError(

@@ -13,7 +13,6 @@ from dfn_ray.config import (
     Recipe,
     TrainRecipe,
 )
-from dfn_ray.console.printable import printable_line
 from dfn_ray.console.tables import size, table
 from dfn_ray.dry_run.finding import Finding, run_check
 from dfn_ray.dry_run.network_files import network_finding
@@ -35,7 +34,7 @@ def dry_run(
     *,
     uid_list: str | None,
     out_uri: str | None,
-    say: Callable[[str], None],
+    report: Callable[[Finding], None],
 ) -> None:
     """Reports one line per thing that a verb needs from a recipe.
 
@@ -44,10 +43,9 @@ def dry_run(
     """
     errors: list[DfnRayError] = []
     for finding in recipe_findings(verb, recipe, uid_list=uid_list, out_uri=out_uri):
-        say(printable_line(finding.line()))
+        report(finding)
         if finding.error is not None:
             errors.append(finding.error)
-    say(table(_figures(recipe)))
     failed = next((error for error in errors if error.exit_code == 1), None)
     if failed is not None or len(errors) == 1:
         raise failed or errors[0]
@@ -55,6 +53,11 @@ def dry_run(
         raise InputError(
             f"{len(errors)} things to change:\n" + "\n".join(f"  {error}" for error in errors)
         )
+
+
+def figures(recipe: AnyRecipe) -> str:
+    """A table of the sizes that a recipe asks for, by itself."""
+    return table(_figures(recipe))
 
 
 def _figures(recipe: AnyRecipe) -> list[tuple[str, int | str]]:

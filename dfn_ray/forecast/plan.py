@@ -48,17 +48,21 @@ def plan(
         lambda: run_pilot(recipe, networks, listed, count=shards, samples=samples)
     )
     found = estimate(recipe, pilot, listed)
-    most = recipe.scorers.max_size
-    if gpus is not None and recipe.scorers.gpus:
-        most = max(1, int(gpus / recipe.scorers.gpus))
     for note in listing_notes(listing):
         say(note)
     say(table(list(_rows(recipe, pilot, found, ray.cluster_resources(), seconds))))
     say("")
-    say(_grid(recipe, list(options(recipe, found, most))))
+    say(_grid(recipe, list(options(recipe, found, largest_pool(recipe, gpus)))))
     say("")
     say("\n".join(_assumptions(recipe, pilot)))
     return found
+
+
+def largest_pool(recipe: Recipe, gpus: float | None) -> int:
+    """The largest number of scorers that a plan goes up to: as many as `gpus` hold, else scorers.max_size."""
+    if gpus is None or not recipe.scorers.gpus:
+        return recipe.scorers.max_size
+    return max(1, int(gpus / recipe.scorers.gpus))
 
 
 def with_settled_threads(recipe: Recipe) -> Recipe:

@@ -28,7 +28,7 @@ def check_parity(
     *,
     samples: int = SAMPLES,
     column: str | None = None,
-    say: Callable[[str], None],
+    report: Callable[[Finding], None],
 ) -> None:
     """Compares up to `samples` scores of the deciding network with a file, by uid.
 
@@ -44,11 +44,11 @@ def check_parity(
     )
     matched = matched_samples(recipe.pool, reference, samples)
     for finding in _reference_findings(reference, matched, samples):
-        say(finding.printed())
+        report(finding)
     device = recipe.scorers.device
     if device == "cuda" and not torch.cuda.is_available():
         device = "cpu"
-        say(Finding("device", "cpu, because this machine has no CUDA device").printed())
+        report(Finding("device", "cpu, because this machine has no CUDA device"))
     search = _search(recipe, network, reference, matched, device)
     before = search.before
     if not before.samples and not before.one_sided:
@@ -56,14 +56,14 @@ def check_parity(
             f"{reference_uri}: contains no score for any of the {len(matched.uids)} samples"
         )
     if before.agrees:
-        say(Finding("parity", f"{before}; the precision floor is {before.floor:.2g}").printed())
+        report(Finding("parity", f"{before}; the precision floor is {before.floor:.2g}"))
         return
     text = (
         f"{before}; {before.beyond:,} samples differ by more than the precision floor, at most "
         f"{before.floor:.2g}"
     )
-    say(change("parity", text).printed())
-    say(_suspect_finding(search, network, recipe, section, say).printed())
+    report(change("parity", text))
+    report(_suspect_finding(search, network, recipe, section, report))
     raise NotReadyError(f"the scores of {spec.name} differ from those of {reference_uri}")
 
 
@@ -90,17 +90,17 @@ def _suspect_finding(
     network: FrozenNetwork,
     recipe: Recipe,
     section: str,
-    say: Callable[[str], None],
+    report: Callable[[Finding], None],
 ) -> Finding:
     """Finding that names the suspect or the pair that closes the gap, or the closest suspect."""
     suspects = suspects_of(recipe_variant(network, recipe.decode), section)
     differing = "samples that differ most"
-    say(Finding("suspects", f"trying {len(suspects)} on the {SCREENED} {differing}").printed())
+    report(Finding("suspects", f"trying {len(suspects)} on the {SCREENED} {differing}"))
     found, closest = search.best_single(suspects)
     if found is None:
         pairs = len(search.pairs(suspects))
         text = f"none alone; trying {pairs} pairs on the {SCREENED_BY_PAIRS} {differing}"
-        say(Finding("suspects", text).printed())
+        report(Finding("suspects", text))
         found = search.best_pair(suspects)
     if found is None:
         return change(

@@ -1,4 +1,4 @@
-"""`dfn-ray run`: the stages in order. Each stage resumes itself, so the whole run resumes."""
+"""`dfn-ray pipeline`: the stages in order. Each stage resumes itself, so the whole run resumes."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Filter:
     score_N: np.ndarray
     """Float32 score of each sample that any of the filters scored; NaN if this one did not."""
     induced: Mapping[str, float]
-    """Metrics of models trained on its subset, for runs of `dfn-ray run`: `set, metric` -> mean
+    """Metrics of models trained on its subset, for runs of `dfn-ray pipeline`: `set, metric` -> mean
     over seeds."""
     own: Mapping[str, float]
     """Metrics of its network itself, in the same form."""
@@ -96,7 +96,7 @@ def compare_runs(
     groups_uri: str | None = None,
     samples: int = SAMPLES,
 ) -> FilterComparison:
-    """Compares scored runs of one pool, or pipelines (`dfn-ray run`) by their filtering runs.
+    """Compares scored runs of one pool, or pipelines (`dfn-ray pipeline`) by their filtering runs.
 
     `groups_uri` is a Parquet file with a column `uid` and another one, the subgroup.
     `keep_fraction` None uses that of the first run's selection. Raises InputError when the runs are
@@ -153,7 +153,7 @@ def _achievements(uri: str) -> dict[str, Mapping[str, float]]:
         store.uri_of(_COMPARISON),
         require_digest=False,
         shape=_Story,
-        advice="delete it, and run `dfn-ray run` again to recreate it",
+        advice="delete it, and run `dfn-ray pipeline` again to recreate it",
     )["metrics"]
     return {
         "induced": {name: metric["arms"]["dfn"]["mean"] for name, metric in metrics.items()},

@@ -1,6 +1,6 @@
-"""Chaos test of the pipeline: kill -9 of the driver in every stage of `dfn-ray run demo`.
+"""Chaos test of the pipeline: kill -9 of the driver in every stage of `dfn-ray pipeline demo`.
 
-Run it with python -m tests.chaos.kill_story UNDISTURBED OUT. UNDISTURBED is a finished `dfn-ray run
+Run it with python -m tests.chaos.kill_story UNDISTURBED OUT. UNDISTURBED is a finished `dfn-ray pipeline
 demo --set run_uri=UNDISTURBED`. The same pipeline, with only its first seed, is run into OUT and
 killed while the filtering network trains, while the pool is scored, while a model trains and while
 it is evaluated, each time restarted with the same command. In the end the filtering network, the
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def _start(story: Path) -> subprocess.Popen[bytes]:
-    command = ["run", "demo", "--set", f"run_uri={story}", "--set", "seeds=[0]"]
+    command = ["pipeline", "demo", "--set", f"run_uri={story}", "--set", "seeds=[0]"]
     return subprocess.Popen([sys.executable, "-m", "dfn_ray.cli", *command], start_new_session=True)
 
 

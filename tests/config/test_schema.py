@@ -112,9 +112,9 @@ def test_descriptions_have_unit_and_range():
         ("train", ("model",), None),
         ("train", ("sources",), []),
         ("evaluate", ("sets", 0, "name"), " "),
-        ("run", ("train", "run_uri"), "x"),
-        ("run", ("train", "optimizer"), {"learning_rate": 0}),
-        ("run", ("rules", "min_image_side"), 0),
+        ("pipeline", ("train", "run_uri"), "x"),
+        ("pipeline", ("train", "optimizer"), {"learning_rate": 0}),
+        ("pipeline", ("rules", "min_image_side"), 0),
     ],
 )
 def test_the_schema_refuses_what_the_recipe_refuses(verb, place, value):

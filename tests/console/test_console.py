@@ -64,6 +64,18 @@ def test_a_log_gets_one_line_every_30_seconds_and_a_terminal_one_line_in_place()
     assert terminal.getvalue().count("\r") == 60
 
 
+def test_a_line_that_renews_itself_fits_the_terminal_and_one_that_stays_is_whole(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    stream = Terminal()
+    progress = Progress(10**9, stream=stream, clock=Clock())
+    progress.add(1, 1, {"failed/not_an_image": 7, "rejected/image_side": 3})
+    assert len(progress.line()) > 60
+    progress._status.say(progress.line())
+    assert stream.getvalue() == f"\r\x1b[2K{progress.line()[:59]}"
+    progress.close()
+    assert progress.line() in stream.getvalue()
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [

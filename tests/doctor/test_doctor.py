@@ -89,9 +89,10 @@ def test_every_mistake_is_found_in_one_go(local_ray, recipe, broken_pool):
         "scorers.gpus=9",
         "scorers.threads=4096",
     )
-    printed: list[str] = []
+    reported: list[Finding] = []
     with pytest.raises(NotReadyError, match="things to change"):
-        doctor(mistaken, say=printed.append)
+        doctor(mistaken, report=reported.append)
+    printed = [finding.printed() for finding in reported]
     assert all(line.startswith(("ok      ", "CHANGE  ")) for line in printed)
     changes = " ".join(" ".join(printed).split()).split("CHANGE ")[1:]
     found = {name: text for text in changes for name in NAMES if text.startswith(name)}

@@ -25,7 +25,7 @@ RECIPES = {
         '[[sets]]\nname = "pets"\nclassnames = "{folder}/names.txt"\n'
         'pool = {{uri = "{folder}/classes", format = "folder"}}\n[network]\n' + MODEL
     ),
-    "run": (
+    "pipeline": (
         'pool = {{uri = "{folder}/pool"}}\n'
         "[train]\nsamples_seen = 64\nbatch_size = 8\n[train.model]\n" + MODEL + "\n"
         "[[filter.networks]]\n" + MODEL + "\n"
@@ -34,7 +34,7 @@ RECIPES = {
     ),
 }
 KIND = {"score": "filter", "plan": "filter"}
-VERBS = ("filter", "score", "plan", "train", "evaluate", "run")
+VERBS = ("filter", "score", "plan", "train", "evaluate", "pipeline")
 
 
 @pytest.fixture(scope="module")
@@ -66,15 +66,15 @@ def test_a_dry_run_checks_everything_and_loads_neither_ray_nor_torch(verb, folde
     found = {line[8:22].strip(): line[24:] for line in lines if line.startswith("ok ")}
     network = next(text for name, text in found.items() if "network" in name or "model" in name)
     assert "open_clip's layout, weights open_clip_model.safetensors" in network
-    if verb in ("filter", "score", "plan", "run"):
+    if verb in ("filter", "score", "plan", "pipeline"):
         assert found["pool"].startswith("2 shards, ")
     if verb == "train":
         assert found["source pairs"].startswith("2 shards, ")
         assert "3 uids" in found["uid list"]
-    if verb in ("evaluate", "run"):
+    if verb in ("evaluate", "pipeline"):
         assert found["set pets"].startswith("zeroshot_classification, 2 shards")
         assert found["classes"] == "2 class names, 80 templates"
-    if verb == "run":
+    if verb == "pipeline":
         assert {"network dfn", "train.model"} <= set(found)
     assert not (folder / "run").exists()
 
@@ -84,7 +84,7 @@ def test_a_model_that_does_not_exist_is_2_and_named_with_its_setting(verb, folde
     setting, place = {
         "train": ("model.model", "model.model"),
         "evaluate": ("network.model", "network.model"),
-        "run": ("train.model.model", "train.model.model"),
+        "pipeline": ("train.model.model", "train.model.model"),
     }.get(verb, ("networks.0.model", "networks.0.model"))
     wrong = f"{setting}=local-dir:{folder}/netwrok"
     assert run([verb, recipe_of(verb, folder), "--dry-run", "--set", wrong]) == 2
@@ -111,7 +111,7 @@ POOL_LIMITS = {
     "score": ("pool.uri", "execution.max_bad_shard_fraction"),
     "plan": ("pool.uri", "execution.max_bad_shard_fraction"),
     "train": ("sources.0.pool.uri", "max_bad_shard_fraction"),
-    "run": ("pool.uri", "filter.execution.max_bad_shard_fraction"),
+    "pipeline": ("pool.uri", "filter.execution.max_bad_shard_fraction"),
 }
 """Settings of the pool and of the allowed share of bad shards, by verb."""
 
@@ -162,7 +162,7 @@ def test_class_names_that_do_not_fit_or_are_absent_are_2(folder, capsys, tmp_pat
         (f"{tmp_path}/names.txt", "need a name for each of 2 class folders"),
         (f"{tmp_path}/none.txt", "class names: need a text file"),
     ):
-        for verb, setting in (("evaluate", "sets.0"), ("run", "evaluate.sets.0")):
+        for verb, setting in (("evaluate", "sets.0"), ("pipeline", "evaluate.sets.0")):
             words = ["--dry-run", "--set", f"{setting}.classnames={names}"]
             assert run([verb, recipe_of(verb, folder), *words]) == 2
             assert said in capsys.readouterr().err
@@ -189,7 +189,7 @@ def test_without_a_network_a_hubs_repository_is_not_checked_and_that_is_0(folder
     assert "skip    network dfn     not checked: no network" in said
 
 
-@pytest.mark.parametrize("verb", ["train", "evaluate", "run"])
+@pytest.mark.parametrize("verb", ["train", "evaluate", "pipeline"])
 def test_the_doctor_takes_recipes_of_every_verb(verb, folder, capsys):
     recipe = recipe_of(verb, folder)
     assert run(["doctor", recipe]) == 0

@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from dfn_ray.cli.main import STOPPED
 from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.filtering.selecting.selection_table import selection_table
 from dfn_ray.training.train_clip import train
@@ -118,7 +119,7 @@ def filtered(cluster, story: Story, begun) -> Filtered:
 
 def test_a_stopped_job_reports_it_in_a_line(filtered):
     *before, last = filtered.stopped
-    assert last == "dfn-ray: stopped; what is committed stays, the same command goes on from there"
+    assert last == f"dfn-ray filter: {STOPPED}"
     assert not strays(before, *FILTERING)
 
 
@@ -207,7 +208,7 @@ def test_a_stopped_train_job_submitted_again_ends_as_if_undisturbed(
     local_ray, story: Story, trained
 ):
     *before, last = trained.stopped
-    assert last == "dfn-ray: stopped; what is committed stays, the same command goes on from there"
+    assert last == f"dfn-ray train: {STOPPED}"
     assert not strays(before, *TRAINING)
     assert any(line.startswith("resuming at ") for line in trained.lines)
     undisturbed = story.folder / "undisturbed-train"

@@ -17,7 +17,7 @@ import ray
 from ray._private.runtime_env.packaging import create_package
 
 from dfn_ray.cli import run
-from dfn_ray.cli.submit import Job, command_line
+from dfn_ray.cli.job import Job, command_line
 from dfn_ray.errors import RecipeError
 from tests.jobs.conftest import Story
 
@@ -76,12 +76,12 @@ def test_ctrl_c_leaves_the_job_and_a_second_submit_of_its_run_is_refused(cluster
 
     refused = cluster.run(*command, "--no-wait")
     assert refused.returncode == 2
-    assert f"job {job_id} is at work on it" in refused.stderr
+    assert f"job {job_id} is already running on it" in refused.stderr
 
     following.send_signal(signal.SIGINT)
     said = following.stdout.read()
     assert following.wait() == 1
-    assert f"no longer following {job_id}; it goes on" in said
+    assert f"no longer following {job_id}; the job continues" in said
     assert f"ray job stop --address {cluster.head.address} {job_id}" in said
     assert "Traceback" not in said
     assert cluster.client.get_job_status(job_id) == "RUNNING"
@@ -101,7 +101,7 @@ def test_a_cluster_that_denies_access_is_reported(cluster, tmp_path):
     ):
         told = cluster.run(*command, **changes)
         assert told.returncode == 2
-        assert "does not let us in" in told.stderr
+        assert "refuses access" in told.stderr
         assert "RAY_AUTH_TOKEN" in told.stderr
         assert "Traceback" not in told.stderr
 
@@ -129,7 +129,7 @@ def test_an_address_that_does_not_respond_is_reported_within_seconds(
         assert time.monotonic() - start < 5
         assert f"{address}: no Ray dashboard answers" in capsys.readouterr().err
     assert run(["submit", "filter", recipe, "--address", "head:8265"]) == 2
-    assert "need the dashboard's, as http://" in capsys.readouterr().err
+    assert "need the address of the dashboard, as http://" in capsys.readouterr().err
 
 
 def test_an_invalid_recipe_is_rejected_before_any_request_to_the_cluster(tmp_path, capsys):
@@ -253,7 +253,7 @@ def test_a_head_that_has_just_started_is_waited_for(tmp_path, starting_head, cap
     command = ["submit", "filter", str(recipe_file(tmp_path)), "--address", address, "--no-wait"]
     assert run(command) == 0
     assert len(head.submitted) == 1
-    assert capsys.readouterr().out.count("has no agent for jobs yet; trying for up to 60 s") == 1
+    assert capsys.readouterr().out.count("has no agent for jobs yet; retrying for up to 60 s") == 1
     head.refusals = 10**6
     monkeypatch.setattr("dfn_ray.cli.submit.AGENT_WAIT_S", 0.3)
     assert run(command) == 2

@@ -200,7 +200,7 @@ def test_the_command_writes_a_folders_network_or_a_runs_once(tmp_path, capsys):
     network_folder(run / "network", KINDS["quick_gelu"])
     (run / "run.json").write_text("{}")
     assert cli.run(["export", "--network", str(run), str(tmp_path / "one")]) == 0
-    assert "the network in transformers' layout in" in capsys.readouterr().out
+    assert "wrote the network in transformers' layout to" in capsys.readouterr().out
     assert cli.run(["export", "--network", f"local-dir:{run}/network", str(tmp_path / "two")]) == 0
     one, two = ((tmp_path / n / "model.safetensors").read_bytes() for n in ("one", "two"))
     assert one == two

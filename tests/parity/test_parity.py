@@ -195,4 +195,4 @@ def test_a_reference_goes_with_a_recipe_of_filtering_and_a_column_with_a_referen
     assert run(story) == 2
     assert "needs a recipe of filtering" in capsys.readouterr().err
     assert run(["doctor", str(parity_recipe), "--column", "score"]) == 2
-    assert "name it by --reference" in capsys.readouterr().err
+    assert "--column: needs --reference, the file of scores" in capsys.readouterr().err

@@ -7,7 +7,6 @@ tests/training/test_logs.py.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 from collections import Counter
@@ -24,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dfn_ray.cli.main import _parser
+from dfn_ray.cli.verbs import VERBS as COMMANDS
 from dfn_ray.config import EvaluateRecipe, recipe_from
 from dfn_ray.evaluation import evaluate as evaluation
 from dfn_ray.evaluation.gather import Gathered
@@ -221,14 +220,14 @@ VERBS: dict[str, tuple[Step, Step]] = {
 
 ELSEWHERE = {
     "filter": "test_two_drivers.py",
-    "run": (
+    "pipeline": (
         "filter, train and evaluate; its comparison is two files, each written whole and anew by "
         "every attempt"
     ),
     "compare": "one picture, written whole",
     "doctor": "a probe under a hidden name of its own",
 }
-READING = {"plan", "verify", "inspect", "submit", "demo"}
+READING = {"plan", "verify", "inspect", "submit", "demo", "completion"}
 
 
 @pytest.fixture(scope="module")
@@ -351,11 +350,8 @@ def test_after_a_crash_on_s3_as_well(verb, inputs, tmp_path, conditional_s3):
 
 
 def test_every_verb_is_here_or_somewhere_else():
-    verbs = next(
-        action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction)
-    )
     here = {verb.replace(",", " ").split()[0] for verb in VERBS}
-    assert set(verbs.choices) == here | set(ELSEWHERE) | READING
+    assert set(COMMANDS.commands) == here | set(ELSEWHERE) | READING
 
 
 def test_every_method_of_a_store_is_known_to_write_or_not():

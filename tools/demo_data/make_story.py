@@ -1,4 +1,4 @@
-"""Packs the demo's other inputs of `dfn-ray run`: clean training pairs and a held-out artist.
+"""Packs the demo's other inputs of `dfn-ray pipeline`: clean training pairs and a held-out artist.
 
     python -m tools.demo_data.make_story --packages DIR --data DIR --out DIR
 
