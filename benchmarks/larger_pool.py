@@ -199,7 +199,7 @@ def write_pool(packages: Path, out: Path) -> None:
 
 
 def story(out: Path) -> PipelineRecipe:
-    """`dfn-ray pipeline demo` on this pool: same networks and evaluation, more samples, a random arm."""
+    """`dfn-ray pipeline demo` on this pool: same networks and sets, more samples, a random arm."""
     values: dict[str, Any] = story_values(str(out / "story"))
     values["pool"] = {"uri": [str(out / "pool")], "chunk_rows": 64}
     values["arms"] = ["dfn", "pool", "random"]

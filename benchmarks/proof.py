@@ -2,7 +2,7 @@
 
     python benchmarks/proof.py OUT
 
-Every point is a run of `dfn-ray pipeline` with three seeds; finished points are skipped. About an hour
+Every point is a run of `dfn-ray pipeline` with three seeds; finished points are skipped. An hour
 on two cores.
 
     base          the DFN's subset, the whole pool, a random subset of equal size, metadata rules

@@ -51,7 +51,7 @@ def demo_recipe(out: Path) -> Recipe:
 
 
 def demo_truth() -> dict[str, str]:
-    """Damage of each caption of the embedded pool: uid -> kind (clean, swapped, junk and others)."""
+    """Damage of each caption of the embedded pool: uid -> kind (clean, swapped, junk, ...)."""
     rows = pq.read_table(DATA / "truth.parquet", columns=["uid", "kind"])
     return dict(zip(rows["uid"].to_pylist(), rows["kind"].to_pylist(), strict=True))
 

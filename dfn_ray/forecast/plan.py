@@ -59,7 +59,7 @@ def plan(
 
 
 def largest_pool(recipe: Recipe, gpus: float | None) -> int:
-    """The largest number of scorers that a plan goes up to: as many as `gpus` hold, else scorers.max_size."""
+    """The largest number of scorers in a plan: as many as fit `gpus`, else scorers.max_size."""
     if gpus is None or not recipe.scorers.gpus:
         return recipe.scorers.max_size
     return max(1, int(gpus / recipe.scorers.gpus))

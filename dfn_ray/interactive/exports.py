@@ -6,10 +6,10 @@ from dfn_ray.filtering.subset import export_subset
 
 
 def export(run_uri: str, out_uri: str, *, shard_samples: int | None = None) -> int:
-    """Write the uid list of a finished subset (`out_uri` ends in .npy), else its samples as WebDataset tars.
+    """Writes the uid list of a finished subset if `out_uri` ends in .npy, else its tars.
 
-    Returns the number of uids or tars. Raises InputError when the run has no finished subset, or the target holds
-    anything else. `export_network` writes the network of a training run.
+    Returns the number of uids or of WebDataset tars. Raises InputError when the run has no finished
+    subset, or the target contains anything else. `export_network` writes the network of a training.
     """
     if out_uri.endswith(".npy"):
         return export_subset.export_uids(run_uri, out_uri)

@@ -1,4 +1,4 @@
-"""A run on storage, for reading: its recipe, its selection, its scores and its subset."""
+"""A run on storage, for reading: its recipe, selection, scores and subset."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dfn_ray.interactive.run_table import RunTable
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A filtering run. Reading it changes nothing, and may go on beside the driver that writes it."""
+    """A filtering run. Reading it changes nothing and is safe beside a driver that writes it."""
 
     run: runs.Run
 
@@ -36,16 +36,17 @@ class FinishedRun:
         selection = self.run.read_json(runs.SELECTION)
         if selection is None:
             raise IncompleteRunError(
-                f"{self.uri}: nothing is selected yet; run dfn-ray filter or dfn-ray select on its recipe"
+                f"{self.uri}: nothing is selected yet; run dfn-ray filter or dfn-ray select on its "
+                "recipe"
             )
         return selection
 
     @property
     def scores(self) -> RunTable:
-        """A row per sample of the pool: uid, shard, row, status, reason, width, height, `score_NETWORK`.
+        """A row per sample of the pool: uid, shard, row, status, reason, size and scores.
 
-        Of a run made by `materialize --out`, those of the run that it was made from. Raises InputError for a run without
-        scores.
+        The score of a network is in `score_NAME`. For a run of `materialize --out`, these are the scores
+        of the run that it was made from. Raises InputError for a run without scores.
         """
         scored = runs.require_scores(self.run)
         names = scored.part_names()
@@ -55,13 +56,14 @@ class FinishedRun:
 
     @property
     def subset(self) -> RunTable:
-        """A row per kept sample: uid, image (the original bytes), text, metadata, scores.
+        """A row per kept sample: uid, image (the original bytes), text, metadata and scores.
 
         Raises IncompleteRunError as long as the subset is not finished.
         """
         if (state := self.selection["state"]) != "final":
             raise IncompleteRunError(
-                f"{self.uri}: its subset is not finished (state {state}); run dfn-ray materialize on its recipe"
+                f"{self.uri}: its subset is not finished (state {state}); run dfn-ray materialize on "
+                "its recipe"
             )
         return RunTable(
             self.run, tuple(f"{runs.SUBSET}/{name}" for name in self.run.subset_files())
@@ -69,5 +71,8 @@ class FinishedRun:
 
 
 def open_run(run_uri: str) -> FinishedRun:
-    """Open a filtering run for reading. Raises InputError where there is none, DamagedRunError where it cannot be read."""
+    """Opens a filtering run for reading.
+
+    Raises InputError if there is none at the URI, DamagedRunError if it cannot be read.
+    """
     return FinishedRun(runs.open_run(run_uri))

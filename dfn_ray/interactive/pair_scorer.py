@@ -1,4 +1,4 @@
-"""A filtering network and the pairs at hand: the steps of a run, in this process, without Ray."""
+"""Scores of images and captions in this process, by the steps of a run, without starting Ray."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Image: TypeAlias = bytes | str | os.PathLike[str]
 
 
 class PairScorer:
-    """A filtering network on one device. A pair gets the status, reason and score that a run would give it."""
+    """A filtering network on one device, which treats a pair as a run would."""
 
     def __init__(
         self,
@@ -47,13 +47,14 @@ class PairScorer:
         self._scorer = Scorer([network], [NetworkInputs(0, 0)], scorers, network.name, NOTHING)
 
     def score(self, images: Sequence[Image], captions: Sequence[str | None]) -> pa.Table:
-        """Score images against captions, row by row.
+        """Scores images against captions, row by row.
 
-        Returns a table with a row per pair, in the order given: `score` (float32 cosine similarity in [-1, 1], null
-        without one), `status` (`scored` or `failed`), `reason` (of a failure, as in a run), `width` and `height` (of
-        the image, in pixels).
+        Returns a table with a row per pair, in the order given: `score` (float32 cosine similarity in
+        [-1, 1], null if the pair failed), `status` (`scored` or `failed`), `reason` (of a failure, as in
+        a run), `width` and `height` (of the image, in pixels).
 
-        Raises InputError when there are not as many captions as images, StorageError when an image cannot be read.
+        Raises InputError if the numbers of images and captions differ, StorageError if an image file
+        cannot be read.
         """
         if len(images) != len(captions):
             raise InputError(f"need a caption per image, got {len(images)} and {len(captions)}")
@@ -88,10 +89,10 @@ def load_network(
     decode: Decode | None = None,
     **settings: Any,
 ) -> PairScorer:
-    """Load a filtering network for the pairs at hand.
+    """Loads a filtering network that scores images and captions in this process.
 
-    `model` and `settings` (`pretrained`, `precision`, ...) are those of `[[networks]]` in a recipe. Raises InputError when
-    the network is absent, damaged or of a kind that cannot be built.
+    `model` and `settings` (`pretrained`, `precision`, ...) are those of `[[networks]]` in a recipe.
+    Raises InputError if the network is absent, damaged or of a kind that cannot be built.
     """
     return PairScorer(fetch_network(Network(model=model, **settings)), device=device, decode=decode)
 

@@ -32,7 +32,7 @@ class RunTable:
     files: tuple[str, ...]
     """Names of the files below the run, in the order of their rows."""
     disowned: Mapping[str, Sequence[Chunk]] = field(default_factory=dict)
-    """By file: chunks that another file holds as well, and whose rows in this one are passed over."""
+    """By file: chunks that another file contains too; their rows in this file are skipped."""
 
     @property
     def columns(self) -> list[str]:
@@ -40,7 +40,7 @@ class RunTable:
         return self.run.columns_of(self.files[0]) if self.files else []
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """Yield all rows, at most `BATCH_ROWS` a table, with those columns (None: all), in bounded memory.
+        """Yields all rows with those columns (None: all), at most `BATCH_ROWS` a table.
 
         Raises InputError for a column that is not there, DamagedRunError for a damaged file.
         """
@@ -49,7 +49,7 @@ class RunTable:
             yield from self._batches_of(name, columns)
 
     def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """All rows as one Arrow table: 24 bytes a row for a uid and a score, and the images of a subset as they are."""
+        """All rows as one Arrow table in memory: about 45 bytes a row for uid and score."""
         tables = list(self.batches(columns))
         return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
 
@@ -73,9 +73,9 @@ class RunTable:
         *,
         transform: Callable[[dict[str, Any]], Any] | None = None,
     ) -> IterableDataset[Any]:
-        """The rows as a torch IterableDataset: a dict of columns each, or what `transform` makes of it.
+        """The rows as a torch IterableDataset of dicts, or of what `transform` returns for each.
 
-        The workers of a DataLoader share the files among them.
+        Each worker of a DataLoader reads its share of the files.
         """
         from dfn_ray.interactive.torch_rows import TorchRows  # noqa: PLC0415  loads torch
 

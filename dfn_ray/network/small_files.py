@@ -50,7 +50,7 @@ class NetworkFolder(SmallFiles):
 
 
 def network_folder(model: str) -> str | None:
-    """The folder or URI that a `local-dir:PATH` model names, `~` expanded; None for other models."""
+    """The folder or URI of a `local-dir:PATH` model, `~` expanded; None for other models."""
     schema, _, folder = model.partition(":")
     return os.path.expanduser(folder) if schema == "local-dir" else None
 

@@ -66,8 +66,7 @@ class Filter:
     score_N: np.ndarray
     """Float32 score of each sample that any of the filters scored; NaN if this one did not."""
     induced: Mapping[str, float]
-    """Metrics of models trained on its subset, for runs of `dfn-ray pipeline`: `set, metric` -> mean
-    over seeds."""
+    """Metrics of models trained on its subset, for pipelines: `set, metric` -> mean over seeds."""
     own: Mapping[str, float]
     """Metrics of its network itself, in the same form."""
 
