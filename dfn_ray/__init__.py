@@ -17,8 +17,8 @@ Images and captions in this process, without a run:
     network = dfn_ray.load_network("hf-hub:apple/DFN-public")
     table = network.score(["cat.jpg", "dog.jpg"], ["a cat asleep", "two dogs"])
 
-A name loads its module when it is first used: `import dfn_ray` alone loads neither Ray nor torch and
-changes nothing in the process.
+A name loads its module when it is first used: `import dfn_ray` alone loads neither Ray nor torch
+and changes nothing in the process.
 """
 
 from __future__ import annotations

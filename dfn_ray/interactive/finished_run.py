@@ -45,8 +45,8 @@ class FinishedRun:
     def scores(self) -> RunTable:
         """A row per sample of the pool: uid, shard, row, status, reason, size and scores.
 
-        The score of a network is in `score_NAME`. For a run of `materialize --out`, these are the scores
-        of the run that it was made from. Raises InputError for a run without scores.
+        The score of a network is in `score_NAME`. For a run of `materialize --out`, these are the
+        scores of the run that it was made from. Raises InputError for a run without scores.
         """
         scored = runs.require_scores(self.run)
         names = scored.part_names()
@@ -62,8 +62,8 @@ class FinishedRun:
         """
         if (state := self.selection["state"]) != "final":
             raise IncompleteRunError(
-                f"{self.uri}: its subset is not finished (state {state}); run dfn-ray materialize on "
-                "its recipe"
+                f"{self.uri}: its subset is not finished (state {state}); run dfn-ray materialize "
+                "on its recipe"
             )
         return RunTable(
             self.run, tuple(f"{runs.SUBSET}/{name}" for name in self.run.subset_files())

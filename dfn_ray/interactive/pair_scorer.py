@@ -49,12 +49,12 @@ class PairScorer:
     def score(self, images: Sequence[Image], captions: Sequence[str | None]) -> pa.Table:
         """Scores images against captions, row by row.
 
-        Returns a table with a row per pair, in the order given: `score` (float32 cosine similarity in
-        [-1, 1], null if the pair failed), `status` (`scored` or `failed`), `reason` (of a failure, as in
-        a run), `width` and `height` (of the image, in pixels).
+        Returns a table with a row per pair, in the order given: `score` (float32 cosine similarity
+        in [-1, 1], null if the pair failed), `status` (`scored` or `failed`), `reason` (of a
+        failure, as in a run), `width` and `height` (of the image, in pixels).
 
-        Raises InputError if the numbers of images and captions differ, StorageError if an image file
-        cannot be read.
+        Raises InputError if the numbers of images and captions differ, StorageError if an image
+        file cannot be read.
         """
         if len(images) != len(captions):
             raise InputError(f"need a caption per image, got {len(images)} and {len(captions)}")

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from dfn_ray.errors import InputError
 from dfn_ray.storage import open_uri
 from dfn_ray.uids.records import UID_DTYPE, uid_records
-from dfn_ray.untrusted.parquet_files import opened_parquet
+from dfn_ray.untrusted.parquet_files import open_parquet
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def read_subgroups(uri: str) -> pa.Table:
     """The Parquet file at a URI. Raises InputError if it is unreadable or lacks the columns."""
     try:
         with open_uri(uri, in_order=False) as file:
-            groups = opened_parquet(file).read()
+            groups = open_parquet(file).read()
     except pa.ArrowException as error:
         raise InputError(f"{uri}: is not a readable Parquet file: {error}") from None
     if len(groups.column_names) < 2 or "uid" not in groups.column_names:

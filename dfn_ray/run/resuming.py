@@ -203,8 +203,9 @@ def _check_sizes(run: Run, listing: pa.Table, accepted: bool | None) -> None:
     if partly_committed:
         raise InputError(
             f"{run.uri}: {len(partly_committed):,} shards were partly committed and have changed "
-            f"since, first {partly_committed[0]}; rows of two contents would be mixed, so this is not "
-            "allowed even with execution.accept_changed_shards: restore them, or use another run_uri"
+            f"since, first {partly_committed[0]}; rows of two contents would be mixed, so this is "
+            "not allowed even with execution.accept_changed_shards: restore them, or use another "
+            "run_uri"
         )
 
 

@@ -1,9 +1,10 @@
 """Chaos test of the pipeline: kill -9 of the driver in every stage of `dfn-ray pipeline demo`.
 
 Run it with python -m tests.chaos.kill_story UNDISTURBED OUT. UNDISTURBED is a finished
-`dfn-ray pipeline demo --set run_uri=UNDISTURBED`. The same pipeline, with only its first seed, is run into OUT and
-killed while the filtering network trains, while the pool is scored, while a model trains and while
-it is evaluated, each time restarted with the same command. In the end the filtering network, the
+`dfn-ray pipeline demo --set run_uri=UNDISTURBED`. The same pipeline, with only its first
+seed, is run into OUT and killed while the filtering network trains, while the pool is scored,
+while a model trains and while it is evaluated, each time restarted with the same command. In the
+end the filtering network, the
 subset's uids and the model trained on the whole pool must equal the undisturbed ones bit for bit,
 and no finished stage may have been repeated. (The subset's rows may be in other files, which
 training then reads in another order.)

@@ -22,7 +22,7 @@ def test_every_public_name_is_there(name):
 
 
 def test_type_checkers_see_the_same_names_as_users():
-    """What is imported for type checkers alone is what `__getattr__` loads."""
+    """The imports for type checkers are those of `__getattr__`."""
     tree = ast.parse(Path(dfn_ray.__file__).read_text())
     seen = {
         alias.asname or alias.name: (node.module, alias.name)

@@ -184,7 +184,7 @@ def evaluate(places: Places) -> None:
         patch.object(evaluation, "check_ray_reachable", lambda: None),
         patch.object(evaluation, "connect", lambda: None),
         patch.object(evaluation, "put_networks", lambda values: None),
-        patch.object(evaluation, "load_network_of", lambda network: FixedNetwork()),
+        patch.object(evaluation, "fetch_network", lambda network: FixedNetwork()),
         patch.object(evaluation, "_embed", embedded),
         patch.object(
             evaluation,
