@@ -4,8 +4,6 @@ The inputs of a cell determine what is embedded: pixels, captions, or both. A cl
 without an image whose captions are its prompts, so class names and images use the same actors.
 """
 
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
 import os

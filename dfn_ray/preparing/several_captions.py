@@ -1,7 +1,5 @@
 """Several captions per sample: those encoded, those that count, and their combined score."""
 
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Statuses of samples: marks them as scored, rejected or failed, and counts them."""
 
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
 from collections import Counter

@@ -5,8 +5,6 @@ with subgroups 28 for the first one, and twice that during the join. Of a larger
 are drawn, the same ones for all runs, and only the parts that contain some of them are read.
 """
 
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Example pairs of a run: the best, those around the threshold, the worst."""
 
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
 import heapq

@@ -1,7 +1,5 @@
 """Subgroups of samples, from a Parquet file with a column `uid` and another one."""
 
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Samples of a run as numbers: index of the shard in the pool listing, and row in the shard."""
 
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

@@ -5,8 +5,6 @@ them are undecided while scoring. If the true threshold falls outside, the resul
 more bytes are moved.
 """
 
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
 import random

@@ -1,7 +1,5 @@
 """Commit of a part: subset and borderline bytes first, scores last. See `dfn_ray.run`."""
 
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
 import json

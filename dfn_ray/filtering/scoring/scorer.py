@@ -1,7 +1,5 @@
 """The scorer: the networks on one device, from the inputs of a cell to score columns."""
 
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
 import os

@@ -1,7 +1,5 @@
 """The scores of a run, read part by part for the selection."""
 
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
 import threading

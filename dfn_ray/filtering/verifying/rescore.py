@@ -1,7 +1,5 @@
 """Recomputation of scores of a run from the bytes of the pool, compared to the last bit."""
 
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
 import random

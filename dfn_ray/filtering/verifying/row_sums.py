@@ -1,7 +1,5 @@
 """Comparison of two sets of rows in constant memory: hash sums by bucket, then rows of a bucket."""
 
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
 from collections import Counter

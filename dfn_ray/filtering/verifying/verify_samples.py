@@ -1,7 +1,5 @@
 """Comparison of kept samples with the pool: images, captions and all other copied columns."""
 
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
 import hashlib

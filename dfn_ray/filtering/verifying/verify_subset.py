@@ -1,7 +1,5 @@
 """Check of the subset: its files contain exactly the kept samples, with the scores' values."""
 
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

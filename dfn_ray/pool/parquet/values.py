@@ -1,6 +1,5 @@
 """Arrow values as Python's: captions, keys and metadata from columns of any type. Never raises."""
 
-# pyright: reportAttributeAccessIssue=false
 # (pyarrow generates its compute functions at import, where type checkers do not see them)
 from __future__ import annotations
 

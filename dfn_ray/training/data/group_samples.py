@@ -1,7 +1,5 @@
 """The samples of a chunk that are trained on, and the samples of a group in its order."""
 
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
 from collections.abc import Sequence

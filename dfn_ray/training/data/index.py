@@ -6,8 +6,6 @@ contains the counts of samples read, failed and left out (`source_counts`): abou
 compression.
 """
 
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
 import json

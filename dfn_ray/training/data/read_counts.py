@@ -4,8 +4,6 @@ For each source, read = usable + failed + left out. The limits are those of filt
 pool that stops a filtering run also stops a training run.
 """
 
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow makes its compute functions at import, where no type checker sees them)
 from __future__ import annotations
 
 from collections import Counter
