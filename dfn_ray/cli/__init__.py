@@ -3,7 +3,7 @@
 main.py            entry points: parse, run a verb, map errors to exit codes
 verbs.py           the verbs by section, their help and the completion script
 options.py         options of several verbs: URIs, a recipe, --set, --dry-run, --budget, --json
-recipes.py         a recipe as the command line names it, loaded or, by a dry run, checked
+recipe_argument.py a recipe as the command line names it, loaded or, by a dry run, checked
 output.py          printouts: text, or one JSON document
 documents.py       results of verbs as plain values for --json
 try_verbs.py       demo, inspect

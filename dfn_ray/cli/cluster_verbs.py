@@ -11,7 +11,7 @@ import click
 from dfn_ray.cli.documents import finding_values, plan_values
 from dfn_ray.cli.options import URI, takes_json, takes_recipe
 from dfn_ray.cli.output import Output
-from dfn_ray.cli.recipes import GivenRecipe, recipe_to_run, require_networks
+from dfn_ray.cli.recipe_argument import GivenRecipe, recipe_to_run, require_networks
 from dfn_ray.errors import InputError, NotReadyError
 
 RECIPE_KINDS = {

@@ -7,7 +7,7 @@ import click
 from dfn_ray.cli.documents import verified_values
 from dfn_ray.cli.options import TARGET_URI, URI, takes_json, takes_recipe
 from dfn_ray.cli.output import Output
-from dfn_ray.cli.recipes import GivenRecipe, recipe_to_run
+from dfn_ray.cli.recipe_argument import GivenRecipe, recipe_to_run
 from dfn_ray.errors import InputError, RecipeError
 
 

@@ -12,7 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from dfn_ray.cli.output import Output
-from dfn_ray.cli.recipes import GivenRecipe, budget_setting
+from dfn_ray.cli.recipe_argument import GivenRecipe, budget_setting
 from dfn_ray.errors import InputError
 from dfn_ray.uris import require_valid_uri, uri_argument
 

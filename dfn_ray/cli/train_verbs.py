@@ -7,7 +7,7 @@ import click
 from dfn_ray.cli.documents import evaluation_values
 from dfn_ray.cli.options import takes_json, takes_recipe
 from dfn_ray.cli.output import Output
-from dfn_ray.cli.recipes import GivenRecipe, recipe_to_run
+from dfn_ray.cli.recipe_argument import GivenRecipe, recipe_to_run
 
 
 @click.command(

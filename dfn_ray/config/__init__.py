@@ -11,7 +11,7 @@ nor torch, so `--dry-run` and `--help` answer at once.
 
     pool.py         [pool], [rules]
     networks.py     [[networks]], [decode], [scorers]
-    captions.py     [captions]
+    several_captions.py   [captions]
     selection.py    [select], [calibration]
     execution.py    [execution], [prices]
     sources.py      [[sources]], [augmentation]
@@ -19,20 +19,18 @@ nor torch, so `--dry-run` and `--help` answer at once.
     workers.py      [workers], [feed], [checkpoints], [logs]
 
     load.py         TOML to recipe and back
-    kinds.py        the kind of recipe in a file
-    schema.py       JSON Schema of recipes, for editors: docs/schemas/
+    recipe_kinds.py the kind of recipe in a file
+    json_schema.py  JSON Schema of recipes, for editors: docs/schemas/
     sections.py     the decorator of sections
     checks.py       types of settings: ranges, URIs
     mistakes.py     sentences for what validation finds
     fractions.py    exact fraction of a number of samples
 """
 
-from dfn_ray.config.captions import Captions
 from dfn_ray.config.evaluation import EvaluateRecipe, EvaluationSet
 from dfn_ray.config.execution import Execution, Prices
 from dfn_ray.config.filtering import Recipe
 from dfn_ray.config.fractions import count_of_fraction
-from dfn_ray.config.kinds import recipe_kind
 from dfn_ray.config.load import (
     load_recipe,
     parse_recipe,
@@ -44,7 +42,9 @@ from dfn_ray.config.networks import Decode, Network, Scorers
 from dfn_ray.config.optimization import SCALES, Optimizer
 from dfn_ray.config.pipeline import PipelineRecipe
 from dfn_ray.config.pool import Pool, Rules
+from dfn_ray.config.recipe_kinds import recipe_kind
 from dfn_ray.config.selection import Calibration, Select
+from dfn_ray.config.several_captions import Captions
 from dfn_ray.config.sources import Augmentation, Labels, Source
 from dfn_ray.config.training import TrainRecipe
 from dfn_ray.config.workers import Checkpoints, Feed, Logs, Workers

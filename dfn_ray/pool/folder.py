@@ -21,9 +21,9 @@ from dfn_ray.pool.listing.folders import Descent, class_names, reject_run
 from dfn_ray.pool.listing.patterns import Glob, State, is_hidden
 from dfn_ray.pool.listing.remarks import Remark, Remarks
 from dfn_ray.pool.members import Role
-from dfn_ray.pool.opened import missing_shard, require_listed_size
 from dfn_ray.pool.samples import Draft
 from dfn_ray.pool.shard import Shard
+from dfn_ray.pool.shard_file import missing_shard, require_listed_size
 from dfn_ray.schema import Reason, ShardFault
 from dfn_ray.storage import File, Folder, read_uri, scan, walk
 from dfn_ray.uris import utf8_safe

@@ -9,9 +9,9 @@ from typing import IO, cast
 from dfn_ray.config import Pool
 from dfn_ray.pool.chunking import OpenChunk, RowSelection, unreadable_chunk
 from dfn_ray.pool.folder import folder_chunks
-from dfn_ray.pool.opened import ShardFile, open_shard, require_unchanged
 from dfn_ray.pool.parquet.parquet_shard import parquet_chunks
 from dfn_ray.pool.shard import Shard, ShardDamageError
+from dfn_ray.pool.shard_file import ShardFile, open_shard, require_unchanged
 from dfn_ray.pool.sniff import Format, sniff
 from dfn_ray.pool.tars.tape import GzipTape, Tape
 from dfn_ray.pool.tars.webdataset import tar_chunks

@@ -20,8 +20,8 @@ from dfn_ray.errors import DfnRayError, InputError, StorageError
 from dfn_ray.pool.chunking import OpenChunk, RowSelection
 from dfn_ray.pool.examination import outcome_of, read_in_fresh_process
 from dfn_ray.pool.open_chunks import chunks_from, detect_format, open_chunks
-from dfn_ray.pool.opened import changed_shard
 from dfn_ray.pool.shard import Shard, ShardDamageError
+from dfn_ray.pool.shard_file import changed_shard
 from dfn_ray.pool.sniff import Format
 from dfn_ray.schema import Chunk, ShardFault
 

@@ -1,4 +1,4 @@
-"""The functions of pyarrow.compute that this project calls: pyarrow makes them when it is imported."""
+"""The functions of pyarrow.compute that dfn_ray calls; pyarrow creates them at import."""
 
 from typing import Any
 

@@ -81,13 +81,9 @@ def materialize_listed(
     require_outside_pool(pool, run_uri, setting="output", shards=shards)
     run = _start_listed(run_uri, pool, uids, shards, execution)
     ledger = scan_ledger(run.store, run.fingerprint)
-    total_bytes = sum(shard.size_bytes for shard in shards)
-    progress = Progress(total_bytes, stage="reading")
-    progress.resume(ledger.samples, ledger.bytes_read, ledger.counts, ledger.notes)
+    progress, metrics = _resumed_progress(run_uri, shards, ledger)
     for note in (*listing_notes(listing), *run.notes()):
         progress.say(note)
-    metrics = PoolMetrics(run_uri, shards=len(shards), total_bytes=total_bytes)
-    metrics.resume(ledger)
     unread: dict[str, UnreadShard] = {}
     connect()
     with closing(progress), closing(metrics):
@@ -122,6 +118,18 @@ def materialize_listed(
             f"{len(left)} shards could not be read, {left[0].shard.uri} among them; run again"
         )
     return _conclude(run, uids, ledger)
+
+
+def _resumed_progress(
+    run_uri: str, shards: Sequence[Shard], ledger: Ledger
+) -> tuple[Progress, PoolMetrics]:
+    """Progress line and metrics that begin with what is committed already."""
+    total_bytes = sum(shard.size_bytes for shard in shards)
+    progress = Progress(total_bytes, stage="reading")
+    progress.resume(ledger.samples, ledger.bytes_read, ledger.counts, ledger.notes)
+    metrics = PoolMetrics(run_uri, shards=len(shards), total_bytes=total_bytes)
+    metrics.resume(ledger)
+    return progress, metrics
 
 
 def _start_listed(

@@ -1,4 +1,4 @@
-"""JSON Schema of the recipes, for editors: `python -m dfn_ray.config.schema docs/schemas`.
+"""JSON Schema of the recipes, for editors: `python -m dfn_ray.config.json_schema docs/schemas`.
 
 Types, ranges, defaults and choices come from the annotations, descriptions from the docstrings.
 Rules between several settings are not in the schema.

@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 
 from dfn_ray.config import recipe_from, recipe_kind, recipe_values
-from dfn_ray.config.schema import KINDS, recipe_schema, write_schemas
+from dfn_ray.config.json_schema import KINDS, recipe_schema, write_schemas
 from dfn_ray.demo.run import demo_recipe
 from tests.config.test_wrong_values import places_in, with_value
 from tests.config.whole_recipes import VALUES
@@ -52,7 +52,7 @@ def test_the_schemas_in_docs_are_what_the_code_generates(tmp_path):
     # As values: versions of pydantic write bounds of floats as 0 or 0.0.
     generated = {path.name: json.loads(path.read_text()) for path in tmp_path.iterdir()}
     stored = {path.name: json.loads(path.read_text()) for path in SCHEMAS.iterdir()}
-    assert generated == stored, "run: python -m dfn_ray.config.schema docs/schemas"
+    assert generated == stored, "run: python -m dfn_ray.config.json_schema docs/schemas"
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
