@@ -133,7 +133,7 @@ def test_a_doctor_that_has_something_to_change_prints_its_findings_and_is_1(
     (wrong,) = (finding for finding in value["findings"] if not finding["ok"])
     assert "local-dir:/none" in wrong["text"]
     assert "CHANGE" in said
-    assert said.endswith("dfn-ray doctor: 1 thing to change before this recipe runs\n")
+    assert said.endswith("dfn-ray doctor: 1 thing to change before this recipe can run\n")
 
 
 def test_a_dry_run_is_one_document_too(document, train_recipe):
