@@ -28,7 +28,7 @@ UNSAID = {
 }
 DRIVER = f"""
 import json, os, ray
-from dfn_ray.on_ray.datasets import connect
+from dfn_ray.on_ray.session import connect
 
 @ray.remote(label_selector={{{ROLE!r}: "decode"}})
 def environment():
