@@ -106,7 +106,7 @@ def test_a_folder_with_files_of_another_hand_is_refused(finished, tmp_path, name
     out = tmp_path / "out"
     out.mkdir()
     (out / name).write_bytes(b"x")
-    with pytest.raises(InputError, match=f"holds {name}"):
+    with pytest.raises(InputError, match=f"contains {name}"):
         export_webdataset(finished.run_uri, str(out), shard_samples=40)
     assert [path.name for path in out.iterdir()] == [name]
 
@@ -115,7 +115,7 @@ def test_what_came_into_the_folder_of_an_export_is_refused_when_it_goes_on(finis
     out = tmp_path / "out"
     export_webdataset(finished.run_uri, str(out), shard_samples=40)
     (out / "00000003.tar").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"holds 00000003\.tar, which this export did not write"):
+    with pytest.raises(InputError, match=r"contains 00000003\.tar, which this export did not write"):
         export_webdataset(finished.run_uri, str(out), shard_samples=40)
 
 
