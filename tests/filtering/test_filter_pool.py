@@ -242,7 +242,7 @@ def test_a_materialized_folder_is_verified_exported_and_resumed_like_any_run(
     value = materialize(job, out_uri=str(out))
     assert verify_run(str(out), full=True)["compared"] == 90
     assert export_webdataset(str(out), str(tmp_path / "tars"), shard_samples=40) == 3
-    with pytest.raises(InputError, match=f"run_uri must be a scored run, as file://{job.run_uri}"):
+    with pytest.raises(InputError, match=f"run_uri must be a scored run, such as file://{job.run_uri}"):
         select(recipe(pool, f"run_uri={out}"))
     whole = kept(str(out))
     # A crash leaves the folder without its selection and with some of the files.
@@ -268,7 +268,7 @@ def test_materialize_into_a_folder_of_something_else_is_refused_and_leaves_it_as
     for folder, message in (
         (job.run_uri, "contains another run(.|\n)*kind: run has filter"),
         (out, r"contains another run(.|\n)*select.keep_fraction: run has 0\.5, recipe has 0\.3"),
-        (tmp_path / "mine", r"holds photo\.jpg but no run\.json"),
+        (tmp_path / "mine", r"contains photo\.jpg but no run\.json"),
         (tmp_path / "mine" / "photo.jpg", "is a file"),
     ):
         with pytest.raises(InputError, match=message):
