@@ -16,6 +16,8 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 
+from dfn_ray.on_ray.uninterruptible_imports import guard_workers
+
 KILLER = b"\xff\xd8\xff dfn_ray kills"
 """Opening it causes a segmentation fault."""
 STALLER = b"\xff\xd8\xff dfn_ray stalls"
@@ -33,7 +35,11 @@ _ARMED_START = Path(__file__).with_name("armed_start")
 
 
 def arm() -> None:
-    """Makes Pillow, fsspec and json fail on lethal files, here and in all child processes."""
+    """Makes Pillow, fsspec and json fail on lethal files, here and in all child processes.
+
+    As the setup hook of a Ray worker it also guards imports, like the hook that dfn_ray sets.
+    """
+    guard_workers()
     arm_process()
     paths = [str(_ARMED_START), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))

@@ -242,7 +242,9 @@ def test_a_materialized_folder_is_verified_exported_and_resumed_like_any_run(
     value = materialize(job, out_uri=str(out))
     assert verify_run(str(out), full=True)["compared"] == 90
     assert export_webdataset(str(out), str(tmp_path / "tars"), shard_samples=40) == 3
-    with pytest.raises(InputError, match=f"run_uri must be a scored run, such as file://{job.run_uri}"):
+    with pytest.raises(
+        InputError, match=f"run_uri must be a scored run, such as file://{job.run_uri}"
+    ):
         select(recipe(pool, f"run_uri={out}"))
     whole = kept(str(out))
     # A crash leaves the folder without its selection and with some of the files.

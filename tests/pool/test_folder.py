@@ -208,7 +208,7 @@ def test_links_below_a_class_folder_are_followed_and_links_to_nothing_have_no_im
 def test_a_link_to_nothing_among_class_folders_is_an_error(tmp_path, link, target):
     root = write(tmp_path, {"ant/x.jpg": b"a", "cat/x.jpg": b"c"})
     (tmp_path / link).symlink_to(target)
-    for caption in ("label", "auto"):
+    for caption in ("label", "text"):
         message = f"/{link}: a link to .*{target}, which does not exist; mount"
         with pytest.raises(StorageAccessError, match=message):
             list_shards(folder_pool(root, caption=caption))
