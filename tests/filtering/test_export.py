@@ -115,7 +115,8 @@ def test_what_came_into_the_folder_of_an_export_is_refused_when_it_goes_on(finis
     out = tmp_path / "out"
     export_webdataset(finished.run_uri, str(out), shard_samples=40)
     (out / "00000003.tar").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"contains 00000003\.tar, which this export did not"):
+    message = r"contains 00000003\.tar, which this export did not write"
+    with pytest.raises(InputError, match=message):
         export_webdataset(finished.run_uri, str(out), shard_samples=40)
 
 
