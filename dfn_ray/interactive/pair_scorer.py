@@ -14,6 +14,7 @@ from dfn_ray.filtering.scoring.bounds import NOTHING
 from dfn_ray.filtering.scoring.scorer import Scorer
 from dfn_ray.network.frozen import FrozenNetwork
 from dfn_ray.on_ray.cells import Cell
+from dfn_ray.pool.text import has_visible
 from dfn_ray.preparing.fetch_networks import fetch_network
 from dfn_ray.preparing.prepare import NetworkInputs, Preparation, prepare
 from dfn_ray.schema import SAMPLE_SCHEMA, Chunk, Reason, Status, score_column
@@ -105,8 +106,10 @@ def _sample(row: int, image: bytes, caption: str | None) -> dict[str, Any]:
     reason = None
     if not image:
         reason = Reason.EMPTY_IMAGE
-    elif caption is None or not caption.strip():
-        reason = Reason.MISSING_CAPTION if caption is None else Reason.EMPTY_CAPTION
+    elif caption is None:
+        reason = Reason.MISSING_CAPTION
+    elif not has_visible(caption):
+        reason = Reason.EMPTY_CAPTION
     return {
         "uid": derive_uid(_NAME, str(row)),
         "row": row,

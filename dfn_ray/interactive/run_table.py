@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +64,7 @@ class RunTable:
 
         self._require(columns)
         connect()
-        read = partial(self._without_files()._batches_of, columns=columns)
+        read = partial(replace(self, files=())._batches_of, columns=columns)
         return read_items(list(self.files), read, Decode())
 
     def to_torch(
@@ -88,9 +88,6 @@ class RunTable:
             raise InputError(
                 f"columns: need some of {', '.join(self.columns)}, got {', '.join(sorted(absent))}"
             )
-
-    def _without_files(self) -> RunTable:
-        return RunTable(self.run, (), self.disowned)
 
     def _batches_of(self, name: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
         doubled = self.disowned.get(name, ())
