@@ -270,10 +270,14 @@ class Run:
         self.write(file, data)
         return file
 
+    def create(self, name: str, data: bytes) -> None:
+        """Writes `data` to the file `name` unless it exists: the first writer's content stays."""
+        self.check_attempt()
+        self.store.create(name, data)
+
     def create_json(self, name: str, value: Mapping[str, Any]) -> dict[str, Any]:
         """Writes the JSON file `name` unless it exists; returns the content of the file."""
-        self.check_attempt()
-        self.store.create(name, json_bytes(value))
+        self.create(name, json_bytes(value))
         found = self.read_json(name)
         assert found is not None
         return found

@@ -1,9 +1,10 @@
-"""Checkpoints on the run's storage, committed completely or not at all.
+"""Checkpoints on the run's storage, committed completely or not at all, and trained networks.
 
     checkpoints/NAME/model.safetensors       parameters and buffers, float32
     checkpoints/NAME/optimizer.safetensors   AdamW's moments by parameter name
     checkpoints/NAME.json                    the marker, written last
     log/NAME.jsonl                           the steps since the previous checkpoint
+    network/, networks/samples-N/            the result and exports, each file created once
 
 NAME is samples-000000012800-000002-0003: samples seen, attempt, and generation of workers.
 
@@ -26,6 +27,7 @@ import torch
 from torch import Tensor
 
 from dfn_ray.errors import DamagedRunError, TrainingFailedError
+from dfn_ray.network.frozen import WEIGHTS_FILE
 from dfn_ray.run import CHECKPOINTS, Run
 from dfn_ray.training.position import (
     CHECKPOINT_NAME,
@@ -88,6 +90,20 @@ def commit(
     )
     remove_old(run, generation, keep)
     return replace(position, name=name)
+
+
+def write_network(
+    run: Run, generation: Generation, folder: str, files: Mapping[str, bytes]
+) -> None:
+    """Writes the files of a trained network, weights last; files that exist stay as they are.
+
+    Workers that were replaced may finish late: what they write does not replace a network that
+    somebody may have read. Raises RunTakenOverError if other workers have started since.
+    """
+    check_generation(run, generation)
+    for name in sorted(files, key=lambda name: name == WEIGHTS_FILE):
+        run.create(f"{folder}/{name}", files[name])
+    check_generation(run, generation)
 
 
 def remove_old(run: Run, generation: Generation, keep: int) -> None:

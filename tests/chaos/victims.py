@@ -76,7 +76,7 @@ def own_cluster(folder: Path) -> Iterator[Cluster]:
     with open(folder / "cluster.log", "wb") as log:
         head = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | OWN_CLUSTER)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while socket.socket().connect_ex(("127.0.0.1", port)):
             assert head.poll() is None, f"the cluster ended: {(folder / 'cluster.log').read_text()}"
             assert time.monotonic() < deadline, "the cluster did not start"
@@ -133,6 +133,7 @@ class Disturbed:
         """Kills a process, kinds with few kills first; returns its kind, None after a timeout."""
         kinds = [*(f"driver, {step}" for step in self.steps), *self.victims]
         (kind,) = self.rng.choices(kinds, [1 / (1 + self._kills_of(kind)) for kind in kinds])
+        poll_s = 0.1 if kind in self.victims else 0.01  # a step may last a fraction of a second
         deadline = time.monotonic() + WAIT_FOR_VICTIM_S
         while time.monotonic() < deadline and driver.poll() is None:
             if kind in self.victims:
@@ -141,7 +142,7 @@ class Disturbed:
                     return kind
             elif kind == f"driver, {self.step()}":
                 return kind if done(driver.kill) else None
-            time.sleep(0.1)
+            time.sleep(poll_s)
         return None
 
     def _kills_of(self, kind: str) -> int:

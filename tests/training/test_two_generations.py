@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from dfn_ray.errors import RunTakenOverError
+from dfn_ray.network.frozen import WEIGHTS_FILE
 from dfn_ray.pool import listing_table
 from dfn_ray.run import Run, open_run, start_run
-from dfn_ray.training.checkpoint import commit, read_tensors, remove_old
+from dfn_ray.training.checkpoint import commit, read_tensors, remove_old, write_network
 from dfn_ray.training.data.seen import Seen
 from dfn_ray.training.position import (
     Position,
@@ -45,7 +46,10 @@ def unsynced(monkeypatch):
 
 
 def train(run: Run, workers: int, keep: int, *, checkpoints: int = 1, every: int = 10) -> None:
-    """The writes of workers: a step per 5 samples, and checkpoints whose tensors identify them."""
+    """The writes of workers: a step per 5 samples, checkpoints and, but for BASE, the network.
+
+    The content of tensors and weights identifies the workers.
+    """
     generation = begin_generation(run)
     remove_old(run, generation, keep)
     for number in range(1, checkpoints + 1):
@@ -60,7 +64,9 @@ def train(run: Run, workers: int, keep: int, *, checkpoints: int = 1, every: int
             lines=[{"step": (samples - every + past) // 5} for past in range(5, every + 1, 5)],
             keep=keep,
         )
-    check_generation(run, generation)
+    if workers != BASE:
+        files = {WEIGHTS_FILE: b"%d" % workers, "config": b"same"}
+        write_network(run, generation, "network", files)
 
 
 def train_first(run: Run, keep: int) -> None:
@@ -76,6 +82,10 @@ def writers_of(run: Run, position: Position) -> set[int]:
         assert samples == position.samples_seen
         writers.add(workers)
     return writers
+
+
+def network_of(folder: Path) -> bytes:
+    return (folder / "network" / WEIGHTS_FILE).read_bytes()
 
 
 def check_log(run: Run) -> None:
@@ -118,8 +128,10 @@ def train_interleaved(
         if (now, at) == (moment.number, moment.when) and not met:
             met.append(True)
             train(start(folder) if other_driver else run, SECOND, keep)
+            networks.append(network_of(folder))
 
     met: list[bool] = []
+    networks: list[bytes] = []
     stopped = False
     with at_writes(meet, STOPS):
         try:
@@ -127,6 +139,7 @@ def train_interleaved(
         except RunTakenOverError:
             stopped = True
     assert met
+    assert [network_of(folder)] == networks
     return stopped
 
 
@@ -169,6 +182,7 @@ def test_after_a_crash_at_any_write_the_next_workers_go_on_from_a_whole_checkpoi
             assert writers_of(now, position) == {BASE if position.samples_seen == 20 else FIRST}
             train(now, SECOND, keep)
             assert latest_position(now).samples_seen == position.samples_seen + 10
+            assert network_of(folder) in (b"%d" % FIRST, b"%d" % SECOND)
             check_log(now)
             check_nothing_is_left_over(folder, keep)
         shutil.rmtree(folder)

@@ -22,10 +22,10 @@ from dfn_ray.network import text_tower, weights
 from dfn_ray.network.contrastive import Towers, backward, contrastive_loss
 from dfn_ray.network.frozen import FrozenNetwork, network_files, trainable_module
 from dfn_ray.training.chain import DATASET, Batch, batches
-from dfn_ray.training.checkpoint import commit, read_tensors, remove_old
+from dfn_ray.training.checkpoint import commit, read_tensors, remove_old, write_network
 from dfn_ray.training.data.feed import COUNTED
 from dfn_ray.training.data.read_counts import check_training, limits_of, training_values
-from dfn_ray.training.position import check_generation, current_generation, record_reached
+from dfn_ray.training.position import current_generation, record_reached
 from dfn_ray.training.step.log_sinks import open_sinks
 from dfn_ray.training.step.optimizer import learning_rate, make_optimizer
 from dfn_ray.training.step.parallel import (
@@ -268,9 +268,8 @@ class _Worker:
                     name: torch.from_numpy(np.array(a)) for name, a in self._frozen.state.items()
                 }
                 state = weights.interpolate(start, state, self._recipe.ensemble_alpha)
-            check_generation(self._run, self._generation)
-            for name, content in network_files(self._frozen, state).items():
-                self._run.write(f"{folder}/{name}", content)
+            files = network_files(self._frozen, state)
+            write_network(self._run, self._generation, folder, files)
 
 
 def _device(recipe: TrainRecipe) -> torch.device:
