@@ -40,6 +40,7 @@ from dfn_ray.filtering.selecting.select_run import select_rules, select_run
 from dfn_ray.filtering.verifying.verify_parts import verify_parts
 from dfn_ray.filtering.verifying.verify_subset import kept_rows, shared_columns, verify_subset
 from dfn_ray.on_ray.cells import Cell
+from dfn_ray.on_ray.footers import read_many_parts
 from dfn_ray.on_ray.slices import MIN_SLICED_ITEMS, run_in_slices
 from dfn_ray.pool import Shard, listing_table
 from dfn_ray.run import SCORED, Run, open_run, scan_ledger, start_run
@@ -150,7 +151,7 @@ def print_pass(one: Pass, seconds: float, peak: int, parts: int, samples: int) -
 def resume(recipe: Recipe) -> None:
     """Opens the run and reads all footers."""
     run = open_run(recipe.run_uri)
-    scan_ledger(run.store, run.fingerprint)
+    scan_ledger(run.store, run.fingerprint, read=read_many_parts)
 
 
 def select_once(recipe: Recipe) -> None:
@@ -189,7 +190,7 @@ PASSES = (
     # Reading a file takes a HEAD, its footer and one or two ranges. A selection reads the scores
     # three times, the uid list once more and the uids; verify reads the parts, the scores and, as
     # often, the subset.
-    Pass("resume (footers)", resume, requests=2, in_tasks=False),
+    Pass("resume (footers)", resume, requests=1),
     Pass("select", select_once, requests=11),
     Pass("select verb, uid list", select_and_list, requests=18),
     Pass("sweep of 5 fractions", sweep, requests=11),
@@ -200,7 +201,7 @@ PASSES = (
 def scanned(recipe: Recipe) -> tuple[Run, Any]:
     """The opened run and its ledger, by a scan of all footers."""
     run = open_run(recipe.run_uri)
-    return run, scan_ledger(run.store, run.fingerprint)
+    return run, scan_ledger(run.store, run.fingerprint, read=read_many_parts)
 
 
 _TOOK: list[float] = []

@@ -28,6 +28,7 @@ from dfn_ray.filtering.subset.write_uid_list import (
     spill_sorted,
     write_uid_list,
 )
+from dfn_ray.on_ray.footers import read_many_parts
 from dfn_ray.on_ray.session import connect
 from dfn_ray.on_ray.slices import MIN_SLICED_ITEMS
 from dfn_ray.on_ray.tasks import run_in_tasks
@@ -98,7 +99,7 @@ def materialize(recipe: Recipe, *, out_uri: str | None = None) -> dict[str, Any]
     if out_uri is None:
         refuse_old_format(run)
         refuse_other_rule(run, recipe)
-        ledger = scan_ledger(run.store, run.fingerprint)
+        ledger = scan_ledger(run.store, run.fingerprint, read=read_many_parts)
         # Checked before the run is taken over from a driver that may still be scoring it.
         ledger.require_complete(run.listing()["uri"].to_pylist())
         return _finalize(take_over(run), ledger, recipe)

@@ -9,6 +9,7 @@ from typing import Any
 from dfn_ray import run as runs
 from dfn_ray.errors import IncompleteRunError
 from dfn_ray.interactive.run_table import RunTable
+from dfn_ray.on_ray.footers import read_many_parts
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class FinishedRun:
         """
         scored = runs.require_scores(self.run)
         names = scored.part_names()
-        ledger = runs.scan_ledger(scored.store, scored.fingerprint, names)
+        ledger = runs.scan_ledger(scored.store, scored.fingerprint, names, read=read_many_parts)
         doubled = {runs.part_file(name): chunks for name, chunks in ledger.disowned.items()}
         return RunTable(scored, tuple(map(runs.part_file, names)), doubled)
 

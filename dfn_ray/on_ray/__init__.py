@@ -3,6 +3,7 @@
     session.py          connects to a cluster, or starts a local Ray
     datasets.py         a pool as a Ray Dataset of cells
     cells.py            a chunk as one row, which Ray cannot split
+    footers.py          footers of the parts of a run, in tasks if there are many
     bundles.py          resources and labels that a task or actor requires
     actor_pools.py      starts, failures and termination of the actors that run networks
     capacity.py         missing nodes that a run waits for

@@ -23,19 +23,25 @@ def run_in_slices(
     *,
     slice_items: int = SLICE_ITEMS,
     least_items: int = MIN_SLICED_ITEMS,
+    in_order: bool = False,
 ) -> Iterator[Found]:
-    """The results of an idempotent function for slices that together cover all items, in any order.
+    """The results of an idempotent function for slices that together cover all items.
 
-    Few items are one slice in this process; more are tasks of one CPU each.
+    In any order, or in that of the items. Few items are one slice in this process; more are tasks
+    of one CPU each.
     """
     if len(items) < least_items:
         yield function(items)
         return
-    yield from _in_tasks(items, function, slice_items)
+    yield from _in_tasks(items, function, slice_items, in_order=in_order)
 
 
 def _in_tasks(
-    items: Sequence[str], function: Callable[[Sequence[str]], Found], slice_items: int
+    items: Sequence[str],
+    function: Callable[[Sequence[str]], Found],
+    slice_items: int,
+    *,
+    in_order: bool,
 ) -> Iterator[Found]:
     # Small runs are verified, and recipes are tried, without loading Ray.
     import ray  # noqa: PLC0415
@@ -53,7 +59,7 @@ def _in_tasks(
     slices = (items[start : start + slice_items] for start in range(0, len(items), slice_items))
     running = [find.remote(some) for some in islice(slices, IN_FLIGHT)]
     while running:
-        done, running = ray.wait(running, num_returns=1)
+        done, running = (running[:1], running[1:]) if in_order else ray.wait(running, num_returns=1)
         running += [find.remote(some) for some in islice(slices, len(done))]
         with unwrapped_ray_errors():
             yield from ray.get(done)

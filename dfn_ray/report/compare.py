@@ -17,13 +17,13 @@ import pydantic
 
 from dfn_ray.config import count_of_fraction
 from dfn_ray.errors import InputError
+from dfn_ray.on_ray.footers import read_many_parts
 from dfn_ray.report.gallery import scored_tables
 from dfn_ray.report.subgroups import find_subgroups, keep_rates
 from dfn_ray.run import (
     Run,
     open_run,
     parsed_json,
-    read_parts,
     require_scores,
     sample_position,
     selecting_network,
@@ -187,7 +187,7 @@ def _samples_of(run: Run) -> int:
     if (selection := run.read_json("selection.json")) is not None:
         return selection["samples"]
     scored = require_scores(run)
-    parts = read_parts(scored.store, scored.part_names())
+    parts = read_many_parts(scored.store, scored.part_names())
     return sum(sum(part.header.counts.values()) for part in parts)
 
 
@@ -225,7 +225,7 @@ def _parts_of(scored: Run, chosen: _Chosen) -> list[str]:
         return names
     return [
         part.name
-        for part in read_parts(scored.store, names)
+        for part in read_many_parts(scored.store, names)
         if any(chunk.shard in chosen.index for chunk in part.chunks)
     ]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
 from dfn_ray.errors import FingerprintError, IncompleteRunError
 from dfn_ray.run.layout import part_file
-from dfn_ray.run.parts import newest_first, part_names, read_part_rows, read_parts
+from dfn_ray.run.parts import Part, newest_first, part_names, read_part_rows, read_parts
 from dfn_ray.run.places import rows_in_chunks
 from dfn_ray.schema import Chunk, ShardFault, status_key
 from dfn_ray.storage import Store
@@ -130,13 +130,25 @@ class Ledger:
         del self._open[shard], self._end[shard]
 
 
-def scan_ledger(store: Store, fingerprint: str, names: Sequence[str] | None = None) -> Ledger:
+ReadParts = Callable[[Store, Sequence[str]], Iterable[Part]]
+"""Reads the footers of the named parts, in that order."""
+
+
+def scan_ledger(
+    store: Store,
+    fingerprint: str,
+    names: Sequence[str] | None = None,
+    *,
+    read: ReadParts = read_parts,
+) -> Ledger:
     """The ledger of the named parts; None: of all committed parts.
+
+    `read`: `on_ray.footers.read_many_parts` for runs of any size.
 
     Raises FingerprintError for a part of other scores, DamagedRunError for an unreadable one.
     """
     ledger = Ledger()
-    for part in read_parts(store, part_names(store) if names is None else names):
+    for part in read(store, part_names(store) if names is None else names):
         if part.header.fingerprint != fingerprint:
             raise FingerprintError(
                 f"{store.uri_of(part_file(part.name))}: was made under fingerprint "
@@ -149,11 +161,13 @@ def scan_ledger(store: Store, fingerprint: str, names: Sequence[str] | None = No
     return ledger
 
 
-def canonical_ledger(store: Store, fingerprint: str, ledger: Ledger) -> Ledger:
+def canonical_ledger(
+    store: Store, fingerprint: str, ledger: Ledger, *, read: ReadParts = read_parts
+) -> Ledger:
     """The ledger of the same parts, with the ownership of duplicate chunks that all readers use."""
     if not ledger.disowned:
         return ledger
-    return scan_ledger(store, fingerprint, newest_first(ledger.names))
+    return scan_ledger(store, fingerprint, newest_first(ledger.names), read=read)
 
 
 def _counts_of(store: Store, name: str, chunks: Sequence[Chunk]) -> Counter[str]:

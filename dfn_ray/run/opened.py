@@ -31,7 +31,7 @@ from dfn_ray.run.sealed_json import (
     read_names,
     require_valid,
 )
-from dfn_ray.run.sealed_parquet import opened_parquet, verified_parquet
+from dfn_ray.run.sealed_parquet import TAIL_BYTES, opened_parquet, verified_parquet
 from dfn_ray.run.shapes import completed_recipe, shape_of
 from dfn_ray.storage import Store
 
@@ -145,8 +145,9 @@ class Run:
         Raises DamagedRunError when it is absent, and instead of pyarrow's errors about its content.
         """
         where = self.store.uri_of(name)
+        tail_bytes = TAIL_BYTES if name.endswith(".parquet") else 0
         try:
-            with self.store.open(name) as file:
+            with self.store.open(name, tail_bytes=tail_bytes) as file:
                 yield file
         except MissingFileError:
             raise DamagedRunError(f"{where}: is absent; {self._advice}") from None

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,7 +13,7 @@ import pyarrow as pa
 
 from dfn_ray.errors import DamagedRunError, MissingFileError
 from dfn_ray.run.layout import BORDERLINE, SCORES, SELECTION, SUBSET, part_file
-from dfn_ray.run.sealed_parquet import footer_of, opened_parquet
+from dfn_ray.run.sealed_parquet import TAIL_BYTES, footer_metadata, opened_parquet
 from dfn_ray.schema import Chunk
 from dfn_ray.storage import Store
 
@@ -94,8 +93,7 @@ def part_footer(chunks: Sequence[Chunk], header: PartHeader) -> dict[bytes, byte
 def read_part(store: Store, name: str) -> Part:
     """The chunks and header of a committed part, from its footer alone. Raises DamagedRunError."""
     where = store.uri_of(part_file(name))
-    with _opened(store, name, footer_of) as footer:
-        metadata = footer.metadata or {}
+    metadata = _read(store, name, footer_metadata)
     if _CHUNKS not in metadata:
         raise DamagedRunError(
             f"{where}: commits no chunks, so dfn_ray did not write it; move it out of the run"
@@ -130,17 +128,15 @@ def _header(name: str, values: Mapping[str, Any]) -> PartHeader:
 
 def read_part_rows(store: Store, name: str, columns: list[str]) -> pa.Table:
     """Columns of a committed part. Raises DamagedRunError."""
-    with _opened(store, name, opened_parquet) as parquet:
-        return parquet.read(columns)
+    return _read(store, name, lambda *args, **kwargs: opened_parquet(*args, **kwargs).read(columns))
 
 
-@contextmanager
-def _opened(store: Store, name: str, of: Callable[..., Found]) -> Iterator[Found]:
+def _read(store: Store, name: str, read: Callable[..., Found]) -> Found:
     where = store.uri_of(part_file(name))
     try:
-        with store.open(part_file(name)) as file:
+        with store.open(part_file(name), tail_bytes=TAIL_BYTES) as file:
             is_sealed = _SEALED.match(name) is not None
-            yield of(file, f"{name}.parquet", is_sealed=is_sealed)
+            return read(file, f"{name}.parquet", is_sealed=is_sealed)
     except MissingFileError:
         raise DamagedRunError(
             f"{where}: is absent, so its shards are not complete; restore it from a copy, or "

@@ -15,13 +15,13 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dfn_ray.untrusted.parquet_files import parse_footer
+from dfn_ray.untrusted.parquet_files import parse_footer, parse_metadata
 
 _DIGEST_BYTES = 16
 _SEAL_BYTES = 2 * _DIGEST_BYTES
 """The digest of the bytes before it, then the digest of that digest, the name and the footer."""
 _END_BYTES = 8  # length of the footer and PAR1
-_TAIL_BYTES = 1 << 16
+TAIL_BYTES = 1 << 16
 """Size of the first read; footers are a few KiB."""
 _ALTERED = "it does not match its digest"
 _BY_CONTENT = re.compile(r"part-\d{6}-([0-9a-f]{32})\.parquet")
@@ -67,6 +67,16 @@ def footer_of(file: IO[bytes], name: str, *, is_sealed: bool) -> pq.FileMetaData
 
     `is_sealed`: False for runs of format 1, whose files have no digests.
     """
+    return parse_footer(_footer_end(file, name, is_sealed=is_sealed)).metadata
+
+
+def footer_metadata(file: IO[bytes], name: str, *, is_sealed: bool) -> dict[bytes, bytes]:
+    """The key-value metadata in the footer, read without Arrow, see `footer_of`."""
+    return parse_metadata(_footer_end(file, name, is_sealed=is_sealed))
+
+
+def _footer_end(file: IO[bytes], name: str, *, is_sealed: bool) -> bytes:
+    """The footer and the 8 bytes after it."""
     tail = _tail(file)
     length = int.from_bytes(tail[-8:-4], "little") + _END_BYTES
     seal, end = tail[-length - _SEAL_BYTES : -length], tail[-length:]
@@ -76,7 +86,7 @@ def footer_of(file: IO[bytes], name: str, *, is_sealed: bool) -> pq.FileMetaData
         is_right = _digest(body, b"" if by_content else name.encode(), end) == digest
         if not is_right or (by_content and by_content[1] != digest.hex()):
             raise pa.ArrowInvalid(_ALTERED)
-    return parse_footer(end).metadata
+    return end
 
 
 def verified_parquet(file: IO[bytes], name: str, *, is_sealed: bool) -> pq.ParquetFile:
@@ -97,7 +107,7 @@ def _footer_start(data: bytes | memoryview) -> int:
 def _tail(file: IO[bytes]) -> bytes:
     """The end of a file, with the whole footer and the digests before it, if it has both."""
     size = file.seek(0, io.SEEK_END)
-    tail = _read_end(file, size, _TAIL_BYTES)
+    tail = _read_end(file, size, TAIL_BYTES)
     needed = int.from_bytes(tail[-8:-4], "little") + _END_BYTES + _SEAL_BYTES
     return tail if needed <= len(tail) else _read_end(file, size, needed)
 

@@ -20,16 +20,18 @@ from tenacity import AsyncRetrying
 
 from dfn_ray.errors import ShardChangedError
 from dfn_ray.storage import retries
+from dfn_ray.storage.causes import RefusalError
 from dfn_ray.storage.filesystems import READ_AHEAD_BYTES
 from dfn_ray.storage.remote import ClientSource, RemoteFile
 from dfn_ray.storage.s3_faults import (
     CONDITION_CODES,
     FAILURES,
+    RANGE_CODES,
     attempts_for,
     code_of,
     final_error,
 )
-from dfn_ray.storage.store import plain_etag
+from dfn_ray.storage.store import plain_etag, version_in
 from dfn_ray.uris import normalised
 
 CONNECTIONS = 64
@@ -65,6 +67,19 @@ class S3(S3FileSystem):
         file = super().open(path, mode, **options | {"cache_type": "none"})
         source = ClientSource(file, retries_itself=True)
         return RemoteFile(self, str(self.unstrip_protocol(path)), source, **options)
+
+    def open_with_tail(self, path: str, tail_bytes: int) -> RemoteFile:
+        """Opens an object for reading by a request for its last bytes, which also gives its size.
+
+        Reads of these bytes take no further request; others are conditional on the same ETag.
+        """
+        try:
+            source = _TailSource(self, path, tail_bytes)
+        except RefusalError as error:
+            if code_of(error.__cause__ or error) not in RANGE_CODES:
+                raise
+            return self.open(path, cache_type="none")  # empty, or on some servers a short object
+        return RemoteFile(self, str(self.unstrip_protocol(path)), source, cache_type="none")
 
     def _prepare_config_kwargs(self) -> dict[str, Any]:
         own = {"retries": {"total_max_attempts": 1}, "max_pool_connections": CONNECTIONS}
@@ -147,6 +162,36 @@ class S3(S3FileSystem):
         return head["ETag"], head["LastModified"]
 
 
+class _TailSource:
+    """An object whose last bytes were read when it was opened."""
+
+    def __init__(self, fs: S3, path: str, tail_bytes: int) -> None:
+        bucket, key, _ = fs.split_path(path)
+        self._fs, self._request = fs, {"Bucket": bucket, "Key": key}
+        answer = self._get(Range=f"bytes=-{tail_bytes}")
+        self._tail: bytes = answer["Body"].data
+        # A server that ignores the range sends the whole object.
+        total = re.search(r"/(\d+)$", answer.get("ContentRange") or "")
+        self.size = int(total[1]) if total else len(self._tail)
+        self.version = version_in(answer)
+
+    def fetch(self, start: int, end: int) -> bytes:
+        """All bytes from `start` to `end`, of the version that was opened."""
+        tail_start = self.size - len(self._tail)
+        tail = self._tail[max(0, start - tail_start) : max(0, end - tail_start)]
+        if start >= min(end, tail_start):
+            return tail
+        condition = {"IfMatch": f'"{self.version}"'} if self.version else {}
+        span = f"bytes={start}-{min(end, tail_start) - 1}"
+        return self._get(Range=span, **condition)["Body"].data + tail
+
+    def close(self) -> None:
+        """Releases nothing: the client is shared."""
+
+    def _get(self, **request: str) -> dict[str, Any]:
+        return self._fs.call_s3("get_object", **self._request, **request)
+
+
 def _require_version(kwargs: dict[str, Any], etag: str | None) -> None:
     """Raises ShardChangedError unless the object is the one opened; some servers ignore IfMatch."""
     opened = kwargs.get("IfMatch")
@@ -162,10 +207,10 @@ class _Body:
     """A body in memory, with the interface of one that is still to be read."""
 
     def __init__(self, data: bytes) -> None:
-        self._data = data
+        self.data = data
 
     async def read(self) -> bytes:
-        return self._data
+        return self.data
 
     def close(self) -> None:
         return

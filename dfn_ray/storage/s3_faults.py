@@ -50,6 +50,8 @@ TRANSIENT_CODES = frozenset(
 )
 CONDITION_CODES = ("412", "PreconditionFailed")
 """Codes for a failed condition: IfNoneMatch or IfMatch of a write, IfMatch of a read."""
+RANGE_CODES = ("416", "InvalidRange")
+"""Codes for a range that the object does not have, such as the last bytes of an empty one."""
 TRANSIENT_EXCEPTIONS = (
     HTTPClientError,  # resets, closed connections, read timeouts, truncated bodies
     IncompleteReadError,  # a body shorter than its Content-Length

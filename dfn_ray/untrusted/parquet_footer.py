@@ -32,6 +32,8 @@ class FooterWalk:
     data: bytes
     encrypted: set[int] = field(default_factory=set)
     """Positions of primitive columns that are encrypted in some row group."""
+    pairs: list[tuple[list[slice], list[slice]]] = field(default_factory=list)
+    """Slices of the key and the value of each pair of the key-value metadata."""
     schemas: list[tuple[list[slice], list[slice]]] = field(default_factory=list)
     """Slices of the keys and values of Arrow schemas; several of each are odd but possible."""
 
@@ -59,7 +61,7 @@ class FooterWalk:
         )
 
     def _key_values(self, at: int) -> int:
-        pairs: list[tuple[list[slice], list[slice]]] = []
+        pairs = self.pairs
 
         def note_pair(_: int) -> Mapping[int, tuple[int, _Take]]:
             keys: list[slice] = []

@@ -67,6 +67,49 @@ def test_a_walk_through_resets_and_short_reads_loses_and_doubles_no_byte(
     assert proxy.faulty > 0
 
 
+@pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 5000])
+def test_a_file_opened_with_its_tail_reads_like_any_other(store, proxy, size, no_waiting):
+    data = bytes_of(size)
+    store.write("x", data)
+    proxy.reset()
+    with store.open("x", tail_bytes=100) as file:
+        assert file.seek(0, os.SEEK_END) == size
+        file.seek(max(0, size - 100))
+        assert file.read() == data[-100:]
+        # rclone refuses to give the last 100 bytes of a shorter object, S3 does not.
+        counts = {kind: n for (kind, _), n in proxy.counts.items()}
+        assert counts == {"GET": 1} or size < 100
+        for start, end in ((0, size), (10, 20), (size - 150, size - 50), (size - 50, size - 1)):
+            file.seek(max(0, start))
+            assert file.read(max(0, end - max(0, start))) == data[max(0, start) : max(0, end)]
+        with store.open("x") as other:
+            assert file.version == other.version is not None
+
+
+def test_a_file_opened_with_its_tail_is_read_whole_through_faults(store, proxy, no_waiting):
+    data = bytes_of(300_000)
+    store.write("x", data)
+    proxy.faults = Faults(share=0.5, seed=1, kinds=(Fault.RESET, Fault.SHORT, Fault.SLOW_DOWN))
+    for _ in range(4):
+        with store.open("x", tail_bytes=1000) as file:
+            assert file.read() == data
+    assert proxy.faulty > 0
+
+
+def test_a_file_opened_with_its_tail_is_not_spliced_from_two_versions(store):
+    store.write("x", bytes_of(5000, seed=0))
+    with store.open("x", tail_bytes=100) as file:
+        store.write("x", bytes_of(5000, seed=1))
+        with pytest.raises(ShardChangedError):
+            file.read(1000)
+
+
+def test_an_absent_file_opened_with_its_tail_is_missing(store):
+    store.write("y", b"content")
+    with pytest.raises(MissingFileError):
+        store.open("x", tail_bytes=100)
+
+
 def test_a_reader_holds_little_more_than_one_block(store):
     store.write("a.tar", bytes_of(4 * READ_AHEAD_BYTES))
     with open_uri(store.uri_of("a.tar")) as file:

@@ -11,6 +11,7 @@ from dfn_ray.filtering.scoring.fingerprint import scoring_fingerprint
 from dfn_ray.filtering.scoring.spending import CostMeter
 from dfn_ray.network.frozen import FrozenNetwork
 from dfn_ray.on_ray.cells import UnreadShard
+from dfn_ray.on_ray.footers import read_many_parts
 from dfn_ray.on_ray.ray_metrics import PoolMetrics
 from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table
 from dfn_ray.preparing.embedding_fingerprint import with_fixed_threads
@@ -54,7 +55,7 @@ def open_job(recipe: Recipe) -> ScoringJob:
         accept_changed_shards=recipe.execution.accept_changed_shards,
         accept_versions=recipe.execution.accept_versions,
     )
-    ledger = scan_ledger(run.store, run.fingerprint)
+    ledger = scan_ledger(run.store, run.fingerprint, read=read_many_parts)
     total_bytes = sum(shard.size_bytes for shard in shards)
     progress = Progress(total_bytes)
     progress.resume(ledger.samples, ledger.bytes_read, ledger.counts, ledger.notes)

@@ -12,6 +12,7 @@ import numpy as np
 from dfn_ray.config import Select, count_of_fraction
 from dfn_ray.filtering.selecting.exact_k import Selection, select_best_each, select_threshold
 from dfn_ray.filtering.selecting.run_scores import RunScores
+from dfn_ray.on_ray.footers import read_many_parts
 from dfn_ray.run import Ledger, Run, canonical_ledger, newest_first, scan_ledger
 from dfn_ray.uids.records import UID_DTYPE, uid_strings
 
@@ -84,9 +85,9 @@ def select_rules(
 ) -> tuple[list[SelectionResult], RunScores]:
     """`select_run` for several rules: all fractions and counts together take the passes of one."""
     if ledger is None:
-        ledger = scan_ledger(run.store, run.fingerprint, run.part_names())
+        ledger = scan_ledger(run.store, run.fingerprint, run.part_names(), read=read_many_parts)
     else:
-        ledger = canonical_ledger(run.store, run.fingerprint, ledger)
+        ledger = canonical_ledger(run.store, run.fingerprint, ledger, read=read_many_parts)
     listing = run.listing()["uri"].to_pylist()
     ledger.require_complete(listing)
     scores = RunScores(run, network, tuple(newest_first(ledger.names)), dict(ledger.disowned))

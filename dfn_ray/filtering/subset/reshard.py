@@ -33,6 +33,7 @@ from dfn_ray.filtering.subset.listed_rows import keep_listed
 from dfn_ray.filtering.subset.settle import SETTLED, remove_all_but
 from dfn_ray.filtering.subset.write_uid_list import write_uid_list
 from dfn_ray.on_ray.cells import UnreadShard
+from dfn_ray.on_ray.footers import read_many_parts
 from dfn_ray.on_ray.ray_address import check_ray_reachable
 from dfn_ray.on_ray.ray_metrics import PoolMetrics
 from dfn_ray.on_ray.session import connect
@@ -47,7 +48,6 @@ from dfn_ray.run import (
     Run,
     canonical_ledger,
     newest_first,
-    read_parts,
     rows_in_chunks,
     scan_ledger,
     scan_subset,
@@ -80,7 +80,7 @@ def materialize_listed(
     shards = listing.shards
     require_outside_pool(pool, run_uri, setting="output", shards=shards)
     run = _start_listed(run_uri, pool, uids, shards, execution)
-    ledger = scan_ledger(run.store, run.fingerprint)
+    ledger = scan_ledger(run.store, run.fingerprint, read=read_many_parts)
     progress, metrics = _resumed_progress(run_uri, shards, ledger)
     for note in (*listing_notes(listing), *run.notes()):
         progress.say(note)
@@ -175,10 +175,10 @@ def _conclude(run: Run, uids: UidList, ledger: Ledger) -> dict[str, Any]:
 
 def _finished(run: Run, uids: UidList, ledger: Ledger) -> dict[str, Any]:
     """Writes the uid list and the counts; returns the counts."""
-    ledger = canonical_ledger(run.store, run.fingerprint, ledger)
+    ledger = canonical_ledger(run.store, run.fingerprint, ledger, read=read_many_parts)
     counts = ledger.counts
     rows: dict[str, int] = {}
-    for part in read_parts(run.store, newest_first(ledger.names)):
+    for part in read_many_parts(run.store, newest_first(ledger.names)):
         if part.header.subset:
             rows |= _owned(run, part, ledger.disowned.get(part.name, ()))
     files, found = sorted(rows), sum(rows.values())

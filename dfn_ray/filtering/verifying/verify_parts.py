@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import zip_longest
 
@@ -15,6 +15,7 @@ from dfn_ray.filtering.verifying.verify_selections import require_promise
 from dfn_ray.on_ray.slices import run_in_slices
 from dfn_ray.run import (
     Ledger,
+    Part,
     Run,
     differences,
     part_file,
@@ -29,9 +30,9 @@ def verify_parts(run: Run) -> Ledger:
     """Checks that footers tile the pool and that each part has its footer's rows and counts."""
     names = run.part_names()
     listed = shard_index(run)
-    for _ in run_in_slices(names, partial(_verify_some, run)):
-        pass
-    ledger = scan_ledger(run.store, run.fingerprint, names)
+    ledger = scan_ledger(
+        run.store, run.fingerprint, names, read=lambda _, names: _verified_parts(run, names)
+    )
     missing = [shard for shard in listed if not ledger.is_complete(shard)]
     require_promise(
         not missing,
@@ -40,12 +41,17 @@ def verify_parts(run: Run) -> Ledger:
     return ledger
 
 
-def _verify_some(run: Run, names: Sequence[str]) -> None:
-    for _ in read_ahead(names, partial(_verify_part, run)):
-        pass
+def _verified_parts(run: Run, names: Sequence[str]) -> Iterator[Part]:
+    for some in run_in_slices(names, partial(_verify_some, run), in_order=True):
+        yield from some
 
 
-def _verify_part(run: Run, name: str) -> None:
+def _verify_some(run: Run, names: Sequence[str]) -> list[Part]:
+    return list(read_ahead(names, partial(_verify_part, run)))
+
+
+def _verify_part(run: Run, name: str) -> Part:
+    """The part, verified against its rows. Raises VerificationError."""
     part = read_part(run.store, name)
     uri = run.store.uri_of(part_file(name))
     require_promise(
@@ -80,6 +86,7 @@ def _verify_part(run: Run, name: str) -> None:
     ):
         raise VerificationError(f"{uri}: its counts are not those of its rows: {'; '.join(other)}")
     require_promise("None" not in counts, f"{uri}: has samples without a status")
+    return part
 
 
 def _place(sample: tuple[str, int] | None) -> str:
