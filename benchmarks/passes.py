@@ -9,9 +9,10 @@ memory; then the same for 12.8 billion samples in 1.28 million shards with 16 co
 by cores and, separately because threads wait while others compute, requests at 30 ms each by all
 reading threads (`run.scan.READ_THREADS` per core). Ray is started before the measurement.
 
-With `--latency-ms 30` the run is on an S3 server (rclone) behind a proxy that delays each request,
-and `--shard-rows` makes many small parts of few samples. Printed are then the seconds, the waiting
-time of the model above, and the measured and the modelled requests per part.
+With `--latency-ms 30` the run is on an S3 server (rclone) behind a proxy that delays each request.
+Use fewer than 4,096 parts (`--samples 10000000`), so that one process does everything: printed are
+its seconds, its CPU time, which contains that of the S3 client, the requests per part, measured and
+modelled, and the extrapolation from these.
 """
 
 from __future__ import annotations
@@ -44,7 +45,6 @@ from dfn_ray.on_ray.footers import read_many_parts
 from dfn_ray.on_ray.slices import MIN_SLICED_ITEMS, run_in_slices
 from dfn_ray.pool import Shard, listing_table
 from dfn_ray.run import SCORED, Run, open_run, scan_ledger, start_run
-from dfn_ray.run.parts import SCAN_THREADS
 from dfn_ray.run.scan import READ_THREADS
 from dfn_ray.schema import SAMPLE_SCHEMA, Chunk
 from dfn_ray.storage import Store
@@ -67,7 +67,16 @@ class Pass:
     name: str
     work: Callable[[Recipe], Any]
     requests: int
-    in_tasks: bool = True
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The measured cost of a pass in its process."""
+
+    seconds: float
+    cpu_s: float
+    """CPU time of the process, without that of Ray tasks."""
+    peak_bytes: int
 
 
 def main() -> None:
@@ -96,8 +105,7 @@ def main() -> None:
             "cores"
         )
         for one in PASSES:
-            seconds, peak = alone(one.work, recipe, parts)
-            print_pass(one, seconds, peak, parts, given.samples)
+            print_pass(one, alone(one.work, recipe, parts), parts, given.samples)
 
 
 def made(recipe: Recipe, given: argparse.Namespace) -> int:
@@ -117,33 +125,37 @@ def on_s3(folder: Path, given: argparse.Namespace) -> None:
             f"{given.samples:,} samples, {parts:,} parts on S3; threads that read: {READ_THREADS}"
         )
         print(
-            f"{'pass':24} {'ms/request':>10} {'s':>8} {'waiting':>8} {'requests/part':>14} "
-            f"{'model':>6}"
+            f"{'pass':24} {'ms/request':>10} {'s':>8} {'CPU s':>8} {'waiting':>8} "
+            f"{'requests/part':>14} {'model':>6}   at 12.8 billion, 16 cores"
         )
         for one in PASSES:
             for latency_ms in given.latency_ms:
                 proxy.reset()
                 proxy.latency_s = latency_ms / 1000
-                seconds, _ = alone(one.work, recipe, parts)
-                waiting_s = parts * one.requests * proxy.latency_s / READ_THREADS
+                cost = alone(one.work, recipe, parts)
+                requests = proxy.requests / parts
+                waiting_s = parts * requests * proxy.latency_s / READ_THREADS
+                scale = FULL / given.samples / CORES
+                full_waiting_s = parts * requests * REQUEST_S / READ_THREADS * scale
                 print(
-                    f"{one.name:24} {latency_ms:10.0f} {seconds:8.1f} {waiting_s:8.1f} "
-                    f"{proxy.requests / parts:14.1f} {one.requests:6}",
+                    f"{one.name:24} {latency_ms:10.0f} {cost.seconds:8.1f} {cost.cpu_s:8.1f} "
+                    f"{waiting_s:8.1f} {requests:14.1f} {one.requests:6}   "
+                    f"CPU {cost.cpu_s * scale / 60:5.1f} min, requests "
+                    f"{full_waiting_s / 60:5.1f} min",
                     flush=True,
                 )
 
 
-def print_pass(one: Pass, seconds: float, peak: int, parts: int, samples: int) -> None:
+def print_pass(one: Pass, cost: Cost, parts: int, samples: int) -> None:
     """Prints a measured pass and its extrapolation to the largest pool."""
-    scale = FULL / samples
-    cores = CORES if one.in_tasks else 1
-    used = (os.cpu_count() or 1) if one.in_tasks and parts >= MIN_SLICED_ITEMS else 1
-    cpu_s = seconds * used * scale / cores
-    threads = READ_THREADS * cores if one.in_tasks else SCAN_THREADS
-    waiting_s = parts * scale * one.requests * REQUEST_S / threads
+    seconds, scale = cost.seconds, FULL / samples
+    used = (os.cpu_count() or 1) if parts >= MIN_SLICED_ITEMS else 1
+    cpu_s = seconds * used * scale / CORES
+    waiting_s = parts * scale * one.requests * REQUEST_S / (READ_THREADS * CORES)
     print(
         f"{one.name:24} {seconds:8.1f} {seconds / parts * 1e3:8.3f} {seconds / samples * 1e9:8.1f} "
-        f"{peak >> 20:6}   CPU {cpu_s / 60:5.1f} min, requests {waiting_s / 60:5.1f} min",
+        f"{cost.peak_bytes >> 20:6}   CPU {cpu_s / 60:5.1f} min, requests {waiting_s / 60:5.1f} "
+        "min",
         flush=True,
     )
 
@@ -157,9 +169,9 @@ def resume(recipe: Recipe) -> None:
 def select_once(recipe: Recipe) -> None:
     """The exact selection, without the scan of footers."""
     run, ledger = scanned(recipe)
-    clock = time.perf_counter()
+    clock = now()
     select_run(run, recipe.select, "dfn", ledger)
-    report(clock)
+    report_from(clock)
 
 
 def select_and_list(recipe: Recipe) -> None:
@@ -170,10 +182,10 @@ def select_and_list(recipe: Recipe) -> None:
 def sweep(recipe: Recipe) -> None:
     """Five fractions, over one scan of the footers."""
     run, ledger = scanned(recipe)
-    clock = time.perf_counter()
+    clock = now()
     fractions = [Select(keep_fraction=fraction) for fraction in (0.1, 0.2, 0.3, 0.4, 0.5)]
     select_rules(run, fractions, "dfn", ledger)
-    report(clock)
+    report_from(clock)
 
 
 def verify(recipe: Recipe) -> None:
@@ -204,29 +216,36 @@ def scanned(recipe: Recipe) -> tuple[Run, Any]:
     return run, scan_ledger(run.store, run.fingerprint, read=read_many_parts)
 
 
-_TOOK: list[float] = []
+_BEGAN: list[tuple[float, float]] = []
 
 
-def report(clock: float) -> None:
+def report_from(clock: tuple[float, float]) -> None:
     """Counts only the time since `clock`."""
-    _TOOK.append(time.perf_counter() - clock)
+    _BEGAN.append(clock)
 
 
-def alone(work: Callable[[Recipe], Any], recipe: Recipe, parts: int) -> tuple[float, int]:
-    """Seconds and peak memory of a pass in a fresh process."""
+def now() -> tuple[float, float]:
+    """Seconds and CPU seconds of this process."""
+    return time.perf_counter(), time.process_time()
+
+
+def alone(work: Callable[[Recipe], Any], recipe: Recipe, parts: int) -> Cost:
+    """The cost of a pass in a fresh process."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         return process.submit(measured, work, recipe, parts).result()
 
 
-def measured(work: Callable[[Recipe], Any], recipe: Recipe, parts: int) -> tuple[float, int]:
-    """Seconds of a pass, or of the part that it reported, and this process's peak bytes."""
+def measured(work: Callable[[Recipe], Any], recipe: Recipe, parts: int) -> Cost:
+    """The cost of a pass, or of the part of it that it reported."""
     if parts >= MIN_SLICED_ITEMS:
         # Warm-up: Ray and its workers with all imports.
         list(run_in_slices(["warm"] * (os.cpu_count() or 1), len, slice_items=1, least_items=1))
-    clock = time.perf_counter()
+    began = now()
     work(recipe)
-    seconds = _TOOK[0] if _TOOK else time.perf_counter() - clock
-    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    ended = now()
+    began = _BEGAN[0] if _BEGAN else began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Cost(ended[0] - began[0], ended[1] - began[1], peak)
 
 
 def timed(name: str, work: Callable[[], Any]) -> None:

@@ -155,7 +155,7 @@ def local_ray(s3):
         object_store_memory=400 * 2**20,
         log_to_driver=False,
         _temp_dir="/tmp/dfn_ray-tests",
-        runtime_env={"worker_process_setup_hook": "dfn_ray.testing.lethal.arm"},
+        runtime_env={"worker_process_setup_hook": "dfn_ray.testing.worker_setup.set_up"},
         _system_config={
             "metrics_report_interval_ms": 1000
         },  # 10 s is long for tests that read them
