@@ -28,20 +28,21 @@ by the same content, or is rejected by the store because it would replace an unk
 store that ignores conditional writes, two drivers that start within one request of each other can
 both think that they hold the run, and `selection.json` can be reverted to that of the loser.
 
-    layout           names of files and folders
-    shapes           required fields of JSON files; training_shapes
-    sealed_json      JSON with a digest of itself, and lists of names by their digest
-    sealed_parquet   Parquet files with a digest of themselves
-    parts            a committed part: its name, footer and files
-    ledger           the committed chunks
-    attempts         the driver that holds the run, with its versions
-    identity         fingerprints, digests and their differences
-    relisting        two listings of one pool compared
-    opened           the run itself: opened for reading, or held for writing
-    scan             passes over parts and subset, with read-ahead
-    scored           location of the scores of a run, and its selecting network
-    places           samples as numbers
-    resuming         creation and resumption of a run, and checks that it is the same run
+    layout.py           names of files and folders
+    shapes.py           required fields of JSON files
+    training_shapes.py  those of a training run's files
+    sealed_json.py      JSON with a digest of itself, and lists of names by their digest
+    sealed_parquet.py   Parquet files with a digest of themselves
+    parts.py            a committed part: its name, footer and files
+    ledger.py           the committed chunks
+    attempts.py         the driver that holds the run, with its versions
+    identity.py         fingerprints, digests and their differences
+    relisting.py        two listings of one pool compared
+    opened.py           the run itself: opened for reading, or held for writing
+    scan.py             passes over parts and subset, with read-ahead
+    scored.py           location of the scores of a run, and its selecting network
+    places.py           samples as numbers
+    resuming.py         creation and resumption of a run, and checks that it is the same run
 """
 
 from dfn_ray.run.attempts import Attempt, create_attempt, require_attempts
