@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import field
 
+from dfn_ray.config.captions import Captions
 from dfn_ray.config.checks import Target
 from dfn_ray.config.execution import Execution, Prices
 from dfn_ray.config.networks import Decode, Network, Scorers
 from dfn_ray.config.pool import Pool, Rules
 from dfn_ray.config.sections import require_rules, section
 from dfn_ray.config.selection import Calibration, Select
-from dfn_ray.config.several_captions import Captions
 from dfn_ray.errors import RecipeError
 
 

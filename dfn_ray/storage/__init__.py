@@ -33,7 +33,7 @@ from dfn_ray.storage.files import (
 )
 from dfn_ray.storage.filesystems import READ_AHEAD_BYTES, filesystem, is_local
 from dfn_ray.storage.store import File, Store, plain_etag
-from dfn_ray.storage.walk import Folder, files_below, link_to_nothing, scan, walk
+from dfn_ray.storage.walk import Folder, files_below, first_dangling_link, scan, walk
 
 __all__ = [
     "READ_AHEAD_BYTES",
@@ -42,9 +42,9 @@ __all__ = [
     "Store",
     "files_below",
     "filesystem",
+    "first_dangling_link",
     "is_confirmed_missing",
     "is_local",
-    "link_to_nothing",
     "open_uri",
     "plain_etag",
     "read_uri",

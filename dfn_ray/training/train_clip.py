@@ -37,7 +37,7 @@ from dfn_ray.training.data.read_counts import (
 )
 from dfn_ray.training.fit import fit
 from dfn_ray.training.position import Position, latest_position, reached_samples
-from dfn_ray.training.worker_spec import WorkerSpec, network_folder
+from dfn_ray.training.worker_spec import WorkerSpec, trained_network_folder
 from dfn_ray.uids.lookup import open_uid_list
 
 INDEX = "index.parquet"
@@ -52,7 +52,7 @@ def train(recipe: TrainRecipe, *, until_samples: int | None = None) -> dict[str,
     network, the samples read from each source (`SourceCounts`), and failures in training. `dfn-ray
     filter` and open_clip load the network as `local-dir:` (on an object store, only dfn_ray does).
     Raises InputError for invalid input, FingerprintError if the folder contains another run,
-    ErrorBudgetExceededError if more samples or shards are bad than the recipe allows, StorageError
+    ErrorLimitExceededError if more samples or shards are bad than the recipe allows, StorageError
     if a store still fails after all retries, TrainingFailedError if workers die without progress.
     """
     check_ray_reachable()
@@ -91,7 +91,7 @@ def _result(run: Run, recipe: TrainRecipe, shards: Shards) -> dict[str, Any]:
     value = {
         "samples_seen": position.samples_seen,
         "steps": position.steps,
-        "network": run.store.uri_of(network_folder()),
+        "network": run.store.uri_of(trained_network_folder()),
         **training_values(position.counts),
         "sources": [source.values() for source in sources],
     }
@@ -147,7 +147,7 @@ def _fingerprint(recipe: TrainRecipe, network: FrozenNetwork) -> dict[str, Any]:
 def _is_done(run: Run, recipe: TrainRecipe, target: int) -> bool:
     left = target - latest_position(run).samples_seen
     finished = target < recipe.samples_seen or run.store.exists(
-        f"{network_folder()}/{WEIGHTS_FILE}"
+        f"{trained_network_folder()}/{WEIGHTS_FILE}"
     )
     return left < recipe.batch_size and finished
 
@@ -245,7 +245,7 @@ def _fit_until(
 def _check_error_limits(
     spec: WorkerSpec, position: Position, counts: Mapping[str, int], *, final: bool | None = None
 ) -> None:
-    """Raises ErrorBudgetExceededError if more samples failed than the recipe allows."""
+    """Raises ErrorLimitExceededError if more samples failed than the recipe allows."""
     left = spec.recipe.samples_seen - position.samples_seen
     check_training(
         spec.read,

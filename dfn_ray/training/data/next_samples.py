@@ -85,5 +85,5 @@ class NextSamples:
 
     def _located(self, group: ShuffleGroup) -> GroupInputs:
         return GroupInputs(
-            group, tuple(self.indexes[piece.source].chunk(piece.number) for piece in group.pieces)
+            group, tuple(self.indexes[chunk.source].chunk(chunk.number) for chunk in group.chunks)
         )
