@@ -117,7 +117,7 @@ def test_no_caption_holds_a_task_for_long(piece):
 
 
 def test_the_word_memory_is_bounded_and_forgetting_changes_no_token(monkeypatch):
-    monkeypatch.setattr(byte_pairs, "_MOST_CACHED_WORDS", 50)
+    monkeypatch.setattr(byte_pairs, "_MAX_CACHED_WORDS", 50)
     built = BytePairTokenizer(context_length=77)
     captions = [f"x{a}y z{a}w <end_of_text>" for a in "abcdefghijklmnopqrstuvwxyzäöüß"] * 3
     assert np.array_equal(built(captions), PLAIN(captions).numpy())
