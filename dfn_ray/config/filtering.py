@@ -61,7 +61,7 @@ class Recipe:
 
     @property
     def deciding_network(self) -> str:
-        """Name of the network whose score selects. Raises RecipeError if the recipe has none."""
+        """Name of the network whose score decides. Raises RecipeError if the recipe has none."""
         return self.select.network or self.require_networks()[0].name
 
     def require_networks(self) -> tuple[Network, ...]:

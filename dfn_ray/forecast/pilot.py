@@ -188,11 +188,11 @@ class _Forward:
             "score_s": score_s,
             "counts": Counter(status_counts(samples)),
             "scores": samples.drop_columns(list(BYTE_COLUMNS)),
-            **_kept(samples, self._recipe),
+            **_subset_figures(samples, self._recipe),
         }
 
 
-def _kept(samples: pa.Table, recipe: Recipe) -> dict[str, np.ndarray]:
+def _subset_figures(samples: pa.Table, recipe: Recipe) -> dict[str, np.ndarray]:
     """Scores and subset bytes of the samples that count towards N."""
     scored = pc.equal(samples["status"], Status.SCORED.value)
     score = samples[score_column(recipe.deciding_network)].to_numpy(zero_copy_only=False)

@@ -40,7 +40,7 @@ both think that they hold the run, and `selection.json` can be reverted to that 
     relisting.py        two listings of one pool compared
     opened.py           the run itself: opened for reading, or held for writing
     scan.py             passes over parts and subset, with read-ahead
-    scored.py           location of the scores of a run, and its selecting network
+    scored.py           location of the scores of a run, and its deciding network
     places.py           samples as numbers
     resuming.py         creation and resumption of a run, and checks that it is the same run
 """
@@ -92,10 +92,10 @@ from dfn_ray.run.scan import read_ahead, read_columns, scan_parts, scan_subset
 from dfn_ray.run.scored import (
     MATERIALIZED,
     SCORED,
+    deciding_network,
     open_scored,
     require_scores,
     scores_of,
-    selecting_network,
 )
 from dfn_ray.run.sealed_json import parsed_json, read_names
 from dfn_ray.run.sealed_parquet import content_name, parquet_bytes
@@ -129,6 +129,7 @@ __all__ = [
     "canonical_ledger",
     "content_name",
     "create_attempt",
+    "deciding_network",
     "differences",
     "fingerprint_digest",
     "invalid_fields",
@@ -159,7 +160,6 @@ __all__ = [
     "scan_subset",
     "scored_sizes",
     "scores_of",
-    "selecting_network",
     "shard_numbers",
     "start_run",
     "take_over",

@@ -57,7 +57,7 @@ class Committer:
 
     run: Run
     bounds: Bounds
-    deciding: str | None
+    deciding_network: str | None
     """Network whose score the bounds apply to; None: every listed sample goes to the subset."""
 
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -96,7 +96,7 @@ class Committer:
         header = PartHeader(
             fingerprint=self.run.fingerprint,
             bounds=(self.bounds.lo, self.bounds.hi),
-            network=self.deciding,
+            network=self.deciding_network,
             counts=status_counts(samples),
             environments=tuple(sorted({cell.environment for cell in cells} - {""})),
             subset_rows=kept.num_rows,
@@ -120,20 +120,20 @@ class Committer:
 
     def _score_buckets(self, cells: Sequence[Cell]) -> list[int]:
         """Histogram of the deciding network's scores, for the metrics; empty without one."""
-        if self.deciding is None:
+        if self.deciding_network is None:
             return []
-        column = score_column(self.deciding)
+        column = score_column(self.deciding_network)
         scores = [cell.samples[column] for cell in cells if column in cell.samples.column_names]
         found = [score.drop_null().to_numpy() for score in scores]
         return score_buckets(np.concatenate(found)) if found else []
 
     def _split(self, samples: pa.Table) -> tuple[pa.Table, pa.Table]:
         """The rows surely kept and the rows between the bounds, bytes included."""
-        if self.deciding is None:
+        if self.deciding_network is None:
             listed = samples.filter(pc.equal(samples["status"], Status.LISTED.value))
             return subset_rows(_copies(listed)), subset_rows(samples.slice(0, 0))
         scored = pc.equal(samples["status"], Status.SCORED.value)
-        score = samples[score_column(self.deciding)]
+        score = samples[score_column(self.deciding_network)]
         sure = pc.and_(scored, pc.fill_null(pc.greater_equal(score, self.bounds.hi), False))
         reach = pc.and_(scored, pc.fill_null(pc.greater_equal(score, self.bounds.lo), False))
         between = pc.and_not(reach, sure)

@@ -222,7 +222,7 @@ def _scored_parts(
         "networks": networks,
         "inputs": inputs,
         "scorers": job.recipe.scorers,
-        "deciding": job.recipe.deciding_network,
+        "deciding_network": job.recipe.deciding_network,
         "bounds": bounds,
         "captions": job.recipe.captions,
         "run_label": run_label(job.recipe.run_uri),

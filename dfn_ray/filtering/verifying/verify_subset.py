@@ -66,13 +66,13 @@ def kept_rows(
 ) -> Tables:
     """The rows of the named parts that the selection keeps."""
     for name, table in replace(scores, names=tuple(names)).map_parts(
-        partial(_kept, selection, columns)
+        partial(_kept_of_part, selection, columns)
     ):
         if table is not None:
             yield part_file(name), table
 
 
-def _kept(
+def _kept_of_part(
     selection: Selection, columns: Sequence[str], part: ScoredPart
 ) -> tuple[str, pa.Table | None]:
     kept = selection.keeps(part)
