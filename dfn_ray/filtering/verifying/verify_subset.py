@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dfn_ray.errors import DamagedRunError, InputError, VerificationError
-from dfn_ray.filtering.scoring.commit import COPIES, NOT_IN_SUBSET
+from dfn_ray.filtering.part_files import COPIES, NOT_IN_SUBSET
 from dfn_ray.filtering.selecting.exact_k import Selection
 from dfn_ray.filtering.selecting.run_scores import RunScores, ScoredPart, shard_index
 from dfn_ray.filtering.verifying.row_sums import (
