@@ -334,6 +334,16 @@ def test_a_pool_that_is_bad_stops_the_run_and_says_why(local_ray, recipe, tmp_pa
     verify_run(recipe(tmp_path / "bad").run_uri, full=True)
 
 
+def test_rules_that_reject_every_sample_leave_an_empty_subset(local_ray, recipe, pool):
+    job = recipe(pool, "rules.min_caption_words=1000")
+    value = filter_pool(job)
+    assert value["counts"] == {"rejected/caption_words": 300}
+    assert value["k"] == 0
+    assert not kept(job.run_uri)
+    assert filter_pool(job) == value
+    verify_run(job.run_uri, full=True)
+
+
 def test_rules_reject_before_decoding_and_are_counted(local_ray, recipe, tmp_path):
     from dfn_ray.testing.sample_pools import photo
 
