@@ -25,7 +25,7 @@ import torch
 from photos import PIXELS, write_pool
 
 from dfn_ray.config import Decode, Network, Pool, Rules
-from dfn_ray.network.frozen import FrozenNetwork, build, load_network
+from dfn_ray.network.frozen import FrozenNetwork, build, freeze_network
 from dfn_ray.network.tokenizer import tokenize
 from dfn_ray.on_ray.cells import Cell, column_array
 from dfn_ray.pool import iter_chunks, list_shards
@@ -58,7 +58,7 @@ def main() -> None:
         pool = Pool(uri=(str(write_pool(Path(folder) / "pool", given.samples)),))
         print(f"read                 {rate(lambda: samples_in(read(pool))):9.0f} samples/s")
         cells = read(pool)
-    frozen = load_network(Network(model=given.model, random_weights_seed=0))
+    frozen = freeze_network(Network(model=given.model, random_weights_seed=0))
     decoded = {mode: decoded_pixels(cells, frozen, mode) for mode in MODES}
     captions = [text for cell in cells for text in cell.samples["text"].to_pylist()]
     tokens = tokenize(frozen.tokenizer, captions)
@@ -68,7 +68,7 @@ def main() -> None:
     )
     for precision in given.precisions:
         network: Any = build(
-            load_network(Network(model=given.model, random_weights_seed=0, precision=precision)),
+            freeze_network(Network(model=given.model, random_weights_seed=0, precision=precision)),
             device=given.device,
         )
         for batch_size in given.batch_sizes:

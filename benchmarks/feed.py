@@ -135,7 +135,7 @@ def _first_batches(
         seed=recipe.seed,
     )
     group = next(shuffled_groups([index.samples], None, group_samples=1024, seed=recipe.seed))
-    inputs = GroupInputs(group, tuple(index.chunk(piece.number) for piece in group.pieces))
+    inputs = GroupInputs(group, tuple(index.chunk(chunk.number) for chunk in group.chunks))
     blocks = list(feed_group(inputs, (), feeding=feeding))
     image, text = (
         torch.from_numpy(np.concatenate([b[k] for b in blocks])) for k in ("image", "text")

@@ -50,7 +50,7 @@ from tools.demo_data.tars import write_tar
 
 SEED = 20234
 SHARDS = 32
-LARGEST_SIDE = 128
+MAX_SIDE_PIXELS = 128
 """Side to which images are reduced, as by img2dataset; images that Pillow rejects are kept
 unchanged."""
 KEEP_FRACTION = 0.3
@@ -168,7 +168,7 @@ def _reduced(path: Path) -> tuple[bytes, str]:
                 coloured = opened.convert("RGBA")
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             return path.read_bytes(), "png"
-    coloured.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+    coloured.thumbnail((MAX_SIDE_PIXELS, MAX_SIDE_PIXELS))
     white = Image.new("RGBA", coloured.size, "white")
     white.alpha_composite(coloured)
     sink = io.BytesIO()

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         BudgetSpentError,
         DamagedRunError,
         DfnRayError,
-        ErrorBudgetExceededError,
+        ErrorLimitExceededError,
         FingerprintError,
         IncompleteRunError,
         InputError,
@@ -68,7 +68,8 @@ if TYPE_CHECKING:
     from dfn_ray.filtering.filter_pool import filter_pool, materialize, score, select
     from dfn_ray.filtering.verifying.verify import verify_run as verify
     from dfn_ray.interactive.exports import export
-    from dfn_ray.interactive.finished_run import FinishedRun, open_run
+    from dfn_ray.interactive.finished_run import FinishedRun
+    from dfn_ray.interactive.finished_run import open_finished as open_run
     from dfn_ray.interactive.pair_scorer import PairScorer, load_network
     from dfn_ray.interactive.run_table import RunTable
     from dfn_ray.pipeline.pipeline import run_pipeline
@@ -108,7 +109,7 @@ _HOMES = {
     "compare": ("dfn_ray.report.compare", "compare_runs"),
     "inspect": ("dfn_ray.pool", "inspect_pool"),
     # a notebook
-    "open_run": ("dfn_ray.interactive.finished_run", "open_run"),
+    "open_run": ("dfn_ray.interactive.finished_run", "open_finished"),
     "FinishedRun": ("dfn_ray.interactive.finished_run", "FinishedRun"),
     "RunTable": ("dfn_ray.interactive.run_table", "RunTable"),
     "load_network": ("dfn_ray.interactive.pair_scorer", "load_network"),
@@ -123,7 +124,7 @@ _HOMES = {
     "StorageAccessError": ("dfn_ray.errors", "StorageAccessError"),
     "ShardChangedError": ("dfn_ray.errors", "ShardChangedError"),
     "RunTakenOverError": ("dfn_ray.errors", "RunTakenOverError"),
-    "ErrorBudgetExceededError": ("dfn_ray.errors", "ErrorBudgetExceededError"),
+    "ErrorLimitExceededError": ("dfn_ray.errors", "ErrorLimitExceededError"),
     "BudgetSpentError": ("dfn_ray.errors", "BudgetSpentError"),
     "NotReadyError": ("dfn_ray.errors", "NotReadyError"),
     "IncompleteRunError": ("dfn_ray.errors", "IncompleteRunError"),
@@ -142,7 +143,7 @@ __all__ = [
     "DamagedRunError",
     "Decode",
     "DfnRayError",
-    "ErrorBudgetExceededError",
+    "ErrorLimitExceededError",
     "EvaluateRecipe",
     "FingerprintError",
     "FinishedRun",

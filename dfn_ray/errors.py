@@ -9,7 +9,7 @@
     │   └── StorageAccessError    wrong permissions, credentials, bucket or settings; exit code 2
     ├── ShardChangedError         a shard differs from its listing; nothing of it was committed
     ├── RunTakenOverError         another driver resumed this run; this one must stop
-    ├── ErrorBudgetExceededError  more samples or shards failed than the recipe allows
+    ├── ErrorLimitExceededError   more samples or shards failed than the recipe allows
     ├── BudgetSpentError          the run reached its limit of cost or hours; raise it to resume
     ├── NotReadyError             dfn-ray doctor found something that must be fixed
     ├── IncompleteRunError        the step needs all chunks, but some are not committed
@@ -87,7 +87,7 @@ class RunTakenOverError(DfnRayError):
     """Another driver resumed this run later; this one stops and commits nothing more."""
 
 
-class ErrorBudgetExceededError(DfnRayError):
+class ErrorLimitExceededError(DfnRayError):
     """More samples or shards failed than the recipe allows: the pool is at fault, not a sample."""
 
 

@@ -27,7 +27,7 @@ something other than what the recipe names.
 `memory` is a store of this process alone, for tests."""
 READ_ONLY_SCHEMES = (*HTTP_SCHEMES, "hf")
 """Web servers are never written to, and on the hub each file of a run would be a commit."""
-LONGEST_URI = 8_192
+MAX_URI_CHARS = 8_192
 """Characters. Linux limits paths to 4,096 bytes, S3, Google and Azure limit names to 1,024;
 patterns with braces may be longer."""
 _READABLE = "file://, s3://, http(s)://, gs://, az://, abfs(s):// and hf://"
@@ -129,8 +129,8 @@ def _problems(uri: str) -> Iterator[str]:
         yield "names no bucket or host; write it after ://"
     if surrogate := (_NO_BYTES if is_path else _SURROGATES).search(uri):
         yield f"contains the character U+{ord(surrogate[0]):04X}, which no name can; remove it"
-    if len(uri) > LONGEST_URI and "{" not in uri:
-        yield f"has {len(uri):,} characters; the limit is {LONGEST_URI:,}"
+    if len(uri) > MAX_URI_CHARS and "{" not in uri:
+        yield f"has {len(uri):,} characters; the limit is {MAX_URI_CHARS:,}"
 
 
 def require_valid_uri(uri: str, name: str = "URI", *, is_target: bool = False) -> None:

@@ -27,7 +27,7 @@ from dfn_ray.errors import shortened
 PROGRAM = "dfn-ray"
 COMPLETE = "_DFN_RAY_COMPLETE"
 """Environment variable by which a shell asks for completions."""
-LONGEST_LINE = 100
+MAX_LINE_CHARS = 100
 
 
 class Verbs(click.Group):
@@ -48,7 +48,7 @@ class Verbs(click.Group):
             subcommand_metavar="VERB [ARGUMENTS]...",
             context_settings={
                 "help_option_names": ["-h", "--help"],
-                "max_content_width": LONGEST_LINE,
+                "max_content_width": MAX_LINE_CHARS,
             },
         )
 

@@ -11,7 +11,7 @@ nor torch, so `--dry-run` and `--help` answer at once.
 
     pool.py         [pool], [rules]
     networks.py     [[networks]], [decode], [scorers]
-    several_captions.py   [captions]
+    captions.py     [captions]
     selection.py    [select], [calibration]
     execution.py    [execution], [prices]
     sources.py      [[sources]], [augmentation]
@@ -27,6 +27,7 @@ nor torch, so `--dry-run` and `--help` answer at once.
     fractions.py    exact fraction of a number of samples
 """
 
+from dfn_ray.config.captions import Captions
 from dfn_ray.config.evaluation import EvaluateRecipe, EvaluationSet
 from dfn_ray.config.execution import Execution, Prices
 from dfn_ray.config.filtering import Recipe
@@ -44,7 +45,6 @@ from dfn_ray.config.pipeline import PipelineRecipe
 from dfn_ray.config.pool import Pool, Rules
 from dfn_ray.config.recipe_kinds import recipe_kind
 from dfn_ray.config.selection import Calibration, Select
-from dfn_ray.config.several_captions import Captions
 from dfn_ray.config.sources import Augmentation, Labels, Source
 from dfn_ray.config.training import TrainRecipe
 from dfn_ray.config.workers import Checkpoints, Feed, Logs, Workers

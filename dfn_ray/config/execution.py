@@ -35,11 +35,11 @@ class Execution:
     they are listed again. Chunks committed from complete shards stay as they are. A shard that is
     committed in part is still refused, because its rows would mix two contents."""
     max_failed_fraction: Fraction = 0.25
-    """Error budget: the run stops when more than this fraction of the samples fails, 0 to 1."""
+    """Error limit: the run stops when more than this fraction of the samples fails, 0 to 1."""
     max_bad_shard_fraction: Fraction = 0.25
-    """Error budget: the run stops when more than this fraction of the shards is bad, 0 to 1."""
-    budget_after_samples: NonNegative = 10_000
-    """Samples read before the error budget is first checked, >= 0; it is checked again at the
+    """Error limit: the run stops when more than this fraction of the shards is bad, 0 to 1."""
+    limits_after_samples: NonNegative = 10_000
+    """Samples read before the error limits are first checked, >= 0; they are checked again at the
     end."""
     stall_timeout_s: PositiveNumber = 1800.0
     """Seconds without progress, although there are nodes, after which the remaining work is scored

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import field
 
+from dfn_ray.config.captions import Captions
 from dfn_ray.config.checks import Target
 from dfn_ray.config.execution import Execution, Prices
 from dfn_ray.config.networks import Decode, Network, Scorers
 from dfn_ray.config.pool import Pool, Rules
 from dfn_ray.config.sections import require_rules, section
 from dfn_ray.config.selection import Calibration, Select
-from dfn_ray.config.several_captions import Captions
 from dfn_ray.errors import RecipeError
 
 
@@ -61,7 +61,7 @@ class Recipe:
 
     @property
     def deciding_network(self) -> str:
-        """Name of the network whose score selects. Raises RecipeError if the recipe has none."""
+        """Name of the network whose score decides. Raises RecipeError if the recipe has none."""
         return self.select.network or self.require_networks()[0].name
 
     def require_networks(self) -> tuple[Network, ...]:

@@ -30,10 +30,10 @@ from dfn_ray.storage import Store, open_uri
 
 ANSWER_S = 120.0
 """Limit on a node's answer; a worker with its imports starts in 2 to 10 s."""
-LEAST_OPEN_FILES = 8192
+MIN_OPEN_FILES = 8192
 """The limit that ray.init expects (ray/_private/worker.py); every actor and connection uses
 some."""
-MOST_SKEW_S = 300.0
+MAX_SKEW_S = 300.0
 """S3 and others reject signatures that are off by 15 min; a third of that leaves time to drift."""
 _RAYS_RESOURCES = ("memory", "object_store_memory")
 T = TypeVar("T")
@@ -191,7 +191,7 @@ def node_findings(recipe: Recipe, facts: Sequence[Facts], *, tries_pool: bool) -
         {
             fact.node.host: f"off by {fact.skew_s:,.0f} s from the driver's"
             for fact in facts
-            if fact.skew_s > MOST_SKEW_S
+            if fact.skew_s > MAX_SKEW_S
         },
         "object stores reject signatures that are off by 15 min: synchronize the clocks (NTP)",
     )
@@ -202,9 +202,9 @@ def node_findings(recipe: Recipe, facts: Sequence[Facts], *, tries_pool: bool) -
         {
             fact.node.host: f"limit is {fact.open_files:,}"
             for fact in facts
-            if fact.open_files < LEAST_OPEN_FILES
+            if fact.open_files < MIN_OPEN_FILES
         },
-        f"run `ulimit -n 65536` before `ray start`; Ray expects at least {LEAST_OPEN_FILES:,}",
+        f"run `ulimit -n 65536` before `ray start`; Ray expects at least {MIN_OPEN_FILES:,}",
     )
 
 

@@ -16,14 +16,14 @@ from dfn_ray.errors import InputError
 from dfn_ray.network import tokenizer
 from dfn_ray.network.layouts import (
     INDEX_ENDING,
-    IS_LFS_POINTER,
     LFS_POINTER,
+    LFS_POINTER_MESSAGE,
     Layout,
     is_checkpoint_file,
     json_object_of,
     layout_of,
-    shards_in,
     transformers_weights_among,
+    weight_files_in,
     weights_among,
 )
 from dfn_ray.network.open_clip_config import network_config_of
@@ -121,7 +121,7 @@ def _folder_weights(
     name = choose(names, f"{setting}: local-dir:{folder}")
     uri = f"{folder.rstrip('/')}/{name}"
     if name.endswith(INDEX_ENDING):
-        for file in shards_in(read_uri(uri), name, names, f"{setting}: {uri}"):
+        for file in weight_files_in(read_uri(uri), name, names, f"{setting}: {uri}"):
             _weights(f"{folder.rstrip('/')}/{file}", setting)
     return _weights(uri, setting)
 
@@ -152,7 +152,7 @@ def _repository(spec: Network, model_id: str, setting: str) -> str:
     if not there.is_cached:
         name = choose(there.names, where)
         if name.endswith(INDEX_ENDING):
-            shards_in(there.read(name), name, there.names, f"{where}: {name}")
+            weight_files_in(there.read(name), name, there.names, f"{where}: {name}")
         return f"{text}, weights {name}"
     try:
         weights = f"weights {choose(there.names, where)} in the cache"
@@ -225,7 +225,7 @@ def _weights(uri: str, setting: str) -> str:
     with open_uri(uri, in_order=False) as opened:
         head = opened.read(len(LFS_POINTER))
     if head == LFS_POINTER:
-        raise InputError(f"{setting}: {uri}: {IS_LFS_POINTER}")
+        raise InputError(f"{setting}: {uri}: {LFS_POINTER_MESSAGE}")
     if not head:
         raise InputError(f"{setting}: {uri}: need a weights file, got an empty file")
     return f"weights {file.name} ({size(file.size_bytes)})"

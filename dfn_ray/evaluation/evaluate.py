@@ -12,7 +12,7 @@ from ray import ObjectRef
 
 from dfn_ray.config import EvaluateRecipe, Rules
 from dfn_ray.console.progress import Progress
-from dfn_ray.errors import ErrorBudgetExceededError, InputError
+from dfn_ray.errors import ErrorLimitExceededError, InputError
 from dfn_ray.evaluation import chain
 from dfn_ray.evaluation.datacomp import GroupAverage, group_averages
 from dfn_ray.evaluation.embedder import with_captions, with_labels
@@ -70,7 +70,7 @@ def evaluate_sets(recipe: EvaluateRecipe) -> Evaluation:
 
     Images that fail count neither as right nor as wrong; the result contains their number. Raises
     InputError before anything starts if network, sets or class names are invalid;
-    ErrorBudgetExceededError if a set has a bad shard or more failed images than the recipe allows.
+    ErrorLimitExceededError if a set has a bad shard or more failed images than the recipe allows.
     The results of earlier sets are stored even then.
     """
     check_ray_reachable()
@@ -180,14 +180,14 @@ def _embed(
 def check_gathered(
     located: LocatedSet, gathered: Gathered, recipe: EvaluateRecipe, progress: Progress
 ) -> None:
-    """Reports failures. Raises ErrorBudgetExceededError if the set is too incomplete."""
+    """Reports failures. Raises ErrorLimitExceededError if the set is too incomplete."""
     name = located.spec.name
     # A class folder without images is a class without samples; an empty tar is a broken one.
     allowed = ShardFault.EMPTY if located.pool.format == "folder" else None
     where = f"sets.{name}: "
     bad = {shard: why for shard, why in gathered.faults.items() if why[0] is not allowed}
     if bad:
-        raise ErrorBudgetExceededError(
+        raise ErrorLimitExceededError(
             f"{where}{len(bad):,} of {len(located.shards):,} shards are bad, e.g. "
             f"{first_fault(bad)}; the set is incomplete"
         )

@@ -38,7 +38,7 @@ def classification_metrics(
         )
     rank_N = np.concatenate(
         [
-            _ranks(image_ND[block] @ class_CD.T, label_N[block])
+            _candidates_before(image_ND[block] @ class_CD.T, label_N[block])
             for block in _blocks(len(image_ND), classes)
         ]
     )
@@ -64,14 +64,16 @@ def retrieval_metrics(
     """
     image_rank_M = np.concatenate(
         [
-            _ranks(text_MD[block] @ image_ND.T, image_of_text_M[block])
+            _candidates_before(text_MD[block] @ image_ND.T, image_of_text_M[block])
             for block in _blocks(len(text_MD), len(image_ND))
         ]
     )
     first_text_N = np.searchsorted(image_of_text_M, np.arange(len(image_ND) + 1))
     text_rank_N = np.concatenate(
         [
-            _ranks(score_BM, _best_positions(score_BM, first_text_N[block.start : block.stop + 1]))
+            _candidates_before(
+                score_BM, _best_positions(score_BM, first_text_N[block.start : block.stop + 1])
+            )
             for block in _blocks(len(image_ND), len(text_MD))
             for score_BM in (image_ND[block] @ text_MD.T,)
         ]
@@ -83,7 +85,7 @@ def retrieval_metrics(
     return metrics
 
 
-def _ranks(score_BK: np.ndarray, right_B: np.ndarray) -> np.ndarray:
+def _candidates_before(score_BK: np.ndarray, right_B: np.ndarray) -> np.ndarray:
     """The number of the K candidates that rank before the correct one, for each row."""
     right_score_B1 = np.take_along_axis(score_BK, right_B[:, None], axis=1)
     before_BK = np.arange(score_BK.shape[1]) < right_B[:, None]

@@ -161,7 +161,7 @@ def score_stream(
                 max_retries=TASK_RETRIES,
             )
         )
-    return supervisor.kill_actors_after(_committed(parts))
+    return supervisor.kill_actors_after(_committed_parts(parts))
 
 
 def keep_stream(
@@ -203,7 +203,7 @@ def keep_stream(
                 max_retries=TASK_RETRIES,
             )
         )
-    return _committed(parts)
+    return _committed_parts(parts)
 
 
 def _chunks_per_part(committer: Committer, execution: Execution) -> int:
@@ -212,7 +212,7 @@ def _chunks_per_part(committer: Committer, execution: Execution) -> int:
     return min(chunks, NARROW_PART_CHUNKS) if all_bytes_travel else chunks
 
 
-def _committed(parts: Dataset) -> Generator[Committed | UnreadShard, None, None]:
+def _committed_parts(parts: Dataset) -> Generator[Committed | UnreadShard, None, None]:
     for row in rows_of(parts):
         if row[TAKEN_OVER] is not None:
             raise RunTakenOverError(row[TAKEN_OVER])

@@ -113,7 +113,7 @@ def _figures(
     samples = rows * total_bytes / max(1, sum(shard.bytes_read for shard in drawn))
     score_N = np.concatenate([shard.score_N for shard in drawn])
     bytes_N = np.concatenate([shard.kept_bytes_N for shard in drawn])
-    kept = _kept(select, score_N, samples / max(1, rows))
+    kept = _kept_in_pilot(select, score_N, samples / max(1, rows))
     scale = samples / max(1, rows)
     return (
         samples,
@@ -124,7 +124,7 @@ def _figures(
     )
 
 
-def _kept(select: Select, score_N: np.ndarray, scale: float) -> np.ndarray:
+def _kept_in_pilot(select: Select, score_N: np.ndarray, scale: float) -> np.ndarray:
     """Mask of the pilot's samples that would be kept; each represents `scale` pool samples."""
     if select.threshold is not None:
         return score_N >= select.threshold

@@ -21,9 +21,9 @@ from dfn_ray.config import Pool, Recipe
 from dfn_ray.doctor.nodes import alive_nodes
 from dfn_ray.doctor.placement import addable_node_types, placement_finding
 from dfn_ray.errors import InputError, NotReadyError, last_line
+from dfn_ray.filtering.part_files import image_parquet, scores_parquet, subset_rows, with_shard
 from dfn_ray.filtering.scoring.bounds import EVERYTHING
 from dfn_ray.filtering.scoring.calibrate import in_denominator
-from dfn_ray.filtering.scoring.commit import image_parquet, scores_parquet, subset_rows, with_shard
 from dfn_ray.filtering.scoring.scorer import Scorer, plan_inputs
 from dfn_ray.forecast.limits import (
     prepare_cells,
@@ -188,11 +188,11 @@ class _Forward:
             "score_s": score_s,
             "counts": Counter(status_counts(samples)),
             "scores": samples.drop_columns(list(BYTE_COLUMNS)),
-            **_kept(samples, self._recipe),
+            **_subset_figures(samples, self._recipe),
         }
 
 
-def _kept(samples: pa.Table, recipe: Recipe) -> dict[str, np.ndarray]:
+def _subset_figures(samples: pa.Table, recipe: Recipe) -> dict[str, np.ndarray]:
     """Scores and subset bytes of the samples that count towards N."""
     scored = pc.equal(samples["status"], Status.SCORED.value)
     score = samples[score_column(recipe.deciding_network)].to_numpy(zero_copy_only=False)

@@ -54,7 +54,7 @@ DECODED = tuple(form for form in FORMATS if form.decoded and form.name not in _A
 """Formats that the installed Pillow decodes."""
 
 
-LONGEST_SIDE = 2**31 - 1
+MAX_SIDE_PIXELS = 2**31 - 1
 """In pixels: the maximum of PNG, and of the int32 columns of sizes. Other headers can declare more:
 BMP and TIFF 2^32 - 1, BigTIFF 2^64 - 1."""
 
@@ -71,7 +71,7 @@ def open_image(data: bytes | memoryview) -> Image.Image:
     """Returns the image with its header read and nothing decoded.
 
     Raises UnreadableImageError with `not_an_image`, `unsupported_image`, `unsupported_pixels`,
-    `truncated_image`, `decode_error`, or `too_many_pixels` if a side is longer than LONGEST_SIDE.
+    `truncated_image`, `decode_error`, or `too_many_pixels` if a side is over MAX_SIDE_PIXELS.
     """
     form = image_format(data)
     if form is None:
@@ -87,7 +87,7 @@ def open_image(data: bytes | memoryview) -> Image.Image:
         raise UnreadableImageError(Reason.TOO_MANY_PIXELS) from None
     except DECODER_ERRORS as error:
         raise UnreadableImageError(_unreadable_reason(data, form)) from error
-    if max(image.size) > LONGEST_SIDE:
+    if max(image.size) > MAX_SIDE_PIXELS:
         raise UnreadableImageError(Reason.TOO_MANY_PIXELS)
     return image
 

@@ -135,7 +135,7 @@ def _iso_ends_early(data: bytes) -> bool:
 _TIFF_PLACES = (273, 324)  # StripOffsets, TileOffsets
 _TIFF_SIZES = (279, 325)  # StripByteCounts, TileByteCounts
 _TIFF_SIDES = (322, 323)  # TileWidth, TileLength
-_MOST_TIFF_ENTRIES = 4096  # libtiff's maximum
+_MAX_TIFF_ENTRIES = 4096  # libtiff's maximum
 _TIFF_WHOLE_NUMBERS = (1, 3, 4, 6, 8, 9, 16, 17)  # types that libtiff accepts for a side
 _TIFF_INTEGERS = {3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 _TIFF_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8} | {
@@ -201,7 +201,7 @@ def _tiff_entries(data: bytes | memoryview) -> Iterator[_TiffEntry]:
     count = order + ("Q" if big else "H")
     entries = struct.unpack_from(count, data, at)[0]
     at += struct.calcsize(count)
-    for _ in range(min(entries, _MOST_TIFF_ENTRIES)):
+    for _ in range(min(entries, _MAX_TIFF_ENTRIES)):
         tag, kind, values = struct.unpack_from(entry, data, at)
         start = at + struct.calcsize(entry)
         at = start + struct.calcsize(number)

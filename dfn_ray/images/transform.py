@@ -30,7 +30,7 @@ NORMALIZATIONS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 """Mean and standard deviation of pixels per channel: open_clip's constants; `half` is SigLIP's."""
 
-_MOST_RESIZED_PIXELS = 2**25
+_MAX_RESIZED_PIXELS = 2**25
 """Maximum size of an intermediate image: 128 MiB in Pillow; at 224 pixels an aspect ratio of
 668."""
 
@@ -93,7 +93,7 @@ class ImageTransform:
         target_height, target_width = self.size
         width, height = self.resized_size(*original_size)
         resampling = RESAMPLING[self.interpolation]
-        if width * height > _MOST_RESIZED_PIXELS and self.resize_mode == "shortest":
+        if width * height > _MAX_RESIZED_PIXELS and self.resize_mode == "shortest":
             left = self._first_kept(width, target_width)
             top = self._first_kept(height, target_height)
             across, down = image.width / width, image.height / height

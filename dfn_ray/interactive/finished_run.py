@@ -71,7 +71,7 @@ class FinishedRun:
         )
 
 
-def open_run(run_uri: str) -> FinishedRun:
+def open_finished(run_uri: str) -> FinishedRun:
     """Opens a filtering run for reading.
 
     Raises InputError if there is none at the URI, DamagedRunError if it cannot be read.

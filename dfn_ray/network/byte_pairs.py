@@ -19,14 +19,14 @@ import ftfy
 import numpy as np
 import regex
 
-LONGEST_CAPTION = 4096
+MAX_CAPTION_CHARS = 4096
 """Characters of a caption that are read. Cleaning takes quadratic time: ftfy undoes one level of
 HTML entities per pass, so `&amp;amp;amp;...` takes 6 s with 64,000 characters and about 25 ms with
 4,096. 77 tokens of English are about 300 characters."""
-_MOST_CACHED_WORDS = 2**17
+_MAX_CACHED_WORDS = 2**17
 """open_clip's BPE caches every word without limit; this many (about 30 MB) cover the frequent
 ones."""
-_LONGEST_TOKEN = 32
+_MAX_TOKEN_BYTES = 32
 """Bytes of the longest token of CLIP's BPE."""
 _MERGES = 49152 - 256 - 2
 """Merges that CLIP takes from the vocabulary file: 49,152 tokens minus 256 bytes and 2 special
@@ -38,7 +38,7 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 def bounded_caption(caption: str) -> str:
     """Returns the part of a caption that tokenizers read."""
-    return caption if len(caption) <= LONGEST_CAPTION else caption.lstrip()[:LONGEST_CAPTION]
+    return caption if len(caption) <= MAX_CAPTION_CHARS else caption.lstrip()[:MAX_CAPTION_CHARS]
 
 
 class BytePairTokenizer:
@@ -59,7 +59,7 @@ class BytePairTokenizer:
         self._words = regex.compile(f"{'|'.join(special)}|{_WORDS}", regex.IGNORECASE)
         self._clean = CLEANERS[clean]
         self._context_length = context_length
-        self._longest = 2 * _LONGEST_TOKEN * context_length
+        self._longest = 2 * _MAX_TOKEN_BYTES * context_length
         """Letters of a word that are read: twice as many as the context can hold."""
         self._seeded: dict[str, tuple[int, ...]] = {token: (self._ids[token],) for token in special}
         self._cache = dict(self._seeded)
@@ -95,7 +95,7 @@ class BytePairTokenizer:
     def _encoded_word(self, word: str) -> tuple[int, ...]:
         if (known := self._cache.get(word)) is not None:
             return known
-        if len(self._cache) > _MOST_CACHED_WORDS:
+        if len(self._cache) > _MAX_CACHED_WORDS:
             self._cache = dict(self._seeded)
         parts = list(word[: self._longest])
         parts[-1] += "</w>"

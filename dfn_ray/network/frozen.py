@@ -56,7 +56,7 @@ class FrozenNetwork:
         }
 
 
-def load_network(spec: config.Network, *, checkpoint: Path | None = None) -> FrozenNetwork:
+def freeze_network(spec: config.Network, *, checkpoint: Path | None = None) -> FrozenNetwork:
     """Returns the network that `spec` describes, resolved and loaded; call it once, on the driver.
 
     `checkpoint` is the local copy of `spec.pretrained` if that is a path or a URI. Weights of
@@ -127,9 +127,9 @@ def network_files(frozen: FrozenNetwork, state: Mapping[str, torch.Tensor]) -> d
     """Returns the files of a `local-dir:` network with the weights in `state`.
 
     Both open_clip's `create_model` and dfn_ray load them. The weights contain a digest of each
-    file, which `load_network` checks. Networks from transformers' layout may contain settings that
-    open_clip does not support: a SigLIP's image tower, which open_clip fails to build, a crop that
-    is rounded down, and a tokenizer of their own, both of which open_clip ignores.
+    file, which `freeze_network` checks. Networks from transformers' layout may contain settings
+    that open_clip does not support: a SigLIP's image tower, which open_clip fails to build, a crop
+    that is rounded down, and a tokenizer of their own, both of which open_clip ignores.
     """
     transform = frozen.transform
     own_tokenizer = stored_options(frozen.tokenizer)

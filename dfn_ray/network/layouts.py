@@ -42,7 +42,7 @@ _TRANSFORMERS_WEIGHT_NAMES = tuple(
 )
 LFS_POINTER = b"version https://git-lfs"
 """First bytes of a file that Git LFS has not fetched."""
-IS_LFS_POINTER = "is a Git LFS pointer, not the weights; run `git lfs pull` in its folder"
+LFS_POINTER_MESSAGE = "is a Git LFS pointer, not the weights; run `git lfs pull` in its folder"
 _SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 
 
@@ -53,8 +53,8 @@ def layout_of(names: Collection[str], where: str) -> Layout:
             return layout
     raise InputError(
         f"{where}: need a folder with {Layout.OPEN_CLIP.value} (open_clip) or "
-        f"{Layout.TRANSFORMERS.value} (transformers), found {_some(names)}. For a checkpoint "
-        "alone, name its architecture as model and the file as pretrained"
+        f"{Layout.TRANSFORMERS.value} (transformers), found {_first_names(names)}. For a "
+        "checkpoint alone, name its architecture as model and the file as pretrained"
     )
 
 
@@ -96,7 +96,7 @@ def json_object_of(data: bytes, where: str) -> dict[str, Any]:
     return value
 
 
-def shards_in(index: bytes, name: str, names: Collection[str], where: str) -> list[str]:
+def weight_files_in(index: bytes, name: str, names: Collection[str], where: str) -> list[str]:
     """Returns the weights files that an index called `name` lists.
 
     `names` are the files in its folder. Raises InputError for an invalid index and for missing
@@ -125,9 +125,11 @@ def _first_of(needed: Collection[str], names: Collection[str], where: str) -> st
     for name in needed:
         if name in names:
             return name
-    raise InputError(f"{where}: has no weights: need {' or '.join(needed)}, found {_some(names)}")
+    raise InputError(
+        f"{where}: has no weights: need {' or '.join(needed)}, found {_first_names(names)}"
+    )
 
 
-def _some(names: Collection[str]) -> str:
+def _first_names(names: Collection[str]) -> str:
     shown = ", ".join(shortened(name) for name in sorted(names)[:5]) or "no files"
     return shown + (", ..." if len(names) > 5 else "")

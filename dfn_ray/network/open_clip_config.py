@@ -24,8 +24,8 @@ _CLASSES = config_classes()
 _VISION, _TEXT = _CLASSES["CLIPVisionCfg"], _CLASSES["CLIPTextCfg"]
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-MOST_PARAMETERS = 2**35  # 128 GiB in float32; open_clip's largest networks have 2^33
-_LARGEST = {
+MAX_PARAMETERS = 2**35  # 128 GiB in float32; open_clip's largest networks have 2^33
+_MAX_BY_SETTING = {
     "layers": 1024,
     "image_size": 2**14,
     "size": 2**14,
@@ -33,7 +33,7 @@ _LARGEST = {
     "vocab_size": 2**24,
 }
 """Maximum of single values; larger networks would take hours to build, or fit in no memory."""
-_LARGEST_NUMBER = 2**20
+_MAX_NUMBER = 2**20
 
 
 @dataclass
@@ -151,7 +151,7 @@ def _model_problems(cfg: dict[str, Any]) -> list[str]:
     known = (model_arguments() | {"custom_text", "multimodal_cfg"}) - {"cast_dtype"}
     for key in sorted(set(cfg) - known):
         problems.append(f"model_cfg.{key}: open_clip has no such key, got {_json(cfg[key])}")
-    if type(cfg.get("embed_dim")) is not int or not 0 < cfg["embed_dim"] <= _LARGEST_NUMBER:
+    if type(cfg.get("embed_dim")) is not int or not 0 < cfg["embed_dim"] <= _MAX_NUMBER:
         problems.append(
             f"model_cfg.embed_dim: need a whole number > 0, got {_json(cfg.get('embed_dim'))}"
         )
@@ -186,13 +186,13 @@ def _preprocess_problems(cfg: Any) -> list[str]:
     size = cfg.get("size")
     if size is not None and (
         len(_listed(size)) not in (1, 2)
-        or not all(0 < v <= _LARGEST["size"] for v in _listed(size))
+        or not all(0 < v <= _MAX_BY_SETTING["size"] for v in _listed(size))
     ):
         problems.append(f"preprocess_cfg.size: need pixels or [height, width], got {_json(size)}")
     resized = cfg.get("resized")
     if resized is not None and (
         len(resized) != 2
-        or not all(0 < v <= _LARGEST["size"] for v in resized)
+        or not all(0 < v <= _MAX_BY_SETTING["size"] for v in resized)
         or size is None
         or min(resized) < max(_listed(size))
     ):
@@ -224,7 +224,7 @@ def _oversized(place: str, values: dict[str, Any]) -> list[str]:
         if isinstance(value, dict):
             problems += _oversized(f"{place}.{key}", value)
         elif any(
-            isinstance(item, int | float) and abs(item) > _LARGEST.get(key, _LARGEST_NUMBER)
+            isinstance(item, int | float) and abs(item) > _MAX_BY_SETTING.get(key, _MAX_NUMBER)
             for item in _listed(value)
         ):
             problems.append(f"{place}.{key}: larger than in any network: {_json(value)}")
@@ -240,10 +240,10 @@ def _too_many_parameters(cfg: dict[str, Any]) -> list[str]:
         layers = max(map(int, _listed(values["layers"])), default=0)
         count = layers * values["width"] ** 2 * (4 + 2 * values["mlp_ratio"])
         count += values.get("vocab_size", 0) * values["width"]
-        if count > MOST_PARAMETERS:
+        if count > MAX_PARAMETERS:
             return [
                 f"model_cfg.{tower}: has about {count:.2g} parameters, more than "
-                f"{MOST_PARAMETERS:.2g}"
+                f"{MAX_PARAMETERS:.2g}"
             ]
     return []
 

@@ -20,7 +20,12 @@ from typing import Any, Literal
 import numpy as np
 
 from dfn_ray.errors import InputError
-from dfn_ray.network.byte_pairs import CLEANERS, LONGEST_CAPTION, BytePairTokenizer, bounded_caption
+from dfn_ray.network.byte_pairs import (
+    CLEANERS,
+    MAX_CAPTION_CHARS,
+    BytePairTokenizer,
+    bounded_caption,
+)
 from dfn_ray.network.folder_tokenizer import JSON_FILE, folder_tokenizer
 from dfn_ray.versions import package_versions
 
@@ -195,4 +200,4 @@ def _digest(files: tuple[tuple[str, bytes], ...]) -> str:
 
 def count_cut_captions(captions: Iterable[str]) -> int:
     """Returns the number of captions that tokenizers do not read to the end."""
-    return sum(len(caption.strip()) > LONGEST_CAPTION for caption in captions)
+    return sum(len(caption.strip()) > MAX_CAPTION_CHARS for caption in captions)

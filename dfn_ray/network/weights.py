@@ -24,7 +24,7 @@ from open_clip import model as open_clip_model
 from torch import nn
 
 from dfn_ray.errors import InputError
-from dfn_ray.network.layouts import IS_LFS_POINTER, LFS_POINTER
+from dfn_ray.network.layouts import LFS_POINTER, LFS_POINTER_MESSAGE
 
 State = dict[str, np.ndarray]
 
@@ -52,7 +52,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
         with path.open("rb") as file:
             head = file.read(len(LFS_POINTER))
         if head == LFS_POINTER:
-            raise InputError(f"{path}: {IS_LFS_POINTER}")
+            raise InputError(f"{path}: {LFS_POINTER_MESSAGE}")
         is_safetensors = head[8:9] == b"{"  # 8 bytes of length, then JSON
         if is_safetensors:
             content: Any = safetensors.torch.load_file(path)
@@ -85,7 +85,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     if others:
         raise InputError(
             f"{path}: need dense tensors of real numbers, by name, got other values: "
-            f"{_some(others)}"
+            f"{_first_names(others)}"
         )
     return state
 
@@ -142,8 +142,8 @@ def require_finite(module: nn.Module, source: str) -> None:
     ]
     if wrong:
         raise InputError(
-            f"{source}: the weights hold NaN or infinity: {_some(wrong)}; use another copy or "
-            "an earlier checkpoint"
+            f"{source}: the weights hold NaN or infinity: {_first_names(wrong)}; use another copy "
+            "or an earlier checkpoint"
         )
 
 
@@ -174,8 +174,8 @@ def load_into(module: nn.Module, state: dict[str, torch.Tensor], source: Path) -
         ) from None
     if missing or unexpected:
         raise InputError(
-            f"{source}: weights of another architecture: {len(missing)} missing ({_some(missing)}),"
-            f" {len(unexpected)} unexpected ({_some(unexpected)})"
+            f"{source}: weights of another architecture: {len(missing)} missing "
+            f"({_first_names(missing)}), {len(unexpected)} unexpected ({_first_names(unexpected)})"
         )
 
 
@@ -240,6 +240,6 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _some(names: list[str]) -> str:
+def _first_names(names: list[str]) -> str:
     shown = ", ".join(sorted(names)[:3]) or "none"
     return shown + (", ..." if len(names) > 3 else "")

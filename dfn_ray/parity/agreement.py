@@ -103,13 +103,13 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
     """Rank correlation, ties averaged; NaN if either side has fewer than two distinct values."""
     if len(a) < 2:
         return float("nan")
-    ranks_a, ranks_b = _ranks(a), _ranks(b)
+    ranks_a, ranks_b = _mean_ranks(a), _mean_ranks(b)
     if ranks_a.std() == 0 or ranks_b.std() == 0:
         return float("nan")
     return float(np.corrcoef(ranks_a, ranks_b)[0, 1])
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
+def _mean_ranks(values: np.ndarray) -> np.ndarray:
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return (last - (counts - 1) / 2)[inverse]

@@ -145,7 +145,7 @@ def _reference_findings(
 
 
 def _deciding_network(recipe: Recipe) -> tuple[str, Network]:
-    """The section and the spec of the network whose score selects."""
+    """The section and the spec of the network whose score decides."""
     name = recipe.deciding_network
     for number, spec in enumerate(recipe.require_networks()):
         if spec.name == name:

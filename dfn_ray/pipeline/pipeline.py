@@ -14,7 +14,7 @@ from dfn_ray.pipeline.comparison import Scores, compare_arms, comparison_table
 from dfn_ray.report.arms import draw_arms
 from dfn_ray.storage import Store
 from dfn_ray.training.train_clip import train
-from dfn_ray.training.worker_spec import network_folder
+from dfn_ray.training.worker_spec import trained_network_folder
 
 COMPARISON, PICTURE = "comparison.json", "comparison.png"
 
@@ -73,7 +73,7 @@ def _train(recipe: PipelineRecipe, arm: str, seed: int, source: dict[str, Any]) 
     training = recipe.train_recipe(arm, seed, source)
     for point in sorted(recipe.evaluate_at_samples):
         train(training, until_samples=point + training.batch_size - 1)
-        model = _model(f"{training.run_uri}/{network_folder(point)}")
+        model = _model(f"{training.run_uri}/{trained_network_folder(point)}")
         _main_metrics(recipe.evaluate_recipe(arm, seed, model, at_samples=point))
     return _main_metrics(recipe.evaluate_recipe(arm, seed, _model(train(training)["network"])))
 

@@ -6,6 +6,24 @@
 
 A bad sample is a row with a reason, a bad shard a fault on its last chunk; only storage failures
 raise.
+
+    listing/          the shards of a pool
+    reading.py        chunks and rows of a shard: all that leaves a reader
+      open_chunks.py  the chunks of a shard from the reader of its format
+      sniff.py        the format of a shard, by its first bytes
+      tars/           tars, as WebDataset
+      parquet/        Parquet files
+      folder.py       class folders
+    chunking.py       where chunks are cut, and a chunk as a table
+    samples.py        a sample: its parts, checked, as a row
+      captions.py     its caption, or the reason why there is none
+      members.py      the sample that a tar member belongs to, and its role
+      long_names.py   names that are too long to be kept whole
+      text.py         visible text
+    shard.py          a shard, and the exception for damage to it
+    shard_file.py     its opened file: failures of the store apart from damage
+    examination.py    a second read in a fresh process, where content crashes readers
+    inspect.py        dfn-ray inspect: a quick look at a pool
 """
 
 from dfn_ray.pool.inspect import PoolReport, inspect_pool

@@ -35,8 +35,8 @@ TEXT = -1
 """Number of the part that is a text of its own: `.txt`, a column of strings."""
 
 _BOM = "\ufeff"
-_MOST_DIGITS = 9  # of a class number: fits int32
-_TOO_LARGE_LABEL = 10**_MOST_DIGITS
+_MAX_DIGITS = 9  # of a class number: fits int32
+_TOO_LARGE_LABEL = 10**_MAX_DIGITS
 
 Text = str | list[str]
 """The text of a row: one caption, or the list of several."""
@@ -179,6 +179,6 @@ def _class_number(text: str) -> Found:
     ` 07` becomes `7`.
     """
     digits = text.strip()
-    if not (digits.isascii() and digits.isdecimal() and len(digits) <= _MOST_DIGITS):
+    if not (digits.isascii() and digits.isdecimal() and len(digits) <= _MAX_DIGITS):
         return text, Reason.BAD_LABEL
     return str(int(digits)), None

@@ -143,7 +143,7 @@ def inspect_pool(
     listing = list_pool(pool) if listed is None else listed
     listed_shards = listing.shards
     readable = [shard for shard in listed_shards if shard.fault is None]
-    chosen = _spread(readable, shards)
+    chosen = _evenly_spaced(readable, shards)
     findings = _Findings()
     examples: list[ExampleRow] = []
     for shard in chosen:
@@ -240,7 +240,7 @@ def _header(data: bytes) -> tuple[str, int, int] | Reason:
         return error.reason
 
 
-def _spread(shards: Sequence[Shard], count: int) -> list[Shard]:
+def _evenly_spaced(shards: Sequence[Shard], count: int) -> list[Shard]:
     """`count` shards at even distances, starting with the first."""
     step = max(1, len(shards) / max(count, 1))
     return [shards[int(index * step)] for index in range(min(count, len(shards)))]

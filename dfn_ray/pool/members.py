@@ -23,7 +23,7 @@ from dfn_ray.config import Pool
 from dfn_ray.images.formats import IMAGE_EXTENSIONS, UNSUPPORTED_EXTENSIONS
 from dfn_ray.pool.captions import TEXT
 
-_MOST_SHORTER_KEYS = 64
+_MAX_SHORTER_KEYS = 64
 """Number of shorter names that a dotted name is compared with; each is a copy, and a name may
 contain thousands of dots. Host names and versions in file names have about a dozen."""
 
@@ -132,10 +132,10 @@ def member_role(name: str, captions: CaptionMembers) -> MemberRole | None:
 def shorter_keys(key: str) -> Iterator[str]:
     """The keys that end at a dot of the file name in `key`, shortest first.
 
-    `x/a`, `x/a.b` for `x/a.b.c`; at most the `_MOST_SHORTER_KEYS` shortest.
+    `x/a`, `x/a.b` for `x/a.b.c`; at most the `_MAX_SHORTER_KEYS` shortest.
     """
     at = _base_of(key)
-    for _ in range(_MOST_SHORTER_KEYS):
+    for _ in range(_MAX_SHORTER_KEYS):
         at = key.find(".", at + 1)
         if at < 0:
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dfn_ray.errors import ErrorBudgetExceededError
+from dfn_ray.errors import ErrorLimitExceededError
 from dfn_ray.schema import ShardFault, Status
 
 Faults = Mapping[str, tuple[ShardFault, str]]
@@ -22,14 +22,14 @@ class ErrorLimits:
     """Prefix of the two settings in the recipe, with a dot: `execution.`."""
 
     def check_shards(self, faults: Faults, shards: int, *, where: str = "") -> None:
-        """Raises ErrorBudgetExceededError when too large a share of all `shards` is bad.
+        """Raises ErrorLimitExceededError when too large a share of all `shards` is bad.
 
         The share is of all shards, not of those read so far: missing shards fail at once, so they
         would look like most of the pool.
         """
         if len(faults) <= self.max_bad_shard_fraction * shards:
             return
-        raise ErrorBudgetExceededError(
+        raise ErrorLimitExceededError(
             f"{where}{len(faults):,} of {shards:,} shards are bad, e.g. {first_fault(faults)}; "
             f"{self.section}max_bad_shard_fraction allows {_percent(self.max_bad_shard_fraction)}"
         )
@@ -37,14 +37,14 @@ class ErrorLimits:
     def check_samples(
         self, counts: Mapping[str, int], *, where: str = "", what: str = "samples"
     ) -> None:
-        """Raises ErrorBudgetExceededError when too large a share of samples failed.
+        """Raises ErrorLimitExceededError when too large a share of samples failed.
 
         `counts` are by `status` or `status/reason`.
         """
         failed, samples = failures(counts), sum(counts.values())
         if sum(failed.values()) <= self.max_failed_fraction * samples:
             return
-        raise ErrorBudgetExceededError(
+        raise ErrorLimitExceededError(
             f"{where}{sum(failed.values()):,} of {samples:,} {what} failed ({by_reason(failed)}); "
             f"{self.section}max_failed_fraction allows {_percent(self.max_failed_fraction)}. "
             "Check the pool with `dfn-ray inspect`; if these failures are expected, raise the limit"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dfn_ray.config import Network, Recipe
 from dfn_ray.errors import InputError
-from dfn_ray.network.frozen import FrozenNetwork, load_network
+from dfn_ray.network.frozen import FrozenNetwork, freeze_network
 from dfn_ray.network.layouts import is_checkpoint_file
 from dfn_ray.network.small_files import network_folder
 from dfn_ray.storage import Store, read_uri
@@ -33,13 +33,13 @@ def fetch_network(spec: Network) -> FrozenNetwork:
         return _load_fetched(spec, folder)
     source = spec.pretrained
     if source is None or not is_checkpoint_file(source):
-        return load_network(spec)
+        return freeze_network(spec)
     if "://" not in source:
-        return load_network(spec, checkpoint=Path(source))
+        return freeze_network(spec, checkpoint=Path(source))
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / source.rsplit("/", 1)[-1]
         checkpoint.write_bytes(read_uri(source))
-        return load_network(spec, checkpoint=checkpoint)
+        return freeze_network(spec, checkpoint=checkpoint)
 
 
 def _load_fetched(spec: Network, folder_uri: str) -> FrozenNetwork:
@@ -55,6 +55,6 @@ def _load_fetched(spec: Network, folder_uri: str) -> FrozenNetwork:
                 continue
             (Path(folder) / file.name).write_bytes(read_uri(file.uri))
         try:
-            return load_network(replace(spec, model=f"local-dir:{folder}"))
+            return freeze_network(replace(spec, model=f"local-dir:{folder}"))
         except InputError as error:
             raise InputError(str(error).replace(folder, folder_uri)) from error

@@ -22,11 +22,11 @@ from dfn_ray.report.gallery import scored_tables
 from dfn_ray.report.subgroups import find_subgroups, keep_rates
 from dfn_ray.run import (
     Run,
+    deciding_network,
     open_run,
     parsed_json,
     require_scores,
     sample_position,
-    selecting_network,
     shard_numbers,
 )
 from dfn_ray.storage import Store
@@ -110,13 +110,14 @@ def compare_runs(
             )
     chosen = _chosen_shards(runs[0], samples)
     tables = [
-        _scores(run, chosen, with_uids=groups_uri is not None and run is runs[0]) for run in runs
+        _scores_by_place(run, chosen, with_uids=groups_uri is not None and run is runs[0])
+        for run in runs
     ]
     place = np.unique(np.concatenate([table["place"] for table in tables]))
     filters = tuple(
         Filter(
             name=uri.rstrip("/").rsplit("/", 1)[-1],
-            score_N=_spread(table["place"], table["score"], place),
+            score_N=_at_places(table["place"], table["score"], place),
             **_achievements(uri),
         )
         for uri, table in zip(run_uris, tables, strict=True)
@@ -124,13 +125,13 @@ def compare_runs(
     fraction = _own_fraction(runs[0]) if keep_fraction is None else keep_fraction
     both = np.all([np.isfinite(item.score_N) for item in filters], axis=0)
     scores = [item.score_N[both] for item in filters]
-    kept = [_kept(score, fraction) for score in scores]
+    kept = [_best(score, fraction) for score in scores]
     return FilterComparison(
         filters=filters,
         keep_fraction=fraction,
         samples=int(both.sum()),
         overlap=np.array([[_share(a, b) for b in kept] for a in kept]),
-        spearman=np.corrcoef([_ranks(score) for score in scores]),
+        spearman=np.corrcoef([_mean_ranks(score) for score in scores]),
         keep_rates=keep_rates(kept, find_subgroups(groups_uri, tables[0], place[both])),
     )
 
@@ -191,12 +192,12 @@ def _samples_of(run: Run) -> int:
     return sum(sum(part.header.counts.values()) for part in parts)
 
 
-def _scores(run: Run, chosen: _Chosen, *, with_uids: bool) -> dict[str, np.ndarray]:
+def _scores_by_place(run: Run, chosen: _Chosen, *, with_uids: bool) -> dict[str, np.ndarray]:
     """`place` (see `sample_position`) and `score` of the scored samples, each once, by place.
 
     With `with_uids` also `uid` records.
     """
-    scored, network = require_scores(run), selecting_network(run)
+    scored, network = require_scores(run), deciding_network(run)
     found: dict[str, list[np.ndarray]] = {
         "place": [np.empty(0, np.uint64)],
         "score": [np.empty(0, np.float32)],
@@ -230,13 +231,13 @@ def _parts_of(scored: Run, chosen: _Chosen) -> list[str]:
     ]
 
 
-def _spread(place: np.ndarray, score: np.ndarray, everywhere: np.ndarray) -> np.ndarray:
+def _at_places(place: np.ndarray, score: np.ndarray, everywhere: np.ndarray) -> np.ndarray:
     spread = np.full(len(everywhere), np.nan, dtype=np.float32)
     spread[np.searchsorted(everywhere, place)] = score
     return spread
 
 
-def _kept(score: np.ndarray, fraction: float) -> np.ndarray:
+def _best(score: np.ndarray, fraction: float) -> np.ndarray:
     """Mask of the best `fraction` of the samples; ties by place."""
     kept = np.zeros(len(score), dtype=bool)
     kept[np.argsort(-score, kind="stable")[: count_of_fraction(fraction, len(score))]] = True
@@ -247,7 +248,7 @@ def _share(a: np.ndarray, b: np.ndarray) -> float:
     return float((a & b).sum() / max(1, a.sum()))
 
 
-def _ranks(score: np.ndarray) -> np.ndarray:
+def _mean_ranks(score: np.ndarray) -> np.ndarray:
     """Ranks; equal scores share their mean rank."""
     _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)

@@ -28,20 +28,21 @@ by the same content, or is rejected by the store because it would replace an unk
 store that ignores conditional writes, two drivers that start within one request of each other can
 both think that they hold the run, and `selection.json` can be reverted to that of the loser.
 
-    layout           names of files and folders
-    shapes           required fields of JSON files; training_shapes
-    sealed_json      JSON with a digest of itself, and lists of names by their digest
-    sealed_parquet   Parquet files with a digest of themselves
-    parts            a committed part: its name, footer and files
-    ledger           the committed chunks
-    attempts         the driver that holds the run, with its versions
-    identity         fingerprints, digests and their differences
-    relisting        two listings of one pool compared
-    opened           the run itself: opened for reading, or held for writing
-    scan             passes over parts and subset, with read-ahead
-    scored           location of the scores of a run, and its selecting network
-    places           samples as numbers
-    resuming         creation and resumption of a run, and checks that it is the same run
+    layout.py           names of files and folders
+    shapes.py           required fields of JSON files
+    training_shapes.py  those of a training run's files
+    sealed_json.py      JSON with a digest of itself, and lists of names by their digest
+    sealed_parquet.py   Parquet files with a digest of themselves
+    parts.py            a committed part: its name, footer and files
+    ledger.py           the committed chunks
+    attempts.py         the driver that holds the run, with its versions
+    identity.py         fingerprints, digests and their differences
+    relisting.py        two listings of one pool compared
+    opened.py           the run itself: opened for reading, or held for writing
+    scan.py             passes over parts and subset, with read-ahead
+    scored.py           location of the scores of a run, and its deciding network
+    places.py           samples as numbers
+    resuming.py         creation and resumption of a run, and checks that it is the same run
 """
 
 from dfn_ray.run.attempts import Attempt, create_attempt, require_attempts
@@ -91,10 +92,10 @@ from dfn_ray.run.scan import read_ahead, read_columns, scan_parts, scan_subset
 from dfn_ray.run.scored import (
     MATERIALIZED,
     SCORED,
+    deciding_network,
     open_scored,
     require_scores,
     scores_of,
-    selecting_network,
 )
 from dfn_ray.run.sealed_json import parsed_json, read_names
 from dfn_ray.run.sealed_parquet import content_name, parquet_bytes
@@ -128,6 +129,7 @@ __all__ = [
     "canonical_ledger",
     "content_name",
     "create_attempt",
+    "deciding_network",
     "differences",
     "fingerprint_digest",
     "invalid_fields",
@@ -158,7 +160,6 @@ __all__ = [
     "scan_subset",
     "scored_sizes",
     "scores_of",
-    "selecting_network",
     "shard_numbers",
     "start_run",
     "take_over",

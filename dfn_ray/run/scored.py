@@ -39,8 +39,8 @@ def require_scores(run: Run) -> Run:
     return scored
 
 
-def selecting_network(run: Run) -> str:
-    """Name of the network whose score selects: from the run's selection, or from its recipe."""
+def deciding_network(run: Run) -> str:
+    """Name of the network whose score decides: from the run's selection, or from its recipe."""
     selection = run.read_json(SELECTION)
     if selection is not None:
         return selection["network"]

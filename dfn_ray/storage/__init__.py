@@ -4,22 +4,22 @@ A written file is complete or absent. Everything goes through fsspec, so `s3://`
 `hf://` and plain paths behave alike. Credentials, endpoints and the like come from the environment,
 as each store's own tools read them.
 
-    store          files below one URI: read, list, delete, write atomically
-    files          single files by URI
-    walk           contents of a folder, or of a whole tree
-    filesystems    the fsspec filesystem of a URI, and its errors as StorageError
-    retries        the one retry policy: attempts, waits, time limits
-    causes         classification of client errors: missing, no access, transient
-    remote         files of remote stores; gs:// and az:// with the policy
-    http           reading over HTTP
-    http_headers   values from response headers
-    http_bodies    response bodies
-    local          files of this machine
-    hub            hf:// with the policy
-    s3             S3 with the policy
-    s3_faults      S3's errors: which are retried, which are final, their messages
-    exclusive      creating a local file only if its name is free
-    environment    environment variables that are passed on to a cluster's workers
+    store.py          files below one URI: read, list, delete, write atomically
+    files.py          single files by URI
+    walk.py           contents of a folder, or of a whole tree
+    filesystems.py    the fsspec filesystem of a URI, and its errors as StorageError
+    retries.py        the one retry policy: attempts, waits, time limits
+    causes.py         classification of client errors: missing, no access, transient
+    remote.py         files of remote stores; gs:// and az:// with the policy
+    http.py           reading over HTTP
+    http_headers.py   values from response headers
+    http_bodies.py    response bodies
+    local.py          files of this machine
+    hub.py            hf:// with the policy
+    s3.py             S3 with the policy
+    s3_faults.py      S3's errors: which are retried, which are final, their messages
+    exclusive.py      creating a local file only if its name is free
+    environment.py    environment variables that are passed on to a cluster's workers
 """
 
 from dfn_ray.storage.environment import shared_environment
@@ -33,7 +33,7 @@ from dfn_ray.storage.files import (
 )
 from dfn_ray.storage.filesystems import READ_AHEAD_BYTES, filesystem, is_local
 from dfn_ray.storage.store import File, Store, plain_etag
-from dfn_ray.storage.walk import Folder, files_below, link_to_nothing, scan, walk
+from dfn_ray.storage.walk import Folder, files_below, first_dangling_link, scan, walk
 
 __all__ = [
     "READ_AHEAD_BYTES",
@@ -42,9 +42,9 @@ __all__ = [
     "Store",
     "files_below",
     "filesystem",
+    "first_dangling_link",
     "is_confirmed_missing",
     "is_local",
-    "link_to_nothing",
     "open_uri",
     "plain_etag",
     "read_uri",

@@ -41,7 +41,7 @@ from dfn_ray.uris import utf8_safe
 
 _FIRST_BYTES = 64 * 2**10
 """Size of the first request: enough to recognize a shard's format, and most images in full."""
-_LEAST_RANGE_BYTES = 4 * 2**10
+_MIN_RANGE_BYTES = 4 * 2**10
 """Lower bound on a response that is shorter than the requested range (RFC 9110, 15.3.7): servers
 and proxies that truncate ranges do so at 64 KiB and more; one that returns a few bytes at a time
 would block a task for hours."""
@@ -287,7 +287,7 @@ def _version_text(size: int, version: str | None) -> str:
 
 def _advances(start: int, stop: int, end: int) -> bool:
     """True if a response up to `stop` reaches `end`, or is long enough to continue from."""
-    return stop == end or start + _LEAST_RANGE_BYTES <= stop < end
+    return stop == end or start + _MIN_RANGE_BYTES <= stop < end
 
 
 def _require(holds: bool, answer: ClientResponse) -> None:

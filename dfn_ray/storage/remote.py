@@ -23,7 +23,7 @@ _REQUESTS = frozenset(
 """Methods that are requests, some of the hub's client only; all of them idempotent."""
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """One version of a file of a store: the one that was opened."""
 
     size: int
@@ -48,7 +48,7 @@ class RemoteFile(AbstractBufferedFile):
         self,
         fs: Any,
         uri: str,
-        source: Source,
+        source: ByteSource,
         *,
         block_size: int | None = None,
         cache_type: str = "readahead",

@@ -108,16 +108,16 @@ def files_below(uri: str) -> list[File]:
     return sorted(files, key=lambda file: file.uri)
 
 
-def link_to_nothing(uri: str) -> str | None:
+def first_dangling_link(uri: str) -> str | None:
     """The first dangling link on a local path, its last name included; None without one."""
     if not is_local(uri):
         return None
     path = _path(uri)
     ends = (index for index, character in enumerate(f"{path}/") if character == "/" and index)
-    return next((path[:end] for end in ends if _leads_to_nothing(path[:end])), None)
+    return next((path[:end] for end in ends if _is_dangling(path[:end])), None)
 
 
-def _leads_to_nothing(path: str) -> bool:
+def _is_dangling(path: str) -> bool:
     if not os.path.islink(path):
         return False
     try:

@@ -43,7 +43,7 @@ from dfn_ray.training.position import (
 Tensors = Mapping[str, Tensor]
 
 
-def commit(
+def commit_checkpoint(
     run: Run,
     generation: Generation,
     position: Position,

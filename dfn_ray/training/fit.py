@@ -45,7 +45,7 @@ class FitOutcome:
 
 def fit(
     spec: WorkerSpec,
-    plan: NextSamples,
+    next_samples: NextSamples,
     progress: TrainingProgress,
     metrics: TrainingMetrics,
 ) -> FitOutcome:
@@ -53,7 +53,8 @@ def fit(
 
     Raises the DfnRayError of a worker or a reader if another start cannot succeed.
     """
-    workers, bundle = plan.recipe.workers, worker_bundle(plan.recipe.workers)
+    run, workers = next_samples.run, next_samples.recipe.workers
+    bundle = worker_bundle(workers)
     reports = Reports.options(label_selector=driver_node_selector()).remote()  # pyright: ignore[reportAttributeAccessIssue]
     size = (
         workers.min_size
@@ -74,13 +75,13 @@ def fit(
         run_config=RunConfig(
             # A new name for every start: Ray Train would resume from its own records of an older
             # one.
-            name=f"start-{plan.run.attempt.number:06d}-{generation_count(plan.run) + 1:04d}",
-            storage_path=_ray_path(plan.run),
-            storage_filesystem=_ray_filesystem(plan.run),
+            name=f"start-{run.attempt.number:06d}-{generation_count(run) + 1:04d}",
+            storage_path=_ray_path(run),
+            storage_filesystem=_ray_filesystem(run),
             # `train_clip` decides about restarts.
             failure_config=FailureConfig(max_failures=0),
         ),
-        datasets={DATASET: replace(plan, reports=reports)},
+        datasets={DATASET: replace(next_samples, reports=reports)},
         dataset_config=in_order(),
     )
     with (

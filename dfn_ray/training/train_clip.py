@@ -37,7 +37,7 @@ from dfn_ray.training.data.read_counts import (
 )
 from dfn_ray.training.fit import fit
 from dfn_ray.training.position import Position, latest_position, reached_samples
-from dfn_ray.training.worker_spec import WorkerSpec, network_folder
+from dfn_ray.training.worker_spec import WorkerSpec, trained_network_folder
 from dfn_ray.uids.lookup import open_uid_list
 
 INDEX = "index.parquet"
@@ -52,7 +52,7 @@ def train(recipe: TrainRecipe, *, until_samples: int | None = None) -> dict[str,
     network, the samples read from each source (`SourceCounts`), and failures in training. `dfn-ray
     filter` and open_clip load the network as `local-dir:` (on an object store, only dfn_ray does).
     Raises InputError for invalid input, FingerprintError if the folder contains another run,
-    ErrorBudgetExceededError if more samples or shards are bad than the recipe allows, StorageError
+    ErrorLimitExceededError if more samples or shards are bad than the recipe allows, StorageError
     if a store still fails after all retries, TrainingFailedError if workers die without progress.
     """
     check_ray_reachable()
@@ -71,13 +71,13 @@ def train(recipe: TrainRecipe, *, until_samples: int | None = None) -> dict[str,
                 progress.say(source.line())
                 if warning := source.warning():
                     progress.say(warning)
-            plan = _plan(run, recipe, shards, network, table)
+            next_samples = _next_samples(run, recipe, shards, network, table)
             check_sources(sources, limits_of(recipe))
             read = sum((Counter(source.counts) for source in sources), Counter[str]())
             spec = WorkerSpec(
                 run=run, recipe=recipe, network=ray.put(network), until_samples=target, read=read
             )
-            _fit_until(spec, plan, progress, metrics)
+            _fit_until(spec, next_samples, progress, metrics)
     finally:
         progress.close()
         metrics.close()
@@ -91,7 +91,7 @@ def _result(run: Run, recipe: TrainRecipe, shards: Shards) -> dict[str, Any]:
     value = {
         "samples_seen": position.samples_seen,
         "steps": position.steps,
-        "network": run.store.uri_of(network_folder()),
+        "network": run.store.uri_of(trained_network_folder()),
         **training_values(position.counts),
         "sources": [source.values() for source in sources],
     }
@@ -147,12 +147,12 @@ def _fingerprint(recipe: TrainRecipe, network: FrozenNetwork) -> dict[str, Any]:
 def _is_done(run: Run, recipe: TrainRecipe, target: int) -> bool:
     left = target - latest_position(run).samples_seen
     finished = target < recipe.samples_seen or run.store.exists(
-        f"{network_folder()}/{WEIGHTS_FILE}"
+        f"{trained_network_folder()}/{WEIGHTS_FILE}"
     )
     return left < recipe.batch_size and finished
 
 
-def _plan(
+def _next_samples(
     run: Run, recipe: TrainRecipe, shards: Shards, network: FrozenNetwork, table: pa.Table
 ) -> NextSamples:
     indexes = split_index(table, recipe.sources, shards)
@@ -166,15 +166,15 @@ def _plan(
         seed=recipe.seed,
     )
     height, width = network.transform.size
-    plan = NextSamples(
+    next_samples = NextSamples(
         run=run,
         recipe=recipe,
         indexes=indexes,
         feeding=ray.put(feeding),
         row_bytes=height * width * 3 + network.tokenizer.context_length * 4,
     )
-    next(plan.groups())  # checks sample_count before workers start
-    return plan
+    next(next_samples.groups())  # checks sample_count before workers start
+    return next_samples
 
 
 def _stored_index(run: Run) -> pa.Table | None:
@@ -206,7 +206,10 @@ def _captions(source: Source) -> LabelCaptions | None:
 
 
 def _fit_until(
-    spec: WorkerSpec, plan: NextSamples, progress: TrainingProgress, metrics: TrainingMetrics
+    spec: WorkerSpec,
+    next_samples: NextSamples,
+    progress: TrainingProgress,
+    metrics: TrainingMetrics,
 ) -> None:
     """Runs workers until the target is reached.
 
@@ -219,7 +222,7 @@ def _fit_until(
         before = latest_position(run)
         _check_error_limits(spec, before, before.counts)
         _say_resumed(run, progress, before.samples_seen)
-        outcome = fit(spec, plan, progress, metrics)
+        outcome = fit(spec, next_samples, progress, metrics)
         after, error = latest_position(run), outcome.error
         has_progressed = after.samples_seen > before.samples_seen
         if error is None and (has_progressed or _is_done(run, recipe, target)):
@@ -245,7 +248,7 @@ def _fit_until(
 def _check_error_limits(
     spec: WorkerSpec, position: Position, counts: Mapping[str, int], *, final: bool | None = None
 ) -> None:
-    """Raises ErrorBudgetExceededError if more samples failed than the recipe allows."""
+    """Raises ErrorLimitExceededError if more samples failed than the recipe allows."""
     left = spec.recipe.samples_seen - position.samples_seen
     check_training(
         spec.read,

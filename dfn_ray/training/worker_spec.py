@@ -28,6 +28,6 @@ class WorkerSpec:
     """The `fit.Reports` actor."""
 
 
-def network_folder(samples_seen: int | None = None) -> str:
+def trained_network_folder(samples_seen: int | None = None) -> str:
     """Returns the network's folder in a run: the result, or the export at `samples_seen`."""
     return "network" if samples_seen is None else f"networks/samples-{samples_seen:012d}"

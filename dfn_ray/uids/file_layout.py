@@ -49,7 +49,7 @@ _LENGTH_BYTES = {b"\x01\x00": 2, b"\x02\x00": 4, b"\x03\x00": 4}
 
 
 @dataclass(frozen=True)
-class Layout:
+class RecordLayout:
     """The place of the records in a file."""
 
     offset: int
@@ -58,7 +58,7 @@ class Layout:
     big_endian: bool = False
 
 
-def uid_file_layout(file: IO[bytes], size: int, uri: str) -> Layout:
+def uid_file_layout(file: IO[bytes], size: int, uri: str) -> RecordLayout:
     """The layout of a file of `size` bytes that is open at its start.
 
     Accepts arrays of structs of two unsigned 8-byte integers, with any field names and in either
@@ -88,7 +88,7 @@ def uid_file_layout(file: IO[bytes], size: int, uri: str) -> Layout:
             f"is not a .npy file, and its {size:,} bytes are not a multiple of the "
             f"{UID_DTYPE.itemsize} bytes of a record",
         )
-    return Layout(0, count)
+    return RecordLayout(0, count)
 
 
 def _is_gzip(head: bytes) -> bool:
@@ -127,7 +127,7 @@ def _is_pickle(head: bytes, file: IO[bytes]) -> bool:
     return len(steps) == _PICKLE_STEPS or steps[-1][0].name == "STOP"
 
 
-def _npy_layout(file: IO[bytes], size: int, uri: str) -> Layout:
+def _npy_layout(file: IO[bytes], size: int, uri: str) -> RecordLayout:
     """The layout from the header of a `.npy`."""
     start = file.read(8)
     length_bytes = _LENGTH_BYTES.get(start[6:8])
@@ -155,7 +155,7 @@ def _npy_layout(file: IO[bytes], size: int, uri: str) -> Layout:
             f"is a .npy file that {what}: {shape[0]:,} records by its header, which take "
             f"{shape[0] * UID_DTYPE.itemsize:,} bytes, but {there:,} bytes follow it",
         )
-    return Layout(offset, shape[0], big_endian)
+    return RecordLayout(offset, shape[0], big_endian)
 
 
 def _header_values(header: bytes, uri: str) -> dict[str, Any]:

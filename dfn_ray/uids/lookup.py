@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from dfn_ray.errors import InputError, MissingFileError, StorageError
 from dfn_ray.storage import filesystem, is_local, open_uri, version
-from dfn_ray.uids.file_layout import Layout, uid_file_layout
+from dfn_ray.uids.file_layout import RecordLayout, uid_file_layout
 from dfn_ray.uids.records import UID_DTYPE, first_unsorted, uid_records
 from dfn_ray.untrusted.regular_files import require_regular
 
@@ -111,7 +111,7 @@ def _of_file(path: Path, uri: str) -> np.ndarray:
         status = os.stat(path)
         what = f"{path}\0{status.st_size}\0{status.st_mtime_ns}"
         path = _cached_on_disk(what, lambda: _native_pieces(path, layout))
-        layout = Layout(0, layout.count)
+        layout = RecordLayout(0, layout.count)
     return np.memmap(path, UID_DTYPE, mode="r", offset=layout.offset, shape=(layout.count,))
 
 
@@ -180,7 +180,7 @@ def _pieces(uri: str) -> Iterator[bytes]:
         )
 
 
-def _native_pieces(path: Path, layout: Layout) -> Iterator[bytes]:
+def _native_pieces(path: Path, layout: RecordLayout) -> Iterator[bytes]:
     """The records of a big-endian file in this machine's byte order."""
     stored = np.memmap(path, _BIG_ENDIAN, mode="r", offset=layout.offset, shape=(layout.count,))
     for start in range(0, layout.count, SLICE):

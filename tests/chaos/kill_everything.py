@@ -51,7 +51,7 @@ STEPS = {
     "evaluate": ("evaluate",),
 }
 """Phases in each of which the driver is killed."""
-MOST = {"filter": 12, "train": 5, "evaluate": 4}
+MAX_KILLS = {"filter": 12, "train": 5, "evaluate": 4}
 """Kills per verb and round."""
 PAUSE_S = (1.0, 9.0)
 """Pause between kills; long enough for some progress."""
@@ -196,7 +196,7 @@ def disturb(round_: Round, cluster: Cluster, rng: random.Random) -> Counter[str]
             step=lambda verb=verb: round_.step(verb),
             killed_before=tally()["kills"],
         )
-        killed += job.run(lambda: rng.uniform(*PAUSE_S), MOST[verb])
+        killed += job.run(lambda: rng.uniform(*PAUSE_S), MAX_KILLS[verb])
     return killed
 
 

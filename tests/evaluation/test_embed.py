@@ -19,7 +19,7 @@ from dfn_ray.evaluation.embedder import (
     with_labels,
 )
 from dfn_ray.evaluation.gather import gather
-from dfn_ray.network.frozen import FrozenNetwork, load_network
+from dfn_ray.network.frozen import FrozenNetwork, freeze_network
 from dfn_ray.on_ray.cells import Cell, column_array
 from dfn_ray.preparing.prepare import Preparation
 from dfn_ray.schema import SAMPLE_SCHEMA, SEVERAL_CAPTIONS_SCHEMA, Chunk
@@ -29,7 +29,7 @@ from tests.evaluation.conftest import captions_of, label_of
 
 @pytest.fixture
 def frozen(network) -> FrozenNetwork:
-    return load_network(Network(model=f"local-dir:{network}"))
+    return freeze_network(Network(model=f"local-dir:{network}"))
 
 
 def cell_of(

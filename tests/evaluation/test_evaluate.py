@@ -10,7 +10,7 @@ import pytest
 
 from dfn_ray.config import EvaluateRecipe, recipe_from
 from dfn_ray.console.progress import Progress
-from dfn_ray.errors import ErrorBudgetExceededError, InputError
+from dfn_ray.errors import ErrorLimitExceededError, InputError
 from dfn_ray.evaluation import evaluate as evaluate_module
 from dfn_ray.evaluation.evaluate import check_gathered, evaluate, evaluate_sets
 from dfn_ray.evaluation.gather import Gathered
@@ -203,7 +203,7 @@ def gathered(
     ],
 )
 def test_a_set_that_is_not_whole_gives_no_result(recipe, result, message):
-    with pytest.raises(ErrorBudgetExceededError, match=f"sets.vtab/pets: {message}"):
+    with pytest.raises(ErrorLimitExceededError, match=f"sets.vtab/pets: {message}"):
         check_gathered(locate(recipe().sets[0]), result, recipe(), Progress(0))
 
 

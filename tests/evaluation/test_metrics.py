@@ -96,14 +96,14 @@ def test_a_label_beyond_the_class_names_is_told():
 def test_the_whole_similarity_matrix_is_never_made(monkeypatch):
     monkeypatch.setattr(metrics_module, "_BLOCK_VALUES", 1000)
     largest = 0
-    ranks = metrics_module._ranks
+    ranks = metrics_module._candidates_before
 
     def watched(score_BK, right_B):
         nonlocal largest
         largest = max(largest, score_BK.size)
         return ranks(score_BK, right_B)
 
-    monkeypatch.setattr(metrics_module, "_ranks", watched)
+    monkeypatch.setattr(metrics_module, "_candidates_before", watched)
     rng = np.random.default_rng(0)
     retrieval_metrics(unit(rng, 100), unit(rng, 500), np.repeat(np.arange(100), 5))
     assert 0 < largest <= 1000

@@ -17,7 +17,7 @@ from PIL import Image
 
 from dfn_ray.errors import (
     DamagedRunError,
-    ErrorBudgetExceededError,
+    ErrorLimitExceededError,
     FingerprintError,
     InputError,
     RunTakenOverError,
@@ -326,12 +326,22 @@ def test_a_pool_that_is_bad_stops_the_run_and_says_why(local_ray, recipe, tmp_pa
         tar.sample(f"{index:03d}", image=b"<html>gone</html>", caption="a cat")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "0.tar").write_bytes(tar.getvalue())
-    with pytest.raises(ErrorBudgetExceededError, match=r"40 of 40 samples failed.*not_an_image"):
+    with pytest.raises(ErrorLimitExceededError, match=r"40 of 40 samples failed.*not_an_image"):
         filter_pool(recipe(tmp_path / "bad"))
     value = filter_pool(recipe(tmp_path / "bad", "execution.max_failed_fraction=1.0"))
     assert value["counts"] == {"failed/not_an_image": 40}
     assert value["k"] == 0
     verify_run(recipe(tmp_path / "bad").run_uri, full=True)
+
+
+def test_rules_that_reject_every_sample_leave_an_empty_subset(local_ray, recipe, pool):
+    job = recipe(pool, "rules.min_caption_words=1000")
+    value = filter_pool(job)
+    assert value["counts"] == {"rejected/caption_words": 300}
+    assert value["k"] == 0
+    assert not kept(job.run_uri)
+    assert filter_pool(job) == value
+    verify_run(job.run_uri, full=True)
 
 
 def test_rules_reject_before_decoding_and_are_counted(local_ray, recipe, tmp_path):
@@ -572,8 +582,8 @@ def test_too_many_bad_shards_stop_the_run_as_soon_as_that_is_certain(local_ray, 
     folder = write_pool(tmp_path / "pool", shards=4, samples=10)
     for name in ("00000.tar", "00001.tar"):
         (folder / name).write_bytes(b"<html>not found</html>")
-    with pytest.raises(ErrorBudgetExceededError, match=r"2 of 4 shards are bad.*allows 25%"):
-        filter_pool(recipe(folder, "execution.budget_after_samples=1000000"))
+    with pytest.raises(ErrorLimitExceededError, match=r"2 of 4 shards are bad.*allows 25%"):
+        filter_pool(recipe(folder, "execution.limits_after_samples=1000000"))
 
 
 @pytest.mark.slow

@@ -26,9 +26,9 @@ from dfn_ray.run import open_run, scored_sizes
 from dfn_ray.storage import Store
 from dfn_ray.testing.sample_pools import write_pool
 from dfn_ray.uids.records import UID_DTYPE
+from tests.filtering.scoring.test_unreachable import ONCE, committed
 from tests.filtering.test_filter_pool import kept
 from tests.filtering.test_object_storage import subset, upload
-from tests.filtering.test_unreachable import ONCE, committed
 
 pytestmark = pytest.mark.ray
 

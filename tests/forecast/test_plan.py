@@ -19,7 +19,7 @@ from dfn_ray.forecast.estimate import (
     Estimate,
     Interval,
     _bootstrap,
-    _kept,
+    _kept_in_pilot,
     requests,
 )
 from dfn_ray.forecast.pilot import PilotShard
@@ -159,10 +159,10 @@ def test_shards_that_differ_widen_the_interval_and_it_covers_what_was_not_read()
 
 def test_what_is_kept_of_the_pilot_is_what_the_rule_keeps():
     score = np.array([0.1, 0.5, -np.inf, 0.3, 0.2], np.float32)
-    assert _kept(Select(keep_fraction=0.4), score, 1.0).tolist() == [0, 1, 0, 1, 0]
-    assert _kept(Select(keep_count=30), score, 10.0).tolist() == [0, 1, 0, 1, 1]
-    assert _kept(Select(threshold=0.2), score, 1.0).tolist() == [0, 1, 0, 1, 1]
-    assert _kept(Select(keep_fraction=1.0), score, 1.0).tolist() == [1, 1, 0, 1, 1]
+    assert _kept_in_pilot(Select(keep_fraction=0.4), score, 1.0).tolist() == [0, 1, 0, 1, 0]
+    assert _kept_in_pilot(Select(keep_count=30), score, 10.0).tolist() == [0, 1, 0, 1, 1]
+    assert _kept_in_pilot(Select(threshold=0.2), score, 1.0).tolist() == [0, 1, 0, 1, 1]
+    assert _kept_in_pilot(Select(keep_fraction=1.0), score, 1.0).tolist() == [1, 1, 0, 1, 1]
 
 
 def test_prices_of_nothing_give_a_budget_nothing_to_count():

@@ -17,8 +17,8 @@ from tests.fuzz.case import Case, Target, require
 from tests.fuzz.mutate import mutate
 
 _EQUAL_CHARACTERS = 4096
-_LONGEST_BYTES = 64 * 2**10
-_MOST_S = 1.0
+_MAX_CAPTION_BYTES = 64 * 2**10
+_MAX_S = 1.0
 """For one long caption, in CPU time."""
 
 
@@ -52,7 +52,7 @@ def make(rng: Random) -> Case:
         tokens = tokenize(spec, [long])
         taken_s = time.process_time() - started
         require(
-            taken_s < _MOST_S, "a caption takes too long", f"{taken_s:.1f} s", long[:40], len(long)
+            taken_s < _MAX_S, "a caption takes too long", f"{taken_s:.1f} s", long[:40], len(long)
         )
         require(
             tokens.shape == (1, context) and tokens.max() < 49408, "tokens out of range", tokens
@@ -73,8 +73,8 @@ def _short(rng: Random) -> str:
 
 def _long(rng: Random) -> str:
     """A caption of the maximum length of a pool."""
-    text = _repeated(rng, _LONGEST_BYTES) if rng.random() < 0.7 else odd_text.text(rng, 4000)
-    return text.encode()[:_LONGEST_BYTES].decode("utf-8", "ignore")
+    text = _repeated(rng, _MAX_CAPTION_BYTES) if rng.random() < 0.7 else odd_text.text(rng, 4000)
+    return text.encode()[:_MAX_CAPTION_BYTES].decode("utf-8", "ignore")
 
 
 def _repeated(rng: Random, most: int) -> str:

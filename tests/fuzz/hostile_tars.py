@@ -17,7 +17,7 @@ from tests.fuzz.case import Case, require
 from tests.fuzz.shards import read_file
 from tests.fuzz.tar_writer import Tar, filled, padded, pax_header
 
-_LONGEST_NAME = 4096
+_MAX_NAME_CHARS = 4096
 
 
 def hostile_tar(rng: Random, pool: Pool, seed: int) -> Case:
@@ -48,7 +48,7 @@ def hostile_tar(rng: Random, pool: Pool, seed: int) -> Case:
                 "a neighbour of a hostile member differs",
                 key,
             )
-        require(all(len(key) <= _LONGEST_NAME for key in rows), "a name without an end is a key")
+        require(all(len(key) <= _MAX_NAME_CHARS for key in rows), "a name without an end is a key")
         return readout.outcomes
 
     note = f"hostile {name}, {add.__name__}, chunks of {pool.chunk_rows}"

@@ -23,7 +23,7 @@ from tests.fuzz.hostile_images import hostile_image
 from tests.fuzz.mutate import mutate
 from tests.fuzz.pictures import READ, Picture, picture, simple
 
-_MOST_PIXELS = 4_000_000
+_MAX_PIXELS = 4_000_000
 _SIDE = 24
 _LOSSLESS = ("PNG", "BMP")
 """For RGB; a second decoder must return exactly these pixels."""
@@ -221,7 +221,7 @@ def _batch(images: list[bytes], size: tuple[int, int], mode: Mode, on_truncated:
         [transform],
         mode=mode,
         on_truncated=on_truncated,
-        max_pixels=_MOST_PIXELS,
+        max_pixels=_MAX_PIXELS,
         timeout_s=20,
     )
 

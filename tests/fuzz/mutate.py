@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-_LONGEST = 2048
+_MAX_SPAN_BYTES = 2048
 """Maximum of damaged bytes: several tar members or Parquet pages of the small inputs here."""
 _EXTREMES = (
     b"\0" * 4, b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\x80\0\0\0", b"\0\0\0\x80",
@@ -35,7 +35,7 @@ def mutate(rng: Random, data: bytes, region: tuple[int, int] | None = None) -> M
     """`data` with one damage that begins inside `region` (default: anywhere)."""
     low, high = region or (0, len(data))
     start = rng.randrange(low, max(high, low + 1))
-    stop = min(start + rng.choice((1, 4, 16, 64, rng.randint(1, _LONGEST))), len(data), high)
+    stop = min(start + rng.choice((1, 4, 16, 64, rng.randint(1, _MAX_SPAN_BYTES))), len(data), high)
     return rng.choice(_DAMAGES)(rng, data, start, stop)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from tests.fuzz.worker import Result
 
-_MOST_REASONS = 9
+_MAX_REASONS = 9
 
 
 class Report:
@@ -65,8 +65,8 @@ class Report:
 
 def _line(name: str, results: list[Result]) -> str:
     outcomes = sum((result.outcomes for result in results), Counter[str]())
-    shown = ", ".join(f"{reason} {count}" for reason, count in outcomes.most_common(_MOST_REASONS))
-    more = len(outcomes) - _MOST_REASONS
+    shown = ", ".join(f"{reason} {count}" for reason, count in outcomes.most_common(_MAX_REASONS))
+    more = len(outcomes) - _MAX_REASONS
     valid = sum(result.valid for result in results)
     return (
         f"{name:<10} {len(results):>6} {valid:>6} {len(results) - valid:>7} "

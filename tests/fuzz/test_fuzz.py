@@ -136,7 +136,7 @@ def test_nothing_is_left_in_the_temporary_folder_whatever_ends_an_input(tmp_path
 
 
 def test_an_input_that_computes_too_long_is_slow(tmp_path, monkeypatch):
-    monkeypatch.setattr("tests.fuzz.worker.MOST_CPU_S", 0.2)
+    monkeypatch.setattr("tests.fuzz.worker.MAX_CPU_S", 0.2)
 
     def compute():
         end = time.process_time() + 0.4

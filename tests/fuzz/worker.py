@@ -23,12 +23,12 @@ import pyarrow as pa
 import dfn_ray
 from tests.fuzz.case import PromiseError, Target, rng_of
 
-MOST_CPU_S = 5.0
+MAX_CPU_S = 5.0
 """For one input, with its child processes. In CPU time, so that a busy machine changes nothing."""
-_MOST_GROWTH_BYTES = 320 * 2**20
+_MAX_GROWTH_BYTES = 320 * 2**20
 """Beyond the memory of the worker before the check of an input of at most some MiB; an image has at
 most 16 megapixels."""
-_MOST_KEPT_BYTES = 256 * 2**20
+_MAX_KEPT_BYTES = 256 * 2**20
 """Memory that a worker may hold beyond that after its first inputs."""
 _WARM_INPUTS = 60
 _ADDRESS_BYTES = 3 * 2**30
@@ -47,7 +47,7 @@ class Plan:
     target_of: Callable[[int], Target]
     """The kind of an input by its index."""
     hangs_s: float = 120.0
-    """Wall-clock limit: an input that sleeps or runs longer is killed. Far beyond MOST_CPU_S, for
+    """Wall-clock limit: an input that sleeps or runs longer is killed. Far beyond MAX_CPU_S, for
     busy machines."""
 
 
@@ -187,7 +187,7 @@ def _work(end: Connection, plan: Plan, temporary: str) -> None:
         if count >= _WARM_INPUTS:
             held = _held_bytes(warm)
             warm = warm or held
-            if held - warm > _MOST_KEPT_BYTES and result.failure is None:
+            if held - warm > _MAX_KEPT_BYTES and result.failure is None:
                 result.failure = f"memory: a worker keeps {(held - warm) >> 20} MiB"
         end.send(result)
 
@@ -199,7 +199,7 @@ def _held_bytes(warm: int | None) -> int:
     """
     gc.collect()
     held = _status("VmRSS")
-    if warm is not None and held - warm > _MOST_KEPT_BYTES:
+    if warm is not None and held - warm > _MAX_KEPT_BYTES:
         pa.default_memory_pool().release_unused()
         ctypes.CDLL(None).malloc_trim(0)
         held = _status("VmRSS")
@@ -229,12 +229,12 @@ def checked(plan: Plan, index: int) -> Result:
         shutil.rmtree(folder, ignore_errors=True)
     result.cpu_s = _cpu_s() - started
     result.growth_bytes = max(0, _status("VmHWM") - before)
-    if result.failure is None and result.cpu_s > MOST_CPU_S:
+    if result.failure is None and result.cpu_s > MAX_CPU_S:
         result.failure = "slow"
-        result.detail = f"{result.cpu_s:.1f} s of CPU time, the limit is {MOST_CPU_S} s"
-    if result.failure is None and result.growth_bytes > _MOST_GROWTH_BYTES:
+        result.detail = f"{result.cpu_s:.1f} s of CPU time, the limit is {MAX_CPU_S} s"
+    if result.failure is None and result.growth_bytes > _MAX_GROWTH_BYTES:
         result.failure = "memory: one input takes too much"
-        result.detail = f"{result.growth_bytes >> 20} MiB, the limit is {_MOST_GROWTH_BYTES >> 20}"
+        result.detail = f"{result.growth_bytes >> 20} MiB, the limit is {_MAX_GROWTH_BYTES >> 20}"
     if result.failure is not None:
         write_input(plan, index, f"{result.failure}\n\n{result.detail}")
     return result

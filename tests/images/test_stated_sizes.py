@@ -9,14 +9,14 @@ from itertools import product
 import pytest
 
 from dfn_ray.config import Rules
-from dfn_ray.images.header import LONGEST_SIDE
+from dfn_ray.images.header import MAX_SIDE_PIXELS
 from dfn_ray.preparing.rules import SizeRule
 from dfn_ray.schema import Reason
 from tests.images.test_decode import decoded, png_header
 from tests.network.conftest import encoded, photo
 
-MOST = 2**32 - 1
-SIDES = (0, 1, 9, LONGEST_SIDE, LONGEST_SIDE + 1, MOST)
+MAX_UINT32 = 2**32 - 1
+SIDES = (0, 1, 9, MAX_SIDE_PIXELS, MAX_SIDE_PIXELS + 1, MAX_UINT32)
 
 
 def bmp(width: int, height: int) -> bytes:
@@ -97,14 +97,14 @@ def test_no_stated_size_ends_the_decoder(form, mode):
         for size, reason, *found in zip(
             sizes, result.reason, result.width, result.height, strict=True
         ):
-            if min(size) > 0 and max(size) > LONGEST_SIDE:
+            if min(size) > 0 and max(size) > MAX_SIDE_PIXELS:
                 assert (reason, *found) == (Reason.TOO_MANY_PIXELS, 0, 0), size
-            elif min(size) > 0 and max(size) == LONGEST_SIDE:
+            elif min(size) > 0 and max(size) == MAX_SIDE_PIXELS:
                 assert (reason, *found) == (Reason.TOO_MANY_PIXELS, *size), size
 
 
 def test_a_side_longer_than_any_image_has_is_too_many_pixels_under_every_limit():
-    result = decoded(png_header(MOST, 1), max_pixels=2**80)
+    result = decoded(png_header(MAX_UINT32, 1), max_pixels=2**80)
     assert result.reason == [Reason.TOO_MANY_PIXELS]
 
 

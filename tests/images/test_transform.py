@@ -94,7 +94,7 @@ def test_any_size_equals_open_clip(width, height, target, resize_mode):
 def test_extreme_shapes_are_resized_without_the_whole_intermediate(monkeypatch):
     image = photo(4, 1200)
     whole = ours(image, (32, 32), "shortest")
-    monkeypatch.setattr("dfn_ray.images.transform._MOST_RESIZED_PIXELS", 1000)
+    monkeypatch.setattr("dfn_ray.images.transform._MAX_RESIZED_PIXELS", 1000)
     part = ours(image, (32, 32), "shortest")
     assert np.abs(whole.astype(int) - part).max() <= 1
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dfn_ray import config
 from dfn_ray.images.decode import decode_images
 from dfn_ray.network.filtering_network import batch_by_length
-from dfn_ray.network.frozen import build, load_network
+from dfn_ray.network.frozen import build, freeze_network
 from dfn_ray.network.tokenizer import tokenize
 from tests.network.conftest import CAPTIONS, KINDS, encoded, photo, spec
 
@@ -50,7 +50,7 @@ def by_open_clip(name, **settings):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_equal_a_plain_open_clip_loop(folders, kind):
-    frozen = load_network(spec(folders(kind)))
+    frozen = freeze_network(spec(folders(kind)))
     scores = build(frozen).score(*chunk(frozen), batch_size=3)
     assert scores.score_N.dtype == np.float32
     wanted = by_open_clip(f"local-dir:{folders(kind)}")
@@ -60,7 +60,7 @@ def test_scores_equal_a_plain_open_clip_loop(folders, kind):
 
 @pytest.mark.parametrize("resize_mode", ["squash", "longest"])
 def test_scores_under_another_resize_equal_open_clips(folders, resize_mode):
-    frozen = load_network(spec(folders("vit"), resize_mode=resize_mode, quick_gelu=True))
+    frozen = freeze_network(spec(folders("vit"), resize_mode=resize_mode, quick_gelu=True))
     wanted = by_open_clip(
         f"local-dir:{folders('vit')}", image_resize_mode=resize_mode, force_quick_gelu=True
     )
@@ -69,7 +69,7 @@ def test_scores_under_another_resize_equal_open_clips(folders, resize_mode):
 
 
 def test_the_wrong_activation_would_show(folders):
-    frozen = load_network(spec(folders("vit"), quick_gelu=True))
+    frozen = freeze_network(spec(folders("vit"), quick_gelu=True))
     scores = build(frozen).score(*chunk(frozen), batch_size=8)
     assert np.abs(scores.score_N - by_open_clip(f"local-dir:{folders('vit')}")).max() > 1e-5
 
@@ -77,8 +77,8 @@ def test_the_wrong_activation_would_show(folders):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_scores_are_near_and_taken_in_float32(folders, kind, precision):
-    frozen = load_network(spec(folders(kind)))
-    half = build(load_network(spec(folders(kind), precision=precision)))
+    frozen = freeze_network(spec(folders(kind)))
+    half = build(freeze_network(spec(folders(kind), precision=precision)))
     pixels, tokens = chunk(frozen)
     scores = half.score(pixels, tokens, batch_size=8)
     wanted = build(frozen).score(pixels, tokens, batch_size=8)
@@ -89,7 +89,7 @@ def test_half_precision_scores_are_near_and_taken_in_float32(folders, kind, prec
 
 
 def test_the_same_chunk_gives_the_same_bits_whatever_came_before(folders):
-    frozen = load_network(spec(folders("vit"), precision="bf16"))
+    frozen = freeze_network(spec(folders("vit"), precision="bf16"))
     network = build(frozen)
     pixels, tokens = chunk(frozen)
     first = network.score(pixels, tokens, batch_size=3, keep_embeddings=True)
@@ -103,7 +103,7 @@ def test_the_same_chunk_gives_the_same_bits_whatever_came_before(folders):
 
 
 def test_equal_captions_are_encoded_once_and_short_ones_without_padding(folders, monkeypatch):
-    frozen = load_network(spec(folders("vit")))
+    frozen = freeze_network(spec(folders("vit")))
     network = build(frozen)
     shapes = []
     real = network._text_tower
@@ -116,7 +116,7 @@ def test_equal_captions_are_encoded_once_and_short_ones_without_padding(folders,
 
 
 def test_kept_embeddings_are_float16_and_give_the_score(folders):
-    frozen = load_network(spec(folders("vit")))
+    frozen = freeze_network(spec(folders("vit")))
     pixels, tokens = chunk(frozen)
     scores = build(frozen).score(pixels, tokens, batch_size=8, keep_embeddings=True)
     assert scores.image_embedding_ND is not None
@@ -129,7 +129,7 @@ def test_kept_embeddings_are_float16_and_give_the_score(folders):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_score_is_nan_where_an_embedding_is_not_finite(folders, value):
-    frozen = load_network(spec(folders("vit")))
+    frozen = freeze_network(spec(folders("vit")))
     row = int(tokenize(frozen.tokenizer, ["dog"])[0, 1])
     frozen.state["token_embedding.weight"][row] = value
     pixels, tokens = chunk(frozen)
@@ -138,7 +138,7 @@ def test_a_score_is_nan_where_an_embedding_is_not_finite(folders, value):
 
 
 def test_scores_never_leave_minus_one_to_one(folders, monkeypatch):
-    network = build(load_network(spec(folders("vit"))))
+    network = build(freeze_network(spec(folders("vit"))))
     unit_ND = torch.nn.functional.normalize(
         torch.randn(1000, 512, generator=torch.manual_seed(0)), dim=-1
     )
@@ -151,7 +151,7 @@ def test_scores_never_leave_minus_one_to_one(folders, monkeypatch):
 
 
 def test_an_empty_chunk_has_no_scores(folders):
-    network = build(load_network(spec(folders("vit"))))
+    network = build(freeze_network(spec(folders("vit"))))
     empty = np.zeros((0, 32, 32, 3), np.uint8), np.zeros((0, 77), np.int32)
     assert network.score(*empty, batch_size=4, keep_embeddings=True).score_N.shape == (0,)
 
@@ -168,7 +168,7 @@ def test_batches_by_length_cover_all_in_order_and_hold_little_padding(seed, coun
 
 def test_a_built_in_network_of_full_size_equals_open_clip():
     """ViT-B/32 with random weights: load, decode, tokenize and score."""
-    frozen = load_network(config.Network(model="ViT-B-32", random_weights_seed=7))
+    frozen = freeze_network(config.Network(model="ViT-B-32", random_weights_seed=7))
     torch.manual_seed(7)
     wanted = by_open_clip("ViT-B-32", pretrained_text=False)
     scores = build(frozen).score(*chunk(frozen), batch_size=8)
@@ -177,7 +177,7 @@ def test_a_built_in_network_of_full_size_equals_open_clip():
 
 @pytest.mark.slow
 def test_compiled_towers_give_the_same_scores(folders):
-    frozen = load_network(spec(folders("vit")))
+    frozen = freeze_network(spec(folders("vit")))
     pixels, tokens = chunk(frozen)
     compiled = build(frozen, compile=True).score(pixels, tokens, batch_size=8).score_N
     assert np.abs(compiled - build(frozen).score(pixels, tokens, batch_size=8).score_N).max() < 1e-5

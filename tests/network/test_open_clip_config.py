@@ -12,7 +12,7 @@ import pytest
 
 from dfn_ray import config
 from dfn_ray.errors import InputError
-from dfn_ray.network.frozen import load_network
+from dfn_ray.network.frozen import freeze_network
 from dfn_ray.network.open_clip_config import read_network_config
 from tests.network.conftest import KINDS
 
@@ -38,7 +38,7 @@ def changed(place: str, value) -> dict:
 
 
 def load(folder: Path):
-    return load_network(config.Network(model=f"local-dir:{folder}", random_weights_seed=0))
+    return freeze_network(config.Network(model=f"local-dir:{folder}", random_weights_seed=0))
 
 
 @pytest.mark.parametrize(

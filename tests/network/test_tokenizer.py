@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from dfn_ray.errors import InputError
 from dfn_ray.network import byte_pairs
 from dfn_ray.network.byte_pairs import BytePairTokenizer
-from dfn_ray.network.frozen import load_network
+from dfn_ray.network.frozen import freeze_network
 from dfn_ray.network.tokenizer import TokenizerSpec, count_cut_captions, resolve, tokenize
 from tests.network.conftest import CAPTIONS, KINDS, spec
 
@@ -26,7 +26,7 @@ CLIP = TokenizerSpec(context_length=77)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_tokens_are_those_of_open_clips_tokenizer(folders, kind):
-    tokens_NL = tokenize(load_network(spec(folders(kind))).tokenizer, CAPTIONS)
+    tokens_NL = tokenize(freeze_network(spec(folders(kind))).tokenizer, CAPTIONS)
     wanted_NL = open_clip.get_tokenizer(f"local-dir:{folders(kind)}")(CAPTIONS)
     assert tokens_NL.dtype == np.int32
     assert np.array_equal(tokens_NL, wanted_NL.numpy())
@@ -117,7 +117,7 @@ def test_no_caption_holds_a_task_for_long(piece):
 
 
 def test_the_word_memory_is_bounded_and_forgetting_changes_no_token(monkeypatch):
-    monkeypatch.setattr(byte_pairs, "_MOST_CACHED_WORDS", 50)
+    monkeypatch.setattr(byte_pairs, "_MAX_CACHED_WORDS", 50)
     built = BytePairTokenizer(context_length=77)
     captions = [f"x{a}y z{a}w <end_of_text>" for a in "abcdefghijklmnopqrstuvwxyzäöüß"] * 3
     assert np.array_equal(built(captions), PLAIN(captions).numpy())

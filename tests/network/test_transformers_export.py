@@ -11,7 +11,7 @@ import torch
 from dfn_ray import cli
 from dfn_ray.errors import InputError
 from dfn_ray.network.contrastive import Towers, contrastive_loss
-from dfn_ray.network.frozen import load_network, network_files, trainable_module
+from dfn_ray.network.frozen import freeze_network, network_files, trainable_module
 from dfn_ray.network.transformers_layout.write_network import layout_files
 from tests.network import layout_tokenizers, layouts
 from tests.network.conftest import KINDS, TEXT, VIT, network_folder, spec
@@ -48,23 +48,23 @@ def written(frozen, folder):
 @pytest.mark.parametrize("cfg", EXPRESSED.values(), ids=EXPRESSED)
 def test_a_clip_of_open_clip_scores_the_same_by_transformers_and_comes_back(tmp_path, cfg):
     network_folder(tmp_path / "ours", cfg)
-    frozen = load_network(spec(tmp_path / "ours", resize_mode="squash"))
+    frozen = freeze_network(spec(tmp_path / "ours", resize_mode="squash"))
     folder, notes = written(frozen, tmp_path / "theirs")
     here, there = by_dfn_ray(frozen, PLAIN), by_transformers(folder, PLAIN)
     assert difference(here, there) < 1e-5
-    again = load_network(spec(folder))
+    again = freeze_network(spec(folder))
     assert again.weights_sha256 == frozen.weights_sha256
     assert again.model_cfg["custom_text"] == frozen.model_cfg["custom_text"]
     assert [note.split()[0] for note in notes] == ["captions"]
 
 
 def test_open_clips_crop_is_written_with_a_note(tmp_path):
-    frozen = load_network(spec(network_folder(tmp_path / "ours", KINDS["vit"])))
+    frozen = freeze_network(spec(network_folder(tmp_path / "ours", KINDS["vit"])))
     folder, notes = written(frozen, tmp_path / "theirs")
     assert "begins a pixel earlier" in notes[1]
     processor = json.loads((folder / "preprocessor_config.json").read_text())
     assert processor["size"] == {"shortest_edge": 32}
-    assert load_network(spec(folder)).transform.crop_rounding == "down"
+    assert freeze_network(spec(folder)).transform.crop_rounding == "down"
 
 
 def foreign(kind, folder):
@@ -85,9 +85,9 @@ FOREIGN = ("clip", "sentencepiece", "siglip", "siglip 2")
 
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_a_network_of_transformers_comes_back_as_it_was(tmp_path, kind):
-    frozen = load_network(spec(foreign(kind, tmp_path / "first")))
+    frozen = freeze_network(spec(foreign(kind, tmp_path / "first")))
     folder, notes = written(frozen, tmp_path / "second")
-    assert load_network(spec(folder)).fingerprint() == frozen.fingerprint()
+    assert freeze_network(spec(folder)).fingerprint() == frozen.fingerprint()
     first, second = by_transformers(tmp_path / "first"), by_transformers(folder)
     assert difference(first, second) == 0
     assert notes == []
@@ -96,7 +96,7 @@ def test_a_network_of_transformers_comes_back_as_it_was(tmp_path, kind):
 @pytest.mark.parametrize("cleaning", ["own", "open_clip"])
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_training_starts_from_it_and_what_it_writes_is_read_here(tmp_path, kind, cleaning):
-    frozen = load_network(spec(foreign(kind, tmp_path / "first"), caption_cleaning=cleaning))
+    frozen = freeze_network(spec(foreign(kind, tmp_path / "first"), caption_cleaning=cleaning))
     module = trainable_module(frozen)
     height, width = frozen.transform.size
     tokens = torch.randint(3, 200, (4, layout_tokenizers.CONTEXT))
@@ -107,7 +107,7 @@ def test_training_starts_from_it_and_what_it_writes_is_read_here(tmp_path, kind,
     (tmp_path / "second").mkdir()
     for name, content in network_files(frozen, module.state_dict()).items():
         (tmp_path / "second" / name).write_bytes(content)
-    again = load_network(spec(tmp_path / "second"))
+    again = freeze_network(spec(tmp_path / "second"))
     assert again.fingerprint() == frozen.fingerprint()
     assert difference(by_dfn_ray(again), by_dfn_ray(frozen)) == 0
     (tmp_path / "third").mkdir()
@@ -119,7 +119,7 @@ def test_training_starts_from_it_and_what_it_writes_is_read_here(tmp_path, kind,
 @pytest.fixture
 def stored(tmp_path):
     """Training's files of a network with its own tokenizer, without digests, to be modified."""
-    frozen = load_network(spec(foreign("clip", tmp_path / "first")))
+    frozen = freeze_network(spec(foreign("clip", tmp_path / "first")))
     (tmp_path / "second").mkdir()
     for name, content in network_files(frozen, trainable_module(frozen).state_dict()).items():
         (tmp_path / "second" / name).write_bytes(content)
@@ -144,7 +144,7 @@ MISTAKES = {
 def test_a_mistake_in_a_stored_tokenizer_is_named(stored, edit, message):
     changed(stored, "open_clip_config.json", lambda v: edit(v["dfn_ray"]["tokenizer"]))
     with pytest.raises(InputError, match=message):
-        load_network(spec(stored))
+        freeze_network(spec(stored))
 
 
 def test_a_stored_tokenizer_has_no_more_tokens_than_the_network_embeddings(stored):
@@ -153,13 +153,13 @@ def test_a_stored_tokenizer_has_no_more_tokens_than_the_network_embeddings(store
     changed(stored, "tokenizer.json", lambda v: v["model"]["vocab"].update(zz=5000))
     changed(stored, "tokenizer.json", lambda v: v["added_tokens"].append(added | plain))
     with pytest.raises(InputError, match=r"tokenizer\.json: 5,001 tokens, but the network has 814"):
-        load_network(spec(stored))
+        freeze_network(spec(stored))
 
 
 def test_a_stored_tokenizer_that_splits_at_random_is_refused(stored):
     changed(stored, "tokenizer.json", lambda v: v["model"].update(dropout=0.1))
     with pytest.raises(InputError, match=r"tokenizer\.json: .*model\.dropout: 0\.1 splits words"):
-        load_network(spec(stored))
+        freeze_network(spec(stored))
 
 
 REFUSED = {
@@ -190,7 +190,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("cfg", "settings", "message"), REFUSED.values(), ids=REFUSED)
 def test_what_transformers_cannot_express_is_refused_by_key(tmp_path, cfg, settings, message):
-    frozen = load_network(spec(network_folder(tmp_path, cfg), **settings))
+    frozen = freeze_network(spec(network_folder(tmp_path, cfg), **settings))
     with pytest.raises(InputError, match=message):
         layout_files(frozen)
 

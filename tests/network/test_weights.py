@@ -16,7 +16,7 @@ import torch
 from dfn_ray import config
 from dfn_ray.errors import InputError
 from dfn_ray.network import weights
-from dfn_ray.network.frozen import build, load_network
+from dfn_ray.network.frozen import build, freeze_network
 from tests.network.conftest import KINDS, network_folder, spec
 
 
@@ -36,7 +36,7 @@ def state(folders):
 
 
 def loaded(tiny, path):
-    return load_network(config.Network(model=tiny, pretrained=str(path)), checkpoint=path)
+    return freeze_network(config.Network(model=tiny, pretrained=str(path)), checkpoint=path)
 
 
 WRAPPINGS = {
@@ -66,13 +66,13 @@ def test_a_torch_checkpoint_gives_the_weights_of_the_safetensors_file(
     torch.save(wrap(state), tmp_path / "epoch_3.pt")
     network = loaded(tiny, tmp_path / "epoch_3.pt")
     again = loaded(tiny, folders("vit") / "open_clip_model.safetensors")
-    folder = load_network(spec(folders("vit")))
+    folder = freeze_network(spec(folders("vit")))
     assert network.weights_sha256 == again.weights_sha256 == folder.weights_sha256
     assert network.fingerprint() == folder.fingerprint()
 
 
 def test_the_state_survives_the_way_to_an_actor_bit_for_bit(folders, state):
-    frozen = load_network(spec(folders("vit")))
+    frozen = freeze_network(spec(folders("vit")))
     buffers = []
     sent = pickle.dumps(frozen, protocol=5, buffer_callback=buffers.append)
     assert len(sent) < 100_000  # the arrays travel beside the pickle, as Ray sends them
@@ -87,7 +87,7 @@ def test_the_state_survives_the_way_to_an_actor_bit_for_bit(folders, state):
 
 
 def test_a_state_that_lacks_a_tensor_is_not_built(folders):
-    frozen = load_network(spec(folders("vit")))
+    frozen = freeze_network(spec(folders("vit")))
     del frozen.state["ln_final.bias"]
     with pytest.raises(RuntimeError, match=r"ln_final\.bias"):
         build(frozen)
@@ -180,7 +180,7 @@ def test_weights_with_nan_or_infinity_are_refused_by_name(tiny, state, tmp_path,
     with pytest.raises(
         InputError, match=r"odd: the weights hold NaN or infinity: ln_final\.weight;"
     ):
-        load_network(spec(folder))
+        freeze_network(spec(folder))
 
 
 def test_what_no_score_depends_on_may_be_anything(tmp_path):
@@ -189,7 +189,7 @@ def test_what_no_score_depends_on_may_be_anything(tmp_path):
     state = safetensors.torch.load_file(path)
     state["text_decoder.text_projection"].fill_(math.nan)  # open_clip leaves it as memory was
     safetensors.torch.save_file(state, path)
-    assert load_network(spec(folder)).name == "dfn"
+    assert freeze_network(spec(folder)).name == "dfn"
 
 
 def test_a_pointer_of_git_lfs_is_called_so(tiny, tmp_path):
@@ -216,7 +216,7 @@ def test_weights_of_another_architecture_are_refused_by_key(tiny, state, tmp_pat
 def test_old_text_towers_load_into_custom_text_networks_as_in_open_clip(folders, state, tmp_path):
     folder = network_folder(tmp_path / "custom", KINDS["custom_text"])
     safetensors.torch.save_file(state, folder / "open_clip_model.safetensors")
-    frozen = load_network(spec(folder))
+    frozen = freeze_network(spec(folder))
     assert np.array_equal(frozen.state["text.ln_final.weight"], state["ln_final.weight"].numpy())
     assert open_clip.create_model(f"local-dir:{folder}") is not None
 

@@ -32,7 +32,7 @@ class Unchanged:
 
 
 def score(decode: Decode, monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    monkeypatch.setattr(filtering, "_committed", lambda parts: iter([parts]))
+    monkeypatch.setattr(filtering, "_committed_parts", lambda parts: iter([parts]))
     (parts,) = filtering.score_stream(
         [Work(SHARD)],
         pool=POOL,
@@ -47,7 +47,7 @@ def score(decode: Decode, monkeypatch: pytest.MonkeyPatch) -> Dataset:
 
 
 def keep(decode: Decode, monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    monkeypatch.setattr(filtering, "_committed", lambda parts: iter([parts]))
+    monkeypatch.setattr(filtering, "_committed_parts", lambda parts: iter([parts]))
     (parts,) = filtering.keep_stream(
         [Work(SHARD)],
         pool=POOL,

@@ -119,7 +119,7 @@ def test_keys_of_chunks_handed_out_take_memory_by_their_number_and_not_their_len
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_compressed_shard_of_more_samples_than_any_real_one_ends_there(read, monkeypatch, packed):
-    monkeypatch.setattr(closed_keys, "MOST_SAMPLES", 20)
+    monkeypatch.setattr(closed_keys, "MAX_SAMPLES", 20)
     tar = TarBuilder()
     for number in range(100):
         tar.sample(f"{number:03d}", image=b"i", caption="c")

@@ -184,7 +184,7 @@ def test_names_that_are_not_utf8_are_keys_in_escapes_and_no_captions(tmp_path):
     assert len({row["uid"] for row in rows}) == 4
 
 
-def test_links_below_a_class_folder_are_followed_and_links_to_nothing_have_no_image(tmp_path):
+def test_links_below_a_class_folder_are_followed_and_dangling_links_have_no_image(tmp_path):
     root = write(tmp_path / "pool", {"x/a.jpg": b"a", "x/.tmp/b.jpg": b"b", "x/_old/c.jpg": b"c"})
     write(tmp_path / "disk", {"d.jpg": b"d"})
     (tmp_path / "pool/x/more").symlink_to(tmp_path / "disk")
@@ -205,7 +205,7 @@ def test_links_below_a_class_folder_are_followed_and_links_to_nothing_have_no_im
 
 @pytest.mark.parametrize("link", ["bee", ".bee", "zebra", "bee.jpg"])
 @pytest.mark.parametrize("target", ["/mnt/not_mounted", "ant/x.jpg/below"])
-def test_a_link_to_nothing_among_class_folders_is_an_error(tmp_path, link, target):
+def test_a_dangling_link_among_class_folders_is_an_error(tmp_path, link, target):
     root = write(tmp_path, {"ant/x.jpg": b"a", "cat/x.jpg": b"c"})
     (tmp_path / link).symlink_to(target)
     for caption in ("label", "text"):
@@ -214,7 +214,7 @@ def test_a_link_to_nothing_among_class_folders_is_an_error(tmp_path, link, targe
             list_shards(folder_pool(root, caption=caption))
 
 
-def test_a_root_of_class_folders_that_is_a_link_to_nothing_is_named(tmp_path):
+def test_a_root_of_class_folders_that_is_a_dangling_link_is_named(tmp_path):
     (tmp_path / "classes").symlink_to("/mnt/not_mounted")
     with pytest.raises(StorageAccessError, match="/classes: a link to /mnt/not_mounted"):
         list_shards(folder_pool(f"{tmp_path}/classes"))
@@ -232,7 +232,7 @@ def test_a_class_that_is_unmounted_while_a_pool_is_read_does_not_change_labels(t
             list(iter_chunks(shard, pool))
 
 
-def test_a_folders_link_to_nothing_below_a_class_is_said(tmp_path):
+def test_a_folders_dangling_link_below_a_class_is_said(tmp_path):
     root = write(tmp_path, {"ant/x.jpg": b"a"})
     (tmp_path / "ant/more").symlink_to("/mnt/not_mounted")
     (tmp_path / "ant/gone.jpg").symlink_to("nothing")

@@ -436,7 +436,7 @@ def test_links_are_followed_and_two_paths_to_one_shard_are_both_read_and_said(fo
     assert line.startswith("pool: 1 shards are read twice")
 
 
-def test_a_link_to_nothing_is_a_missing_shard_and_a_pipe_is_none(folder, tmp_path):
+def test_a_dangling_link_is_a_missing_shard_and_a_pipe_is_none(folder, tmp_path):
     root = folder("0.tar")
     (tmp_path / "1.tar").symlink_to("nowhere.tar")
     os.mkfifo(tmp_path / "2.tar")
@@ -449,9 +449,7 @@ def test_a_link_to_nothing_is_a_missing_shard_and_a_pipe_is_none(folder, tmp_pat
 
 @pytest.mark.parametrize("link", ["d1", "d1.v2", "d1.tar", "d1.json"])
 @pytest.mark.parametrize("target", ["/mnt/not_mounted", "file/below"])
-def test_a_folders_link_to_nothing_is_said_where_a_wildcard_meets_it(
-    folder, tmp_path, link, target
-):
+def test_a_folders_dangling_link_is_said_where_a_wildcard_meets_it(folder, tmp_path, link, target):
     root = folder("pool/d0/0.tar", "pool/file", "pool/0.tar") + "/pool"
     (tmp_path / "pool" / link).symlink_to(target)
     (tmp_path / "pool/.hidden").symlink_to("nothing")
@@ -488,7 +486,7 @@ def test_a_folders_link_to_nothing_is_said_where_a_wildcard_meets_it(
         *("{d0,here/d1}/*.tar", "{d0,over}/*.tar"),
     ],
 )
-def test_a_folders_link_to_nothing_is_an_error_where_it_is_named(folder, tmp_path, pattern):
+def test_a_folders_dangling_link_is_an_error_where_it_is_named(folder, tmp_path, pattern):
     root = folder("pool/d0/0.tar", "pool/d0/1.tar", "pool/d0/x/2.tar", "pool/d[1]/0.tar") + "/pool"
     for name in ("d1", "d1.v2", "d0/in"):
         (tmp_path / "pool" / name).symlink_to("/mnt/not_mounted")

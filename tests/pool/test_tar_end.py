@@ -120,7 +120,7 @@ class CountingTape(Tape):
 
 @pytest.mark.parametrize("filler", [b"\0", b"x"])
 def test_a_long_tail_is_not_read_to_its_end(monkeypatch, filler):
-    monkeypatch.setattr(tar_end, "_MOST_TAIL_BYTES", 2**21)
+    monkeypatch.setattr(tar_end, "_MAX_TAIL_BYTES", 2**21)
     tape = CountingTape(io.BytesIO(DATA + filler * 2**23))
     if filler == b"\0":
         with pytest.raises(ShardDamageError, match="only zeros from byte"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dfn_ray.errors import ErrorBudgetExceededError
+from dfn_ray.errors import ErrorLimitExceededError
 from dfn_ray.preparing.error_limits import ErrorLimits, failures, rejections
 from dfn_ray.schema import ShardFault
 
@@ -23,12 +23,12 @@ def test_as_many_as_allowed_pass_and_one_more_stops():
         r"pool: 26 of 100 samples failed \(not_an_image 21, empty_image 5\); "
         r"execution\.max_failed_fraction allows 25%"
     )
-    with pytest.raises(ErrorBudgetExceededError, match=message):
+    with pytest.raises(ErrorLimitExceededError, match=message):
         LIMITS.check_samples(counts(26), where="pool: ")
     faults = {f"s{n}.tar": (ShardFault.MISSING, "") for n in range(3)}
     LIMITS.check_shards(faults, 12)
     message = r"3 of 11 shards are bad, e\.g\. s0\.tar: missing_shard; execution\.max_bad_shard"
-    with pytest.raises(ErrorBudgetExceededError, match=message):
+    with pytest.raises(ErrorLimitExceededError, match=message):
         LIMITS.check_shards(faults, 11)
     LIMITS.check_samples({})
     LIMITS.check_shards({}, 0)

@@ -13,7 +13,7 @@ from dfn_ray import cli
 from dfn_ray.config import Select, count_of_fraction
 from dfn_ray.errors import DamagedRunError, InputError
 from dfn_ray.filtering.filter_pool import materialize
-from dfn_ray.forecast.estimate import _kept
+from dfn_ray.forecast.estimate import _kept_in_pilot
 from dfn_ray.report import draw_run, gallery
 from dfn_ray.report.compare import compare_runs
 from dfn_ray.run import open_run, read_part, scan_parts, start_run
@@ -162,7 +162,7 @@ def test_the_picture_is_drawn_into_an_absent_folder_and_onto_an_object_store(mad
 
 def test_a_fraction_counts_as_it_is_written_wherever_samples_are_counted(made):
     assert count_of_fraction(0.29, 100) == 29
-    kept = _kept(Select(keep_fraction=0.29), np.arange(100, dtype=np.float32), 1)
+    kept = _kept_in_pilot(Select(keep_fraction=0.29), np.arange(100, dtype=np.float32), 1)
     assert kept.sum() == 29
     runs = [made(name, networks=BOTH, deciding=name).run_uri for name in BOTH]
     # Of 100 samples in opposite orders both keep what the best 57 and the last 57 have in common;

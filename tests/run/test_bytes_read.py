@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dfn_ray.filtering.scoring import commit
+from dfn_ray.filtering import part_files
 from dfn_ray.filtering.verifying import verify_samples
 from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.pool import listing_table
@@ -71,7 +71,7 @@ def ranges_read() -> Iterator[dict[str, list[range]]]:
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """A finished run whose subset file has several row groups; verify compares four samples."""
-    monkeypatch.setattr(commit, "ROW_GROUP_BYTES", ROW_GROUP_BYTES)
+    monkeypatch.setattr(part_files, "ROW_GROUP_BYTES", ROW_GROUP_BYTES)
     monkeypatch.setattr(verify_samples, "SAMPLE_ROWS", 4)
     monkeypatch.setattr(verify_samples, "SAMPLE_SHARDS", 1)
     pool = write_pool(tmp_path / "pool", shards=2, samples=150)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock, patch
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dfn_ray.cli.verbs import VERBS as COMMANDS
-from dfn_ray.config import EvaluateRecipe, recipe_from
+from dfn_ray.config import EvaluateRecipe, Network, Source, TrainRecipe, recipe_from
 from dfn_ray.evaluation import evaluate as evaluation
 from dfn_ray.evaluation.gather import Gathered
 from dfn_ray.filtering.filter_pool import materialize, select
@@ -118,11 +118,19 @@ def spend(places: Places) -> None:
 
 def index(places: Places) -> None:
     """The files that training writes before its workers start."""
-    listing = listing_table(list_pool(recipe_of(places.run, places.pool, FIRST).pool).shards)
+    pool = recipe_of(places.run, places.pool, FIRST).pool
+    recipe = TrainRecipe(
+        run_uri=str(places.run),
+        samples_seen=9,
+        batch_size=3,
+        model=Network(model="ViT-B-32", pretrained="openai"),
+        sources=(Source(pool=pool),),
+    )
+    listing = listing_table(list_pool(pool).shards)
     run = start_run(places.run, kind="train", recipe={}, fingerprint={}, listing=listing)
     table = pa.Table.from_pylist([{"source": 0, "shard": 1, "rows": 9}], INDEX_SCHEMA)
     with patch.object(train_clip, "index_sources", lambda *_: table):
-        found = train_clip._index(run, Mock(sources=()), ((),), print)
+        found = train_clip._index(run, recipe, ((),), print)
     assert found == table
 
 

@@ -14,7 +14,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from dfn_ray.errors import StorageAccessError, StorageError
-from dfn_ray.storage import files_below, link_to_nothing, scan, walk
+from dfn_ray.storage import files_below, first_dangling_link, scan, walk
 
 
 def below(root: Path | str) -> list[str]:
@@ -108,7 +108,7 @@ def test_a_link_that_leads_through_a_file_costs_its_folder_nothing(tmp_path):
     assert (list(folder.files), folder.dangling) == (["file"], ("link",))
 
 
-def test_the_first_link_to_nothing_on_a_path_is_found(tmp_path):
+def test_the_first_dangling_link_on_a_path_is_found(tmp_path):
     (tmp_path / "file").write_bytes(b"1")
     (tmp_path / "gone").symlink_to("nothing")
     (tmp_path / "through").symlink_to("file/below")
@@ -116,11 +116,11 @@ def test_the_first_link_to_nothing_on_a_path_is_found(tmp_path):
     (tmp_path / "here").symlink_to(".")
     for name in ("gone", "through", "over"):
         for path in (name, f"{name}/x", f"here/{name}/x/0.tar"):
-            found = link_to_nothing(f"{tmp_path}/{path}")
+            found = first_dangling_link(f"{tmp_path}/{path}")
             assert found == f"{tmp_path}/{path.partition(name)[0]}{name}"
     for path in ("file", "here", "here/file", "absent", "absent/gone", "file/below"):
-        assert link_to_nothing(f"{tmp_path}/{path}") is None
-    assert link_to_nothing("memory://gone/x") is None
+        assert first_dangling_link(f"{tmp_path}/{path}") is None
+    assert first_dangling_link("memory://gone/x") is None
 
 
 @pytest.mark.parametrize("name", ["b", "b/deep", "."])

@@ -57,10 +57,10 @@ def visits(
         samples = drawn_counts(index, source.sample_count, (seed, 0))
     found = [Counter[str]() for _ in range(passes)]
     for group in shuffled_groups([samples], None, group_samples=group_samples, seed=seed):
-        (turn,) = {piece.turn for piece in group.pieces}
+        (turn,) = {chunk.turn for chunk in group.chunks}
         if turn == passes:
             return found
-        inputs = GroupInputs(group, tuple(index.chunk(piece.number) for piece in group.pieces))
+        inputs = GroupInputs(group, tuple(index.chunk(chunk.number) for chunk in group.chunks))
         found[turn].update(read_group(inputs, [source], seed=seed).text)
     raise AssertionError
 
@@ -177,7 +177,7 @@ def test_a_restart_in_the_middle_of_a_group_draws_what_would_have_come(tmp_path)
     (index,) = split_index(table, [source], [shards])
     how = feeding(source)
     for group in islice(shuffled_groups([index.samples], None, group_samples=50, seed=0), 3):
-        inputs = GroupInputs(group, tuple(index.chunk(piece.number) for piece in group.pieces))
+        inputs = GroupInputs(group, tuple(index.chunk(chunk.number) for chunk in group.chunks))
         whole = rows(list(feed_group(inputs, (), feeding=how)))
         rest = rows(list(feed_group(inputs, ((0, 3), (8, 11)), feeding=how)))
         left = [*range(3, 8), *range(11, COUNT)]

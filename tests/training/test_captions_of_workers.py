@@ -1,4 +1,4 @@
-"""Drawn captions with any number of workers and starts: by the plan, and with real workers."""
+"""Drawn captions with any number of workers and starts: as planned, and with real workers."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def made(request, tmp_path, network):
     return make
 
 
-def plan_of(recipe: TrainRecipe, index: pa.Table | None = None) -> NextSamples:
+def next_samples_of(recipe: TrainRecipe, index: pa.Table | None = None) -> NextSamples:
     """The rows that the workers of a run read."""
     sources, shards = recipe.sources, [list_shards(source.pool) for source in recipe.sources]
     tables = [index_shard(sources[0], 0, shard, place) for place, shard in enumerate(shards[0])]
@@ -94,11 +94,11 @@ Row = tuple[tuple[int, int, int], str]
 """Group and places of a row, and its caption."""
 
 
-def rows_from(plan: NextSamples, seen: Seen, samples_seen: int) -> Iterator[Row]:
+def rows_from(next_samples: NextSamples, seen: Seen, samples_seen: int) -> Iterator[Row]:
     """The rows that are not seen yet, in the order in which they are distributed."""
     captions = {token: word for word, token in tokens_of(ALL).items()}
-    how = feeding(plan.recipe.sources[0])
-    for reading in plan.readings(seen, samples_seen):
+    how = feeding(next_samples.recipe.sources[0])
+    for reading in next_samples.readings(seen, samples_seen):
         for block in feed_group(reading.inputs, reading.spans, feeding=how):
             for place, text in zip(block["place"].tolist(), block["text"], strict=True):
                 yield (place[0], place[1], place[2]), captions[int(text[1])]
@@ -117,10 +117,10 @@ def trained(recipe: TrainRecipe, starts: Sequence[tuple[int, int]], cuts: int = 
     workers stopped are holes.
     """
     rng = np.random.default_rng(cuts)
-    plan, seen, steps_done = plan_of(recipe), Seen(), 0
+    next_samples, seen, steps_done = next_samples_of(recipe), Seen(), 0
     found: dict[tuple[int, int, int], str] = {}
     for workers, steps in starts:
-        stream = rows_from(plan, seen, steps_done * BATCH)
+        stream = rows_from(next_samples, seen, steps_done * BATCH)
         queues: list[deque[Row]] = [deque() for _ in range(workers)]
         used: list[list[Row]] = [[] for _ in range(workers)]
         share, turn = BATCH // workers * steps, 0
@@ -176,9 +176,9 @@ def words_seen(recipe: TrainRecipe) -> set[str]:
     """The captions of the places that the run's last checkpoint contains as seen."""
     run = open_run(recipe.run_uri)
     with run.store.open("index.parquet") as file:
-        plan = plan_of(recipe, pq.read_table(file))
+        next_samples = next_samples_of(recipe, pq.read_table(file))
     seen, found = latest_position(run).seen, set()
-    for reading in NextSamples.readings(plan, Seen(), 0):
+    for reading in NextSamples.readings(next_samples, Seen(), 0):
         number = reading.inputs.group.number
         texts = read_group(reading.inputs, recipe.sources, seed=recipe.seed).text
         spans = ((0, len(texts)),) if number < seen.groups else seen.spans.get(number, ())

@@ -11,7 +11,7 @@ import torch
 from dfn_ray.errors import DamagedRunError, RunTakenOverError, TrainingFailedError
 from dfn_ray.pool import listing_table
 from dfn_ray.run import start_run
-from dfn_ray.training.checkpoint import commit, read_tensors
+from dfn_ray.training.checkpoint import commit_checkpoint, read_tensors
 from dfn_ray.training.data.seen import Seen
 from dfn_ray.training.position import (
     Position,
@@ -34,7 +34,7 @@ def open_again(tmp_path):
 
 
 def write(run, generation, samples, keep=2):
-    return commit(
+    return commit_checkpoint(
         run,
         generation,
         Position(samples_seen=samples, steps=samples // 10, seen=Seen(1, {1: ((0, samples),)})),
@@ -139,7 +139,7 @@ def test_what_is_no_number_is_not_made_a_checkpoint(run, value, broken):
     tensors = {part: {"a": torch.ones(2), "w": torch.ones(2)} for part in ("model", "optimizer")}
     tensors[broken]["w"][1] = value
     with pytest.raises(TrainingFailedError, match=f"w of the {broken} .*20 samples.*learning_rate"):
-        commit(
+        commit_checkpoint(
             run,
             generation,
             Position(samples_seen=20, steps=2),

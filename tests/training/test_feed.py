@@ -48,7 +48,7 @@ def groups_of(source, index, count, group_samples=24):
     for group in islice(
         shuffled_groups([samples], None, group_samples=group_samples, seed=0), count
     ):
-        yield GroupInputs(group, tuple(index.chunk(piece.number) for piece in group.pieces))
+        yield GroupInputs(group, tuple(index.chunk(chunk.number) for chunk in group.chunks))
 
 
 def feeding(source, augmentation=None, captions=None):

@@ -16,7 +16,7 @@ from dfn_ray.config import Logs
 from dfn_ray.errors import RunTakenOverError
 from dfn_ray.pool import listing_table
 from dfn_ray.run import MLFLOW, Run, open_run, start_run, take_over
-from dfn_ray.training.checkpoint import commit
+from dfn_ray.training.checkpoint import commit_checkpoint
 from dfn_ray.training.data.seen import Seen
 from dfn_ray.training.position import Position, begin_generation, log_lines
 from dfn_ray.training.step.log_sinks import TENSORBOARD, open_sinks
@@ -107,7 +107,7 @@ def train(run: Run) -> None:
         sink.write({"loss": 1.0 / step}, step)
         if step % EVERY:
             continue
-        commit(
+        commit_checkpoint(
             run,
             generation,
             Position(samples_seen=10 * step, steps=step, seen=Seen(1, {1: ((0, 10 * step),)})),

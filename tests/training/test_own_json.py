@@ -12,7 +12,7 @@ import torch
 from dfn_ray.errors import DamagedRunError
 from dfn_ray.run import CHECKPOINTS, GENERATIONS, MLFLOW, RESULT
 from dfn_ray.training import train_clip
-from dfn_ray.training.checkpoint import commit, read_tensors, remove_old
+from dfn_ray.training.checkpoint import commit_checkpoint, read_tensors, remove_old
 from dfn_ray.training.data.seen import Seen
 from dfn_ray.training.position import (
     Position,
@@ -35,7 +35,7 @@ def trained(tmp_path_factory) -> Path:
     for samples in (20, 40):
         generation = begin_generation(run)
         record_reached(run, generation, samples - 5)
-        commit(
+        commit_checkpoint(
             run,
             generation,
             Position(

@@ -24,7 +24,7 @@ def test_each_pass_over_a_source_has_each_of_its_chunks_once(samples, group_samp
     groups = list(islice(plan(samples, None, group_samples, seed), 60))
     for source, counts in enumerate(samples):
         used = sorted(number for number, count in enumerate(counts) if count)
-        taken = [p for group in groups for p in group.pieces if p.source == source]
+        taken = [p for group in groups for p in group.chunks if p.source == source]
         turns = Counter(p.turn for p in taken)
         for turn in turns:
             numbers = sorted(p.number for p in taken if p.turn == turn)
@@ -36,7 +36,7 @@ def test_each_pass_over_a_source_has_each_of_its_chunks_once(samples, group_samp
 @given(st.lists(chunk_sizes, min_size=1, max_size=3), st.integers(1, 200))
 def test_no_sample_comes_twice_in_a_group(samples, group_samples):
     for group in islice(plan(samples, None, group_samples), 60):
-        chunks = [(p.source, p.number) for p in group.pieces]
+        chunks = [(p.source, p.number) for p in group.chunks]
         assert len(set(chunks)) == len(chunks)
 
 
@@ -45,7 +45,7 @@ def test_sources_keep_their_weights_to_within_a_chunk(weights):
     samples = [[20] * 10 for _ in weights]
     taken = Counter()
     for group in islice(plan(samples, weights), 300):
-        for piece in group.pieces:
+        for piece in group.chunks:
             taken[piece.source] += piece.samples
     total = sum(taken.values())
     for source, weight in enumerate(weights):
@@ -57,15 +57,15 @@ def test_sources_keep_their_weights_to_within_a_chunk(weights):
 def test_sources_without_weights_come_in_proportion_to_their_size():
     taken = Counter()
     for group in islice(plan([[10] * 30, [10] * 10]), 200):
-        for piece in group.pieces:
+        for piece in group.chunks:
             taken[piece.source] += piece.samples
     assert 2.9 < taken[0] / taken[1] < 3.1
 
 
 def test_the_order_is_new_in_each_pass_and_with_each_seed_and_repeats_with_the_seed():
     def order(seed, turn):
-        groups = takewhile(lambda g: g.pieces[0].turn <= turn, plan([[5] * 40], seed=seed))
-        return [p.number for group in groups for p in group.pieces if p.turn == turn]
+        groups = takewhile(lambda g: g.chunks[0].turn <= turn, plan([[5] * 40], seed=seed))
+        return [p.number for group in groups for p in group.chunks if p.turn == turn]
 
     assert order(1, 0) == order(1, 0)
     assert order(1, 0) != order(2, 0)

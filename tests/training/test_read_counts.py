@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from dfn_ray.config import Pool, Source
-from dfn_ray.errors import ErrorBudgetExceededError, InputError, StorageError
+from dfn_ray.errors import ErrorLimitExceededError, InputError, StorageError
 from dfn_ray.pool import list_shards
 from dfn_ray.preparing.error_limits import ErrorLimits
 from dfn_ray.testing.sample_pools import TarBuilder, photo, uid_of
@@ -92,7 +92,7 @@ def test_bad_shards_are_counted_named_and_judged_missing_ones_too(tmp_path):
     }
     assert f"4 of 6 shards bad, e.g. {pool}/00002.tar: truncated_shard" in found.line()
     what = rf"sources\.0 \(pairs\): 4 of 6 shards are bad, e\.g\. {pool}/00002\.tar.*allows 25%"
-    with pytest.raises(ErrorBudgetExceededError, match=what):
+    with pytest.raises(ErrorLimitExceededError, match=what):
         check_sources([found], LIMITS)
     check_sources([found], ErrorLimits(max_failed_fraction=0.25, max_bad_shard_fraction=0.67))
 
@@ -104,7 +104,7 @@ def test_a_source_of_which_too_many_samples_failed_is_named(tmp_path):
         *indexed(source_of(tmp_path / "good"), source_of(tmp_path / "bad", name="web"))
     )
     what = r"sources\.1 \(web\): 4 of 10 samples failed \(missing_caption 4\); max_failed_fraction"
-    with pytest.raises(ErrorBudgetExceededError, match=what):
+    with pytest.raises(ErrorLimitExceededError, match=what):
         check_sources(sources, LIMITS)
     check_sources(sources[:1], LIMITS)
 
@@ -129,11 +129,11 @@ def test_failures_while_training_are_judged_together_with_those_of_reading():
 
     judge(40, 760)  # 40 and 200 of 1,000
     with pytest.raises(
-        ErrorBudgetExceededError, match=r"260 of 1,000.*missing_caption 200.*image 60"
+        ErrorLimitExceededError, match=r"260 of 1,000.*missing_caption 200.*image 60"
     ):
         judge(60, 740)
     judge(60, 740, final=False)  # too few to say
-    with pytest.raises(ErrorBudgetExceededError):
+    with pytest.raises(ErrorLimitExceededError):
         judge(700, 9_300, final=False)
     check_training(read, {}, 0, LIMITS, where="", final=True)
 
@@ -171,5 +171,5 @@ def test_only_a_store_that_may_answer_again_lets_training_start_again():
     assert [
         _is_final(kind("x"))
         for kind in (StorageError, RunTakenOverError, ShardChangedError, StorageAccessError,
-                     MissingFileError, ErrorBudgetExceededError)
+                     MissingFileError, ErrorLimitExceededError)
     ] == [False, False, True, True, True, True]  # fmt: skip

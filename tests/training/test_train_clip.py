@@ -19,7 +19,7 @@ import torch
 
 from dfn_ray.config import Network, recipe_values
 from dfn_ray.errors import (
-    ErrorBudgetExceededError,
+    ErrorLimitExceededError,
     FingerprintError,
     InputError,
     StorageError,
@@ -312,7 +312,7 @@ def test_bad_shards_end_training_before_workers_start_and_are_named(
     sources = [{"pool": {"uri": f"{folder}/{{00000..00003}}.tar", "chunk_rows": 16}}]
     recipe = train_recipe("samples_seen=64", sources=sources)
     with pytest.raises(
-        ErrorBudgetExceededError, match=r"2 of 4 shards are bad, e\.g\. .*00002\.tar"
+        ErrorLimitExceededError, match=r"2 of 4 shards are bad, e\.g\. .*00002\.tar"
     ):
         train(recipe)
     assert not open_run(recipe.run_uri).store.list("generations")
@@ -337,7 +337,7 @@ def test_images_that_fail_are_counted_once_over_restarts_and_judged(
     sources = [{"pool": {"uri": str(tmp_path / "third"), "chunk_rows": 16}}]
     # Two passes: 80 good places, 40 that fail.
     settings = ("samples_seen=80", "batch_size=8", "checkpoints.every_samples=16")
-    with pytest.raises(ErrorBudgetExceededError, match=r"failed \(not_an_image \d+\).*allows 25%"):
+    with pytest.raises(ErrorLimitExceededError, match=r"failed \(not_an_image \d+\).*allows 25%"):
         train(train_recipe(*settings, sources=sources))
     once = train(train_recipe(*settings, "max_failed_fraction=0.5", sources=sources))
     assert train(train_recipe(*settings, "max_failed_fraction=0.5", sources=sources)) == once
@@ -360,7 +360,7 @@ def test_images_of_which_none_decodes_end_training_with_their_reason(
         tar.sample(f"{n:03d}", image=b"\xff\xd8\xff broken", caption=f"number {n}")
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "0.tar").write_bytes(tar.getvalue())
-    with pytest.raises(ErrorBudgetExceededError, match=r"samples failed \(decode_error"):
+    with pytest.raises(ErrorLimitExceededError, match=r"samples failed \(decode_error"):
         train(train_recipe("samples_seen=64", sources=[{"pool": {"uri": str(tmp_path / "none")}}]))
 
 
@@ -408,7 +408,7 @@ def test_shards_that_kill_their_reader_are_faults_of_the_index_and_cost_nothing_
         tar.sample(f"{n:03d}", image=photo(n), caption=f"number {n}", metadata={"what": what})
     (folder / "00003.tar").write_bytes(tar.getvalue())
     sources = [{"pool": {"uri": str(folder), "chunk_rows": 4}}]
-    with pytest.raises(ErrorBudgetExceededError, match=r"2 of 4 shards are bad.*crashes_reader"):
+    with pytest.raises(ErrorLimitExceededError, match=r"2 of 4 shards are bad.*crashes_reader"):
         train(train_recipe("samples_seen=64", sources=sources, run="strict"))
     assert "00003.tar: given up, reading from here on kills the process" in capsys.readouterr().err
     result = train(train_recipe("samples_seen=64", "max_bad_shard_fraction=0.5", sources=sources))

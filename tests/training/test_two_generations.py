@@ -13,7 +13,7 @@ from dfn_ray.errors import RunTakenOverError
 from dfn_ray.network.frozen import WEIGHTS_FILE
 from dfn_ray.pool import listing_table
 from dfn_ray.run import Run, open_run, start_run
-from dfn_ray.training.checkpoint import commit, read_tensors, remove_old, write_network
+from dfn_ray.training.checkpoint import commit_checkpoint, read_tensors, remove_old, write_network
 from dfn_ray.training.data.seen import Seen
 from dfn_ray.training.position import (
     Position,
@@ -55,7 +55,7 @@ def train(run: Run, workers: int, keep: int, *, checkpoints: int = 1, every: int
     for number in range(1, checkpoints + 1):
         samples = generation.position.samples_seen + every * number
         record_reached(run, generation, samples - 5)
-        commit(
+        commit_checkpoint(
             run,
             generation,
             Position(samples_seen=samples, steps=samples // 5, seen=Seen(1, {1: ((0, samples),)})),

@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow.compute as pc
 
 from dfn_ray.config import Calibration, Recipe, Select
-from dfn_ray.filtering.chain import Work
 from dfn_ray.filtering.scoring.bounds import EVERYTHING, NOTHING, Bounds
+from dfn_ray.on_ray.datasets import Work
 from dfn_ray.pool import Shard
 from dfn_ray.run import Ledger, Run, read_parts, scan_parts
 from dfn_ray.schema import Status, score_column

@@ -11,6 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dfn_ray.errors import RunTakenOverError
+from dfn_ray.filtering.part_files import (
+    COPIES,
+    image_parquet,
+    scores_parquet,
+    subset_rows,
+    with_shard,
+)
 from dfn_ray.filtering.scoring.bounds import Bounds
 from dfn_ray.on_ray.cells import Cell, unpack
 from dfn_ray.on_ray.ray_metrics import score_buckets
@@ -22,17 +29,10 @@ from dfn_ray.run import (
     PartHeader,
     Run,
     content_name,
-    parquet_bytes,
     part_file,
-    part_footer,
 )
-from dfn_ray.schema import BYTE_COLUMNS, Chunk, Status, score_column
+from dfn_ray.schema import Status, score_column
 
-ROW_GROUP_BYTES = 32 * 2**20
-"""Size of row groups of image Parquet. A reader holds one: Ray's peaked at 884 MB for 200 MB."""
-MAX_ROW_GROUP_ROWS = 65_536
-
-_SHARD = pa.dictionary(pa.int32(), pa.string())
 TAKEN_OVER = "taken_over"
 """Column of a committer's report to the driver: the reason why it committed nothing. The other
 columns are null then."""
@@ -44,11 +44,6 @@ _REPORT = pa.schema(
         for name in (TAKEN_OVER, UNREAD, "name", "chunks", "counts", "scorers", "score_buckets")
     ]
 )
-COPIES = "copies"
-"""Number of times that a uid list contains the sample, int64; a column of runs of uid lists
-only."""
-NOT_IN_SUBSET = ("status", "reason", COPIES)
-"""Columns of the scores that the subset omits: they are the same for all kept samples."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,7 @@ class Committer:
 
     run: Run
     bounds: Bounds
-    deciding: str | None
+    deciding_network: str | None
     """Network whose score the bounds apply to; None: every listed sample goes to the subset."""
 
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -96,7 +91,7 @@ class Committer:
         header = PartHeader(
             fingerprint=self.run.fingerprint,
             bounds=(self.bounds.lo, self.bounds.hi),
-            network=self.deciding,
+            network=self.deciding_network,
             counts=status_counts(samples),
             environments=tuple(sorted({cell.environment for cell in cells} - {""})),
             subset_rows=kept.num_rows,
@@ -120,72 +115,27 @@ class Committer:
 
     def _score_buckets(self, cells: Sequence[Cell]) -> list[int]:
         """Histogram of the deciding network's scores, for the metrics; empty without one."""
-        if self.deciding is None:
+        if self.deciding_network is None:
             return []
-        column = score_column(self.deciding)
+        column = score_column(self.deciding_network)
         scores = [cell.samples[column] for cell in cells if column in cell.samples.column_names]
         found = [score.drop_null().to_numpy() for score in scores]
         return score_buckets(np.concatenate(found)) if found else []
 
     def _split(self, samples: pa.Table) -> tuple[pa.Table, pa.Table]:
         """The rows surely kept and the rows between the bounds, bytes included."""
-        if self.deciding is None:
+        if self.deciding_network is None:
             listed = samples.filter(pc.equal(samples["status"], Status.LISTED.value))
             return subset_rows(_copies(listed)), subset_rows(samples.slice(0, 0))
         scored = pc.equal(samples["status"], Status.SCORED.value)
-        score = samples[score_column(self.deciding)]
+        score = samples[score_column(self.deciding_network)]
         sure = pc.and_(scored, pc.fill_null(pc.greater_equal(score, self.bounds.hi), False))
         reach = pc.and_(scored, pc.fill_null(pc.greater_equal(score, self.bounds.lo), False))
         between = pc.and_not(reach, sure)
         return subset_rows(samples.filter(sure)), subset_rows(samples.filter(between))
 
 
-def subset_rows(samples: pa.Table) -> pa.Table:
-    """The rows without the columns that the subset omits."""
-    return samples.drop_columns([c for c in NOT_IN_SUBSET if c in samples.column_names])
-
-
 def _copies(listed: pa.Table) -> pa.Table:
     """The rows, each repeated as often as its uid is listed."""
     times = listed[COPIES].to_numpy()
     return listed.take(pa.array(np.repeat(np.arange(len(times)), times)))
-
-
-def image_parquet(rows: pa.Table, name: str = "") -> bytes:
-    """The rows as a Parquet file with row groups of about ROW_GROUP_BYTES.
-
-    Images are stored unchanged.
-    `name` is the name of the file; empty for a file named by its content.
-    """
-    row_bytes = max(1, rows.nbytes // max(1, rows.num_rows))
-    group_rows = min(MAX_ROW_GROUP_ROWS, max(1, ROW_GROUP_BYTES // row_bytes))
-    names = rows.column_names
-    return parquet_bytes(
-        rows,
-        name,
-        row_group_size=group_rows,
-        # Images are already compressed; statistics on bytes and captions would only bloat the
-        # footer.
-        compression={
-            **{name: "NONE" if name == "image" else "ZSTD" for name in names},
-            "text.list.element": "ZSTD",  # of several captions
-        },
-        use_dictionary=["shard"],
-        write_statistics=[name for name in names if name not in BYTE_COLUMNS],
-    )
-
-
-def scores_parquet(samples: pa.Table, chunks: Sequence[Chunk], header: PartHeader) -> bytes:
-    """The scores of a part as a Parquet file whose footer commits the chunks."""
-    rows = samples.drop_columns([name for name in BYTE_COLUMNS if name in samples.column_names])
-    rows = rows.replace_schema_metadata(part_footer(chunks, header))
-    return parquet_bytes(rows, compression="ZSTD", use_dictionary=["shard", "status", "reason"])
-
-
-def with_shard(cell: Cell) -> pa.Table:
-    """The cell's samples with their shard as second column."""
-    count = cell.samples.num_rows
-    shard = pa.DictionaryArray.from_arrays(
-        pa.array([0] * count, pa.int32()), pa.array([cell.chunk.shard])
-    )
-    return cell.samples.add_column(1, pa.field("shard", _SHARD), shard)

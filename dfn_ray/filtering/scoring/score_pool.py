@@ -52,7 +52,7 @@ def score_pool(recipe: Recipe, *, keep_bytes: bool) -> tuple[Run, Ledger]:
     once.
 
     Raises InputError before anything starts when pool, networks or run_uri are wrong,
-    FingerprintError when `run_uri` contains another run, ErrorBudgetExceededError when too much of
+    FingerprintError when `run_uri` contains another run, ErrorLimitExceededError when too much of
     the pool is bad, BudgetSpentError when the budget is spent, NoProgressError when nothing moves
     any more, IncompleteRunError when shards cannot be finished, StorageError when they cannot be
     reached, ShardChangedError when they are not the ones that were listed.
@@ -170,7 +170,7 @@ def _attempt(
         for item in work:
             job.unread.pop(item.shard.uri, None)
         try:
-            committed = _committed(job, work, bounds, networks, tolerant=tolerant)
+            committed = _scored_parts(job, work, bounds, networks, tolerant=tolerant)
             with closing(committed), reporting_missing_capacity(needs, job.progress.say):
                 for part in committed:
                     moved_s = time.monotonic()
@@ -206,7 +206,7 @@ def _attempt(
             return
 
 
-def _committed(
+def _scored_parts(
     job: ScoringJob,
     work: Sequence[Work],
     bounds: Bounds,
@@ -222,7 +222,7 @@ def _committed(
         "networks": networks,
         "inputs": inputs,
         "scorers": job.recipe.scorers,
-        "deciding": job.recipe.deciding_network,
+        "deciding_network": job.recipe.deciding_network,
         "bounds": bounds,
         "captions": job.recipe.captions,
         "run_label": run_label(job.recipe.run_uri),
@@ -244,7 +244,7 @@ def _committer(job: ScoringJob, bounds: Bounds) -> Committer:
 
 
 def _check_error_limits(job: ScoringJob, *, final: bool = False) -> None:
-    """Raises ErrorBudgetExceededError when more samples or shards are bad than allowed."""
+    """Raises ErrorLimitExceededError when more samples or shards are bad than allowed."""
     execution, ledger = job.recipe.execution, job.ledger
     limits = ErrorLimits(
         max_failed_fraction=execution.max_failed_fraction,
@@ -252,7 +252,7 @@ def _check_error_limits(job: ScoringJob, *, final: bool = False) -> None:
         section="execution.",
     )
     limits.check_shards(ledger.faults, len(job.shards))
-    if final or sum(ledger.counts.values()) >= execution.budget_after_samples:
+    if final or sum(ledger.counts.values()) >= execution.limits_after_samples:
         limits.check_samples(ledger.counts)
 
 

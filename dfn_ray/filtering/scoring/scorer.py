@@ -44,7 +44,7 @@ class Scorer:
         networks: Sequence[FrozenNetwork],
         inputs: Sequence[NetworkInputs],
         scorers: Scorers,
-        deciding: str,
+        deciding_network: str,
         bounds: Bounds,
         *,
         captions: Captions = _DEFAULT,
@@ -57,7 +57,7 @@ class Scorer:
             for network in networks
         ]
         self._frozen, self._inputs = networks, inputs
-        self._scorers, self._deciding, self._bounds = scorers, deciding, bounds
+        self._scorers, self._deciding_network, self._bounds = scorers, deciding_network, bounds
         self._captions = captions
         self._environment = environment_digest(scorers.device, threads)
 
@@ -71,7 +71,7 @@ class Scorer:
                 score_N, columns = self._columns(cell.inputs, frozen, network, inputs)
             finite &= np.isfinite(score_N)
             for name, values in columns.items():
-                samples = samples.append_column(name, _spread(values, rows, len(samples)))
+                samples = samples.append_column(name, _at_rows(values, rows, len(samples)))
         reasons = [None if good else Reason.NAN_SCORE for good in finite.tolist()]
         samples = mark(samples, rows, reasons, otherwise=Status.SCORED)
         return replace(
@@ -106,9 +106,11 @@ class Scorer:
             counts_M = flattened(inputs[COUNTS])[0].to_numpy()
             score_N, text_ND = reduce_scores(score_N, text_ND, captions_N, counts_M, self._captions)
             if self._captions.keep_scores:
-                kept = nested(_scores(result.score_N), captions_N).cast(pa.list_(pa.float32()))
+                kept = nested(_finite_or_null(result.score_N), captions_N).cast(
+                    pa.list_(pa.float32())
+                )
                 columns[caption_scores_column(frozen.name)] = kept
-        columns = {score_column(frozen.name): _scores(score_N), **columns}
+        columns = {score_column(frozen.name): _finite_or_null(score_N), **columns}
         if result.image_embedding_ND is not None and text_ND is not None:
             columns[image_embedding_column(frozen.name)] = _vectors(result.image_embedding_ND)
             columns[text_embedding_column(frozen.name)] = _vectors(text_ND)
@@ -120,7 +122,7 @@ class Scorer:
         return nullcontext()
 
     def _drop_bytes(self, samples: pa.Table) -> pa.Table:
-        score = samples[score_column(self._deciding)]
+        score = samples[score_column(self._deciding_network)]
         scored = pc.equal(samples["status"], Status.SCORED.value)
         travels = pc.and_(scored, pc.fill_null(pc.greater_equal(score, self._bounds.lo), False))
         for name in BYTE_COLUMNS:
@@ -138,7 +140,7 @@ class ScorerActor(Scorer):
         networks: ray.ObjectRef,
         inputs: Sequence[NetworkInputs],
         scorers: Scorers,
-        deciding: str,
+        deciding_network: str,
         bounds: Bounds,
         captions: Captions,
         run_label: str,
@@ -146,7 +148,7 @@ class ScorerActor(Scorer):
     ) -> None:
         with supervisor.supervised_start():
             super().__init__(
-                ray.get(networks), inputs, scorers, deciding, bounds, captions=captions
+                ray.get(networks), inputs, scorers, deciding_network, bounds, captions=captions
             )
         self._name = ray.get_runtime_context().get_actor_id() or ""
         self._metrics = ScorerMetrics(run_label)
@@ -183,7 +185,7 @@ def plan_inputs(
     )
 
 
-def _scores(score_N: np.ndarray) -> pa.Array:
+def _finite_or_null(score_N: np.ndarray) -> pa.Array:
     """Scores as a column; null if they are not finite."""
     return pa.array(score_N, mask=~np.isfinite(score_N))
 
@@ -192,7 +194,7 @@ def _vectors(values_ND: np.ndarray) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(values_ND.reshape(-1)), values_ND.shape[1])
 
 
-def _spread(values: pa.Array, rows: np.ndarray, count: int) -> pa.Array:
+def _at_rows(values: pa.Array, rows: np.ndarray, count: int) -> pa.Array:
     """A column of `count` rows with the values at `rows` and null elsewhere."""
     positions = np.full(count, -1, dtype=np.int64)
     positions[rows] = np.arange(len(rows))

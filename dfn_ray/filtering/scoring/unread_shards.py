@@ -14,7 +14,7 @@ from dfn_ray.on_ray.datasets import Work
 from dfn_ray.run import Ledger, abbreviated
 from dfn_ray.schema import SAMPLE_SCHEMA, Chunk, ShardFault
 
-FIRST_PAUSE_S, PAUSE_GROWTH, LONGEST_PAUSE_S = 2.0, 5.0, 60.0
+FIRST_PAUSE_S, PAUSE_GROWTH, MAX_PAUSE_S = 2.0, 5.0, 60.0
 """Pauses before retries of shards that a store failed to return: 2 s, 10 s, then 50 s and 60 s.
 Each request has been retried already; faults that remain last longer, usually for all shards
 alike."""
@@ -23,7 +23,7 @@ alike."""
 def wait_before_attempt(attempt: int, unread: Iterable[UnreadShard]) -> None:
     """Waits before attempt number `attempt` (2, 3, ...) unless all unread shards have changed."""
     if any(not item.changed for item in unread):
-        time.sleep(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * PAUSE_GROWTH ** (attempt - 2)))
+        time.sleep(min(MAX_PAUSE_S, FIRST_PAUSE_S * PAUSE_GROWTH ** (attempt - 2)))
 
 
 def all_changed(work: Iterable[Work], unread: Mapping[str, UnreadShard]) -> bool:

@@ -28,7 +28,7 @@ from dfn_ray.filtering.selecting.ranking import (
 )
 
 BINS = 1 << 16
-Source = Callable[[], Iterable[Rows]]
+RowSource = Callable[[], Iterable[Rows]]
 """Returns every scored row once, in any order and grouping; called once per pass."""
 Find = Callable[[Iterable[Rows]], Any]
 MapSlices = Callable[[Find], Iterable[Any]]
@@ -74,7 +74,7 @@ class Selection:
         return kept & ~np.isnan(rows["score"])
 
 
-def select_best(source: Source, k: int, map_slices: MapSlices | None = None) -> Selection:
+def select_best(source: RowSource, k: int, map_slices: MapSlices | None = None) -> Selection:
     """The selection of the k best scored rows, or of all when there are fewer.
 
     Ties at the threshold are broken by uid, then shard, then row, ascending. `map_slices` replaces
@@ -84,7 +84,7 @@ def select_best(source: Source, k: int, map_slices: MapSlices | None = None) -> 
 
 
 def select_best_each(
-    source: Source, counts: Sequence[int], map_slices: MapSlices | None = None
+    source: RowSource, counts: Sequence[int], map_slices: MapSlices | None = None
 ) -> list[Selection]:
     """`select_best` for each of several k, in as many passes as for one."""
     map_slices = map_slices or _as_one_slice(source)
@@ -111,7 +111,7 @@ def select_best_each(
 
 
 def select_threshold(
-    source: Source, threshold: float, map_slices: MapSlices | None = None
+    source: RowSource, threshold: float, map_slices: MapSlices | None = None
 ) -> Selection:
     """The selection of every row with score >= threshold, compared in float32."""
     key = int(score_key(np.array([threshold], dtype=np.float32))[0])
@@ -127,7 +127,7 @@ def select_threshold(
     return Selection(k=above + at, threshold_key=lowest, last_tie=None, above=above, at=at)
 
 
-def _as_one_slice(source: Source) -> MapSlices:
+def _as_one_slice(source: RowSource) -> MapSlices:
     """A MapSlices with all rows as one slice, read by the source."""
     return lambda find: [find(source())]
 

@@ -85,7 +85,7 @@ class ScoredPart(Mapping[str, np.ndarray]):
 
 @dataclass(frozen=True)
 class RunScores:
-    """All scored rows of a run as an `exact_k.Source`. Small enough to send to tasks."""
+    """All scored rows of a run as an `exact_k.RowSource`. Small enough to send to tasks."""
 
     run: Run
     network: str

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from dfn_ray.filtering.scoring.commit import COPIES
+from dfn_ray.filtering.part_files import COPIES
 from dfn_ray.on_ray.cells import Cell
 from dfn_ray.preparing.statuses import mark, undecided_rows
 from dfn_ray.schema import Reason, Status

@@ -20,8 +20,9 @@ from dfn_ray.console.progress import Progress
 from dfn_ray.errors import IncompleteRunError
 from dfn_ray.filtering import chain
 from dfn_ray.filtering.chain import Committed
+from dfn_ray.filtering.part_files import COPIES, image_parquet
 from dfn_ray.filtering.scoring.bounds import EVERYTHING
-from dfn_ray.filtering.scoring.commit import COPIES, Committer, image_parquet
+from dfn_ray.filtering.scoring.commit import Committer
 from dfn_ray.filtering.scoring.unread_shards import (
     all_changed,
     closing_cell,

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from dfn_ray.config import Pool
 from dfn_ray.errors import InputError
-from dfn_ray.filtering.scoring.commit import image_parquet, subset_rows
+from dfn_ray.filtering.part_files import image_parquet, subset_rows
 from dfn_ray.filtering.selecting.exact_k import Selection
 from dfn_ray.filtering.selecting.run_scores import RunScores, ScoredPart
 from dfn_ray.filtering.subset.write_uid_list import remove_spilled

@@ -158,7 +158,7 @@ def _compare(
                 raise VerificationError(_difference(where, chunk, at, name, (a, b)))
     largest = 0.0
     for name, tolerance in tolerances.items():
-        (a, row_of_a), (b, row_of_b) = (_scores(table[name]) for table in (stored, again))
+        (a, row_of_a), (b, row_of_b) = (_scores_and_rows(table[name]) for table in (stored, again))
         if not np.array_equal(row_of_a, row_of_b):
             at = next(n for n, (x, y) in enumerate(zip_longest(row_of_a, row_of_b)) if x != y)
             row = int((row_of_a if at < len(row_of_a) else row_of_b)[at])
@@ -174,7 +174,7 @@ def _compare(
     return largest
 
 
-def _scores(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+def _scores_and_rows(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """The scores of a column of numbers or lists of numbers, and the row of each."""
     if not pa.types.is_list(column.type):
         return column.to_numpy(zero_copy_only=False), np.arange(len(column))

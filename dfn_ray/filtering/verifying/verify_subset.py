@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dfn_ray.errors import DamagedRunError, InputError, VerificationError
-from dfn_ray.filtering.scoring.commit import COPIES, NOT_IN_SUBSET
+from dfn_ray.filtering.part_files import COPIES, NOT_IN_SUBSET
 from dfn_ray.filtering.selecting.exact_k import Selection
 from dfn_ray.filtering.selecting.run_scores import RunScores, ScoredPart, shard_index
 from dfn_ray.filtering.verifying.row_sums import (
@@ -66,13 +66,13 @@ def kept_rows(
 ) -> Tables:
     """The rows of the named parts that the selection keeps."""
     for name, table in replace(scores, names=tuple(names)).map_parts(
-        partial(_kept, selection, columns)
+        partial(_kept_of_part, selection, columns)
     ):
         if table is not None:
             yield part_file(name), table
 
 
-def _kept(
+def _kept_of_part(
     selection: Selection, columns: Sequence[str], part: ScoredPart
 ) -> tuple[str, pa.Table | None]:
     kept = selection.keeps(part)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from dfn_ray.errors import InputError, shortened
-from dfn_ray.network.open_clip_config import MOST_PARAMETERS, problems_in
+from dfn_ray.network.open_clip_config import MAX_PARAMETERS, problems_in
 from dfn_ray.network.transformers_layout.kinds import Kind
 
 DEFAULT_EPS = 1e-5
@@ -144,9 +144,9 @@ def _contradictions(text: _Text, vision: _Vision, kind: Kind) -> list[str]:
             problems.append(f"{name}.num_attention_heads: {heads} does not divide {width}")
         count = tower.num_hidden_layers * width * (4 * width + 2 * tower.intermediate_size)
         count += tower.vocab_size * width if isinstance(tower, _Text) else 0
-        if count > MOST_PARAMETERS:
+        if count > MAX_PARAMETERS:
             problems.append(
-                f"{name}: has about {count:.2g} parameters, more than {MOST_PARAMETERS:.2g}"
+                f"{name}: has about {count:.2g} parameters, more than {MAX_PARAMETERS:.2g}"
             )
     if vision.patch_size > vision.image_size:
         problems.append(

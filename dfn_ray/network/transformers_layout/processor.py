@@ -25,7 +25,7 @@ FILES = ("processor_config.json", "preprocessor_config.json")
 wrote without it."""
 _RESAMPLE = {3: "bicubic", 2: "bilinear"}
 """Pillow's numbers."""
-_MOST_PIXELS = 2**14
+_MAX_SIDE_PIXELS = 2**14
 _TYPES = ("image_processor_type", "feature_extractor_type")
 _NAMES: Mapping[str, Kind] = {
     f"{kind}{what}": name
@@ -198,11 +198,11 @@ def _edge_or_box(
             if set(sides) == {"height", "width"}:
                 return 0, (sides["height"], sides["width"])
     need = "need pixels" + (", shortest_edge" if key == "size" else "") + ", or height and width"
-    raise settings.error(key, f"{need}, 1 to {_MOST_PIXELS:,}")
+    raise settings.error(key, f"{need}, 1 to {_MAX_SIDE_PIXELS:,}")
 
 
 def _is_side(value: Any) -> bool:
-    return type(value) is int and 0 < value <= _MOST_PIXELS
+    return type(value) is int and 0 < value <= _MAX_SIDE_PIXELS
 
 
 def _is_number(value: Any) -> bool:

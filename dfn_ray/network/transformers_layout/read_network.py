@@ -11,8 +11,8 @@ from dfn_ray.network.layouts import (
     INDEX_ENDING,
     Layout,
     has_transformers_weights,
-    shards_in,
     transformers_weights_among,
+    weight_files_in,
 )
 from dfn_ray.network.origin import Origin
 from dfn_ray.network.small_files import NetworkFolder
@@ -20,7 +20,7 @@ from dfn_ray.network.transformers_layout.kinds import kind_of
 from dfn_ray.network.transformers_layout.model_settings import model_cfg_of
 from dfn_ray.network.transformers_layout.processor import preprocess_cfg_of
 from dfn_ray.network.transformers_layout.read_tokenizer import tokenizer_of
-from dfn_ray.network.transformers_layout.tensors import LayoutWeights, pieces_of
+from dfn_ray.network.transformers_layout.tensors import LayoutWeights, tensor_groups
 
 _LOG = logging.getLogger(__name__)
 
@@ -76,9 +76,9 @@ def _weights(folder: NetworkFolder, model_cfg: dict[str, Any]) -> LayoutWeights:
     name = transformers_weights_among(folder.names, folder.label)
     place = f"{folder.label}/{name}"
     is_index = name.endswith(INDEX_ENDING)
-    files = shards_in(folder.content(name), name, folder.names, place) if is_index else [name]
+    files = weight_files_in(folder.content(name), name, folder.names, place) if is_index else [name]
     return LayoutWeights(
         label=folder.label if is_index else place,
         paths=tuple(map(folder.path_of, files)),
-        pieces=pieces_of(model_cfg),
+        groups=tensor_groups(model_cfg),
     )

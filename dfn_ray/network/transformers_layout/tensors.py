@@ -1,6 +1,6 @@
 """Names and shapes of weights in transformers' and open_clip's layout, and their conversion.
 
-A piece is a run of numbers that is one tensor or several in each layout: open_clip fuses query, key
+A group is a run of numbers that is one tensor or several in each layout: open_clip fuses query, key
 and value, which are three tensors in transformers; timm splits the query of SigLIP's pooling from
 key and value. `theirs` are names in transformers, `ours` names in open_clip.
 """
@@ -23,7 +23,7 @@ BUFFERS = frozenset(f"{tower}.embeddings.position_ids" for tower in ("text_model
 
 
 @dataclass(frozen=True)
-class Piece:
+class TensorGroup:
     """Tensors of transformers and of open_clip that are equal when joined along the first axis."""
 
     theirs: tuple[str, ...]
@@ -43,15 +43,15 @@ class Piece:
         return (rows // len(self.theirs), *first[1:]) if first else ()
 
 
-def pieces_of(model_cfg: Mapping[str, Any]) -> tuple[Piece, ...]:
-    """Returns the pieces of a network whose config both layouts can express."""
+def tensor_groups(model_cfg: Mapping[str, Any]) -> tuple[TensorGroup, ...]:
+    """Returns the groups of a network whose config both layouts can express."""
     text, vision = model_cfg["text_cfg"], model_cfg["vision_cfg"]
     prefix = "text." if model_cfg["custom_text"] else ""
     siglip = "siglip_vit" in vision
     image = _siglip_image(vision) if siglip else _clip_image(vision["layers"])
     scalar = (1,) if siglip or model_cfg.get("nonscalar_logit_scale") else ()
-    pieces = [
-        Piece(("logit_scale",), ("logit_scale",), shape=(1,) if siglip else ()),
+    groups = [
+        TensorGroup(("logit_scale",), ("logit_scale",), shape=(1,) if siglip else ()),
         _same("text_model.embeddings.token_embedding.weight", f"{prefix}token_embedding.weight"),
         _same("text_model.embeddings.position_embedding.weight", f"{prefix}positional_embedding"),
         *_pair("text_model.final_layer_norm", f"{prefix}ln_final"),
@@ -59,19 +59,19 @@ def pieces_of(model_cfg: Mapping[str, Any]) -> tuple[Piece, ...]:
         *image,
     ]
     if siglip:
-        pieces.append(Piece(("logit_bias",), ("logit_bias",), shape=scalar))
-        pieces += _pair("text_model.head", f"{prefix}text_projection")
+        groups.append(TensorGroup(("logit_bias",), ("logit_bias",), shape=scalar))
+        groups += _pair("text_model.head", f"{prefix}text_projection")
     else:
         projection = (("text_projection.weight",), (f"{prefix}text_projection",))
-        pieces.append(Piece(*projection, transposed=True))
-    return tuple(pieces)
+        groups.append(TensorGroup(*projection, transposed=True))
+    return tuple(groups)
 
 
-def _same(theirs: str, ours: str) -> Piece:
-    return Piece((theirs,), (ours,))
+def _same(theirs: str, ours: str) -> TensorGroup:
+    return TensorGroup((theirs,), (ours,))
 
 
-def _pair(theirs: str, ours: str) -> list[Piece]:
+def _pair(theirs: str, ours: str) -> list[TensorGroup]:
     return [_same(f"{theirs}.{part}", f"{ours}.{part}") for part in ("weight", "bias")]
 
 
@@ -95,12 +95,12 @@ _TIMM_BLOCK = _BlockNames("attn.qkv.", "attn.proj", "norm1", "norm2", "mlp.fc1",
 
 def _blocks(
     theirs: str, ours: str, layers: int, names: _BlockNames = _OPEN_CLIP_BLOCK
-) -> Iterator[Piece]:
+) -> Iterator[TensorGroup]:
     for layer in range(layers):
         our, their = f"{ours}.{layer}", f"{theirs}.{layer}"
         for part in ("weight", "bias"):
             split = tuple(f"{their}.self_attn.{name}_proj.{part}" for name in "qkv")
-            yield Piece(split, (f"{our}.{names.qkv}{part}",))
+            yield TensorGroup(split, (f"{our}.{names.qkv}{part}",))
         yield from _pair(f"{their}.self_attn.out_proj", f"{our}.{names.out}")
         yield from _pair(f"{their}.layer_norm1", f"{our}.{names.norm1}")
         yield from _pair(f"{their}.layer_norm2", f"{our}.{names.norm2}")
@@ -108,7 +108,7 @@ def _blocks(
         yield from _pair(f"{their}.mlp.fc2", f"{our}.{names.fc2}")
 
 
-def _clip_image(layers: int) -> Iterator[Piece]:
+def _clip_image(layers: int) -> Iterator[TensorGroup]:
     embeddings = "vision_model.embeddings"
     yield _same(f"{embeddings}.class_embedding", "visual.class_embedding")
     yield _same(f"{embeddings}.patch_embedding.weight", "visual.conv1.weight")
@@ -116,15 +116,15 @@ def _clip_image(layers: int) -> Iterator[Piece]:
     yield from _pair("vision_model.pre_layrnorm", "visual.ln_pre")  # sic in transformers
     yield from _pair("vision_model.post_layernorm", "visual.ln_post")
     yield from _blocks("vision_model.encoder.layers", "visual.transformer.resblocks", layers)
-    yield Piece(("visual_projection.weight",), ("visual.proj",), transposed=True)
+    yield TensorGroup(("visual_projection.weight",), ("visual.proj",), transposed=True)
 
 
-def _siglip_image(vision: Mapping[str, Any]) -> Iterator[Piece]:
+def _siglip_image(vision: Mapping[str, Any]) -> Iterator[TensorGroup]:
     vit = vision["siglip_vit"]
     side = vision["image_size"] // vit["patch_size"]
     theirs, ours = "vision_model", "visual.trunk"
     yield from _pair(f"{theirs}.embeddings.patch_embedding", f"{ours}.patch_embed.proj")
-    yield Piece(
+    yield TensorGroup(
         (f"{theirs}.embeddings.position_embedding.weight",),
         (f"{ours}.pos_embed",),
         shape=(side * side, vit["width"]),
@@ -135,7 +135,7 @@ def _siglip_image(vision: Mapping[str, Any]) -> Iterator[Piece]:
     yield _same(f"{head}.probe", f"{pool}.latent")
     for part in ("weight", "bias"):
         fused = (f"{head}.attention.in_proj_{part}",)
-        yield Piece(fused, (f"{pool}.q.{part}", f"{pool}.kv.{part}"))
+        yield TensorGroup(fused, (f"{pool}.q.{part}", f"{pool}.kv.{part}"))
     yield from _pair(f"{head}.attention.out_proj", f"{pool}.proj")
     yield from _pair(f"{head}.layernorm", f"{pool}.norm")
     yield from _pair(f"{head}.mlp.fc1", f"{pool}.mlp.fc1")
@@ -143,31 +143,33 @@ def _siglip_image(vision: Mapping[str, Any]) -> Iterator[Piece]:
 
 
 def to_open_clip(
-    theirs: Mapping[str, Tensor], pieces: Sequence[Piece], module: nn.Module, place: str
+    theirs: Mapping[str, Tensor], groups: Sequence[TensorGroup], module: nn.Module, place: str
 ) -> dict[str, Tensor]:
     """Returns tensors of transformers under open_clip's names and shapes, in float32.
 
     Raises InputError that names tensors that are missing, left over, or of another shape.
     """
-    _require_all(theirs, pieces, place)
+    _require_all(theirs, groups, place)
     shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
     problems: list[str] = []
     found: dict[str, Tensor] = {}
-    for piece in pieces:
-        need = piece.shapes(shapes)
-        wrong = [f"{name} {text}" for name in piece.theirs if (text := _wrong(theirs[name], need))]
+    for group in groups:
+        need = group.shapes(shapes)
+        wrong = [f"{name} {text}" for name in group.theirs if (text := _wrong(theirs[name], need))]
         problems += wrong
         if wrong:
             continue
-        parts = [theirs[name].float() for name in piece.theirs]
-        joined = parts[0].T if piece.transposed else parts[0]
+        parts = [theirs[name].float() for name in group.theirs]
+        joined = parts[0].T if group.transposed else parts[0]
         joined = torch.cat(parts) if len(parts) > 1 else joined
-        lengths = [shapes[name][0] for name in piece.ours] if len(piece.ours) > 1 else None
-        pieces_of_it = joined.split(lengths) if lengths else (joined,)
-        for name, tensor in zip(piece.ours, pieces_of_it, strict=True):
+        lengths = [shapes[name][0] for name in group.ours] if len(group.ours) > 1 else None
+        split = joined.split(lengths) if lengths else (joined,)
+        for name, tensor in zip(group.ours, split, strict=True):
             found[name] = tensor.reshape(shapes[name]).contiguous()
     if problems:
-        raise InputError(f"{place}: not the weights that config.json describes: {_some(problems)}")
+        raise InputError(
+            f"{place}: not the weights that config.json describes: {_first_names(problems)}"
+        )
     return found
 
 
@@ -179,32 +181,33 @@ def _wrong(tensor: Tensor, need: tuple[int, ...]) -> str | None:
     return None
 
 
-def to_transformers(ours: Mapping[str, Tensor], pieces: Sequence[Piece]) -> dict[str, Tensor]:
+def to_transformers(ours: Mapping[str, Tensor], groups: Sequence[TensorGroup]) -> dict[str, Tensor]:
     """Returns open_clip's tensors under transformers' names and shapes."""
     shapes = {name: tensor.shape for name, tensor in ours.items()}
     found: dict[str, Tensor] = {}
-    for piece in pieces:
-        parts = [ours[name] for name in piece.ours]
+    for group in groups:
+        parts = [ours[name] for name in group.ours]
         joined = torch.cat(parts) if len(parts) > 1 else parts[0]
-        joined = joined.T if piece.transposed else joined
-        need = piece.shapes(shapes)
-        split = joined.chunk(len(piece.theirs)) if len(piece.theirs) > 1 else (joined,)
-        for name, tensor in zip(piece.theirs, split, strict=True):
+        joined = joined.T if group.transposed else joined
+        need = group.shapes(shapes)
+        split = joined.chunk(len(group.theirs)) if len(group.theirs) > 1 else (joined,)
+        for name, tensor in zip(group.theirs, split, strict=True):
             found[name] = tensor.reshape(need).contiguous()
     return found
 
 
-def _require_all(theirs: Mapping[str, Tensor], pieces: Sequence[Piece], place: str) -> None:
-    known = {name for piece in pieces for name in piece.theirs}
+def _require_all(theirs: Mapping[str, Tensor], groups: Sequence[TensorGroup], place: str) -> None:
+    known = {name for group in groups for name in group.theirs}
     missing, others = known - theirs.keys(), theirs.keys() - known - BUFFERS
     if missing or others:
         raise InputError(
             f"{place}: not the weights that config.json describes: {len(missing)} missing "
-            f"({_some(sorted(missing))}), {len(others)} left over ({_some(sorted(others))})"
+            f"({_first_names(sorted(missing))}), {len(others)} left over "
+            f"({_first_names(sorted(others))})"
         )
 
 
-def _some(names: Sequence[str]) -> str:
+def _first_names(names: Sequence[str]) -> str:
     return (
         "; ".join(shortened(name, 160) for name in names[:3]) + ("; ..." if names[3:] else "")
         or "none"
@@ -217,7 +220,7 @@ class LayoutWeights:
 
     label: str
     paths: tuple[Path, ...]
-    pieces: tuple[Piece, ...]
+    groups: tuple[TensorGroup, ...]
 
     def load_into(self, module: nn.Module) -> None:
         """Loads them. Raises InputError that names missing, extra or differently shaped tensors."""
@@ -227,4 +230,4 @@ class LayoutWeights:
                 if name in found:
                     raise InputError(f"{self.label}: {name} is in {path.name} and in another file")
                 found[name] = tensor
-        module.load_state_dict(to_open_clip(found, self.pieces, module, self.label), strict=True)
+        module.load_state_dict(to_open_clip(found, self.groups, module, self.label), strict=True)

@@ -21,7 +21,7 @@ from dfn_ray.network.frozen import FrozenNetwork
 from dfn_ray.network.layouts import TRANSFORMERS_WEIGHTS
 from dfn_ray.network.transformers_layout.model_settings import DEFAULT_EPS, LEGACY_END_ID
 from dfn_ray.network.transformers_layout.read_network import CONFIG, OWN_KEY
-from dfn_ray.network.transformers_layout.tensors import pieces_of, to_transformers
+from dfn_ray.network.transformers_layout.tensors import tensor_groups, to_transformers
 from dfn_ray.network.transformers_layout.write_tokenizer import tokenizer_files
 
 _BLOCK = {"width", "layers", "mlp_ratio", "norm_kwargs", "act_kwargs"}
@@ -54,7 +54,7 @@ def layout_files(frozen: FrozenNetwork) -> tuple[dict[str, bytes], list[str]]:
             "score slightly differently"
         )
     ours = {name: torch.from_numpy(np.array(array)) for name, array in frozen.state.items()}
-    tensors = to_transformers(ours, pieces_of(cfg))
+    tensors = to_transformers(ours, tensor_groups(cfg))
     files = {
         **files,
         "preprocessor_config.json": _json(_processor(transform, siglip)),

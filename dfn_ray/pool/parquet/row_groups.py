@@ -28,7 +28,7 @@ from dfn_ray.schema import Reason, ShardFault
 _BATCH_ROWS = 256
 _MEAN_BATCH_BYTES = 8 * 2**20
 """Target size of the batches in which rows are decoded, by the mean of their row group."""
-_MOST_DROPPED = 16
+_MAX_DROPPED = 16
 """Columns of metadata that are dropped one at a time for too large a page, each of which requires
 another read of the row group; after that all are dropped."""
 _MAX_ROWS_LOST = 2**20
@@ -187,7 +187,7 @@ class RowGroup:
                 if error.column not in droppable:
                     raise
                 dropped += 1
-                too_large = {error.column} if dropped < _MOST_DROPPED else droppable
+                too_large = {error.column} if dropped < _MAX_DROPPED else droppable
                 names = [name for name in names if name not in too_large]
             except pa.ArrowInvalid:
                 if not (unread := self._unread(droppable.intersection(names))):

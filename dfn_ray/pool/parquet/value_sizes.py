@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from dfn_ray.pool.parquet.arrow_types import is_binary, is_list, is_string
 
-_LEAST_BYTES = 4
+_MIN_BYTES = 4
 """Minimum of any value: `255,` in JSON; a pointer in Python takes twice as much."""
 
 
@@ -32,7 +32,7 @@ def row_bytes(column: pa.Array) -> np.ndarray:
     if isinstance(column, pa.ExtensionArray):
         sizes = row_bytes(column.storage)
     elif isinstance(column, pa.DictionaryArray):
-        known = np.append(row_bytes(column.dictionary), _LEAST_BYTES)  # the last one for nulls
+        known = np.append(row_bytes(column.dictionary), _MIN_BYTES)  # the last one for nulls
         places = column.indices.cast(pa.int64()).fill_null(-1)
         sizes = known[places.to_numpy(zero_copy_only=False)]
     elif isinstance(column, pa.StructArray):
@@ -46,11 +46,11 @@ def row_bytes(column: pa.Array) -> np.ndarray:
         sizes = lengths.to_numpy(zero_copy_only=False)
     else:
         return np.full(len(column), _width(kind), np.int64)
-    return sizes + _LEAST_BYTES
+    return sizes + _MIN_BYTES
 
 
 def _width(kind: pa.DataType) -> int:
-    return max(_LEAST_BYTES, 0 if pa.types.is_null(kind) else kind.bit_width // 8)
+    return max(_MIN_BYTES, 0 if pa.types.is_null(kind) else kind.bit_width // 8)
 
 
 def _of_lists(column: pa.Array) -> np.ndarray:

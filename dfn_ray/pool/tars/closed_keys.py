@@ -8,7 +8,7 @@ from hashlib import blake2b
 from dfn_ray.pool.shard import ShardDamageError
 from dfn_ray.schema import ShardFault
 
-MOST_SAMPLES = 2**20
+MAX_SAMPLES = 2**20
 """Limit for a compressed tar of any size: about 100 MiB of digests. Shards hold 1,000 to 100,000
 samples."""
 _SAMPLE_BYTES = 512
@@ -19,12 +19,12 @@ image."""
 class ClosedKeys:
     """A set of keys, as BLAKE2b-128 digests.
 
-    Holds about 100 bytes per key, for at most `MOST_SAMPLES` keys or one per 512 bytes of the file:
+    Holds about 100 bytes per key, for at most `MAX_SAMPLES` keys or one per 512 bytes of the file:
     gzip packs names that differ little a thousand times smaller.
     """
 
     def __init__(self, shard_bytes: int) -> None:
-        self._most = max(MOST_SAMPLES, shard_bytes // _SAMPLE_BYTES)
+        self._most = max(MAX_SAMPLES, shard_bytes // _SAMPLE_BYTES)
         self._digests: set[bytes] = set()
 
     def __contains__(self, key: str) -> bool:

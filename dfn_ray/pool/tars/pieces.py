@@ -3,7 +3,7 @@
 A dotted image (`000.seg.png`) is an extra of another sample if it has neither caption nor metadata
 of its own and a sample with a shorter name (`000`) has an image. Both are searched for nearby, so
 that memory is bounded: in the chunk under construction, and among the members that follow without a
-gap and share the name up to its first dot, at most `_MOST_AHEAD` of them and `chunk_bytes`.
+gap and share the name up to its first dot, at most `_MAX_AHEAD` of them and `chunk_bytes`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dfn_ray.pool.tars.tape import Tape
 from dfn_ray.pool.tars.tar import Member, walk
 from dfn_ray.pool.tars.tar_end import TarNotes
 
-_MOST_AHEAD = 32
+_MAX_AHEAD = 32
 """Parts of one sample; datasets with masks, depths and crops beside each image have up to a
 dozen."""
 _LOOSE_BYTES = 4 * 2**20  # thousands of captions that await their image; older ones are extras
@@ -90,7 +90,7 @@ class Pieces:
         """
         root = root_of(piece.part.key)
         size = piece.member.size_bytes
-        for index in range(_MOST_AHEAD):
+        for index in range(_MAX_AHEAD):
             if index == len(self._ahead) and not self._read_ahead(keep or not self._tape.can_jump):
                 return
             part = self._ahead[index].part

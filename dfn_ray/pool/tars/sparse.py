@@ -12,10 +12,10 @@ from typing import NamedTuple
 from dfn_ray.pool.tars.tape import Tape
 from dfn_ray.pool.tars.tar_headers import BLOCK_BYTES, SPARSE_MAP, field_number
 
-_MOST_EXTENTS = 2**17
+_MAX_EXTENTS = 2**17
 """A file of 1 GiB, the maximum of `max_image_bytes`, in which every second 4 KiB are a hole."""
 _EXTENT_BYTES = 24
-_LONGEST_LINE = 20  # digits of 2^64
+_MAX_LINE_BYTES = 20  # digits of 2^64
 
 Extents = tuple[tuple[int, int], ...]
 """Offset in the file and length of each stored stretch, in storage order."""
@@ -52,7 +52,7 @@ def old_gnu_map(tape: Tape, header: bytes, stored_bytes: int) -> SparseMap:
         if len(block) < BLOCK_BYTES:
             break  # the walk detects that the member is truncated
         extended = block[504]
-        if len(numbers) <= 2 * _MOST_EXTENTS:
+        if len(numbers) <= 2 * _MAX_EXTENTS:
             numbers += _numbers(block[:504])
     return _checked(field_number(header[483:495]), numbers, stored_bytes)
 
@@ -101,13 +101,13 @@ def _lines(tape: Tape, stored_bytes: int) -> list[int | None]:
     """The numbers of a map of version 1.0: lines in whole blocks, first the number of pairs."""
     lines: list[bytes] = []
     wanted, rest, left = 1, b"", stored_bytes
-    while len(lines) < wanted and len(rest) <= _LONGEST_LINE:
+    while len(lines) < wanted and len(rest) <= _MAX_LINE_BYTES:
         block = tape.read(min(BLOCK_BYTES, left))
         left -= len(block)
         *more, rest = (rest + block).split(b"\n")
         lines += more
         if wanted == 1 and lines:
-            wanted = 1 + 2 * min(_number(lines[0]) or 0, _MOST_EXTENTS + 1)
+            wanted = 1 + 2 * min(_number(lines[0]) or 0, _MAX_EXTENTS + 1)
         if not block:
             break
     if len(lines) < wanted or _number(lines[0]) is None:
@@ -117,7 +117,7 @@ def _lines(tape: Tape, stored_bytes: int) -> list[int | None]:
 
 def _number(text: bytes) -> int | None:
     """A decimal number, or None for any other text."""
-    return int(text) if text.isdigit() and len(text) <= _LONGEST_LINE else None
+    return int(text) if text.isdigit() and len(text) <= _MAX_LINE_BYTES else None
 
 
 def _checked(size: int | None, numbers: list[int | None], stored_bytes: int) -> SparseMap:
@@ -125,8 +125,8 @@ def _checked(size: int | None, numbers: list[int | None], stored_bytes: int) -> 
     whole = [number for number in numbers if number is not None]
     if size is None or size < 0 or len(whole) < len(numbers) or len(whole) % 2:
         raise BrokenMapError("a sparse map that is not a list of numbers")
-    if len(whole) > 2 * _MOST_EXTENTS:
-        raise BrokenMapError(f"a sparse map of more than {_MOST_EXTENTS:,} stretches")
+    if len(whole) > 2 * _MAX_EXTENTS:
+        raise BrokenMapError(f"a sparse map of more than {_MAX_EXTENTS:,} stretches")
     extents = tuple(zip(whole[::2], whole[1::2], strict=True))
     end = 0
     for offset, length in extents:

@@ -22,7 +22,7 @@ from dfn_ray.pool.tars.sparse import (
     pax_map,
 )
 from dfn_ray.pool.tars.tape import Tape
-from dfn_ray.pool.tars.tar_end import MOST_ZEROS, ZERO_BLOCK, TarNotes, check_end
+from dfn_ray.pool.tars.tar_end import MAX_ZEROS, ZERO_BLOCK, TarNotes, check_end
 from dfn_ray.pool.tars.tar_headers import BLOCK_BYTES, Header, parse_header, pax_records, text_of
 from dfn_ray.schema import Note, ShardFault
 
@@ -105,14 +105,14 @@ def walk(tape: Tape, notes: TarNotes | None = None) -> Iterator[Member]:
                 )
             extension = None  # headers about an absent member do not describe the next one
             zeros += BLOCK_BYTES
-            if zeros <= MOST_ZEROS:
+            if zeros <= MAX_ZEROS:
                 continue
             if any_header:
                 start = at + BLOCK_BYTES - zeros
                 raise ShardDamageError(
                     ShardFault.TRUNCATED,
                     f"only zeros from byte {start} on, as in a truncated download (or in a tar "
-                    f"with records larger than {MOST_ZEROS >> 20} MiB: write it with smaller ones)",
+                    f"with records larger than {MAX_ZEROS >> 20} MiB: write it with smaller ones)",
                 )
             return
         header = parse_header(block)

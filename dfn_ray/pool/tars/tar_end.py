@@ -10,13 +10,13 @@ from dfn_ray.pool.tars.tar_headers import BLOCK_BYTES, parse_header
 from dfn_ray.schema import Note, ShardFault
 
 ZERO_BLOCK = bytes(BLOCK_BYTES)
-MOST_ZEROS = 2**20
+MAX_ZEROS = 2**20
 """Zeros allowed at the end. Tars are padded to records of 10 KiB; many more are the hole of a
 broken download."""
 _PADDING_BYTES = 21 * BLOCK_BYTES
 """Maximum of zeros in a tar with records of 10 KiB: the mark of two blocks, and a record less a
 block."""
-_MOST_TAIL_BYTES = 64 * 2**20
+_MAX_TAIL_BYTES = 64 * 2**20
 """Bytes behind an end that are searched for a header: if a hole is in an image, the next header is
 no further away than the image is large, and 64 MiB is the default of `pool.max_image_bytes`."""
 _STEP_BYTES = 2**20
@@ -92,7 +92,7 @@ def _next_header(tape: Tape, at: int, data: bytes) -> int | None:
 
     None if there is none nearby.
     """
-    end = at + _MOST_TAIL_BYTES
+    end = at + _MAX_TAIL_BYTES
     while data and at < end:
         for offset in range(0, len(data) - BLOCK_BYTES + 1, BLOCK_BYTES):
             block = data[offset : offset + BLOCK_BYTES]

@@ -42,7 +42,7 @@ class GroupInputs:
 
     group: ShuffleGroup
     chunks: tuple[tuple[Shard, Chunk], ...]
-    """Shard and chunk of each piece."""
+    """Shard and chunk of each of `group.chunks`."""
 
 
 def copies_of(samples: pa.Table, source: Source) -> np.ndarray:
@@ -63,36 +63,36 @@ def read_group(inputs: GroupInputs, sources: Sequence[Source], *, seed: int) -> 
     group = inputs.group
 
     def read(at: int) -> tuple[list[memoryview], list[str]]:
-        piece, (shard, chunk) = group.pieces[at], inputs.chunks[at]
-        source = sources[piece.source]
+        drawn, (shard, chunk) = group.chunks[at], inputs.chunks[at]
+        source = sources[drawn.source]
         samples = read_chunk(shard, source.pool, chunk)
         rows = np.repeat(np.arange(len(samples)), copies_of(samples, source))
-        if len(rows) < piece.samples or (len(rows) > piece.samples and source.sample_count is None):
+        if len(rows) < drawn.samples or (len(rows) > drawn.samples and source.sample_count is None):
             raise ShardChangedError(
                 f"{shard.uri}: rows {chunk.first_row} to {chunk.first_row + chunk.rows} have "
-                f"{len(rows)} usable samples, but had {piece.samples} when they were indexed; the "
+                f"{len(rows)} usable samples, but had {drawn.samples} when they were indexed; the "
                 "shard has changed since. Train on it in a new run"
             )
-        if len(rows) > piece.samples:
+        if len(rows) > drawn.samples:
             # The seed does not include the turn, so that every pass draws the same samples.
-            rng = np.random.default_rng((seed, piece.source, piece.number))
-            rows = np.sort(rng.choice(rows, piece.samples, replace=False))
+            rng = np.random.default_rng((seed, drawn.source, drawn.number))
+            rows = np.sort(rng.choice(rows, drawn.samples, replace=False))
         taken = samples.take(pa.array(rows))
         images = [memoryview(value.as_buffer()) for value in taken["image"]]
         texts = taken["text"].to_pylist()
         if source.pool.several_captions:
-            uids, visits = taken["uid"].to_pylist(), visit_numbers(rows, piece.turn).tolist()
+            uids, visits = taken["uid"].to_pylist(), visit_numbers(rows, drawn.turn).tolist()
             texts = [
-                draw_caption(captions, uid, visit, (seed, piece.source))
+                draw_caption(captions, uid, visit, (seed, drawn.source))
                 for captions, uid, visit in zip(texts, uids, visits, strict=True)
             ]
         return images, texts
 
     with ThreadPoolExecutor(READERS) as pool:
-        read_pieces = list(pool.map(read, range(len(group.pieces))))
-    images = [image for piece, _ in read_pieces for image in piece]
-    texts = [text for _, piece in read_pieces for text in piece]
-    source_N = np.repeat([p.source for p in group.pieces], [p.samples for p in group.pieces])
+        read_chunks = list(pool.map(read, range(len(group.chunks))))
+    images = [image for of_chunk, _ in read_chunks for image in of_chunk]
+    texts = [text for _, of_chunk in read_chunks for text in of_chunk]
+    source_N = np.repeat([c.source for c in group.chunks], [c.samples for c in group.chunks])
     order = np.random.default_rng((seed, group.number)).permutation(group.samples)
     return RawSamples(
         tuple(images[at] for at in order), tuple(texts[at] for at in order), source_N[order]

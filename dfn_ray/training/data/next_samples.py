@@ -26,7 +26,7 @@ _MIN_BLOCK_BYTES, _MAX_BLOCK_BYTES = 2**20, 128 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class NextSamples:
-    """The plan of a run's data; Ray Train calls it at every start of workers."""
+    """The data of a run's next workers; Ray Train calls it at every start of workers."""
 
     run: Run
     recipe: TrainRecipe
@@ -85,5 +85,5 @@ class NextSamples:
 
     def _located(self, group: ShuffleGroup) -> GroupInputs:
         return GroupInputs(
-            group, tuple(self.indexes[piece.source].chunk(piece.number) for piece in group.pieces)
+            group, tuple(self.indexes[chunk.source].chunk(chunk.number) for chunk in group.chunks)
         )

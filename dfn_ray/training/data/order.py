@@ -15,7 +15,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Piece:
+class GroupChunk:
     """A chunk in a group."""
 
     source: int
@@ -31,12 +31,12 @@ class ShuffleGroup:
     """Chunks that are read and shuffled together."""
 
     number: int
-    pieces: tuple[Piece, ...]
+    chunks: tuple[GroupChunk, ...]
 
     @property
     def samples(self) -> int:
         """Number of samples, including those that will fail to decode."""
-        return sum(piece.samples for piece in self.pieces)
+        return sum(chunk.samples for chunk in self.chunks)
 
 
 def shuffled_groups(
@@ -58,18 +58,18 @@ def shuffled_groups(
     taken = np.zeros(len(samples), dtype=np.int64)
     number = 0
     while True:
-        pieces: list[Piece] = []
+        chunks: list[GroupChunk] = []
         held = 0
         while held < group_samples:
             # The source furthest behind its share, if each source took one more sample.
             behind = int(np.argmin((taken + 1) / shares))
-            piece, ends_pass = sources[behind].take()
-            pieces.append(piece)
-            taken[behind] += piece.samples
-            held += piece.samples
+            chunk, ends_pass = sources[behind].take()
+            chunks.append(chunk)
+            taken[behind] += chunk.samples
+            held += chunk.samples
             if ends_pass:
                 break
-        yield ShuffleGroup(number, tuple(pieces))
+        yield ShuffleGroup(number, tuple(chunks))
         number += 1
 
 
@@ -82,7 +82,7 @@ class _ChunkPasses:
         self._turn, self._next = -1, 0
         self._order = np.empty(0, dtype=np.int64)
 
-    def take(self) -> tuple[Piece, bool]:
+    def take(self) -> tuple[GroupChunk, bool]:
         """The next chunk, and True if it is the last of its pass."""
         if self._next == len(self._order):
             self._turn, self._next = self._turn + 1, 0
@@ -90,5 +90,5 @@ class _ChunkPasses:
             self._order = rng.permutation(self._used)
         number = int(self._order[self._next])
         self._next += 1
-        piece = Piece(self._source, number, self._turn, int(self._samples[number]))
-        return piece, self._next == len(self._order)
+        chunk = GroupChunk(self._source, number, self._turn, int(self._samples[number]))
+        return chunk, self._next == len(self._order)

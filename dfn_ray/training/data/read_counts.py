@@ -30,7 +30,7 @@ from dfn_ray.schema import Note, Reason, Status, status_key
 USABLE = "usable"
 CHECKED_AFTER = 10_000
 """Samples tried before failures in training are checked, except at the end: the default of
-`execution.budget_after_samples`."""
+`execution.limits_after_samples`."""
 SEVERAL_FRACTION = 0.1
 """Fraction of samples with apparently several captions that causes a warning: alternative texts of
 web pages contain a line break now and then."""
@@ -133,7 +133,7 @@ def limits_of(recipe: TrainRecipe) -> ErrorLimits:
 
 
 def check_sources(sources: Iterable[SourceCounts], limits: ErrorLimits) -> None:
-    """Raises ErrorBudgetExceededError if a source has too many bad shards or failed samples."""
+    """Raises ErrorLimitExceededError if a source has too many bad shards or failed samples."""
     for number, source in enumerate(sources):
         where = f"sources.{number} ({source.name}): "
         limits.check_shards(source.faults, source.shards, where=where)
@@ -149,7 +149,7 @@ def check_training(
     where: str,
     final: bool,
 ) -> None:
-    """Raises ErrorBudgetExceededError if too many samples failed, in indexing and in training.
+    """Raises ErrorLimitExceededError if too many samples failed, in indexing and in training.
 
     `read` are the counts of all sources; failures in indexing are scaled to the samples tried.
     """

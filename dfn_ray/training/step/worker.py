@@ -22,7 +22,7 @@ from dfn_ray.network import text_tower, weights
 from dfn_ray.network.contrastive import Towers, backward, contrastive_loss
 from dfn_ray.network.frozen import FrozenNetwork, network_files, trainable_module
 from dfn_ray.training.chain import DATASET, Batch, batches
-from dfn_ray.training.checkpoint import commit, read_tensors, remove_old, write_network
+from dfn_ray.training.checkpoint import commit_checkpoint, read_tensors, remove_old, write_network
 from dfn_ray.training.data.feed import COUNTED
 from dfn_ray.training.data.read_counts import check_training, limits_of, training_values
 from dfn_ray.training.position import current_generation, record_reached
@@ -39,7 +39,7 @@ from dfn_ray.training.step.parallel import (
     whole_optimizer,
 )
 from dfn_ray.training.step.step_times import StepTimes
-from dfn_ray.training.worker_spec import WorkerSpec, network_folder
+from dfn_ray.training.worker_spec import WorkerSpec, trained_network_folder
 
 REACHED_INTERVAL_S = 5.0
 """Seconds between records of the samples reached, each a small write to the run's storage."""
@@ -123,13 +123,13 @@ class _Worker:
                 self._log(figures)
             for point in exports:
                 if before < point <= seen:
-                    self._export(network_folder(point))
+                    self._export(trained_network_folder(point))
             if before // every != seen // every:
                 self._commit()
         if self._times.has_uncommitted:
             self._commit()
         if self._recipe.samples_seen - self._position.samples_seen < step_samples:
-            self._export(network_folder())
+            self._export(trained_network_folder())
 
     def _step(self, batch: Batch, samples_seen: int) -> dict[str, Tensor | float]:
         recipe = self._recipe
@@ -222,7 +222,7 @@ class _Worker:
                     "repeats": self._generation.repeats,
                 }
             )
-            self._position = commit(
+            self._position = commit_checkpoint(
                 self._run,
                 self._generation,
                 self._position,
@@ -247,7 +247,7 @@ class _Worker:
         return Counter({name: int(n) for name, n in zip(COUNTED, total_C, strict=True) if n})
 
     def _check_error_limits(self) -> None:
-        """Raises ErrorBudgetExceededError if more samples failed than the recipe allows."""
+        """Raises ErrorLimitExceededError if more samples failed than the recipe allows."""
         position = self._position
         left = self._recipe.samples_seen - position.samples_seen
         check_training(

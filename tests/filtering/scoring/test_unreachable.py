@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dfn_ray.errors import ErrorBudgetExceededError, StorageError
+from dfn_ray.errors import ErrorLimitExceededError, StorageError
 from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.run import open_run, part_names, read_parts
@@ -98,7 +98,7 @@ def test_a_shard_that_is_given_up_counts_as_bad_and_stays_given_up(local_ray, se
     give_up = "pool.give_up_unreachable=true"
     server.plan(Fault.STATUS_403, only=REFUSED)
     with pytest.raises(
-        ErrorBudgetExceededError, match=r"1 of 4 shards are bad.*unreachable_shard.*allows 20%"
+        ErrorLimitExceededError, match=r"1 of 4 shards are bad.*unreachable_shard.*allows 20%"
     ):
         filter_pool(web_recipe(give_up, "execution.max_bad_shard_fraction=0.2"))
 

@@ -14,7 +14,7 @@ from dfn_ray.filtering.scoring.bounds import EVERYTHING, NOTHING, Bounds
 from dfn_ray.filtering.scoring.calibrate import bootstrap_bounds
 from dfn_ray.filtering.scoring.scorer import Scorer
 from dfn_ray.filtering.selecting.select_run import target_count
-from dfn_ray.network.frozen import load_network
+from dfn_ray.network.frozen import freeze_network
 from dfn_ray.on_ray.cells import Cell, array_column, column_array, pack, unpack
 from dfn_ray.preparing.prepare import NetworkInputs
 from dfn_ray.preparing.rules import SizeRule, reject_caption, reject_size
@@ -89,7 +89,7 @@ def test_cells_come_out_of_a_block_as_they_went_in(rows):
 
 
 def test_a_score_that_is_not_a_number_fails_its_sample_and_no_other(network, monkeypatch):
-    frozen = load_network(Network(model=f"local-dir:{network}"))
+    frozen = freeze_network(Network(model=f"local-dir:{network}"))
     inputs = pa.table(
         {
             "row": pa.array([0, 2, 3], pa.int64()),

@@ -13,7 +13,7 @@ import pytest
 
 from dfn_ray import cli
 from dfn_ray.errors import FingerprintError, VerificationError
-from dfn_ray.filtering.scoring.commit import scores_parquet
+from dfn_ray.filtering.part_files import scores_parquet
 from dfn_ray.filtering.verifying.rescore import rescore
 from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.run import open_run, part_file, read_part
