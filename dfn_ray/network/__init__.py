@@ -6,6 +6,7 @@
       open_clip_config.py        reads and checks open_clip_config.json
       open_clip_registry.py      open_clip's architectures and tags, without importing it
       transformers_layout/       reads and writes networks in transformers' layout
+      download_errors.py         failed downloads: the user's mistake, or one that may pass
       weights.py                 reads checkpoints without running code from them
       tokenizer.py               tokenizers as data that can be sent to workers
     filtering_network.py       FilteringNetwork: pixels and tokens -> cosine similarity
