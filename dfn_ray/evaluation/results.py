@@ -2,6 +2,7 @@
 
     RUN_URI/eval/{dataset}_{pretrained}_{model}_{language}_{task}.json
     RUN_URI/eval_results.jsonl
+    RUN_URI/eval_attempts/*.json       one per driver that wrote results: its recipe and versions
 
 The JSON is CLIP_benchmark's with an additional key `dfn_ray`, which CLIP_benchmark's tools
 preserve: the numbers of images read, failed and left out, faults of shards, and the fingerprint of
@@ -98,12 +99,14 @@ class Results:
     spec: Network
     network: str
     """Digest of the network."""
+    recipe: Mapping[str, Any]
+    """The resolved recipe of the driver that writes, see `recipe_values`."""
     attempt: Attempt | None = None
     """The attempt that holds the evaluations; None: taken over at the first write."""
 
     def take_over(self) -> Results:
         """Takes the evaluations over from any other driver; returns a copy with the attempt."""
-        record = {"versions": versions(), "network": self.network}
+        record = {"versions": versions(), "network": self.network, "recipe": self.recipe}
         return replace(self, attempt=create_attempt(self.store, record, ATTEMPTS))
 
     @property
@@ -166,8 +169,7 @@ class Results:
         """Replaces a file. Raises RunTakenOverError if another driver has taken the run over."""
         attempt = self.attempt or self.take_over().attempt
         assert attempt is not None
-        before = self.store.read(name) if self.store.exists(name) else None
-        attempt.replace(self.store, name, data, before)
+        attempt.rewrite(self.store, name, data)
 
     def _file(self, item: EvaluationSet) -> str:
         parts = (item.name, _pretrained(self.spec), _model(self.spec), item.language, item.task)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from dfn_ray.errors import FingerprintError, InputError
-from dfn_ray.run.attempts import Attempt, create_attempt
+from dfn_ray.run.attempts import Attempt, create_attempt, now
 from dfn_ray.run.identity import (
     abbreviated,
     changed_versions,
@@ -59,7 +58,7 @@ def start_run(
             "format": FORMAT_VERSION,
             "kind": kind,
             "id": uuid.uuid4().hex,
-            "created": _now(),
+            "created": now(),
             "pool": pool_identity(listing),
             "fingerprint_digest": fingerprint_digest(fingerprint),
             "fingerprint": fingerprint,
@@ -70,7 +69,6 @@ def start_run(
             existing = resumable_run(run_uri, **same, **accepted)
     run = open_run(run_uri)
     record = {
-        "time": _now(),
         "versions": versions(),
         "recipe": recipe,
         "listing": _stored_listing(run, listing, is_new=existing is None),
@@ -87,8 +85,8 @@ def take_over(run: Run) -> Run:
     next to its own.
     """
     record = dict(run.last.record) if run.last else {"recipe": run.recipe}
-    own = {"time": _now(), "holder_versions": versions()}
-    return _held(run, create_attempt(run.store, record | own))
+    record["holder_versions"] = versions()
+    return _held(run, create_attempt(run.store, record))
 
 
 def _held(run: Run, attempt: Attempt) -> Run:
@@ -230,7 +228,3 @@ def _stored_listing(run: Run, listing: pa.Table, *, is_new: bool) -> str:
     name = f"pool-{fingerprint_digest({'listing': table.to_pylist()})[:32]}.parquet"
     run.store.write(name, parquet_bytes(table, name, compression="zstd"))
     return name
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -221,8 +221,8 @@ VERBS: dict[str, tuple[Step, Step]] = {
 ELSEWHERE = {
     "filter": "test_two_drivers.py",
     "pipeline": (
-        "filter, train and evaluate; its comparison is two files, each written whole and anew by "
-        "every attempt"
+        "filter, train and evaluate; its recipe and its comparison are written whole and anew by "
+        "every attempt, see tests/pipeline/test_pipeline.py"
     ),
     "compare": "one picture, written whole",
     "doctor": "a probe under a hidden name of its own",
