@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dfn_ray.cli import run
-from dfn_ray.config import load_recipe, recipe_values
+from dfn_ray.config import recipe_values
+from dfn_ray.config.recipe_files import load_recipe
 from dfn_ray.filtering.scoring.fingerprint import settings_fingerprint
 from dfn_ray.pool import list_shards, listing_table
 from dfn_ray.run import start_run
