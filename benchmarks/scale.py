@@ -53,6 +53,7 @@ from dfn_ray.preparing.fetch_networks import fetch_networks
 from dfn_ray.run import (
     SCORES,
     Run,
+    RunKind,
     open_run,
     part_names,
     read_parts,
@@ -244,7 +245,7 @@ def plan(recipe: Recipe) -> Planned:
     listed = time.perf_counter()
     run = start_run(
         recipe.run_uri,
-        kind="filter",
+        kind=RunKind.FILTER,
         recipe=recipe_values(recipe),
         fingerprint=fingerprint,
         listing=listing_table(shards),

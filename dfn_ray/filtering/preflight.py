@@ -12,14 +12,14 @@ from typing import Any
 from dfn_ray.config import Decode, Network, Recipe, Rules, recipe_values, stored_pool
 from dfn_ray.errors import FingerprintError, InputError
 from dfn_ray.filtering.scoring.fingerprint import settings_fingerprint, settings_of
-from dfn_ray.filtering.selecting.select_run import State
 from dfn_ray.pool import RUN_FILES, Shard, listed_shards, listing_table, require_outside_pool
 from dfn_ray.preparing.embedding_fingerprint import decode_fingerprint, pool_fingerprint
 from dfn_ray.run import (
-    MATERIALIZED,
-    SCORED,
+    RUN,
     SELECTION,
     Run,
+    RunKind,
+    State,
     differences,
     open_run,
     open_scored,
@@ -65,7 +65,7 @@ def refuse_before(verb: str, recipe: Recipe, shards: Sequence[Shard], out_uri: s
         run = open_scored_by(recipe)
         if out_uri is not None:
             refuse_other_materialized(run, recipe, out_uri)
-    if Store(recipe.run_uri).exists("run.json") and (
+    if Store(recipe.run_uri).exists(RUN) and (
         verb == "filter" or (verb == "materialize" and out_uri is None)
     ):
         refuse_other_rule(open_run(recipe.run_uri), recipe)
@@ -82,7 +82,7 @@ def refuse_other_materialized(run: Run, recipe: Recipe, out_uri: str) -> None:
     refuse_out(run, out_uri)
     resumable_run(
         out_uri,
-        kind=MATERIALIZED,
+        kind=RunKind.MATERIALIZED,
         fingerprint=materialized_fingerprint(run, recipe),
         listing=run.listing(),
     )
@@ -102,7 +102,7 @@ def refuse_other_scoring(recipe: Recipe, shards: Sequence[Shard]) -> None:
     require_outside_pool(recipe.pool, recipe.run_uri, setting="run_uri", shards=shards)
     resumable_run(
         recipe.run_uri,
-        kind=SCORED,
+        kind=RunKind.FILTER,
         fingerprint=settings_fingerprint(recipe, shards),
         listing=listing_table(shards),
         accept_changed_shards=recipe.execution.accept_changed_shards,
@@ -114,7 +114,7 @@ def refuse_other_scoring(recipe: Recipe, shards: Sequence[Shard]) -> None:
 def refuse_other_rule(run: Run, recipe: Recipe) -> None:
     """Raises InputError when the run's subset is finished or begun by another rule."""
     networks = run.description["fingerprint"].get("networks", {})
-    if run.kind != SCORED or recipe.deciding_network not in networks:
+    if run.kind != RunKind.FILTER or recipe.deciding_network not in networks:
         return  # resuming it raises that it is another run
     stored = run.read_json(SELECTION)
     if stored and stored["state"] != State.SELECTED and not is_of_rule(stored, recipe):

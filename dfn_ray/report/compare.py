@@ -20,6 +20,8 @@ from dfn_ray.errors import InputError
 from dfn_ray.report.gallery import scored_tables
 from dfn_ray.report.subgroups import find_subgroups, keep_rates
 from dfn_ray.run import (
+    RUN,
+    SELECTION,
     Run,
     open_run,
     parsed_json,
@@ -138,7 +140,7 @@ def compare_runs(
 def _filter_run(uri: str) -> Run:
     """The filtering run at a URI, or the one in the pipeline at that URI."""
     inner = f"{uri.rstrip('/')}/filter"
-    return open_run(inner if Store(inner).exists("run.json") else uri)
+    return open_run(inner if Store(inner).exists(RUN) else uri)
 
 
 def _achievements(uri: str) -> dict[str, Mapping[str, float]]:
@@ -159,7 +161,7 @@ def _achievements(uri: str) -> dict[str, Mapping[str, float]]:
 
 
 def _own_fraction(run: Run) -> float:
-    selection = run.read_json("selection.json")
+    selection = run.read_json(SELECTION)
     if selection is None:
         raise InputError(f"{run.store.uri}: has no selection; set --keep-fraction")
     scored = selection["counts"].get("scored", 0)
@@ -184,7 +186,7 @@ def _chosen_shards(run: Run, samples: int) -> _Chosen:
 
 def _samples_of(run: Run) -> int:
     """Number of samples in the pool, scored or not."""
-    if (selection := run.read_json("selection.json")) is not None:
+    if (selection := run.read_json(SELECTION)) is not None:
         return selection["samples"]
     scored = require_scores(run)
     parts = read_parts(scored.store, scored.part_names())

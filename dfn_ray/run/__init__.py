@@ -28,6 +28,7 @@ by the same content, or is rejected by the store because it would replace an unk
 store that ignores conditional writes, two drivers that start within one request of each other can
 both think that they hold the run, and `selection.json` can be reverted to that of the loser.
 
+    kinds            kinds of run, and states of a selection
     layout           names of files and folders
     shapes           required fields of JSON files; training_shapes
     sealed_json      JSON with a digest of itself, and lists of names by their digest
@@ -53,6 +54,7 @@ from dfn_ray.run.identity import (
     pool_identity,
     versions,
 )
+from dfn_ray.run.kinds import RunKind, State
 from dfn_ray.run.layout import (
     BORDERLINE,
     BOUNDS,
@@ -89,8 +91,6 @@ from dfn_ray.run.relisting import scored_sizes
 from dfn_ray.run.resuming import refuse_old_format, resumable_run, start_run, take_over
 from dfn_ray.run.scan import read_ahead, read_columns, scan_parts, scan_subset
 from dfn_ray.run.scored import (
-    MATERIALIZED,
-    SCORED,
     open_scored,
     require_scores,
     scores_of,
@@ -106,11 +106,9 @@ __all__ = [
     "CHECKPOINTS",
     "FORMAT_VERSION",
     "GENERATIONS",
-    "MATERIALIZED",
     "MLFLOW",
     "RESULT",
     "RUN",
-    "SCORED",
     "SCORES",
     "SCORE_AGAIN",
     "SELECTION",
@@ -123,6 +121,8 @@ __all__ = [
     "Part",
     "PartHeader",
     "Run",
+    "RunKind",
+    "State",
     "abbreviated",
     "bounds_file",
     "canonical_ledger",

@@ -19,6 +19,7 @@ from dfn_ray.run.identity import (
     pool_identity,
     versions,
 )
+from dfn_ray.run.kinds import RunKind
 from dfn_ray.run.layout import ATTEMPTS, FORMAT_VERSION, LISTING, OLD_ATTEMPT, RUN
 from dfn_ray.run.ledger import scan_ledger
 from dfn_ray.run.opened import Run, open_run
@@ -31,7 +32,7 @@ from dfn_ray.storage import Store
 def start_run(
     run_uri: str,
     *,
-    kind: str,
+    kind: RunKind,
     recipe: Mapping[str, Any],
     fingerprint: Mapping[str, Any],
     listing: pa.Table,
@@ -97,7 +98,7 @@ def _held(run: Run, attempt: Attempt) -> Run:
 def resumable_run(
     run_uri: str,
     *,
-    kind: str,
+    kind: RunKind,
     fingerprint: Mapping[str, Any],
     listing: pa.Table,
     accept_changed_shards: bool | None = None,

@@ -28,7 +28,7 @@ from dfn_ray.on_ray.cells import Cell, Stage
 from dfn_ray.on_ray.datasets import Work
 from dfn_ray.pool import iter_chunks, list_pool, listing_table
 from dfn_ray.preparing.statuses import mark, undecided_rows
-from dfn_ray.run import SCORED, Ledger, Part, Run, bounds_file, open_run, scan_ledger, start_run
+from dfn_ray.run import Ledger, Part, Run, RunKind, bounds_file, open_run, scan_ledger, start_run
 from dfn_ray.schema import SIZE_FIELDS, Status
 from dfn_ray.storage import Store
 
@@ -104,7 +104,7 @@ def score_without_ray(
     shards = list_pool(recipe.pool).shards
     run = start_run(
         recipe.run_uri,
-        kind=SCORED,
+        kind=RunKind.FILTER,
         recipe=recipe_values(recipe),
         fingerprint={"networks": {network.name: {} for network in recipe.networks}},
         listing=listing_table(shards),

@@ -19,6 +19,7 @@ from dfn_ray.errors import (
 from dfn_ray.run import (
     Ledger,
     PartHeader,
+    RunKind,
     content_name,
     differences,
     fingerprint_digest,
@@ -46,7 +47,9 @@ LISTING = pa.table(
 )
 
 
-def start(uri, *, fingerprint=None, listing=LISTING, kind="filter", accept_changed_shards=None):
+def start(
+    uri, *, fingerprint=None, listing=LISTING, kind=RunKind.FILTER, accept_changed_shards=None
+):
     return start_run(
         uri,
         kind=kind,

@@ -15,7 +15,7 @@ from dfn_ray.on_ray.ray_metrics import PoolMetrics
 from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table
 from dfn_ray.preparing.embedding_fingerprint import with_fixed_threads
 from dfn_ray.preparing.fetch_networks import fetch_networks
-from dfn_ray.run import SCORED, Ledger, Run, scan_ledger, start_run
+from dfn_ray.run import Ledger, Run, RunKind, scan_ledger, start_run
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def open_job(recipe: Recipe) -> ScoringJob:
     networks = fetch_networks(recipe)
     run = start_run(
         recipe.run_uri,
-        kind=SCORED,
+        kind=RunKind.FILTER,
         recipe=recipe_values(recipe),
         fingerprint=scoring_fingerprint(
             recipe, {network.name: network.fingerprint() for network in networks}, shards

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,6 @@ from dfn_ray.filtering.selecting.exact_k import Selection, select_best_each, sel
 from dfn_ray.filtering.selecting.run_scores import RunScores
 from dfn_ray.run import Ledger, Run, canonical_ledger, newest_first, scan_ledger
 from dfn_ray.uids.records import UID_DTYPE, uid_strings
-
-
-class State(StrEnum):
-    """Progress of a selection: selected only, subset being made, or subset complete."""
-
-    SELECTED = "selected"
-    SETTLING = "settling"
-    FINAL = "final"
 
 
 @dataclass(frozen=True, kw_only=True)

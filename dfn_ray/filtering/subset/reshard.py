@@ -28,7 +28,6 @@ from dfn_ray.filtering.scoring.unread_shards import (
     raise_for_unread,
     wait_before_attempt,
 )
-from dfn_ray.filtering.selecting.select_run import State
 from dfn_ray.filtering.subset.listed_rows import keep_listed
 from dfn_ray.filtering.subset.settle import SETTLED, remove_all_but
 from dfn_ray.filtering.subset.write_uid_list import write_uid_list
@@ -45,6 +44,8 @@ from dfn_ray.run import (
     Ledger,
     Part,
     Run,
+    RunKind,
+    State,
     canonical_ledger,
     newest_first,
     read_parts,
@@ -138,7 +139,7 @@ def _start_listed(
     """The run of a uid list, created or resumed."""
     return start_run(
         run_uri,
-        kind="listed",
+        kind=RunKind.LISTED,
         recipe={"run_uri": run_uri, "pool": asdict(pool), "uids": uids.uri},
         fingerprint={
             "pool": pool_fingerprint(pool),
