@@ -18,6 +18,7 @@ import pydantic
 from dfn_ray.config import count_of_fraction
 from dfn_ray.errors import InputError
 from dfn_ray.report.gallery import scored_tables
+from dfn_ray.report.mean_ranks import mean_ranks
 from dfn_ray.report.subgroups import find_subgroups, keep_rates
 from dfn_ray.run import (
     RUN,
@@ -132,7 +133,7 @@ def compare_runs(
         keep_fraction=fraction,
         samples=int(both.sum()),
         overlap=np.array([[_share(a, b) for b in kept] for a in kept]),
-        spearman=np.corrcoef([_ranks(score) for score in scores]),
+        spearman=np.corrcoef([mean_ranks(score) for score in scores]),
         keep_rates=keep_rates(kept, find_subgroups(groups_uri, tables[0], place[both])),
     )
 
@@ -247,10 +248,3 @@ def _kept(score: np.ndarray, fraction: float) -> np.ndarray:
 
 def _share(a: np.ndarray, b: np.ndarray) -> float:
     return float((a & b).sum() / max(1, a.sum()))
-
-
-def _ranks(score: np.ndarray) -> np.ndarray:
-    """Ranks; equal scores share their mean rank."""
-    _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return ((ends - counts + ends - 1) / 2)[inverse.reshape(-1)]

@@ -178,11 +178,11 @@ def _plan(
 
 
 def _stored_index(run: Run) -> pa.Table | None:
-    """The stored index of the run; None if there is none, or an old one without read counts."""
+    """The stored index of the run; None if there is none, or one with other columns or types."""
     if not run.exists(INDEX):
         return None
     table = run.read_table(INDEX)
-    return table if table.schema.names == INDEX_SCHEMA.names else None
+    return table if table.schema.equals(INDEX_SCHEMA) else None
 
 
 def _index(run: Run, recipe: TrainRecipe, shards: Shards, say: Callable[[str], None]) -> pa.Table:

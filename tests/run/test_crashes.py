@@ -124,6 +124,7 @@ def index(places: Places) -> None:
     with patch.object(train_clip, "index_sources", lambda *_: table):
         found = train_clip._index(run, Mock(sources=()), ((),), print)
     assert found == table
+    assert train_clip._stored_index(run) == table
 
 
 def selected(places: Places) -> None:
