@@ -24,6 +24,7 @@ from dfn_ray.console.printable import printable_line
 from dfn_ray.console.tables import grid
 from dfn_ray.errors import DamagedRunError
 from dfn_ray.evaluation.datacomp import MEAN_RECALL, TASKS, GroupAverage, key_of
+from dfn_ray.network.small_files import network_folder
 from dfn_ray.preparing.error_limits import by_reason
 from dfn_ray.run import Attempt, create_attempt, invalid_fields, versions
 from dfn_ray.storage import Store
@@ -249,8 +250,8 @@ def _pretrained(spec: Network) -> str:
 
 def _model(spec: Network) -> str:
     """The model in file names: for a folder, its last two parts (`RUN/network`)."""
-    schema, _, identifier = spec.model.rpartition(":")
-    return "_".join(identifier.rstrip("/").split("/")[-2:]) if schema == "local-dir" else spec.model
+    folder = network_folder(spec.model)
+    return spec.model if folder is None else "_".join(folder.rstrip("/").split("/")[-2:])
 
 
 def _slug(text: str) -> str:

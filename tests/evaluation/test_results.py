@@ -46,6 +46,8 @@ def results_of(run, spec: Network, network: str = "n") -> Results:
         (Network(model="hf-hub:apple/DFN2B"), "wds_a__hf-hub_apple_DFN2B_en"),
         (Network(model="ViT-B-32", random_weights_seed=3), "wds_a_random3_ViT-B-32_en"),
         (Network(model="local-dir:/runs/one/network/"), "wds_a__one_network_en"),
+        (Network(model="local-dir:/runs/a:b/one/network"), "wds_a__one_network_en"),
+        (Network(model="local-dir:s3://bucket/runs/one/network"), "wds_a__one_network_en"),
     ],
 )
 def test_a_result_is_found_under_clip_benchmarks_name(tmp_path, network, file):
