@@ -47,6 +47,7 @@ both think that they hold the run, and `selection.json` can be reverted to that 
 
 from dfn_ray.run.attempts import Attempt, create_attempt, require_attempts
 from dfn_ray.run.identity import (
+    RunIdentity,
     abbreviated,
     differences,
     fingerprint_digest,
@@ -88,7 +89,14 @@ from dfn_ray.run.parts import (
 )
 from dfn_ray.run.places import rows_in_chunks, sample_position, shard_numbers
 from dfn_ray.run.relisting import scored_sizes
-from dfn_ray.run.resuming import refuse_old_format, resumable_run, start_run, take_over
+from dfn_ray.run.resuming import (
+    Acceptance,
+    existing_run,
+    refuse_old_format,
+    resumable_run,
+    start_run,
+    take_over,
+)
 from dfn_ray.run.scan import read_ahead, read_columns, scan_parts, scan_subset
 from dfn_ray.run.scored import (
     open_scored,
@@ -116,11 +124,13 @@ __all__ = [
     "SPENDING",
     "SUBSET",
     "UID_LIST",
+    "Acceptance",
     "Attempt",
     "Ledger",
     "Part",
     "PartHeader",
     "Run",
+    "RunIdentity",
     "RunKind",
     "State",
     "abbreviated",
@@ -129,6 +139,7 @@ __all__ = [
     "content_name",
     "create_attempt",
     "differences",
+    "existing_run",
     "fingerprint_digest",
     "invalid_fields",
     "listing_digest",

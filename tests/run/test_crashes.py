@@ -35,7 +35,7 @@ from dfn_ray.filtering.subset.reshard import materialize_listed
 from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.images.transform import ImageTransform
 from dfn_ray.pool import list_pool, listing_table
-from dfn_ray.run import RunKind, start_run
+from dfn_ray.run import RunIdentity, RunKind, start_run
 from dfn_ray.storage import Store, filesystem, is_local
 from dfn_ray.testing.sample_pools import uid_of, write_pool
 from dfn_ray.training import train_clip
@@ -119,7 +119,9 @@ def spend(places: Places) -> None:
 def index(places: Places) -> None:
     """The files that training writes before its workers start."""
     listing = listing_table(list_pool(recipe_of(places.run, places.pool, FIRST).pool).shards)
-    run = start_run(places.run, kind=RunKind.TRAIN, recipe={}, fingerprint={}, listing=listing)
+    run = start_run(
+        places.run, RunIdentity(kind=RunKind.TRAIN, fingerprint={}, listing=listing), recipe={}
+    )
     table = pa.Table.from_pylist([{"source": 0, "shard": 1, "rows": 9}], INDEX_SCHEMA)
     with patch.object(train_clip, "index_sources", lambda *_: table):
         found = train_clip._index(run, Mock(sources=()), ((),), print)

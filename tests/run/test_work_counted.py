@@ -25,7 +25,7 @@ from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.on_ray.datasets import Work
 from dfn_ray.on_ray.ray_metrics import PoolMetrics
 from dfn_ray.pool import Shard, listing_table
-from dfn_ray.run import Ledger, RunKind, start_run
+from dfn_ray.run import Ledger, RunIdentity, RunKind, start_run
 from dfn_ray.schema import Chunk
 from dfn_ray.testing.sample_pools import write_pool
 from tests.run.below_ray import filter_without_ray, recipe_of
@@ -57,10 +57,8 @@ def job(tmp_path) -> ScoringJob:
     shards = tuple(Shard(f"/pool/{n:05d}.tar", f"{n:05d}.tar", 1000) for n in range(500))
     run = start_run(
         recipe.run_uri,
-        kind=RunKind.FILTER,
+        RunIdentity(kind=RunKind.FILTER, fingerprint={}, listing=listing_table(shards)),
         recipe={},
-        fingerprint={},
-        listing=listing_table(shards),
     )
     return ScoringJob(
         recipe,

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from dfn_ray.pool import listing_table
-from dfn_ray.run import RunKind, parquet_bytes, start_run
+from dfn_ray.run import RunIdentity, RunKind, parquet_bytes, start_run
 from dfn_ray.training.data.index import INDEX_SCHEMA
 from dfn_ray.training.train_clip import INDEX, _stored_index
 
@@ -17,10 +17,8 @@ ROWS = [{"source": 0, "shard": 1, "first_row": 0, "rows": 9, "at": None, "sample
 def run(tmp_path):
     return start_run(
         str(tmp_path / "run"),
-        kind=RunKind.TRAIN,
+        RunIdentity(kind=RunKind.TRAIN, fingerprint={}, listing=listing_table([])),
         recipe={},
-        fingerprint={},
-        listing=listing_table([]),
     )
 
 

@@ -64,7 +64,7 @@ def score_pool(recipe: Recipe, *, keep_bytes: bool) -> tuple[Run, Ledger]:
     reached, ShardChangedError when they are not the ones that were listed.
     """
     check_ray_reachable()
-    job = open_job(recipe)
+    job = open_job(recipe, keep_bytes=keep_bytes)
     try:
         if chain.remaining_work(job.shards, job.ledger):
             _check_spending(job)

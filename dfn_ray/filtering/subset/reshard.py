@@ -41,9 +41,11 @@ from dfn_ray.run import (
     SELECTION,
     SUBSET,
     UID_LIST,
+    Acceptance,
     Ledger,
     Part,
     Run,
+    RunIdentity,
     RunKind,
     State,
     canonical_ledger,
@@ -139,16 +141,19 @@ def _start_listed(
     """The run of a uid list, created or resumed."""
     return start_run(
         run_uri,
-        kind=RunKind.LISTED,
+        RunIdentity(
+            kind=RunKind.LISTED,
+            fingerprint={
+                "pool": pool_fingerprint(pool),
+                "versions": reading_versions(pool, shards),
+                "uids": uids.sha256,
+            },
+            listing=listing_table(shards),
+        ),
         recipe={"run_uri": run_uri, "pool": asdict(pool), "uids": uids.uri},
-        fingerprint={
-            "pool": pool_fingerprint(pool),
-            "versions": reading_versions(pool, shards),
-            "uids": uids.sha256,
-        },
-        listing=listing_table(shards),
-        accept_changed_shards=execution.accept_changed_shards,
-        accept_versions=execution.accept_versions,
+        accept=Acceptance(
+            changed_shards=execution.accept_changed_shards, versions=execution.accept_versions
+        ),
     )
 
 
