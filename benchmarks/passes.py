@@ -44,7 +44,7 @@ from dfn_ray.on_ray.cells import Cell
 from dfn_ray.on_ray.footers import read_many_parts
 from dfn_ray.on_ray.slices import MIN_SLICED_ITEMS, run_in_slices
 from dfn_ray.pool import Shard, listing_table
-from dfn_ray.run import SCORED, Run, open_run, scan_ledger, start_run
+from dfn_ray.run import Run, RunIdentity, RunKind, open_run, scan_ledger, start_run
 from dfn_ray.run.scan import READ_THREADS
 from dfn_ray.schema import SAMPLE_SCHEMA, Chunk
 from dfn_ray.storage import Store
@@ -274,10 +274,12 @@ def make_run(recipe: Recipe, samples: int, shard_rows: int) -> None:
     ]
     run = start_run(
         recipe.run_uri,
-        kind=SCORED,
+        RunIdentity(
+            kind=RunKind.FILTER,
+            fingerprint={"networks": {"dfn": {}}},
+            listing=listing_table(shards),
+        ),
         recipe=recipe_values(recipe),
-        fingerprint={"networks": {"dfn": {}}},
-        listing=listing_table(shards),
     )
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as processes:
         parts = parts_of(shards, shard_rows)

@@ -53,6 +53,8 @@ from dfn_ray.preparing.fetch_networks import fetch_networks
 from dfn_ray.run import (
     SCORES,
     Run,
+    RunIdentity,
+    RunKind,
     open_run,
     part_names,
     read_parts,
@@ -244,10 +246,8 @@ def plan(recipe: Recipe) -> Planned:
     listed = time.perf_counter()
     run = start_run(
         recipe.run_uri,
-        kind="filter",
+        RunIdentity(kind=RunKind.FILTER, fingerprint=fingerprint, listing=listing_table(shards)),
         recipe=recipe_values(recipe),
-        fingerprint=fingerprint,
-        listing=listing_table(shards),
     )
     started = time.perf_counter()
     ledger = scan_ledger(run.store, run.fingerprint)

@@ -38,10 +38,10 @@ if TYPE_CHECKING:
         Scorers,
         Select,
         TrainRecipe,
-        load_recipe,
         parse_recipe,
         recipe_from,
     )
+    from dfn_ray.config.recipe_files import load_recipe
     from dfn_ray.errors import (
         BudgetSpentError,
         DamagedRunError,
@@ -82,7 +82,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     # the recipes
-    "load_recipe": ("dfn_ray.config", "load_recipe"),
+    "load_recipe": ("dfn_ray.config.recipe_files", "load_recipe"),
     "parse_recipe": ("dfn_ray.config", "parse_recipe"),
     "recipe_from": ("dfn_ray.config", "recipe_from"),
     "Recipe": ("dfn_ray.config", "Recipe"),

@@ -26,8 +26,30 @@ A message states what happened, the value, where, and what fixes it.
 
 from __future__ import annotations
 
+from typing import Any
 
-class DfnRayError(Exception):
+
+class SentWhole:
+    """Mixin for exceptions that tasks send to the driver: pickling keeps message and attributes.
+
+    By default pickle calls the class with the message, which not every class takes.
+    """
+
+    args: tuple[Any, ...]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The class, the message and the attributes."""
+        return _received, (type(self), self.args, dict(self.__dict__))
+
+
+def _received(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> Any:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class DfnRayError(SentWhole, Exception):
     """Root of all errors that dfn_ray raises on purpose."""
 
     exit_code = 1

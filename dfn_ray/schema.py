@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 
@@ -25,55 +25,56 @@ class Status(StrEnum):
 
 
 class Reason(StrEnum):
-    """Reason for which a sample was rejected or failed."""
+    """Reason for which a sample was rejected or failed, with the status that it leads to."""
+
+    _value_: str
+    status: Status
+    """REJECTED: by a rule of the recipe. FAILED: by a fault of the sample."""
+
+    def __new__(cls, value: str, status: Status) -> Self:
+        """A member; without a default, so that a new reason without a status fails at import."""
+        member = str.__new__(cls, value)
+        member._value_, member.status = value, status
+        return member
 
     # rejected: rules of the recipe
-    CAPTION_WORDS = "caption_words"
-    CAPTION_CHARS = "caption_chars"
-    IMAGE_SIDE = "image_side"
-    ASPECT_RATIO = "aspect_ratio"
-    NOT_LISTED = "not_listed"
+    CAPTION_WORDS = "caption_words", Status.REJECTED
+    CAPTION_CHARS = "caption_chars", Status.REJECTED
+    IMAGE_SIDE = "image_side", Status.REJECTED
+    ASPECT_RATIO = "aspect_ratio", Status.REJECTED
+    NOT_LISTED = "not_listed", Status.REJECTED
     # failed while reading the shard
-    MISSING_CAPTION = "missing_caption"
-    EMPTY_CAPTION = "empty_caption"
-    CAPTION_NOT_UTF8 = "caption_not_utf8"
-    CAPTION_TOO_LONG = "caption_too_long"
-    TOO_MANY_CAPTIONS = "too_many_captions"
-    BAD_LABEL = "bad_label"
-    MISSING_IMAGE = "missing_image"
-    EMPTY_IMAGE = "empty_image"
-    SEVERAL_IMAGES = "several_images"
-    IMAGE_TOO_LARGE = "image_too_large"
-    BROKEN_JSON = "broken_json"
-    BAD_UID = "bad_uid"
-    UNSAFE_NAME = "unsafe_name"
-    BROKEN_MEMBER = "broken_member"  # the tar records a wrong place or name for it
-    LINKED_MEMBER = "linked_member"  # a link in a tar, whose bytes are stored under another name
-    NON_CONTIGUOUS = "non_contiguous_key"  # its members are too far apart in the tar
-    TRUNCATED_SHARD = "truncated_shard"
-    BROKEN_ROW_GROUP = "broken_row_group"
+    MISSING_CAPTION = "missing_caption", Status.FAILED
+    EMPTY_CAPTION = "empty_caption", Status.FAILED
+    CAPTION_NOT_UTF8 = "caption_not_utf8", Status.FAILED
+    CAPTION_TOO_LONG = "caption_too_long", Status.FAILED
+    TOO_MANY_CAPTIONS = "too_many_captions", Status.FAILED
+    BAD_LABEL = "bad_label", Status.FAILED
+    MISSING_IMAGE = "missing_image", Status.FAILED
+    EMPTY_IMAGE = "empty_image", Status.FAILED
+    SEVERAL_IMAGES = "several_images", Status.FAILED
+    IMAGE_TOO_LARGE = "image_too_large", Status.FAILED
+    BROKEN_JSON = "broken_json", Status.FAILED
+    BAD_UID = "bad_uid", Status.FAILED
+    UNSAFE_NAME = "unsafe_name", Status.FAILED
+    BROKEN_MEMBER = "broken_member", Status.FAILED  # the tar records a wrong place or name for it
+    # a link in a tar, whose bytes are stored under another name
+    LINKED_MEMBER = "linked_member", Status.FAILED
+    NON_CONTIGUOUS = "non_contiguous_key", Status.FAILED  # its members are too far apart in the tar
+    TRUNCATED_SHARD = "truncated_shard", Status.FAILED
+    BROKEN_ROW_GROUP = "broken_row_group", Status.FAILED
     # failed while decoding
-    NOT_AN_IMAGE = "not_an_image"
-    UNSUPPORTED_IMAGE = "unsupported_image"  # an image of a format that is not decoded
-    UNSUPPORTED_PIXELS = (
-        "unsupported_pixels"  # a decoded format, but values that no rule maps to 8 bits
-    )
-    TOO_MANY_PIXELS = "too_many_pixels"
-    TRUNCATED_IMAGE = "truncated_image"
-    DECODE_ERROR = "decode_error"
-    DECODE_CRASHED = "decode_crashed"
-    DECODE_TIMEOUT = "decode_timeout"
+    NOT_AN_IMAGE = "not_an_image", Status.FAILED
+    UNSUPPORTED_IMAGE = "unsupported_image", Status.FAILED  # of a format that is not decoded
+    # a decoded format, but values that no rule maps to 8 bits
+    UNSUPPORTED_PIXELS = "unsupported_pixels", Status.FAILED
+    TOO_MANY_PIXELS = "too_many_pixels", Status.FAILED
+    TRUNCATED_IMAGE = "truncated_image", Status.FAILED
+    DECODE_ERROR = "decode_error", Status.FAILED
+    DECODE_CRASHED = "decode_crashed", Status.FAILED
+    DECODE_TIMEOUT = "decode_timeout", Status.FAILED
     # failed in the network
-    NAN_SCORE = "nan_score"
-
-
-REJECTIONS = (
-    Reason.CAPTION_WORDS,
-    Reason.CAPTION_CHARS,
-    Reason.IMAGE_SIDE,
-    Reason.ASPECT_RATIO,
-    Reason.NOT_LISTED,
-)
+    NAN_SCORE = "nan_score", Status.FAILED
 
 
 class ShardFault(StrEnum):

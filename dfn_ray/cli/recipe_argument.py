@@ -33,29 +33,15 @@ class GivenRecipe:
 
         `kind` None takes a recipe of any kind.
         """
-        from dfn_ray.config import (
-            PipelineRecipe,
-            Recipe,
-            load_recipe,
-            parse_recipe,
-            recipe_from,
-            recipe_kind,
-        )
+        from dfn_ray.config import PipelineRecipe, recipe_from
+        from dfn_ray.config.recipe_files import load_recipe
 
         is_demo = self.uri == DEMO and not Path(DEMO).exists()
         if is_demo and kind in (PipelineRecipe, None):
             from dfn_ray.demo.story import story_values
 
             return recipe_from(story_values(), self.overrides, PipelineRecipe)
-        if "://" in self.uri:
-            from dfn_ray.storage import Store
-
-            folder, _, name = self.uri.rpartition("/")
-            text = Store(folder).read(name)
-            return parse_recipe(text, self.overrides, kind or recipe_kind(text), source=self.uri)
-        if kind is None and (path := Path(self.uri)).is_file():
-            kind = recipe_kind(path.read_bytes())
-        return load_recipe(self.uri, self.overrides, kind or Recipe)
+        return load_recipe(self.uri, self.overrides, kind)
 
 
 def recipe_to_run(

@@ -19,6 +19,8 @@ nor torch, so `--dry-run` and `--help` answer at once.
     workers.py      [workers], [feed], [checkpoints], [logs]
 
     load.py         TOML to recipe and back
+    recipe_files.py TOML in files of this machine and in stores; not imported by this package,
+                    because it names `storage`, which the network's code must not know
     recipe_kinds.py the kind of recipe in a file
     json_schema.py  JSON Schema of recipes, for editors: docs/schemas/
     sections.py     the decorator of sections
@@ -32,13 +34,7 @@ from dfn_ray.config.evaluation import EvaluateRecipe, EvaluationSet
 from dfn_ray.config.execution import Execution, Prices
 from dfn_ray.config.filtering import Recipe
 from dfn_ray.config.fractions import count_of_fraction
-from dfn_ray.config.load import (
-    load_recipe,
-    parse_recipe,
-    recipe_from,
-    recipe_values,
-    stored_pool,
-)
+from dfn_ray.config.load import parse_recipe, recipe_from, recipe_values, stored_pool
 from dfn_ray.config.networks import Decode, Network, Scorers
 from dfn_ray.config.optimization import SCALES, Optimizer
 from dfn_ray.config.pipeline import PipelineRecipe
@@ -75,7 +71,6 @@ __all__ = [
     "TrainRecipe",
     "Workers",
     "count_of_fraction",
-    "load_recipe",
     "parse_recipe",
     "recipe_from",
     "recipe_kind",

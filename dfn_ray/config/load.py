@@ -5,7 +5,6 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pydantic
@@ -15,28 +14,9 @@ from dfn_ray.config.mistakes import problems_of
 from dfn_ray.config.pool import Pool
 from dfn_ray.errors import RecipeError
 from dfn_ray.untrusted.json_text import TooDeepError, require_shallow, require_shallow_toml
-from dfn_ray.untrusted.regular_files import require_regular
 
 R = TypeVar("R")
 _TOO_DEEP = "lists or tables are nested too deeply; no setting needs more than a few levels"
-
-
-def load_recipe(source: str | Path, overrides: Sequence[str] = (), kind: type[R] = Recipe) -> R:
-    """The recipe in the TOML file `source`, with `section.key=value` overrides applied.
-
-    Raises RecipeError with every mistake, by dotted name.
-    """
-    path = Path(source)
-    try:
-        if not path.is_dir():  # which is an OSError below
-            require_regular(str(path), "recipe")
-        text = path.read_bytes()
-    except FileNotFoundError:
-        raise RecipeError([f"{path}: no such file"]) from None
-    except OSError as error:
-        problem = f"{path}: cannot be read: {error.strerror}; need a TOML file that you may read"
-        raise RecipeError([problem]) from None
-    return parse_recipe(text, overrides, kind, source=str(path))
 
 
 def parse_recipe(

@@ -14,7 +14,7 @@ from dfn_ray.filtering.scoring.fingerprint import scoring_fingerprint
 from dfn_ray.network.frozen import FrozenNetwork
 from dfn_ray.pool import Shard
 from dfn_ray.preparing.fetch_networks import fetch_network
-from dfn_ray.run import fingerprint_digest
+from dfn_ray.run import RUN, fingerprint_digest
 from dfn_ray.storage import Store
 
 SHORT = 12
@@ -54,7 +54,7 @@ def run_finding(
     digest = fingerprint_digest(scoring_fingerprint(recipe, fingerprints))
     try:
         refuse_before("filter", recipe, shards, None)
-        exists = Store(recipe.run_uri).exists("run.json")
+        exists = Store(recipe.run_uri).exists(RUN)
     except DfnRayError as error:
         return change("run", str(error))
     begun = "would be resumed" if exists else "new"

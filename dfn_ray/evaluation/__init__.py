@@ -1,6 +1,6 @@
 """Zero-shot evaluation of a network on Ray Data, on labelled and captioned images.
 
-    evaluate.py     the verb: evaluate(recipe) -> metrics of each set
+    evaluate.py     the verb: evaluate_sets(recipe) -> Evaluation
     sets.py         locates a set: folders, tars, Parquet, CLIP_benchmark's layout
     chain.py        the Ray Data chains, on dfn_ray.on_ray; the only module with Ray operators
       embedder.py     the network on a device, as actors

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ray import ObjectRef
 
-from dfn_ray.config import EvaluateRecipe, Rules
+from dfn_ray.config import EvaluateRecipe, Rules, recipe_values
 from dfn_ray.console.progress import Progress
 from dfn_ray.errors import ErrorLimitExceededError, InputError
 from dfn_ray.evaluation import chain
@@ -60,11 +60,6 @@ class Evaluation:
     """DataComp's groups over all of the network's results in the run."""
 
 
-def evaluate(recipe: EvaluateRecipe) -> dict[str, dict[str, float]]:
-    """Returns the metrics of each set of the recipe, by name; see `evaluate_sets`."""
-    return {result.dataset: dict(result.metrics) for result in evaluate_sets(recipe).results}
-
-
 def evaluate_sets(recipe: EvaluateRecipe) -> Evaluation:
     """Evaluates the recipe's sets that have no result of this network yet, and stores the results.
 
@@ -83,6 +78,7 @@ def evaluate_sets(recipe: EvaluateRecipe) -> Evaluation:
         run_uri=recipe.run_uri,
         spec=recipe.network,
         network=fingerprint_digest(network.fingerprint()),
+        recipe=recipe_values(recipe),
     )
     done = {job.fingerprint: found for job in jobs if (found := _stored(results, job, recipe))}
     todo = [job for job in jobs if job.fingerprint not in done]

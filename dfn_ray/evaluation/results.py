@@ -2,6 +2,7 @@
 
     RUN_URI/eval/{dataset}_{pretrained}_{model}_{language}_{task}.json
     RUN_URI/eval_results.jsonl
+    RUN_URI/eval_attempts/*.json       one per driver that wrote results: its recipe and versions
 
 The JSON is CLIP_benchmark's with an additional key `dfn_ray`, which CLIP_benchmark's tools
 preserve: the numbers of images read, failed and left out, faults of shards, and the fingerprint of
@@ -23,6 +24,7 @@ from dfn_ray.console.printable import printable_line
 from dfn_ray.console.tables import grid
 from dfn_ray.errors import DamagedRunError
 from dfn_ray.evaluation.datacomp import MEAN_RECALL, TASKS, GroupAverage, key_of
+from dfn_ray.network.small_files import network_folder
 from dfn_ray.preparing.error_limits import by_reason
 from dfn_ray.run import Attempt, create_attempt, invalid_fields, versions
 from dfn_ray.storage import Store
@@ -98,12 +100,14 @@ class Results:
     spec: Network
     network: str
     """Digest of the network."""
+    recipe: Mapping[str, Any]
+    """The resolved recipe of the driver that writes, see `recipe_values`."""
     attempt: Attempt | None = None
     """The attempt that holds the evaluations; None: taken over at the first write."""
 
     def take_over(self) -> Results:
         """Takes the evaluations over from any other driver; returns a copy with the attempt."""
-        record = {"versions": versions(), "network": self.network}
+        record = {"versions": versions(), "network": self.network, "recipe": self.recipe}
         return replace(self, attempt=create_attempt(self.store, record, ATTEMPTS))
 
     @property
@@ -166,8 +170,7 @@ class Results:
         """Replaces a file. Raises RunTakenOverError if another driver has taken the run over."""
         attempt = self.attempt or self.take_over().attempt
         assert attempt is not None
-        before = self.store.read(name) if self.store.exists(name) else None
-        attempt.replace(self.store, name, data, before)
+        attempt.rewrite(self.store, name, data)
 
     def _file(self, item: EvaluationSet) -> str:
         parts = (item.name, _pretrained(self.spec), _model(self.spec), item.language, item.task)
@@ -247,8 +250,8 @@ def _pretrained(spec: Network) -> str:
 
 def _model(spec: Network) -> str:
     """The model in file names: for a folder, its last two parts (`RUN/network`)."""
-    schema, _, identifier = spec.model.rpartition(":")
-    return "_".join(identifier.rstrip("/").split("/")[-2:]) if schema == "local-dir" else spec.model
+    folder = network_folder(spec.model)
+    return spec.model if folder is None else "_".join(folder.rstrip("/").split("/")[-2:])
 
 
 def _slug(text: str) -> str:

@@ -19,8 +19,8 @@ from ray.data import ActorPoolStrategy, Dataset
 
 from dfn_ray.config import Decode, Execution, Pool, Scorers
 from dfn_ray.console.progress import Progress
-from dfn_ray.errors import RunTakenOverError
-from dfn_ray.filtering.scoring.commit import TAKEN_OVER, UNREAD, Committer
+from dfn_ray.errors import RunTakenOverError, StorageAccessError
+from dfn_ray.filtering.scoring.commit import REFUSED, TAKEN_OVER, UNREAD, Committer
 from dfn_ray.on_ray.actor_pools import ActorSupervisor
 from dfn_ray.on_ray.cells import Stage, UnreadShard, map_cells
 from dfn_ray.on_ray.datasets import (
@@ -216,6 +216,8 @@ def _committed_parts(parts: Dataset) -> Generator[Committed | UnreadShard, None,
     for row in rows_of(parts):
         if row[TAKEN_OVER] is not None:
             raise RunTakenOverError(row[TAKEN_OVER])
+        if row[REFUSED] is not None:
+            raise StorageAccessError(row[REFUSED])
         if row[UNREAD] is not None:
             yield UnreadShard(**json.loads(row[UNREAD]))
             continue

@@ -13,7 +13,7 @@ from dfn_ray.config import Decode, Recipe, stored_pool
 from dfn_ray.errors import DamagedRunError, InputError
 from dfn_ray.filtering.preflight import (
     is_of_rule,
-    materialized_fingerprint,
+    materialized_identity,
     open_scored_by,
     refuse_other_rule,
     refuse_out,
@@ -21,7 +21,7 @@ from dfn_ray.filtering.preflight import (
 from dfn_ray.filtering.scoring.score_pool import score_pool
 from dfn_ray.filtering.selecting.exact_k import Selection
 from dfn_ray.filtering.selecting.run_scores import RunScores, ScoredPart
-from dfn_ray.filtering.selecting.select_run import SelectionResult, State, select_run
+from dfn_ray.filtering.selecting.select_run import SelectionResult, select_run
 from dfn_ray.filtering.subset.settle import Settler, read_back_item, remove_all_but
 from dfn_ray.filtering.subset.write_uid_list import (
     merge_spilled,
@@ -34,14 +34,13 @@ from dfn_ray.on_ray.slices import MIN_SLICED_ITEMS
 from dfn_ray.on_ray.tasks import run_in_tasks
 from dfn_ray.pool import listed_shards
 from dfn_ray.run import (
-    MATERIALIZED,
     SCORE_AGAIN,
     SELECTION,
     UID_LIST,
     Ledger,
     Run,
+    State,
     abbreviated,
-    open_run,
     part_file,
     read_ahead,
     refuse_old_format,
@@ -50,7 +49,6 @@ from dfn_ray.run import (
     start_run,
     take_over,
 )
-from dfn_ray.storage import Store
 
 
 def filter_pool(recipe: Recipe) -> dict[str, Any]:
@@ -59,8 +57,6 @@ def filter_pool(recipe: Recipe) -> dict[str, Any]:
     Returns the content of `selection.json`. The subset then contains exactly the selected samples.
     Raises what `score_pool` raises.
     """
-    if Store(recipe.run_uri).exists("run.json"):
-        refuse_other_rule(open_run(recipe.run_uri), recipe)
     return _finalize(*score_pool(recipe, keep_bytes=True), recipe)
 
 
@@ -124,10 +120,8 @@ def _start_materialized(run: Run, recipe: Recipe, out_uri: str) -> Run:
     refuse_out(run, out_uri)
     return start_run(
         out_uri,
-        kind=MATERIALIZED,
+        materialized_identity(run, recipe),
         recipe={"run_uri": out_uri, "scores": run.store.address, "pool": run.recipe["pool"]},
-        fingerprint=materialized_fingerprint(run, recipe),
-        listing=run.listing(),
     )
 
 

@@ -12,20 +12,20 @@ from typing import Any
 from dfn_ray.config import Decode, Network, Recipe, Rules, recipe_values, stored_pool
 from dfn_ray.errors import FingerprintError, InputError
 from dfn_ray.filtering.scoring.fingerprint import settings_fingerprint, settings_of
-from dfn_ray.filtering.selecting.select_run import State
 from dfn_ray.pool import RUN_FILES, Shard, listed_shards, listing_table, require_outside_pool
 from dfn_ray.preparing.embedding_fingerprint import decode_fingerprint, pool_fingerprint
 from dfn_ray.run import (
-    MATERIALIZED,
-    SCORED,
     SELECTION,
+    Acceptance,
     Run,
+    RunIdentity,
+    RunKind,
+    State,
     differences,
-    open_run,
+    existing_run,
     open_scored,
     resumable_run,
 )
-from dfn_ray.storage import Store
 
 
 def open_scored_by(recipe: Recipe) -> Run:
@@ -60,32 +60,30 @@ def _scoring_sections(values: Mapping[str, Any]) -> dict[str, Any]:
 def refuse_before(verb: str, recipe: Recipe, shards: Sequence[Shard], out_uri: str | None) -> None:
     """Raises the errors of a verb that can be found without Ray and the networks."""
     if verb in ("filter", "score"):
-        refuse_other_scoring(recipe, shards)
+        run = existing_run(recipe.run_uri)
+        refuse_other_scoring(recipe, shards, run)
     else:
         run = open_scored_by(recipe)
         if out_uri is not None:
             refuse_other_materialized(run, recipe, out_uri)
-    if Store(recipe.run_uri).exists("run.json") and (
-        verb == "filter" or (verb == "materialize" and out_uri is None)
-    ):
-        refuse_other_rule(open_run(recipe.run_uri), recipe)
+    if run and (verb == "filter" or (verb == "materialize" and out_uri is None)):
+        refuse_other_rule(run, recipe)
 
 
-def materialized_fingerprint(run: Run, recipe: Recipe) -> dict[str, Any]:
-    """The fingerprint of a subset written to another folder: its scores and its rule."""
+def materialized_identity(run: Run, recipe: Recipe) -> RunIdentity:
+    """The identity of a subset written to another folder: its scores, its rule and its pool."""
     rule = asdict(recipe.select) | {"network": recipe.deciding_network}
-    return {"scores": run.description["fingerprint"], "select": rule}
+    return RunIdentity(
+        kind=RunKind.MATERIALIZED,
+        fingerprint={"scores": run.description["fingerprint"], "select": rule},
+        listing=run.listing(),
+    )
 
 
 def refuse_other_materialized(run: Run, recipe: Recipe, out_uri: str) -> None:
     """Raises InputError unless `out_uri` is empty or has this subset, and lies outside the pool."""
     refuse_out(run, out_uri)
-    resumable_run(
-        out_uri,
-        kind=MATERIALIZED,
-        fingerprint=materialized_fingerprint(run, recipe),
-        listing=run.listing(),
-    )
+    resumable_run(out_uri, materialized_identity(run, recipe), existing_run(out_uri))
 
 
 def refuse_out(run: Run, out_uri: str, writes: Sequence[str] = RUN_FILES) -> None:
@@ -94,27 +92,37 @@ def refuse_out(run: Run, out_uri: str, writes: Sequence[str] = RUN_FILES) -> Non
     require_outside_pool(pool, out_uri, setting="output", writes=writes, shards=shards)
 
 
-def refuse_other_scoring(recipe: Recipe, shards: Sequence[Shard]) -> None:
+def refuse_other_scoring(recipe: Recipe, shards: Sequence[Shard], existing: Run | None) -> None:
     """Raises the errors of `start_run` that can be found before the networks are loaded.
 
-    Raises InputError for a run inside its own pool.
+    `existing` is the run at its run_uri, if any. Raises InputError for a run inside its own pool.
     """
     require_outside_pool(recipe.pool, recipe.run_uri, setting="run_uri", shards=shards)
     resumable_run(
         recipe.run_uri,
-        kind=SCORED,
-        fingerprint=settings_fingerprint(recipe, shards),
-        listing=listing_table(shards),
-        accept_changed_shards=recipe.execution.accept_changed_shards,
-        accept_versions=recipe.execution.accept_versions,
+        RunIdentity(
+            kind=RunKind.FILTER,
+            fingerprint=settings_fingerprint(recipe, shards),
+            listing=listing_table(shards),
+        ),
+        existing,
+        accept=accepted_by(recipe),
         project=settings_of,
+    )
+
+
+def accepted_by(recipe: Recipe) -> Acceptance:
+    """The changes with which a recipe resumes its run."""
+    return Acceptance(
+        changed_shards=recipe.execution.accept_changed_shards,
+        versions=recipe.execution.accept_versions,
     )
 
 
 def refuse_other_rule(run: Run, recipe: Recipe) -> None:
     """Raises InputError when the run's subset is finished or begun by another rule."""
     networks = run.description["fingerprint"].get("networks", {})
-    if run.kind != SCORED or recipe.deciding_network not in networks:
+    if run.kind != RunKind.FILTER or recipe.deciding_network not in networks:
         return  # resuming it raises that it is another run
     stored = run.read_json(SELECTION)
     if stored and stored["state"] != State.SELECTED and not is_of_rule(stored, recipe):

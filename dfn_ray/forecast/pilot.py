@@ -23,8 +23,8 @@ from dfn_ray.doctor.placement import addable_node_types, placement_finding
 from dfn_ray.errors import InputError, NotReadyError, last_line
 from dfn_ray.filtering.part_files import image_parquet, scores_parquet, subset_rows, with_shard
 from dfn_ray.filtering.scoring.bounds import EVERYTHING
-from dfn_ray.filtering.scoring.calibrate import in_denominator
 from dfn_ray.filtering.scoring.scorer import Scorer, plan_inputs
+from dfn_ray.filtering.selecting.denominator import in_denominator
 from dfn_ray.forecast.limits import (
     prepare_cells,
     read_cells,

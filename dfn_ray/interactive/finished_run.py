@@ -61,7 +61,7 @@ class FinishedRun:
 
         Raises IncompleteRunError as long as the subset is not finished.
         """
-        if (state := self.selection["state"]) != "final":
+        if (state := self.selection["state"]) != runs.State.FINAL:
             raise IncompleteRunError(
                 f"{self.uri}: its subset is not finished (state {state}); run dfn-ray materialize "
                 "on its recipe"

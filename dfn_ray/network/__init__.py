@@ -8,6 +8,7 @@
       open_clip_config.py     reads and checks open_clip_config.json
       open_clip_registry.py   open_clip's architectures and tags, without importing it
       transformers_layout/    reads and writes networks in transformers' layout
+      download_errors.py      failed downloads: the user's mistake, or one that may pass
       siglip_vit.py           settings of SigLIP's image tower, without torch
       siglip_vision.py        that tower, built from them
       weights.py              reads checkpoints without running code from them

@@ -23,6 +23,7 @@ from torch import nn
 from dfn_ray import config
 from dfn_ray.errors import InputError, shortened
 from dfn_ray.images.transform import NORMALIZATIONS, ImageTransform
+from dfn_ray.network.download_errors import download_error
 from dfn_ray.network.layouts import Layout, layout_of, weights_among
 from dfn_ray.network.open_clip_config import read_network_config
 from dfn_ray.network.origin import CheckpointFile, Origin
@@ -48,7 +49,7 @@ _PLACEHOLDER_TOWER = {"image_size": 1, "patch_size": 1, "width": 1, "head_width"
 def resolve_origin(spec: config.Network, checkpoint: Path | None) -> Origin:
     """Returns the parts that `spec` names, downloaded if they are on the hub.
 
-    Raises InputError if a part does not exist or cannot be downloaded.
+    Raises InputError if a part does not exist, StorageError if it cannot be downloaded.
     """
     folder = network_folder(spec.model)
     schema, _, identifier = spec.model.rpartition(":")
@@ -174,10 +175,14 @@ def _built_in(
         model_cfg["quick_gelu"] = tag_gelu
     try:
         weights = open_clip.download_pretrained(tag)
-    except Exception as error:
-        raise InputError(
+    except MemoryError:
+        raise
+    except Exception as error:  # clients raise any type
+        raise download_error(
             f"networks.{spec.name}.pretrained: cannot download {spec.pretrained!r} of {name}: "
-            f"{error}"
+            f"{error}",
+            error,
+            is_known=True,
         ) from error
     return model_cfg, tag, Path(weights)
 

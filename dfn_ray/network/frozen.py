@@ -16,6 +16,7 @@ from dfn_ray import config
 from dfn_ray.errors import InputError
 from dfn_ray.images.transform import ImageTransform
 from dfn_ray.network import architecture, tokenizer, weights
+from dfn_ray.network.download_errors import download_error
 from dfn_ray.network.filtering_network import FilteringNetwork
 from dfn_ray.network.stored_tokenizer import stored_options
 from dfn_ray.network.tokenizer import TokenizerSpec
@@ -63,8 +64,8 @@ def freeze_network(spec: config.Network, *, checkpoint: Path | None = None) -> F
     architectures with a tag and `hf-hub:` models are downloaded into the caches of open_clip and of
     the hub.
 
-    Raises InputError if a part is missing, cannot be downloaded, is damaged, would run code, or
-    does not fit the others.
+    Raises InputError if a part is missing, is damaged, would run code, or does not fit the others;
+    StorageError if a part cannot be downloaded, which another attempt may do.
     """
     origin = architecture.resolve_origin(spec, checkpoint)
     hf_config = _hf_config(origin.model_cfg)
@@ -72,6 +73,8 @@ def freeze_network(spec: config.Network, *, checkpoint: Path | None = None) -> F
         torch.manual_seed(spec.random_weights_seed or 0)
         try:
             module = _module(origin.model_cfg, hf_config)
+        except MemoryError:
+            raise
         except Exception as error:  # open_clip, timm and torch raise any type for invalid values
             raise InputError(
                 f"{spec.model}: its model_cfg cannot be built: {type(error).__name__}: {error}"
@@ -174,7 +177,8 @@ def _hf_config(model_cfg: dict[str, Any]) -> dict[str, Any] | None:
     try:
         values = AutoConfig.from_pretrained(name).to_dict()
     except (OSError, ValueError) as error:
-        raise InputError(f"text tower {name!r}: its config cannot be loaded: {error}") from error
+        message = f"text tower {name!r}: its config cannot be loaded: {error}"
+        raise download_error(message, error, otherwise=InputError) from error
     values.pop("_name_or_path", None)
     return json.loads(json.dumps(values))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dfn_ray.errors import InputError
+from dfn_ray.network.download_errors import download_error
 from dfn_ray.network.layouts import json_object_of
 
 _LOG = logging.getLogger(__name__)
@@ -23,8 +24,8 @@ class SmallFiles:
     """Its name in messages: `local-dir:PATH` or `hf-hub:ORG/REPO`."""
     names: frozenset[str]
     content_of: Callable[[str], bytes]
-    """Returns the bytes of one of the names. Raises InputError if it cannot be downloaded, OSError
-    if it cannot be read."""
+    """Returns the bytes of one of the names. Raises InputError or StorageError if it cannot be
+    downloaded, see `download_error`, and OSError if it cannot be read."""
 
     def __contains__(self, name: str) -> bool:
         return name in self.names
@@ -46,7 +47,8 @@ class NetworkFolder(SmallFiles):
     """All files of a network, weights included; files on the hub are downloaded on first use."""
 
     path_of: Callable[[str], Path]
-    """Returns the local path of one of the names. Raises InputError if it cannot be downloaded."""
+    """Returns the local path of one of the names. Raises what `download_error` returns if it cannot
+    be downloaded."""
 
 
 def network_folder(model: str) -> str | None:
@@ -72,26 +74,31 @@ def local_folder(folder: Path, *, label: str | None = None) -> NetworkFolder:
 def hub_folder(model_id: str) -> NetworkFolder:
     """Returns the files of a repository on the hub or, without network access, in the hub's cache.
 
-    Raises InputError if neither can be read.
+    Raises InputError if the hub does not have it or denies access, StorageError if the hub cannot
+    be reached and nothing is cached.
     """
     import huggingface_hub  # noqa: PLC0415  takes 0.3 s, which a dry run of a folder avoids
 
     label = f"hf-hub:{model_id}"
     try:
         names = huggingface_hub.list_repo_files(model_id)
+    except MemoryError:
+        raise
     except Exception as error:  # noqa: BLE001  the hub's client and its HTTP library raise any type
         try:
             cached = huggingface_hub.snapshot_download(model_id, local_files_only=True)
         except Exception:  # noqa: BLE001  the first error is reported
-            raise InputError(f"cannot download {label}: {error}") from error
+            raise download_error(f"cannot download {label}: {error}", error) from error
         _LOG.warning("%s: the hub cannot be reached; using the copy in %s", label, cached)
         return local_folder(Path(cached), label=label)
 
     def path_of(name: str) -> Path:
         try:
             return Path(huggingface_hub.hf_hub_download(model_id, name))
+        except MemoryError:
+            raise
         except Exception as error:
-            raise InputError(f"cannot download {label}/{name}: {error}") from error
+            raise download_error(f"cannot download {label}/{name}: {error}", error) from error
 
     return NetworkFolder(
         label=label,

@@ -26,6 +26,7 @@ from dfn_ray.network.byte_pairs import (
     BytePairTokenizer,
     bounded_caption,
 )
+from dfn_ray.network.download_errors import download_error
 from dfn_ray.network.folder_tokenizer import JSON_FILE, folder_tokenizer
 from dfn_ray.versions import package_versions
 
@@ -89,7 +90,8 @@ def resolve(model_cfg: dict[str, Any], source: str | None) -> TokenizerSpec:
     """Returns the tokenizer of a model config, chosen as in open_clip's `get_tokenizer`.
 
     `source` is the name or folder of a Hugging Face tokenizer; None: CLIP's own BPE. Raises
-    InputError if it cannot be fetched, has an unknown option, or drops tokens at random.
+    InputError if it does not exist, has an unknown option, or drops tokens at random; StorageError
+    if it cannot be downloaded.
     """
     text_cfg = model_cfg["text_cfg"]
     kwargs = dict(text_cfg.get("tokenizer_kwargs") or {})
@@ -184,7 +186,8 @@ def _fetch(source: str, kwargs: dict[str, Any]) -> tuple[tuple[str, bytes], ...]
             f"tokenizer {source!r}: needs the transformers package; pip install transformers"
         ) from None
     except (OSError, ValueError) as error:
-        raise InputError(f"tokenizer {source!r}: cannot be loaded: {error}") from error
+        message = f"tokenizer {source!r}: cannot be loaded: {error}"
+        raise download_error(message, error, otherwise=InputError) from error
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         return tuple((path.name, path.read_bytes()) for path in sorted(Path(folder).iterdir()))

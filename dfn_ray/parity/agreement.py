@@ -7,6 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from dfn_ray.report.mean_ranks import mean_ranks
+
 OWN_ERROR = {"fp32": 1e-5, "bf16": 2e-3, "fp16": 1e-3}
 """Largest difference between scores that different programs compute with one network in this
 precision. fp32 and bf16 are the limits of `verify --rescore`. Between fp16 and fp32 it was 5e-4 on
@@ -103,13 +105,7 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
     """Rank correlation, ties averaged; NaN if either side has fewer than two distinct values."""
     if len(a) < 2:
         return float("nan")
-    ranks_a, ranks_b = _mean_ranks(a), _mean_ranks(b)
+    ranks_a, ranks_b = mean_ranks(a), mean_ranks(b)
     if ranks_a.std() == 0 or ranks_b.std() == 0:
         return float("nan")
     return float(np.corrcoef(ranks_a, ranks_b)[0, 1])
-
-
-def _mean_ranks(values: np.ndarray) -> np.ndarray:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[inverse]

@@ -1,4 +1,12 @@
-"""`dfn-ray pipeline`: the stages in order. Each stage resumes itself, so the whole run resumes."""
+"""`dfn-ray pipeline`: the stages in order, and what the pipeline itself stores in its run.
+
+    recipe.json               the resolved recipe
+    comparison.json, .png     the comparison of the arms, and its picture
+    pipeline_attempts/*.json  one per driver: its recipe and versions
+    dfn, filter, rules, train/ARM/seed-N   the runs of the stages
+
+Each stage resumes itself, so the whole run resumes. Only the last driver replaces the files.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +18,28 @@ from dfn_ray.config import EvaluateRecipe, Network, PipelineRecipe, recipe_value
 from dfn_ray.evaluation.evaluate import evaluate_sets
 from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.filtering.selecting.selection_table import selection_table
+from dfn_ray.on_ray.ray_address import check_ray_reachable
 from dfn_ray.pipeline.comparison import Scores, compare_arms, comparison_table
 from dfn_ray.report.arms import draw_arms
+from dfn_ray.run import create_attempt, versions
 from dfn_ray.storage import Store
 from dfn_ray.training.train_clip import train
 from dfn_ray.training.worker_spec import trained_network_folder
 
-COMPARISON, PICTURE = "comparison.json", "comparison.png"
+RECIPE, COMPARISON, PICTURE = "recipe.json", "comparison.json", "comparison.png"
+ATTEMPTS = "pipeline_attempts"
 
 
 def run_pipeline(recipe: PipelineRecipe, *, say: Callable[[str], None]) -> dict[str, Any]:
     """Runs the unfinished stages; stores and returns the comparison of the arms.
 
-    Raises the errors of the stages; finished stages stay finished.
+    Raises the errors of the stages, and RunTakenOverError if another driver runs the pipeline now;
+    finished stages stay finished.
     """
+    check_ray_reachable()
+    store, values = Store(recipe.run_uri), recipe_values(recipe)
+    attempt = create_attempt(store, {"versions": versions(), "recipe": values}, ATTEMPTS)
+    attempt.rewrite(store, RECIPE, json.dumps(values, indent=1).encode())
     network = _filtering_network(recipe, say)
     sources = {arm: _source(recipe, arm, network, say) for arm in recipe.arms}
     scores: Scores = {}
@@ -33,9 +49,8 @@ def run_pipeline(recipe: PipelineRecipe, *, say: Callable[[str], None]) -> dict[
             scores.setdefault(arm, {})[seed] = _train(recipe, arm, seed, sources[arm])
     own = None if network is None else _main_metrics(recipe.evaluate_recipe("network", 0, network))
     value = compare_arms(scores, network=own)
-    store = Store(recipe.run_uri)
-    store.write(COMPARISON, json.dumps(value, indent=1).encode())
-    store.write(PICTURE, draw_arms(value))
+    attempt.rewrite(store, COMPARISON, json.dumps(value, indent=1).encode())
+    attempt.rewrite(store, PICTURE, draw_arms(value))
     say("\n" + comparison_table(value) + f"\n\npicture: {recipe.uri(PICTURE)}")
     return value
 

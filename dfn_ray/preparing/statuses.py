@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dfn_ray.schema import REJECTIONS, Reason, Status, status_key
+from dfn_ray.schema import Reason, Status, status_key
 
 
 def undecided_rows(samples: pa.Table) -> np.ndarray:
@@ -28,7 +28,7 @@ def mark(
     status, reason = samples["status"].to_pylist(), samples["reason"].to_pylist()
     for row, why in zip(rows.tolist(), reasons, strict=True):
         if why is not None:
-            status[row] = (Status.REJECTED if why in REJECTIONS else Status.FAILED).value
+            status[row] = why.status.value
             reason[row] = why.value
         elif otherwise is not None:
             status[row] = otherwise.value

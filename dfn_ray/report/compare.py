@@ -19,8 +19,11 @@ from dfn_ray.config import count_of_fraction
 from dfn_ray.errors import InputError
 from dfn_ray.on_ray.footers import read_many_parts
 from dfn_ray.report.gallery import scored_tables
+from dfn_ray.report.mean_ranks import mean_ranks
 from dfn_ray.report.subgroups import find_subgroups, keep_rates
 from dfn_ray.run import (
+    RUN,
+    SELECTION,
     Run,
     deciding_network,
     open_run,
@@ -131,7 +134,7 @@ def compare_runs(
         keep_fraction=fraction,
         samples=int(both.sum()),
         overlap=np.array([[_share(a, b) for b in kept] for a in kept]),
-        spearman=np.corrcoef([_mean_ranks(score) for score in scores]),
+        spearman=np.corrcoef([mean_ranks(score) for score in scores]),
         keep_rates=keep_rates(kept, find_subgroups(groups_uri, tables[0], place[both])),
     )
 
@@ -139,7 +142,7 @@ def compare_runs(
 def _filter_run(uri: str) -> Run:
     """The filtering run at a URI, or the one in the pipeline at that URI."""
     inner = f"{uri.rstrip('/')}/filter"
-    return open_run(inner if Store(inner).exists("run.json") else uri)
+    return open_run(inner if Store(inner).exists(RUN) else uri)
 
 
 def _achievements(uri: str) -> dict[str, Mapping[str, float]]:
@@ -160,7 +163,7 @@ def _achievements(uri: str) -> dict[str, Mapping[str, float]]:
 
 
 def _own_fraction(run: Run) -> float:
-    selection = run.read_json("selection.json")
+    selection = run.read_json(SELECTION)
     if selection is None:
         raise InputError(f"{run.store.uri}: has no selection; set --keep-fraction")
     scored = selection["counts"].get("scored", 0)
@@ -185,7 +188,7 @@ def _chosen_shards(run: Run, samples: int) -> _Chosen:
 
 def _samples_of(run: Run) -> int:
     """Number of samples in the pool, scored or not."""
-    if (selection := run.read_json("selection.json")) is not None:
+    if (selection := run.read_json(SELECTION)) is not None:
         return selection["samples"]
     scored = require_scores(run)
     parts = read_many_parts(scored.store, scored.part_names())
@@ -246,10 +249,3 @@ def _best(score: np.ndarray, fraction: float) -> np.ndarray:
 
 def _share(a: np.ndarray, b: np.ndarray) -> float:
     return float((a & b).sum() / max(1, a.sum()))
-
-
-def _mean_ranks(score: np.ndarray) -> np.ndarray:
-    """Ranks; equal scores share their mean rank."""
-    _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return ((ends - counts + ends - 1) / 2)[inverse.reshape(-1)]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from dfn_ray.errors import InputError
 from dfn_ray.report.gallery import HISTOGRAM_BINS, Pair, overview, read_pairs, scored_tables
-from dfn_ray.run import Run, open_run, require_scores
+from dfn_ray.run import SELECTION, Run, open_run, require_scores
 
 COLUMNS = 10
 """Pairs per row."""
@@ -30,7 +30,7 @@ def draw_run(run_uri: str, out: Path, *, truth: Mapping[str, str] | None = None)
     """
     opened = open_run(run_uri)
     run = require_scores(opened)
-    selection = opened.read_json("selection.json")
+    selection = opened.read_json(SELECTION)
     if selection is None or selection["threshold"] is None:
         raise InputError(f"{run_uri}: has no selection with a threshold to draw")
     threshold, network = selection["threshold"], selection["network"]

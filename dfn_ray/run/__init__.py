@@ -28,6 +28,7 @@ by the same content, or is rejected by the store because it would replace an unk
 store that ignores conditional writes, two drivers that start within one request of each other can
 both think that they hold the run, and `selection.json` can be reverted to that of the loser.
 
+    kinds.py            kinds of run, and states of a selection
     layout.py           names of files and folders
     shapes.py           required fields of JSON files
     training_shapes.py  those of a training run's files
@@ -47,6 +48,7 @@ both think that they hold the run, and `selection.json` can be reverted to that 
 
 from dfn_ray.run.attempts import Attempt, create_attempt, require_attempts
 from dfn_ray.run.identity import (
+    RunIdentity,
     abbreviated,
     differences,
     fingerprint_digest,
@@ -54,6 +56,7 @@ from dfn_ray.run.identity import (
     pool_identity,
     versions,
 )
+from dfn_ray.run.kinds import RunKind, State
 from dfn_ray.run.layout import (
     BORDERLINE,
     BOUNDS,
@@ -87,11 +90,16 @@ from dfn_ray.run.parts import (
 )
 from dfn_ray.run.places import rows_in_chunks, sample_position, shard_numbers
 from dfn_ray.run.relisting import scored_sizes
-from dfn_ray.run.resuming import refuse_old_format, resumable_run, start_run, take_over
+from dfn_ray.run.resuming import (
+    Acceptance,
+    existing_run,
+    refuse_old_format,
+    resumable_run,
+    start_run,
+    take_over,
+)
 from dfn_ray.run.scan import read_ahead, read_columns, scan_parts, scan_subset
 from dfn_ray.run.scored import (
-    MATERIALIZED,
-    SCORED,
     deciding_network,
     open_scored,
     require_scores,
@@ -107,11 +115,9 @@ __all__ = [
     "CHECKPOINTS",
     "FORMAT_VERSION",
     "GENERATIONS",
-    "MATERIALIZED",
     "MLFLOW",
     "RESULT",
     "RUN",
-    "SCORED",
     "SCORES",
     "SCORE_AGAIN",
     "SELECTION",
@@ -119,11 +125,15 @@ __all__ = [
     "SPENDING",
     "SUBSET",
     "UID_LIST",
+    "Acceptance",
     "Attempt",
     "Ledger",
     "Part",
     "PartHeader",
     "Run",
+    "RunIdentity",
+    "RunKind",
+    "State",
     "abbreviated",
     "bounds_file",
     "canonical_ledger",
@@ -131,6 +141,7 @@ __all__ = [
     "create_attempt",
     "deciding_network",
     "differences",
+    "existing_run",
     "fingerprint_digest",
     "invalid_fields",
     "listing_digest",

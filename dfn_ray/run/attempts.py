@@ -8,6 +8,7 @@ conditions (see `Store.create`).
 from __future__ import annotations
 
 import platform
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -67,11 +68,19 @@ class Attempt:
                 "driver per run_uri"
             )
 
+    def rewrite(self, store: Store, name: str, data: bytes) -> None:
+        """Writes a file, or replaces the version of it that exists now.
+
+        Raises RunTakenOverError if another driver holds the run, or writes the file meanwhile.
+        """
+        before = store.read(name) if store.exists(name) else None
+        self.replace(store, name, data, before)
+
 
 def create_attempt(store: Store, record: Mapping[str, Any], folder: str = ATTEMPTS) -> Attempt:
     """Creates the next attempt of a run, which takes it over; `record` describes this driver."""
     token = uuid.uuid4().hex
-    value = {**record, "token": token, "host": platform.node()}
+    value = {**record, "token": token, "host": platform.node(), "time": now()}
     number = _last_number(store, folder)
     while True:
         number += 1
@@ -94,6 +103,11 @@ def require_attempts(store: Store) -> None:
     last = _last_number(store, ATTEMPTS)
     for number in range(1, max(1, last) + 1):
         _read(store, ATTEMPTS, number)
+
+
+def now() -> str:
+    """The time for records: UTC, `2026-01-31T23:59:59Z`."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _file(folder: str, number: int) -> str:

@@ -6,17 +6,30 @@ import hashlib
 import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from dfn_ray.errors import shortened
+from dfn_ray.run.kinds import RunKind
 from dfn_ray.versions import package_versions
 
 SCORING_PACKAGES = ("torch", "open_clip_torch", "pillow", "simplejpeg", "numpy")
 """Packages whose releases can change scores with unchanged settings; of numpy only major
 versions."""
 _PACKAGES = ("dfn_ray", "ray", "torchvision", "pyarrow", *SCORING_PACKAGES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunIdentity:
+    """What makes a run the same run: a recipe with an equal one resumes it."""
+
+    kind: RunKind
+    fingerprint: Mapping[str, Any]
+    """Everything that affects the results, as JSON values."""
+    listing: pa.Table
+    """The shards of the pool: uri, name, size_bytes, fault. Sizes are no part of the identity."""
 
 
 def fingerprint_digest(fingerprint: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from dfn_ray.errors import DamagedRunError, InputError, MissingFileError, RunTakenOverError
 from dfn_ray.run.attempts import Attempt, last_attempt
 from dfn_ray.run.identity import listing_digest
+from dfn_ray.run.kinds import RunKind
 from dfn_ray.run.layout import (
     FORMAT_VERSION,
     LISTING,
@@ -131,7 +132,7 @@ class Run:
     @property
     def _advice(self) -> str:
         """Advice in messages about a damaged file."""
-        return RESTORE_TRAINING if self.kind == "train" else RESTORE
+        return RESTORE_TRAINING if self.kind == RunKind.TRAIN else RESTORE
 
     @property
     def _is_sealed(self) -> bool:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
 from dfn_ray.errors import FingerprintError, InputError
-from dfn_ray.run.attempts import Attempt, create_attempt
+from dfn_ray.run.attempts import Attempt, create_attempt, now
 from dfn_ray.run.identity import (
+    RunIdentity,
     abbreviated,
     changed_versions,
     differences,
@@ -29,55 +29,68 @@ from dfn_ray.run.sealed_parquet import parquet_bytes
 from dfn_ray.storage import Store
 
 
+@dataclass(frozen=True, kw_only=True)
+class Acceptance:
+    """The changes since its last attempt with which a recipe resumes a run.
+
+    Each is a setting of the recipe, `accept_changed_shards` and `accept_versions`; None if the
+    recipe has none.
+    """
+
+    changed_shards: bool | None = None
+    """True: shards of other sizes replace those of the stored listing."""
+    versions: bool | None = None
+    """True or None: other versions of packages that can change scores are allowed."""
+    section: str = "execution."
+    """The section of the settings, for messages."""
+
+
+NO_SETTINGS = Acceptance()
+
+
 def start_run(
     run_uri: str,
+    identity: RunIdentity,
     *,
-    kind: str,
     recipe: Mapping[str, Any],
-    fingerprint: Mapping[str, Any],
-    listing: pa.Table,
-    accept_changed_shards: bool | None = None,
-    accept_versions: bool | None = None,
-    section: str = "execution.",
+    accept: Acceptance = NO_SETTINGS,
 ) -> Run:
     """The run at a URI, created or resumed, and taken over from any other driver.
 
-    `accept_changed_shards` and `accept_versions` are the settings of these names in `section` of
-    the recipe, None if it has none: the first replaces the stored listing by `listing` if sizes
-    differ, the second allows other package versions. Raises what `resumable_run` raises.
+    Raises what `resumable_run` raises.
     """
-    store = Store(run_uri)
-    accepted: dict[str, Any] = {
-        "accept_changed_shards": accept_changed_shards,
-        "accept_versions": accept_versions,
-        "section": section,
-    }
-    same = {"kind": kind, "fingerprint": fingerprint, "listing": listing}
-    existing = resumable_run(run_uri, **same, **accepted)
-    if existing is None:
-        description = {
-            "format": FORMAT_VERSION,
-            "kind": kind,
-            "id": uuid.uuid4().hex,
-            "created": _now(),
-            "pool": pool_identity(listing),
-            "fingerprint_digest": fingerprint_digest(fingerprint),
-            "fingerprint": fingerprint,
-            "recipe": recipe,
-        }
-        if not store.create(RUN, json_bytes(description)):
-            # Another driver was quicker: its run is resumed, if it is the same.
-            existing = resumable_run(run_uri, **same, **accepted)
-    run = open_run(run_uri)
+    run = resumable_run(run_uri, identity, existing_run(run_uri), accept=accept)
+    is_new, changed = False, []
+    if run is None:
+        # False if another driver is quicker: its run is resumed, if it is the same.
+        is_new = Store(run_uri).create(RUN, json_bytes(_description(identity, recipe)))
+        run = open_run(run_uri)
+        if not is_new:
+            resumable_run(run_uri, identity, run, accept=accept)
+    if not is_new:
+        changed = _changed_versions(run)
     record = {
-        "time": _now(),
         "versions": versions(),
         "recipe": recipe,
-        "listing": _stored_listing(run, listing, is_new=existing is None),
+        "listing": _stored_listing(run, identity.listing, is_new=is_new),
     }
-    if existing is not None and (changed := _changed_versions(existing)):
+    if changed:
         record["accepted_versions"] = changed
-    return _held(run, create_attempt(store, record))
+    return _held(run, create_attempt(run.store, record))
+
+
+def _description(identity: RunIdentity, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a new `run.json`."""
+    return {
+        "format": FORMAT_VERSION,
+        "kind": identity.kind,
+        "id": uuid.uuid4().hex,
+        "created": now(),
+        "pool": pool_identity(identity.listing),
+        "fingerprint_digest": fingerprint_digest(identity.fingerprint),
+        "fingerprint": identity.fingerprint,
+        "recipe": recipe,
+    }
 
 
 def take_over(run: Run) -> Run:
@@ -87,8 +100,8 @@ def take_over(run: Run) -> Run:
     next to its own.
     """
     record = dict(run.last.record) if run.last else {"recipe": run.recipe}
-    own = {"time": _now(), "holder_versions": versions()}
-    return _held(run, create_attempt(run.store, record | own))
+    record["holder_versions"] = versions()
+    return _held(run, create_attempt(run.store, record))
 
 
 def _held(run: Run, attempt: Attempt) -> Run:
@@ -96,55 +109,62 @@ def _held(run: Run, attempt: Attempt) -> Run:
     return replace(run, store=store, last=attempt, held=True)
 
 
+def existing_run(run_uri: str) -> Run | None:
+    """The run at a URI, opened for reading; None without a `run.json`. Raises as `open_run`."""
+    return open_run(run_uri) if Store(run_uri).exists(RUN) else None
+
+
 def resumable_run(
     run_uri: str,
+    identity: RunIdentity,
+    existing: Run | None,
     *,
-    kind: str,
-    fingerprint: Mapping[str, Any],
-    listing: pa.Table,
-    accept_changed_shards: bool | None = None,
-    accept_versions: bool | None = None,
-    section: str = "execution.",
+    accept: Acceptance = NO_SETTINGS,
     project: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> Run | None:
     """The run that `start_run` would resume at a URI; None if it would create one.
 
-    `project` selects from the stored fingerprint the fields that `fingerprint` contains. Raises
-    FingerprintError, naming every field that differs, when the run yields other scores or reads
-    another pool; InputError when it has an older format, when shard sizes or package versions have
-    changed and that is not accepted, and when the folder contains something else.
+    `existing` is the `existing_run` at the URI. `project` selects from its fingerprint the fields
+    that the fingerprint of `identity` contains. Raises FingerprintError, naming every field that
+    differs, when the run yields other scores or reads another pool; InputError when it has an older
+    format, when shard sizes or package versions have changed and that is not accepted, and when the
+    folder contains something else.
     """
-    store = Store(run_uri)
-    if not store.exists(RUN):
-        if foreign := [
-            name for name in store.names() if name not in (LISTING, f"{ATTEMPTS}/", OLD_ATTEMPT)
-        ]:
-            raise InputError(
-                f"{run_uri}: contains {abbreviated(foreign)} but no run.json, so it is not a run; "
-                "use an empty folder"
-            )
+    if existing is None:
+        _require_free(run_uri)
         return None
-    run = open_run(run_uri)
-    refuse_old_format(run)
-    old = run.description
-    problems = list(differences(project(old["fingerprint"]), fingerprint, "fingerprint"))
-    if old["kind"] != kind:
-        problems = [f"kind: run has {old['kind']}, recipe has {kind}"]
-    problems += _pool_differences(run, listing)
+    refuse_old_format(existing)
+    stored = existing.description
+    problems = list(
+        differences(project(stored["fingerprint"]), identity.fingerprint, "fingerprint")
+    )
+    if stored["kind"] != identity.kind:
+        problems = [f"kind: run has {stored['kind']}, recipe has {identity.kind}"]
+    problems += _pool_differences(existing, identity.listing)
     if problems:
         raise FingerprintError(
             f"{run_uri}: contains another run, which this recipe cannot resume:\n"
             + "\n".join(f"  {problem}" for problem in problems)
             + "\nuse another folder, or the recipe stored in its run.json"
         )
-    if accept_versions is False and (changed := _changed_versions(run)):
+    if accept.versions is False and (changed := _changed_versions(existing)):
         raise InputError(
             f"{run_uri}: was started with other versions of packages that can change scores "
-            f"({'; '.join(changed)}); install those again, or set {section}accept_versions = true "
-            "to resume with the current ones, which the run records"
+            f"({'; '.join(changed)}); install those again, or set {accept.section}accept_versions "
+            "= true to resume with the current ones, which the run records"
         )
-    _check_sizes(run, listing, accept_changed_shards)
-    return run
+    _check_sizes(existing, identity.listing, accept)
+    return existing
+
+
+def _require_free(run_uri: str) -> None:
+    """Raises InputError if a folder without a run contains anything that is not left by one."""
+    own = (LISTING, f"{ATTEMPTS}/", OLD_ATTEMPT)
+    if foreign := [name for name in Store(run_uri).names() if name not in own]:
+        raise InputError(
+            f"{run_uri}: contains {abbreviated(foreign)} but no run.json, so it is not a run; "
+            "use an empty folder"
+        )
 
 
 def refuse_old_format(run: Run) -> None:
@@ -183,17 +203,15 @@ def _changed_versions(run: Run) -> list[str]:
     return changed_versions(before, versions()) if before else []
 
 
-def _check_sizes(run: Run, listing: pa.Table, accepted: bool | None) -> None:
+def _check_sizes(run: Run, listing: pa.Table, accept: Acceptance) -> None:
     """Raises InputError when shard sizes have changed, unless that is accepted and possible."""
     found = resized(run.listing(), listing) if run.exists(run.listing_name) else []
     if not found:
         return
-    if not accepted:
-        how = (
-            ""
-            if accepted is None
-            else ", set execution.accept_changed_shards = true to list them again"
-        )
+    setting = f"{accept.section}accept_changed_shards"
+    if not accept.changed_shards:
+        is_setting = accept.changed_shards is not None
+        how = f", set {setting} = true to list them again" if is_setting else ""
         raise InputError(
             f"{run.uri}: {len(found):,} shards have other sizes than when the run listed them, "
             f"first {found[0]}; restore them{how}, or use another run_uri"
@@ -204,8 +222,7 @@ def _check_sizes(run: Run, listing: pa.Table, accepted: bool | None) -> None:
         raise InputError(
             f"{run.uri}: {len(partly_committed):,} shards were partly committed and have changed "
             f"since, first {partly_committed[0]}; rows of two contents would be mixed, so this is "
-            "not allowed even with execution.accept_changed_shards: restore them, or use another "
-            "run_uri"
+            f"not allowed even with {setting}: restore them, or use another run_uri"
         )
 
 
@@ -230,7 +247,3 @@ def _stored_listing(run: Run, listing: pa.Table, *, is_new: bool) -> str:
     name = f"pool-{fingerprint_digest({'listing': table.to_pylist()})[:32]}.parquet"
     run.store.write(name, parquet_bytes(table, name, compression="zstd"))
     return name
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dfn_ray.errors import InputError
+from dfn_ray.run.kinds import RunKind
 from dfn_ray.run.layout import SELECTION
 from dfn_ray.run.opened import Run, open_run
-
-SCORED, MATERIALIZED = "filter", "materialized"
-"""Kinds of run: one that scores its pool, and a subset materialized from the scores of such a
-run."""
 
 
 def open_scored(run_uri: str) -> Run:
     """The run at a URI, which must contain scores. Raises InputError when it has none."""
     run = open_run(run_uri)
-    if run.kind != SCORED:
+    if run.kind != RunKind.FILTER:
         source = run.recipe.get("scores")
         hint = f", such as {source}, which it was made from" if source else ""
         raise InputError(
@@ -26,7 +23,7 @@ def open_scored(run_uri: str) -> Run:
 
 def scores_of(run: Run) -> Run:
     """The run with the scores of a run: itself, or the one its subset was materialized from."""
-    if run.kind != MATERIALIZED:
+    if run.kind != RunKind.MATERIALIZED:
         return run
     return open_scored(run.recipe["scores"])
 
@@ -34,7 +31,7 @@ def scores_of(run: Run) -> Run:
 def require_scores(run: Run) -> Run:
     """`scores_of` a run. Raises InputError for the subset of a uid list and for a training run."""
     scored = scores_of(run)
-    if scored.kind != SCORED:
+    if scored.kind != RunKind.FILTER:
         raise InputError(f"{run.uri}: has no scores, it is a run of kind {run.kind}")
     return scored
 

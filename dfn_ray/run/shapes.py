@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import pydantic
 
 from dfn_ray.config import Decode, Network, Pool, Rules, Scorers, Select
+from dfn_ray.run.kinds import RunKind, State
 from dfn_ray.run.layout import ATTEMPTS, BOUNDS, RUN, SELECTION, SPENDING
 from dfn_ray.run.training_shapes import training_shape
 
@@ -73,7 +74,7 @@ class _Spending(pydantic.BaseModel, extra="forbid"):
 class _Kept(pydantic.BaseModel):
     """`selection.json` of any run."""
 
-    state: Literal["selected", "settling", "final"]
+    state: State
     k: _Count
     threshold: float | None
     samples: _Count
@@ -118,11 +119,15 @@ _FILES: Mapping[str, Any] = {
     BOUNDS: _Bounds,
     SPENDING: _Spending,
 }
-_SELECTIONS: Mapping[str, Any] = {"filter": _Selected, "materialized": _Selected, "listed": _Kept}
+_SELECTIONS: Mapping[str, Any] = {
+    RunKind.FILTER: _Selected,
+    RunKind.MATERIALIZED: _Selected,
+    RunKind.LISTED: _Kept,
+}
 _RECIPES: Mapping[str, Any] = {
-    "filter": _ScoringRecipe,
-    "materialized": _MaterializedRecipe,
-    "listed": _PoolRecipe,
+    RunKind.FILTER: _ScoringRecipe,
+    RunKind.MATERIALIZED: _MaterializedRecipe,
+    RunKind.LISTED: _PoolRecipe,
 }
 """Shapes by kind of run."""
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Any
 
-from dfn_ray.errors import MissingFileError, StorageAccessError, StorageError
+from dfn_ray.errors import MissingFileError, SentWhole, StorageAccessError, StorageError
 from dfn_ray.storage import retries
 
 
@@ -45,7 +45,7 @@ class Verdict(Enum):
         return retries.POLICY.doubtful_attempts if doubtful else 1
 
 
-class RefusalError(OSError):
+class RefusalError(SentWhole, OSError):
     """A failed request whose verdict is known where it is raised."""
 
     def __init__(
@@ -60,7 +60,7 @@ class ConditionFailedError(OSError):
     """A store's answer that a write's condition fails (412): the file exists, or has changed."""
 
 
-class AbsentFileError(FileNotFoundError):
+class AbsentFileError(SentWhole, FileNotFoundError):
     """A web server's answer that a URL does not exist; `status` is 404 or 410."""
 
     def __init__(self, url: str, status: int) -> None:

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 from tenacity import AsyncRetrying, RetryCallState, Retrying
 from tenacity.wait import wait_random_exponential
 
+from dfn_ray.errors import SentWhole
+
 T = TypeVar("T")
 
 
@@ -41,7 +43,7 @@ POLICY = Policy()
 """The policy of this process."""
 
 
-class RetriesSpentError(OSError):
+class RetriesSpentError(SentWhole, OSError):
     """All attempts at a request failed; the last failure is the cause."""
 
     def __init__(self, attempts: int, last: BaseException) -> None:

@@ -9,11 +9,11 @@
     lethal.py           images and shards that crash, stall or surprise their readers
     armed_start/        a folder for PYTHONPATH: every Python process gets such readers
     slow_work.py        work at the pace of large networks
+    worker_setup.py     what Ray's workers do first in tests
     clusters.py         Ray clusters of several nodes on this machine
     head.py             a Ray head for tests that submit jobs
     timeline.py         nodes by role and scorers of a cluster, over a run
     waiting.py          waits for a condition; work in the background
 
 The package itself imports nothing, and dfn_ray imports nothing from it.
-    worker_setup.py     what Ray's workers do first in tests
 """

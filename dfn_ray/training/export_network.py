@@ -6,11 +6,11 @@ from dfn_ray.config import Network
 from dfn_ray.errors import InputError
 from dfn_ray.network.transformers_layout.write_network import layout_files
 from dfn_ray.preparing.fetch_networks import fetch_network
-from dfn_ray.run import abbreviated
+from dfn_ray.run import RUN, abbreviated
 from dfn_ray.storage import Store
 
-_RUN, _RUNS_NETWORK = "run.json", "network"
-"""Names in a training run: its record, and the folder of its result."""
+_RUNS_NETWORK = "network"
+"""Folder of a training run with its result."""
 
 
 def export_network(source: str, out_uri: str) -> list[str]:
@@ -32,7 +32,7 @@ def export_network(source: str, out_uri: str) -> list[str]:
 def _model(source: str) -> str:
     if source.startswith(("hf-hub:", "local-dir:")):
         return source
-    if _RUN not in Store(source).names():
+    if RUN not in Store(source).names():
         return f"local-dir:{source}"
     folder = f"{source.rstrip('/')}/{_RUNS_NETWORK}"
     if not Store(folder).names():

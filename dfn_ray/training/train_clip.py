@@ -24,7 +24,7 @@ from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table, require
 from dfn_ray.preparing.embedding_fingerprint import reading_versions
 from dfn_ray.preparing.fetch_networks import fetch_network
 from dfn_ray.preparing.prompts import class_names, prompt_templates
-from dfn_ray.run import RESULT, Run, parquet_bytes, start_run
+from dfn_ray.run import RESULT, Acceptance, Run, RunIdentity, RunKind, parquet_bytes, start_run
 from dfn_ray.training.chain import index_sources
 from dfn_ray.training.data.feed import Feeding, LabelCaptions
 from dfn_ray.training.data.index import INDEX_SCHEMA, source_counts, split_index
@@ -110,12 +110,13 @@ def _open_run(recipe: TrainRecipe) -> tuple[Run, Shards, FrozenNetwork, list[str
     network = fetch_network(recipe.model)
     run = start_run(
         recipe.run_uri,
-        kind="train",
+        RunIdentity(
+            kind=RunKind.TRAIN,
+            fingerprint=_fingerprint(recipe, network),
+            listing=listing_table([shard for some in shards for shard in some]),
+        ),
         recipe=recipe_values(recipe),
-        fingerprint=_fingerprint(recipe, network),
-        listing=listing_table([shard for some in shards for shard in some]),
-        accept_versions=recipe.accept_versions,
-        section="",
+        accept=Acceptance(versions=recipe.accept_versions, section=""),
     )
     return run, shards, network, listing_notes(*listings)
 
@@ -178,11 +179,11 @@ def _next_samples(
 
 
 def _stored_index(run: Run) -> pa.Table | None:
-    """The stored index of the run; None if there is none, or an old one without read counts."""
+    """The stored index of the run; None if there is none, or one with other columns or types."""
     if not run.exists(INDEX):
         return None
     table = run.read_table(INDEX)
-    return table if table.schema.names == INDEX_SCHEMA.names else None
+    return table if table.schema.equals(INDEX_SCHEMA) else None
 
 
 def _index(run: Run, recipe: TrainRecipe, shards: Shards, say: Callable[[str], None]) -> pa.Table:

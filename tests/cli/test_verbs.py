@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from dfn_ray.cli import run
-from dfn_ray.config import load_recipe, recipe_values
+from dfn_ray.config import recipe_values
+from dfn_ray.config.recipe_files import load_recipe
 from dfn_ray.filtering.scoring.fingerprint import settings_fingerprint
 from dfn_ray.pool import list_shards, listing_table
-from dfn_ray.run import start_run
+from dfn_ray.run import RunIdentity, RunKind, start_run
 from dfn_ray.testing.sample_pools import jpeg_bytes, photo, write_tar_shard
 
 RECIPE = """
@@ -72,10 +73,12 @@ def test_a_dry_run_refuses_what_the_run_would_refuse_at_once(recipe, capsys, tmp
     shards = list_shards(loaded.pool)
     start_run(
         str(stored),
-        kind="filter",
+        RunIdentity(
+            kind=RunKind.FILTER,
+            fingerprint=settings_fingerprint(loaded, shards),
+            listing=listing_table(shards),
+        ),
         recipe=recipe_values(loaded),
-        fingerprint=settings_fingerprint(loaded, shards),
-        listing=listing_table(shards),
     )
     assert run(["filter", str(recipe), "--dry-run", "--set", f"run_uri={stored}"]) == 0
     for changes, named in (

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from dfn_ray.cli import run
-from dfn_ray.config import Recipe, TrainRecipe, load_recipe
+from dfn_ray.config import Recipe, TrainRecipe
+from dfn_ray.config.recipe_files import load_recipe
 from tests.cluster_commands import ROOT, JobCommand, job_commands
 from tests.cluster_files.files import (
     CLUSTER,

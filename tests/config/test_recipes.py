@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from dfn_ray.config import Network, TrainRecipe, load_recipe, recipe_from, recipe_values
-from dfn_ray.errors import RecipeError
+import dfn_ray
+from dfn_ray.config import Network, Recipe, TrainRecipe, recipe_from, recipe_values
+from dfn_ray.config.recipe_files import load_recipe
+from dfn_ray.errors import InputError, MissingFileError, RecipeError
+from dfn_ray.storage import Store
 
 VALUES = {
     "run_uri": "run",
@@ -134,8 +137,34 @@ def test_a_recipe_without_read_permission_is_reported(tmp_path, monkeypatch):
         load_recipe(tmp_path / "recipe.toml")
 
 
-def test_importing_the_recipe_and_the_command_line_loads_neither_ray_nor_torch():
-    code = "import sys, dfn_ray.cli, dfn_ray.config; print({'ray', 'torch'} & set(sys.modules))"
+def test_a_recipe_is_loaded_from_a_store_as_from_a_file_with_overrides_and_of_any_kind(tmp_path):
+    text = 'run_uri = "run"\n[pool]\nuri = "pool/*.tar"\n'
+    training = 'run_uri = "run"\nscale = "small"\n[[sources]]\npool = {uri = "p"}\n'
+    for name, written, kind in (("f.toml", text, Recipe), ("t.toml", training, TrainRecipe)):
+        (tmp_path / name).write_text(written)
+        Store("memory://recipes").write(name, written.encode())
+        here = dfn_ray.load_recipe(tmp_path / name, ["run_uri=there"], kind)
+        assert (type(here), here.run_uri) == (kind, "there")
+        for uri in (f"memory://recipes/{name}", f"file://{tmp_path}/{name}"):
+            assert dfn_ray.load_recipe(uri, ["run_uri=there"], kind) == here
+            assert dfn_ray.load_recipe(uri, ["run_uri=there"], None) == here
+    with pytest.raises(MissingFileError, match="memory://recipes/absent"):
+        dfn_ray.load_recipe("memory://recipes/absent.toml")
+    with pytest.raises(RecipeError, match=r"pool.chunk_row: no such setting"):
+        dfn_ray.load_recipe("memory://recipes/f.toml", ["pool.chunk_row=1"])
+    with pytest.raises(InputError) as refused:
+        dfn_ray.load_recipe("s3://key:hunter2@bucket/recipe.toml")
+    assert "hunter2" not in str(refused.value)
+
+
+def test_importing_and_loading_a_recipe_loads_no_ray_no_torch_and_no_client_of_a_store(tmp_path):
+    (tmp_path / "recipe.toml").write_text('run_uri = "run"\n[pool]\nuri = "pool/*.tar"\n')
+    heavy = {"ray", "torch", "fsspec", "pyarrow", "numpy"}
+    code = (
+        "import sys, dfn_ray.cli, dfn_ray.config.recipe_files as files; "
+        f"files.load_recipe({str(tmp_path / 'recipe.toml')!r}); "
+        f"print({heavy!r} & set(sys.modules))"
+    )
     finished = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )

@@ -12,7 +12,7 @@ from dfn_ray.config import EvaluateRecipe, recipe_from
 from dfn_ray.console.progress import Progress
 from dfn_ray.errors import ErrorLimitExceededError, InputError
 from dfn_ray.evaluation import evaluate as evaluate_module
-from dfn_ray.evaluation.evaluate import check_gathered, evaluate, evaluate_sets
+from dfn_ray.evaluation.evaluate import check_gathered, evaluate_sets
 from dfn_ray.evaluation.gather import Gathered
 from dfn_ray.evaluation.sets import locate
 from dfn_ray.schema import ShardFault
@@ -132,6 +132,13 @@ def test_a_result_is_a_file_as_clip_benchmark_writes_it(evaluation, recipe, netw
     assert (counts["images"], counts["failed"]) == (IMAGES, {})
 
 
+def test_the_recipe_is_stored_in_the_attempt_beside_the_results(evaluation, recipe):
+    store = Store(recipe().run_uri)
+    (attempt, *_) = store.list("eval_attempts")
+    stored = json.loads(store.read(f"eval_attempts/{attempt.name}"))["recipe"]
+    assert recipe_from(stored, kind=EvaluateRecipe) == recipe()
+
+
 def test_datacomps_lines_hold_every_set_with_its_main_metric(evaluation, recipe):
     lines = Store(recipe().run_uri).read("eval_results.jsonl").decode().splitlines()
     values = {value["dataset"]: value for value in map(json.loads, lines)}
@@ -155,11 +162,12 @@ def test_datacomps_lines_hold_every_set_with_its_main_metric(evaluation, recipe)
 def test_sets_with_a_result_are_skipped_and_give_it_back(evaluation, recipe, monkeypatch, capsys):
     monkeypatch.setattr(evaluate_module.chain, "embed_set", None)
     monkeypatch.setattr(evaluate_module.chain, "embed_cells", None)
-    again = evaluate(recipe())
-    assert again == {name: dict(r.metrics) for name, r in results_of(evaluation).items()}
+    again = results_of(evaluate_sets(recipe()))
+    metrics = {name: result.metrics for name, result in results_of(evaluation).items()}
+    assert {name: result.metrics for name, result in again.items()} == metrics
     assert "3 sets, 3 of them already evaluated" in capsys.readouterr().err
     with pytest.raises(TypeError):  # a stricter recipe takes no result with so many failures
-        evaluate(recipe("max_failed_fraction=0.01"))
+        evaluate_sets(recipe("max_failed_fraction=0.01"))
 
 
 def test_a_result_of_another_network_or_recipe_is_replaced_and_told(
@@ -170,8 +178,8 @@ def test_a_result_of_another_network_or_recipe_is_replaced_and_told(
     good = json.loads(store.read(f"eval/{file}"))
     stale = good | {"dfn_ray": good["dfn_ray"] | {"fingerprint": "x", "network": "y"}}
     store.write(f"eval/{file}", json.dumps(stale | {"metrics": {}}).encode())
-    metrics = evaluate(recipe())["Flickr"]
-    assert metrics == good["metrics"]
+    again = results_of(evaluate_sets(recipe()))["Flickr"]
+    assert again.metrics == good["metrics"]
     assert json.loads(store.read(f"eval/{file}")) == good
     assert "Flickr: replacing the result" in capsys.readouterr().err
 
@@ -226,5 +234,5 @@ def test_wrong_class_names_are_told_before_anything_starts(recipe, tmp_path):
     (tmp_path / "names.txt").write_text("cat\ndog\n")
     wrong = recipe(f"sets.1.classnames={tmp_path}/names.txt", f"run_uri={tmp_path}/run")
     with pytest.raises(InputError, match=r"a name for each of 6 class folders.*got 2"):
-        evaluate(wrong)
+        evaluate_sets(wrong)
     assert not (tmp_path / "run").exists()

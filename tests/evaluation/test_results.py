@@ -14,6 +14,8 @@ from dfn_ray.evaluation.datacomp import TASKS, group_averages, key_of
 from dfn_ray.evaluation.results import Results, SetResult, results_table
 from dfn_ray.storage import Store
 
+RECIPE = {"run_uri": "run", "sets": []}
+
 
 def result(name: str, network: str = "n", **metrics: float) -> SetResult:
     return SetResult(
@@ -33,7 +35,7 @@ def evaluation_set(name: str) -> EvaluationSet:
 
 
 def results_of(run, spec: Network, network: str = "n") -> Results:
-    return Results(run_uri=str(run), spec=spec, network=network)
+    return Results(run_uri=str(run), spec=spec, network=network, recipe=RECIPE)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +46,8 @@ def results_of(run, spec: Network, network: str = "n") -> Results:
         (Network(model="hf-hub:apple/DFN2B"), "wds_a__hf-hub_apple_DFN2B_en"),
         (Network(model="ViT-B-32", random_weights_seed=3), "wds_a_random3_ViT-B-32_en"),
         (Network(model="local-dir:/runs/one/network/"), "wds_a__one_network_en"),
+        (Network(model="local-dir:/runs/a:b/one/network"), "wds_a__one_network_en"),
+        (Network(model="local-dir:s3://bucket/runs/one/network"), "wds_a__one_network_en"),
     ],
 )
 def test_a_result_is_found_under_clip_benchmarks_name(tmp_path, network, file):
@@ -58,6 +62,15 @@ def test_a_result_is_found_under_clip_benchmarks_name(tmp_path, network, file):
     assert found is not None
     assert (found.metrics["acc1"], math.isnan(found.metrics["acc5"])) == (0.5, True)
     assert (found.images, found.failed, found.fingerprint) == (1000, {"not_an_image": 2}, "f")
+
+
+def test_the_recipe_of_a_driver_that_writes_is_beside_the_results(tmp_path):
+    results = results_of(tmp_path, Network(model="ViT-B-32", pretrained="openai"))
+    results.take_over().write(evaluation_set("a"), result("a", acc1=0.5))
+    (file,) = (tmp_path / "eval_attempts").iterdir()
+    record = json.loads(file.read_text())
+    assert record["recipe"] == RECIPE
+    assert record["time"].endswith("Z")
 
 
 def test_a_metric_that_does_not_exist_is_null_in_both_files(tmp_path):
@@ -134,7 +147,7 @@ def test_images_read_are_those_counted_failed_and_left_out_and_shards_are_stored
     tmp_path,
 ):
     spec = Network(model="ViT-B-32", random_weights_seed=0)
-    results = Results(run_uri=str(tmp_path), spec=spec, network="n")
+    results = results_of(tmp_path, spec)
     item = EvaluationSet(name="own", pool=Pool(uri=("x",)))
     whole = replace(
         result("own", acc1=0.5),

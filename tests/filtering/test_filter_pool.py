@@ -27,6 +27,7 @@ from dfn_ray.filtering.filter_pool import filter_pool, materialize, score, selec
 from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.pool import iter_chunks, list_shards
 from dfn_ray.run import bounds_file, open_run, take_over
+from dfn_ray.storage import Store
 from dfn_ray.testing.sample_pools import TarBuilder, write_pool
 from dfn_ray.testing.waiting import meanwhile, until
 from tests.run.forging import forge
@@ -132,7 +133,7 @@ def _with_bounds(job, lo: float, hi: float) -> None:
     """Stores bounds before the run starts, as a wrong calibration would have."""
     from dfn_ray.filtering.scoring.scoring_job import open_job
 
-    opened = open_job(job)
+    opened = open_job(job, keep_bytes=True)
     lo, hi = float(np.float32(lo)), float(np.float32(hi))
     opened.run.write_json(bounds_file(job.deciding_network), {"lo": str(lo), "hi": str(hi)})
 
@@ -167,6 +168,16 @@ def test_a_run_that_lost_parts_makes_up_for_just_those(finished):
     assert (kept(job.run_uri), scores(job.run_uri)) == expected
     assert {path: path.stat().st_mtime_ns for path in stays} == stays
     verify_run(job.run_uri, full=True)
+
+
+@pytest.mark.parametrize("verb", [filter_pool, score])
+def test_a_resume_reads_the_record_of_its_run_before_networks_are_fetched_and_when_it_takes_over(
+    finished, monkeypatch, verb
+):
+    reads, plain = [], Store.read
+    monkeypatch.setattr(Store, "read", lambda store, name: reads.append(name) or plain(store, name))
+    verb(finished)
+    assert reads.count("run.json") == 2
 
 
 def test_files_of_a_crash_between_bytes_and_commit_are_ignored_and_removed(finished):

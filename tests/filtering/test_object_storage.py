@@ -22,6 +22,7 @@ import pytest
 from dfn_ray import cli
 from dfn_ray.config import recipe_values
 from dfn_ray.errors import StorageAccessError
+from dfn_ray.filtering import chain
 from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.filtering.subset.export_subset import export_webdataset
 from dfn_ray.filtering.verifying.verify import verify_run
@@ -243,6 +244,26 @@ def test_no_byte_that_a_run_leaves_holds_the_secret(s3, proxy, recipe, pool, tmp
             assert [path for path in files if form in path.read_bytes()] == []
     finally:
         shutil.rmtree(session, ignore_errors=True)
+
+
+@pytest.mark.parametrize("calibrates", [False, True])
+def test_a_commit_without_the_right_to_write_ends_the_run_in_its_first_attempt(
+    local_ray, s3, proxy, recipe, pool, tmp_path, monkeypatch, calibrates
+):
+    attempts = []
+
+    def counted(*args, **kwargs):
+        attempts.append(kwargs["limits"].tolerant)
+        proxy.faults = Faults(share=1.0, kinds=(Fault.DENIED,), operations=("PUT",))
+        return score_stream(*args, **kwargs)
+
+    score_stream = chain.score_stream
+    monkeypatch.setattr(chain, "score_stream", counted)
+    rule = [] if calibrates else ["select.keep_fraction=none", "select.threshold=0.0"]
+    job = recipe(pool, f"run_uri=s3://runs/{tmp_path.name}/run", *rule)
+    with pytest.raises(StorageAccessError, match="s3:PutObject"):
+        filter_pool(job)
+    assert attempts == [True], "an attempt whose errors do not end the run, and no other"
 
 
 def test_a_stream_that_breaks_leaves_no_object(s3):

@@ -162,10 +162,7 @@ def failing_download(*args, **kwargs):
     raise FileNotFoundError("no route to host")
 
 
-def test_what_cannot_be_found_or_downloaded_is_an_input_error(monkeypatch, tmp_path):
-    monkeypatch.setattr(open_clip, "download_pretrained", failing_download)
-    monkeypatch.setattr(huggingface_hub, "list_repo_files", failing_download)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", failing_download)
+def test_what_cannot_be_found_is_an_input_error(tmp_path):
     mistakes = {
         r"no architecture 'ViT-B-33' \(did you mean: .*ViT-B-32": {
             "model": "ViT-B-33",
@@ -175,17 +172,32 @@ def test_what_cannot_be_found_or_downloaded_is_an_input_error(monkeypatch, tmp_p
             "model": "ViT-B-32",
             "pretrained": "opnai",
         },
-        r"cannot download 'openai' of ViT-B-32: no route": {
-            "model": "ViT-B-32",
-            "pretrained": "openai",
-        },
-        r"cannot download hf-hub:org/repo: no route": {"model": "hf-hub:org/repo"},
         r"need a folder with open_clip_config.json": {"model": f"local-dir:{tmp_path}"},
         r"need an architecture, hf-hub:": {"model": "ftp:org/repo"},
     }
     for message, settings in mistakes.items():
         with pytest.raises(InputError, match=message):
             freeze_network(config.Network(**settings))
+
+
+def test_memory_that_runs_out_is_no_mistake_of_the_users(folders, monkeypatch):
+    def no_memory(*args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr(open_clip, "download_pretrained", no_memory)
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", no_memory)
+    monkeypatch.setattr("dfn_ray.network.architecture.build_module", no_memory)
+    for spec_of in (
+        spec(folders("vit")),
+        config.Network(model="ViT-B-32", pretrained="openai"),
+        config.Network(model="hf-hub:org/repo"),
+    ):
+        with pytest.raises(MemoryError):
+            freeze_network(spec_of)
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda _: ["open_clip_config.json"])
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", no_memory)
+    with pytest.raises(MemoryError):
+        freeze_network(config.Network(model="hf-hub:org/repo"))
 
 
 def test_a_folder_with_a_broken_config_or_unclear_weights_is_refused(tmp_path):

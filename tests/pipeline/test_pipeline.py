@@ -7,7 +7,8 @@ import json
 import pytest
 
 from dfn_ray.config import Network, PipelineRecipe, recipe_from
-from dfn_ray.errors import RecipeError
+from dfn_ray.errors import RecipeError, RunTakenOverError, StorageError
+from dfn_ray.pipeline import pipeline
 from dfn_ray.pipeline.comparison import compare_arms, comparison_table
 from dfn_ray.pipeline.pipeline import _source, run_pipeline
 from dfn_ray.run import open_run
@@ -77,10 +78,62 @@ def test_the_story_trains_on_each_arm_compares_them_and_repeats_nothing(
     assert random["sources"][0]["sample_count"] == 75
     assert "trained on random" in said[-1]
 
+    stored = json.loads((story / "recipe.json").read_text())
+    assert recipe_from(stored, kind=PipelineRecipe) == recipe
     written = {path: path.stat().st_mtime_ns for path in story.rglob("*.safetensors")}
     again = run_pipeline(recipe, say=said.append)
     assert again == value
     assert {path: path.stat().st_mtime_ns for path in story.rglob("*.safetensors")} == written
+
+
+@pytest.fixture
+def fake_stages(monkeypatch):
+    """Stages that only yield metrics; `before_training` is called before each model is trained."""
+
+    def replace_stages(before_training, value: float) -> None:
+        def train(recipe, arm, seed, source):
+            before_training()
+            return {"small, acc1": value}
+
+        monkeypatch.setattr(pipeline, "check_ray_reachable", lambda: None)
+        monkeypatch.setattr(pipeline, "_filtering_network", lambda recipe, say: None)
+        monkeypatch.setattr(pipeline, "_source", lambda *_: {})
+        monkeypatch.setattr(pipeline, "_train", train)
+
+    return replace_stages
+
+
+def test_the_recipe_is_stored_before_the_first_stage(values, tmp_path, fake_stages):
+    def dies():
+        raise StorageError("the store is down")
+
+    fake_stages(dies, 0.5)
+    for seeds in ((0,), (0, 1)):
+        recipe = recipe_from(values | {"seeds": seeds}, kind=PipelineRecipe)
+        with pytest.raises(StorageError):
+            run_pipeline(recipe, say=lambda _: None)
+        stored = json.loads((tmp_path / "story/recipe.json").read_text())
+        assert recipe_from(stored, kind=PipelineRecipe) == recipe
+    assert not (tmp_path / "story/comparison.json").exists()
+
+
+def test_a_pipeline_that_another_driver_runs_now_replaces_nothing(values, tmp_path, fake_stages):
+    recipe, other = (
+        recipe_from(values | {"seeds": seeds}, kind=PipelineRecipe) for seeds in ((0,), (0, 1))
+    )
+
+    def meanwhile():
+        fake_stages(lambda: None, 0.75)
+        run_pipeline(other, say=lambda _: None)
+
+    fake_stages(meanwhile, 0.25)
+    with pytest.raises(RunTakenOverError, match="was taken over"):
+        run_pipeline(recipe, say=lambda _: None)
+    comparison = json.loads((tmp_path / "story/comparison.json").read_text())
+    assert comparison["seeds"] == [0, 1]
+    assert comparison["metrics"]["small, acc1"]["arms"]["dfn"]["mean"] == 0.75
+    stored = json.loads((tmp_path / "story/recipe.json").read_text())
+    assert recipe_from(stored, kind=PipelineRecipe) == other
 
 
 @pytest.mark.slow

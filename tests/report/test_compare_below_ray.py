@@ -16,7 +16,7 @@ from dfn_ray.filtering.filter_pool import materialize
 from dfn_ray.forecast.estimate import _kept_in_pilot
 from dfn_ray.report import draw_run, gallery
 from dfn_ray.report.compare import compare_runs
-from dfn_ray.run import open_run, read_part, scan_parts, start_run
+from dfn_ray.run import RunIdentity, RunKind, open_run, read_part, scan_parts, start_run
 from dfn_ray.storage import read_uri
 from dfn_ray.testing.sample_pools import write_pool
 from tests.run.below_ray import filter_without_ray, no_ray, recipe_of, score_of
@@ -90,10 +90,8 @@ def test_the_run_of_a_uid_list_has_no_scores_to_compare_or_draw(made, tmp_path):
     opened = open_run(scored.run_uri)
     listed = start_run(
         str(tmp_path / "listed"),
-        kind="listed",
+        RunIdentity(kind=RunKind.LISTED, fingerprint={"uids": "u"}, listing=opened.listing()),
         recipe={"run_uri": str(tmp_path / "listed"), "pool": opened.recipe["pool"], "uids": "u"},
-        fingerprint={"uids": "u"},
-        listing=opened.listing(),
     )
     with pytest.raises(InputError, match="listed: has no scores"):
         compare_runs([scored.run_uri, listed.uri])

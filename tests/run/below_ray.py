@@ -28,7 +28,18 @@ from dfn_ray.on_ray.cells import Cell, Stage
 from dfn_ray.on_ray.datasets import Work
 from dfn_ray.pool import iter_chunks, list_pool, listing_table
 from dfn_ray.preparing.statuses import mark, undecided_rows
-from dfn_ray.run import SCORED, Ledger, Part, Run, bounds_file, open_run, scan_ledger, start_run
+from dfn_ray.run import (
+    Acceptance,
+    Ledger,
+    Part,
+    Run,
+    RunIdentity,
+    RunKind,
+    bounds_file,
+    existing_run,
+    scan_ledger,
+    start_run,
+)
 from dfn_ray.schema import SIZE_FIELDS, Status
 from dfn_ray.storage import Store
 
@@ -86,8 +97,8 @@ def filter_without_ray(
     recipe: Recipe, *, part_chunks: int = 2, bounds: tuple[float, float] = NEAR
 ) -> dict:
     """`filter_pool` with fake scores: the same writes, in the same order, in this process."""
-    if Store(recipe.run_uri).exists("run.json"):
-        refuse_other_rule(open_run(recipe.run_uri), recipe)
+    if (existing := existing_run(recipe.run_uri)) is not None:
+        refuse_other_rule(existing, recipe)
     run, ledger = score_without_ray(recipe, part_chunks=part_chunks, bounds=bounds)
     with no_ray():
         return filter_pool._finalize(run, ledger, recipe)
@@ -104,11 +115,13 @@ def score_without_ray(
     shards = list_pool(recipe.pool).shards
     run = start_run(
         recipe.run_uri,
-        kind=SCORED,
+        RunIdentity(
+            kind=RunKind.FILTER,
+            fingerprint={"networks": {network.name: {} for network in recipe.networks}},
+            listing=listing_table(shards),
+        ),
         recipe=recipe_values(recipe),
-        fingerprint={"networks": {network.name: {} for network in recipe.networks}},
-        listing=listing_table(shards),
-        accept_changed_shards=accept_changed_shards,
+        accept=Acceptance(changed_shards=accept_changed_shards),
     )
     ledger = scan_ledger(run.store, run.fingerprint)
     name = bounds_file(recipe.deciding_network)

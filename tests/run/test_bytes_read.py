@@ -16,7 +16,7 @@ from dfn_ray.filtering import part_files
 from dfn_ray.filtering.verifying import verify_samples
 from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.pool import listing_table
-from dfn_ray.run import parquet_bytes, start_run
+from dfn_ray.run import RunIdentity, RunKind, parquet_bytes, start_run
 from dfn_ray.storage import Store
 from dfn_ray.testing.sample_pools import write_pool
 from tests.run.below_ray import filter_without_ray, recipe_of
@@ -146,10 +146,8 @@ def test_of_a_file_on_an_object_store_no_more_is_fetched_than_is_asked_for(s3, p
     table = pa.table({"image": images, "uid": [f"{n:032x}" for n in range(12)]})
     run = start_run(
         "s3://runs/read-here-and-there",
-        kind="filter",
+        RunIdentity(kind=RunKind.FILTER, fingerprint={}, listing=listing_table([])),
         recipe={},
-        fingerprint={},
-        listing=listing_table([]),
     )
     run.write("subset/a.parquet", parquet_bytes(table, "a.parquet", row_group_size=4))
     proxy.reset()

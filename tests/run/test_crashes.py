@@ -35,7 +35,7 @@ from dfn_ray.filtering.subset.reshard import materialize_listed
 from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.images.transform import ImageTransform
 from dfn_ray.pool import list_pool, listing_table
-from dfn_ray.run import start_run
+from dfn_ray.run import RunIdentity, RunKind, start_run
 from dfn_ray.storage import Store, filesystem, is_local
 from dfn_ray.testing.sample_pools import uid_of, write_pool
 from dfn_ray.training import train_clip
@@ -127,11 +127,14 @@ def index(places: Places) -> None:
         sources=(Source(pool=pool),),
     )
     listing = listing_table(list_pool(pool).shards)
-    run = start_run(places.run, kind="train", recipe={}, fingerprint={}, listing=listing)
+    run = start_run(
+        places.run, RunIdentity(kind=RunKind.TRAIN, fingerprint={}, listing=listing), recipe={}
+    )
     table = pa.Table.from_pylist([{"source": 0, "shard": 1, "rows": 9}], INDEX_SCHEMA)
     with patch.object(train_clip, "index_sources", lambda *_: table):
         found = train_clip._index(run, recipe, ((),), print)
     assert found == table
+    assert train_clip._stored_index(run) == table
 
 
 def selected(places: Places) -> None:
@@ -229,8 +232,8 @@ VERBS: dict[str, tuple[Step, Step]] = {
 ELSEWHERE = {
     "filter": "test_two_drivers.py",
     "pipeline": (
-        "filter, train and evaluate; its comparison is two files, each written whole and anew by "
-        "every attempt"
+        "filter, train and evaluate; its recipe and its comparison are written whole and anew by "
+        "every attempt, see tests/pipeline/test_pipeline.py"
     ),
     "compare": "one picture, written whole",
     "doctor": "a probe under a hidden name of its own",

@@ -17,8 +17,12 @@ from dfn_ray.errors import (
     StorageError,
 )
 from dfn_ray.run import (
+    RUN,
+    Acceptance,
     Ledger,
     PartHeader,
+    RunIdentity,
+    RunKind,
     content_name,
     differences,
     fingerprint_digest,
@@ -33,6 +37,7 @@ from dfn_ray.run import (
     start_run,
 )
 from dfn_ray.schema import Chunk, ShardFault
+from dfn_ray.storage import Store
 from dfn_ray.storage.retries import Policy
 from dfn_ray.testing.http_server import Fault, serve_http
 
@@ -46,14 +51,18 @@ LISTING = pa.table(
 )
 
 
-def start(uri, *, fingerprint=None, listing=LISTING, kind="filter", accept_changed_shards=None):
+def start(
+    uri, *, fingerprint=None, listing=LISTING, kind=RunKind.FILTER, accept_changed_shards=None
+):
     return start_run(
         uri,
-        kind=kind,
+        RunIdentity(
+            kind=kind,
+            fingerprint=fingerprint or {"networks": {"dfn": {"weights_sha256": "w"}}},
+            listing=listing,
+        ),
         recipe={"run_uri": uri},
-        fingerprint=fingerprint or {"networks": {"dfn": {"weights_sha256": "w"}}},
-        listing=listing,
-        accept_changed_shards=accept_changed_shards,
+        accept=Acceptance(changed_shards=accept_changed_shards),
     )
 
 
@@ -233,19 +242,34 @@ def test_a_resume_with_other_versions_waits_for_a_word_and_records_it(
     tmp_path, monkeypatch, section
 ):
     uri = str(tmp_path / "run")
-    same = {"kind": "filter", "recipe": {}, "fingerprint": {}, "listing": LISTING}
+    identity = RunIdentity(kind=RunKind.FILTER, fingerprint={}, listing=LISTING)
+
+    def resumed(accepted: bool):
+        accept = Acceptance(versions=accepted, section=section)
+        return start_run(uri, identity, recipe={}, accept=accept)
+
     monkeypatch.setattr(resuming, "versions", lambda: {"torch": "2.6.0", "numpy": "2.1.0"})
-    start_run(uri, **same, accept_versions=False)
+    resumed(False)
     monkeypatch.setattr(resuming, "versions", lambda: {"torch": "2.9.1", "numpy": "2.3.0"})
     word = rf"\(torch: 2\.6\.0, now 2\.9\.1\).* set {section}accept_versions = true"
     with pytest.raises(InputError, match=word):
-        start_run(uri, **same, accept_versions=False, section=section)
-    run = start_run(uri, **same, accept_versions=True, section=section)
+        resumed(False)
+    run = resumed(True)
     assert run.attempt.record["accepted_versions"] == ["torch: 2.6.0, now 2.9.1"]
     assert run.notes() == [
         "resuming with other versions (torch: 2.6.0, now 2.9.1), as the recipe accepts"
     ]
-    assert "accepted_versions" not in start_run(uri, **same, accept_versions=False).attempt.record
+    assert "accepted_versions" not in resumed(False).attempt.record
+
+
+def test_a_resume_reads_the_record_of_its_run_once(tmp_path, monkeypatch):
+    uri = str(tmp_path / "run")
+    start(uri)
+    reads = []
+    plain = Store.read
+    monkeypatch.setattr(Store, "read", lambda store, name: reads.append(name) or plain(store, name))
+    start(uri)
+    assert reads.count(RUN) == 1
 
 
 def test_the_rows_in_front_of_a_shards_end_are_known_unless_there_is_a_gap():

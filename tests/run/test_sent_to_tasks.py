@@ -20,7 +20,7 @@ from dfn_ray.filtering.subset.export_subset import export_webdataset
 from dfn_ray.filtering.verifying import verify, verify_parts, verify_subset
 from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.pool import Shard, listing_table
-from dfn_ray.run import open_run, start_run
+from dfn_ray.run import RunIdentity, RunKind, open_run, start_run
 from dfn_ray.testing.sample_pools import write_pool
 from tests.run.below_ray import no_ray, recipe_of, score_without_ray
 
@@ -90,7 +90,11 @@ def test_the_scores_of_a_run_are_sent_without_its_shards(tmp_path):
     for count in (10, 1000):
         shards = [Shard(f"/pool/{n:05d}.tar", f"{n:05d}.tar", 1000) for n in range(count)]
         uri = str(tmp_path / f"{count:04d}")
-        start_run(uri, kind="filter", recipe={}, fingerprint={}, listing=listing_table(shards))
+        start_run(
+            uri,
+            RunIdentity(kind=RunKind.FILTER, fingerprint={}, listing=listing_table(shards)),
+            recipe={},
+        )
         found = RunScores(open_run(uri), "dfn", (), {})
         assert len(found.shard_index) == len(found.shard_uris) == count
         sizes.append(len(cloudpickle.dumps(found)))

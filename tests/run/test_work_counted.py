@@ -25,7 +25,7 @@ from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.on_ray.datasets import Work
 from dfn_ray.on_ray.ray_metrics import PoolMetrics
 from dfn_ray.pool import Shard, listing_table
-from dfn_ray.run import Ledger, start_run
+from dfn_ray.run import Ledger, RunIdentity, RunKind, start_run
 from dfn_ray.schema import Chunk
 from dfn_ray.testing.sample_pools import write_pool
 from tests.run.below_ray import filter_without_ray, recipe_of
@@ -56,7 +56,9 @@ def job(tmp_path) -> ScoringJob:
     recipe = recipe_of(tmp_path / "run", tmp_path / "pool", 0.5)
     shards = tuple(Shard(f"/pool/{n:05d}.tar", f"{n:05d}.tar", 1000) for n in range(500))
     run = start_run(
-        recipe.run_uri, kind="filter", recipe={}, fingerprint={}, listing=listing_table(shards)
+        recipe.run_uri,
+        RunIdentity(kind=RunKind.FILTER, fingerprint={}, listing=listing_table(shards)),
+        recipe={},
     )
     return ScoringJob(
         recipe,

@@ -14,7 +14,7 @@ import pytest
 
 from dfn_ray.errors import RunTakenOverError, StorageError
 from dfn_ray.pool import listing_table
-from dfn_ray.run import SELECTION, create_attempt, start_run
+from dfn_ray.run import SELECTION, RunIdentity, RunKind, create_attempt, start_run
 from dfn_ray.storage import Store, filesystem
 from dfn_ray.storage.retries import Policy
 from dfn_ray.testing.s3_proxy import Fault, Faults
@@ -242,7 +242,9 @@ def test_a_conflict_with_another_conditional_write_is_tried_again(moto, conditio
 
 
 def start(uri: str):
-    return start_run(uri, kind="filter", recipe={}, fingerprint={}, listing=listing_table([]))
+    return start_run(
+        uri, RunIdentity(kind=RunKind.FILTER, fingerprint={}, listing=listing_table([])), recipe={}
+    )
 
 
 def take_at_a_time(store, monkeypatch):

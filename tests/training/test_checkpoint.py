@@ -10,7 +10,7 @@ import torch
 
 from dfn_ray.errors import DamagedRunError, RunTakenOverError, TrainingFailedError
 from dfn_ray.pool import listing_table
-from dfn_ray.run import start_run
+from dfn_ray.run import RunIdentity, RunKind, start_run
 from dfn_ray.training.checkpoint import commit_checkpoint, read_tensors
 from dfn_ray.training.data.seen import Seen
 from dfn_ray.training.position import (
@@ -29,7 +29,9 @@ def run(tmp_path):
 
 def open_again(tmp_path):
     return start_run(
-        str(tmp_path / "run"), kind="train", recipe={}, fingerprint={}, listing=listing_table([])
+        str(tmp_path / "run"),
+        RunIdentity(kind=RunKind.TRAIN, fingerprint={}, listing=listing_table([])),
+        recipe={},
     )
 
 

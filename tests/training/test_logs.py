@@ -15,7 +15,7 @@ from tensorboardX.proto.event_pb2 import Event
 from dfn_ray.config import Logs
 from dfn_ray.errors import RunTakenOverError
 from dfn_ray.pool import listing_table
-from dfn_ray.run import MLFLOW, Run, open_run, start_run, take_over
+from dfn_ray.run import MLFLOW, Run, RunIdentity, RunKind, open_run, start_run, take_over
 from dfn_ray.training.checkpoint import commit_checkpoint
 from dfn_ray.training.data.seen import Seen
 from dfn_ray.training.position import Position, begin_generation, log_lines
@@ -29,10 +29,8 @@ def start(folder):
     """A run of the same recipe in any folder."""
     return start_run(
         str(folder),
-        kind="train",
+        RunIdentity(kind=RunKind.TRAIN, fingerprint={"seed": 0}, listing=listing_table([])),
         recipe={},
-        fingerprint={"seed": 0},
-        listing=listing_table([]),
     )
 
 

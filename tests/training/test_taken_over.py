@@ -12,7 +12,7 @@ import pytest
 
 from dfn_ray.errors import RunTakenOverError
 from dfn_ray.pool import listing_table
-from dfn_ray.run import open_run, start_run, take_over
+from dfn_ray.run import RunIdentity, RunKind, open_run, start_run, take_over
 from dfn_ray.testing.waiting import meanwhile, until
 from dfn_ray.training import fit as fit_module
 from dfn_ray.training import train_clip
@@ -37,7 +37,9 @@ def test_a_driver_that_lost_its_run_starts_no_workers_again(
 ):
     recipe = train_recipe()
     run = start_run(
-        str(tmp_path / "run"), kind="train", recipe={}, fingerprint={}, listing=listing_table([])
+        str(tmp_path / "run"),
+        RunIdentity(kind=RunKind.TRAIN, fingerprint={}, listing=listing_table([])),
+        recipe={},
     )
     starts = []
 

@@ -12,7 +12,7 @@ import torch
 from dfn_ray.errors import RunTakenOverError
 from dfn_ray.network.frozen import WEIGHTS_FILE
 from dfn_ray.pool import listing_table
-from dfn_ray.run import Run, open_run, start_run
+from dfn_ray.run import Run, RunIdentity, RunKind, open_run, start_run
 from dfn_ray.training.checkpoint import commit_checkpoint, read_tensors, remove_old, write_network
 from dfn_ray.training.data.seen import Seen
 from dfn_ray.training.position import (
@@ -35,7 +35,9 @@ STOPS = (*WRITES, "names")
 
 def start(folder: Path) -> Run:
     return start_run(
-        str(folder), kind="train", recipe={}, fingerprint={}, listing=listing_table([])
+        str(folder),
+        RunIdentity(kind=RunKind.TRAIN, fingerprint={}, listing=listing_table([])),
+        recipe={},
     )
 
 

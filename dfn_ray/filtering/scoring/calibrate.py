@@ -11,13 +11,13 @@ import random
 from collections.abc import Sequence
 from math import ceil, inf
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
 from dfn_ray.config import Calibration, Recipe, Select
 from dfn_ray.filtering.scoring.bounds import EVERYTHING, NOTHING, Bounds
+from dfn_ray.filtering.selecting.denominator import in_denominator
 from dfn_ray.on_ray.datasets import Work
 from dfn_ray.pool import Shard
 from dfn_ray.run import Ledger, Run, read_parts, scan_parts
@@ -128,15 +128,6 @@ def _values_by_shard(
                 here = encoded.indices.to_numpy(zero_copy_only=False) == number
                 found.setdefault(shard, []).append(values[here])
     return [np.concatenate(found[shard]) for shard in sorted(found)]
-
-
-def in_denominator(status: Any, select: Select) -> Any:
-    """Boolean mask of the rows that count for N of keep_fraction, by their status."""
-    if select.of == "scored":
-        return pc.equal(status, Status.SCORED.value)
-    if select.of == "readable":
-        return pc.not_equal(status, Status.FAILED.value)
-    return pc.is_valid(status)
 
 
 def _float32(lo: float, hi: float) -> Bounds:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dfn_ray.errors import RunTakenOverError
+from dfn_ray.errors import RunTakenOverError, StorageAccessError
 from dfn_ray.filtering.part_files import (
     COPIES,
     image_parquet,
@@ -36,14 +36,13 @@ from dfn_ray.schema import Status, score_column
 TAKEN_OVER = "taken_over"
 """Column of a committer's report to the driver: the reason why it committed nothing. The other
 columns are null then."""
+REFUSED = "refused"
+"""Column of the same report: the reason why the store refuses every write. The other columns are
+null then."""
 UNREAD = "unread"
 """Column of the same report: JSON of an `UnreadShard`. The other columns are null then."""
-_REPORT = pa.schema(
-    [
-        (name, pa.string())
-        for name in (TAKEN_OVER, UNREAD, "name", "chunks", "counts", "scorers", "score_buckets")
-    ]
-)
+_PART = ("name", "chunks", "counts", "scorers", "score_buckets")
+_REPORT = pa.schema([(name, pa.string()) for name in (TAKEN_OVER, REFUSED, UNREAD, *_PART)])
 
 
 @dataclass(frozen=True)
@@ -56,10 +55,10 @@ class Committer:
     """Network whose score the bounds apply to; None: every listed sample goes to the subset."""
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Commits all cells of the block as one part, or reports that the run was taken over.
+        """Commits all cells of the block as one part, or reports why no part can be committed.
 
-        The takeover is reported as a row: Ray Data may drop an error of a task, and scoring would
-        continue.
+        A takeover and a store that gives no right to write are reported as a row: Ray Data may drop
+        an error of a task, and scoring would continue.
         """
         arrived = list(unpack(block))
         unread = [{UNREAD: json.dumps(asdict(cell.unread))} for cell in arrived if cell.unread]
@@ -70,6 +69,8 @@ class Committer:
             part = self.commit(cells)
         except RunTakenOverError as error:
             return pa.Table.from_pylist([{TAKEN_OVER: str(error)}], schema=_REPORT)
+        except StorageAccessError as error:
+            return pa.Table.from_pylist([{REFUSED: str(error)}], schema=_REPORT)
         report = {
             "name": part.name,
             "chunks": json.dumps([chunk.to_json() for chunk in part.chunks]),

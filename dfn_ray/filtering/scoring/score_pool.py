@@ -13,7 +13,13 @@ from ray import ObjectRef
 from ray.exceptions import RayError
 
 from dfn_ray.config import Recipe
-from dfn_ray.errors import IncompleteRunError, NoProgressError, StorageError, last_line
+from dfn_ray.errors import (
+    IncompleteRunError,
+    NoProgressError,
+    StorageAccessError,
+    StorageError,
+    last_line,
+)
 from dfn_ray.filtering import chain
 from dfn_ray.filtering.chain import Committed, ScoringStage, StreamLimits
 from dfn_ray.filtering.scoring.bounds import EVERYTHING, NOTHING, Bounds
@@ -58,7 +64,7 @@ def score_pool(recipe: Recipe, *, keep_bytes: bool) -> tuple[Run, Ledger]:
     reached, ShardChangedError when they are not the ones that were listed.
     """
     check_ray_reachable()
-    job = open_job(recipe)
+    job = open_job(recipe, keep_bytes=keep_bytes)
     try:
         if chain.remaining_work(job.shards, job.ledger):
             _check_spending(job)
@@ -159,7 +165,7 @@ def _attempt(
     """Runs the stream over the work that is left, counts its commits, and waits for missing nodes.
 
     `tolerant`: errors of Ray, workers and storage end only this attempt, not the run; the work that
-    is left is retried.
+    is left is retried. A store that gives no right to write ends the run at once.
     """
     limits, needs = (
         job.recipe.execution,
@@ -200,7 +206,8 @@ def _attempt(
             return
         except (RayError, StorageError) as error:
             job.run.check_attempt()
-            if not tolerant:
+            # A later attempt has no more rights than this one.
+            if not tolerant or isinstance(error, StorageAccessError):
                 raise
             job.progress.say(f"an attempt stopped: {last_line(error)}")
             return

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from dfn_ray.config import Recipe, recipe_values
 from dfn_ray.console.progress import Progress
-from dfn_ray.filtering.preflight import refuse_other_scoring
+from dfn_ray.filtering.preflight import accepted_by, refuse_other_rule, refuse_other_scoring
 from dfn_ray.filtering.scoring.fingerprint import scoring_fingerprint
 from dfn_ray.filtering.scoring.spending import CostMeter
 from dfn_ray.network.frozen import FrozenNetwork
@@ -16,7 +16,7 @@ from dfn_ray.on_ray.ray_metrics import PoolMetrics
 from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table
 from dfn_ray.preparing.embedding_fingerprint import with_fixed_threads
 from dfn_ray.preparing.fetch_networks import fetch_networks
-from dfn_ray.run import SCORED, Ledger, Run, scan_ledger, start_run
+from dfn_ray.run import Ledger, Run, RunIdentity, RunKind, existing_run, scan_ledger, start_run
 
 
 @dataclass(frozen=True)
@@ -37,23 +37,30 @@ class ScoringJob:
     """Shards whose last read failed, because of their store or because they have changed."""
 
 
-def open_job(recipe: Recipe) -> ScoringJob:
-    """The job of a recipe, its run created or resumed. Raises as `score_pool` before it starts."""
+def open_job(recipe: Recipe, *, keep_bytes: bool) -> ScoringJob:
+    """The job of a recipe, its run created or resumed. Raises as `score_pool` before it starts.
+
+    `keep_bytes`: the run will also be settled, so that one of another rule is refused.
+    """
+    existing = existing_run(recipe.run_uri)
+    if existing is not None and keep_bytes:
+        refuse_other_rule(existing, recipe)
     recipe = replace(recipe, scorers=with_fixed_threads(recipe.scorers))
     listing = list_pool(recipe.pool)
     shards = listing.shards
-    refuse_other_scoring(recipe, shards)
+    refuse_other_scoring(recipe, shards, existing)
     networks = fetch_networks(recipe)
     run = start_run(
         recipe.run_uri,
-        kind=SCORED,
-        recipe=recipe_values(recipe),
-        fingerprint=scoring_fingerprint(
-            recipe, {network.name: network.fingerprint() for network in networks}, shards
+        RunIdentity(
+            kind=RunKind.FILTER,
+            fingerprint=scoring_fingerprint(
+                recipe, {network.name: network.fingerprint() for network in networks}, shards
+            ),
+            listing=listing_table(shards),
         ),
-        listing=listing_table(shards),
-        accept_changed_shards=recipe.execution.accept_changed_shards,
-        accept_versions=recipe.execution.accept_versions,
+        recipe=recipe_values(recipe),
+        accept=accepted_by(recipe),
     )
     ledger = scan_ledger(run.store, run.fingerprint, read=read_many_parts)
     total_bytes = sum(shard.size_bytes for shard in shards)

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
 
 from dfn_ray.config import Select, count_of_fraction
+from dfn_ray.filtering.selecting.denominator import denominator
 from dfn_ray.filtering.selecting.exact_k import Selection, select_best_each, select_threshold
 from dfn_ray.filtering.selecting.run_scores import RunScores
 from dfn_ray.on_ray.footers import read_many_parts
 from dfn_ray.run import Ledger, Run, canonical_ledger, newest_first, scan_ledger
 from dfn_ray.uids.records import UID_DTYPE, uid_strings
-
-
-class State(StrEnum):
-    """Progress of a selection: selected only, subset being made, or subset complete."""
-
-    SELECTED = "selected"
-    SETTLING = "settling"
-    FINAL = "final"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +93,7 @@ def select_rules(
                 shard: (fault.value, detail) for shard, (fault, detail) in ledger.faults.items()
             },
             shards=len(listing),
-            n=denominator(ledger, select) if select.keep_fraction is not None else None,
+            n=denominator(ledger.counts, select) if select.keep_fraction is not None else None,
             requested=requested,
             selection=selection,
         )
@@ -115,7 +107,9 @@ def _selections(
 ) -> Iterator[tuple[Select, int | None, Selection]]:
     """Each rule with its target count and selection. Each threshold takes a separate pass."""
     requested = [
-        None if select.threshold is not None else target_count(select, denominator(ledger, select))
+        None
+        if select.threshold is not None
+        else target_count(select, denominator(ledger.counts, select))
         for select in selects
     ]
     counts = [k for k in requested if k is not None]
@@ -125,17 +119,6 @@ def _selections(
             yield select, None, select_threshold(scores, select.threshold, scores.map_slices)
         else:
             yield select, k, next(best)
-
-
-def denominator(ledger: Ledger, select: Select) -> int:
-    """N, the number of samples that `select.of` counts."""
-    by_status = {"scored": 0, "rejected": 0, "failed": 0}
-    for key, count in ledger.counts.items():
-        by_status[key.partition("/")[0]] += count
-    if select.of == "scored":
-        return by_status["scored"]
-    readable = by_status["scored"] + by_status["rejected"]
-    return readable if select.of == "readable" else readable + by_status["failed"]
 
 
 def target_count(select: Select, n: int) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 from dfn_ray.console.printable import printable_line
 from dfn_ray.console.tables import note_rows, table
+from dfn_ray.run import State
 
 
 def selection_table(run_uri: str, value: Mapping[str, Any]) -> str:
@@ -41,6 +42,6 @@ def selection_table(run_uri: str, value: Mapping[str, Any]) -> str:
     if value.get("repeated_uids"):
         lines.append(f"{value['repeated_uids']:,} kept samples repeat another one's uid")
     lines.append(
-        f"subset: {run_uri}/subset" if value["state"] == "final" else f"selection: {run_uri}"
+        f"subset: {run_uri}/subset" if value["state"] == State.FINAL else f"selection: {run_uri}"
     )
     return "\n".join(lines)

@@ -26,7 +26,6 @@ import pyarrow as pa
 
 from dfn_ray.errors import InputError, StorageAccessError
 from dfn_ray.filtering.preflight import refuse_out
-from dfn_ray.filtering.selecting.select_run import State
 from dfn_ray.filtering.subset.write_uid_list import uid_list_pieces
 from dfn_ray.images.formats import extension_of
 from dfn_ray.on_ray.session import connect
@@ -36,6 +35,7 @@ from dfn_ray.run import (
     SELECTION,
     SUBSET,
     Run,
+    State,
     abbreviated,
     differences,
     fingerprint_digest,

@@ -29,7 +29,6 @@ from dfn_ray.filtering.scoring.unread_shards import (
     raise_for_unread,
     wait_before_attempt,
 )
-from dfn_ray.filtering.selecting.select_run import State
 from dfn_ray.filtering.subset.listed_rows import keep_listed
 from dfn_ray.filtering.subset.settle import SETTLED, remove_all_but
 from dfn_ray.filtering.subset.write_uid_list import write_uid_list
@@ -44,9 +43,13 @@ from dfn_ray.run import (
     SELECTION,
     SUBSET,
     UID_LIST,
+    Acceptance,
     Ledger,
     Part,
     Run,
+    RunIdentity,
+    RunKind,
+    State,
     canonical_ledger,
     newest_first,
     rows_in_chunks,
@@ -139,16 +142,19 @@ def _start_listed(
     """The run of a uid list, created or resumed."""
     return start_run(
         run_uri,
-        kind="listed",
+        RunIdentity(
+            kind=RunKind.LISTED,
+            fingerprint={
+                "pool": pool_fingerprint(pool),
+                "versions": reading_versions(pool, shards),
+                "uids": uids.sha256,
+            },
+            listing=listing_table(shards),
+        ),
         recipe={"run_uri": run_uri, "pool": asdict(pool), "uids": uids.uri},
-        fingerprint={
-            "pool": pool_fingerprint(pool),
-            "versions": reading_versions(pool, shards),
-            "uids": uids.sha256,
-        },
-        listing=listing_table(shards),
-        accept_changed_shards=execution.accept_changed_shards,
-        accept_versions=execution.accept_versions,
+        accept=Acceptance(
+            changed_shards=execution.accept_changed_shards, versions=execution.accept_versions
+        ),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from dfn_ray.config import Select
 from dfn_ray.errors import VerificationError
-from dfn_ray.filtering.selecting.select_run import State, select_run, stored_selection
+from dfn_ray.filtering.selecting.select_run import select_run, stored_selection
 from dfn_ray.filtering.subset.write_uid_list import uid_list_pieces
 from dfn_ray.filtering.verifying.verify_parts import verify_parts
 from dfn_ray.filtering.verifying.verify_samples import Subsample, compare_with_pool
@@ -29,13 +29,13 @@ from dfn_ray.on_ray.slices import run_in_slices
 from dfn_ray.run import (
     BORDERLINE,
     BOUNDS,
-    MATERIALIZED,
-    SCORED,
     SCORES,
     SELECTION,
     SUBSET,
     Ledger,
     Run,
+    RunKind,
+    State,
     open_run,
     part_file,
     pool_identity,
@@ -108,7 +108,7 @@ def _verify_selected(
     """Compares the selection with the scores, and subset and uid list with the selection."""
     due: Rows = partial(listed_rows, scored, dict(ledger.disowned))
     columns = ["key"]
-    if scored.kind == SCORED:
+    if scored.kind == RunKind.FILTER:
         _verify_source(run, scored)
         selected, scores = select_run(scored, Select(**value["select"]), value["network"], ledger)
         require_selected(run, SELECTION, value, selected.to_json(scored))
@@ -165,7 +165,7 @@ def _verify_some_contents(run: Run, names: Sequence[str]) -> int:
 
 def _verify_source(run: Run, scored: Run) -> None:
     """Checks that a materialized subset still belongs to the scores and pool it was made from."""
-    if run.kind == MATERIALIZED:
+    if run.kind == RunKind.MATERIALIZED:
         made_from = run.description["fingerprint"].get("scores"), run.pool_digest
         require_promise(
             made_from == (scored.description["fingerprint"], scored.pool_digest),
@@ -180,7 +180,7 @@ def _stray_files(run: Run, ledger: Ledger) -> Iterator[str]:
     """
     known = {SCORES: {f"{name}.parquet" for name in ledger.names}, SUBSET: set(run.subset_files())}
     for folder, names in {**known, BORDERLINE: set[str]()}.items():
-        if folder == SCORES and run.kind == MATERIALIZED:
+        if folder == SCORES and run.kind == RunKind.MATERIALIZED:
             continue
         there = {file.name for file in run.store.list(folder, suffix=".parquet")}
         if stray := sorted(there - names):

@@ -16,7 +16,7 @@ from dfn_ray.config import Select
 from dfn_ray.errors import VerificationError
 from dfn_ray.filtering.selecting.select_run import select_rules
 from dfn_ray.filtering.verifying.row_sums import RowSums, buckets
-from dfn_ray.run import SCORED, SELECTION, SELECTIONS, UID_LIST, Ledger, Run, scan_subset
+from dfn_ray.run import SELECTION, SELECTIONS, UID_LIST, Ledger, Run, RunKind, scan_subset
 from dfn_ray.uids.records import UID_DTYPE, first_unsorted, npy_header, uid_records, uid_strings
 
 
@@ -28,7 +28,7 @@ def check_selections(run: Run, ledger: Ledger, *, full: bool) -> Iterator[str]:
     `full` does it. Raises VerificationError.
     """
     folders = [name.rstrip("/") for name in run.store.child(SELECTIONS).names()]
-    if not folders or run.kind != SCORED:
+    if not folders or run.kind != RunKind.FILTER:
         return
     if not full:
         yield (

@@ -127,6 +127,8 @@ def _of_merges(folder: SmallFiles, config: Mapping[str, Any], rows: int) -> byte
             raise ValueError(f"need two tokens a line, got {shortened(' '.join(wrong[0]))!r}")
         unknown = _special(folder, config, "unk_token") or end
         return clip_tokenizer_json(vocabulary, merges, start=start, end=end, unknown=unknown)
+    except MemoryError:
+        raise
     except Exception as error:  # noqa: BLE001  the package raises no narrower type
         raise InputError(f"{place} and {MERGES}: no byte pairs: {_line(error)}") from None
 

@@ -14,13 +14,13 @@ from dfn_ray.images.decode import DecodedImages, decode_images
 from dfn_ray.images.transform import ImageTransform
 from dfn_ray.network.tokenizer import TokenizerSpec, tokenize
 from dfn_ray.preparing.prompts import prompt
-from dfn_ray.schema import REJECTIONS, Note, Reason, Status
+from dfn_ray.schema import Note, Reason, Status
 from dfn_ray.training.data.group_samples import GroupInputs, RawSamples, read_group
 from dfn_ray.training.data.seen import Spans, unseen
 
 DECODED_TOGETHER = 256
 """Images that share a forked child, as in scoring."""
-FAILURES = tuple(reason for reason in Reason if reason not in REJECTIONS)
+FAILURES = tuple(reason for reason in Reason if reason.status is Status.FAILED)
 """Reasons why an indexed sample is not trained on: all that decoding may return."""
 COUNTED = (*(f"{Status.FAILED}/{reason}" for reason in FAILURES), *(note.value for note in Note))
 """The columns of `counts`: failed samples by reason, and samples by note."""

@@ -10,7 +10,7 @@ import pytest
 
 from dfn_ray.filtering.subset import write_uid_list as module
 from dfn_ray.filtering.subset.write_uid_list import merge_spilled, spill_sorted, write_uid_list
-from dfn_ray.run import start_run
+from dfn_ray.run import RunIdentity, RunKind, start_run
 from dfn_ray.uids.records import UID_DTYPE
 
 NOTHING = pa.table(
@@ -21,7 +21,9 @@ NOTHING = pa.table(
 @pytest.fixture
 def run(tmp_path):
     return start_run(
-        str(tmp_path / "run"), kind="filter", recipe={}, fingerprint={}, listing=NOTHING
+        str(tmp_path / "run"),
+        RunIdentity(kind=RunKind.FILTER, fingerprint={}, listing=NOTHING),
+        recipe={},
     )
 
 
