@@ -34,7 +34,7 @@ class DfnRayError(Exception):
 
 
 class InputError(DfnRayError):
-    """An input of the user's is invalid; nothing was started."""
+    """An input from the user is invalid; nothing was started."""
 
     exit_code = 2
 

@@ -25,7 +25,7 @@ class Execution:
     wave_shards: Positive = 4096
     """Shards planned at a time, >= 1; bounds the memory of the driver and of Ray."""
     attempts: Positive = 3
-    """Attempts at a shard whose tasks die before it is given up, >= 1."""
+    """Number of attempts at a shard whose tasks die, before the shard is given up, >= 1."""
     accept_versions: bool = False
     """Permission to resume a run whose last attempt used other versions of torch, open_clip,
     pillow, simplejpeg, or another major version of numpy. Scores may then differ in their last
@@ -33,14 +33,15 @@ class Execution:
     accept_changed_shards: bool = False
     """Permission to resume although the sizes of shards have changed since the run listed them;
     they are listed again. Chunks committed from complete shards stay as they are. A shard that is
-    committed in part is still refused, because its rows would mix two contents."""
+    committed in part is still refused, because its rows would come from two versions of the
+    shard."""
     max_failed_fraction: Fraction = 0.25
-    """Error budget: the run stops when more than this fraction of the samples fails, 0 to 1."""
+    """Error limit: the run stops when more than this fraction of the samples fails, 0 to 1."""
     max_bad_shard_fraction: Fraction = 0.25
-    """Error budget: the run stops when more than this fraction of the shards is bad, 0 to 1."""
+    """Error limit: the run stops when more than this fraction of the shards is bad, 0 to 1."""
     budget_after_samples: NonNegative = 10_000
-    """Samples read before the error budget is first checked, >= 0; it is checked again at the
-    end."""
+    """Samples read before the error limits are first checked, >= 0; they are checked again at
+    the end."""
     stall_timeout_s: PositiveNumber = 1800.0
     """Seconds without progress, although there are nodes, after which the remaining work is scored
     again, > 0. Must be longer than a chunk takes."""

@@ -34,7 +34,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), kind: type[R]
     except FileNotFoundError:
         raise RecipeError([f"{path}: no such file"]) from None
     except OSError as error:
-        problem = f"{path}: cannot be read: {error.strerror}; need a TOML file that you may read"
+        problem = f"{path}: cannot be read: {error.strerror}; need a readable TOML file"
         raise RecipeError([problem]) from None
     return parse_recipe(text, overrides, kind, source=str(path))
 
@@ -132,7 +132,13 @@ def _apply(values: dict[str, Any], override: str) -> None:
         if not isinstance(target, dict | list):
             raise RecipeError([f"--set {override}: {key!r} is a value, not a section"])
     if not isinstance(target, dict):
-        raise RecipeError([f"--set {override}: {keys[-1]!r} is not the name of a setting"])
+        place = ".".join(keys[:-1])
+        how = (
+            f"set the whole list, {place}=[...]"
+            if keys[-1].isdigit()
+            else f"name an item, e.g. {place}.0.{keys[-1]}"
+        )
+        raise RecipeError([f"--set {override}: {place} is a list: {how}"])
     if text.strip() == "none":
         target[keys[-1]] = None
         return

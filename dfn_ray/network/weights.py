@@ -170,12 +170,14 @@ def load_into(module: nn.Module, state: dict[str, torch.Tensor], source: Path) -
         missing, unexpected = module.load_state_dict(state, strict=False)
     except (RuntimeError, AssertionError) as error:
         raise InputError(
-            f"{source}: weights of another architecture ({_first_line(error)})"
+            f"{source}: the weights do not fit the architecture ({_first_line(error)}); check "
+            "model and pretrained"
         ) from None
     if missing or unexpected:
         raise InputError(
-            f"{source}: weights of another architecture: {len(missing)} missing ({_some(missing)}),"
-            f" {len(unexpected)} unexpected ({_some(unexpected)})"
+            f"{source}: the weights do not fit the architecture: {len(missing)} tensors missing "
+            f"({_some(missing)}), {len(unexpected)} unexpected ({_some(unexpected)}); check "
+            "model and pretrained"
         )
 
 

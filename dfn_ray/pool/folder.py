@@ -68,7 +68,7 @@ def folder_chunks(shard: Shard, pool: Pool, selection: RowSelection) -> Iterator
     """The chunks of a class folder, in order. Only files of selected rows are read.
 
     Raises StorageError if the parent folder that it was listed in is absent, cannot be listed, or
-    contains a link to nothing.
+    contains a dangling link.
     """
     root, _, name = shard.opened_at.rpartition("/")
     parent = scan(root)

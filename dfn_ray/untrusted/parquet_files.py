@@ -80,7 +80,7 @@ def parse_footer(end: bytes) -> Footer:
     try:
         walk.walk()
     except IndexError:
-        raise pa.ArrowInvalid("its footer ends early") from None
+        raise pa.ArrowInvalid("its footer is truncated") from None
     plain = pa.BufferReader(b"PAR1" + _without_extensions(end, walk))
     return Footer(pq.read_metadata(plain), frozenset(walk.encrypted))
 

@@ -18,10 +18,10 @@ class Descent:
     """A walk along a glob below a folder; calls `take` with every folder and the glob's state.
 
     Hidden folders and runs are entered only if the glob names them, or what it selects in them, in
-    full; links that lead up are not followed, and links to nothing cannot be. Each of these yields
+    full; links that lead up are not followed, and dangling links cannot be. Each of these yields
     a remark. Links to nothing that match the glob and are named like files by `is_file` are left to
     `take`. Raises InputError if the folder itself is a run, StorageAccessError if the glob names a
-    link to nothing in full as a folder.
+    dangling link in full as a folder.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Descent:
         return entered
 
     def _check_dangling(self, folder: Folder, state: State, name: str) -> None:
-        """Adds a remark for a link to nothing that may have been a folder's."""
+        """Adds a remark for a dangling link that may have been a folder's."""
         if self._is_file(name) and self._glob.matches_file(state, name):
             return
         link = f"{folder.uri}/{name}"
@@ -92,13 +92,13 @@ def reject_run(folder: Folder) -> None:
 
 
 def reject_dangling(uri: str) -> None:
-    """Raises StorageAccessError if a URI is absent because of a link to nothing on its path."""
+    """Raises StorageAccessError if a URI is absent because of a dangling link on its path."""
     if (link := link_to_nothing(uri)) is not None:
         raise dangling_link(link)
 
 
 def dangling_link(link: str) -> StorageAccessError:
-    """The error for a link to nothing in place of a folder."""
+    """The error for a dangling link in place of a folder."""
     return StorageAccessError(
         f"{utf8_safe(link)}: a link to {utf8_safe(os.path.realpath(link))}, which does not exist; "
         "mount the disk that it points to, or remove the link"
@@ -109,7 +109,7 @@ def class_names(root: Folder) -> list[str]:
     """The names of the class folders in a folder, in the order of torchvision's ImageFolder.
 
     It counts every folder, including hidden ones and links, sorted by code points. Raises
-    StorageAccessError for a link to nothing: if it is a class, all later ones would be renumbered.
+    StorageAccessError for a dangling link: if it is a class, all later ones would be renumbered.
     """
     if root.dangling:
         raise dangling_link(f"{root.uri}/{root.dangling[0]}")

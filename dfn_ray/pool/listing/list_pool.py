@@ -53,7 +53,7 @@ def list_pool(pool: Pool) -> Listing:
     and Parquet files that only describe a tar of the same stem (img2dataset) or features in an
     `.npz` of the same stem (DataComp metadata). If shards have img2dataset's `STEM_stats.json`
     beside them, one without it is `unfinished_shard`. A member of a brace range that is absent, and
-    a link to nothing with a shard's ending, is `missing_shard`. With `format = "folder"` the shards
+    a dangling link with a shard's ending, is `missing_shard`. With `format = "folder"` the shards
     are the class folders in each folder.
 
     Every folder is listed once, and no request is made for a single shard, except for files named
