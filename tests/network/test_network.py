@@ -167,7 +167,7 @@ def test_what_cannot_be_found_or_downloaded_is_an_input_error(monkeypatch, tmp_p
     monkeypatch.setattr(huggingface_hub, "list_repo_files", failing_download)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", failing_download)
     mistakes = {
-        r"no architecture 'ViT-B-33' \(did you mean: .*ViT-B-32": {
+        r"no architecture 'ViT-B-33'; the closest names: .*ViT-B-32": {
             "model": "ViT-B-33",
             "pretrained": "openai",
         },

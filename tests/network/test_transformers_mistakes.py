@@ -32,7 +32,7 @@ OTHERS = {
     "bert": ({"model_type": "bert", "architectures": ["BertModel"]}, "BertModel: a text model"),
     "chinese": ({"model_type": "chinese_clip"}, "Chinese-CLIP"),
     "altclip": ({"model_type": "altclip"}, "AltCLIP"),
-    "tower": ({"architectures": ["CLIPTextModelWithProjection"]}, "not the whole network"),
+    "tower": ({"architectures": ["CLIPTextModelWithProjection"]}, "only a part of the network"),
     "unknown": (
         {"model_type": "x" * 999, "architectures": None},
         r"model_type x+\.\.\.\. In this layout",
