@@ -96,7 +96,7 @@ def test_every_mistake_is_found_in_one_go(local_ray, recipe, broken_pool):
     assert all(line.startswith(("ok      ", "CHANGE  ")) for line in printed)
     changes = " ".join(" ".join(printed).split()).split("CHANGE ")[1:]
     found = {name: text for text in changes for name in NAMES if text.startswith(name)}
-    assert "50.0% broken" in found["samples"]
+    assert "50.0% failed" in found["samples"]
     assert "max_failed_fraction = 25%" in found["samples"]
     assert "uid lists would contain both kinds" in found["uids"]
     assert "/no/such/network" in found["network dfn"]

@@ -209,7 +209,7 @@ def test_weights_of_another_architecture_are_refused_by_key(tiny, state, tmp_pat
         loaded(tiny, path)
     state["ln_final.weight"] = torch.zeros(65)
     safetensors.torch.save_file(state, path)
-    with pytest.raises(InputError, match=r"another architecture"):
+    with pytest.raises(InputError, match=r"do not fit the architecture"):
         loaded(tiny, path)
 
 
