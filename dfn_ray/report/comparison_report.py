@@ -67,7 +67,7 @@ def draw_comparison(found: FilterComparison) -> bytes:
                 axes.annotate(f"  {item.name}", (own, item.induced[metric]))
         axes.set_xlabel(f"the filter itself: {metric}")
         axes.set_ylabel("trained on its subset")
-        axes.set_title("metric of the filter and of the model trained on its subset", loc="left")
+        axes.set_title("filter vs. model trained on its subset", loc="left")
     figure.tight_layout()
     out = io.BytesIO()
     figure.savefig(out, format="png")
