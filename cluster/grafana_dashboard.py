@@ -201,8 +201,9 @@ DROPS = [
         stacked=True,
         queries={"{{fault}}": "sum by (fault) (ray_dfn_ray_bad_shards_total" + RUN + ")"},
         description=(
-            "Since the driver's start. Many missing_shard or unreadable_shard: missing rights, "
-            "throttling or a wrong pool.uri; the run stops at execution.max_bad_shard_fraction."
+            "Since the driver's start. Many missing_shard or unreadable_shard: missing "
+            "permissions, throttling or a wrong pool.uri; the run stops at "
+            "execution.max_bad_shard_fraction."
         ),
     ),
     Panel(

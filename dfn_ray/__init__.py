@@ -1,4 +1,4 @@
-"""Data filtering networks on Ray: score an image-text pool, keep exactly the best, train on it.
+"""Data filtering networks on Ray: score a pool, keep exactly the k best samples, train on them.
 
 The verbs of the command line as functions of the same recipes:
 
@@ -17,8 +17,8 @@ Images and captions in this process, without a run:
     network = dfn_ray.load_network("hf-hub:apple/DFN-public")
     table = network.score(["cat.jpg", "dog.jpg"], ["a cat asleep", "two dogs"])
 
-A name loads its module when it is first used: `import dfn_ray` alone loads neither Ray nor torch
-and changes nothing in the process.
+Each name imports its module on first use: `import dfn_ray` alone imports neither Ray nor torch, and
+has no side effects.
 """
 
 from __future__ import annotations

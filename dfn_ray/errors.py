@@ -56,7 +56,7 @@ class DfnRayError(SentWhole, Exception):
 
 
 class InputError(DfnRayError):
-    """An input of the user's is invalid; nothing was started."""
+    """An input from the user is invalid; nothing was started."""
 
     exit_code = 2
 

@@ -116,7 +116,7 @@ def _problems(uri: str) -> Iterator[str]:
     if is_empty(uri):
         yield EMPTY
     if "\0" in uri:
-        yield "contains a NUL character, which no path can; remove it"
+        yield "contains a NUL character, which paths cannot contain; remove it"
     scheme, separator, rest = uri.partition("://")
     is_path = not separator or uri.startswith("/")
     scheme = "file" if is_path else scheme.lower()
@@ -128,7 +128,10 @@ def _problems(uri: str) -> Iterator[str]:
     if scheme not in (*LOCAL_SCHEMES, "memory") and not rest.strip("/"):
         yield "names no bucket or host; write it after ://"
     if surrogate := (_NO_BYTES if is_path else _SURROGATES).search(uri):
-        yield f"contains the character U+{ord(surrogate[0]):04X}, which no name can; remove it"
+        yield (
+            f"contains the character U+{ord(surrogate[0]):04X}, which names cannot contain; remove "
+            "it"
+        )
     if len(uri) > MAX_URI_CHARS and "{" not in uri:
         yield f"has {len(uri):,} characters; the limit is {MAX_URI_CHARS:,}"
 
@@ -156,8 +159,8 @@ def uri_argument(text: str) -> str:
     if where := secret_in(text):
         raise InputError(
             f"a {text.partition('://')[0]}:// URI contains {where}, which would end up in logs; it "
-            "is not repeated here. Remove it and set credentials in the environment, as for the "
-            "store's own tools"
+            "is not repeated here. Remove it and set the credentials in the environment variables "
+            "that the store's own tools read"
         )
     return normalised(text)
 

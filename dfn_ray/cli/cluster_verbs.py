@@ -37,7 +37,8 @@ RECIPE_KINDS = {
     "--reference",
     type=URI,
     metavar="URI",
-    help="Compare scores with a Parquet or npz file of uids and scores instead, on this machine.",
+    help="Instead of the other checks, compare scores with those in a Parquet or npz file, by uid, "
+    "on this machine.",
 )
 @click.option(
     "--samples",
@@ -63,11 +64,14 @@ def doctor(
 
     recipe = recipe_to_run(given, None, output)
     if column is not None and reference is None:
-        raise InputError("--column: needs --reference, the file of scores that has the column")
+        raise InputError("--column: needs --reference, the file that contains the column")
     if recipe is None:
         return
     if reference is not None and not isinstance(recipe, Recipe):
-        raise InputError("--reference: needs a recipe of filtering, whose pool has the samples")
+        raise InputError(
+            "--reference: needs a filtering recipe, whose pool contains the samples, got a "
+            f"{type(recipe).__name__}"
+        )
     not_ready = None
     try:
         if reference is None:
@@ -144,7 +148,7 @@ def plan(given: GivenRecipe, shards: int, samples: int, gpus: float | None, outp
     "--address",
     required=True,
     metavar="URL",
-    help="Address of the cluster's dashboard, as http://HEAD:8265.",
+    help="Address of the cluster's dashboard, such as http://HEAD:8265.",
 )
 @click.option(
     "--working-dir",
@@ -155,7 +159,7 @@ def plan(given: GivenRecipe, shards: int, samples: int, gpus: float | None, outp
 def submit(
     given: GivenRecipe, job_verb: str, address: str, working_dir: str | None, no_wait: bool
 ) -> None:
-    """Run 'dfn-ray VERB RECIPE' as a job on a Ray cluster, stream its log, and exit as it does.
+    """Run 'dfn-ray VERB RECIPE' as a job on a Ray cluster, stream its log, exit with its exit code.
 
     VERB is filter, score, select, materialize, train, evaluate, pipeline, doctor or plan. Ctrl-C
     stops following the log; the job continues.

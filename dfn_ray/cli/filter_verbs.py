@@ -39,7 +39,7 @@ def filter_pool(given: GivenRecipe, output: Output) -> None:
 def score(given: GivenRecipe) -> None:
     """Score the pool of RECIPE and store the scores; no images are copied.
 
-    The same command resumes a run that was stopped. Select from the scores by 'dfn-ray select'.
+    The same command resumes a run that was stopped. Use 'dfn-ray select' to select from the scores.
     """
     from dfn_ray.config import Recipe
 
@@ -135,8 +135,8 @@ def materialize(given: GivenRecipe, uids: str | None, out: str | None, output: O
 def export(run_uri: str, out_uri: str, network: bool, shard_samples: int, output: Output) -> None:
     """Export the subset of a finished run, or the network of a training run.
 
-    OUT_URI decides the format of a subset: a file that ends in .npy is DataComp's list of uids, a
-    folder gets WebDataset tars.
+    OUT_URI decides the format of a subset: a name that ends in .npy gives DataComp's list of uids,
+    a folder gives WebDataset tars.
     """
     places = {"run_uri": run_uri, "out_uri": out_uri}
     if network:
@@ -159,11 +159,14 @@ def export(run_uri: str, out_uri: str, network: bool, shard_samples: int, output
         output.finish({**places, "tars": tars}, f"{tars:,} tars in {out_uri}")
 
 
-@click.command(
-    "verify", short_help="Check every promise of a finished run against what is on storage."
-)
+@click.command("verify", short_help="Check a finished run against what is on storage.")
 @click.argument("run_uri", type=URI)
-@click.option("--full", is_flag=True, help="Compare the bytes of all kept samples with the pool.")
+@click.option(
+    "--full",
+    is_flag=True,
+    help="Compare the bytes of all kept samples with the pool, and check every file against its "
+    "digest.",
+)
 @click.option(
     "--rescore",
     type=int,
@@ -175,11 +178,11 @@ def export(run_uri: str, out_uri: str, network: bool, shard_samples: int, output
 def verify(run_uri: str, full: bool, rescore: int, output: Output) -> None:
     """Check that a finished run is complete, exact and unaltered, from its files and its pool.
 
-    Prints a line for each promise that holds, and exits with code 1 at the first that does not.
+    Prints a line for each check that passes, and exits with code 1 at the first that fails.
     """
     from dfn_ray.filtering.verifying.verify import verify_run
 
     if rescore < 0:
         raise InputError(f"--rescore: need a number of chunks >= 0, got {rescore}")
     counts = verify_run(run_uri, full=full, rescore_chunks=rescore, say=output.say)
-    output.finish(verified_values(run_uri, counts, rescore), f"{run_uri}: every promise holds")
+    output.finish(verified_values(run_uri, counts, rescore), f"{run_uri}: all checks passed")

@@ -37,8 +37,9 @@ class Job:
         if "://" not in self.run_uri and not os.path.isabs(self.run_uri):
             raise RecipeError(
                 [
-                    f"run_uri: {self.run_uri} would be in a job's working folder, which Ray "
-                    "deletes; need a URI, or an absolute path that every node of the cluster sees"
+                    f"run_uri: {self.run_uri} is relative, so it would be in the job's working "
+                    "directory, which Ray deletes; need a URI, or an absolute path that exists on "
+                    "every node of the cluster"
                 ]
             )
         if self.working_dir is not None and self._is_sent:
@@ -91,7 +92,10 @@ class Job:
         assert folder is not None
         if not path.is_relative_to(folder):
             raise RecipeError(
-                [f"{path}: is not in --working-dir {folder}, the only folder that is sent"]
+                [
+                    f"{path}: is not in --working-dir {folder}, and only that folder is sent to "
+                    "the cluster; move the recipe into it"
+                ]
             )
         return str(path.relative_to(folder))
 

@@ -23,7 +23,7 @@ from dfn_ray.cli.output import Output
     "--groups",
     type=URI,
     metavar="URI",
-    help="Parquet file with a column uid and one of subgroups, to compare keep rates by.",
+    help="Parquet file with a column uid and a column of subgroups, whose keep rates are compared.",
 )
 @click.option("--picture", type=TARGET_URI, metavar="URI", help="PNG file to draw.")
 @takes_json
@@ -36,7 +36,7 @@ def compare(
 ) -> None:
     """Compare two or more filters of one pool, sample by sample.
 
-    RUN_URI is a run of 'dfn-ray filter' or 'dfn-ray score', or the story of 'dfn-ray pipeline'.
+    RUN_URI is a run of 'dfn-ray filter', 'dfn-ray score' or 'dfn-ray pipeline'.
     """
     from dfn_ray.report.compare import compare_runs
     from dfn_ray.report.comparison_report import comparison_lines, draw_comparison

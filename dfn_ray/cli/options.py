@@ -62,7 +62,8 @@ def takes_recipe(*, budget: bool = False) -> Callable[[Verb], Verb]:
         click.option(
             "--dry-run",
             is_flag=True,
-            help="Print the resolved recipe, check everything that it names, and start nothing.",
+            help="Print the resolved recipe, check everything that it refers to, and start "
+            "nothing.",
         ),
     ]
     if budget:
@@ -70,8 +71,8 @@ def takes_recipe(*, budget: bool = False) -> Callable[[Verb], Verb]:
             click.option(
                 "--budget",
                 metavar="AMOUNT",
-                help="Stop scoring, resumably, once the run has cost this much by the recipe's "
-                "[prices] (12.50), or has scored for this long (2h).",
+                help="Stop scoring once the run has cost this much at the recipe's [prices] "
+                "(12.50), or has scored for this long (2h). With a larger budget, the run resumes.",
             )
         )
 

@@ -101,6 +101,6 @@ def budget_setting(budget: str | None) -> list[str]:
     try:
         float(number)
     except ValueError:
-        need = "an amount of money by [prices], as 12.50, or hours, as 2h or 0.5h"
+        need = "an amount in the currency of [prices], such as 12.50, or hours, such as 2h or 0.5h"
         raise RecipeError([f"--budget: need {need}, got {budget}"]) from None
     return [f"prices.budget={number}" if number == budget else f"execution.max_hours={number}"]

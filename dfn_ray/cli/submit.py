@@ -62,10 +62,9 @@ def _refuse_second_driver(client: JobSubmissionClient, job: Job, address: str) -
         other_id = str(other.submission_id)
         if not other.status.is_terminal() and f"-{job.run_digest}-" in other_id:
             raise InputError(
-                f"{job.run_uri}: job {other_id} is already running on it. A run has one driver at "
-                "a time: wait for that job, or stop it and submit again, which resumes from the "
-                "committed work\n"
-                f"{_next_steps(address, other_id)}"
+                f"{job.run_uri}: job {other_id} is already running on it. Only one driver can work "
+                "on a run: wait for that job, or stop it and submit again; the new job resumes "
+                f"from the committed work\n{_next_steps(address, other_id)}"
             )
 
 
@@ -84,8 +83,8 @@ def _submit_when_ready(submit_job: Callable[[], Any], address: str, stream: Text
             if not has_waited:
                 _write(
                     stream,
-                    f"{address}: has no agent for jobs yet; retrying for up to "
-                    f"{AGENT_WAIT_S:.0f} s\n",
+                    f"{address}: the cluster cannot accept jobs yet (no job agent); retrying for "
+                    f"up to {AGENT_WAIT_S:.0f} s\n",
                 )
             has_waited = True
             time.sleep(AGENT_POLL_S)
@@ -126,7 +125,7 @@ async def _stream_log(client: JobSubmissionClient, job_id: str, stream: TextIO) 
 def _connect(address: str) -> JobSubmissionClient:
     if not address.startswith(("http://", "https://")):
         raise InputError(
-            f"--address {address}: need the address of the dashboard, as http://HEAD:8265"
+            f"--address {address}: need the address of the dashboard, such as http://HEAD:8265"
         )
     try:
         urllib.request.urlopen(f"{address}/api/version", timeout=ANSWER_S).close()

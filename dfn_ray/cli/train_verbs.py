@@ -60,17 +60,17 @@ def evaluate(given: GivenRecipe, output: Output) -> None:
 
 @click.command(
     "pipeline",
-    short_help="Run the whole story: train a filtering network, filter, train on the subset, "
-    "evaluate, compare; resumes.",
+    short_help="Run all stages: train a filtering network, filter, train on the subset, evaluate, "
+    "compare; resumes.",
 )
 @takes_recipe()
 @takes_json
 def pipeline(given: GivenRecipe, output: Output) -> None:
-    """Run the whole story: train a filtering network, filter a pool, train on the subset, compare.
+    """Run all stages: train a filtering network, filter, train on the subset, evaluate, compare.
 
-    Models are trained on the subset and on each other arm of RECIPE, and evaluated on its sets.
-    RECIPE 'demo' is a story on data that ship with the package; it takes ten minutes on a laptop.
-    The same command resumes a story that was stopped.
+    Models are trained on the subset and on each of the other arms of RECIPE, and evaluated on its
+    sets. RECIPE 'demo' runs on data that ships with the package and takes ten minutes on a laptop.
+    The same command resumes a pipeline that was stopped.
     """
     from dfn_ray.config import PipelineRecipe
 

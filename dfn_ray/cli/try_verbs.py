@@ -27,8 +27,8 @@ from dfn_ray.errors import InputError
 def demo(out: str) -> None:
     """Filter a small pool that ships with the package, verify the subset, and draw the result.
 
-    Half of the pool's captions are damaged. The printed table says how much of the damage the
-    filter found.
+    Half of the pool's captions are damaged. The printed table shows how many of them the filter
+    dropped.
     """
     from dfn_ray.on_ray.ray_address import check_ray_reachable
     from dfn_ray.storage import is_local
@@ -48,7 +48,7 @@ def demo(out: str) -> None:
     type=int,
     default=8,
     show_default=True,
-    help="Number of shards to look into.",
+    help="Number of shards to inspect.",
 )
 @click.option(
     "--set",

@@ -83,12 +83,10 @@ class Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.command(
-    "completion", short_help="Print the script by which a shell completes dfn-ray's words."
-)
+@click.command("completion", short_help="Print a shell completion script for dfn-ray.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the script by which a shell completes verbs, options and files.
+    """Print the script that lets a shell complete verbs, options and files.
 
     For bash: dfn-ray completion bash > ~/.local/share/bash-completion/completions/dfn-ray
     """
@@ -101,7 +99,7 @@ def completion(shell: str) -> None:
 SECTIONS = {
     "Try": (demo, inspect),
     "Filter": (filter_pool, score, select, materialize, export, verify),
-    "Look": (compare,),
+    "Compare": (compare,),
     "Train": (train, evaluate, pipeline),
     "Cluster": (doctor, plan, submit),
     "Shell": (completion,),
@@ -109,8 +107,8 @@ SECTIONS = {
 VERBS = click.version_option(__version__, message="%(version)s")(
     Verbs(
         SECTIONS,
-        help="Score an image-text pool with a data filtering network, keep exactly the best "
-        "samples, and train on them.",
+        help="Score an image-text pool with a data filtering network, keep exactly the k best "
+        "samples, and train CLIP on them.",
         epilog="Exit codes: 0 done, 1 failed, 2 wrong input. "
         "'dfn-ray VERB --help' explains a verb.",
     )

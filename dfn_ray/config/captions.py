@@ -12,14 +12,14 @@ class Captions:
     """`[captions]`: the score of an image with several captions.
 
     It has an effect only if `pool.caption` is `lines` or `list`. `[rules]` check every caption that
-    is scored: a rejected caption does not count, and if none counts the sample is rejected, for the
-    reason of its first caption.
+    is scored: a rejected caption is ignored, and if all are rejected the sample is rejected, for
+    the reason of its first caption.
     """
 
     score: Literal["mean", "first", "best"] = "mean"
-    """The score of the captions that count. `mean`: the mean of their cosine similarities, as
-    training draws each equally often. `first`: that of the first caption, the only one that is then
-    encoded and checked by rules. `best`: the largest."""
+    """How the scores of the accepted captions are combined. `mean`: the mean of their cosine
+    similarities, because training draws each of them equally often. `first`: that of the first
+    caption, the only one that is then encoded and checked by rules. `best`: the largest."""
     keep_scores: bool = False
-    """Storage of every caption's score too, in the order of the captions and including rejected
-    ones: the list column `caption_scores_<name>` of scores and subset."""
+    """Also stores the score of every caption, in order and including rejected ones, in the list
+    column `caption_scores_<name>` of scores and subset."""

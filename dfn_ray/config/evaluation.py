@@ -44,7 +44,7 @@ class EvaluationSet:
 
     def _broken_rules(self) -> Iterator[str]:
         if self.task == "zeroshot_retrieval" and (self.classnames or self.templates):
-            yield "classnames: retrieval has no classes, got classnames or templates"
+            yield "classnames: retrieval uses neither classnames nor templates; remove them"
 
 
 @section
@@ -62,8 +62,8 @@ class EvaluateRecipe:
     decode: Decode = field(default_factory=Decode)
     """`[decode]`: decoding of images, as in filtering."""
     max_failed_fraction: Fraction = 0.01
-    """Largest fraction of a set's images that may fail, 0 to 1. A set with more failures returns no
-    result, because it would be the result of another set."""
+    """Largest fraction of a set's images that may fail, 0 to 1. A set with more failures gets no
+    result, because the result would not be comparable with that of the complete set."""
     no_progress_timeout_s: PositiveNumber = 7200.0
     """Seconds without progress after which the evaluation stops, > 0. Ray's own default, 30
     minutes, ends jobs that wait for spot GPUs."""

@@ -25,7 +25,7 @@ class Execution:
     wave_shards: Positive = 4096
     """Shards planned at a time, >= 1; bounds the memory of the driver and of Ray."""
     attempts: Positive = 3
-    """Attempts at a shard whose tasks die before it is given up, >= 1."""
+    """Number of attempts at a shard whose tasks die, before the shard is given up, >= 1."""
     accept_versions: bool = False
     """Permission to resume a run whose last attempt used other versions of torch, open_clip,
     pillow, simplejpeg, or another major version of numpy. Scores may then differ in their last
@@ -33,7 +33,8 @@ class Execution:
     accept_changed_shards: bool = False
     """Permission to resume although the sizes of shards have changed since the run listed them;
     they are listed again. Chunks committed from complete shards stay as they are. A shard that is
-    committed in part is still refused, because its rows would mix two contents."""
+    committed in part is still refused, because its rows would come from two versions of the
+    shard."""
     max_failed_fraction: Fraction = 0.25
     """Error limit: the run stops when more than this fraction of the samples fails, 0 to 1."""
     max_bad_shard_fraction: Fraction = 0.25

@@ -36,11 +36,10 @@ class Recipe:
     scorers: Scorers = field(default_factory=Scorers)
     """`[scorers]`: the actors that run the networks."""
     select: Select = field(default_factory=lambda: Select(keep_fraction=0.15))
-    """`[select]`: the samples to keep. Default: the best 15 %, the fraction that DFN-2B is of its
-    pool."""
+    """`[select]`: the samples to keep. Default: the best 15 %, as in DFN-2B."""
     calibration: Calibration = field(default_factory=Calibration)
-    """`[calibration]`: the estimate of the scores between which bytes must wait for the
-    selection."""
+    """`[calibration]`: the estimate of the range of scores in which the threshold will be; samples
+    in it wait for the selection."""
     execution: Execution = field(default_factory=Execution)
     """`[execution]`: sizes of waves and parts, attempts, and limits."""
     prices: Prices | None = None

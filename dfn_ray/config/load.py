@@ -112,7 +112,13 @@ def _apply(values: dict[str, Any], override: str) -> None:
         if not isinstance(target, dict | list):
             raise RecipeError([f"--set {override}: {key!r} is a value, not a section"])
     if not isinstance(target, dict):
-        raise RecipeError([f"--set {override}: {keys[-1]!r} is not the name of a setting"])
+        place = ".".join(keys[:-1])
+        how = (
+            f"set the whole list, {place}=[...]"
+            if keys[-1].isdigit()
+            else f"name an item, e.g. {place}.0.{keys[-1]}"
+        )
+        raise RecipeError([f"--set {override}: {place} is a list: {how}"])
     if text.strip() == "none":
         target[keys[-1]] = None
         return

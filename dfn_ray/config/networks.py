@@ -32,8 +32,8 @@ class Network:
     name: Identifier = "dfn"
     """Suffix of the score column, `score_<name>`: letters, digits, `_`."""
     pretrained: Uri | None = None
-    """A pretrained tag of open_clip, or the path or URI of a checkpoint. None with an architecture
-    means random weights, which `random_weights_seed` must ask for."""
+    """A pretrained tag of open_clip, or the path or URI of a checkpoint. If it is None and `model`
+    is an architecture, `random_weights_seed` is required: the weights are random."""
     random_weights_seed: int | None = None
     """Seed of random weights, any integer of 64 bits: for benchmarks, tests and training from
     scratch."""
@@ -94,9 +94,9 @@ class Decode:
     `unsupported_pixels`."""
     on_truncated: Literal["score", "fail"] = "score"
     """For an image of any format that ends early. `score`: score the decoded part, as DataComp's
-    own scorer does, and count it. `fail`: fail with `truncated_image`. An image of which nothing
-    was decoded fails either way (WebP and AVIF decode as a whole or not at all), and so does any
-    other damage: `decode_error`."""
+    own scorer does, and count it. `fail`: fail with `truncated_image`. An image of which no pixel
+    can be decoded fails in both modes (WebP and AVIF decode as a whole or not at all), and so does
+    any other damage: `decode_error`."""
     max_pixels: Positive = 89_478_485
     """Pixels of an image by its header, >= 1. Images with more fail before decoding. Default:
     Pillow's decompression bomb limit."""
@@ -118,9 +118,9 @@ class Scorers:
     """`[scorers]`: the actor pool that runs the networks."""
 
     min_size: Positive = 1
-    """Actors at the start, 1 to `max_size`."""
+    """Number of actors at the start, 1 to `max_size`."""
     max_size: Positive = 1
-    """Actors at most, >= `min_size`. The pool grows with its backlog."""
+    """Largest number of actors, >= `min_size`. The actor pool grows with its backlog."""
     gpus: NonNegativeNumber = 0.0
     """GPUs reserved per actor, >= 0, fractions allowed. 0 runs on the CPU."""
     cpus: NonNegativeNumber = 0.0

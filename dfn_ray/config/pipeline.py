@@ -24,8 +24,8 @@ from dfn_ray.errors import RecipeError
 from dfn_ray.uris import normalised
 
 Arm = Literal["dfn", "pool", "random", "rules"]
-"""Training data of a model: the DFN's subset; the whole pool; as many of its samples as the subset
-has, at random; the samples that metadata rules keep."""
+"""Training data of a model: the DFN's subset; the whole pool; a random sample of the pool, of the
+size of the subset; the samples that metadata rules keep."""
 
 
 def _normalised_texts(value: Any) -> Any:
@@ -77,7 +77,7 @@ class PipelineRecipe:
 
     def _broken_rules(self) -> Iterator[str]:
         if "dfn" not in self.arms:
-            yield 'arms: need "dfn" among them, got ' + (", ".join(self.arms) or "none")
+            yield 'arms: need "dfn" as one of the arms, got ' + (", ".join(self.arms) or "none")
         if "rules" in self.arms and not self.rules:
             yield 'rules: need at least one for the arm "rules", got none'
 
@@ -160,7 +160,11 @@ class PipelineRecipe:
         `own` are the settings in `instead` that are sections of the pipeline itself.
         """
         section: dict[str, Any] = {**(getattr(self, name) or {})}
-        twice = [f"{name}.{key}: is filled in by the pipeline" for key in filled if key in section]
+        twice = [
+            f"{name}.{key}: is set by the pipeline itself; remove it"
+            for key in filled
+            if key in section
+        ]
         if twice:
             raise RecipeError(twice)
         try:

@@ -52,8 +52,8 @@ class Pool:
     """Bytes of an encoded image, 1 KiB to 1 GiB. A larger image fails with `image_too_large` and is
     never read into memory."""
     max_caption_bytes: Annotated[int, Field(ge=1, le=2**24)] = 64 * 2**10
-    """Bytes of a sample's captions together, 1 to 16 MiB. Longer ones fail with `caption_too_long`.
-    CLIP reads about 300 bytes of a caption."""
+    """Largest number of bytes of all captions of a sample together, 1 byte to 16 MiB. Longer ones
+    fail with `caption_too_long`. CLIP reads about 300 bytes of a caption."""
     give_up_unreachable: bool = False
     """Filtering only. True: a shard that the store still does not return after `execution.attempts`
     is committed as `unreachable_shard` and counts against `execution.max_bad_shard_fraction`.
@@ -75,9 +75,9 @@ class Rules:
     """
 
     min_caption_words: NonNegative | None = None
-    """Fewest words, as `str.split` counts them, >= 0."""
+    """Minimum number of words, as `str.split` counts them, >= 0."""
     min_caption_chars: NonNegative | None = None
-    """Fewest characters (Unicode code points), >= 0."""
+    """Minimum number of characters (Unicode code points), >= 0."""
     min_image_side: Positive | None = None
     """Smallest width and height in pixels, >= 1. The metadata's `original_width` and
     `original_height` are used if present, else the size of the image itself."""

@@ -43,9 +43,10 @@ class Select:
 
 @section
 class Calibration:
-    """`[calibration]`: a first look at the scores, so that only bytes that may be kept are moved.
+    """`[calibration]`: a first estimate of the threshold.
 
-    The result does not depend on it, only the number of bytes moved.
+    With it, only bytes of samples that may be kept are copied. It affects only the number of bytes
+    copied, not the result.
     """
 
     shards: Positive = 256

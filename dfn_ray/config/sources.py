@@ -57,7 +57,8 @@ class Source:
     def _broken_rules(self) -> Iterator[str]:
         if (self.labels is not None) != (self.pool.caption == "label"):
             yield (
-                'labels: go with pool.caption = "label", and it with them, got only one of the two'
+                'labels: [sources.labels] and pool.caption = "label" need each other, got only one '
+                "of the two"
             )
 
 

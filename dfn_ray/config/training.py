@@ -59,11 +59,11 @@ class TrainRecipe:
     """WiSE-FT: the result is (1 - alpha) * start + alpha * trained, 0 to 1. None: trained only."""
     max_failed_fraction: Fraction = 0.25
     """Largest fraction, 0 to 1, of a source's samples that may fail in reading (checked before
-    workers start), and of all samples in reading and decoding (checked from 10,000 samples on, and
-    at the end). The run stops beyond it, as in filtering."""
+    workers start), and of all samples that may fail in reading or decoding (checked after 10,000
+    samples, and at the end). If it is exceeded the run stops, as in filtering."""
     max_bad_shard_fraction: Fraction = 0.25
-    """Largest fraction of a source's shards that may be bad, 0 to 1. The run stops beyond it, as in
-    filtering."""
+    """Largest fraction of a source's shards that may be bad, 0 to 1. If it is exceeded the run
+    stops, as in filtering."""
     accept_versions: bool = False
     """Permission to resume a run whose last attempt used other versions of torch, open_clip,
     pillow, simplejpeg, or another major version of numpy."""
@@ -94,7 +94,7 @@ class TrainRecipe:
 
     def _broken_rules(self) -> Iterator[str]:
         if len({source.weight is None for source in self.sources}) > 1:
-            yield "sources: need a weight for all or for none, got some"
+            yield "sources: need a weight for every source or for none, got a weight for some only"
         if self.samples_seen < self.batch_size:
             yield (
                 f"samples_seen: need at least one batch of {self.batch_size}, "

@@ -25,10 +25,10 @@ class Workers:
     """`[workers]`: the Ray Train workers."""
 
     min_size: Positive = 1
-    """Fewest workers that training continues with, 1 to `max_size`."""
+    """Smallest number of workers with which training continues, 1 to `max_size`."""
     max_size: Positive = 1
-    """Most workers, >= `min_size`. Between the two, Ray Train resizes the group as nodes join and
-    leave."""
+    """Largest number of workers, >= `min_size`. Between the two, Ray Train resizes the group as
+    nodes join and leave."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Device of the model; never chosen automatically. `cuda` reserves one GPU per worker."""
     cpus: PositiveNumber = 1.0
@@ -85,8 +85,8 @@ class Checkpoints:
     """`[checkpoints]`: checkpoints and exports on the run's storage."""
 
     every_samples: Positive | None = None
-    """Samples between checkpoints, >= 1: the most that a crash repeats. None: a twentieth of
-    `samples_seen`."""
+    """Samples between checkpoints, >= 1: the largest number of samples that are trained on again
+    after a crash. None: a twentieth of `samples_seen`."""
     keep: Positive = 2
     """Latest checkpoints kept, >= 1."""
     export_at_samples: Counts = ()
@@ -103,6 +103,7 @@ class Logs:
     tensorboard: bool = True
     """TensorBoard event files in the run's `tensorboard/`."""
     wandb_project: Text | None = None
-    """Weights & Biases project to log to as well (needs the wandb package and its environment)."""
+    """Weights & Biases project to log to as well (needs the wandb package and its environment
+    variables)."""
     mlflow_uri: Text | None = None
     """MLflow tracking server to log to as well (needs the mlflow package)."""

@@ -138,7 +138,7 @@ class Progress:
             f"{rate:,.0f}/s",
             f"{duration(left_s)} left",
             *([f"{alive} scorers"] if alive else []),
-            f"{dropped:,} dropped" + (f" ({worst})" if worst else ""),
+            f"{dropped:,} rejected or failed" + (f" ({worst})" if worst else ""),
         ]
         return " | ".join(parts)
 
@@ -148,7 +148,7 @@ class Progress:
 
     def close(self) -> None:
         """Prints the final state, and below it one line per note."""
-        self.say(f"{self.line()} | {duration(self._clock() - self._start)} in all")
+        self.say(f"{self.line()} | {duration(self._clock() - self._start)} in total")
         if self._notes:
             self.say(table(note_rows(self._notes)))
 

@@ -13,11 +13,12 @@ NOTES = {
     Note.DECODED_EXACTLY: "decoded in exact mode, too damaged for fast mode",
     Note.CAPTION_CUT: "captions cut to the length that the tokenizer reads",
     Note.ZEROS_BEFORE_MEMBER: (
-        "tar members preceded by zeros: concatenated tars, or a hole in the file"
+        "tar members preceded by zeros (concatenated tars, or a zeroed block in the file)"
     ),
     Note.BYTES_AFTER_END: "tars with bytes, or excess zeros, after their end, which are not read",
     Note.SEVERAL_CAPTIONS: (
-        'captions that look like several, read as one; see pool.caption = "lines", "list"'
+        'captions that look like several captions but are read as one; see pool.caption = "lines" '
+        'and "list"'
     ),
 }
 """Text of each note in tables."""

@@ -2,7 +2,7 @@
 
 The filtering network is trained on clean pairs of four artists, the pool is by a fifth artist with
 half of its captions damaged, and the metric is classification of a sixth artist's drawings. The
-source of the settings is docs/experiments.md, "The whole story on embedded data".
+source of the settings is docs/experiments.md, "The whole pipeline on embedded data".
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def doctor(recipe: AnyRecipe, *, report: Callable[[Finding], None]) -> None:
     """Reports every finding. Raises NotReadyError at the end if something has to change.
 
     The cluster is checked for filtering recipes only. For other recipes, everything that they name
-    is checked, and the rights at run_uri.
+    is checked, and the permissions at run_uri.
     """
     wrong = 0
     findings = examine(recipe) if isinstance(recipe, Recipe) else _examine_without_cluster(recipe)
@@ -64,8 +64,8 @@ def _examine_without_cluster(recipe: AnyRecipe) -> Iterator[Finding]:
 
 def _rights(run_uri: str, problems: Sequence[str]) -> Finding:
     if problems:
-        return change("rights", f"from the driver: {'; '.join(problems)}")
-    return Finding("rights", f"from the driver: write, list, read, delete at {run_uri}")
+        return change("permissions", f"from the driver: {'; '.join(problems)}")
+    return Finding("permissions", f"from the driver: can write, list, read and delete at {run_uri}")
 
 
 def _examine_cluster(

@@ -115,7 +115,7 @@ def result_or_error(ref: ray.ObjectRef[T], timeout_s: float) -> T | str:
     try:
         return ray.get(ref, timeout=timeout_s)
     except GetTimeoutError:
-        return "did not answer in time"
+        return "did not respond in time"
     except RayError as error:
         return last_line(error)
 
@@ -125,8 +125,8 @@ def query_nodes(
 ) -> tuple[list[Facts], dict[str, str]]:
     """The facts of all nodes, and by host the reason why a node reported none.
 
-    Rights are checked on one node of each type. Every node looks for the driver's probe and reads
-    the start of a shard.
+    Permissions are checked on one node of each type. Every node looks for the driver's probe and
+    reads the start of a shard.
     """
     first_of = {node.kind: node.id for node in reversed(nodes)}
     begin = time.time()
@@ -169,7 +169,7 @@ def collect_facts(
 
 
 def node_findings(recipe: Recipe, facts: Sequence[Facts], *, tries_pool: bool) -> Iterator[Finding]:
-    """Yields findings on versions, CPUs, clocks, limits, rights, run_uri and the pool."""
+    """Yields findings on versions, CPUs, clocks, limits, permissions, run_uri and the pool."""
     kinds = Counter(fact.node.kind for fact in facts)
     kind_counts = "; ".join(f"{count} x {kind}" for kind, count in kinds.items())
     yield Finding("nodes", f"{len(facts)}: {kind_counts}")
@@ -193,7 +193,8 @@ def node_findings(recipe: Recipe, facts: Sequence[Facts], *, tries_pool: bool) -
             for fact in facts
             if fact.skew_s > MAX_SKEW_S
         },
-        "object stores reject signatures that are off by 15 min: synchronize the clocks (NTP)",
+        "object stores reject requests signed by a clock that is off by 15 min: synchronize the "
+        "clocks (NTP)",
     )
     least = min(fact.open_files for fact in facts)
     yield _finding_of_all(
@@ -214,7 +215,7 @@ def version_finding(facts: Sequence[Facts]) -> Finding:
     differing: dict[str, str] = {}
     for fact in facts:
         others = [
-            f"{name} {fact.versions.get(name, 'absent')} (driver {own.get(name, 'absent')})"
+            f"{name} {fact.versions.get(name, 'missing')} (driver {own.get(name, 'missing')})"
             for name in sorted({*own, *fact.versions})
             if fact.versions.get(name) != own.get(name)
         ]
@@ -229,8 +230,8 @@ def version_finding(facts: Sequence[Facts]) -> Finding:
         "versions",
         f"the same on every node: {shown}",
         differing,
-        "install the same versions everywhere, best with one image: scores depend on torch and "
-        "Pillow",
+        "install the same versions on all nodes, preferably with one image: scores depend on torch "
+        "and Pillow",
     )
 
 
@@ -241,7 +242,9 @@ def thread_finding(recipe: Recipe, facts: Sequence[Facts]) -> Finding:
     text = f"nodes have {', '.join(map(str, cpus))} CPUs"
     if scorers.device != "cpu" or scorers.threads is None:
         return Finding("threads", f"{text}; scorers run on {scorers.device}")
-    source = "" if recipe.scorers.threads else " (from this machine; set by scorers.threads)"
+    source = (
+        "" if recipe.scorers.threads else " (the CPUs of this machine; scorers.threads changes it)"
+    )
     text += f", a scorer uses {scorers.threads} threads{source}"
     most = max(cpus)
     if scorers.threads > most:
@@ -252,8 +255,8 @@ def thread_finding(recipe: Recipe, facts: Sequence[Facts]) -> Finding:
     if at_once > sum(fact.cpus for fact in facts):
         return change(
             "threads",
-            f"{text}, {scorers.min_size} of them {at_once}: more than the cluster has CPUs. Set "
-            "scorers.threads = 1, or lower scorers.min_size",
+            f"{text}, and {scorers.min_size} scorers use {at_once}: more than the CPUs of the "
+            "cluster. Set scorers.threads = 1, or lower scorers.min_size",
         )
     return Finding("threads", text)
 
@@ -274,7 +277,7 @@ def shared_finding(recipe: Recipe, facts: Sequence[Facts]) -> Finding:
     else:
         one, advice = "one store for all nodes", "check that all nodes use the same endpoint"
     if not blind and any(fact.sees_probe is None for fact in facts):
-        return change("run_uri", "the driver could not write there; see rights")
+        return change("run_uri", "the driver could not write there; see permissions")
     return _finding_of_all("run_uri", f"{recipe.run_uri}: {one}", blind, advice)
 
 
@@ -285,12 +288,14 @@ def _rights_findings(recipe: Recipe, facts: Sequence[Facts]) -> Iterator[Finding
         where = f"from a node of {fact.node.kind}"
         if fact.rights:
             yield change(
-                "rights",
+                "permissions",
                 f"{where} ({fact.node.host}): {'; '.join(fact.rights)}. Workers use the "
                 "credentials of their own node",
             )
         else:
-            yield Finding("rights", f"{where}: write, list, read, delete at {recipe.run_uri}")
+            yield Finding(
+                "permissions", f"{where}: can write, list, read and delete at {recipe.run_uri}"
+            )
 
 
 def _finding_of_all(name: str, good: str, bad: Mapping[str, str], advice: str) -> Finding:

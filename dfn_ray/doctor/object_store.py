@@ -70,14 +70,15 @@ def memory_findings(recipe: Recipe, flight: InFlight, facts: Sequence[Facts]) ->
     decoders, scorers = _concurrency(recipe, worst.node.resources)
     text = (
         f"{size(store)} on {worst.node.host}; its decode tasks ({decoders}) and scorers "
-        f"({scorers}) keep up to {size(need)} = 2 x (2 cells of {size(flight.cell_bytes)} for each "
-        f"+ a part of {size(flight.part_bytes)}) + networks of {size(flight.networks_bytes)}"
+        f"({scorers}) keep up to {size(need)} in it = 2 x (2 chunks of "
+        f"{size(flight.cell_bytes)} for each + a part of {size(flight.part_bytes)}) + networks of "
+        f"{size(flight.networks_bytes)}"
     )
     if store < need:
         yield change(
             "object store",
-            f"{text}: decoding would wait and cells would be spilled. Use "
-            f"`ray start --object-store-memory={need}` there, or lower pool.chunk_rows or "
+            f"{text}: decoding would wait and chunks would be spilled to disk. Use `ray start "
+            f"--object-store-memory={need}` there, or lower pool.chunk_rows or "
             "execution.chunks_per_part",
         )
     else:
@@ -88,9 +89,9 @@ def memory_findings(recipe: Recipe, flight: InFlight, facts: Sequence[Facts]) ->
     if worst.shm_bytes < store:
         yield change(
             "/dev/shm",
-            f"{text}, less than its object store of {size(store)}: Ray moves the store to a disk. "
-            "Start the container with a larger --shm-size (on Kubernetes, mount an emptyDir with "
-            "medium: Memory)",
+            f"{text}, less than its object store of {size(store)}: Ray puts the store on disk, "
+            "which is slower. Start the container with a larger --shm-size (on Kubernetes, mount "
+            "an emptyDir with medium: Memory)",
         )
     else:
         yield Finding("/dev/shm", f"{text}, object store {size(store)}")
@@ -103,11 +104,12 @@ def memory_findings(recipe: Recipe, flight: InFlight, facts: Sequence[Facts]) ->
     if _spillable_bytes(worst) < store:
         yield change(
             "spill disk",
-            f"{text} until it is {FULL_DISK_FRACTION:.0%} full and Ray stops spilling; need "
-            f"{size(store)}, the size of the object store",
+            f"{text} can be used before the disk is {FULL_DISK_FRACTION:.0%} full and Ray stops "
+            f"spilling; need {size(store)}, the size of the object store. Free disk space, or use "
+            "another disk with `ray start --object-spilling-directory`",
         )
     else:
-        yield Finding("spill disk", f"{text} to spill to, object store {size(store)}")
+        yield Finding("spill disk", f"{text} free for spilling, object store {size(store)}")
 
 
 def _concurrency(recipe: Recipe, resources: Mapping[str, float]) -> tuple[int, int]:

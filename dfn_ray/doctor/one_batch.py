@@ -75,7 +75,13 @@ def device_findings(
         and (scorers.gpus or node.resources.get("CPU"))
     ]
     if not able:
-        return [change("device", f"no node has {bundle} now, so a batch could not be tried")]
+        return [
+            change(
+                "device",
+                f"no node has {bundle} now, so no batch could be tried. Start such a node and run "
+                "doctor again",
+            )
+        ]
     samples = min(scorers.batch_size, recipe.pool.chunk_rows)
     options = {**bundle.ray_options(), "label_selector": {}}  # the node is fixed already
     shared = put_networks(networks)
@@ -105,10 +111,10 @@ def _finding(scorers: Scorers, samples: int, kind: str, trial: BatchTrial | str)
     text = f"{trial.device}, node of {kind}: "
     if trial.fits < samples:
         largest = (
-            f"the largest batch that fits, by halving, is {trial.fits}. "
-            f"Set scorers.batch_size = {trial.fits}"
+            f"halved until it fits, a batch of {trial.fits} is possible. Set scorers.batch_size = "
+            f"{trial.fits}"
             if trial.fits
-            else "the networks alone do not fit. Use a larger device, or bf16"
+            else 'not even the networks fit. Use a device with more memory, or precision = "bf16"'
         )
         return change("device", f"{text}a batch of {samples} runs out of memory; {largest}")
     text += (
@@ -119,8 +125,8 @@ def _finding(scorers: Scorers, samples: int, kind: str, trial: BatchTrial | str)
     if sharing * trial.used_bytes > trial.total_bytes:
         return change(
             "device",
-            f"{text}; at scorers.gpus = {scorers.gpus:g}, {sharing} scorers share it and run out "
-            "of memory. Raise scorers.gpus or lower scorers.batch_size",
+            f"{text}; at scorers.gpus = {scorers.gpus:g}, {sharing} scorers share the device and "
+            "run out of memory. Raise scorers.gpus or lower scorers.batch_size",
         )
     return Finding("device", text)
 

@@ -80,9 +80,17 @@ def placement_finding(
     need = f"each needs {bundle}"
     if later == 0:
         adds = "and none that the autoscaler can add" if more else "and there is no autoscaler"
-        return change(name, f"{need}: no node has that, {adds}. They would wait forever")
+        return change(
+            name,
+            f"{need}: no node has that, {adds}, so they would wait forever. Lower what they "
+            "reserve, or add such nodes",
+        )
     if later < least:
-        return change(name, f"{need}: {later:g} fit, but the recipe starts with {least}")
+        return change(
+            name,
+            f"{need}: {later:g} fit, but the recipe starts with {least}. Lower scorers.min_size, "
+            "or add nodes",
+        )
     if now == inf:
         return Finding(name, "reserve nothing and fit on any node")
     text = f"{need}: {now:g} fit now"

@@ -59,10 +59,10 @@ def _sample_finding(recipe: Recipe, report: PoolReport) -> Finding:
     broken = {name: count for name, count in report.statuses.items() if name != "readable"}
     failed = sum(broken.values())
     if any(broken.values()):
-        text += f"; {failed / seen:.1%} broken: {_count_text(Counter(broken))}"
+        text += f"; {failed / seen:.1%} failed: {_count_text(Counter(broken))}"
     if report.shard_faults:
         name, what = next(iter(report.shard_faults.items()))
-        text += f"; {len(report.shard_faults)} bad, {name}: {what}"
+        text += f"; {len(report.shard_faults)} bad shards, e.g. {name}: {what}"
     limits = recipe.execution
     if failed > limits.max_failed_fraction * seen:
         return change(
@@ -74,7 +74,7 @@ def _sample_finding(recipe: Recipe, report: PoolReport) -> Finding:
         return change(
             "samples",
             f"{text}. execution.max_bad_shard_fraction = {limits.max_bad_shard_fraction:.0%} would "
-            "stop the run",
+            "stop the run. Restore or exclude these shards, or raise the limit",
         )
     return Finding("samples", text)
 
@@ -96,17 +96,20 @@ def _text_findings(recipe: Recipe, report: PoolReport) -> Iterator[Finding]:
     readable = report.statuses["readable"]
     derived = report.derived_uids
     form = (
-        "the samples' own"
+        "stored with the samples"
         if not derived
         else "derived from shard and key"
         if derived == readable
-        else f"{derived:,} derived from shard and key, {readable - derived:,} the samples' own"
+        else f"{derived:,} derived from shard and key, {readable - derived:,} stored with the "
+        "samples"
     )
     text = f"{form}; {report.duplicate_uids:,} duplicates among {report.samples_seen:,}"
     mixed = 0 < derived < readable
     if mixed and recipe.pool.uid == "auto":
         yield change(
-            "uids", f'{text}: uid lists would mix both. Set pool.uid = "derive" to derive all'
+            "uids",
+            f'{text}: uid lists would contain both kinds. Set pool.uid = "derive" to derive all of '
+            "them",
         )
     else:
         yield Finding("uids", text)

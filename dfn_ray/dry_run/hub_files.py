@@ -68,7 +68,7 @@ def find_repository(model_id: str, setting: str) -> Repository:
 
 def _online(model_id: str, setting: str) -> Repository:
     if constants.HF_HUB_OFFLINE:
-        raise _UnreachableError("no network (HF_HUB_OFFLINE is set)")
+        raise _UnreachableError("offline (HF_HUB_OFFLINE is set)")
     deadline = time.monotonic() + TIME_LIMIT_S
     where = f"{setting}: hf-hub:{model_id}"
     data = _get(f"{constants.ENDPOINT}/api/models/{model_id}", deadline, where)
@@ -76,7 +76,9 @@ def _online(model_id: str, setting: str) -> Repository:
         values: Any = parse_json(data.decode())
         names = frozenset(str(file["rfilename"]) for file in values["siblings"])
     except (ValueError, KeyError, TypeError):
-        raise _UnreachableError(f"{constants.ENDPOINT} does not answer like a hub") from None
+        raise _UnreachableError(
+            f"{constants.ENDPOINT} does not respond like a Hugging Face hub"
+        ) from None
 
     def read(name: str) -> bytes:
         try:
@@ -106,7 +108,7 @@ def _get(url: str, deadline: float, where: str) -> bytes:
     try:
         given = answer.get(timeout=max(0.1, deadline - time.monotonic()))
     except Empty:
-        raise _UnreachableError(f"no answer within {TIME_LIMIT_S:.0f} s") from None
+        raise _UnreachableError(f"no response within {TIME_LIMIT_S:.0f} s") from None
     if isinstance(given, bytes):
         return given
     raise given
@@ -127,12 +129,12 @@ def _answered(url: str, deadline: float, where: str) -> bytes:
                 if len(body) > MAX_BYTES:
                     raise InputError(f"{where}: {url} is larger than {MAX_BYTES:,} bytes")
                 if time.monotonic() > deadline:
-                    raise _UnreachableError(f"no answer within {TIME_LIMIT_S:.0f} s")
+                    raise _UnreachableError(f"no response within {TIME_LIMIT_S:.0f} s")
             return bytes(body)
     except requests.Timeout:
-        raise _UnreachableError(f"no answer within {TIME_LIMIT_S:.0f} s") from None
+        raise _UnreachableError(f"no response within {TIME_LIMIT_S:.0f} s") from None
     except requests.RequestException:
-        raise _UnreachableError("no network") from None
+        raise _UnreachableError("no internet connection") from None
 
 
 def _require_ok(status: int, where: str) -> None:

@@ -74,10 +74,10 @@ def _built_in(spec: Network, setting: str) -> str:
     name = spec.model.replace("/", "-")
     model_cfg = architecture_config(name)
     if model_cfg is None:
-        close = ", ".join(difflib.get_close_matches(name, architectures())) or "none close"
+        close = ", ".join(difflib.get_close_matches(name, architectures())) or "none"
         raise InputError(
-            f"{setting}.model: open_clip has no architecture {spec.model!r} "
-            f"(did you mean: {close}?)"
+            f"{setting}.model: open_clip has no architecture {spec.model!r}; the closest names: "
+            f"{close}"
         )
     _require_tokenizer(model_cfg, f"{setting}.model: {name}")
     source = spec.pretrained
@@ -158,7 +158,7 @@ def _repository(spec: Network, model_id: str, setting: str) -> str:
         weights = f"weights {choose(there.names, where)} in the cache"
     except InputError:  # the cache may be incomplete; the repository need not be
         weights = "weights not in the cache"
-    return f"{text}, {weights}; no network, so the hub was not queried"
+    return f"{text}, {weights}; no internet connection, so the hub was not queried"
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def _filtering(
 def _run(verb: str, recipe: Recipe, shards: Sequence[Shard], out_uri: str | None) -> str:
     # The doctor and `plan` check for `filter`.
     refuse_before("filter" if verb in ("doctor", "plan") else verb, recipe, shards, out_uri)
-    return f"{out_uri or recipe.run_uri} may be written to"
+    return f"{out_uri or recipe.run_uri} does not belong to another run"
 
 
 def _training(recipe: TrainRecipe, prefix: str, *, sources: bool = True) -> Iterator[Finding]:

@@ -39,11 +39,11 @@ def listing_finding(
         return Finding(name, text)
     faults = Counter(str(shard.fault) for shard in bad)
     counts = ", ".join(f"{count:,} {fault}" for fault, count in faults.most_common())
-    text += f", of them {counts}, the first {bad[0].uri}"
+    text += f", {len(bad):,} of them bad ({counts}), the first is {bad[0].uri}"
     if limit is None or len(bad) <= limit.fraction * len(shards):
         return Finding(name, text)
     text += (
-        f": more than {limit.setting} = {limit.fraction:g} allows. Restore them, exclude them from "
-        f"the pool's uri, or raise the limit"
+        f". That is more than {limit.setting} = {limit.fraction:g} allows. Restore these shards, "
+        "exclude them from the pool's uri, or raise the limit"
     )
     return Finding(name, text, ok=False, error=InputError(f"{name}: {text}"))

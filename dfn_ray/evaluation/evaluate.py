@@ -95,8 +95,8 @@ def evaluate_sets(recipe: EvaluateRecipe) -> Evaluation:
             for job in todo:
                 if results.read(job.located.spec) is not None:
                     progress.say(
-                        f"{job.located.spec.name}: replacing the result of another network or "
-                        "recipe"
+                        f"{job.located.spec.name}: evaluating again: the stored result is of "
+                        "another network or recipe"
                     )
                 gathered = _embed(job, recipe, network, shared, progress)
                 check_gathered(job.located, gathered, recipe, progress)
@@ -222,7 +222,7 @@ def _result(job: _Job, gathered: Gathered, class_CD: np.ndarray | None, network:
 
 def _metrics(name: str, gathered: Gathered, class_CD: np.ndarray | None) -> Metrics:
     if len(gathered.image_ND) == 0:
-        raise InputError(f"sets.{name}: it contains no usable image; check it with dfn-ray inspect")
+        raise InputError(f"sets.{name}: contains no usable image; check it with dfn-ray inspect")
     if gathered.text_MD is not None and gathered.image_of_text_M is not None:
         return retrieval_metrics(gathered.image_ND, gathered.text_MD, gathered.image_of_text_M)
     assert gathered.label_N is not None

@@ -206,7 +206,7 @@ def _remarks(result: SetResult) -> list[str]:
     """Remarks on the images and shards of a set."""
     remarks = [
         f"{result.dataset}: {what} {by_reason(counts)}"
-        for what, counts in (("left out", result.left_out), ("noted", result.notes))
+        for what, counts in (("excluded", result.left_out), ("noted", result.notes))
         if counts
     ]
     remarks += [f"{result.dataset}: {uri}: {why}" for uri, why in result.shard_faults.items()]

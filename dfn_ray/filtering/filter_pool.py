@@ -179,7 +179,7 @@ def _require_parts(run: Run, ledger: Ledger) -> None:
     if absent := sorted(set(run.part_names()) - set(ledger.names)):
         where = run.store.uri_of(part_file(absent[0]))
         raise DamagedRunError(
-            f"{where}: is absent, but {SELECTION} was made from it ({len(absent):,} such parts); "
+            f"{where}: is missing, but {SELECTION} was made from it ({len(absent):,} such parts); "
             f"restore it from a copy, or {SCORE_AGAIN}"
         )
 
@@ -220,9 +220,9 @@ def _read_back(
     listing = run.listing()
     if replaced := [uri for uri in scored_sizes(listing) if uri in missing]:
         raise InputError(
-            f"{run.uri}: the bytes of kept samples of {len(replaced):,} shards are not in the run, "
-            f"and these shards were replaced after they were scored ({abbreviated(replaced)}); "
-            "score the pool into another run_uri"
+            f"{run.uri}: the run lacks the bytes of kept samples of {len(replaced):,} shards, and "
+            f"these shards were changed after they were scored ({abbreviated(replaced)}); score "
+            "the pool into another run_uri"
         )
     shards = [shard for shard in listed_shards(listing) if shard.uri in missing]
     items = [read_back_item(shard, missing[shard.uri]) for shard in shards]

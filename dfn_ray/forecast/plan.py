@@ -88,7 +88,7 @@ def _rows(
     yield (
         "decode",
         f"{count_text(found.decode_per_s)} samples/s per decode task, {found.read_fraction:.0%} of "
-        "it reading",
+        "the time spent reading",
     )
     yield "forward", f"{count_text(found.forward_per_s)} samples/s per scorer"
     feeds = found.forward_per_s.value / found.decode_per_s.value
@@ -119,8 +119,8 @@ def _rows(
         currency = recipe.prices.currency
         yield (
             "storage",
-            f"{once:,.2f} {currency} for requests and reading, {monthly:,.2f} {currency} a month "
-            "for output",
+            f"{once:,.2f} {currency} for requests and reads, {monthly:,.2f} {currency} per month "
+            "for the output",
         )
 
 
@@ -141,21 +141,21 @@ def _grid(recipe: Recipe, found: list[Option]) -> str:
 def _assumptions(recipe: Recipe, pilot: Pilot) -> Iterator[str]:
     if len(pilot.shards) > 1:
         yield (
-            f"In brackets: {CONFIDENCE:.0%} intervals, by resampling the {len(pilot.shards)} "
+            f"In parentheses: {CONFIDENCE:.0%} bootstrap intervals over the {len(pilot.shards)} "
             "shards. They cover differences between shards, not between machines."
         )
     yield (
-        f"Assumed: a run reaches {PIPELINE_FRACTION} of the lower limit; nodes are like the "
-        "pilot's and all present from the start;"
+        f"Assumed: a run reaches {PIPELINE_FRACTION} of the lower of the two limits (decode, "
+        "forward); all nodes are like the pilot's and available from the start;"
     )
     yield (
-        "samples scale with bytes; each byte of the pool is read once; CPUs count decoders and "
-        "scorers, not the head node."
+        "the number of samples is proportional to bytes; each byte of the pool is read once; CPUs "
+        "include those of decode tasks and scorers, but not the head node."
     )
     if recipe.scorers.device == "cpu":
         yield (
-            "On CPUs, a scorer and its decoders share a node's cores, so rates measured alone are "
-            "the best case."
+            "On CPUs, a scorer and its decoders share a node's cores, so rates that were measured "
+            "separately are the best case."
         )
     if recipe.prices is None:
         yield "Add [prices] to the recipe to see costs."

@@ -152,10 +152,10 @@ def _built_in(
     name = spec.model.replace("/", "-")
     model_cfg = open_clip.get_model_config(name)
     if model_cfg is None:
-        close = ", ".join(difflib.get_close_matches(name, open_clip.list_models())) or "none close"
+        close = ", ".join(difflib.get_close_matches(name, open_clip.list_models())) or "none"
         raise InputError(
-            f"networks.{spec.name}.model: open_clip has no architecture {spec.model!r} (did you "
-            f"mean: {close}?)"
+            f"networks.{spec.name}.model: open_clip has no architecture {spec.model!r}; the "
+            f"closest names: {close}"
         )
     if checkpoint is not None or spec.pretrained is None:
         return model_cfg, {}, checkpoint

@@ -170,12 +170,14 @@ def load_into(module: nn.Module, state: dict[str, torch.Tensor], source: Path) -
         missing, unexpected = module.load_state_dict(state, strict=False)
     except (RuntimeError, AssertionError) as error:
         raise InputError(
-            f"{source}: weights of another architecture ({_first_line(error)})"
+            f"{source}: the weights do not fit the architecture ({_first_line(error)}); check "
+            "model and pretrained"
         ) from None
     if missing or unexpected:
         raise InputError(
-            f"{source}: weights of another architecture: {len(missing)} missing "
-            f"({_first_names(missing)}), {len(unexpected)} unexpected ({_first_names(unexpected)})"
+            f"{source}: the weights do not fit the architecture: {len(missing)} tensors missing "
+            f"({_first_names(missing)}), {len(unexpected)} unexpected "
+            f"({_first_names(unexpected)}); check model and pretrained"
         )
 
 

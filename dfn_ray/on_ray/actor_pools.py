@@ -142,6 +142,6 @@ class _StartLog:
         if self._failed < TRIES:
             return None, []
         return (
-            f"no scorer could start in {self._failed} tries on {len(self._nodes)} nodes; last "
-            f"error: {self._last}"
+            f"no scorer could start in {self._failed} tries on {len(self._nodes)} nodes; the last "
+            f"error: {self._last}. Check the nodes with `dfn-ray doctor`"
         ), []

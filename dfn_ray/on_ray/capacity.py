@@ -35,14 +35,14 @@ class Requirement:
         if room >= self.count:
             return None
         return (
-            f"waiting for nodes: {len(alive)} alive, with room for {room:.0f} of "
-            f"{self.what} = {self.count} (each takes {self.bundle})"
+            f"waiting for nodes: {len(alive)} alive, with room for {room:.0f} of the "
+            f"{self.count} that {self.what} requires (each needs {self.bundle})"
         )
 
 
 def scoring_requirements(decode: Decode, scorers: Scorers) -> tuple[Requirement, ...]:
     """The minimum capacity of a chain that decodes and scores."""
-    decoding = Requirement(what="decoding tasks", count=1, bundle=decode_bundle(decode))
+    decoding = Requirement(what="[decode]", count=1, bundle=decode_bundle(decode))
     return decoding, scorer_requirement(scorers)
 
 

@@ -103,12 +103,12 @@ def _check_answers(name: str, address: str) -> None:
         ) from None
     if answer is None:
         raise InputError(
-            f"{where}: accepts connections, but sent no answer for {ANSWER_S:.0f} s; {advice}"
+            f"{where}: accepts connections, but sent no response for {ANSWER_S:.0f} s; {advice}"
         )
     if len(answer) < 4 or answer[3] != _SETTINGS:
         raise InputError(
-            f"{where}: the server there is not a Ray head, it answered {answer[:20]!r}; a head's "
-            f"port is 6379 unless `ray start` was given another, 10001 for ray://; {advice}"
+            f"{where}: the server there is not a Ray head, it responded with {answer[:20]!r}; a "
+            f"head's port is 6379 unless `ray start` was given another, 10001 for ray://; {advice}"
         )
 
 

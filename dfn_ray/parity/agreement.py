@@ -53,9 +53,9 @@ class Agreement:
             f"rank correlation {self.rank_correlation:.4f} over {self.samples:,} samples"
         )
         if self.only_recipe:
-            text += f", {self.only_recipe:,} have a score by the recipe only"
+            text += f", {self.only_recipe:,} have a score only with the recipe"
         if self.only_reference:
-            text += f", {self.only_reference:,} have a score in the reference only"
+            text += f", {self.only_reference:,} have a score only in the reference"
         return text
 
 

@@ -77,7 +77,7 @@ def _require_some(matched: MatchedSamples, reference: Reference) -> MatchedSampl
     if not matched.uids:
         raise InputError(
             f"{reference.uri}: contains none of the {matched.read:,} uids read from the pool. Set "
-            "pool.uri to the shards that it has scores for (--set pool.uri=...), and pool.uid to "
-            "its kind of uids"
+            "pool.uri to the shards that it has scores for (--set pool.uri=...), and set pool.uid "
+            "so that uids are made as in the reference"
         )
     return matched

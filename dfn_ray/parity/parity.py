@@ -56,11 +56,11 @@ def check_parity(
             f"{reference_uri}: contains no score for any of the {len(matched.uids)} samples"
         )
     if before.agrees:
-        report(Finding("parity", f"{before}; the precision floor is {before.floor:.2g}"))
+        report(Finding("parity", f"{before}, within what precision explains ({before.floor:.2g})"))
         return
     text = (
-        f"{before}; {before.beyond:,} samples differ by more than the precision floor, at most "
-        f"{before.floor:.2g}"
+        f"{before}; {before.beyond:,} samples differ by more than precision explains (at most "
+        f"{before.floor:.2g})"
     )
     report(change("parity", text))
     report(_suspect_finding(search, network, recipe, section, report))
@@ -95,19 +95,22 @@ def _suspect_finding(
     """Finding that names the suspect or the pair that closes the gap, or the closest suspect."""
     suspects = suspects_of(recipe_variant(network, recipe.decode), section)
     differing = "samples that differ most"
-    report(Finding("suspects", f"trying {len(suspects)} on the {SCREENED} {differing}"))
+    report(Finding("suspects", f"trying {len(suspects)} settings on the {SCREENED} {differing}"))
     found, closest = search.best_single(suspects)
     if found is None:
         pairs = len(search.pairs(suspects))
-        text = f"none alone; trying {pairs} pairs on the {SCREENED_BY_PAIRS} {differing}"
+        text = (
+            f"no single setting explains the difference; trying {pairs} pairs on the "
+            f"{SCREENED_BY_PAIRS} {differing}"
+        )
         report(Finding("suspects", text))
         found = search.best_pair(suspects)
     if found is None:
         return change(
             "suspects",
-            f"no suspect and no pair closes the gap; {closest} comes closest, on the {differing}: "
-            f"{closest.after}. Check that weights, tokenizer, images and captions are the "
-            "reference's",
+            f"no setting or pair of settings explains the difference; {closest} comes closest, on "
+            f"the {differing}: {closest.after}. Check that weights, tokenizer, images and captions "
+            "are those of the reference",
         )
     return change("suspects", _gap_text(found, search))
 
@@ -133,8 +136,8 @@ def _reference_findings(
     kind = "float16" if reference.is_half else "float32 or finer"
     text = (
         f"{len(matched.uids):,} of up to {samples:,} samples are in {reference.uri}, column "
-        f"{reference.column} ({kind}); {matched.read:,} of the pool read, {matched.unreadable:,} "
-        "of them unreadable"
+        f"{reference.column} ({kind}); {matched.read:,} samples of the pool were read, "
+        f"{matched.unreadable:,} of them unreadable"
     )
     findings = [Finding("reference", text)]
     if reference.ambiguous:

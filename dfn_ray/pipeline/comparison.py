@@ -37,9 +37,11 @@ def comparison_table(value: Mapping[str, Any]) -> str:
     """The comparison as a printed table."""
     seeds, lines = len(value["seeds"]), []
     for name, metric in value["metrics"].items():
-        lines.append(f"{name}, {seeds} seeds at equal samples seen")
+        lines.append(f"{name}: mean +- std over {seeds} seeds, at equal samples seen")
         for arm, found in sorted(metric["arms"].items(), key=lambda item: -item[1]["mean"]):
-            ahead = "" if arm == DFN else f"   dfn ahead in {found['dfn_ahead_in']} of {seeds}"
+            ahead = (
+                "" if arm == DFN else f"   dfn better in {found['dfn_ahead_in']} of {seeds} seeds"
+            )
             lines.append(
                 f"  trained on {arm:<8} {found['mean']:.4f} +- {found['spread']:.4f}{ahead}"
             )

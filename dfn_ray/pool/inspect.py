@@ -78,11 +78,11 @@ class PoolReport:
         """The report as plain text."""
         return [
             f"shards       {self.shards:,} ({self.bytes / 1e9:,.3f} GB)"
-            f"{_counts(self.listed_faults, ', of them ')}",
+            f"{_counts(self.listed_faults, ', bad: ')}",
             *self.listing_notes,
             f"inspected    the first chunk of {self.shards_inspected:,} shards"
             f"{_counts(self.formats, ': ')}",
-            f"samples      {self.samples_seen:,} seen{_counts(self.statuses, ': ')}",
+            f"samples      {self.samples_seen:,} read{_counts(self.statuses, ': ')}",
             f"estimate     about {self.samples_estimated:,} samples in the pool",
             f"images       {self._images_line()}",
             *(
@@ -90,7 +90,7 @@ class PoolReport:
                 + ", ".join(f"{label} {value:,.0f}" for label, value in values.items())
                 for name, values in self.quantiles.items()
             ),
-            f"uids         {self.duplicate_uids:,} duplicates among the samples seen",
+            f"uids         {self.duplicate_uids:,} duplicates among the samples read",
             *(f"note         {count:,} {sentence}" for sentence, count in note_rows(self.notes)),
             *(f"bad shard    {name}: {what}" for name, what in self.shard_faults.items()),
             *(

@@ -150,7 +150,8 @@ def _damage(
         return ShardDamageError(ShardFault.CRASHES_READER, what)
     raise StorageError(
         f"{shard.uri}: reading it failed at row {row:,} with {what}, but a second read in a fresh "
-        f"process did not fail like that ({_reread_result(again.error, again.signal)}); run again"
+        f"process did not fail in the same way ({_reread_result(again.error, again.signal)}); run "
+        "again"
     ) from error
 
 
@@ -168,10 +169,12 @@ def _require_passed(shard: Shard, absent: Collection[int], *, ends_too_soon: boo
     """Raises ShardChangedError if a shard ends before or within chunks that were read before."""
     if absent:
         raise changed_shard(
-            shard, f"no chunk begins at row {min(absent):,} any more, but one did before"
+            shard,
+            f"no chunk begins at row {min(absent):,}, where one began when the shard was first "
+            "read",
         )
     if ends_too_soon:
-        raise changed_shard(shard, "it ends with a chunk that was not the last before")
+        raise changed_shard(shard, "it now ends with a chunk that was not the last one")
 
 
 def _reread_result(error: str, signal: int) -> str:

@@ -14,7 +14,7 @@ from dfn_ray.uris import HTTP_SCHEMES, scheme_of
 
 _LISTED_FAULTS = {
     ShardFault.MISSING: "not in the listing of its folder",
-    ShardFault.UNFINISHED: "no _stats.json beside it, which img2dataset writes last",
+    ShardFault.UNFINISHED: "no _stats.json next to it, which img2dataset writes last",
 }
 
 
@@ -138,8 +138,8 @@ def missing_shard(uri: str, error: MissingFileError) -> ShardDamageError:
 def changed_shard(shard: Shard, how: str) -> ShardChangedError:
     """The error for a shard that differs from its listing."""
     return ShardChangedError(
-        f"{shard.uri}: differs from the listed shard: {how}; nothing of it was committed since. "
-        "Restore the listed file, or list the pool again: run again (with "
+        f"{shard.uri}: differs from the listed shard: {how}; nothing was committed from it after "
+        "the change. Restore the listed file, or list the pool again: run again (with "
         "execution.accept_changed_shards = true if a run has listed it)"
     )
 

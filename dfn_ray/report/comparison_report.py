@@ -16,7 +16,8 @@ def comparison_lines(found: FilterComparison) -> str:
     """The comparison as printed tables."""
     names = [item.name for item in found.filters]
     header = (
-        f"{found.samples:,} samples that all scored; the best {found.keep_fraction:.1%} of each"
+        f"{found.samples:,} samples scored by all filters; each keeps its best "
+        f"{found.keep_fraction:.1%}"
     )
     parts = [
         header,
@@ -27,7 +28,7 @@ def comparison_lines(found: FilterComparison) -> str:
         rows = [
             (group, *(f"{rate:.1%}" for rate in rates)) for group, rates in found.keep_rates.items()
         ]
-        parts.append(grid(("kept of", *names), rows, numbers=1))
+        parts.append(grid(("keep rate", *names), rows, numbers=1))
     metrics = sorted({name for item in found.filters for name in item.induced})
     for metric in metrics:
         rows = [
@@ -66,7 +67,7 @@ def draw_comparison(found: FilterComparison) -> bytes:
                 axes.annotate(f"  {item.name}", (own, item.induced[metric]))
         axes.set_xlabel(f"the filter itself: {metric}")
         axes.set_ylabel("trained on its subset")
-        axes.set_title("a good filter need not be a good model", loc="left")
+        axes.set_title("filter vs. model trained on its subset", loc="left")
     figure.tight_layout()
     out = io.BytesIO()
     figure.savefig(out, format="png")

@@ -33,7 +33,11 @@ def find_subgroups(
     groups = read_subgroups(uri)
     others = [name for name in groups.column_names if name != "uid"]
     uids = table["uid"][np.searchsorted(table["place"], place)]
-    at = pc.index_in(_octets(uids), _octets(uid_records(groups["uid"].cast(pa.string()))))
+    try:
+        listed = uid_records(groups["uid"].cast(pa.string()))
+    except InputError as error:
+        raise InputError(f"{uri}: uid: {error}") from None
+    at = pc.index_in(_octets(uids), _octets(listed))
     named = groups[others[-1]].cast(pa.string()).combine_chunks().take(at)
     encoded = pc.fill_null(named, "unknown").dictionary_encode()
     return Subgroups(tuple(encoded.dictionary.to_pylist()), encoded.indices.to_numpy())

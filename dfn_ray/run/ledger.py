@@ -151,9 +151,9 @@ def scan_ledger(
     for part in read(store, part_names(store) if names is None else names):
         if part.header.fingerprint != fingerprint:
             raise FingerprintError(
-                f"{store.uri_of(part_file(part.name))}: was made under fingerprint "
-                f"{part.header.fingerprint[:12]}, the run has {fingerprint[:12]}; it does not "
-                "belong to this run"
+                f"{store.uri_of(part_file(part.name))}: has fingerprint "
+                f"{part.header.fingerprint[:12]}, but the run has {fingerprint[:12]}, so it does "
+                "not belong to this run; move it out of the run"
             )
         ledger.add(part.name, part.chunks, part.header.counts)
     for name, chunks in ledger.disowned.items():

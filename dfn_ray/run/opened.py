@@ -103,8 +103,8 @@ class Run:
             )
         if not self.attempt.is_exclusive:
             found.append(
-                f"{self.uri}: the store ignores conditional writes; start one driver at a time for "
-                "this run"
+                f"{self.uri}: the store ignores conditional writes, so two drivers could write to "
+                "this run at once; start only one driver at a time"
             )
         return found
 
@@ -151,7 +151,7 @@ class Run:
             with self.store.open(name, tail_bytes=tail_bytes) as file:
                 yield file
         except MissingFileError:
-            raise DamagedRunError(f"{where}: is absent; {self._advice}") from None
+            raise DamagedRunError(f"{where}: is missing; {self._advice}") from None
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise DamagedRunError(f"{where}: is damaged: {error}; {self._advice}") from None
 
@@ -304,7 +304,7 @@ def open_run(run_uri: str) -> Run:
         data = store.read(RUN)
     except MissingFileError:
         if store.exists(SELECTION) or store.exists(LISTING):
-            raise DamagedRunError(f"{store.uri_of(RUN)}: is absent; {RESTORE}") from None
+            raise DamagedRunError(f"{store.uri_of(RUN)}: is missing; {RESTORE}") from None
         raise InputError(f"{run_uri}: contains no run (no run.json); check run_uri") from None
     value = parsed_json(data, store.uri_of(RUN), require_digest=False)
     if type(value.get("format")) is not int:

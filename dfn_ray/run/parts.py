@@ -101,7 +101,7 @@ def read_part(store: Store, name: str) -> Part:
     try:
         chunks, values = json.loads(metadata[_CHUNKS]), json.loads(metadata[_PART])
     except (ValueError, KeyError) as error:
-        raise _damaged(where, f"no JSON in its footer: {error}") from None
+        raise _damaged(where, f"its footer is not valid JSON: {error}") from None
     try:
         return Part(name, tuple(map(Chunk.from_json, chunks)), _header(name, values))
     except (KeyError, TypeError, ValueError) as error:
@@ -139,7 +139,7 @@ def _read(store: Store, name: str, read: Callable[..., Found]) -> Found:
             return read(file, f"{name}.parquet", is_sealed=is_sealed)
     except MissingFileError:
         raise DamagedRunError(
-            f"{where}: is absent, so its shards are not complete; restore it from a copy, or "
+            f"{where}: is missing, so its shards are not complete; restore it from a copy, or "
             f"{SCORE_AGAIN}"
         ) from None
     except (pa.ArrowException, OSError) as error:

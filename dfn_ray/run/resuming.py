@@ -187,8 +187,9 @@ def _pool_differences(run: Run, listing: pa.Table) -> list[str]:
         for (uri, before), (again, now) in pairs:
             if uri == again and before != now:
                 return [
-                    f"pool.uri: is another spelling of the same pool, under which {uri} is named "
-                    f"{now} instead of {before}: derived uids depend on these names"
+                    f"pool.uri: spells the same pool differently, so {uri} is named {now} instead "
+                    f"of {before}; derived uids depend on these names. Use the pool.uri stored in "
+                    "run.json"
                 ]
     return problems
 
@@ -213,16 +214,16 @@ def _check_sizes(run: Run, listing: pa.Table, accept: Acceptance) -> None:
         is_setting = accept.changed_shards is not None
         how = f", set {setting} = true to list them again" if is_setting else ""
         raise InputError(
-            f"{run.uri}: {len(found):,} shards have other sizes than when the run listed them, "
-            f"first {found[0]}; restore them{how}, or use another run_uri"
+            f"{run.uri}: {len(found):,} shards have changed in size since the run listed them, the "
+            f"first is {found[0]}; restore them{how}, or use another run_uri"
         )
     ledger = scan_ledger(run.store, run.fingerprint)
     partly_committed = [item for item in found if ledger.open_chunks(item.uri)]
     if partly_committed:
         raise InputError(
             f"{run.uri}: {len(partly_committed):,} shards were partly committed and have changed "
-            f"since, first {partly_committed[0]}; rows of two contents would be mixed, so this is "
-            f"not allowed even with {setting}: restore them, or use another run_uri"
+            f"since, the first is {partly_committed[0]}; rows of two versions would be mixed, so "
+            f"this is not allowed even with {setting}: restore them, or use another run_uri"
         )
 
 

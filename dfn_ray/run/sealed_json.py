@@ -60,7 +60,7 @@ def parsed_json(
     try:
         value = parse_json(data.decode(), max_depth=MAX_OWN_DEPTH)
     except ValueError as error:
-        raise DamagedRunError(f"{where}: is damaged: no JSON ({error}); {advice}") from None
+        raise DamagedRunError(f"{where}: is damaged: not valid JSON ({error}); {advice}") from None
     found = _unsealed(value, where, require_digest=require_digest, advice=advice)
     require_valid(invalid_fields(shape, found), where, advice)
     return found
@@ -70,7 +70,7 @@ def require_valid(wrong: Sequence[str], where: str, advice: str = RESTORE) -> No
     """Raises DamagedRunError if any fields of a JSON file are invalid; `wrong` are their names."""
     if wrong:
         raise DamagedRunError(
-            f"{where}: is damaged: it has no {', '.join(wrong)} of the right type; {advice}"
+            f"{where}: is damaged: missing or of the wrong type: {', '.join(wrong)}; {advice}"
         )
 
 
@@ -99,7 +99,7 @@ def read_required(store: Store, name: str) -> bytes:
     try:
         return store.read(name)
     except MissingFileError:
-        raise DamagedRunError(f"{store.uri_of(name)}: is absent; {RESTORE}") from None
+        raise DamagedRunError(f"{store.uri_of(name)}: is missing; {RESTORE}") from None
 
 
 def _digest(value: Mapping[str, Any]) -> str:

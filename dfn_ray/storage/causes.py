@@ -23,7 +23,7 @@ class Verdict(Enum):
     """The class of a failed request."""
 
     MISSING = "the store reports that the file does not exist"
-    ACCESS = "the user can fix it: rights, credentials, settings"
+    ACCESS = "the user can fix it: permissions, credentials, settings"
     DENIED = "access denied, which overloaded servers also answer to requests that later succeed"
     PASSING = "transient"
     DOUBTFUL = "seldom transient"

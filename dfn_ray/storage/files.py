@@ -30,7 +30,7 @@ def read_uri(uri: str) -> bytes:
 
 def stat(uri: str) -> File | None:
     """The file at a URI; None for a folder. Raises MissingFileError if neither exists."""
-    with storage_errors(uri, "look up"):
+    with storage_errors(uri, "access"):
         info = filesystem(uri).info(normalised(uri))
     if info["type"] != "file":
         return None
@@ -78,7 +78,7 @@ def version(uri: str, *, dated: bool = False) -> str:
     `dated` adds a web server's Last-Modified if there is no ETag. That identifies a copy and must
     not be compared, because mirrors of a file have different dates.
     """
-    with storage_errors(uri, "look up"):
+    with storage_errors(uri, "access"):
         info = filesystem(uri).info(normalised(uri))
     tag = version_in(info) or (info.get("Last-Modified") if dated else None)
     return f"{info.get('size')} {tag}"

@@ -102,7 +102,8 @@ class storage_errors:
             message = f"{self.uri}: not found (tried to {self.verb} it); check the URI"
         elif isinstance(error, PermissionError):
             message = (
-                f"{self.uri}: no right to {self.verb} it: {error}; check credentials and rights"
+                f"{self.uri}: no permission to {self.verb} it: {error}; check credentials and "
+                "permissions"
             )
         else:
             message = (
@@ -112,6 +113,6 @@ class storage_errors:
 
 
 _ADVICE = {
-    Verdict.DENIED: "; check credentials and rights",
+    Verdict.DENIED: "; check credentials and permissions",
     Verdict.PASSING: "; run the same command again to resume",
 }

@@ -215,7 +215,8 @@ class HttpSource:
         encoding = http_headers.encoding(answer)
         if encoding not in ("", "gzip", "x-gzip"):
             raise RefusalError(
-                f"the server sends it as {shortened(encoding)}, which was not requested",
+                f"the server sends it with Content-Encoding {shortened(encoding)}, which was not "
+                "requested",
                 Verdict.ACCESS,
             )
         # If the server supported ranges at opening, a longer body is another file.
@@ -249,7 +250,7 @@ class HttpSource:
             if found != before:
                 sizes = f"{before[0]:,} and {size:,}" if before else f"{size:,}"
                 raise RefusalError(
-                    f"responses without a length were not the same twice in a row: got {sizes} "
+                    f"the server states no length, and two downloads in a row differ: got {sizes} "
                     "bytes",
                     Verdict.PASSING,
                 )

@@ -47,7 +47,7 @@ class RetriesSpentError(SentWhole, OSError):
     """All attempts at a request failed; the last failure is the cause."""
 
     def __init__(self, attempts: int, last: BaseException) -> None:
-        super().__init__(f"failed {attempts} times, last with {error_text(last)}")
+        super().__init__(f"failed {attempts} times; the last error: {error_text(last)}")
 
 
 def tenacity_arguments(attempts_for: Callable[[BaseException], int]) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def _call_within(once: Callable[[], T], limit_s: float) -> T:
     try:
         done, value = answers.get(timeout=limit_s)
     except queue.Empty:
-        raise TimeoutError(f"no answer within {limit_s:.0f} s") from None
+        raise TimeoutError(f"no response within {limit_s:.0f} s") from None
     if not done:
         raise value
     return value

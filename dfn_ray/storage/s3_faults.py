@@ -131,7 +131,9 @@ def final_error(
     if isinstance(error, FileNotFoundError) and code != "NoSuchBucket":
         return error
     if code in CONDITION_CODES:
-        return ConditionFailedError(f"{method} in bucket {bucket}: its condition does not hold")
+        return ConditionFailedError(
+            f"{method} in bucket {bucket}: precondition failed (the object exists or has changed)"
+        )
     place = _endpoint_text(endpoint)
     if why := _access_problem(error, code, method, bucket, place):
         return RefusalError(why, Verdict.ACCESS)
@@ -168,15 +170,15 @@ def _access_problem(
         )
     elif code in _EXPIRED:
         why = (
-            f"the credentials have expired ({code}); get new ones (AWS_SESSION_TOKEN belongs to "
-            "the key) and run the same command again to resume"
+            f"the credentials have expired ({code}); get new ones (including AWS_SESSION_TOKEN, "
+            "which is valid only with its key) and run the same command again to resume"
         )
     elif code in _NOT_ACCEPTED:
         why = f"{place} does not accept the credentials ({code}); check {_CREDENTIALS}"
     elif isinstance(error, PermissionError) or code == "403":
         why = (
-            f"no right to {method} in bucket {bucket} at {place} ({_error_text(error)}); it needs "
-            f"{_RIGHTS.get(method, _WRITE_RIGHT)}. For requester-pays buckets set "
+            f"no permission for {method} in bucket {bucket} at {place} ({_error_text(error)}); it "
+            f"needs {_RIGHTS.get(method, _WRITE_RIGHT)}. For requester-pays buckets set "
             "FSSPEC_S3_REQUESTER_PAYS=true"
         )
     elif code == "400":

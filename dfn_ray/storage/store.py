@@ -94,7 +94,7 @@ class Store:
         """True if the file `name` exists."""
         # Not the client's own `exists`, which reports most failures as an absent file.
         try:
-            with storage_errors(self.uri_of(name), "look up"):
+            with storage_errors(self.uri_of(name), "access"):
                 self._fs.info(self._path(name))
         except MissingFileError:
             return False
@@ -288,7 +288,7 @@ class Store:
                 return []
         if any(e["name"] == self._root and e["type"] == "file" and e["size"] for e in entries):
             raise InputError(
-                f"{self.uri}: is a file; run_uri or output must be a folder or not exist"
+                f"{self.uri}: is a file; need a folder, or a path that does not exist yet"
             )
         names = (
             posixpath.basename(e["name"].rstrip("/")) + ("/" if e["type"] == "directory" else "")

@@ -127,7 +127,10 @@ def index_sources(
         except (RayError, StorageError) as error:
             if last or isinstance(error, StorageAccessError):
                 raise
-            say(f"an indexing attempt failed: {last_line(error)}")
+            say(
+                f"this indexing attempt failed: {last_line(error)}; the remaining shards are "
+                "retried"
+            )
         if not todo:
             break
         say(f"{len(todo):,} shards remain to be indexed; attempt {attempt + 1} of {INDEX_ATTEMPTS}")

@@ -160,7 +160,7 @@ def _lines_of(run: Run, name: str) -> list[dict[str, Any]]:
     except ValueError as error:
         raise DamagedRunError(
             f"{run.store.uri_of(name)}: is damaged: {error}. Restore it from a copy, or delete it: "
-            "it is used for the curve only"
+            "it is used only to draw the training curve"
         ) from None
 
 
@@ -243,7 +243,7 @@ def _read_position(run: Run, name: str) -> Position:
     value = run.read_json(f"{CHECKPOINTS}/{name}.json")
     if value is None:
         raise DamagedRunError(
-            f"{run.store.uri_of(CHECKPOINTS)}/{name}.json: is absent; restore it from a copy"
+            f"{run.store.uri_of(CHECKPOINTS)}/{name}.json: is missing; restore it from a copy"
         )
     return Position(
         samples_seen=value["samples_seen"],

@@ -240,10 +240,10 @@ def _fit_until(
             if isinstance(error, StorageError):
                 raise error
             raise TrainingFailedError(
-                f"{run.store.uri}: workers stopped at {after.samples_seen:,} samples, "
-                f"{failed_starts} times without progress: {why}"
+                f"{run.store.uri}: training stopped at {after.samples_seen:,} samples, after "
+                f"{failed_starts} starts of the workers without progress: {why}"
             ) from error
-        progress.say(f"workers died ({why})")
+        progress.say(f"workers died ({why}); restarting them from the last checkpoint")
 
 
 def _check_error_limits(
@@ -265,4 +265,7 @@ def _say_resumed(run: Run, progress: TrainingProgress, samples_seen: int) -> Non
     """Reports the samples at which a run resumes, and how many are trained on again."""
     if before := reached_samples(run):
         again = max(0, before - samples_seen)
-        progress.say(f"resuming at {samples_seen:,} samples; {again:,} are trained on again")
+        progress.say(
+            f"resuming at {samples_seen:,} samples; {again:,} samples after the last checkpoint "
+            "are repeated"
+        )

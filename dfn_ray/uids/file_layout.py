@@ -149,7 +149,9 @@ def _npy_layout(file: IO[bytes], size: int, uri: str) -> RecordLayout:
     offset = len(start) + length_bytes + length
     there = size - offset
     if there != shape[0] * UID_DTYPE.itemsize:
-        what = "is cut off" if there < shape[0] * UID_DTYPE.itemsize else "has bytes after its end"
+        what = (
+            "is truncated" if there < shape[0] * UID_DTYPE.itemsize else "has bytes after its end"
+        )
         raise _refusal(
             uri,
             f"is a .npy file that {what}: {shape[0]:,} records by its header, which take "

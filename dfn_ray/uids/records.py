@@ -11,7 +11,7 @@ import io
 import numpy as np
 import pyarrow as pa
 
-from dfn_ray.errors import InputError
+from dfn_ray.errors import InputError, shortened
 
 UID_DTYPE = np.dtype("u8,u8")
 UID_CHARS = 32
@@ -40,8 +40,11 @@ def uid_records(uids: pa.Array | pa.ChunkedArray) -> np.ndarray:
         start : start + len(fixed) * UID_CHARS
     ].reshape(-1, UID_CHARS)
     digits = _HEX_VALUE[characters]
-    if fixed.null_count or (digits == 255).any():
-        raise InputError("uids must be 32 lower-case hex digits, got something else")
+    wrong = (digits == 255).any(axis=1) | fixed.is_null().to_numpy(zero_copy_only=False)
+    if wrong.any():
+        at = int(wrong.argmax())
+        got = shortened(repr(array[at].as_py()))
+        raise InputError(f"uids must be {UID_CHARS} lower-case hex digits, got {got} in row {at:,}")
     octets = (digits[:, 0::2] << 4) | digits[:, 1::2]
     words = np.ascontiguousarray(octets).view(">u8").astype(np.uint64)
     records = np.empty(len(fixed), dtype=UID_DTYPE)

@@ -95,7 +95,7 @@ def _walked(end: bytes) -> FooterWalk:
     try:
         walk.walk()
     except IndexError:
-        raise pa.ArrowInvalid("its footer ends early") from None
+        raise pa.ArrowInvalid("its footer is truncated") from None
     return walk
 
 

@@ -32,7 +32,7 @@ def test_the_verbs_are_listed_by_section(capsys):
     assert listed == {
         "Try": ["demo", "inspect"],
         "Filter": ["filter", "score", "select", "materialize", "export", "verify"],
-        "Look": ["compare"],
+        "Compare": ["compare"],
         "Train": ["train", "evaluate", "pipeline"],
         "Cluster": ["doctor", "plan", "submit"],
         "Shell": ["completion"],

@@ -74,7 +74,7 @@ def test_verify(document, finished):
         "compared": value["compared"],
         "rescored_chunks": 0,
     }
-    assert "counts balance: 40 samples" in said
+    assert "counts add up: 40 samples" in said
 
 
 def test_select_prints_selection_json(document, finished, tmp_path):

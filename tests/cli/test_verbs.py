@@ -84,7 +84,7 @@ def test_a_dry_run_refuses_what_the_run_would_refuse_at_once(recipe, capsys, tmp
     for changes, named in (
         (["run_uri=foo://bucket/run"], "the scheme foo:// is not supported"),
         ([f"run_uri={tmp_path}/mine"], "contains notes.txt but no run.json"),
-        ([f"run_uri={tmp_path}/mine/notes.txt"], "is a file; run_uri"),
+        ([f"run_uri={tmp_path}/mine/notes.txt"], "is a file; need a folder"),
         ([f"run_uri={stored}", "decode.max_pixels=9"], "decode.max_pixels: run has 89478485"),
     ):
         sets = [word for change in changes for word in ("--set", change)]

@@ -157,11 +157,12 @@ def test_a_late_gpu_is_awaited_and_reported_to_the_user(cluster, trial, capsys):
     with meanwhile(come):
         trial.filter()
     told = (
-        "alive, with room for 0 of scorers.min_size = 1 (each takes 1 GPU, label dfn-role = score)"
+        "alive, with room for 0 of the 1 that scorers.min_size requires (each needs 1 GPU, label "
+        "dfn-role = score)"
     )
     said = capsys.readouterr().err
     assert told in said
-    assert "an attempt stopped" not in said
+    assert "this attempt stopped" not in said
 
 
 def out_of_memory():

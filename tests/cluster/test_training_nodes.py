@@ -65,7 +65,7 @@ def test_training_continues_with_one_worker_when_a_node_leaves_and_grows_when_on
     told = capsys.readouterr()
     with capsys.disabled():
         say(f"\n{told.out}{told.err}")
-    assert "are trained on again" in told.err
+    assert "are repeated" in told.err
     assert result["samples_seen"] == places_seen(training) == training.samples_seen
     lines = steps_of(training)
     assert [line["samples_seen"] for line in lines] == list(

@@ -216,7 +216,7 @@ def test_what_a_recipe_says_itself_wins_over_its_scale():
         ("ensemble_alpha=0.5", "ensemble_alpha: needs weights to start from"),
         ("workers.min_size=2", "workers.min_size: need 1 <= min_size <= max_size, got 2 and 1"),
         ("workers.max_size=0", "workers.max_size: need max_size >= 1, got 0"),
-        ("sources.0.pool.caption=label", "labels: go with pool.caption"),
+        ("sources.0.pool.caption=label", "labels: [sources.labels] and pool.caption"),
         ("accumulate=99999", "batch_size: need a sample for each"),
     ],
 )

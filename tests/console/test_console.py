@@ -28,7 +28,7 @@ def test_progress_shows_rate_share_time_left_and_drops_by_reason():
     clock.now = 10
     progress.add(100, 250, {"scored": 90, "failed/not_an_image": 7, "rejected/image_side": 3})
     line = progress.line()
-    assert " 25.0% | 100 samples | 10/s | 30 s left | 10 dropped" in line
+    assert " 25.0% | 100 samples | 10/s | 30 s left | 10 rejected or failed" in line
     assert "(not_an_image 7, image_side 3)" in line
 
 
@@ -116,7 +116,7 @@ def test_the_accounting_table_balances_line_by_line():
     assert any("below the threshold" in line and " 4 " in line for line in lines)
     assert "threshold 0.250000 on dfn; 2 samples share it" in lines
     assert "bad shard a.tar: empty_shard" in lines
-    assert "1 kept samples repeat another one's uid" in lines
+    assert "1 kept samples have the same uid as another kept sample" in lines
 
 
 def test_notes_stand_in_the_end_table_and_below_the_last_line_of_progress():

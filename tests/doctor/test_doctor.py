@@ -32,7 +32,7 @@ OF_THIS_MACHINE = {"open files", "/dev/shm", "spill disk"}
 """Independent of the recipe: the machine that runs the tests may really fail them."""
 
 
-NAMES = ("samples", "uids", "network dfn", "rights", "scorers", "threads")
+NAMES = ("samples", "uids", "network dfn", "permissions", "scorers", "threads")
 
 
 def wrong(findings: list[Finding]) -> dict[str, str]:
@@ -73,10 +73,10 @@ def test_a_recipe_that_is_ready_gets_ok_for_every_check_and_nothing_is_written(
     printed = {finding.name: finding.text for finding in findings}
     assert "6 shards" in printed["pool"]
     assert "96 samples, 96 readable; about" in printed["samples"]
-    assert "the samples' own" in printed["uids"]
+    assert "stored with the samples" in printed["uids"]
     assert "a batch of 16 takes" in printed["device"]
-    assert {"captions", "network dfn", "run", "rights", "nodes", "versions", "threads", "clocks",
-            "pool on nodes", "run_uri", "decode tasks", "scorers", "object store",
+    assert {"captions", "network dfn", "run", "permissions", "nodes", "versions", "threads",
+            "clocks", "pool on nodes", "run_uri", "decode tasks", "scorers", "object store",
             *OF_THIS_MACHINE} <= set(printed)  # fmt: skip
     assert not Path(ready.run_uri).exists()
 
@@ -96,11 +96,11 @@ def test_every_mistake_is_found_in_one_go(local_ray, recipe, broken_pool):
     assert all(line.startswith(("ok      ", "CHANGE  ")) for line in printed)
     changes = " ".join(" ".join(printed).split()).split("CHANGE ")[1:]
     found = {name: text for text in changes for name in NAMES if text.startswith(name)}
-    assert "50.0% broken" in found["samples"]
+    assert "50.0% failed" in found["samples"]
     assert "max_failed_fraction = 25%" in found["samples"]
-    assert "uid lists would mix both" in found["uids"]
+    assert "uid lists would contain both kinds" in found["uids"]
     assert "/no/such/network" in found["network dfn"]
-    assert "no-such-bucket" in found["rights"]
+    assert "no-such-bucket" in found["permissions"]
     assert "needs 9 GPU: no node has that" in found["scorers"]
     assert "4096 threads: no node has that many" in found["threads"]
 
@@ -110,10 +110,10 @@ def test_rights_are_checked_from_the_driver_and_from_a_worker(
 ):
     there = recipe(pool, "run_uri=s3://runs/rights/run", "networks.0.model=local-dir:/none")
     seen_by_driver(replace(s3, secret="not-the-secret"))
-    rights = [finding for finding in examine(there) if finding.name == "rights"]
-    assert [finding.ok for finding in rights] == [False, True]
-    assert rights[0].text.startswith("from the driver: s3://runs/rights/run")
-    assert rights[1].text.startswith("from a node of 4 CPU, 2 GPU")
+    found = [finding for finding in examine(there) if finding.name == "permissions"]
+    assert [finding.ok for finding in found] == [False, True]
+    assert found[0].text.startswith("from the driver: s3://runs/rights/run")
+    assert found[1].text.startswith("from a node of 4 CPU, 2 GPU")
 
 
 def test_an_absent_device_is_reported(local_ray, recipe, pool):
@@ -144,7 +144,7 @@ def test_nodes_that_differ_are_named(facts, recipe, pool):
         skew_s=1200.0,
         open_files=1024,
         sees_probe=False,
-        pool="s3://pools/0.tar: no right to open it",
+        pool="s3://pools/0.tar: no permission to open it",
     )
     assert version_finding([good]).ok
     found = wrong(
@@ -153,7 +153,7 @@ def test_nodes_that_differ_are_named(facts, recipe, pool):
     assert "other: torch 2.0.0 (driver" in found["versions"]
     assert "off by 1,200 s" in found["clocks"]
     assert "use object storage" in found["run_uri"]
-    assert "no right to open it" in found["pool on nodes"]
+    assert "no permission to open it" in found["pool on nodes"]
     low = [
         f for f in node_findings(recipe(pool), [other], tries_pool=False) if f.name == "open files"
     ]
@@ -163,7 +163,7 @@ def test_nodes_that_differ_are_named(facts, recipe, pool):
 
 def test_scorers_with_more_threads_than_cpus_are_reported(facts, recipe, pool):
     crowd = recipe(pool, "scorers.threads=1", "scorers.min_size=9999", "scorers.max_size=9999")
-    assert "more than the cluster has CPUs" in thread_finding(crowd, facts).text
+    assert "more than the CPUs of the cluster" in thread_finding(crowd, facts).text
 
 
 def test_the_verb_exits_1_when_something_is_to_change_and_2_when_the_recipe_is_wrong(

@@ -30,7 +30,7 @@ def test_a_read_only_bucket_is_reported(s3, seen_by_driver):
         proxy.faults = Faults(share=1.0, kinds=(Fault.DENIED,), operations=("PUT", "POST"))
         seen_by_driver(replace(s3, endpoint=proxy.endpoint))
         (problem,) = check_rights("s3://runs/read-only/run")
-    assert "no right to put_object" in problem
+    assert "no permission for put_object" in problem
     assert "s3://runs/read-only/run" in problem
 
 

@@ -48,7 +48,7 @@ def test_architectures_and_tags_are_open_clips(tmp_path):
     assert look("ViT-L/14", pretrained="openai").text == "ViT-L-14, open_clip's tag openai"
     said = mistake("ViT-B-33", random_weights_seed=0)
     assert said.startswith(
-        "networks.0.model: open_clip has no architecture 'ViT-B-33' (did you mean: ViT-B-32"
+        "networks.0.model: open_clip has no architecture 'ViT-B-33'; the closest names: ViT-B-32"
     )
     said = mistake("ViT-B-32", pretrained="opneai")
     assert said.startswith(
@@ -193,7 +193,7 @@ def test_an_unreachable_hub_is_no_mistake(hub: Hub, monkeypatch):
     assert finding.line() == "skip    network dfn     not checked: the hub answers HTTP 503"
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     finding = look("hf-hub:org/clip")
-    assert finding.line() == "skip    network dfn     not checked: no network"
+    assert finding.line() == "skip    network dfn     not checked: no internet connection"
     assert finding.ok
     assert finding.error is None
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -207,7 +207,7 @@ def test_a_hub_that_is_silent_takes_10_seconds_at_most(hub: Hub, monkeypatch):
     monkeypatch.setattr(module, "TIME_LIMIT_S", 1.0)
     hub.silence_s = 4.0
     begin = time.monotonic()
-    assert look("hf-hub:org/clip").text == "not checked: no answer within 1 s"
+    assert look("hf-hub:org/clip").text == "not checked: no response within 1 s"
     assert time.monotonic() - begin < 3
 
     def resolves_slowly(*_, **__):
@@ -216,7 +216,7 @@ def test_a_hub_that_is_silent_takes_10_seconds_at_most(hub: Hub, monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", resolves_slowly)
     begin = time.monotonic()
-    assert look("hf-hub:org/clip").text == "not checked: no answer within 1 s"
+    assert look("hf-hub:org/clip").text == "not checked: no response within 1 s"
     assert time.monotonic() - begin < 3
 
 
@@ -232,7 +232,7 @@ def test_without_a_network_the_hubs_cache_is_checked(hub: Hub, tmp_path):
     hub.status = 503
     finding = look("hf-hub:org/clip")
     assert finding.ok
-    assert "open_clip's layout, weights not in the cache; no network" in finding.text
+    assert "open_clip's layout, weights not in the cache; no internet connection" in finding.text
     shutil.copy(DEMO / "open_clip_model.safetensors", snapshot)
     assert "weights open_clip_model.safetensors in the cache" in look("hf-hub:org/clip").text
     (snapshot / "open_clip_config.json").write_bytes(b"{")

@@ -138,12 +138,12 @@ def test_bad_shards_of_a_listing_are_reported_and_checked_against_the_limit(
     assert run([*words, f"{limit}=0.3"]) == 2
     said = capsys.readouterr()
     (line,) = (line for line in said.out.splitlines() if line.startswith("CHANGE"))
-    assert f"of them 2 {fault}, the first {tmp_path}/pool/" in line
+    assert f"2 of them bad (2 {fault}), the first is {tmp_path}/pool/" in line
     assert f"more than {limit} = 0.3 allows" in line
     assert f"more than {limit} = 0.3 allows" in said.err
     assert run([*words, f"{limit}=0.34"]) == 0
     said = capsys.readouterr().out
-    assert f"of them 2 {fault}, the first {tmp_path}/pool/" in said
+    assert f"2 of them bad (2 {fault}), the first is {tmp_path}/pool/" in said
     assert "CHANGE" not in said
 
 
@@ -153,7 +153,7 @@ def test_bad_shards_are_reported_without_a_limit_when_a_uid_list_is_copied(
     words = ["materialize", recipe_of("filter", folder), "--dry-run", "--out", f"{tmp_path}/out"]
     words += ["--uids", f"{folder}/list.npy", "--set"]
     assert run([*words, f'pool.uri="{holed_pool(tmp_path, "missing_shard")}"']) == 0
-    assert "of them 2 missing_shard" in capsys.readouterr().out
+    assert "2 of them bad (2 missing_shard)" in capsys.readouterr().out
 
 
 def test_class_names_that_do_not_fit_or_are_absent_are_2(folder, capsys, tmp_path):
@@ -186,7 +186,7 @@ def test_without_a_network_a_hubs_repository_is_not_checked_and_that_is_0(folder
         "filter", recipe_of("filter", folder), *words, cwd=folder, environment=offline
     )
     assert code == 0, said
-    assert "skip    network dfn     not checked: no network" in said
+    assert "skip    network dfn     not checked: no internet connection" in said
 
 
 @pytest.mark.parametrize("verb", ["train", "evaluate", "pipeline"])
@@ -195,7 +195,9 @@ def test_the_doctor_takes_recipes_of_every_verb(verb, folder, capsys):
     assert run(["doctor", recipe]) == 0
     said = capsys.readouterr().out
     assert "CHANGE" not in said
-    assert f"from the driver: write, list, read, delete at {folder}/run" in " ".join(said.split())
+    assert f"from the driver: can write, list, read and delete at {folder}/run" in " ".join(
+        said.split()
+    )
     os.rename(folder / "names.txt", folder / "gone.txt")
     try:
         assert run(["doctor", recipe]) == (0 if verb == "train" else 1)

@@ -181,7 +181,7 @@ def test_a_result_of_another_network_or_recipe_is_replaced_and_told(
     again = results_of(evaluate_sets(recipe()))["Flickr"]
     assert again.metrics == good["metrics"]
     assert json.loads(store.read(f"eval/{file}")) == good
-    assert "Flickr: replacing the result" in capsys.readouterr().err
+    assert "Flickr: evaluating again" in capsys.readouterr().err
 
 
 EMPTY = {"x": (ShardFault.EMPTY, "it contains no sample")}

@@ -164,7 +164,7 @@ def test_images_read_are_those_counted_failed_and_left_out_and_shards_are_stored
     assert stored["read"] == whole.read == 100
     assert results.read(item) == whole
     shown = results_table((whole,), {})
-    assert "own: left out image_side 1" in shown
+    assert "own: excluded image_side 1" in shown
     assert "own: noted truncated_scored 7" in shown
     assert "own: x/dog: empty_shard: it contains no image" in shown
 

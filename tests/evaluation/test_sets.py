@@ -97,7 +97,7 @@ def test_labels_without_names_are_told(tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("sets.0.task=zeroshot_retrieval", "retrieval has no classes"),
+        ("sets.0.task=zeroshot_retrieval", "retrieval uses neither classnames nor templates"),
         ("sets.0.language=", "language: need a text"),
         ("sets.1.name=a_b", "need distinct names, got 'a_b' twice"),
         (

@@ -75,7 +75,7 @@ def test_a_vanished_shard_and_a_broken_parquet_cost_themselves_and_no_more(
     with pytest.raises(Exception, match=r"pool\.shards: run has 7, recipe has 6"):
         filter_pool(job)
     (folder / "gone.tar").write_bytes(b"another")
-    with pytest.raises(InputError, match="1 shards have other sizes than when the run listed them"):
+    with pytest.raises(InputError, match="1 shards have changed in size since the run listed them"):
         filter_pool(job)
     (folder / "gone.tar").unlink()
     fresh = recipe(

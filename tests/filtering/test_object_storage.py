@@ -164,8 +164,8 @@ OTHER_SECRET = "another/recognisable+secret"
         "no credentials",
         "no endpoint",
         "expired",
-        "no right to list",
-        "no right to write",
+        "no permission to list",
+        "no permission to write",
         "secret in the URI",
     ],
 )

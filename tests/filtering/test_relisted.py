@@ -84,11 +84,11 @@ def test_a_shard_that_changes_after_it_was_listed_waits_for_a_word_to_be_listed_
         filter_pool(job)
     assert stopped.value.exit_code == 1
     said = str(stopped.value)
-    assert f"1 of 4 shards are not the ones that were listed ({changed})" in said
+    assert f"1 of 4 shards differ from those that were listed ({changed})" in said
     assert f"listed with {reshard[changed.name]:,} bytes, found with" in said
     assert committed(job.run_uri) == {"00000.tar": 10, "00002.tar": 10, "00003.tar": 10}
 
-    with pytest.raises(InputError, match=rf"1 shards have other sizes.*{WORD[:-5]} = true"):
+    with pytest.raises(InputError, match=rf"1 shards have changed in size.*{WORD[:-5]} = true"):
         filter_pool(job)
     assert sizes(job.run_uri) == reshard
 
@@ -135,9 +135,9 @@ def test_a_run_with_a_changed_shard_stops_after_one_attempt_at_it(
         )
 
     use = materialize if verb == "materialize" else partial(filter_pool, job)
-    with pytest.raises(ShardChangedError, match="1 of 4 shards are not the ones"):
+    with pytest.raises(ShardChangedError, match="1 of 4 shards differ from those"):
         use()
-    assert len([line for line in said if line.startswith("not read: ")]) == 1
+    assert len([line for line in said if line.startswith("a shard could not be read: ")]) == 1
 
 
 @pytest.mark.slow
@@ -150,7 +150,7 @@ def test_bytes_are_never_taken_from_a_shard_that_replaced_a_scored_one(
     shutil.copy(larger / first.name, first)
     for _ in range(2):
         with pytest.raises(
-            InputError, match=rf"replaced after they were scored \({first}\)"
+            InputError, match=rf"changed after they were scored \({first}\)"
         ) as refused:
             filter_pool(job)
         assert refused.value.exit_code == 2

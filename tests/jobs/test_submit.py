@@ -129,7 +129,7 @@ def test_an_address_that_does_not_respond_is_reported_within_seconds(
         assert time.monotonic() - start < 5
         assert f"{address}: no Ray dashboard answers" in capsys.readouterr().err
     assert run(["submit", "filter", recipe, "--address", "head:8265"]) == 2
-    assert "need the address of the dashboard, as http://" in capsys.readouterr().err
+    assert "need the address of the dashboard, such as http://" in capsys.readouterr().err
 
 
 def test_an_invalid_recipe_is_rejected_before_any_request_to_the_cluster(tmp_path, capsys):
@@ -144,7 +144,10 @@ def test_an_invalid_recipe_is_rejected_before_any_request_to_the_cluster(tmp_pat
 def test_a_run_in_the_jobs_own_folder_is_refused(tmp_path, capsys):
     recipe = str(recipe_file(tmp_path, run="runs/mine"))
     assert run(["submit", "filter", recipe, "--address", "http://127.0.0.1:9"]) == 2
-    assert "run_uri: runs/mine would be in a job's working folder" in capsys.readouterr().err
+    assert (
+        "run_uri: runs/mine is relative, so it would be in the job's working directory"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_dry_run_prints_the_command_and_asks_nobody(tmp_path, capsys):
@@ -253,7 +256,12 @@ def test_a_head_that_has_just_started_is_waited_for(tmp_path, starting_head, cap
     command = ["submit", "filter", str(recipe_file(tmp_path)), "--address", address, "--no-wait"]
     assert run(command) == 0
     assert len(head.submitted) == 1
-    assert capsys.readouterr().out.count("has no agent for jobs yet; retrying for up to 60 s") == 1
+    assert (
+        capsys.readouterr().out.count(
+            "the cluster cannot accept jobs yet (no job agent); retrying for up to 60 s"
+        )
+        == 1
+    )
     head.refusals = 10**6
     monkeypatch.setattr("dfn_ray.cli.submit.AGENT_WAIT_S", 0.3)
     assert run(command) == 2

@@ -164,7 +164,7 @@ def failing_download(*args, **kwargs):
 
 def test_what_cannot_be_found_is_an_input_error(tmp_path):
     mistakes = {
-        r"no architecture 'ViT-B-33' \(did you mean: .*ViT-B-32": {
+        r"no architecture 'ViT-B-33'; the closest names: .*ViT-B-32": {
             "model": "ViT-B-33",
             "pretrained": "openai",
         },

@@ -95,7 +95,7 @@ def test_the_papers_filter_has_no_image_processor_and_loads_with_clips(openai, c
     with caplog.at_level(logging.WARNING, "dfn_ray"):
         frozen = freeze_network(spec(openai))
     assert "has no preprocessor_config.json" in caplog.text
-    assert "captions are cleaned as by its own tokenizer" in caplog.text
+    assert "captions are cleaned by its own tokenizer only" in caplog.text
     write(openai, "preprocessor_config.json", OLD_PROCESSOR)
     assert difference(by_dfn_ray(frozen), by_transformers(openai)) < 1e-5
 

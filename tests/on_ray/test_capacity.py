@@ -21,17 +21,18 @@ def test_lacks_are_told_by_setting_room_and_terms(local_ray):
     assert scorer_requirement(Scorers()).shortfall() is None
     assert scorer_requirement(Scorers(gpus=0.25, min_size=8, max_size=8)).shortfall() is None
     assert scorer_requirement(Scorers(gpus=1, min_size=3, max_size=9)).shortfall() == (
-        "waiting for nodes: 1 alive, with room for 2 of scorers.min_size = 3 (each takes 1 GPU)"
+        "waiting for nodes: 1 alive, with room for 2 of the 3 that scorers.min_size requires (each "
+        "needs 1 GPU)"
     )
     labelled = scorer_requirement(
         Scorers(gpus=1, labels={"dfn-role": "score"}, resources={"slot": 2})
     )
     assert labelled.shortfall() == (
-        "waiting for nodes: 1 alive, with room for 0 of scorers.min_size = 1 "
-        "(each takes 1 GPU, 2 slot, label dfn-role = score)"
+        "waiting for nodes: 1 alive, with room for 0 of the 1 that scorers.min_size requires (each "
+        "needs 1 GPU, 2 slot, label dfn-role = score)"
     )
     assert worker_requirement(Workers()).shortfall() is None
-    assert "room for 2 of workers.min_size = 3 (each takes 1 GPU, 1 CPU)" in (
+    assert "room for 2 of the 3 that workers.min_size requires (each needs 1 GPU, 1 CPU)" in (
         worker_requirement(Workers(device="cuda", min_size=3, max_size=3)).shortfall() or ""
     )
 

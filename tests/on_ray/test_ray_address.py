@@ -134,11 +134,11 @@ def test_addresses_that_name_nothing_are_wrong_input(monkeypatch, address, messa
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not a Ray head, it answered b'HTTP/1.1 400"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not a Ray head, it responded with b'HTTP/1.1 400"),
         (b"SSH-2.0-OpenSSH_9.6\r\n", "not a Ray head"),
         (b"-E", "not a Ray head"),
         (b"", "not a Ray head"),
-        (None, "sent no answer for 1 s"),
+        (None, "sent no response for 1 s"),
     ],
 )
 def test_a_port_of_something_else_is_wrong_input(monkeypatch, answer, message):

@@ -133,7 +133,7 @@ def test_a_difference_below_the_floor_of_float16_is_not_named(doctor, samples, p
     full = write_scores(tmp_path / "full.parquet", samples, scores)
     code, said = doctor(full, samples=8)
     assert code == 1
-    assert "no suspect and no pair closes the gap" in said
+    assert "no setting or pair of settings explains the difference" in said
     assert "closes the gap:" not in said
 
 
@@ -141,7 +141,7 @@ def test_a_pair_of_faults_is_named_as_a_pair(doctor, published):
     faults = ("networks.0.quick_gelu=true", "networks.0.interpolation=bilinear")
     code, said = doctor(published, *faults, samples=10)
     assert code == 1
-    assert "none alone; trying" in said
+    assert "no single setting explains the difference; trying" in said
     pair = 'networks.0.quick_gelu = false and networks.0.interpolation = "bicubic"'
     assert f"CHANGE suspects {pair} close the gap: largest difference" in said
 
@@ -193,6 +193,6 @@ def test_a_reference_goes_with_a_recipe_of_filtering_and_a_column_with_a_referen
 ):
     story = ["doctor", "demo", "--reference", str(published), "--set", f"run_uri={tmp_path}"]
     assert run(story) == 2
-    assert "needs a recipe of filtering" in capsys.readouterr().err
+    assert "needs a filtering recipe" in capsys.readouterr().err
     assert run(["doctor", str(parity_recipe), "--column", "score"]) == 2
-    assert "--column: needs --reference, the file of scores" in capsys.readouterr().err
+    assert "--column: needs --reference, the file that contains" in capsys.readouterr().err

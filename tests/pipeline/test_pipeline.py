@@ -154,7 +154,7 @@ def test_mistakes_of_all_stages_are_named_by_stage(values):
     with pytest.raises(RecipeError, match=r"train\.batch_sise: no such setting"):
         recipe_from(values, kind=PipelineRecipe)
     values["train"] = {**values["dfn"]}
-    with pytest.raises(RecipeError, match=r"train\.sources: is filled in by the pipeline"):
+    with pytest.raises(RecipeError, match=r"train\.sources: is set by the pipeline itself"):
         recipe_from(values, kind=PipelineRecipe)
 
 
@@ -178,5 +178,5 @@ def test_the_comparison_counts_in_how_many_seeds_the_subset_is_ahead():
     assert found["arms"]["pool"]["dfn_ahead_in"] == 1
     assert found["arms"]["pool"]["spread"] == pytest.approx(0.1414, abs=1e-4)
     table = comparison_table(value)
-    assert "dfn ahead in 1 of 2" in table
+    assert "dfn better in 1 of 2 seeds" in table
     assert "the filtering network itself 0.9000" in table

@@ -345,10 +345,10 @@ def test_a_shard_without_a_chunk_that_was_read_of_it_gives_no_last_chunk(on_disk
     longer = {end}  # committed as a chunk behind which there was more
     moved = {0, end - 1}
     for skip, last, says in (
-        (longer, None, "it ends with a chunk that was not the last before"),
-        (moved, None, f"no chunk begins at row {end - 1} any more"),
-        ({end + 3}, end + 3, f"no chunk begins at row {end + 3} any more"),
-        ({end + 3, end + 6}, end + 6, f"no chunk begins at row {end + 3} any more"),
+        (longer, None, "it now ends with a chunk that was not the last one"),
+        (moved, None, f"no chunk begins at row {end - 1}, where one began"),
+        ({end + 3}, end + 3, f"no chunk begins at row {end + 3}, where one began"),
+        ({end + 3, end + 6}, end + 6, f"no chunk begins at row {end + 3}, where one began"),
     ):
         found = []
         rest = iter_chunks(whole, pool_of(whole), skip=skip, last=last)

@@ -292,7 +292,8 @@ def test_a_pool_that_looks_like_several_captions_is_told_by_inspect(tmp_path):
     )
     said = "\n".join(inspect_pool(Pool(uri=(str(tmp_path),))).lines())
     assert (
-        'captions that look like several, read as one; see pool.caption = "lines", "list"' in said
+        "captions that look like several captions but are read as one; see pool.caption = "
+        '"lines" and "list"' in said
     )
     several = inspect_pool(Pool(uri=(str(tmp_path),), caption="lines"))
     assert several.quantiles["caption_chars"]["min"] == 1

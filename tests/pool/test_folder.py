@@ -237,8 +237,9 @@ def test_a_folders_dangling_link_below_a_class_is_said(tmp_path):
     (tmp_path / "ant/more").symlink_to("/mnt/not_mounted")
     (tmp_path / "ant/gone.jpg").symlink_to("nothing")
     assert listing_notes(list_pool(folder_pool(root))) == [
-        "pool: 1 links point to nothing, such as a disk that is not mounted, and are not followed; "
-        f"the first is {tmp_path}/ant/more, a link to /mnt/not_mounted"
+        "pool: 1 links are dangling (their target does not exist, e.g. on a disk that is not "
+        f"mounted) and are not followed; the first is {tmp_path}/ant/more, a link to "
+        "/mnt/not_mounted"
     ]
 
 

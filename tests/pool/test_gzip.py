@@ -136,8 +136,8 @@ def test_a_gzip_that_is_cut_before_it_shows_what_it_holds_ends_early(read):
     for cut in (2, 3, 9, 10, 11, 100, len(packed) - 1):
         last = read(packed[:cut]).last
         found = last.fault, last.detail
-        assert found == (ShardFault.UNREADABLE, "the gzip stream ends early"), cut
-        assert "the gzip stream ends early" in read(packed[:cut], format="webdataset").last.detail
+        assert found == (ShardFault.UNREADABLE, "the gzip stream is truncated"), cut
+        assert "the gzip stream is truncated" in read(packed[:cut], format="webdataset").last.detail
 
 
 @pytest.mark.parametrize(

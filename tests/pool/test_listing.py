@@ -457,7 +457,7 @@ def test_a_folders_dangling_link_is_said_where_a_wildcard_meets_it(folder, tmp_p
     for uri in (*globs, f"{root}/*/*.tar", f"{root}/d*/0.tar", f"{root}/**/d?*/*.tar"):
         assert f"{root}/d0/0.tar" in [shard.uri for shard in listed(uri)]
         (line,) = notes(uri)
-        assert line.startswith("pool: 1 links point to nothing")
+        assert line.startswith("pool: 1 links are dangling")
         leads_to = target if target.startswith("/") else f"{root}/{target}"
         assert line.endswith(f"the first is {root}/{link}, a link to {leads_to}")
     assert notes(f"{root}/d0/*.tar") == notes(f"{root}/0*") == []
@@ -506,7 +506,7 @@ def test_folders_that_a_pattern_names_and_that_are_absent_are_said(tmp_path, whe
     Store(root).write("d0/0.tar", b"1")
     assert names(f"{root}/{pattern}") == ["d0/0.tar"]
     assert notes(f"{root}/{pattern}") == [
-        "pool: 1 folders that pool.uri names are absent; none of their shards are counted; "
+        "pool: 1 folders that pool.uri names do not exist; none of their shards are counted; "
         f"the first is {root}/d1"
     ]
 

@@ -95,7 +95,7 @@ def test_a_shard_without_rights_raises(tmp_path, monkeypatch):
         raise PermissionError("no")
 
     monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.open", refused)
-    with pytest.raises(StorageError, match="no right to open"):
+    with pytest.raises(StorageError, match="no permission to open"):
         list(iter_chunks(shard, Pool(uri=(shard.uri,))))
 
 

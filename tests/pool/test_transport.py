@@ -140,5 +140,5 @@ def test_s3_that_stays_bad_is_no_fault_of_the_shard(on_s3, proxy, kind, operatio
     if (kind, operation) == (S3Fault.SHORT, "HEAD"):
         pytest.skip("an answer to HEAD has no body")
     proxy.faults = Faults(share=1.0, kinds=(kind,), operations=(operation, "LIST"))
-    with pytest.raises(StorageError, match=r"00000\.tar: (cannot|no right to) (open|read) it"):
+    with pytest.raises(StorageError, match=r"00000\.tar: (cannot|no permission to) (open|read) it"):
         read(on_s3)

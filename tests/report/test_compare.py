@@ -52,7 +52,7 @@ def test_overlap_rank_correlation_and_keep_rates_are_numpys(runs, tmp_path, caps
     assert draw_comparison(found).startswith(b"\x89PNG")
     picture = tmp_path / "compare.png"
     assert run(["compare", *runs, "--picture", str(picture)]) == 0
-    assert "the best 30.0% of each" in capsys.readouterr().out
+    assert "each keeps its best 30.0%" in capsys.readouterr().out
     assert picture.exists()
 
 

@@ -65,9 +65,9 @@ def test_nothing_is_exported_into_a_run_whichever_it_is(finished, tmp_path, name
     before = {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
     monkeypatch.chdir(other)
     for target in (f"{other}/{name}", f"{tmp_path}/link/{name}", name):
-        with pytest.raises(InputError, match=r"lies in the run .*/other, whose own files"):
+        with pytest.raises(InputError, match=r"is inside the run .*/other, and an export"):
             export_uids(str(finished), target)
-        with pytest.raises(InputError, match=r"lies in the run .*/other, whose own files"):
+        with pytest.raises(InputError, match=r"is inside the run .*/other, and an export"):
             export(finished, Path(target))
     assert {path: path.read_bytes() for path in other.rglob("*") if path.is_file()} == before
 

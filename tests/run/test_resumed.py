@@ -150,7 +150,7 @@ def test_a_lost_part_that_a_selection_rests_on_is_named_and_selecting_anew_mends
     part = next((tmp_path / "run/scores").iterdir())
     part.unlink()
     for _ in range(2):
-        with pytest.raises(DamagedRunError, match=rf"{part.name}: is absent, but selection\.json"):
+        with pytest.raises(DamagedRunError, match=rf"{part.name}: is missing, but selection\.json"):
             filter_without_ray(recipe)
     (tmp_path / "run/selection.json").unlink()
     assert filter_without_ray(recipe)["state"] == "final"

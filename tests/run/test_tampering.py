@@ -285,7 +285,7 @@ def test_an_attempt_that_parts_are_named_by_is_missed(run, whole):
     ]
     verify_run(str(run), full=True)
     (run / "attempts/000001.json").unlink()
-    with pytest.raises(DamagedRunError, match=r"attempts/000001\.json: is absent"):
+    with pytest.raises(DamagedRunError, match=r"attempts/000001\.json: is missing"):
         verify_run(str(run))
 
 

@@ -54,7 +54,10 @@ def altered(path: Path, **values: object) -> None:
 
 
 def test_full_checks_every_selection_and_sampling_says_that_it_does_not(run):
-    assert "selections/ = f(scores): 3 selections and their uids" in said(run, full=True)
+    assert (
+        "the scores give the stored selections in selections/: 3 selections and their uids"
+        in said(run, full=True)
+    )
     (selection_of(run) / "selection.json").write_text("{")
     assert "notice: 3 selections in selections/ are not checked; --full checks them" in said(
         run, full=False

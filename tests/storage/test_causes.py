@@ -129,7 +129,7 @@ def test_a_request_that_does_not_come_back_is_given_up(quick, monkeypatch):
     never = Event()
     flaky = Flaky()
     flaky.info = lambda path: never.wait()
-    with pytest.raises(StorageError, match="failed 2 times"), storage_errors("gs://b", "look up"):
+    with pytest.raises(StorageError, match="failed 2 times"), storage_errors("gs://b", "access"):
         RetryingFilesystem(flaky, "gs").info("b")
     never.set()
 

@@ -94,7 +94,9 @@ def test_a_fault_that_stays_is_a_storage_error_after_all_attempts(server, quick,
 @pytest.mark.parametrize("from_byte", [0, MIDDLE])
 def test_no_right_is_something_that_the_user_can_change(server, from_byte):
     server.plan(Fault.STATUS_403, from_byte=from_byte)
-    with pytest.raises(StorageAccessError, match="403 Forbidden; check credentials and rights"):
+    with pytest.raises(
+        StorageAccessError, match="403 Forbidden; check credentials and permissions"
+    ):
         read_all(server.uri("a.tar"), in_order=False)
 
 

@@ -178,10 +178,10 @@ def test_bodies_that_end_with_their_connections_at_other_bytes_each_time_are_no_
     error = failure_of(read_uri, server.uri("a"))
     assert type(error) is StorageError
     assert f"failed {quick.attempts} times" in str(error)
-    assert "not the same twice in a row: got 100,001 and 100,002 bytes" in str(error)
+    assert "two downloads in a row differ: got 100,001 and 100,002 bytes" in str(error)
     bodies = itertools.count()
     server.raw = lambda span: closing(span, kind, b"%09d" % next(bodies) * 10**4)
-    assert "not the same twice in a row: got 90,000 and 90,000 bytes" in str(
+    assert "two downloads in a row differ: got 90,000 and 90,000 bytes" in str(
         failure_of(read_uri, server.uri("a"))
     )
 
@@ -293,7 +293,8 @@ def test_a_label_beside_gzip_leaves_it_gzip(server):
 def test_an_encoding_that_was_not_requested_is_rejected_by_name(server, coding):
     server.raw = lambda span: answer("200 OK", b"Content-Encoding: " + coding.encode(), body=[b"x"])
     with pytest.raises(
-        StorageAccessError, match=f"the server sends it as {coding}, which was not requested"
+        StorageAccessError,
+        match=f"the server sends it with Content-Encoding {coding}, which was not requested",
     ):
         read_uri(server.uri("a"))
 

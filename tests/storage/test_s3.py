@@ -159,7 +159,9 @@ def test_a_request_is_tried_ten_times_in_all_and_no_library_multiplies_that(
 
 def test_a_refusal_at_first_contact_is_final(store, proxy):
     proxy.faults = Faults(share=1.0, kinds=(Fault.DENIED,), operations=("PUT",))
-    with pytest.raises(StorageError, match=r"no right to put_object in bucket runs .*s3:PutObject"):
+    with pytest.raises(
+        StorageError, match=r"no permission for put_object in bucket runs .*s3:PutObject"
+    ):
         store.write("x", b"content")
     assert proxy.requests == 1
 

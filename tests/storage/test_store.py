@@ -33,7 +33,7 @@ def test_what_is_written_is_read_listed_and_deleted(store):
 def test_a_file_that_a_disk_cannot_look_up_is_not_called_absent(tmp_path):
     store = Store(str(tmp_path))
     assert not store.exists("folder/a.bin")
-    with pytest.raises(StorageError, match=r"cannot look up it: .*File name too long") as failure:
+    with pytest.raises(StorageError, match=r"cannot access it: .*File name too long") as failure:
         store.exists("x" * 300)
     assert not isinstance(failure.value, MissingFileError)
 

@@ -132,7 +132,7 @@ def test_a_folder_without_rights_is_an_error_that_names_it(public_folder, name):
     try:
         with (
             rights_of_nobody(),
-            pytest.raises(StorageAccessError, match=f"{locked}: no right to list"),
+            pytest.raises(StorageAccessError, match=f"{locked}: no permission to list"),
         ):
             files_below(str(public_folder))
     finally:

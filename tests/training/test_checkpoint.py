@@ -65,7 +65,7 @@ def test_tensors_that_are_cut_absent_or_have_another_bit_are_a_damaged_run(run, 
         with pytest.raises(DamagedRunError, match=rf"{path.name}: is damaged or was altered"):
             read_tensors(run, position, part)
     path.unlink()
-    with pytest.raises(DamagedRunError, match=rf"{path.name}: is absent") as caught:
+    with pytest.raises(DamagedRunError, match=rf"{path.name}: is missing") as caught:
         read_tensors(run, position, part)
     assert caught.value.exit_code == 1
 

@@ -161,7 +161,7 @@ def test_a_start_from_what_is_no_checkpoint_is_damage(folder, checkpoint):
     path = folder / GENERATIONS / "000001-0003.start.json"
     sealed(path, content(path) | {"checkpoint": checkpoint})
     with pytest.raises(
-        DamagedRunError, match=r"start\.json: is damaged|samples-1-1-1\.json: is absent"
+        DamagedRunError, match=r"start\.json: is damaged|samples-1-1-1\.json: is missing"
     ):
         go_on(folder)
 

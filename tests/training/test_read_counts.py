@@ -72,7 +72,7 @@ def test_a_drawn_count_is_what_a_pass_has(tmp_path):
     write(tmp_path / "pool")
     (found,) = source_counts(*indexed(source_of(tmp_path / "pool", sample_count=7)))
     assert (found.per_pass, found.values()["usable"]) == (7, 30)
-    assert "30 samples read, 7 used in a pass" in found.line()
+    assert "30 samples read, 7 used per pass" in found.line()
 
 
 def test_bad_shards_are_counted_named_and_judged_missing_ones_too(tmp_path):

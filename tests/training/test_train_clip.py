@@ -253,7 +253,7 @@ def test_workers_that_keep_dying_end_the_run_with_the_reason(local_ray, train_re
 
     monkeypatch.setattr(module, "train_worker", broken)
     recipe = train_recipe("samples_seen=64", "workers.max_failures=1")
-    with pytest.raises(TrainingFailedError, match="2 times without progress"):
+    with pytest.raises(TrainingFailedError, match="after 2 starts of the workers without progress"):
         train(replace(recipe))
 
 
@@ -316,7 +316,7 @@ def test_bad_shards_end_training_before_workers_start_and_are_named(
     ):
         train(recipe)
     assert not open_run(recipe.run_uri).store.list("generations")
-    said = "source pairs: 100 samples read, 100 used in a pass; 0 failed; 2 of 4 shards bad"
+    said = "source pairs: 100 samples read, 100 used per pass; 0 failed; 2 of 4 shards bad"
     assert said in capsys.readouterr().err
     result = train(train_recipe("samples_seen=64", "max_bad_shard_fraction=0.5", sources=sources))
     (source,) = result["sources"]

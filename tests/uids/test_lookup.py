@@ -115,7 +115,7 @@ REFUSED = {
     "parquet": (parquet, "a Parquet file"),
     "gzip": (lambda path: path.write_bytes(gzip.compress(UIDS.tobytes())), "gzip-compressed"),
     "empty": (lambda path: path.write_bytes(b""), "is empty"),
-    "cut": (of_npy(lambda data: data[:-5]), "is cut off: 5 records"),
+    "cut": (of_npy(lambda data: data[:-5]), "is truncated: 5 records"),
     "cut_in_header": (of_npy(lambda data: data[:40]), "ends in its header"),
     "cut_in_magic": (of_npy(lambda data: data[:7]), "unknown version"),
     "two_arrays": (of_npy(lambda data: data + data), "has bytes after its end"),

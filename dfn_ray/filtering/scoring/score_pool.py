@@ -130,7 +130,7 @@ def _finish(job: ScoringJob, wave: Sequence[Shard], bounds: Bounds, networks: Ob
         last = attempt == attempts
         if attempt > 1:
             job.progress.say(
-                f"{len(work)} shards are not finished; attempt {attempt} of {attempts}"
+                f"{len(work)} shards are not finished; starting attempt {attempt} of {attempts}"
             )
             wait_before_attempt(
                 attempt, [part for item in work if (part := job.unread.get(item.shard.uri))]
@@ -182,7 +182,7 @@ def _attempt(
                     moved_s = time.monotonic()
                     if isinstance(part, UnreadShard):
                         job.unread[part.shard] = part
-                        job.progress.say(f"not read: {part.message}")
+                        job.progress.say(f"a shard could not be read: {part.message}")
                         continue
                     part.add_to(job.ledger, job.progress, job.metrics)
                     _check_error_limits(job)
@@ -195,21 +195,27 @@ def _attempt(
             limit = "stall_timeout_s" if lacking is None else "no_progress_timeout_s"
             if waited_s < getattr(limits, limit):
                 continue
-            why = lacking or "though there are nodes; raise it if a chunk may take longer"
+            why = (
+                lacking
+                or "although the cluster has the nodes it needs; raise this limit "
+                "if a chunk may take longer"
+            )
             what = f"no progress for {waited_s:,.0f} s (execution.{limit}), {why}"
             if lacking is not None or not tolerant:
                 raise NoProgressError(
-                    f"{what}. Commits are kept; check the cluster with `dfn-ray doctor`, then run "
-                    "the same command again to resume"
+                    f"{what}. Committed work is kept; check the cluster with `dfn-ray doctor`, "
+                    "then run the same command again to resume"
                 ) from error
-            job.progress.say(f"an attempt stopped: {what}")
+            job.progress.say(f"this attempt stopped: {what}; the remaining work is retried")
             return
         except (RayError, StorageError) as error:
             job.run.check_attempt()
             # A later attempt has no more rights than this one.
             if not tolerant or isinstance(error, StorageAccessError):
                 raise
-            job.progress.say(f"an attempt stopped: {last_line(error)}")
+            job.progress.say(
+                f"this attempt stopped: {last_line(error)}; the remaining work is retried"
+            )
             return
 
 

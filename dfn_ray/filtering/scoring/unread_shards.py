@@ -50,9 +50,9 @@ def raise_for_unread(unread: Mapping[str, UnreadShard], *, shards: int, attempts
     changed = [item for item in unread.values() if item.changed]
     if changed:
         raise ShardChangedError(
-            f"{len(changed):,} of {shards:,} shards are not the ones that were listed "
-            f"({abbreviated([item.shard for item in changed])}), so no more of them is committed. "
-            f"{changed[0].message}"
+            f"{len(changed):,} of {shards:,} shards differ from those that were listed "
+            f"({abbreviated([item.shard for item in changed])}), so nothing more is committed from "
+            f"them. {changed[0].message}"
         )
     first = next(iter(unread.values()))
     raise StorageError(

@@ -40,7 +40,9 @@ def selection_table(run_uri: str, value: Mapping[str, Any]) -> str:
         why = f"{fault}{f' ({detail})' if detail else ''}"
         lines.append(printable_line(f"bad shard {shard}: {why}"))
     if value.get("repeated_uids"):
-        lines.append(f"{value['repeated_uids']:,} kept samples repeat another one's uid")
+        lines.append(
+            f"{value['repeated_uids']:,} kept samples have the same uid as another kept sample"
+        )
     lines.append(
         f"subset: {run_uri}/subset" if value["state"] == State.FINAL else f"selection: {run_uri}"
     )

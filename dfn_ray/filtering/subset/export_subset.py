@@ -123,8 +123,9 @@ def _refuse_in_run(out_uri: str) -> None:
         with suppress(StorageAccessError):  # then it could not be written to either
             if Store(place).exists(RUN):
                 raise InputError(
-                    f"output: {out_uri} lies in the run {place}, whose own files no export may "
-                    "replace; use a path outside it, or a hidden one (its name begins with . or _)"
+                    f"output: {out_uri} is inside the run {place}, and an export could overwrite "
+                    "its files; use a path outside it, or a hidden one (its name begins with . or "
+                    "_)"
                 )
 
 
@@ -164,7 +165,7 @@ def _claim(out: Store, identity: Mapping[str, Any], shards: int) -> set[str]:
         )
     if EXPORT not in there and there:
         raise InputError(
-            f"{out.uri}: contains {abbreviated(sorted(there))} but no {EXPORT}, so it is no "
+            f"{out.uri}: contains {abbreviated(sorted(there))} but no {EXPORT}, so it is not an "
             "export; use an empty folder"
         )
     out.write(EXPORT, json.dumps(identity, indent=1).encode())

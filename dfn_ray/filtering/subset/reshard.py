@@ -108,7 +108,7 @@ def materialize_listed(
             ):
                 if isinstance(part, UnreadShard):
                     unread[part.shard] = part
-                    progress.say(f"not read: {part.message}")
+                    progress.say(f"a shard could not be read: {part.message}")
                 else:
                     part.add_to(ledger, progress, metrics)
         if pool.give_up_unreachable:

@@ -101,8 +101,8 @@ class Settler:
             )
         if found["uid"].to_pylist() != kept["uid"].to_pylist():
             raise InputError(
-                f"{shard.uri}: contains other samples than those that were scored there (other "
-                "uids); the pool has changed since. Restore the shard and run again"
+                f"{shard.uri}: contains other samples (other uids) than when it was scored; the "
+                "pool has changed since. Restore the shard and run again"
             )
         for name in ("image", "text", "metadata"):
             kept = kept.append_column(found.schema.field(name), found[name])

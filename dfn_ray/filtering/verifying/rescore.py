@@ -47,13 +47,13 @@ class RescoreReport:
         how = f"{self.bit_for_bit:,} of them bit for bit"
         if others := self.chunks - self.bit_for_bit:
             how += (
-                f", {others:,} of another environment within {self.tolerance:g}, at most "
+                f", {others:,} scored in another environment within {self.tolerance:g}, at most "
                 f"{self.largest:.1e}"
             )
         if self.absent_device:
             how += (
-                f"; on the CPU, since this machine has no {self.absent_device}, on which the run "
-                "was scored"
+                f"; on the CPU, because the run was scored on {self.absent_device}, which this "
+                "machine does not have"
             )
         return f"{self.samples:,} samples in {self.chunks:,} chunks scored again, {how}"
 

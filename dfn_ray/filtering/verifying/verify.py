@@ -71,11 +71,14 @@ def verify_run(
     for opened in {run.uri: run, scored.uri: scored}.values():
         _verify_description(opened)
     ledger = verify_parts(scored)
-    say(f"chunks complete and disjoint: {ledger.complete_shards:,} shards, {ledger.parts:,} parts")
-    say(f"counts balance: {ledger.samples:,} samples")
+    say(
+        f"every chunk is committed exactly once: {ledger.complete_shards:,} shards, "
+        f"{ledger.parts:,} parts"
+    )
+    say(f"counts add up: {ledger.samples:,} samples")
     _verify_selected(run, scored, ledger, value, say)
     if full:
-        say(f"contents = digests: {_verify_contents(run, scored, value):,} files")
+        say(f"files match their digests: {_verify_contents(run, scored, value):,} files")
     for line in check_selections(run, ledger, full=full):
         say(line)
     for notice in _stray_files(run, ledger):
@@ -112,12 +115,15 @@ def _verify_selected(
         _verify_source(run, scored)
         selected, scores = select_run(scored, Select(**value["select"]), value["network"], ledger)
         require_selected(run, SELECTION, value, selected.to_json(scored))
-        say(f"selection = f(scores): {value['k']:,} kept, threshold {value['threshold']}")
+        say(
+            f"the scores give the stored selection: {value['k']:,} kept, threshold "
+            f"{value['threshold']}"
+        )
         columns = shared_columns(run, scored)
         due = partial(kept_rows, scores.without_parts(), stored_selection(value), columns)
     verify_subset(run, ledger.names, due, columns)
     verify_uid_list(run, value)
-    say(f"subset = selection: {value['k']:,} samples and uids")
+    say(f"the subset contains exactly the selection: {value['k']:,} samples and uids")
 
 
 def _stored_selection(run: Run) -> dict[str, Any]:
@@ -169,7 +175,8 @@ def _verify_source(run: Run, scored: Run) -> None:
         made_from = run.description["fingerprint"].get("scores"), run.pool_digest
         require_promise(
             made_from == (scored.description["fingerprint"], scored.pool_digest),
-            f"{run.uri}: {scored.uri} contains other scores than it was made from",
+            f"{run.uri}: {scored.uri} contains scores that differ from those that the subset was "
+            "made from",
         )
 
 
@@ -185,7 +192,7 @@ def _stray_files(run: Run, ledger: Ledger) -> Iterator[str]:
         there = {file.name for file in run.store.list(folder, suffix=".parquet")}
         if stray := sorted(there - names):
             yield (
-                f"notice: {len(stray):,} files in {folder}/ do not belong to the run, first "
-                f"{stray[0]}; a driver that had lost the run wrote them late, and they may be "
+                f"notice: {len(stray):,} files in {folder}/ do not belong to the run, the first is "
+                f"{stray[0]}; a driver wrote them after it had lost the run, and they can be "
                 "deleted"
             )

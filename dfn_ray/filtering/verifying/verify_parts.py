@@ -56,7 +56,7 @@ def _verify_part(run: Run, name: str) -> Part:
     uri = run.store.uri_of(part_file(name))
     require_promise(
         part.header.fingerprint == run.fingerprint,
-        f"{uri}: was made under another fingerprint than the run's: scores are mixed",
+        f"{uri}: has another fingerprint than the run, so scores of different settings are mixed",
     )
     if foreign := {chunk.shard for chunk in part.chunks} - shard_index(run).keys():
         raise VerificationError(

@@ -54,7 +54,10 @@ def check_selections(run: Run, ledger: Ledger, *, full: bool) -> Iterator[str]:
         for (name, value), selected in zip(stored.items(), found, strict=True):
             require_selected(run, name, value, selected.to_json(run))
     checked = sum(map(len, by_network.values()))
-    yield f"{SELECTIONS}/ = f(scores): {checked:,} selections and their uids"
+    yield (
+        f"the scores give the stored selections in {SELECTIONS}/: {checked:,} selections and their "
+        "uids"
+    )
 
 
 def require_selected(run: Run, name: str, value: Mapping[str, Any], due: Mapping[str, Any]) -> None:

@@ -64,7 +64,10 @@ def kind_of(config: Mapping[str, Any], place: str) -> Kind:
     of_type = of_class if model_type is None else _TYPES.get(model_type)
     if of_type is not None:
         if of_class != of_type and classes:
-            raise InputError(f"{place}: architectures: {_named(classes)} is not the whole network")
+            raise InputError(
+                f"{place}: architectures: {_named(classes)} is only a part of the network; use the "
+                "complete model (CLIPModel or SiglipModel)"
+            )
         return of_type
     found = f"model_type {shortened(model_type)}" if model_type else "no model_type"
     if classes:

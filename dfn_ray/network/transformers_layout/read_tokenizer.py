@@ -77,9 +77,8 @@ def tokenizer_of(
     if not open_clips_cleaning:
         cased = config.get("tokenizer_class") in _GEMMA and b'"Lowercase"' not in content
         _LOG.warning(
-            "%s: captions are cleaned as by its own tokenizer, without open_clip's repair of text "
-            "and HTML entities%s "
-            '(set caption_cleaning = "open_clip" for both)',
+            "%s: captions are cleaned by its own tokenizer only, without open_clip's repair of "
+            'text and HTML entities%s (set caption_cleaning = "open_clip" for both)',
             folder.label,
             " and, unlike in the training of SigLIP 2, without conversion to lower case"
             if cased and not lower_casing
@@ -172,7 +171,8 @@ def _builtin_tokenizer(folder: SmallFiles, context: int, rows: int, kind: Kind) 
     if kind == "siglip":
         raise InputError(
             f"{folder.label}: has no tokenizer ({JSON_FILE} or {SENTENCEPIECE_FILE}), and SigLIPs "
-            "use different ones; add the files of the network it was trained from"
+            "use different tokenizers; add the tokenizer files of the network that it was trained "
+            "from"
         )
     spec = TokenizerSpec(context_length=context)
     tokenizer = build(spec)

@@ -28,8 +28,8 @@ def nothing_found(pattern: str, remarks: Remarks) -> str:
     )
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     lines = [
-        f"pool.uri: no shards at {utf8_safe(pattern)}: looked for {endings}, except Parquet that "
-        f"only describes a tar or .npz beside it; {there}{more}",
+        f"pool.uri: no shards at {utf8_safe(pattern)}: looked for {endings}, except Parquet files "
+        f"that only hold metadata for a tar or .npz file of the same name; {there}{more}",
         *remarks.lines(),
     ]
     return "\n".join([*lines, ESCAPING] if is_pattern(pattern) else lines)

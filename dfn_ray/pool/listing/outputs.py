@@ -49,7 +49,7 @@ def require_outside_pool(
                 if file.startswith(prefix) and _takes(taken, file[len(prefix) :], pool):
                     raise InputError(
                         f"{setting}: {uri} lies in the pool, where {pattern} of pool.uri would "
-                        f"list {file} as a shard; use a folder beside the pool, or a hidden one "
+                        f"list {file} as a shard; use a folder next to the pool, or a hidden one "
                         "(its name begins with . or _)"
                     )
 

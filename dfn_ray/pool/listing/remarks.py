@@ -33,13 +33,16 @@ class Remark(StrEnum):
     )
     LOOP = "links point back to a folder above them and are not followed"
     DANGLING_LINK = (
-        "links point to nothing, such as a disk that is not mounted, and are not followed"
+        "links are dangling (their target does not exist, e.g. on a disk that is not mounted) and "
+        "are not followed"
     )
-    SAME_FILE = "shards are read twice, by another path to the same file or folder"
+    SAME_FILE = (
+        "shards are read twice, because they are listed under two paths to the same file or folder"
+    )
     ABSENT_FOLDER = (
-        "folders that pool.uri names in braces are absent; their shards count as missing_shard"
+        "folders that pool.uri names in braces do not exist; their shards count as missing_shard"
     )
-    NOTHING_THERE = "folders that pool.uri names are absent; none of their shards are counted"
+    NOTHING_THERE = "folders that pool.uri names do not exist; none of their shards are counted"
     HIDDEN_CLASS = (
         "class folders have hidden names; they count as classes, as in torchvision's ImageFolder"
     )

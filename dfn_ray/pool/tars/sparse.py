@@ -126,7 +126,7 @@ def _checked(size: int | None, numbers: list[int | None], stored_bytes: int) -> 
     if size is None or size < 0 or len(whole) < len(numbers) or len(whole) % 2:
         raise BrokenMapError("a sparse map that is not a list of numbers")
     if len(whole) > 2 * _MAX_EXTENTS:
-        raise BrokenMapError(f"a sparse map of more than {_MAX_EXTENTS:,} stretches")
+        raise BrokenMapError(f"a sparse map with more than {_MAX_EXTENTS:,} extents")
     extents = tuple(zip(whole[::2], whole[1::2], strict=True))
     end = 0
     for offset, length in extents:

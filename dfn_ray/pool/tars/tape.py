@@ -148,7 +148,7 @@ class _GzipStreams:
             if data := self._unpack(self._stream):
                 return data
             if ended and self._stream is not None:
-                self.broken = (ShardFault.TRUNCATED, "the gzip stream ends early")
+                self.broken = (ShardFault.TRUNCATED, "the gzip stream is truncated")
         return b""
 
     def _read(self) -> bool:

@@ -81,7 +81,7 @@ def _check_tail(tape: Tape, at: int, block: bytes, notes: TarNotes, *, zeros: in
         if found is not None:
             raise ShardDamageError(
                 ShardFault.UNREADABLE,
-                f"a hole of zeros at byte {start}: behind it the next header is at byte {found}",
+                f"a zeroed region at byte {start}; the next header after it is at byte {found}",
             )
     if block.strip(b"\0") or zeros > _PADDING_BYTES:
         notes.add(Note.BYTES_AFTER_END, at)

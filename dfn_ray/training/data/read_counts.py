@@ -96,11 +96,11 @@ class SourceCounts:
         """Returns the counts as a line of text."""
         failed, left_out = failures(self.counts), self.left_out
         parts = [
-            f"source {self.name}: {self.samples:,} samples read, {self.per_pass:,} used in a pass",
+            f"source {self.name}: {self.samples:,} samples read, {self.per_pass:,} used per pass",
             f"{sum(failed.values()):,} failed" + (f" ({by_reason(failed)})" if failed else ""),
         ]
         if left_out:
-            parts.append(f"left out {by_reason(left_out)}")
+            parts.append(f"excluded: {by_reason(left_out)}")
         if self.notes:
             parts.append(by_reason(self.notes))
         bad = f"{len(self.faults):,} of {self.shards:,} shards bad"

@@ -48,7 +48,7 @@ def test_what_a_stalled_attempt_left_is_scored_by_the_next(local_ray, recipe, po
     stalling = recipe(pool, *settings, "execution.stall_timeout_s=20", "execution.attempts=6")
     assert filter_pool(stalling) == selection
     verify_run(stalling.run_uri, full=True)
-    told = [line for line in capsys.readouterr().err.splitlines() if "an attempt stopped" in line]
+    told = [line for line in capsys.readouterr().err.splitlines() if "this attempt stopped" in line]
     assert told
     assert all("execution.stall_timeout_s" in line for line in told)
 
@@ -73,4 +73,4 @@ def test_nodes_that_never_come_are_waited_for_past_the_stall_limit(local_ray, re
         )  # fmt: skip
     (waited_s,) = re.findall(r"no progress for (\d+) s", str(told.value))
     assert int(waited_s) >= 20
-    assert "an attempt stopped" not in capsys.readouterr().err
+    assert "this attempt stopped" not in capsys.readouterr().err

@@ -122,7 +122,7 @@ def test_what_came_into_the_folder_of_an_export_is_refused_when_it_goes_on(finis
 
 def test_a_file_in_the_place_of_the_folder_is_refused(finished, tmp_path):
     (tmp_path / "file").write_bytes(b"x")
-    with pytest.raises(InputError, match="file: is a file; run_uri or output must be a folder"):
+    with pytest.raises(InputError, match="file: is a file; need a folder"):
         export_webdataset(finished.run_uri, str(tmp_path / "file"))
 
 

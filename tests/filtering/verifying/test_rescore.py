@@ -90,7 +90,9 @@ def test_a_run_scored_on_a_device_that_is_not_here_is_scored_again_on_the_cpu(
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     told = str(rescore(open_run(str(run)), 2))
     assert "in 2 chunks scored again" in told
-    assert "on the CPU, since this machine has no cuda, on which the run was scored" in told
+    assert (
+        "on the CPU, because the run was scored on cuda, which this machine does not have" in told
+    )
 
 
 def change_a_score(run: Path, by: float) -> tuple[str, str]:
@@ -136,7 +138,7 @@ def test_scores_of_another_environment_may_differ_by_the_tolerance(finished, by,
             rescored(run)
         return
     said = rescored(run)
-    assert "0 of them bit for bit, 24 of another environment within 1e-05, at most " in said
+    assert "0 of them bit for bit, 24 scored in another environment within 1e-05, at most " in said
     assert (float(said.rsplit(" ", 1)[1]) > 0) is bool(by)
 
 
