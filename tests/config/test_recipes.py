@@ -52,6 +52,8 @@ def test_every_mistake_is_reported_at_once_by_dotted_name_with_its_value():
         ("networks.1.name=x", "'1' is not one of the 1 items"),
         ("networks.0.name=a-b", "need letters, digits and _"),
         ("select.network=other", "need one of dfn, got 'other'"),
+        ("networks.precision=bf16", "networks is a list: name an item, e.g. networks.0.precision"),
+        ("networks.0=x", r"networks is a list: set the whole list, networks=\[\.\.\.\]"),
         ("pool", "need section.key=value"),
         ("run_uri.x=1", "is a value, not a section"),
     ],

@@ -89,7 +89,7 @@ MISTAKES = {
     "vocabulary": (lambda v: v["text_config"].update(vocab_size=100),
         r"vocab_size: 814 tokens, but the network has 100"),
     "more layers": (lambda v: v["text_config"].update(num_hidden_layers=3),
-        r"16 tensors missing \(text_model\.encoder\.layers\.2"),
+        r"16 missing \(text_model\.encoder\.layers\.2"),
     "fewer layers": (lambda v: v["text_config"].update(num_hidden_layers=1),
         r"16 left over \(text_model\.encoder\.layers\.1"),
     "another width": (

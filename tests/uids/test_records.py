@@ -34,6 +34,13 @@ def test_anything_but_32_lower_case_hex_digits_is_refused(wrong):
         uid_records(pa.array(["0" * 32, wrong], pa.string()))
 
 
+@pytest.mark.parametrize("wrong", ["g" * 32, "A" * 32, None])
+def test_the_first_wrong_uid_is_named_with_its_row(wrong):
+    column = pa.array(["1" * 32, "0" * 32, wrong, "G" * 32], pa.string())[1:]
+    with pytest.raises(InputError, match=f"got {wrong!r} in row 1$"):
+        uid_records(column)
+
+
 def test_a_npy_header_and_records_are_read_by_numpy():
     records = np.array([(1, 2), (3, 4)], dtype=UID_DTYPE)
     loaded = np.load(io.BytesIO(npy_header(2) + records.tobytes()))
