@@ -188,7 +188,7 @@ class _TailSource:
     def close(self) -> None:
         """Releases nothing: the client is shared."""
 
-    def _get(self, **request: str) -> dict[str, Any]:
+    def _get(self, **request: str) -> Any:
         return self._fs.call_s3("get_object", **self._request, **request)
 
 
