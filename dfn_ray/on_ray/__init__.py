@@ -5,6 +5,7 @@
     cells.py                    a chunk as one row, which Ray cannot split
     bundles.py                  resources and labels that a task or actor requires
     actor_pools.py              starts, failures and termination of the actors that run networks
+    network_actor.py            such an actor: a stage with networks, built on its device
     capacity.py                 missing nodes that a run waits for
     tasks.py                    a function over items, one task each
     slices.py                   a function over slices of many items, one task each
