@@ -9,7 +9,7 @@ import ray
 from ray.data import ActorPoolStrategy, Dataset
 
 from dfn_ray.config import EvaluateRecipe, Scorers
-from dfn_ray.evaluation.embedder import EmbedderActor
+from dfn_ray.evaluation.embedder import EmbedderActor, start_embedder
 from dfn_ray.evaluation.sets import LocatedSet
 from dfn_ray.on_ray.actor_pools import ActorSupervisor
 from dfn_ray.on_ray.cells import Cell, Stage, map_cells
@@ -59,7 +59,10 @@ def _embedded(prepared: Dataset, network: ray.ObjectRef, scorers: Scorers) -> It
     with ignore_retry_deprecation():
         embedded = prepared.map_batches(
             EmbedderActor,
-            fn_constructor_args=(network, scorers, supervisor),
+            fn_constructor_kwargs={
+                "start": partial(start_embedder, network, scorers),
+                "supervisor": supervisor,
+            },
             batch_size=1,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(min_size=scorers.min_size, max_size=scorers.max_size),

@@ -18,8 +18,8 @@ import ray
 from dfn_ray.config import Scorers
 from dfn_ray.network.frozen import FrozenNetwork, build
 from dfn_ray.network.tokenizer import tokenize
-from dfn_ray.on_ray.actor_pools import ActorSupervisor
-from dfn_ray.on_ray.cells import Cell, array_column, column_array, map_cells
+from dfn_ray.on_ray.cells import Cell, array_column, column_array
+from dfn_ray.on_ray.network_actor import NetworkActor
 from dfn_ray.preparing.prepare import Preparation, pixels_column, prepare
 from dfn_ray.preparing.prompts import prompt
 from dfn_ray.preparing.statuses import mark
@@ -125,23 +125,14 @@ class Embedder:
         return self._network.embed_all_texts(tokens_ML, batch_size=self._batch_size).cpu().numpy()
 
 
-class EmbedderActor(Embedder):
-    """An Embedder for Ray Data: takes the network from the object store, and processes blocks."""
+class EmbedderActor(NetworkActor):
+    """The actors of evaluation."""
 
-    def __init__(
-        self, network: ray.ObjectRef, scorers: Scorers, supervisor: ActorSupervisor
-    ) -> None:
-        with supervisor.supervised_start():
-            (frozen,) = ray.get(network)
-            super().__init__(frozen, scorers)
-        self._name = ray.get_runtime_context().get_actor_id() or ""
 
-    def __call__(self, block: pa.Table) -> pa.Table:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Returns the block with its cells embedded."""
-        return map_cells(block, stage=self._embed)
-
-    def _embed(self, cell: Cell) -> Cell:
-        return replace(super().__call__(cell), scorer=self._name)
+def start_embedder(network: ray.ObjectRef, scorers: Scorers) -> Embedder:
+    """The embedder of a network from the object store."""
+    (frozen,) = ray.get(network)
+    return Embedder(frozen, scorers)
 
 
 def _prepared(cell: Cell, preparation: Preparation) -> tuple[Cell, pa.ChunkedArray]:

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from ray.data import ActorPoolStrategy, Dataset
 
@@ -30,6 +29,7 @@ from dfn_ray.on_ray.datasets import (
     read_pool,
     rows_of,
 )
+from dfn_ray.on_ray.network_actor import NetworkActor
 from dfn_ray.on_ray.ray_metrics import PoolMetrics
 from dfn_ray.on_ray.session import configure
 from dfn_ray.pool import Shard
@@ -74,10 +74,10 @@ class Committed:
 class ScoringStage:
     """The stage of the scorers."""
 
-    actor: type
-    """Class of the actors; called with a block of prepared cells."""
-    arguments: Mapping[str, Any]
-    """Arguments of its constructor besides `supervisor`."""
+    actor: type[NetworkActor]
+    """Class of the actors."""
+    start: Callable[[], Stage]
+    """Builds the stage of an actor, which is called with prepared cells."""
     scorers: Scorers
     """Size of the pool, and resources and labels of an actor."""
 
@@ -124,43 +124,22 @@ def score_stream(
     """
     _configure(limits)
     supervisor, scorers = ActorSupervisor(), scoring.scorers
+    cells = _mapped(read_pool(work, pool, decode, report_unread=True), prepare, decode)
     with ignore_retry_deprecation():
-        parts = (
-            read_pool(work, pool, decode, report_unread=True)
-            .map_batches(
-                partial(map_cells, stage=prepare),
-                batch_size=None,
-                batch_format="pyarrow",
-                num_cpus=decode.cpus,
-                num_gpus=0,
-                resources=dict(decode.resources) or None,
-                label_selector=dict(decode.labels) or None,
-                max_retries=TASK_RETRIES,
-            )
-            .map_batches(
-                scoring.actor,
-                fn_constructor_kwargs={**scoring.arguments, "supervisor": supervisor},
-                batch_size=1,
-                batch_format="pyarrow",
-                compute=ActorPoolStrategy(min_size=scorers.min_size, max_size=scorers.max_size),
-                num_cpus=scorers.cpus,
-                num_gpus=scorers.gpus,
-                resources=dict(scorers.resources) or None,
-                label_selector=dict(scorers.labels) or None,
-                max_task_retries=TASK_RETRIES,
-                ray_remote_args_fn=lambda: supervisor.next_actor_options(scorers),
-            )
-            .map_batches(
-                committer,
-                batch_size=_chunks_per_part(committer, execution),
-                batch_format="pyarrow",
-                num_cpus=COMMIT_CPUS,
-                num_gpus=0,
-                resources=dict(decode.resources) or None,
-                label_selector=dict(decode.labels) or None,
-                max_retries=TASK_RETRIES,
-            )
+        scored = cells.map_batches(
+            scoring.actor,
+            fn_constructor_kwargs={"start": scoring.start, "supervisor": supervisor},
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(min_size=scorers.min_size, max_size=scorers.max_size),
+            num_cpus=scorers.cpus,
+            num_gpus=scorers.gpus,
+            resources=dict(scorers.resources) or None,
+            label_selector=dict(scorers.labels) or None,
+            max_task_retries=TASK_RETRIES,
+            ray_remote_args_fn=lambda: supervisor.next_actor_options(scorers),
         )
+    parts = _in_parts(scored, committer, decode, execution)
     return supervisor.kill_actors_after(_committed_parts(parts))
 
 
@@ -179,31 +158,40 @@ def keep_stream(
     Nothing is decoded: `decode` only sets which nodes the tasks run on and what they reserve.
     """
     _configure(StreamLimits(timeout_s=execution.no_progress_timeout_s, tolerant=tolerant))
+    cells = _mapped(read_pool(work, pool, decode, report_unread=True), stage, decode)
+    return _committed_parts(_in_parts(cells, committer, decode, execution))
+
+
+def _mapped(cells: Dataset, stage: Stage, decode: Decode) -> Dataset:
+    """The cells after `stage`, in CPU tasks that fuse with the read."""
     with ignore_retry_deprecation():
-        parts = (
-            read_pool(work, pool, decode, report_unread=True)
-            .map_batches(
-                partial(map_cells, stage=stage),
-                batch_size=None,
-                batch_format="pyarrow",
-                num_cpus=decode.cpus,
-                num_gpus=0,
-                resources=dict(decode.resources) or None,
-                label_selector=dict(decode.labels) or None,
-                max_retries=TASK_RETRIES,
-            )
-            .map_batches(
-                committer,
-                batch_size=_chunks_per_part(committer, execution),
-                batch_format="pyarrow",
-                num_cpus=COMMIT_CPUS,
-                num_gpus=0,
-                resources=dict(decode.resources) or None,
-                label_selector=dict(decode.labels) or None,
-                max_retries=TASK_RETRIES,
-            )
+        return cells.map_batches(
+            partial(map_cells, stage=stage),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=decode.cpus,
+            num_gpus=0,
+            resources=dict(decode.resources) or None,
+            label_selector=dict(decode.labels) or None,
+            max_retries=TASK_RETRIES,
         )
-    return _committed_parts(parts)
+
+
+def _in_parts(
+    cells: Dataset, committer: Committer, decode: Decode, execution: Execution
+) -> Dataset:
+    """The committer's report on each part that it made of the cells."""
+    with ignore_retry_deprecation():
+        return cells.map_batches(
+            committer,
+            batch_size=_chunks_per_part(committer, execution),
+            batch_format="pyarrow",
+            num_cpus=COMMIT_CPUS,
+            num_gpus=0,
+            resources=dict(decode.resources) or None,
+            label_selector=dict(decode.labels) or None,
+            max_retries=TASK_RETRIES,
+        )
 
 
 def _chunks_per_part(committer: Committer, execution: Execution) -> int:

@@ -6,6 +6,7 @@
     footers.py                  footers of the parts of a run, in tasks if there are many
     bundles.py                  resources and labels that a task or actor requires
     actor_pools.py              starts, failures and termination of the actors that run networks
+    network_actor.py            such an actor: a stage with networks, built on its device
     capacity.py                 missing nodes that a run waits for
     tasks.py                    a function over items, one task each
     slices.py                   a function over slices of many items, one task each

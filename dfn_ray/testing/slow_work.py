@@ -37,10 +37,10 @@ class SlowScorer(ScorerActor):
     seconds = 0.7
     """Minimum per chunk."""
 
-    def _score(self, cell: Cell) -> Cell:
+    def _mapped(self, cell: Cell) -> Cell:
         note("score")
         time.sleep(self.seconds)
-        return super()._score(cell)
+        return super()._mapped(cell)
 
 
 def noted_prepare(cell: Cell, *, preparation: Preparation, seconds: float = 0.0) -> Cell:

@@ -15,7 +15,6 @@ import ray
 from dfn_ray.config import Recipe
 from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.filtering.scoring import score_pool
-from dfn_ray.filtering.scoring.scorer import Scorer
 from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.on_ray.actor_pools import NODE_TRIES
 from dfn_ray.testing.clusters import DECODE_NODE, SCORE_NODE, local_cluster, node_id, roles
@@ -178,15 +177,15 @@ def killed():
 def test_a_node_on_which_no_scorer_starts_is_avoided(cluster, trial, monkeypatch, fail):
     bad = node_id("score-1")
 
-    class Failing(Scorer):
-        def __init__(self, *arguments):
-            if ray.get_runtime_context().get_node_id() == bad:
-                note("fail")
-                fail()
-            super().__init__(*arguments)
+    class FailingScorer(SlowScorer):
+        def __init__(self, *, start, supervisor):
+            def start_elsewhere():
+                if ray.get_runtime_context().get_node_id() == bad:
+                    note("fail")
+                    fail()
+                return start()
 
-    class FailingScorer(SlowScorer, Failing):
-        pass
+            super().__init__(start=start_elsewhere, supervisor=supervisor)
 
     monkeypatch.setattr(score_pool, "ScorerActor", FailingScorer)
     trial.recipe = replace(trial.recipe, scorers=replace(trial.recipe.scorers, min_size=2))

@@ -38,7 +38,7 @@ def score(decode: Decode, monkeypatch: pytest.MonkeyPatch) -> Dataset:
         pool=POOL,
         decode=decode,
         prepare=replace,
-        scoring=filtering.ScoringStage(Unchanged, {}, Scorers()),
+        scoring=filtering.ScoringStage(Unchanged, None, Scorers()),
         committer=Unchanged(),
         execution=Execution(),
         limits=filtering.StreamLimits(timeout_s=60, tolerant=True),

@@ -25,7 +25,7 @@ from dfn_ray.filtering.chain import Committed, ScoringStage, StreamLimits
 from dfn_ray.filtering.scoring.bounds import EVERYTHING, NOTHING, Bounds
 from dfn_ray.filtering.scoring.calibrate import bounds_from_scores, calibration_work
 from dfn_ray.filtering.scoring.commit import Committer
-from dfn_ray.filtering.scoring.scorer import ScorerActor, plan_inputs
+from dfn_ray.filtering.scoring.scorer import Scorer, ScorerActor, plan_inputs, start_scorer
 from dfn_ray.filtering.scoring.scoring_job import ScoringJob, open_job
 from dfn_ray.filtering.scoring.unread_shards import (
     all_changed,
@@ -231,21 +231,21 @@ def _scored_parts(
     preparation, inputs = plan_inputs(job.networks, job.recipe)
     execution = job.recipe.execution
     wait_s = min(execution.stall_timeout_s, execution.no_progress_timeout_s)
-    arguments = {
-        "networks": networks,
-        "inputs": inputs,
-        "scorers": job.recipe.scorers,
-        "deciding_network": job.recipe.deciding_network,
-        "bounds": bounds,
-        "captions": job.recipe.captions,
-        "run_label": run_label(job.recipe.run_uri),
-    }
+    make = partial(
+        Scorer,
+        inputs=inputs,
+        scorers=job.recipe.scorers,
+        deciding_network=job.recipe.deciding_network,
+        bounds=bounds,
+        captions=job.recipe.captions,
+    )
+    start = partial(start_scorer, make, networks, run_label(job.recipe.run_uri))
     return chain.score_stream(
         work,
         pool=job.recipe.pool,
         decode=job.recipe.decode,
         prepare=partial(prepare, preparation=preparation),
-        scoring=ScoringStage(ScorerActor, arguments, job.recipe.scorers),
+        scoring=ScoringStage(ScorerActor, start, job.recipe.scorers),
         committer=_committer(job, bounds),
         execution=execution,
         limits=StreamLimits(timeout_s=job.meter.limited_wait(wait_s), tolerant=tolerant),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
@@ -17,8 +17,8 @@ from dfn_ray.filtering.scoring.bounds import Bounds
 from dfn_ray.network.compute_environment import environment_digest
 from dfn_ray.network.filtering_network import FilteringNetwork
 from dfn_ray.network.frozen import FrozenNetwork, build
-from dfn_ray.on_ray.actor_pools import ActorSupervisor
-from dfn_ray.on_ray.cells import Cell, column_array, map_cells
+from dfn_ray.on_ray.cells import Cell, column_array
+from dfn_ray.on_ray.network_actor import NetworkActor
 from dfn_ray.on_ray.ray_metrics import ScorerMetrics
 from dfn_ray.preparing.prepare import NetworkInputs, Preparation, pixels_column, tokens_column
 from dfn_ray.preparing.several_captions import COUNTS, flattened, nested, reduce_scores
@@ -34,6 +34,12 @@ from dfn_ray.schema import (
 )
 
 _DEFAULT = Captions()
+Timed = Callable[[str, int], AbstractContextManager[None]]
+"""Returns the context of a network's forward pass over that many samples."""
+
+
+def _untimed(_network: str, _samples: int) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 class Scorer:
@@ -48,6 +54,7 @@ class Scorer:
         bounds: Bounds,
         *,
         captions: Captions = _DEFAULT,
+        timed: Timed = _untimed,
     ) -> None:
         # Ray gives actors without reserved CPUs a single thread. On the CPU the driver has set the
         # number.
@@ -58,7 +65,7 @@ class Scorer:
         ]
         self._frozen, self._inputs = networks, inputs
         self._scorers, self._deciding_network, self._bounds = scorers, deciding_network, bounds
-        self._captions = captions
+        self._captions, self._timed = captions, timed
         self._environment = environment_digest(scorers.device, threads)
 
     def __call__(self, cell: Cell) -> Cell:
@@ -116,11 +123,6 @@ class Scorer:
             columns[text_embedding_column(frozen.name)] = _vectors(text_ND)
         return score_N, columns
 
-    def _timed(self, network: str, samples: int) -> AbstractContextManager[None]:
-        """Context of a forward pass over that many samples."""
-        del network, samples  # counted by actors only
-        return nullcontext()
-
     def _drop_bytes(self, samples: pa.Table) -> pa.Table:
         score = samples[score_column(self._deciding_network)]
         scored = pc.equal(samples["status"], Status.SCORED.value)
@@ -131,37 +133,13 @@ class Scorer:
         return samples
 
 
-class ScorerActor(Scorer):
-    """A Scorer for Ray Data: takes networks from the object store, maps blocks of cells."""
+class ScorerActor(NetworkActor):
+    """The actors of scoring."""
 
-    def __init__(
-        self,
-        *,
-        networks: ray.ObjectRef,
-        inputs: Sequence[NetworkInputs],
-        scorers: Scorers,
-        deciding_network: str,
-        bounds: Bounds,
-        captions: Captions,
-        run_label: str,
-        supervisor: ActorSupervisor,
-    ) -> None:
-        with supervisor.supervised_start():
-            super().__init__(
-                ray.get(networks), inputs, scorers, deciding_network, bounds, captions=captions
-            )
-        self._name = ray.get_runtime_context().get_actor_id() or ""
-        self._metrics = ScorerMetrics(run_label)
 
-    def __call__(self, block: pa.Table) -> pa.Table:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The block with scores in every cell."""
-        return map_cells(block, stage=self._score)
-
-    def _score(self, cell: Cell) -> Cell:
-        return replace(super().__call__(cell), scorer=self._name)
-
-    def _timed(self, network: str, samples: int) -> AbstractContextManager[None]:
-        return self._metrics.forward(network, samples)
+def start_scorer(make: Callable[..., Scorer], networks: ray.ObjectRef, run_label: str) -> Scorer:
+    """The scorer that `make` builds of networks from the object store; its work is counted."""
+    return make(ray.get(networks), timed=ScorerMetrics(run_label).forward)
 
 
 def plan_inputs(

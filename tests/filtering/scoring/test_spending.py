@@ -29,11 +29,11 @@ class TwoChunkScorer(ScorerActor):
 
     chunks = 0
 
-    def _score(self, cell: Cell) -> Cell:
+    def _mapped(self, cell: Cell) -> Cell:
         self.chunks += 1
         while self.chunks > 2:
             time.sleep(1)
-        return super()._score(cell)
+        return super()._mapped(cell)
 
 
 @pytest.mark.ray

@@ -25,14 +25,14 @@ def stalls(tmp_path, monkeypatch):
         class StallingScorer(ScorerActor):
             chunks = 0
 
-            def _score(self, cell: Cell) -> Cell:
+            def _mapped(self, cell: Cell) -> Cell:
                 self.chunks += 1
                 stalled = tmp_path / "stalled"
                 if self.chunks == 2 and sum(1 for _ in stalled.iterdir()) < times:
                     (stalled / str(time.time_ns())).touch()
                     while True:
                         time.sleep(1)
-                return super()._score(cell)
+                return super()._mapped(cell)
 
         (tmp_path / "stalled").mkdir()
         monkeypatch.setattr(score_pool, "ScorerActor", StallingScorer)
