@@ -52,8 +52,8 @@ class Pool:
     """Bytes of an encoded image, 1 KiB to 1 GiB. A larger image fails with `image_too_large` and is
     never read into memory."""
     max_caption_bytes: Annotated[int, Field(ge=1, le=2**24)] = 64 * 2**10
-    """Largest number of bytes of all captions of a sample together, 1 byte to 16 MiB. Longer ones
-    fail with `caption_too_long`. CLIP reads about 300 bytes of a caption."""
+    """Bytes of all captions of a sample together, 1 to 16,777,216 (16 MiB). Longer ones fail with
+    `caption_too_long`. CLIP reads about 300 bytes of a caption."""
     give_up_unreachable: bool = False
     """Filtering only. True: a shard that the store still does not return after `execution.attempts`
     is committed as `unreachable_shard` and counts against `execution.max_bad_shard_fraction`.
