@@ -55,7 +55,7 @@ def test_what_a_stalled_attempt_left_is_scored_by_the_next(local_ray, recipe, po
 
 def test_a_run_that_always_stalls_ends_and_says_so(local_ray, recipe, pool, stalls):
     stalls(9)
-    with pytest.raises(NoProgressError, match=r"no progress for .*stall_timeout_s.*are nodes"):
+    with pytest.raises(NoProgressError, match=r"no progress for .*stall_timeout_s.*has the nodes"):
         filter_pool(
             recipe(pool, "select.threshold=0.0", "select.keep_fraction=none",
                    "scorers.max_size=1", "execution.attempts=1", "execution.stall_timeout_s=5")
@@ -65,7 +65,7 @@ def test_a_run_that_always_stalls_ends_and_says_so(local_ray, recipe, pool, stal
 @pytest.mark.slow
 def test_nodes_that_never_come_are_waited_for_past_the_stall_limit(local_ray, recipe, pool, capsys):
     with pytest.raises(
-        NoProgressError, match=r"no_progress_timeout_s.*room for 0 of scorers"
+        NoProgressError, match=r"no_progress_timeout_s.*room for 0 of the 1 that scorers"
     ) as told:
         filter_pool(
             recipe(pool, "scorers.gpus=9", "execution.stall_timeout_s=2",
