@@ -57,7 +57,7 @@ def by_transformers(folder: Path) -> np.ndarray:
     return (found.image_embeds * found.text_embeds).sum(-1).numpy()
 
 
-@pytest.mark.parametrize("kind", ["siglip", "siglip2"])
+@pytest.mark.parametrize("kind", [pytest.param("siglip", marks=pytest.mark.slow), "siglip2"])
 def test_a_siglip_of_transformers_filters_a_pool_by_its_scores_and_verify_passes(
     local_ray, tmp_path, kind, capsys
 ):

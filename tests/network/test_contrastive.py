@@ -85,7 +85,10 @@ def _worker(rank: int, path: str, kind: str, micro_batches: int, out: str) -> No
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize(("kind", "micro_batches"), [("vit", 1), ("vit", 2), ("siglip", 1)])
+@pytest.mark.parametrize(
+    ("kind", "micro_batches"),
+    [pytest.param("vit", 1, marks=pytest.mark.slow), ("vit", 2), ("siglip", 1)],
+)
 def test_two_workers_have_the_loss_and_gradients_of_one_with_the_whole_batch(
     tmp_path, kind, micro_batches
 ):

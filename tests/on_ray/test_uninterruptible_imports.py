@@ -27,7 +27,9 @@ def import_torch(began: Path) -> int:
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("after_s", [0.1, 0.4, 0.8])
+@pytest.mark.parametrize(
+    "after_s", [*(pytest.param(after_s, marks=pytest.mark.slow) for after_s in (0.1, 0.8)), 0.4]
+)
 def test_a_task_cancelled_while_it_imports_leaves_a_process_that_can(local_ray, tmp_path, after_s):
     fresh = import_torch.options(runtime_env={"env_vars": {"FRESH": str(tmp_path)}})
     cancelled = fresh.remote(tmp_path / "first")

@@ -156,7 +156,9 @@ def test_parity_needs_no_ray(parity_recipe, published):
     assert "4 of up to 4 samples" in done.stdout
 
 
-@pytest.mark.parametrize("score", ["mean", "best", "first"])
+@pytest.mark.parametrize(
+    "score", ["mean", *(pytest.param(score, marks=pytest.mark.slow) for score in ("best", "first"))]
+)
 def test_several_captions_are_scored_as_filtering_scores_them(doctor, samples, tmp_path, score):
     others = [replace(s, caption=samples[n - 1].caption) for n, s in enumerate(samples)]
     tar = TarBuilder()

@@ -61,7 +61,7 @@ def _worker(rank: int, path: str, parallel: str, state, out: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("parallel", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp2"])
 def test_two_workers_go_on_from_one_and_end_where_one_would(tmp_path, parallel):
     start = steps(0, 1, "ddp", STEPS)
     out = str(tmp_path / "out.pt")
