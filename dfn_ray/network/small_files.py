@@ -84,11 +84,15 @@ def hub_folder(model_id: str) -> NetworkFolder:
         names = huggingface_hub.list_repo_files(model_id)
     except MemoryError:
         raise
-    except Exception as error:  # noqa: BLE001  the hub's client and its HTTP library raise any type
+    except Exception as error:  # the hub's client and its HTTP library raise any type
+        failure = download_error(f"cannot download {label}: {error}", error)
+        is_offline = isinstance(error, huggingface_hub.errors.OfflineModeIsEnabled)
+        if isinstance(failure, InputError) and not is_offline:
+            raise failure from error  # the hub's answer, which an older copy does not change
         try:
             cached = huggingface_hub.snapshot_download(model_id, local_files_only=True)
         except Exception:  # noqa: BLE001  the first error is reported
-            raise download_error(f"cannot download {label}: {error}", error) from error
+            raise failure from error
         _LOG.warning("%s: the hub cannot be reached; using the copy in %s", label, cached)
         return local_folder(Path(cached), label=label)
 

@@ -85,13 +85,13 @@ def test_a_training_driver_whose_run_is_taken_over_ends_and_leaves_no_worker(
     monkeypatch.setattr(fit_module, "TorchTrainer", CountedTrainer)
     recipe = train_recipe("samples_seen=32000", "logs.tensorboard=false")
 
-    def take_over():
+    def take_it_over():
         until(partial(Path(recipe.run_uri, "run.json").exists))
         until(lambda: latest_position(open_run(recipe.run_uri)).samples_seen >= 320)
         seen.extend(workers_alive())
         take_over(open_run(recipe.run_uri))
 
-    with meanwhile(take_over), pytest.raises(RunTakenOverError, match=SAID):
+    with meanwhile(take_it_over), pytest.raises(RunTakenOverError, match=SAID):
         train_clip.train(recipe)
     assert len(starts) == 1
     assert generation_count(open_run(recipe.run_uri)) == 1

@@ -34,6 +34,7 @@ from dfn_ray.filtering.scoring.unread_shards import (
     wait_before_attempt,
 )
 from dfn_ray.on_ray.capacity import (
+    Requirement,
     missing_capacity,
     reporting_missing_capacity,
     scoring_requirements,
@@ -167,10 +168,7 @@ def _attempt(
     `tolerant`: errors of Ray, workers and storage end only this attempt, not the run; the work that
     is left is retried. A store that gives no right to write ends the run at once.
     """
-    limits, needs = (
-        job.recipe.execution,
-        scoring_requirements(job.recipe.decode, job.recipe.scorers),
-    )
+    needs = scoring_requirements(job.recipe.decode, job.recipe.scorers)
     moved_s = time.monotonic()
     while work := left():
         for item in work:
@@ -191,22 +189,8 @@ def _attempt(
         except NoProgressError as error:
             _check_spending(job)
             job.run.check_attempt()
-            lacking, waited_s = missing_capacity(needs), time.monotonic() - moved_s
-            limit = "stall_timeout_s" if lacking is None else "no_progress_timeout_s"
-            if waited_s < getattr(limits, limit):
+            if not _has_stalled(job, needs, time.monotonic() - moved_s, error, tolerant=tolerant):
                 continue
-            why = (
-                lacking
-                or "although the cluster has the nodes it needs; raise this limit "
-                "if a chunk may take longer"
-            )
-            what = f"no progress for {waited_s:,.0f} s (execution.{limit}), {why}"
-            if lacking is not None or not tolerant:
-                raise NoProgressError(
-                    f"{what}. Committed work is kept; check the cluster with `dfn-ray doctor`, "
-                    "then run the same command again to resume"
-                ) from error
-            job.progress.say(f"this attempt stopped: {what}; the remaining work is retried")
             return
         except (RayError, StorageError) as error:
             job.run.check_attempt()
@@ -217,6 +201,35 @@ def _attempt(
                 f"this attempt stopped: {last_line(error)}; the remaining work is retried"
             )
             return
+
+
+def _has_stalled(
+    job: ScoringJob,
+    needs: Sequence[Requirement],
+    waited_s: float,
+    error: NoProgressError,
+    *,
+    tolerant: bool,
+) -> bool:
+    """True if an attempt without progress ends; False if it still waits, as for missing nodes.
+
+    Raises NoProgressError if that ends the run.
+    """
+    lacking = missing_capacity(needs)
+    limit = "stall_timeout_s" if lacking is None else "no_progress_timeout_s"
+    if waited_s < getattr(job.recipe.execution, limit):
+        return False
+    why = lacking or (
+        "although the cluster has the nodes it needs; raise this limit if a chunk may take longer"
+    )
+    what = f"no progress for {waited_s:,.0f} s (execution.{limit}), {why}"
+    if lacking is not None or not tolerant:
+        raise NoProgressError(
+            f"{what}. Committed work is kept; check the cluster with `dfn-ray doctor`, then run "
+            "the same command again to resume"
+        ) from error
+    job.progress.say(f"this attempt stopped: {what}; the remaining work is retried")
+    return True
 
 
 def _scored_parts(
