@@ -39,7 +39,7 @@ def test_a_line_less_is_noticed():
         assert unlisted(package, without) == [name]
 
 
-def test_the_floors_of_architecture_name_every_package():
-    floors = (ROOT / "ARCHITECTURE.md").read_text().partition("## Floors")[2].partition("\n## ")[0]
-    named = set(re.findall(r"`(\w+)/?`", floors))
+def test_the_layers_of_architecture_name_every_package():
+    layers = (ROOT / "ARCHITECTURE.md").read_text().partition("## Layers")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`(\w+)/?`", layers))
     assert {re.split(r"[./]", name)[0] for name in contents(ROOT / "dfn_ray")} <= named

@@ -115,4 +115,4 @@ def test_nothing_wrong_is_0(tmp_path, capsys):
 
     write_pool(tmp_path / "pool", shards=1, samples=2)
     assert run(["inspect", str(tmp_path / "pool")]) == 0
-    assert "2 seen" in capsys.readouterr().out
+    assert "2 read" in capsys.readouterr().out

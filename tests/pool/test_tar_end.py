@@ -65,7 +65,7 @@ def test_bytes_behind_the_end_are_noted_and_a_tar_there_is_read_or_a_fault(read,
         assert len(result.rows) == 5
         if tail and len(junk) % 512 == 0:
             assert result.last.fault is ShardFault.UNREADABLE
-            assert f"header is at byte {len(DATA) + len(junk)}" in result.last.detail
+            assert f"header after it is at byte {len(DATA) + len(junk)}" in result.last.detail
         else:
             assert result.last.fault is None
             assert result.last.notes == {Note.BYTES_AFTER_END: 1}

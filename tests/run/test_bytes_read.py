@@ -61,8 +61,8 @@ def ranges_read() -> Iterator[dict[str, list[range]]]:
     found: dict[str, list[range]] = {}
     plain = Store.open
 
-    def watched(self, name):
-        return WatchedFile(plain(self, name), found.setdefault(name, []))
+    def watched(self, name, **options):
+        return WatchedFile(plain(self, name, **options), found.setdefault(name, []))
 
     with patch.object(Store, "open", watched):
         yield found

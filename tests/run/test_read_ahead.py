@@ -46,7 +46,7 @@ def reads_alone() -> Iterator[tuple[Counter[str], Counter[str]]]:
     under_way: dict[str, list[threading.Event]] = defaultdict(list)
     lock, plain = threading.Lock(), Store.open
 
-    def opened(store: Store, name: str):
+    def opened(store: Store, name: str, **options):
         folder, mine = name.rpartition("/")[0], threading.Event()
         with lock:
             here = under_way[folder]
@@ -59,7 +59,7 @@ def reads_alone() -> Iterator[tuple[Counter[str], Counter[str]]]:
             here.remove(mine)
             alone[folder] += not met
             total[folder] += 1
-        return plain(store, name)
+        return plain(store, name, **options)
 
     with patch.object(Store, "open", opened):
         yield alone, total

@@ -40,7 +40,9 @@ def sent() -> Iterator[list[int]]:
         sizes.append(len(cloudpickle.dumps(function)))
         return map(function, items)
 
-    def over_slices(items: Sequence[str], function: Callable[[Sequence[str]], Any]) -> Any:
+    def over_slices(
+        items: Sequence[str], function: Callable[[Sequence[str]], Any], **options: Any
+    ) -> Any:
         sizes.append(len(cloudpickle.dumps(function)))
         yield function(items)
 
