@@ -17,7 +17,7 @@ class Captions:
     """
 
     score: Literal["mean", "first", "best"] = "mean"
-    """How the scores of the accepted captions are combined. `mean`: the mean of their cosine
+    """Reduction of the scores of the accepted captions to one. `mean`: the mean of their cosine
     similarities, because training draws each of them equally often. `first`: that of the first
     caption, the only one that is then encoded and checked by rules. `best`: the largest."""
     keep_scores: bool = False

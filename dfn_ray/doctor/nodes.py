@@ -78,8 +78,8 @@ class Facts:
     """Size of the disk that Ray spills to."""
     disk_free_bytes: int
     rights: tuple[str, ...] | None
-    """Which of write, list, read, delete fail below run_uri; None if another node of the same type
-    was checked."""
+    """The operations (write, list, read, delete) that fail below run_uri; None if another node of
+    the same type was checked."""
     sees_probe: bool | None
     """True if the node finds the file that the driver wrote below run_uri; None if it wrote
     none."""

@@ -23,7 +23,7 @@ _PACKAGES = ("dfn_ray", "ray", "torchvision", "pyarrow", *SCORING_PACKAGES)
 
 @dataclass(frozen=True, kw_only=True)
 class RunIdentity:
-    """What makes a run the same run: a recipe with an equal one resumes it."""
+    """The identity of a run: a recipe with an equal identity resumes it."""
 
     kind: RunKind
     fingerprint: Mapping[str, Any]

@@ -9,7 +9,7 @@
     lethal.py           images and shards that crash, stall or surprise their readers
     armed_start/        a folder for PYTHONPATH: every Python process gets such readers
     slow_work.py        work at the pace of large networks
-    worker_setup.py     what Ray's workers do first in tests
+    worker_setup.py     the setup of Ray's worker processes in tests
     clusters.py         Ray clusters of several nodes on this machine
     head.py             a Ray head for tests that submit jobs
     timeline.py         nodes by role and scorers of a cluster, over a run

@@ -1,4 +1,4 @@
-"""What Ray's workers do first in tests."""
+"""The setup of Ray's worker processes in tests."""
 
 from __future__ import annotations
 
