@@ -190,9 +190,12 @@ SIZE_FIELDS = (pa.field("width", pa.int32()), pa.field("height", pa.int32()))
 """Added by decoding: the original size of the image in pixels, from its header."""
 
 
+SCORE_PREFIX = "score_"
+
+
 def score_column(network: str) -> str:
     """The column of scores of `network`: float32 cosine similarity, null if unscored."""
-    return f"score_{network}"
+    return f"{SCORE_PREFIX}{network}"
 
 
 def caption_scores_column(network: str) -> str:

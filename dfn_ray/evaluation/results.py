@@ -5,9 +5,10 @@
     RUN_URI/eval_attempts/*.json       one per driver that wrote results: its recipe and versions
 
 The JSON is CLIP_benchmark's with an additional key `dfn_ray`, which CLIP_benchmark's tools
-preserve: the numbers of images read, failed and left out, faults of shards, and the fingerprint of
-everything that affects the metrics, by which a result is recognized. A metric that does not exist
-(acc5 of four classes) is null; CLIP_benchmark's own files contain NaN, which is not valid JSON.
+preserve: the version of its format, the numbers of images read, failed and left out, faults of
+shards, and the fingerprint of everything that affects the metrics, by which a result is recognized.
+A metric that does not exist (acc5 of four classes) is null; CLIP_benchmark's own files contain NaN,
+which is not valid JSON.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from dfn_ray.untrusted.json_text import MAX_OWN_DEPTH, parse_json
 FOLDER = "eval"
 LINES = "eval_results.jsonl"
 ATTEMPTS = "eval_attempts"
+FORMAT_VERSION = 1
+"""Version of the key `dfn_ray`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +144,7 @@ class Results:
             "metrics": _finite(result.metrics),
             "language": result.language,
             "dfn_ray": {
+                "format": FORMAT_VERSION,
                 "read": result.read,
                 "images": result.images,
                 "failed": dict(result.failed),
@@ -232,6 +236,8 @@ def _from_json(value: Mapping[str, Any]) -> SetResult | None:
     own = {name: value[name] for name in ("dataset", "task", "language")}
     found = {**details, **own, "metrics": metrics}
     found.pop("read", None)
+    if (version := found.pop("format")) != FORMAT_VERSION:
+        raise ValueError(f"format {version!r}, this version reads {FORMAT_VERSION}")
     if wrong := invalid_fields(SetResult, found):
         raise ValueError(f"no {', '.join(wrong)} of the right type")
     return SetResult(**found)

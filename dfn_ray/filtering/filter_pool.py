@@ -105,7 +105,11 @@ def materialize(recipe: Recipe, *, out_uri: str | None = None) -> dict[str, Any]
     if stored and stored["state"] == State.FINAL:
         return stored
     settler = Settler(
-        scores.without_parts(), selected.selection, stored_pool(run.recipe), out, from_pool=True
+        scores.without_parts().with_columns("shard", "row"),
+        selected.selection,
+        stored_pool(run.recipe),
+        out,
+        from_pool=True,
     )
     connect()
     files = _read_back(run, settler, _survey(settler, scores.names).missing, recipe.decode)
@@ -157,7 +161,12 @@ def _finalize(run: Run, ledger: Ledger, recipe: Recipe) -> dict[str, Any]:
         # From here on bytes are deleted, so no other rule can be applied. A second driver with
         # another rule finds a selection it does not know, and stops.
         before = run.replace_json(SELECTION, value | {"state": State.SETTLING}, before)
-    settler = Settler(scores.without_parts(), selected.selection, stored_pool(run.recipe), run)
+    settler = Settler(
+        scores.without_parts().with_columns("shard", "row"),
+        selected.selection,
+        stored_pool(run.recipe),
+        run,
+    )
     survey = _survey(settler, scores.names)
     connect()
     files = {*survey.settled}
@@ -240,6 +249,7 @@ def _write_selection(
     """Writes the uid list of a selection, then, for a `folder`, the selection itself."""
     name, selection = f"{folder}{UID_LIST}", selected.selection
     kept, spill = partial(_kept_uids, selection), partial(spill_sorted, run)
+    scores = scores.with_columns("uid")
     if len(scores.names) < MIN_SLICED_ITEMS:
         written = write_uid_list(run, name, scores.map_parts(kept), selection.k)
     else:

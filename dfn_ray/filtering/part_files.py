@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from dfn_ray.on_ray.cells import Cell
-from dfn_ray.run import PartHeader, parquet_bytes, part_footer
+from dfn_ray.run import PartHeader, is_near_footer, parquet_bytes, part_footer
 from dfn_ray.schema import BYTE_COLUMNS, Chunk
 
 ROW_GROUP_BYTES = 32 * 2**20
@@ -61,6 +61,7 @@ def image_parquet(rows: pa.Table, name: str = "") -> bytes:
 
 def scores_parquet(samples: pa.Table, chunks: Sequence[Chunk], header: PartHeader) -> bytes:
     """The scores of a part as a Parquet file whose footer commits the chunks."""
-    rows = samples.drop_columns([name for name in BYTE_COLUMNS if name in samples.column_names])
+    names = [name for name in samples.column_names if name not in BYTE_COLUMNS]
+    rows = samples.select(sorted(names, key=is_near_footer))
     rows = rows.replace_schema_metadata(part_footer(chunks, header))
     return parquet_bytes(rows, compression="ZSTD", use_dictionary=["shard", "status", "reason"])

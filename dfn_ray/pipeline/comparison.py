@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from statistics import mean, stdev
 from typing import Any
 
+from dfn_ray.report.compare import COMPARISON_FORMAT
+
 DFN = "dfn"
 Scores = dict[str, dict[int, dict[str, float]]]
 """Arm -> seed -> `set, metric` -> value."""
@@ -30,7 +32,7 @@ def compare_arms(scores: Scores, *, network: Mapping[str, float] | None) -> dict
                 "dfn_ahead_in": sum(best[seed] > value for seed, value in own.items()),
             }
         metrics[name] = {"arms": arms, "network": None if network is None else network[name]}
-    return {"seeds": sorted(scores[DFN]), "metrics": metrics}
+    return {"format": COMPARISON_FORMAT, "seeds": sorted(scores[DFN]), "metrics": metrics}
 
 
 def comparison_table(value: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +38,8 @@ from dfn_ray.uids.records import UID_DTYPE, uid_records
 SAMPLES = 10_000_000
 """Approximate number of samples compared: 120 MB per run."""
 _COMPARISON = "comparison.json"
+COMPARISON_FORMAT: Final = 1
+"""Version of the format of `comparison.json`."""
 
 
 class _Mean(pydantic.BaseModel):
@@ -56,6 +58,8 @@ class _Metric(pydantic.BaseModel):
 class _Story(pydantic.BaseModel):
     """The fields that are read from `comparison.json`."""
 
+    format: Literal[1]
+    """COMPARISON_FORMAT."""
     metrics: dict[str, _Metric]
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from dfn_ray.errors import FingerprintError, IncompleteRunError
 from dfn_ray.run.layout import part_file
-from dfn_ray.run.parts import Part, newest_first, part_names, read_part_rows, read_parts
+from dfn_ray.run.parts import Part, newest_first, part_names, read_part_with_rows, read_parts
 from dfn_ray.run.places import rows_in_chunks
 from dfn_ray.schema import Chunk, ShardFault, status_key
 from dfn_ray.storage import Store
@@ -173,7 +173,7 @@ def canonical_ledger(
 def _counts_of(store: Store, name: str, chunks: Sequence[Chunk]) -> Counter[str]:
     """Samples by status in the given chunks of a part, from its rows."""
     counts: Counter[str] = Counter()
-    table = read_part_rows(store, name, ["shard", "row", "status", "reason"])
+    _, table = read_part_with_rows(store, name, ["shard", "row", "status", "reason"])
     for row in table.filter(pa.array(rows_in_chunks(table, chunks))).to_pylist():
         counts[status_key(row["status"], row["reason"])] += 1
     return counts

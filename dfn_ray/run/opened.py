@@ -32,7 +32,12 @@ from dfn_ray.run.sealed_json import (
     read_names,
     require_valid,
 )
-from dfn_ray.run.sealed_parquet import TAIL_BYTES, opened_parquet, verified_parquet
+from dfn_ray.run.sealed_parquet import (
+    PART_TAIL_BYTES,
+    TAIL_BYTES,
+    opened_parquet,
+    verified_parquet,
+)
 from dfn_ray.run.shapes import completed_recipe, shape_of
 from dfn_ray.storage import Store
 
@@ -140,13 +145,12 @@ class Run:
         return self.description["format"] != 1
 
     @contextmanager
-    def open(self, name: str) -> Iterator[IO[bytes]]:
-        """A required file of the run, opened for random reads.
+    def open(self, name: str, *, tail_bytes: int = TAIL_BYTES) -> Iterator[IO[bytes]]:
+        """A required Parquet file of the run, opened for random reads; see `Store.open`.
 
         Raises DamagedRunError when it is absent, and instead of pyarrow's errors about its content.
         """
         where = self.store.uri_of(name)
-        tail_bytes = TAIL_BYTES if name.endswith(".parquet") else 0
         try:
             with self.store.open(name, tail_bytes=tail_bytes) as file:
                 yield file
@@ -155,12 +159,17 @@ class Run:
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise DamagedRunError(f"{where}: is damaged: {error}; {self._advice}") from None
 
-    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+    def read_table(
+        self, name: str, columns: list[str] | None = None, *, tail_bytes: int | None = None
+    ) -> pa.Table:
         """A Parquet file of the run, or some of its columns.
 
-        Raises DamagedRunError, also if a file with rows lacks one of the columns.
+        `tail_bytes`: size of the first request, see `Store.open`; None: for the footer, or for most
+        files that are read as a whole. Raises DamagedRunError, also if a file with rows lacks one
+        of the columns.
         """
-        with self.open(name) as file:
+        default = PART_TAIL_BYTES if columns is None else TAIL_BYTES
+        with self.open(name, tail_bytes=tail_bytes or default) as file:
             if columns is None:
                 return verified_parquet(file, _last(name), is_sealed=self._is_sealed).read()
             parquet = opened_parquet(file, _last(name), is_sealed=self._is_sealed, pre_buffer=True)

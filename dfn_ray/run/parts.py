@@ -7,14 +7,19 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import pyarrow as pa
 
 from dfn_ray.errors import DamagedRunError, MissingFileError
 from dfn_ray.run.layout import BORDERLINE, SCORES, SELECTION, SUBSET, part_file
-from dfn_ray.run.sealed_parquet import TAIL_BYTES, footer_metadata, opened_parquet
-from dfn_ray.schema import Chunk
+from dfn_ray.run.sealed_parquet import (
+    PART_TAIL_BYTES,
+    TAIL_BYTES,
+    footer_metadata,
+    opened_parquet,
+)
+from dfn_ray.schema import SCORE_PREFIX, Chunk
 from dfn_ray.storage import Store
 
 SCAN_THREADS = 64
@@ -92,8 +97,30 @@ def part_footer(chunks: Sequence[Chunk], header: PartHeader) -> dict[bytes, byte
 
 def read_part(store: Store, name: str) -> Part:
     """The chunks and header of a committed part, from its footer alone. Raises DamagedRunError."""
+    return _part(store, name, _read(store, name, footer_metadata, TAIL_BYTES))
+
+
+def read_part_with_rows(store: Store, name: str, columns: list[str]) -> tuple[Part, pa.Table]:
+    """A committed part and columns of its rows, on S3 by one request for a usual part.
+
+    Raises DamagedRunError, also if it lacks one of the columns.
+    """
+
+    def read(
+        file: IO[bytes], file_name: str, *, is_sealed: bool
+    ) -> tuple[dict[bytes, bytes], pa.Table]:
+        parquet = opened_parquet(file, file_name, is_sealed=is_sealed, pre_buffer=True)
+        return parquet.metadata.metadata or {}, parquet.read(columns)
+
+    metadata, table = _read(store, name, read, PART_TAIL_BYTES)
+    if absent := set(columns) - set(table.column_names):
+        raise _damaged(store.uri_of(part_file(name)), f"it lacks {', '.join(sorted(absent))}")
+    return _part(store, name, metadata), table
+
+
+def _part(store: Store, name: str, metadata: Mapping[bytes, bytes]) -> Part:
+    """The part with this key-value metadata in its footer. Raises DamagedRunError."""
     where = store.uri_of(part_file(name))
-    metadata = _read(store, name, footer_metadata)
     if _CHUNKS not in metadata:
         raise DamagedRunError(
             f"{where}: commits no chunks, so dfn_ray did not write it; move it out of the run"
@@ -126,15 +153,15 @@ def _header(name: str, values: Mapping[str, Any]) -> PartHeader:
     )
 
 
-def read_part_rows(store: Store, name: str, columns: list[str]) -> pa.Table:
-    """Columns of a committed part. Raises DamagedRunError."""
-    return _read(store, name, lambda *args, **kwargs: opened_parquet(*args, **kwargs).read(columns))
+def is_near_footer(column: str) -> bool:
+    """True for the columns that are the last of a part, because most passes read no others."""
+    return column == "status" or column.startswith(SCORE_PREFIX)
 
 
-def _read(store: Store, name: str, read: Callable[..., Found]) -> Found:
+def _read(store: Store, name: str, read: Callable[..., Found], tail_bytes: int) -> Found:
     where = store.uri_of(part_file(name))
     try:
-        with store.open(part_file(name), tail_bytes=TAIL_BYTES) as file:
+        with store.open(part_file(name), tail_bytes=tail_bytes) as file:
             is_sealed = _SEALED.match(name) is not None
             return read(file, f"{name}.parquet", is_sealed=is_sealed)
     except MissingFileError:

@@ -1,6 +1,7 @@
 """Passes over the parts or the subset of a run: selected columns, in order, with read-ahead.
 
-Memory is bounded.
+Memory is bounded. On S3 the scores of a part take one request, and so do other columns of a usual
+part, which is then read as a whole: a request costs more than the bytes between the columns.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import pyarrow as pa
 
 from dfn_ray.run.layout import SUBSET, part_file
 from dfn_ray.run.opened import Run
+from dfn_ray.run.parts import is_near_footer
+from dfn_ray.run.sealed_parquet import PART_TAIL_BYTES, SCORES_TAIL_BYTES
 
 READ_THREADS = 32
-"""Files read in parallel: a pass takes the time of its requests, two or three per file, divided by
-this."""
+"""Files read in parallel: a pass takes the time of its requests, divided by this."""
 AHEAD = 2 * READ_THREADS
 """Files read ahead; bounds the memory to as many tables."""
 
@@ -69,7 +71,8 @@ def read_columns(run: Run, name: str, columns: Sequence[str]) -> pa.Table:
 
     A part without samples may lack score columns; they are added as empty columns.
     """
-    table = run.read_table(part_file(name), [*columns])
+    tail_bytes = SCORES_TAIL_BYTES if all(map(is_near_footer, columns)) else PART_TAIL_BYTES
+    table = run.read_table(part_file(name), [*columns], tail_bytes=tail_bytes)
     for column in columns:
         if column not in table.column_names and table.num_rows == 0:
             table = table.append_column(column, pa.array([], pa.float32()))

@@ -169,6 +169,11 @@ def test_images_read_are_those_counted_failed_and_left_out_and_shards_are_stored
     assert "own: x/dog: empty_shard: it contains no image" in shown
 
 
+def details(**changes):
+    good = {"format": 1, "images": 1, "failed": {}, "fingerprint": "f", "network": "n"}
+    return good | changes
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -178,9 +183,20 @@ def test_images_read_are_those_counted_failed_and_left_out_and_shards_are_stored
         {"metrics": {"acc1": "x"}},
         {"dfn_ray": 5},
         {"dfn_ray": {"fingerprint": "f"}},
-        {"dfn_ray": {"images": "x", "failed": {}, "fingerprint": "f", "network": "n"}},
-        {"dfn_ray": {"images": 1, "failed": [], "fingerprint": "f", "network": "n"}},
-        {"dfn_ray": {"images": 1, "failed": {}, "fingerprint": "f", "network": "n", "new": 1}},
+        {"dfn_ray": details(images="x")},
+        {"dfn_ray": details(failed=[])},
+        {"dfn_ray": details(new=1)},
+        {
+            "dfn_ray": {
+                "format": 1,
+                "images": 1,
+                "failed": {},
+                "fingerprint": "f",
+                "network": "n",
+                "new": 1,
+            }
+        },
+        {"dfn_ray": details(format=2)},
     ],
 )
 def test_a_stored_result_with_a_value_of_another_type_is_damage(tmp_path, change):

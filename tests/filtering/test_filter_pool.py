@@ -317,7 +317,7 @@ def test_fewer_scores_than_were_asked_for_are_all_kept_and_it_is_said(local_ray,
 
     job = recipe(pool, "select.keep_fraction=none", "select.keep_count=1000")
     value = filter_pool(job)
-    assert (value["asked"], value["k"]) == (1000, 300)
+    assert (value["requested"], value["k"]) == (1000, 300)
     said = selection_table(job.run_uri, value)
     assert "warning: the rule requests 1,000 samples, only 300 have a score" in said
     verify_run(job.run_uri)

@@ -71,7 +71,7 @@ def test_what_models_trained_on_a_storys_subset_achieve_stands_beside_the_filter
     for uri, own, induced in zip(runs, (0.9, 0.3), (0.2, 0.4), strict=True):
         value = {"arms": {"dfn": {"mean": induced}}, "network": own}
         with open(f"{uri}/comparison.json", "w") as file:
-            json.dump({"metrics": {"set, acc1": value}}, file)
+            json.dump({"format": 1, "metrics": {"set, acc1": value}}, file)
     found = compare_runs(runs)
     assert [item.own["set, acc1"] for item in found.filters] == [0.9, 0.3]
     assert [item.induced["set, acc1"] for item in found.filters] == [0.2, 0.4]

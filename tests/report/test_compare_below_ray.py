@@ -76,7 +76,15 @@ def test_a_materialized_subset_is_compared_and_drawn_by_the_scores_it_was_made_f
 
 @pytest.mark.parametrize(
     "data",
-    ['{"metr', "[]", "{}", '{"metrics": {"a": 1}}', '{"metrics": {"a": {"arms": {"dfn": 1}}}}'],
+    [
+        '{"metr',
+        "[]",
+        "{}",
+        '{"format": 1, "metrics": {"a": 1}}',
+        '{"format": 1, "metrics": {"a": {"arms": {"dfn": 1}}}}',
+        '{"metrics": {}}',
+        '{"format": 2, "metrics": {}}',
+    ],
 )
 def test_a_comparison_of_a_story_that_is_cut_or_of_another_shape_is_damage(made, data):
     runs = [made(name).run_uri for name in ("one", "other")]

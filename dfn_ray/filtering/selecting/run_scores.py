@@ -29,7 +29,10 @@ Read = TypeVar("Read")
 
 
 class ScoredPart(Mapping[str, np.ndarray]):
-    """The scored rows of a part as `ranking.Rows`; `uid`, `shard` and `row` are loaded lazily."""
+    """The scored rows of a part as `ranking.Rows`.
+
+    `columns` are read together with the scores, others when they are asked for.
+    """
 
     def __init__(
         self,
@@ -38,22 +41,25 @@ class ScoredPart(Mapping[str, np.ndarray]):
         network: str,
         shard_index: Mapping[str, int],
         disowned: Sequence[Chunk] = (),
+        columns: Sequence[str] = (),
     ) -> None:
         self.name = name
         self._run, self._shard_index = run, shard_index
-        self._columns: dict[str, np.ndarray] = {}
-        status, score = self._read(["status", score_column(network)])
-        mask = pc.equal(status, Status.SCORED.value).to_numpy(zero_copy_only=False)
+        self._score = score_column(network)
+        place = ("shard", "row") if disowned else ()
+        read = dict.fromkeys(["status", self._score, *place, *columns])
+        table = read_columns(run, name, [*read])
+        mask = pc.equal(table["status"], Status.SCORED.value).to_numpy(zero_copy_only=False)
         if disowned:
-            table = read_columns(run, name, ["shard", "row"])
             mask &= ~rows_in_chunks(table, disowned)
         self._mask = pa.array(mask)
-        self._columns["score"] = score.filter(self._mask).to_numpy(zero_copy_only=False)
+        self._rows = table.filter(self._mask)
+        self._arrays: dict[str, np.ndarray] = {}
 
-    def __getitem__(self, column: str) -> np.ndarray:
-        if column not in self._columns:
-            self._columns[column] = self._load(column)
-        return self._columns[column]
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._arrays:
+            self._arrays[name] = self._array(name)
+        return self._arrays[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(("score", "uid", "shard", "row"))
@@ -68,19 +74,19 @@ class ScoredPart(Mapping[str, np.ndarray]):
 
     def table(self, columns: Sequence[str]) -> pa.Table:
         """The given columns of the scored rows."""
-        return read_columns(self._run, self.name, columns).filter(self._mask)
+        if absent := [name for name in columns if name not in self._rows.column_names]:
+            more = read_columns(self._run, self.name, absent).filter(self._mask)
+            for field, values in zip(more.schema, more.columns, strict=True):
+                self._rows = self._rows.append_column(field, values)
+        return self._rows.select(list(columns))
 
-    def _load(self, column: str) -> np.ndarray:
-        (values,) = self._read([column])
-        values = values.filter(self._mask)
-        if column == "uid":
+    def _array(self, name: str) -> np.ndarray:
+        (values,) = self.table([self._score if name == "score" else name]).columns
+        if name == "uid":
             return uid_records(values)
-        if column == "shard":
+        if name == "shard":
             return shard_numbers(values, self._shard_index)
         return values.to_numpy(zero_copy_only=False)
-
-    def _read(self, columns: list[str]) -> list[pa.ChunkedArray]:
-        return read_columns(self._run, self.name, columns).columns
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,8 @@ class RunScores:
     network: str
     names: tuple[str, ...]
     disowned: Mapping[str, Sequence[Chunk]]
+    columns: tuple[str, ...] = ()
+    """Columns that are read together with the scores."""
 
     def __call__(self) -> Iterator[ScoredPart]:
         """Every part once, in the order of `names`, with read-ahead."""
@@ -113,6 +121,10 @@ class RunScores:
         """`map_slices` over the results of `map_parts(read)` instead of the parts."""
         return run_in_slices(self.names, partial(_find_in_each, self.without_parts(), read, find))
 
+    def with_columns(self, *columns: str) -> RunScores:
+        """The same, with columns that are read together with the scores."""
+        return replace(self, columns=columns)
+
     def without_parts(self) -> RunScores:
         """The same without part names, to be sent to tasks."""
         return replace(self, names=())
@@ -120,7 +132,12 @@ class RunScores:
     def part(self, name: str) -> ScoredPart:
         """The scored rows of one part."""
         return ScoredPart(
-            self.run, name, self.network, self.shard_index, self.disowned.get(name, ())
+            self.run,
+            name,
+            self.network,
+            self.shard_index,
+            self.disowned.get(name, ()),
+            self.columns,
         )
 
     @property

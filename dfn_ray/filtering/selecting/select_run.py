@@ -43,7 +43,7 @@ class SelectionResult:
             "select": asdict(self.select),
             "network": self.network,
             "N": self.n,
-            "asked": self.requested,
+            "requested": self.requested,
             "k": self.selection.k,
             "threshold": self.selection.threshold,
             "threshold_key": self.selection.threshold_key,

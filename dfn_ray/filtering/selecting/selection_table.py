@@ -29,7 +29,7 @@ def selection_table(run_uri: str, value: Mapping[str, Any]) -> str:
     if value["threshold"] is not None:
         ties = f"; {value['at']:,} samples share it" if value["at"] > 1 else ""
         lines.append(f"threshold {value['threshold']:.6f} on {value['network']}{ties}")
-    if (requested := value.get("asked") or 0) > kept:
+    if (requested := value.get("requested") or 0) > kept:
         lines.append(
             f"warning: the rule requests {requested:,} samples, only {kept:,} have a score: all "
             "are kept"

@@ -35,7 +35,7 @@ class Settler:
     """Settles the files of a run to a selection. Sent to tasks; each call is one part or shard."""
 
     scores: RunScores
-    """Without part names, which would be sent to every task."""
+    """Without part names, which would be sent to every task; with the place of each row."""
     selection: Selection
     pool: Pool
     target: Run

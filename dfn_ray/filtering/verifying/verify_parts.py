@@ -20,7 +20,7 @@ from dfn_ray.run import (
     differences,
     part_file,
     read_ahead,
-    read_part,
+    read_part_with_rows,
     scan_ledger,
 )
 from dfn_ray.schema import status_key
@@ -52,7 +52,7 @@ def _verify_some(run: Run, names: Sequence[str]) -> list[Part]:
 
 def _verify_part(run: Run, name: str) -> Part:
     """The part, verified against its rows. Raises VerificationError."""
-    part = read_part(run.store, name)
+    part, table = read_part_with_rows(run.store, name, ["shard", "row", "status", "reason"])
     uri = run.store.uri_of(part_file(name))
     require_promise(
         part.header.fingerprint == run.fingerprint,
@@ -63,7 +63,6 @@ def _verify_part(run: Run, name: str) -> Part:
             f"{uri}: commits rows of {min(foreign)}, which {run.store.uri_of(run.listing_name)} "
             "does not list"
         )
-    table = run.read_table(part_file(name), ["shard", "row", "status", "reason"])
     chunks = sorted(part.chunks, key=lambda chunk: (chunk.shard, chunk.first_row))
     rows = np.concatenate(
         [np.empty(0, np.int64), *(np.arange(c.first_row, c.first_row + c.rows) for c in chunks)]

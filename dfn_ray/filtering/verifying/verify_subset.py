@@ -65,9 +65,8 @@ def kept_rows(
     scores: RunScores, selection: Selection, columns: Sequence[str], names: Sequence[str]
 ) -> Tables:
     """The rows of the named parts that the selection keeps."""
-    for name, table in replace(scores, names=tuple(names)).map_parts(
-        partial(_kept_of_part, selection, columns)
-    ):
+    parts = replace(scores, names=tuple(names)).with_columns(*_PLACE, *columns)
+    for name, table in parts.map_parts(partial(_kept_of_part, selection, columns)):
         if table is not None:
             yield part_file(name), table
 
