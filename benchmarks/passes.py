@@ -199,9 +199,9 @@ def verify(recipe: Recipe) -> None:
 
 
 PASSES = (
-    # Footers, scores, and most columns of a part take one request each. A selection reads the scores
-    # twice, and once more if scores are tied; the verb, uids too; all after the footers. Verify reads
-    # each part three times and of the subset the footer and two ranges.
+    # Footers, scores, and most columns of a part take one request each. A selection reads the
+    # scores twice, and once more if scores are tied; the verb, uids too; all after the footers.
+    # Verify reads each part three times and of the subset the footer and two ranges.
     Pass("resume (footers)", resume, requests=1),
     Pass("select", select_once, requests=3),
     Pass("select verb, uid list", select_and_list, requests=5),

@@ -33,8 +33,8 @@ from dfn_ray.run.sealed_json import (
     require_valid,
 )
 from dfn_ray.run.sealed_parquet import (
-    PART_TAIL_BYTES,
     TAIL_BYTES,
+    WHOLE_BYTES,
     opened_parquet,
     verified_parquet,
 )
@@ -145,14 +145,16 @@ class Run:
         return self.description["format"] != 1
 
     @contextmanager
-    def open(self, name: str, *, tail_bytes: int = TAIL_BYTES) -> Iterator[IO[bytes]]:
-        """A required Parquet file of the run, opened for random reads; see `Store.open`.
+    def open(
+        self, name: str, *, head_bytes: int = 0, tail_bytes: int = TAIL_BYTES
+    ) -> Iterator[IO[bytes]]:
+        """A required file of the run, opened for random reads; see `Store.open`.
 
         Raises DamagedRunError when it is absent, and instead of pyarrow's errors about its content.
         """
         where = self.store.uri_of(name)
         try:
-            with self.store.open(name, tail_bytes=tail_bytes) as file:
+            with self.store.open(name, head_bytes=head_bytes, tail_bytes=tail_bytes) as file:
                 yield file
         except MissingFileError:
             raise DamagedRunError(f"{where}: is missing; {self._advice}") from None
@@ -160,16 +162,21 @@ class Run:
             raise DamagedRunError(f"{where}: is damaged: {error}; {self._advice}") from None
 
     def read_table(
-        self, name: str, columns: list[str] | None = None, *, tail_bytes: int | None = None
+        self,
+        name: str,
+        columns: list[str] | None = None,
+        *,
+        head_bytes: int = 0,
+        tail_bytes: int = TAIL_BYTES,
     ) -> pa.Table:
         """A Parquet file of the run, or some of its columns.
 
-        `tail_bytes`: size of the first request, see `Store.open`; None: for the footer, or for most
-        files that are read as a whole. Raises DamagedRunError, also if a file with rows lacks one
-        of the columns.
+        `head_bytes` and `tail_bytes`: see `Store.open`. Raises DamagedRunError, also if a file with
+        rows lacks one of the columns.
         """
-        default = PART_TAIL_BYTES if columns is None else TAIL_BYTES
-        with self.open(name, tail_bytes=tail_bytes or default) as file:
+        if columns is None:
+            head_bytes = WHOLE_BYTES
+        with self.open(name, head_bytes=head_bytes, tail_bytes=tail_bytes) as file:
             if columns is None:
                 return verified_parquet(file, _last(name), is_sealed=self._is_sealed).read()
             parquet = opened_parquet(file, _last(name), is_sealed=self._is_sealed, pre_buffer=True)

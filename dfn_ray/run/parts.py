@@ -14,8 +14,8 @@ import pyarrow as pa
 from dfn_ray.errors import DamagedRunError, MissingFileError
 from dfn_ray.run.layout import BORDERLINE, SCORES, SELECTION, SUBSET, part_file
 from dfn_ray.run.sealed_parquet import (
-    PART_TAIL_BYTES,
     TAIL_BYTES,
+    WHOLE_BYTES,
     footer_metadata,
     opened_parquet,
 )
@@ -97,7 +97,7 @@ def part_footer(chunks: Sequence[Chunk], header: PartHeader) -> dict[bytes, byte
 
 def read_part(store: Store, name: str) -> Part:
     """The chunks and header of a committed part, from its footer alone. Raises DamagedRunError."""
-    return _part(store, name, _read(store, name, footer_metadata, TAIL_BYTES))
+    return _part(store, name, _read(store, name, footer_metadata, tail_bytes=TAIL_BYTES))
 
 
 def read_part_with_rows(store: Store, name: str, columns: list[str]) -> tuple[Part, pa.Table]:
@@ -112,7 +112,7 @@ def read_part_with_rows(store: Store, name: str, columns: list[str]) -> tuple[Pa
         parquet = opened_parquet(file, file_name, is_sealed=is_sealed, pre_buffer=True)
         return parquet.metadata.metadata or {}, parquet.read(columns)
 
-    metadata, table = _read(store, name, read, PART_TAIL_BYTES)
+    metadata, table = _read(store, name, read, head_bytes=WHOLE_BYTES)
     if absent := set(columns) - set(table.column_names):
         raise _damaged(store.uri_of(part_file(name)), f"it lacks {', '.join(sorted(absent))}")
     return _part(store, name, metadata), table
@@ -158,10 +158,11 @@ def is_near_footer(column: str) -> bool:
     return column == "status" or column.startswith(SCORE_PREFIX)
 
 
-def _read(store: Store, name: str, read: Callable[..., Found], tail_bytes: int) -> Found:
+def _read(store: Store, name: str, read: Callable[..., Found], **first: int) -> Found:
+    """What `read` returns for the opened file of a part; `first` as `Store.open` takes it."""
     where = store.uri_of(part_file(name))
     try:
-        with store.open(part_file(name), tail_bytes=tail_bytes) as file:
+        with store.open(part_file(name), **first) as file:
             is_sealed = _SEALED.match(name) is not None
             return read(file, f"{name}.parquet", is_sealed=is_sealed)
     except MissingFileError:

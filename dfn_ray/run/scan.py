@@ -17,7 +17,7 @@ import pyarrow as pa
 from dfn_ray.run.layout import SUBSET, part_file
 from dfn_ray.run.opened import Run
 from dfn_ray.run.parts import is_near_footer
-from dfn_ray.run.sealed_parquet import PART_TAIL_BYTES, SCORES_TAIL_BYTES
+from dfn_ray.run.sealed_parquet import SCORES_TAIL_BYTES, WHOLE_BYTES
 
 READ_THREADS = 32
 """Files read in parallel: a pass takes the time of its requests, divided by this."""
@@ -71,8 +71,10 @@ def read_columns(run: Run, name: str, columns: Sequence[str]) -> pa.Table:
 
     A part without samples may lack score columns; they are added as empty columns.
     """
-    tail_bytes = SCORES_TAIL_BYTES if all(map(is_near_footer, columns)) else PART_TAIL_BYTES
-    table = run.read_table(part_file(name), [*columns], tail_bytes=tail_bytes)
+    head_bytes = 0 if all(map(is_near_footer, columns)) else WHOLE_BYTES
+    table = run.read_table(
+        part_file(name), [*columns], head_bytes=head_bytes, tail_bytes=SCORES_TAIL_BYTES
+    )
     for column in columns:
         if column not in table.column_names and table.num_rows == 0:
             table = table.append_column(column, pa.array([], pa.float32()))

@@ -40,6 +40,8 @@ UNANNOUNCED_LIMIT_BYTES = 2**30
 """Limit on an object of unannounced length, which is held in memory; S3 itself always announces
 it."""
 _PIECE_BYTES = 2**20
+_PLACED = re.compile(r"bytes (\d+)-\d+/(\d+)")
+"""The place of a range in its object, as in `ContentRange`."""
 
 
 class S3(S3FileSystem):
@@ -68,13 +70,14 @@ class S3(S3FileSystem):
         source = ClientSource(file, retries_itself=True)
         return RemoteFile(self, str(self.unstrip_protocol(path)), source, **options)
 
-    def open_with_tail(self, path: str, tail_bytes: int) -> RemoteFile:
-        """Opens an object for reading by a request for its last bytes, which also gives its size.
+    def open_with_range(self, path: str, span: str) -> RemoteFile:
+        """Opens an object for reading by a request for a range of it, which also gives its size.
 
-        Reads of these bytes take no further request; others are conditional on the same ETag.
+        `span` is the first or last bytes, as in HTTP: `bytes=0-99`, `bytes=-100`. Reads of them
+        take no further request; others are conditional on the same ETag.
         """
         try:
-            source = _TailSource(self, path, tail_bytes)
+            source = _PartlyRead(self, path, span)
         except RefusalError as error:
             if code_of(error.__cause__ or error) not in RANGE_CODES:
                 raise
@@ -162,28 +165,32 @@ class S3(S3FileSystem):
         return head["ETag"], head["LastModified"]
 
 
-class _TailSource:
-    """An object whose last bytes were read when it was opened."""
+class _PartlyRead:
+    """An object of which a range was read when it was opened."""
 
-    def __init__(self, fs: S3, path: str, tail_bytes: int) -> None:
+    def __init__(self, fs: S3, path: str, span: str) -> None:
         bucket, key, _ = fs.split_path(path)
         self._fs, self._request = fs, {"Bucket": bucket, "Key": key}
-        answer = self._get(Range=f"bytes=-{tail_bytes}")
-        self._tail: bytes = answer["Body"].data
+        answer = self._get(Range=span)
+        self._data: bytes = answer["Body"].data
         # A server that ignores the range sends the whole object.
-        total = re.search(r"/(\d+)$", answer.get("ContentRange") or "")
-        self.size = int(total[1]) if total else len(self._tail)
+        placed = _PLACED.fullmatch(answer.get("ContentRange") or "")
+        self._start, self.size = map(int, placed.groups()) if placed else (0, len(self._data))
         self.version = version_in(answer)
 
     def fetch(self, start: int, end: int) -> bytes:
         """All bytes from `start` to `end`, of the version that was opened."""
-        tail_start = self.size - len(self._tail)
-        tail = self._tail[max(0, start - tail_start) : max(0, end - tail_start)]
-        if start >= min(end, tail_start):
-            return tail
+        first = min(max(start, self._start), end)
+        last = max(min(end, self._start + len(self._data)), first)
+        known = self._data[first - self._start : last - self._start]
+        return self._missing(start, first) + known + self._missing(last, end)
+
+    def _missing(self, start: int, end: int) -> bytes:
+        """The bytes from `start` to `end`, by another request."""
+        if start >= end:
+            return b""
         condition = {"IfMatch": f'"{self.version}"'} if self.version else {}
-        span = f"bytes={start}-{min(end, tail_start) - 1}"
-        return self._get(Range=span, **condition)["Body"].data + tail
+        return self._get(Range=f"bytes={start}-{end - 1}", **condition)["Body"].data
 
     def close(self) -> None:
         """Releases nothing: the client is shared."""
@@ -219,12 +226,14 @@ class _Body:
 async def _whole(answer: dict[str, Any], span: str | None) -> bytes:
     """The whole body of a response.
 
-    Raises IncompleteReadError if it has another size than requested.
-
-    Reading stops at the first excess byte.
+    Raises IncompleteReadError if it has another size than requested; a range ends at the end of the
+    object. Reading stops at the first excess byte.
     """
-    bounds = re.fullmatch(r"bytes=(\d+)-(\d+)", span or "")
-    expected = int(bounds[2]) - int(bounds[1]) + 1 if bounds else answer.get("ContentLength")
+    expected = answer.get("ContentLength")
+    if bounds := re.fullmatch(r"bytes=(\d+)-(\d+)", span or ""):
+        start, end = int(bounds[1]), int(bounds[2]) + 1
+        placed = _PLACED.fullmatch(answer.get("ContentRange") or "")
+        expected = (min(end, int(placed[2])) if placed else end) - start
     limit = UNANNOUNCED_LIMIT_BYTES if expected is None else expected
     body, data = answer["Body"], bytearray()
     try:

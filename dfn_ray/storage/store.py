@@ -105,16 +105,18 @@ class Store:
         with storage_errors(self.uri_of(name), "read"):
             return self._fs.cat_file(self._path(name))
 
-    def open(self, name: str, *, tail_bytes: int = 0) -> IO[bytes]:
+    def open(self, name: str, *, head_bytes: int = 0, tail_bytes: int = 0) -> IO[bytes]:
         """Opens the file `name` for random reads, without read-ahead.
 
-        `tail_bytes`: the last bytes, as of a Parquet file, are read at once. On S3 that takes one
-        request instead of two, because its response also gives the size.
+        On S3, `head_bytes` or `tail_bytes`, its first or last bytes, are read by the request that
+        opens it, whose response also gives the size: the footer of a Parquet file, or a small file
+        as a whole, takes one request instead of two or more.
         """
         options = {} if self.is_local else {"cache_type": "none"}
+        first = f"0-{head_bytes - 1}" if head_bytes else f"-{tail_bytes}" if tail_bytes else ""
         with storage_errors(self.uri_of(name), "open"):
-            if tail_bytes and is_s3(self.uri):
-                return self._fs.open_with_tail(self._path(name), tail_bytes)
+            if first and is_s3(self.uri):
+                return self._fs.open_with_range(self._path(name), f"bytes={first}")
             return self._fs.open(self._path(name), "rb", **options)
 
     def write(self, name: str, data: bytes) -> None:

@@ -130,7 +130,7 @@ def read_tensors(run: Run, position: Position, part: str) -> dict[str, Tensor]:
     """Returns `model` or `optimizer` of a checkpoint. Raises DamagedRunError if it has changed."""
     file = _tensors_file(str(position.name), part)
     marker = run.read_json(f"{CHECKPOINTS}/{position.name}.json") or {}
-    with run.open(file, tail_bytes=0) as opened:
+    with run.open(file) as opened:
         data = opened.read()
     # Markers of older versions contain no digests.
     found = hashlib.sha256(data).hexdigest()

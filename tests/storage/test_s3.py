@@ -67,47 +67,63 @@ def test_a_walk_through_resets_and_short_reads_loses_and_doubles_no_byte(
     assert proxy.faulty > 0
 
 
+ENDS = pytest.mark.parametrize("end", ["head_bytes", "tail_bytes"])
+
+
+@ENDS
 @pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 5000])
-def test_a_file_opened_with_its_tail_reads_like_any_other(store, proxy, size, no_waiting):
+def test_a_file_opened_with_its_head_or_tail_reads_like_any_other(
+    store, proxy, size, end, no_waiting
+):
     data = bytes_of(size)
     store.write("x", data)
     proxy.reset()
-    with store.open("x", tail_bytes=100) as file:
+    with store.open("x", **{end: 100}) as file:
         assert file.seek(0, os.SEEK_END) == size
-        file.seek(max(0, size - 100))
-        assert file.read() == data[-100:]
+        file.seek(max(0, size - 100) if end == "tail_bytes" else 0)
+        assert file.read(100) == (data[-100:] if end == "tail_bytes" else data[:100])
         # rclone refuses to give the last 100 bytes of a shorter object, S3 does not.
         counts = {kind: n for (kind, _), n in proxy.counts.items()}
-        assert counts == {"GET": 1} or size < 100
-        for start, end in ((0, size), (10, 20), (size - 150, size - 50), (size - 50, size - 1)):
+        assert counts == {"GET": 1} or size < (100 if end == "tail_bytes" else 1)
+        for start, stop in (
+            (0, size),
+            (10, 20),
+            (50, 150),
+            (size - 150, size - 50),
+            (size - 50, size - 1),
+            (20, 20),
+        ):
             file.seek(max(0, start))
-            assert file.read(max(0, end - max(0, start))) == data[max(0, start) : max(0, end)]
+            assert file.read(max(0, stop - max(0, start))) == data[max(0, start) : max(0, stop)]
         with store.open("x") as other:
             assert file.version == other.version is not None
 
 
-def test_a_file_opened_with_its_tail_is_read_whole_through_faults(store, proxy, no_waiting):
+@ENDS
+def test_a_file_opened_with_its_end_is_read_whole_through_faults(store, proxy, end, no_waiting):
     data = bytes_of(300_000)
     store.write("x", data)
     proxy.faults = Faults(share=0.5, seed=1, kinds=(Fault.RESET, Fault.SHORT, Fault.SLOW_DOWN))
     for _ in range(4):
-        with store.open("x", tail_bytes=1000) as file:
+        with store.open("x", **{end: 1000}) as file:
             assert file.read() == data
     assert proxy.faulty > 0
 
 
-def test_a_file_opened_with_its_tail_is_not_spliced_from_two_versions(store):
+@ENDS
+def test_a_file_opened_with_its_end_is_not_spliced_from_two_versions(store, end):
     store.write("x", bytes_of(5000, seed=0))
-    with store.open("x", tail_bytes=100) as file:
+    with store.open("x", **{end: 100}) as file:
         store.write("x", bytes_of(5000, seed=1))
         with pytest.raises(ShardChangedError):
             file.read(1000)
 
 
-def test_an_absent_file_opened_with_its_tail_is_missing(store):
+@ENDS
+def test_an_absent_file_opened_with_its_end_is_missing(store, end):
     store.write("y", b"content")
     with pytest.raises(MissingFileError):
-        store.open("x", tail_bytes=100)
+        store.open("x", **{end: 100})
 
 
 def test_a_reader_holds_little_more_than_one_block(store):
