@@ -9,10 +9,12 @@ memory; then the same for 12.8 billion samples in 1.28 million shards with 16 co
 by cores and, separately because threads wait while others compute, requests at 30 ms each by all
 reading threads (`run.scan.READ_THREADS` per core). Ray is started before the measurement.
 
-With `--latency-ms 30` the run is on an S3 server (rclone) behind a proxy that delays each request.
-Use fewer than 4,096 parts (`--samples 10000000`), so that one process does everything: printed are
-its seconds, its CPU time, which contains that of the S3 client, the requests per part, measured and
-modelled, and the extrapolation from these.
+With `--latency-ms 30` the run is on an S3 server (rclone). Use fewer than 4,096 parts (`--samples
+10000000`), so that one process does everything: printed are its CPU time, which contains that of
+the S3 client; its seconds and requests per part, measured and modelled, behind a proxy that delays
+each request; and the extrapolation from these. The CPU time is measured on one core, as a task has
+it on a machine with as many tasks as cores, and without the proxy, which closes each connection:
+S3 does not.
 """
 
 from __future__ import annotations
@@ -85,9 +87,7 @@ def main() -> None:
     options.add_argument("--samples", type=int, default=100_000_000)
     options.add_argument("--folder", type=Path, help="write the run here and keep it")
     options.add_argument("--shard-rows", type=int, default=10_000)
-    options.add_argument(
-        "--latency-ms", type=float, nargs="+", help="on S3, with this latency per request"
-    )
+    options.add_argument("--latency-ms", type=float, help="on S3, with this latency per request")
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
@@ -116,34 +116,36 @@ def made(recipe: Recipe, given: argparse.Namespace) -> int:
 
 
 def on_s3(folder: Path, given: argparse.Namespace) -> None:
-    """Times each pass over a run on S3 under each latency, and counts its requests."""
+    """Times each pass over a run on S3: its CPU time directly, the rest with latency."""
     with serve_s3(folder, ["passes"]) as server, fault_proxy(server.endpoint) as proxy:
-        os.environ |= server.environment | {"AWS_ENDPOINT_URL": proxy.endpoint}
+        os.environ |= server.environment
         recipe = recipe_of("s3://passes/run")
         parts = made(recipe, given)
         print(
-            f"{given.samples:,} samples, {parts:,} parts on S3; threads that read: {READ_THREADS}"
+            f"{given.samples:,} samples, {parts:,} parts on S3, {given.latency_ms:.0f} ms a "
+            f"request; threads that read: {READ_THREADS}"
         )
         print(
-            f"{'pass':24} {'ms/request':>10} {'s':>8} {'CPU s':>8} {'waiting':>8} "
-            f"{'requests/part':>14} {'model':>6}   at 12.8 billion, 16 cores"
+            f"{'pass':24} {'CPU s':>8} {'s, latency':>10} {'waiting':>8} {'requests/part':>14} "
+            f"{'model':>6}   at 12.8 billion, 16 cores"
         )
         for one in PASSES:
-            for latency_ms in given.latency_ms:
-                proxy.reset()
-                proxy.latency_s = latency_ms / 1000
-                cost = alone(one.work, recipe, parts)
-                requests = proxy.requests / parts
-                waiting_s = parts * requests * proxy.latency_s / READ_THREADS
-                scale = FULL / given.samples / CORES
-                full_waiting_s = parts * requests * REQUEST_S / READ_THREADS * scale
-                print(
-                    f"{one.name:24} {latency_ms:10.0f} {cost.seconds:8.1f} {cost.cpu_s:8.1f} "
-                    f"{waiting_s:8.1f} {requests:14.1f} {one.requests:6}   "
-                    f"CPU {cost.cpu_s * scale / 60:5.1f} min, requests "
-                    f"{full_waiting_s / 60:5.1f} min",
-                    flush=True,
-                )
+            os.environ["AWS_ENDPOINT_URL"] = server.endpoint
+            cpu_s = alone(one.work, recipe, parts, one_core=True).cpu_s
+            os.environ["AWS_ENDPOINT_URL"] = proxy.endpoint
+            proxy.reset()
+            proxy.latency_s = given.latency_ms / 1000
+            seconds = alone(one.work, recipe, parts).seconds
+            requests = proxy.requests / parts
+            waiting_s = parts * requests * proxy.latency_s / READ_THREADS
+            scale = FULL / given.samples / CORES
+            full_waiting_s = parts * requests * REQUEST_S / READ_THREADS * scale
+            print(
+                f"{one.name:24} {cpu_s:8.1f} {seconds:10.1f} {waiting_s:8.1f} {requests:14.1f} "
+                f"{one.requests:6}   CPU {cpu_s * scale / 60:5.1f} min, requests "
+                f"{full_waiting_s / 60:5.1f} min",
+                flush=True,
+            )
 
 
 def print_pass(one: Pass, cost: Cost, parts: int, samples: int) -> None:
@@ -229,10 +231,19 @@ def now() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
-def alone(work: Callable[[Recipe], Any], recipe: Recipe, parts: int) -> Cost:
-    """The cost of a pass in a fresh process."""
+def alone(
+    work: Callable[[Recipe], Any], recipe: Recipe, parts: int, *, one_core: bool = False
+) -> Cost:
+    """The cost of a pass in a fresh process, whose threads have one core or all."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        if one_core:
+            process.submit(keep_one_core).result()
         return process.submit(measured, work, recipe, parts).result()
+
+
+def keep_one_core() -> None:
+    """Restricts this process to one core."""
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def measured(work: Callable[[Recipe], Any], recipe: Recipe, parts: int) -> Cost:

@@ -110,7 +110,7 @@ def read_part_with_rows(store: Store, name: str, columns: list[str]) -> tuple[Pa
         file: IO[bytes], file_name: str, *, is_sealed: bool
     ) -> tuple[dict[bytes, bytes], pa.Table]:
         parquet = opened_parquet(file, file_name, is_sealed=is_sealed, pre_buffer=True)
-        return parquet.metadata.metadata or {}, parquet.read(columns)
+        return parquet.metadata.metadata or {}, parquet.read(columns, use_threads=False)
 
     metadata, table = _read(store, name, read, head_bytes=WHOLE_BYTES)
     if absent := set(columns) - set(table.column_names):
