@@ -8,6 +8,7 @@
     actor_pools.py              starts, failures and termination of the actors that run networks
     network_actor.py            such an actor: a stage with networks, built on its device
     capacity.py                 missing nodes that a run waits for
+    repeating.py                calls a function at intervals beside a block of the driver
     tasks.py                    a function over items, one task each
     slices.py                   a function over slices of many items, one task each
     lethal_shards.py            shards that kill the process that reads them

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import ray
 
 from dfn_ray.config import Decode, Scorers, Workers
 from dfn_ray.on_ray.bundles import Bundle, decode_bundle, scorer_bundle, worker_bundle
+from dfn_ray.on_ray.repeating import repeating
 
 CHECK_INTERVAL_S = 10.0
 REPEAT_INTERVAL_S = 300.0
@@ -70,22 +70,16 @@ def reporting_missing_capacity(
     needs: Sequence[Requirement], say: Callable[[str], None]
 ) -> Iterator[None]:
     """Reports missing capacity while the block runs, and repeats it while it is missing."""
-    stop = threading.Event()
+    last, since_s = None, 0.0
 
-    def watch() -> None:
-        last, since_s = None, 0.0
-        while not stop.wait(CHECK_INTERVAL_S):
-            since_s += CHECK_INTERVAL_S
-            missing = missing_capacity(needs)
-            if missing is not None and (missing != last or since_s >= REPEAT_INTERVAL_S):
-                say(missing)
-                since_s = 0.0
-            last = missing
+    def check() -> None:
+        nonlocal last, since_s
+        since_s += CHECK_INTERVAL_S
+        missing = missing_capacity(needs)
+        if missing is not None and (missing != last or since_s >= REPEAT_INTERVAL_S):
+            say(missing)
+            since_s = 0.0
+        last = missing
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
+    with repeating(check, CHECK_INTERVAL_S):
         yield
-    finally:
-        stop.set()
-        thread.join()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from dfn_ray.on_ray.bundles import worker_bundle
 from dfn_ray.on_ray.capacity import reporting_missing_capacity, worker_requirement
 from dfn_ray.on_ray.failures import dfn_ray_error_in
 from dfn_ray.on_ray.ray_metrics import TrainingMetrics
+from dfn_ray.on_ray.repeating import repeating
 from dfn_ray.on_ray.session import driver_node_selector
 from dfn_ray.run import Run
 from dfn_ray.storage import filesystem
@@ -163,7 +163,6 @@ class Reports:
 @contextmanager
 def _watching(reports: Any, progress: TrainingProgress, metrics: TrainingMetrics) -> Iterator[None]:
     """Shows the workers' reports while the block runs."""
-    stop = threading.Event()
 
     def show() -> None:
         try:
@@ -174,17 +173,10 @@ def _watching(reports: Any, progress: TrainingProgress, metrics: TrainingMetrics
             progress.show(line)
             metrics.show(line)
 
-    def watch() -> None:
-        while not stop.wait(1.0):
-            show()
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
     try:
-        yield
+        with repeating(show, 1.0):
+            yield
     finally:
-        stop.set()
-        thread.join()
         show()
 
 

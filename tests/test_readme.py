@@ -1,0 +1,64 @@
+"""What README tells a user to type: Python that runs, commands that the command line accepts."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from dfn_ray.cli.verbs import VERBS
+from dfn_ray.testing.sample_pools import photo
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+LOADING, SCORING = (block for language, block in BLOCKS if language == "python")
+COMMANDS = [
+    line for _, block in BLOCKS for line in block.splitlines() if line.startswith("dfn-ray ")
+]
+
+
+def executed(code: str) -> dict:
+    names: dict = {}
+    exec(code, names)
+    return names
+
+
+@pytest.mark.ray
+def test_the_python_that_filters_and_reads_a_run_runs(finished, tmp_path, monkeypatch):
+    (tmp_path / "recipe.toml").write_text(
+        f'run_uri = "{finished.run_uri}"\n'
+        f'pool = {{uri = ["{finished.pool.uri[0]}"], chunk_rows = 16}}\n'
+        f'[[networks]]\nname = "dfn"\nmodel = "{finished.networks[0].model}"\n'
+        "[select]\nkeep_fraction = 0.3\n[scorers]\nthreads = 1\n[execution]\nchunks_per_part = 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    run = executed(LOADING)["run"]
+    assert len(run.scores.to_pandas(["uid", "score_dfn"])) == 300
+    assert run.subset.to_ray().count() == 90
+
+
+def test_the_python_that_scores_a_folder_of_images_runs(network, tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        (tmp_path / "photos" / f"{number}.jpg").write_bytes(photo(number))
+        (tmp_path / "photos" / f"{number}.txt").write_text("a caption")
+    monkeypatch.chdir(tmp_path)
+    assert "hf-hub:apple/DFN-public" in SCORING
+    scores = executed(SCORING.replace("hf-hub:apple/DFN-public", f"local-dir:{network}"))["scores"]
+    assert scores.column_names == ["score", "status", "reason", "width", "height"]
+    assert scores["score"].null_count == 0
+    assert scores.num_rows == 3
+
+
+def test_there_are_commands_to_check():
+    assert len(COMMANDS) >= 10
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_each_command_is_one_that_the_command_line_accepts(line):
+    _, verb, *arguments = shlex.split(line, comments=True)
+    command = VERBS.commands[verb]
+    context = command.make_context(verb, arguments)  # raises UsageError
+    assert context.params
