@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,9 @@ def pytest_collection_modifyitems(items):
     Tests with their own cluster precede those that share the session's: a process has one Ray at a
     time.
     """
+    for item in items:
+        if "local_ray" in item.fixturenames and _scope_of(item.path) != "ray":
+            raise pytest.UsageError(f"{item.nodeid}: uses Ray; mark it with pytest.mark.ray")
     items.sort(
         key=lambda item: (
             "local_ray" in item.fixturenames,
@@ -42,25 +46,33 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """With -n 2, assign all files with tests on Ray to one process, so that there is one Ray.
+    """With -n 3, assigns all files that share the session's Ray to one process.
 
-    The marks of pytest-xdist cannot be used: version 3.8 ignores them under pytest 9.2, and
-    silently drops whole groups.
+    Those that start clusters of their own go to another one, the rest to any. The marks of
+    pytest-xdist cannot be used: version 3.8 ignores them under pytest 9.2, and silently drops whole
+    groups.
     """
     from xdist.scheduler import LoadScopeScheduling
 
-    ray_files = {
-        str(path.relative_to(config.rootpath))
-        for path in Path(__file__).parent.rglob("test_*.py")
-        if "local_ray" in (text := path.read_text()) or "mark.ray" in text
-    }
-
     class RayInOneProcess(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            return "ray" if file in ray_files else nodeid
+            return _scope_of(config.rootpath / nodeid.partition("::")[0]) or nodeid
 
     return RayInOneProcess(config, log)
+
+
+OWN_CLUSTERS = ("cluster", "jobs")
+"""Folders of tests that start clusters of their own."""
+
+
+@cache
+def _scope_of(path: Path) -> str | None:
+    """The process of a file's tests: ray, clusters, or None for any."""
+    text = path.read_text()
+    if "local_ray" not in text and "mark.ray" not in text:
+        return None
+    shares = "local_ray" in text or path.parent.name not in OWN_CLUSTERS
+    return "ray" if shares else "clusters"
 
 
 READ_TIMEOUT_S = 1

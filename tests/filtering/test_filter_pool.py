@@ -312,11 +312,11 @@ def test_two_networks_score_in_one_pass_and_either_may_decide(
     verify_run(both.run_uri, full=True)
 
 
-def test_fewer_scores_than_were_asked_for_are_all_kept_and_it_is_said(local_ray, recipe, pool):
+def test_fewer_scores_than_were_asked_for_are_all_kept_and_it_is_said(finished, recipe, pool):
     from dfn_ray.filtering.selecting.selection_table import selection_table
 
     job = recipe(pool, "select.keep_fraction=none", "select.keep_count=1000")
-    value = filter_pool(job)
+    value = select(job)
     assert (value["requested"], value["k"]) == (1000, 300)
     said = selection_table(job.run_uri, value)
     assert "warning: the rule requests 1,000 samples, only 300 have a score" in said

@@ -246,7 +246,7 @@ def test_no_byte_that_a_run_leaves_holds_the_secret(s3, proxy, recipe, pool, tmp
         shutil.rmtree(session, ignore_errors=True)
 
 
-@pytest.mark.parametrize("calibrates", [False, True])
+@pytest.mark.parametrize("calibrates", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_commit_without_the_right_to_write_ends_the_run_in_its_first_attempt(
     local_ray, s3, proxy, recipe, pool, tmp_path, monkeypatch, calibrates
 ):

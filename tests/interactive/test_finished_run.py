@@ -87,7 +87,8 @@ def test_what_is_not_there_yet_is_said(tmp_path, small_pool):
         run.scores.to_arrow(["score_other"])
 
 
-def test_a_ray_dataset_has_the_same_rows(finished):
+@pytest.mark.ray
+def test_a_ray_dataset_has_the_same_rows(local_ray, finished):
     run = dfn_ray.open_run(finished.run_uri)
     for table, columns in ((run.scores, ["uid", "score_dfn"]), (run.subset, ["uid", "image"])):
         found = list(table.to_ray(columns).iter_rows())

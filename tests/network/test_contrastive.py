@@ -64,11 +64,22 @@ def test_loss_and_gradients_are_open_clips_whatever_the_micro_batches(kind, micr
     assert_same({n: p.grad for n, p in module.named_parameters() if p.grad is not None}, gradients)
 
 
-def _worker(rank: int, path: str, kind: str, micro_batches: int, out: str) -> None:
+CASES = (("vit", 1), ("vit", 2), ("siglip", 1))
+"""Kind of network and number of micro-batches."""
+
+
+def _worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{path}", rank=rank, world_size=2
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
     )
+    for kind, micro_batches in CASES:
+        _step(rank, kind, micro_batches, f"{folder}/{kind}-{micro_batches}.pt")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def _step(rank: int, kind: str, micro_batches: int, out: str) -> None:
     module = build(kind)
     model = DistributedDataParallel(Towers(module, precision="fp32"))
     loss = contrastive_loss("siglip" if kind == "siglip" else "clip", rank=rank, world_size=2)
@@ -81,23 +92,15 @@ def _worker(rank: int, path: str, kind: str, micro_batches: int, out: str) -> No
     if rank == 0:
         gradients = {n: p.grad for n, p in module.named_parameters() if p.grad is not None}
         torch.save({"loss": value / 2, "gradients": gradients}, out)
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize(
-    ("kind", "micro_batches"),
-    [pytest.param("vit", 1, marks=pytest.mark.slow), ("vit", 2), ("siglip", 1)],
-)
-def test_two_workers_have_the_loss_and_gradients_of_one_with_the_whole_batch(
-    tmp_path, kind, micro_batches
-):
-    out = str(tmp_path / "out.pt")
-    mp.spawn(_worker, (str(tmp_path / "rendezvous"), kind, micro_batches, out), nprocs=2)
-    found = torch.load(out, weights_only=True)
-    expected, gradients = open_clips_gradients(kind)
-    assert abs(float(found["loss"]) - expected) < 1e-5
-    assert_same(found["gradients"], gradients)
+def test_two_workers_have_the_loss_and_gradients_of_one_with_the_whole_batch(tmp_path):
+    mp.spawn(_worker, (str(tmp_path),), nprocs=2)
+    for kind, micro_batches in CASES:
+        found = torch.load(tmp_path / f"{kind}-{micro_batches}.pt", weights_only=True)
+        expected, gradients = open_clips_gradients(kind)
+        assert abs(float(found["loss"]) - expected) < 1e-5, (kind, micro_batches)
+        assert_same(found["gradients"], gradients)
 
 
 def test_bf16_takes_the_cosine_in_float32():

@@ -107,6 +107,7 @@ def test_another_rounding_of_the_crop_is_named_as_having_no_setting(doctor, samp
     assert said.count("closes the gap") == 1
 
 
+@pytest.mark.slow
 def test_it_is_named_beside_a_resize_without_which_nothing_is_cropped(doctor, samples, tmp_path):
     scores = golden(samples, crop=crop_of_transformers)
     reference = write_scores(tmp_path / "scores.parquet", samples, scores)
@@ -137,6 +138,7 @@ def test_a_difference_below_the_floor_of_float16_is_not_named(doctor, samples, p
     assert "closes the gap:" not in said
 
 
+@pytest.mark.slow
 def test_a_pair_of_faults_is_named_as_a_pair(doctor, published):
     faults = ("networks.0.quick_gelu=true", "networks.0.interpolation=bilinear")
     code, said = doctor(published, *faults, samples=10)

@@ -139,7 +139,13 @@ STEPS = {builtins: ("open",), os: ("makedirs", "fsync", "link", "replace", "remo
 
 
 @pytest.mark.parametrize("module", STEPS)
-@pytest.mark.parametrize("absent", [(), ("os.link",)], ids=["hard links", "no hard links"])
+@pytest.mark.parametrize(
+    "absent",
+    [
+        pytest.param((), id="hard links"),
+        pytest.param(("os.link",), id="no hard links", marks=pytest.mark.slow),
+    ],
+)
 def test_after_a_crash_at_any_step_a_file_is_whole_or_absent(tmp_path, monkeypatch, absent, module):
     for name in absent:
         monkeypatch.setattr(name, refused)
