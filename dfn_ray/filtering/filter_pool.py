@@ -253,7 +253,7 @@ def _write_selection(
     if len(scores.names) < MIN_SLICED_ITEMS:
         written = write_uid_list(run, name, scores.map_parts(kept), selection.k)
     else:
-        spilled = [file for some in scores.map_parts_in_slices(kept, spill) for file in some]
+        spilled = [file for some in scores.map_slices(spill, kept) for file in some]
         written = merge_spilled(run, name, spilled, selection.k)
     value = selected.to_json(scores.run) | written | {"state": state}
     if folder:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -18,7 +19,7 @@ from dfn_ray.config import Recipe, Select
 from dfn_ray.filtering import filter_pool
 from dfn_ray.filtering.filter_pool import select
 from dfn_ray.filtering.scoring.calibrate import bounds_from_scores
-from dfn_ray.filtering.selecting import run_scores
+from dfn_ray.filtering.selecting import exact_k, run_scores
 from dfn_ray.filtering.selecting.select_run import select_run
 from dfn_ray.filtering.subset import export_subset
 from dfn_ray.filtering.subset.settle import Settler
@@ -90,6 +91,14 @@ def calibrate(recipe: Recipe) -> None:
     bounds_from_scores(run, recipe, list_pool(recipe.pool).shards, "0" * 64, names)
 
 
+def select_of_ties(recipe: Recipe) -> None:
+    """A selection in which all samples have the same score, so uids and places decide."""
+    run = open_run(recipe.run_uri)
+    with patch.object(exact_k, "score_key", lambda score: np.full(len(score), 7, np.uint32)):
+        selected, _ = select_run(run, recipe.select, "dfn")
+    assert selected.selection.last_tie is not None
+
+
 def survey(recipe: Recipe) -> None:
     """The work of `materialize` before its first task."""
     run = open_run(recipe.run_uri)
@@ -102,6 +111,7 @@ PASSES: dict[str, tuple[str, Callable[[Recipe], object]]] = {
     "calibrate": ("scores", calibrate),
     "scan of the footers": ("scores", ledger_of),
     "select": ("scores", lambda recipe: select(replace(recipe, select=Select(keep_fraction=0.3)))),
+    "select, all tied": ("scores", select_of_ties),
     "survey": ("scores", survey),
     "gallery": ("scores", lambda recipe: overview(open_run(recipe.run_uri), "dfn", 0.5, 3)),
     "compare": ("scores", lambda recipe: compare_runs([recipe.run_uri] * 2, keep_fraction=0.3)),

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -30,10 +30,21 @@ from dfn_ray.filtering.selecting.ranking import (
 BINS = 1 << 16
 RowSource = Callable[[], Iterable[Rows]]
 """Returns every scored row once, in any order and grouping; called once per pass."""
-Find = Callable[[Iterable[Rows]], Any]
-MapSlices = Callable[[Find], Iterable[Any]]
-"""Returns the results of a function for slices that together cover all rows, computed in any
-process; called once per pass."""
+
+
+class MapSlices(Protocol):
+    """Applies a function to slices that together cover all rows; called once per pass."""
+
+    def __call__(
+        self, find: Callable[[Iterable[Any]], Any], read: Callable[[Rows], Any] | None = None
+    ) -> Iterable[Any]:
+        """The results of `find` for the slices, computed in any process.
+
+        With `read`, `find` is given its results instead of the rows. It is called by the threads
+        that read, so the columns that it loads are read in parallel.
+        """
+        ...
+
 
 COLLECT_ROWS = 1 << 18
 """Number of tied rows from which on they are no longer sorted in memory (32 bytes each)."""
@@ -129,7 +140,7 @@ def select_threshold(
 
 def _as_one_slice(source: RowSource) -> MapSlices:
     """A MapSlices with all rows as one slice, read by the source."""
-    return lambda find: [find(source())]
+    return lambda find, read=None: [find(map(read, source()) if read else source())]
 
 
 def _keys(rows: Iterable[Rows]) -> Iterable[np.ndarray]:
@@ -228,8 +239,9 @@ def _last_ties(map_slices: MapSlices, ties: Sequence[_Tie]) -> Iterator[tuple[in
     share the digits found.
     """
     while many := [tie for tie in ties if not tie.fits_in_memory]:
-        count = partial(_count_tied, queries=[tie.query for tie in many])
-        for tie, counts in zip(many, _total(map_slices(count), len(many)), strict=True):
+        count = partial(_count_digits, positions=[len(tie.prefix) for tie in many])
+        tied = partial(_tied, queries=[tie.query for tie in many])
+        for tie, counts in zip(many, _total(map_slices(count, tied), len(many)), strict=True):
             before = np.cumsum(counts) - counts
             digit = int(np.searchsorted(before + counts, tie.rank))
             tie.rank -= int(before[digit])
@@ -237,38 +249,37 @@ def _last_ties(map_slices: MapSlices, ties: Sequence[_Tie]) -> Iterator[tuple[in
             tie.prefix += (digit,)
     if not ties:
         return
-    collected = map_slices(partial(_collect_tied, queries=[tie.query for tie in ties]))
+    tied = partial(_tied, queries=[tie.query for tie in ties])
+    collected = map_slices(partial(_joined, queries=len(ties)), tied)
     for tie, *some in zip(ties, *collected, strict=True):
         words = np.concatenate(some)
         last = words[np.lexsort(words.T[::-1])[tie.rank - 1]]
         yield int(last[0]), int(last[1]), int(last[2]), int(last[3])
 
 
-def _count_tied(rows: Iterable[Rows], *, queries: Sequence[_TieQuery]) -> np.ndarray:
-    """Histograms (Q, BINS) of the next digit of the rows of each query."""
-    total = np.zeros((len(queries), BINS), dtype=np.int64)
-    for some in rows:
-        for counts, query, words in zip(total, queries, _tied(some, queries), strict=True):
-            np.add.at(counts, digit_of(words, len(query[1])), 1)
+def _count_digits(tied: Iterable[list[np.ndarray]], *, positions: Sequence[int]) -> np.ndarray:
+    """Histograms (Q, BINS) of the digit at the position of each query, of its rows' tie words."""
+    total = np.zeros((len(positions), BINS), dtype=np.int64)
+    for some in tied:
+        for counts, position, words in zip(total, positions, some, strict=True):
+            np.add.at(counts, digit_of(words, position), 1)
     return total
 
 
-def _collect_tied(rows: Iterable[Rows], *, queries: Sequence[_TieQuery]) -> list[np.ndarray]:
-    """The tie words of the rows of each query, (N, 4) each."""
-    nothing = np.empty((0, TIE_WORDS), np.uint64)
-    found = [[nothing] for _ in queries]
-    for some in rows:
-        for those, words in zip(found, _tied(some, queries), strict=True):
-            those.append(words)
-    return [np.concatenate(those) for those in found]
+def _joined(tied: Iterable[list[np.ndarray]], *, queries: int) -> list[np.ndarray]:
+    """The tie words of all rows of each query, (N, 4) each."""
+    nothing = [np.empty((0, TIE_WORDS), np.uint64) for _ in range(queries)]
+    return [np.concatenate(some) for some in zip(nothing, *tied, strict=True)]
 
 
-def _tied(rows: Rows, queries: Sequence[_TieQuery]) -> Iterator[np.ndarray]:
+def _tied(rows: Rows, *, queries: Sequence[_TieQuery]) -> list[np.ndarray]:
     """The tie words, (N, 4), of the rows of each query; loaded only if there are any."""
     key = score_key(rows["score"])
+    found = []
     for threshold_key, prefix in queries:
         tied = np.flatnonzero(key == threshold_key)
         words = tie_words(rows, tied) if len(tied) else np.empty((0, TIE_WORDS), np.uint64)
         for position, digit in enumerate(prefix):
             words = words[digit_of(words, position) == digit]
-        yield words
+        found.append(words)
+    return found

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -111,15 +111,16 @@ class RunScores:
         """
         return read_ahead(self.names, lambda name: read(self.part(name)))
 
-    def map_slices(self, find: Callable[[Iterator[ScoredPart]], Found]) -> Iterator[Found]:
-        """The results of a function for slices of the parts; in Ray tasks if there are many."""
-        return run_in_slices(self.names, partial(_find_in, self.without_parts(), find))
-
-    def map_parts_in_slices(
-        self, read: Callable[[ScoredPart], Read], find: Callable[[Iterator[Read]], Found]
+    def map_slices(
+        self,
+        find: Callable[[Iterator[Any]], Found],
+        read: Callable[[ScoredPart], Any] | None = None,
     ) -> Iterator[Found]:
-        """`map_slices` over the results of `map_parts(read)` instead of the parts."""
-        return run_in_slices(self.names, partial(_find_in_each, self.without_parts(), read, find))
+        """The results of a function for slices of the parts; in Ray tasks if there are many.
+
+        With `read` the function is given its results, see `map_parts`.
+        """
+        return run_in_slices(self.names, partial(_find_in, self.without_parts(), read, find))
 
     def with_columns(self, *columns: str) -> RunScores:
         """The same, with columns that are read together with the scores."""
@@ -158,18 +159,13 @@ class RunScores:
 
 
 def _find_in(
-    scores: RunScores, find: Callable[[Iterator[ScoredPart]], Found], names: Sequence[str]
-) -> Found:
-    return find(replace(scores, names=tuple(names))())
-
-
-def _find_in_each(
     scores: RunScores,
-    read: Callable[[ScoredPart], Read],
-    find: Callable[[Iterator[Read]], Found],
+    read: Callable[[ScoredPart], Any] | None,
+    find: Callable[[Iterator[Any]], Found],
     names: Sequence[str],
 ) -> Found:
-    return find(replace(scores, names=tuple(names)).map_parts(read))
+    parts = replace(scores, names=tuple(names))
+    return find(parts.map_parts(read) if read else parts())
 
 
 _SHARDS: dict[tuple[str, str, str], tuple[list[str], Mapping[str, int]]] = {}
