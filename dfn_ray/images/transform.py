@@ -29,6 +29,8 @@ NORMALIZATIONS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
 """Mean and standard deviation of pixels per channel: open_clip's constants; `half` is SigLIP's."""
+MIN_STD = 1e-4
+"""Lowest standard deviation accepted. Pixels are from 0 to 1; those of images differ by 1/255."""
 
 _MAX_RESIZED_PIXELS = 2**25
 """Maximum size of an intermediate image: 128 MiB in Pillow; at 224 pixels an aspect ratio of

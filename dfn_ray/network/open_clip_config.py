@@ -16,6 +16,7 @@ from typing import Any, Literal, cast
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from dfn_ray.errors import InputError, shortened
+from dfn_ray.images.transform import MIN_STD
 from dfn_ray.network.open_clip_registry import config_classes, model_arguments
 from dfn_ray.network.siglip_vit import SiglipVit
 from dfn_ray.untrusted.json_text import parse_json
@@ -181,8 +182,8 @@ def _preprocess_problems(cfg: Any) -> list[str]:
                 f"preprocess_cfg.{key}: need one number or one for each of 3 channels, got "
                 f"{_json(value)}"
             )
-        elif key == "std" and value is not None and any(v <= 0 for v in _listed(value)):
-            problems.append(f"preprocess_cfg.std: need numbers > 0, got {_json(value)}")
+        elif key == "std" and value is not None and any(v < MIN_STD for v in _listed(value)):
+            problems.append(f"preprocess_cfg.std: need numbers >= {MIN_STD}, got {_json(value)}")
     size = cfg.get("size")
     if size is not None and (
         len(_listed(size)) not in (1, 2)

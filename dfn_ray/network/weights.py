@@ -133,6 +133,13 @@ def _is_weight(name: object, value: object) -> bool:
     )
 
 
+def quantised_type(tensor: torch.Tensor) -> str | None:
+    """The type of a tensor of quantised weights, whose scales are stored elsewhere; else None."""
+    if tensor.is_floating_point() and tensor.dtype.itemsize > 1:
+        return None
+    return str(tensor.dtype).removeprefix("torch.")
+
+
 def require_finite(module: nn.Module, source: str) -> None:
     """Raises InputError that names parameters with NaN or infinity, which make every score NaN."""
     wrong = [
@@ -150,7 +157,8 @@ def require_finite(module: nn.Module, source: str) -> None:
 def load_into(module: nn.Module, state: dict[str, torch.Tensor], source: Path) -> None:
     """Loads a checkpoint's tensors into `module`, adapted as in open_clip's `load_checkpoint`.
 
-    Raises InputError that names some of the keys if any is missing, unexpected or of another shape.
+    Raises InputError that names some of the keys if any is missing, unexpected, of another shape or
+    quantised.
     """
     state = dict(convert.convert_state_dict(module, state))  # type: ignore[arg-type]
     if "positional_embedding" in state and not hasattr(module, "positional_embedding"):
@@ -178,6 +186,16 @@ def load_into(module: nn.Module, state: dict[str, torch.Tensor], source: Path) -
             f"{source}: the weights do not fit the architecture: {len(missing)} tensors missing "
             f"({_first_names(missing)}), {len(unexpected)} unexpected "
             f"({_first_names(unexpected)}); check model and pretrained"
+        )
+    quantised = [
+        f"{name} is of {kind}"
+        for name, parameter in module.named_parameters()
+        if parameter.is_floating_point() and (kind := quantised_type(state[name]))
+    ]
+    if quantised:
+        raise InputError(
+            f"{source}: need floating-point numbers of 16 bits or more: {_first_names(quantised)}; "
+            "use the weights from before they were quantised"
         )
 
 

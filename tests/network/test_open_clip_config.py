@@ -49,6 +49,7 @@ def load(folder: Path):
         ("preprocess_cfg.std", [0.1] * 4),
         ("preprocess_cfg.std", [0.1, 0.0, 0.1]),
         ("preprocess_cfg.std", -1),
+        ("preprocess_cfg.std", 1e-320),
         ("preprocess_cfg.mean", [None, 0.5, 0.5]),
         ("preprocess_cfg.interpolation", "lanczos"),
         ("preprocess_cfg.resize_mode", "stretch"),

@@ -123,7 +123,8 @@ PROCESSORS = {
         r"size: need pixels, shortest_edge, or height and width"),
     "absurd": ({"size": 10**9}, r"size: need pixels"),
     "mean": ({"image_mean": [1, 2]}, r"image_mean: need a number for each of 3 channels"),
-    "std": ({"image_std": [0, 1, 1]}, r"image_std: need numbers > 0"),
+    "std": ({"image_std": [0, 1, 1]}, r"image_std: need numbers >= 0.0001"),
+    "tiny std": ({"image_std": [1e-320, 1, 1]}, r"image_std: need numbers >= 0.0001"),
     "type": ({"image_processor_type": "BlipImageProcessor"},
         r"image_processor_type: need CLIPImageProcessor or Sig"),
     "switch": ({"do_normalize": "yes"}, r"do_normalize: need true or false, got 'yes'"),
@@ -356,7 +357,7 @@ def test_a_line_of_merges_has_two_tokens(clip):
         freeze_network(spec(clip))
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.int64])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.int64, torch.float8_e4m3fn])
 def test_weights_that_are_no_floating_point_numbers_are_refused(clip, dtype):
     state = safetensors.torch.load_file(clip / "model.safetensors")
     state["visual_projection.weight"] = state["visual_projection.weight"].to(dtype)

@@ -102,6 +102,15 @@ def test_a_half_precision_checkpoint_is_widened_exactly(tiny, state, tmp_path):
         assert torch.equal(torch.from_numpy(array), half[name].float())
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_quantised_weights_are_refused(tiny, state, tmp_path, dtype):
+    state = {**state, "text_projection": state["text_projection"].to(dtype)}
+    safetensors.torch.save_file(state, tmp_path / "quantised.safetensors")
+    said = rf"text_projection is of {str(dtype)[6:]}; use the weights from before"
+    with pytest.raises(InputError, match=said):
+        loaded(tiny, tmp_path / "quantised.safetensors")
+
+
 class Harmful:
     def __reduce__(self):
         return os.mkdir, ("harm",)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dfn_ray.errors import InputError, shortened
-from dfn_ray.images.transform import NORMALIZATIONS
+from dfn_ray.images.transform import MIN_STD, NORMALIZATIONS
 from dfn_ray.network.small_files import SmallFiles
 from dfn_ray.network.transformers_layout.kinds import Kind
 
@@ -142,8 +142,8 @@ def _normalisation(settings: _Settings, kind: Kind) -> tuple[list[float], list[f
     default_mean, default_std = NORMALIZATIONS["openai" if kind == "clip" else "half"]
     mean = _channels(settings, "image_mean", list(default_mean))
     std = _channels(settings, "image_std", list(default_std))
-    if min(std) <= 0:
-        raise settings.error("image_std", "need numbers > 0")
+    if min(std) < MIN_STD:
+        raise settings.error("image_std", f"need numbers >= {MIN_STD}")
     return mean, std
 
 

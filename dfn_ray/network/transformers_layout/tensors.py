@@ -176,8 +176,8 @@ def to_open_clip(
 def _wrong(tensor: Tensor, need: tuple[int, ...]) -> str | None:
     if tuple(tensor.shape) != need:
         return f"has the shape {tuple(tensor.shape)}, need {need}"
-    if not tensor.is_floating_point():  # quantised weights, whose scales are stored elsewhere
-        return f"is of {str(tensor.dtype).removeprefix('torch.')}, need floating-point numbers"
+    if kind := weights.quantised_type(tensor):
+        return f"is of {kind}, need floating-point numbers of 16 bits or more"
     return None
 
 
