@@ -1,4 +1,4 @@
-"""What README tells a user to type: Python that runs, commands that the command line accepts."""
+"""The Python blocks of README run, and the command line accepts its commands."""
 
 from __future__ import annotations
 

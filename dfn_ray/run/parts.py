@@ -159,7 +159,7 @@ def is_near_footer(column: str) -> bool:
 
 
 def _read(store: Store, name: str, read: Callable[..., Found], **first: int) -> Found:
-    """What `read` returns for the opened file of a part; `first` as `Store.open` takes it."""
+    """The result of `read` for the opened file of a part; `first`: see `Store.open`."""
     where = store.uri_of(part_file(name))
     try:
         with store.open(part_file(name), **first) as file:

@@ -70,14 +70,15 @@ class S3(S3FileSystem):
         source = ClientSource(file, retries_itself=True)
         return RemoteFile(self, str(self.unstrip_protocol(path)), source, **options)
 
-    def open_with_range(self, path: str, span: str) -> RemoteFile:
-        """Opens an object for reading by a request for a range of it, which also gives its size.
+    def open_with_end(self, path: str, head_bytes: int, tail_bytes: int) -> RemoteFile:
+        """Opens an object for reading by a request for one end of it, which also gives its size.
 
-        `span` is the first or last bytes, as in HTTP: `bytes=0-99`, `bytes=-100`. Reads of them
-        take no further request; others are conditional on the same ETag.
+        That is its first `head_bytes` or, if that is 0, its last `tail_bytes`. Reads of them take
+        no further request; others are conditional on the same ETag.
         """
+        span = f"0-{head_bytes - 1}" if head_bytes else f"-{tail_bytes}"
         try:
-            source = _PartlyRead(self, path, span)
+            source = _PartlyRead(self, path, f"bytes={span}")
         except RefusalError as error:
             if code_of(error.__cause__ or error) not in RANGE_CODES:
                 raise

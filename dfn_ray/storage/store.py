@@ -113,10 +113,9 @@ class Store:
         as a whole, takes one request instead of two or more.
         """
         options = {} if self.is_local else {"cache_type": "none"}
-        first = f"0-{head_bytes - 1}" if head_bytes else f"-{tail_bytes}" if tail_bytes else ""
         with storage_errors(self.uri_of(name), "open"):
-            if first and is_s3(self.uri):
-                return self._fs.open_with_range(self._path(name), f"bytes={first}")
+            if (head_bytes or tail_bytes) and is_s3(self.uri):
+                return self._fs.open_with_end(self._path(name), head_bytes, tail_bytes)
             return self._fs.open(self._path(name), "rb", **options)
 
     def write(self, name: str, data: bytes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from ray._private.state import actors
 
 from dfn_ray.console.tables import grid
+from dfn_ray.on_ray.repeating import repeating
 from dfn_ray.testing.clusters import roles
 
 EVERY_S = 0.5
@@ -37,24 +37,15 @@ class Moment:
 def recorded_timeline() -> Iterator[list[Moment]]:
     """The moments of change while the block runs; this process must be connected to the cluster."""
     moments: list[Moment] = []
-    stop, start = threading.Event(), time.monotonic()
+    start = time.monotonic()
 
     def note() -> None:
         moment = _now(time.monotonic() - start)
         if not moments or moment.differs(moments[-1]):
             moments.append(moment)
 
-    def watch() -> None:
-        while not stop.wait(EVERY_S):
-            note()
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
+    with repeating(note, EVERY_S):
         yield moments
-    finally:
-        stop.set()
-        thread.join()
     note()
 
 
