@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from dfn_ray.config import Pool
-from dfn_ray.demo.run import DATA
+from dfn_ray.demo.filter_demo import DATA
 from dfn_ray.pool import iter_chunks, list_shards
 from dfn_ray.testing.sample_pools import TarBuilder
 

@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 
 from dfn_ray.config import PipelineRecipe, recipe_from
 from dfn_ray.console.tables import grid
-from dfn_ray.demo.run import demo_truth
+from dfn_ray.demo.filter_demo import demo_truth
 from dfn_ray.demo.story import DATA, story_values
 from dfn_ray.pipeline.pipeline import run_pipeline
 from dfn_ray.run import open_run, scan_subset

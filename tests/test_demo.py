@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dfn_ray.demo.area_under_curve import area_under_curve
-from dfn_ray.demo.run import demo_truth, run_demo
+from dfn_ray.demo.filter_demo import demo_truth, run_demo
 
 
 def test_auc_is_the_share_of_pairs_in_order_with_ties_counted_half():

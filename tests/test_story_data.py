@@ -8,7 +8,7 @@ import re
 import pyarrow.parquet as pq
 import pytest
 
-from dfn_ray.demo.run import DATA
+from dfn_ray.demo.filter_demo import DATA
 from tools.demo_data.judge import read_samples
 
 HELD_OUT = DATA / "held_out"

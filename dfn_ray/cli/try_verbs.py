@@ -36,7 +36,7 @@ def demo(out: str) -> None:
     if not is_local(out):
         raise InputError(f"--out: need a folder on this machine, got {out}")
     check_ray_reachable()
-    from dfn_ray.demo.run import run_demo
+    from dfn_ray.demo.filter_demo import run_demo
 
     run_demo(Path(out), say=Output().say)
 

@@ -24,8 +24,9 @@ class Execution:
     progress."""
     wave_shards: Positive = 4096
     """Shards planned at a time, >= 1; bounds the memory of the driver and of Ray."""
-    attempts: Positive = 3
-    """Number of attempts at a shard whose tasks die, before the shard is given up, >= 1."""
+    rounds: Positive = 3
+    """Number of rounds over the shards that are not finished, because their tasks died or their
+    store failed, before they are given up, >= 1."""
     accept_versions: bool = False
     """Permission to resume a run whose last attempt used other versions of torch, open_clip,
     pillow, simplejpeg, or another major version of numpy. Scores may then differ in their last

@@ -72,7 +72,7 @@ class Feed:
     webdataset's buffer has 5,000."""
     prefetch_batches: NonNegative = 4
     """Batches prefetched for each worker, >= 0."""
-    groups_per_attempt: Positive = 20_000
+    planned_groups: Positive = 20_000
     """Read tasks planned at a time, >= 1; bounds the memory of the driver and of Ray. More are
     planned when they are used up."""
     no_progress_timeout_s: PositiveNumber = 7200.0

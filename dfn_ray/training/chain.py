@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 DATASET = "samples"
 """Name of the dataset in Ray Train."""
 _GENERATION = "generation"
-INDEX_ATTEMPTS = 3
-"""The default of `execution.attempts` in filtering."""
+INDEX_ROUNDS = 3
+"""The default of `execution.rounds` in filtering."""
 ERRORED_BLOCKS = 64
-"""Index tasks that may fail before Ray stops an attempt."""
+"""Index tasks that may fail before Ray stops a round."""
 Batch = dict[str, "torch.Tensor"]
 Item = tuple[Source, int, Shard, int, Killer | None]
 """A shard to index, as the arguments of `index_shard`."""
@@ -104,7 +104,7 @@ def index_sources(
 ) -> pa.Table:
     """Returns the chunks of all sources, in any order, with columns of `INDEX_SCHEMA`.
 
-    Shards whose tasks failed, because of storage or a lost node, are retried, `INDEX_ATTEMPTS`
+    Shards whose tasks failed, because of storage or a lost node, are retried, `INDEX_ROUNDS`
     times in all. Shards that kill their reader every time get this as their fault, as in filtering.
     """
     todo: dict[tuple[int, int], Item] = {
@@ -113,8 +113,8 @@ def index_sources(
         for place, shard in enumerate(shards[number])
     }
     tables = [INDEX_SCHEMA.empty_table()]
-    for attempt in range(1, INDEX_ATTEMPTS + 1):
-        last = attempt == INDEX_ATTEMPTS
+    for number in range(1, INDEX_ROUNDS + 1):
+        last = number == INDEX_ROUNDS
         if last:
             todo |= _killers(todo, recipe, say)
         _configure(recipe, errored_blocks=0 if last else ERRORED_BLOCKS)
@@ -128,12 +128,12 @@ def index_sources(
             if last or isinstance(error, StorageAccessError):
                 raise
             say(
-                f"this indexing attempt failed: {last_line(error)}; the remaining shards are "
+                f"this round of indexing failed: {last_line(error)}; the remaining shards are "
                 "retried"
             )
         if not todo:
             break
-        say(f"{len(todo):,} shards remain to be indexed; attempt {attempt + 1} of {INDEX_ATTEMPTS}")
+        say(f"{len(todo):,} shards remain to be indexed; round {number + 1} of {INDEX_ROUNDS}")
     return pa.concat_tables(tables)
 
 

@@ -129,7 +129,7 @@ def _fingerprint(recipe: TrainRecipe, network: FrozenNetwork) -> dict[str, Any]:
         "max_bad_shard_fraction", "accept_versions",
     ):  # fmt: skip
         del values[free]
-    for free in ("prefetch_batches", "groups_per_attempt", "no_progress_timeout_s"):
+    for free in ("prefetch_batches", "planned_groups", "no_progress_timeout_s"):
         del values["feed"][free]
     for free in ("cpus", "labels", "resources"):
         del values["decode"][free]

@@ -72,7 +72,7 @@ shards = 16
 samples = 512
 [execution]
 chunks_per_part = 2
-attempts = 30
+rounds = 30
 """
 TRAIN = """
 run_uri = "{root}/train"

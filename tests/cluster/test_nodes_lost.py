@@ -161,7 +161,7 @@ def test_a_late_gpu_is_awaited_and_reported_to_the_user(cluster, trial, capsys):
     )
     said = capsys.readouterr().err
     assert told in said
-    assert "this attempt stopped" not in said
+    assert "this round stopped" not in said
 
 
 def out_of_memory():

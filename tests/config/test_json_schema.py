@@ -15,7 +15,7 @@ import pytest
 
 from dfn_ray.config import recipe_from, recipe_kind, recipe_values
 from dfn_ray.config.json_schema import KINDS, recipe_schema, write_schemas
-from dfn_ray.demo.run import demo_recipe
+from dfn_ray.demo.filter_demo import demo_recipe
 from tests.config.test_wrong_values import places_in, with_value
 from tests.config.whole_recipes import VALUES
 

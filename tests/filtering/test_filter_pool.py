@@ -582,7 +582,7 @@ def test_a_shard_that_kills_its_reader_costs_itself_and_no_more(local_ray, recip
 
     folder = write_pool(tmp_path / "pool", shards=3, samples=10)
     (folder / "00001.tar").rename(folder / f"00001-{READER_KILLER}.tar")
-    settings = ("execution.max_bad_shard_fraction=0.5", "execution.attempts=2")
+    settings = ("execution.max_bad_shard_fraction=0.5", "execution.rounds=2")
     value = filter_pool(recipe(folder, *settings))
     assert value["counts"] == {"scored": 20}
     faults = {Path(shard).name: fault for shard, (fault, _) in value["faults"].items()}
@@ -608,7 +608,7 @@ def test_a_driver_whose_run_is_taken_over_stops_at_its_next_commit(local_ray, re
 
     with meanwhile(by_another_driver), pytest.raises(RunTakenOverError, match="taken over by"):
         filter_pool(job)
-    assert "attempt 2" not in capsys.readouterr().err
+    assert "round 2" not in capsys.readouterr().err
     committed = len(list(run.glob("scores/part-*.parquet")))
     assert 0 < committed < 24  # of 6 shards of 50 samples, 16 to a chunk
     assert filter_pool(job)["samples"] == 300

@@ -247,13 +247,13 @@ def test_no_byte_that_a_run_leaves_holds_the_secret(s3, proxy, recipe, pool, tmp
 
 
 @pytest.mark.parametrize("calibrates", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_a_commit_without_the_right_to_write_ends_the_run_in_its_first_attempt(
+def test_a_commit_without_the_right_to_write_ends_the_run_in_its_first_round(
     local_ray, s3, proxy, recipe, pool, tmp_path, monkeypatch, calibrates
 ):
-    attempts = []
+    rounds = []
 
     def counted(*args, **kwargs):
-        attempts.append(kwargs["limits"].tolerant)
+        rounds.append(kwargs["limits"].tolerant)
         proxy.faults = Faults(share=1.0, kinds=(Fault.DENIED,), operations=("PUT",))
         return score_stream(*args, **kwargs)
 
@@ -263,7 +263,7 @@ def test_a_commit_without_the_right_to_write_ends_the_run_in_its_first_attempt(
     job = recipe(pool, f"run_uri=s3://runs/{tmp_path.name}/run", *rule)
     with pytest.raises(StorageAccessError, match="s3:PutObject"):
         filter_pool(job)
-    assert attempts == [True], "an attempt whose errors do not end the run, and no other"
+    assert rounds == [True], "a round whose errors do not end the run, and no other"
 
 
 def test_a_stream_that_breaks_leaves_no_object(s3):

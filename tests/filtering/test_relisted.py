@@ -112,17 +112,17 @@ def test_a_changed_shard_is_not_waited_for_and_does_not_shorten_the_wait_for_oth
     known = {item.shard: item for item in found}
     assert unread_shards.all_changed(work, known) == (others == "reached")
     assert not unread_shards.all_changed([*work, Work(Shard("c", "c", 1))], known)
-    for attempt in (2, 3):
-        unread_shards.wait_before_attempt(attempt, found)
+    for number in (2, 3):
+        unread_shards.wait_before_round(number, found)
     assert waits == ([] if others == "reached" else [2.0, 10.0])
 
 
 @pytest.mark.parametrize("verb", ["filter", "materialize"])
-def test_a_run_with_a_changed_shard_stops_after_one_attempt_at_it(
+def test_a_run_with_a_changed_shard_stops_after_one_round(
     local_ray, recipe, small_pool, larger, tmp_path, monkeypatch, verb
 ):
     job, changed = recipe(small_pool), small_pool / "00001.tar"
-    assert job.execution.attempts > 1
+    assert job.execution.rounds > 1
     said: list[str] = []
     monkeypatch.setattr(Progress, "say", lambda self, text: said.append(text))
     for stage in (module, reshard):  # connects between the listing and the reading

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from dfn_ray.config import Prices, Select, recipe_from
-from dfn_ray.demo.run import demo_recipe
+from dfn_ray.demo.filter_demo import demo_recipe
 from dfn_ray.errors import NotReadyError, RecipeError
 from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.forecast.costs import PIPELINE_FRACTION, cluster_forecast, options

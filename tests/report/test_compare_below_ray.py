@@ -14,32 +14,12 @@ from dfn_ray.config import Select, count_of_fraction
 from dfn_ray.errors import DamagedRunError, InputError
 from dfn_ray.filtering.filter_pool import materialize
 from dfn_ray.forecast.estimate import _kept_in_pilot
-from dfn_ray.report import draw_run, gallery
+from dfn_ray.report import gallery
 from dfn_ray.report.compare import compare_runs
 from dfn_ray.run import RunIdentity, RunKind, open_run, read_part, scan_parts, start_run
 from dfn_ray.storage import read_uri
-from dfn_ray.testing.sample_pools import write_pool
-from tests.run.below_ray import filter_without_ray, no_ray, recipe_of, score_of
-
-SHARDS, SAMPLES = 4, 25
-BOTH = ("dfn", "against")
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory):
-    return write_pool(tmp_path_factory.mktemp("pool"), shards=SHARDS, samples=SAMPLES)
-
-
-@pytest.fixture
-def made(tmp_path, pool):
-    """Makes a finished run; returns its recipe."""
-
-    def make(name, keep_fraction=0.3, **networks):
-        recipe = recipe_of(tmp_path / name, pool, keep_fraction, **networks)
-        filter_without_ray(recipe, part_chunks=5)
-        return recipe
-
-    return make
+from tests.report.conftest import BOTH, SAMPLES, SHARDS
+from tests.run.below_ray import no_ray, recipe_of, score_of
 
 
 def test_each_run_is_compared_by_the_network_that_selected(made):
@@ -59,9 +39,7 @@ def test_a_run_that_is_only_scored_is_compared_by_the_network_of_its_recipe(made
     assert found.spearman[0, 1] == pytest.approx(-1)
 
 
-def test_a_materialized_subset_is_compared_and_drawn_by_the_scores_it_was_made_from(
-    made, pool, tmp_path
-):
+def test_a_materialized_subset_is_compared_by_the_scores_it_was_made_from(made, pool, tmp_path):
     scored = made("scored", networks=BOTH)
     other = recipe_of(tmp_path / "scored", pool, 0.2, networks=BOTH, deciding="against")
     with no_ray():
@@ -70,8 +48,6 @@ def test_a_materialized_subset_is_compared_and_drawn_by_the_scores_it_was_made_f
     assert found.keep_fraction == pytest.approx(0.2)
     assert found.samples == SHARDS * SAMPLES
     assert found.spearman[0, 1] == pytest.approx(-1)
-    draw_run(str(tmp_path / "out"), tmp_path / "run.png")
-    assert (tmp_path / "run.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +69,7 @@ def test_a_comparison_of_a_story_that_is_cut_or_of_another_shape_is_damage(made,
         compare_runs(runs)
 
 
-def test_the_run_of_a_uid_list_has_no_scores_to_compare_or_draw(made, tmp_path):
+def test_the_run_of_a_uid_list_has_no_scores_to_compare(made, tmp_path):
     scored = made("scored")
     opened = open_run(scored.run_uri)
     listed = start_run(
@@ -103,8 +79,6 @@ def test_the_run_of_a_uid_list_has_no_scores_to_compare_or_draw(made, tmp_path):
     )
     with pytest.raises(InputError, match="listed: has no scores"):
         compare_runs([scored.run_uri, listed.uri])
-    with pytest.raises(InputError, match="listed: has no scores"):
-        draw_run(listed.uri, tmp_path / "run.png")
 
 
 def test_of_a_larger_pool_only_parts_with_drawn_shards_are_read(made, monkeypatch):

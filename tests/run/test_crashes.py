@@ -2,7 +2,7 @@
 
 `filter` and training have their own tests, next to those of two drivers: test_two_drivers.py,
 test_two_generations.py and, for copies of curves that are not read back,
-tests/training/test_logs.py.
+tests/training/step/test_log_sinks.py.
 """
 
 from __future__ import annotations

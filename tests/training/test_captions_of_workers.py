@@ -27,7 +27,7 @@ from dfn_ray.training.data.next_samples import NextSamples
 from dfn_ray.training.data.seen import Seen
 from dfn_ray.training.position import latest_position
 from dfn_ray.training.train_clip import train
-from tests.training.test_feed import feeding
+from tests.training.data.test_feed import feeding
 
 COUNT, PASSES = 12, 12
 """Number of images, and a multiple of their numbers of captions, 1 to 4."""

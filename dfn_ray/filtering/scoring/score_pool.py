@@ -31,7 +31,7 @@ from dfn_ray.filtering.scoring.unread_shards import (
     all_changed,
     closing_cell,
     raise_for_unread,
-    wait_before_attempt,
+    wait_before_round,
 )
 from dfn_ray.on_ray.capacity import (
     Requirement,
@@ -86,8 +86,8 @@ def _score_all(job: ScoringJob, *, keep_bytes: bool) -> None:
     for wave in _waves(todo, job.recipe.execution.wave_shards):
         _finish(job, wave, bounds, networks)
     if job.unread:
-        attempts = job.recipe.execution.attempts
-        raise_for_unread(job.unread, shards=len(job.shards), attempts=attempts)
+        rounds = job.recipe.execution.rounds
+        raise_for_unread(job.unread, shards=len(job.shards), rounds=rounds)
 
 
 def _calibrate(job: ScoringJob, networks: ObjectRef) -> Bounds:
@@ -101,7 +101,7 @@ def _calibrate(job: ScoringJob, networks: ObjectRef) -> Bounds:
         left = partial(calibration_work, job.shards, job.recipe.calibration, job.ledger, seed)
         if work := left():
             job.progress.say(f"calibrating on {len(work)} shards")
-        _attempt(job, left, EVERYTHING, networks, tolerant=True)
+        _run_round(job, left, EVERYTHING, networks, tolerant=True)
     found = bounds_from_scores(job.run, job.recipe, job.shards, seed, job.ledger.names)
     bounds = _stored_bounds(job.run.create_json(name, {"lo": str(found.lo), "hi": str(found.hi)}))
     if -inf < bounds.lo < bounds.hi < inf:
@@ -120,25 +120,25 @@ def _waves(shards: Sequence[Shard], size: int) -> Iterator[Sequence[Shard]]:
 
 def _finish(job: ScoringJob, wave: Sequence[Shard], bounds: Bounds, networks: ObjectRef) -> None:
     """Scores a wave until all its shards are complete; retries those whose tasks died."""
-    attempts = job.recipe.execution.attempts
+    rounds = job.recipe.execution.rounds
     left = partial(chain.remaining_work, wave, job.ledger)
-    for attempt in range(1, attempts + 1):
+    for number in range(1, rounds + 1):
         work = left()
         if not work:
             return
         if all_changed(work, job.unread):
             break
-        last = attempt == attempts
-        if attempt > 1:
+        last = number == rounds
+        if number > 1:
             job.progress.say(
-                f"{len(work)} shards are not finished; starting attempt {attempt} of {attempts}"
+                f"{len(work)} shards are not finished; starting round {number} of {rounds}"
             )
-            wait_before_attempt(
-                attempt, [part for item in work if (part := job.unread.get(item.shard.uri))]
+            wait_before_round(
+                number, [part for item in work if (part := job.unread.get(item.shard.uri))]
             )
-        if last and attempt > 1:
+        if last and number > 1:
             _give_up_killers(job, work, bounds)
-        _attempt(job, left, bounds, networks, tolerant=not last)
+        _run_round(job, left, bounds, networks, tolerant=not last)
     unreachable = [item for item in left() if item.shard.uri in job.unread]
     if job.recipe.pool.give_up_unreachable:
         _give_up_unreachable(job, unreachable, bounds)
@@ -146,16 +146,16 @@ def _finish(job: ScoringJob, wave: Sequence[Shard], bounds: Bounds, networks: Ob
     limit = job.recipe.execution.max_bad_shard_fraction * len(job.shards)
     if unreachable and len(job.unread) + len(job.ledger.faults) > limit:
         # Fewer unreachable shards do not delay the other waves; the run stops for them at its end.
-        raise_for_unread(job.unread, shards=len(job.shards), attempts=attempts)
+        raise_for_unread(job.unread, shards=len(job.shards), rounds=rounds)
     if unfinished := [item for item in left() if item.shard.uri not in job.unread]:
         raise IncompleteRunError(
-            f"{len(unfinished)} shards could not be finished in {attempts} attempts, "
+            f"{len(unfinished)} shards could not be finished in {rounds} rounds, "
             f"{unfinished[0].shard.uri} among them; the others are committed. Run the same command "
             "again to resume, or remove these shards from the pool"
         )
 
 
-def _attempt(
+def _run_round(
     job: ScoringJob,
     left: Callable[[], Sequence[Work]],
     bounds: Bounds,
@@ -165,7 +165,7 @@ def _attempt(
 ) -> None:
     """Runs the stream over the work that is left, counts its commits, and waits for missing nodes.
 
-    `tolerant`: errors of Ray, workers and storage end only this attempt, not the run; the work that
+    `tolerant`: errors of Ray, workers and storage end only this round, not the run; the work that
     is left is retried. A store that gives no right to write ends the run at once.
     """
     needs = scoring_requirements(job.recipe.decode, job.recipe.scorers)
@@ -194,11 +194,11 @@ def _attempt(
             return
         except (RayError, StorageError) as error:
             job.run.check_attempt()
-            # A later attempt has no more rights than this one.
+            # A later round has no more rights than this one.
             if not tolerant or isinstance(error, StorageAccessError):
                 raise
             job.progress.say(
-                f"this attempt stopped: {last_line(error)}; the remaining work is retried"
+                f"this round stopped: {last_line(error)}; the remaining work is retried"
             )
             return
 
@@ -211,7 +211,7 @@ def _has_stalled(
     *,
     tolerant: bool,
 ) -> bool:
-    """True if an attempt without progress ends; False if it still waits, as for missing nodes.
+    """True if a round without progress ends; False if it still waits, as for missing nodes.
 
     Raises NoProgressError if that ends the run.
     """
@@ -228,7 +228,7 @@ def _has_stalled(
             f"{what}. Committed work is kept; check the cluster with `dfn-ray doctor`, then run "
             "the same command again to resume"
         ) from error
-    job.progress.say(f"this attempt stopped: {what}; the remaining work is retried")
+    job.progress.say(f"this round stopped: {what}; the remaining work is retried")
     return True
 
 

@@ -20,10 +20,10 @@ Each request has been retried already; faults that remain last longer, usually f
 alike."""
 
 
-def wait_before_attempt(attempt: int, unread: Iterable[UnreadShard]) -> None:
-    """Waits before attempt number `attempt` (2, 3, ...) unless all unread shards have changed."""
+def wait_before_round(number: int, unread: Iterable[UnreadShard]) -> None:
+    """Waits before round `number` (2, 3, ...) unless all unread shards have changed."""
     if any(not item.changed for item in unread):
-        time.sleep(min(MAX_PAUSE_S, FIRST_PAUSE_S * PAUSE_GROWTH ** (attempt - 2)))
+        time.sleep(min(MAX_PAUSE_S, FIRST_PAUSE_S * PAUSE_GROWTH ** (number - 2)))
 
 
 def all_changed(work: Iterable[Work], unread: Mapping[str, UnreadShard]) -> bool:
@@ -45,7 +45,7 @@ def closing_cell(
     return Cell(chunk=chunk, samples=pa.schema([*SAMPLE_SCHEMA, *schema]).empty_table())
 
 
-def raise_for_unread(unread: Mapping[str, UnreadShard], *, shards: int, attempts: int) -> NoReturn:
+def raise_for_unread(unread: Mapping[str, UnreadShard], *, shards: int, rounds: int) -> NoReturn:
     """Raises ShardChangedError or StorageError, naming the shards that could not be read."""
     changed = [item for item in unread.values() if item.changed]
     if changed:
@@ -56,7 +56,7 @@ def raise_for_unread(unread: Mapping[str, UnreadShard], *, shards: int, attempts
         )
     first = next(iter(unread.values()))
     raise StorageError(
-        f"{len(unread):,} of {shards:,} shards could not be read in {attempts} attempts "
+        f"{len(unread):,} of {shards:,} shards could not be read, with execution.rounds = {rounds} "
         f"({abbreviated(list(unread))}): {first.message}. All others are committed; run the same "
         "command again to resume, or set pool.give_up_unreachable = true to finish without these, "
         f"recorded as {ShardFault.UNREACHABLE}"

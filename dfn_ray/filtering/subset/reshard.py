@@ -27,7 +27,7 @@ from dfn_ray.filtering.scoring.unread_shards import (
     all_changed,
     closing_cell,
     raise_for_unread,
-    wait_before_attempt,
+    wait_before_round,
 )
 from dfn_ray.filtering.subset.listed_rows import keep_listed
 from dfn_ray.filtering.subset.settle import SETTLED, remove_all_but
@@ -91,11 +91,11 @@ def materialize_listed(
     unread: dict[str, UnreadShard] = {}
     connect()
     with closing(progress), closing(metrics):
-        for attempt in range(execution.attempts):
+        for number in range(1, execution.rounds + 1):
             work = chain.remaining_work(shards, ledger)
             if not work or all_changed(work, unread):
                 break
-            wait_before_attempt(attempt + 1, unread.values())
+            wait_before_round(number, unread.values())
             unread.clear()
             for part in chain.keep_stream(
                 work,
@@ -104,7 +104,7 @@ def materialize_listed(
                 stage=partial(keep_listed, uids=uids),
                 committer=Committer(run, EVERYTHING, None),
                 execution=execution,
-                tolerant=attempt + 1 < execution.attempts,
+                tolerant=number < execution.rounds,
             ):
                 if isinstance(part, UnreadShard):
                     unread[part.shard] = part
@@ -115,7 +115,7 @@ def materialize_listed(
             for part in _close_unreachable(run, ledger, unread):
                 part.add_to(ledger, progress, metrics)
     if unread:
-        raise_for_unread(unread, shards=len(shards), attempts=execution.attempts)
+        raise_for_unread(unread, shards=len(shards), rounds=execution.rounds)
     left = chain.remaining_work(shards, ledger)
     if left:
         raise IncompleteRunError(

@@ -52,12 +52,12 @@ class NextSamples:
         )
 
     def readings(self, seen: Seen, samples_seen: int) -> Iterator[Reading]:
-        """Yields the groups that are not seen yet, as many as are needed or allowed per attempt."""
+        """Yields groups that are not seen yet: as many as needed, at most `planned_groups`."""
         recipe = self.recipe
         needed = (recipe.samples_seen - samples_seen) * SPARE + recipe.batch_size
         planned = groups = 0
         for group in self.groups():
-            if planned >= needed or groups >= recipe.feed.groups_per_attempt:
+            if planned >= needed or groups >= recipe.feed.planned_groups:
                 return
             spans = seen.of_group(group.number)
             if spans is None:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.ray
 
 @pytest.fixture
 def stalls(tmp_path, monkeypatch):
-    """Makes scorers stall forever at their second chunk, in that many attempts."""
+    """Makes scorers stall forever at their second chunk, in that many rounds."""
 
     def make(times: int) -> None:
         class StallingScorer(ScorerActor):
@@ -41,14 +41,14 @@ def stalls(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_what_a_stalled_attempt_left_is_scored_by_the_next(local_ray, recipe, pool, stalls, capsys):
+def test_what_a_stalled_round_left_is_scored_by_the_next(local_ray, recipe, pool, stalls, capsys):
     settings = ["scorers.max_size=1", "calibration.shards=1", "execution.chunks_per_part=1"]
     selection = filter_pool(recipe(pool, *settings, run="calm"))
     stalls(1)
-    stalling = recipe(pool, *settings, "execution.stall_timeout_s=20", "execution.attempts=6")
+    stalling = recipe(pool, *settings, "execution.stall_timeout_s=20", "execution.rounds=6")
     assert filter_pool(stalling) == selection
     verify_run(stalling.run_uri, full=True)
-    told = [line for line in capsys.readouterr().err.splitlines() if "this attempt stopped" in line]
+    told = [line for line in capsys.readouterr().err.splitlines() if "this round stopped" in line]
     assert told
     assert all("execution.stall_timeout_s" in line for line in told)
 
@@ -58,7 +58,7 @@ def test_a_run_that_always_stalls_ends_and_says_so(local_ray, recipe, pool, stal
     with pytest.raises(NoProgressError, match=r"no progress for .*stall_timeout_s.*has the nodes"):
         filter_pool(
             recipe(pool, "select.threshold=0.0", "select.keep_fraction=none",
-                   "scorers.max_size=1", "execution.attempts=1", "execution.stall_timeout_s=5")
+                   "scorers.max_size=1", "execution.rounds=1", "execution.stall_timeout_s=5")
         )  # fmt: skip
 
 
@@ -73,4 +73,4 @@ def test_nodes_that_never_come_are_waited_for_past_the_stall_limit(local_ray, re
         )  # fmt: skip
     (waited_s,) = re.findall(r"no progress for (\d+) s", str(told.value))
     assert int(waited_s) >= 20
-    assert "this attempt stopped" not in capsys.readouterr().err
+    assert "this round stopped" not in capsys.readouterr().err

@@ -20,12 +20,12 @@ pytestmark = pytest.mark.ray
 
 REFUSED = "00001.tar"
 ONCE = (
-    "execution.attempts=1",
+    "execution.rounds=1",
     "scorers.max_size=1",
     "select.keep_fraction=none",
     "select.threshold=-1.0",
 )
-"""Settings without calibration, which would be an attempt of its own."""
+"""Settings without calibration, which would be a round of its own."""
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,8 @@ def test_a_shard_that_its_server_refuses_stops_the_run_which_goes_on_when_it_is_
         filter_pool(job)
     assert (type(stopped.value), stopped.value.exit_code) == (StorageError, 1)
     said = str(stopped.value)
-    assert f"1 of 4 shards could not be read in 1 attempts ({server.uri(REFUSED)}): " in said
+    unread = "1 of 4 shards could not be read, with execution.rounds = 1"
+    assert f"{unread} ({server.uri(REFUSED)}): " in said
     assert fault.value in said
     assert "set pool.give_up_unreachable = true to finish without these" in said
     assert committed(job.run_uri) == {"00000.tar": 20, "00002.tar": 20, "00003.tar": 20}

@@ -21,7 +21,7 @@ from dfn_ray.training.data.group_samples import GroupInputs, read_group
 from dfn_ray.training.data.index import drawn_counts, index_shard, source_counts, split_index
 from dfn_ray.training.data.order import shuffled_groups
 from dfn_ray.uids.records import uid_records
-from tests.training.test_feed import feeding, rows
+from tests.training.data.test_feed import feeding, rows
 
 COUNT = 20
 
