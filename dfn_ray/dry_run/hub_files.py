@@ -7,7 +7,7 @@ requests first.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Queue
@@ -33,12 +33,21 @@ MAX_BYTES = 16 * 2**20
 class Repository:
     """A model repository, as far as it is known."""
 
-    names: frozenset[str]
-    """Names of its files; for a cached repository, of the cached files."""
+    sizes: Mapping[str, int]
+    """Names of its files and their bytes; for a cached repository, of the cached files."""
     read: Callable[[str], bytes]
     """The content of a small file. Raises InputError and NotCheckedError."""
     is_cached: bool
     """True if the hub was unreachable and this describes its cache on this machine."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of its files."""
+        return frozenset(self.sizes)
+
+    def too_large_among(self, names: Collection[str]) -> list[str]:
+        """Those of the names whose files are too large to be downloaded for a dry run."""
+        return [name for name in names if self.sizes.get(name, 0) > MAX_BYTES]
 
 
 class _UnreachableError(Exception):
@@ -71,10 +80,10 @@ def _online(model_id: str, setting: str) -> Repository:
         raise _UnreachableError("offline (HF_HUB_OFFLINE is set)")
     deadline = time.monotonic() + TIME_LIMIT_S
     where = f"{setting}: hf-hub:{model_id}"
-    data = _get(f"{constants.ENDPOINT}/api/models/{model_id}", deadline, where)
+    data = _get(f"{constants.ENDPOINT}/api/models/{model_id}?blobs=true", deadline, where)
     try:
         values: Any = parse_json(data.decode())
-        names = frozenset(str(file["rfilename"]) for file in values["siblings"])
+        sizes = {str(file["rfilename"]): int(file["size"]) for file in values["siblings"]}
     except (ValueError, KeyError, TypeError):
         raise _UnreachableError(
             f"{constants.ENDPOINT} does not respond like a Hugging Face hub"
@@ -86,7 +95,7 @@ def _online(model_id: str, setting: str) -> Repository:
         except _UnreachableError as error:
             raise NotCheckedError(str(error)) from None
 
-    return Repository(names, read, is_cached=False)
+    return Repository(sizes, read, is_cached=False)
 
 
 def _get(url: str, deadline: float, where: str) -> bytes:
@@ -162,5 +171,5 @@ def _cached(model_id: str) -> Repository | None:
 
 
 def _of_folder(folder: Path) -> Repository:
-    names = frozenset(file.name for file in folder.iterdir())
-    return Repository(names, lambda name: (folder / name).read_bytes(), is_cached=True)
+    sizes = {file.name: file.stat().st_size for file in folder.iterdir() if file.is_file()}
+    return Repository(sizes, lambda name: (folder / name).read_bytes(), is_cached=True)

@@ -7,11 +7,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dfn_ray.config import Network
 from dfn_ray.console.tables import size
-from dfn_ray.dry_run.finding import Finding, run_check
+from dfn_ray.dry_run.finding import Finding, NotCheckedError, run_check
 from dfn_ray.errors import InputError
 from dfn_ray.network import tokenizer
 from dfn_ray.network.layouts import (
@@ -37,8 +37,11 @@ from dfn_ray.network.small_files import SmallFiles, network_folder
 from dfn_ray.network.transformers_layout.kinds import Kind, kind_of
 from dfn_ray.network.transformers_layout.model_settings import model_cfg_of
 from dfn_ray.network.transformers_layout.processor import preprocess_cfg_of
-from dfn_ray.network.transformers_layout.read_tokenizer import tokenizer_of
+from dfn_ray.network.transformers_layout.read_tokenizer import TOKENIZER_FILES, tokenizer_of
 from dfn_ray.storage import Store, open_uri, read_uri, stat
+
+if TYPE_CHECKING:
+    from dfn_ray.dry_run.hub_files import Repository
 
 
 def network_finding(spec: Network, setting: str) -> Finding:
@@ -107,7 +110,8 @@ def _folder(spec: Network, folder: str, setting: str) -> str:
             names=frozenset(names),
             content_of=lambda name: read_uri(f"{folder.rstrip('/')}/{name}"),
         )
-        _require_inputs(files, config.kind, config.model_cfg, spec)
+        preprocess_cfg_of(files, config.model_cfg["vision_cfg"]["image_size"], config.kind)
+        _require_tokenizer_files(files, config, spec)
     weights = _folder_weights(spec, layout, names, folder, setting)
     return f"local-dir:{folder}, {config.layout_text}, {weights}"
 
@@ -142,23 +146,38 @@ def _repository(spec: Network, model_id: str, setting: str) -> str:
     layout = layout_of(there.names, where)
     config = _read_config(layout, there.read(layout.value), f"{where}: {layout.value}")
     text = f"hf-hub:{model_id}, {config.layout_text}"
+    unread = ""
     if config.kind is not None and not there.is_cached:
         files = SmallFiles(label=where, names=there.names, content_of=there.read)
-        # A tokenizer may have 34 MB, too much to download for a dry run.
-        _require_inputs(files, config.kind, config.model_cfg, spec, with_tokenizer=False)
+        preprocess_cfg_of(files, config.model_cfg["vision_cfg"]["image_size"], config.kind)
+        unread = _unread_tokenizer(there, files, config, spec)
     if spec.random_weights_seed is not None:
-        return f"{text}, random weights"
+        return f"{text}, random weights{unread}"
     choose = weights_among if layout is Layout.OPEN_CLIP else transformers_weights_among
     if not there.is_cached:
         name = choose(there.names, where)
         if name.endswith(INDEX_ENDING):
             weight_files_in(there.read(name), name, there.names, f"{where}: {name}")
-        return f"{text}, weights {name}"
+        return f"{text}, weights {name} ({size(there.sizes[name])}){unread}"
     try:
         weights = f"weights {choose(there.names, where)} in the cache"
     except InputError:  # the cache may be incomplete; the repository need not be
         weights = "weights not in the cache"
     return f"{text}, {weights}; no internet connection, so the hub was not queried"
+
+
+def _unread_tokenizer(there: Repository, files: SmallFiles, config: _Config, spec: Network) -> str:
+    """Checks the tokenizer of transformers' layout; returns a remark if it cannot be downloaded."""
+    if larger := there.too_large_among(TOKENIZER_FILES):
+        why = f"{larger[0]} has {size(there.sizes[larger[0]])}"
+    else:
+        try:
+            _require_tokenizer_files(files, config, spec)
+        except NotCheckedError as error:
+            why = str(error)
+        else:
+            return ""
+    return f"; its tokenizer was not checked: {why}"
 
 
 @dataclass(frozen=True)
@@ -186,19 +205,11 @@ def _read_config(layout: Layout, data: bytes, where: str) -> _Config:
     return _Config(model_cfg, None)
 
 
-def _require_inputs(
-    files: SmallFiles,
-    kind: Kind,
-    model_cfg: dict[str, Any],
-    spec: Network,
-    *,
-    with_tokenizer: bool = True,
-) -> None:
-    """Raises InputError if the processor or tokenizer of transformers' layout is unusable."""
-    preprocess_cfg_of(files, model_cfg["vision_cfg"]["image_size"], kind)
-    if with_tokenizer:
-        cleaning = spec.caption_cleaning == "open_clip"
-        tokenizer_of(files, model_cfg["text_cfg"], kind, open_clips_cleaning=cleaning)
+def _require_tokenizer_files(files: SmallFiles, config: _Config, spec: Network) -> None:
+    """Raises InputError if the tokenizer of transformers' layout is unusable."""
+    assert config.kind is not None
+    cleaning = spec.caption_cleaning == "open_clip"
+    tokenizer_of(files, config.model_cfg["text_cfg"], config.kind, open_clips_cleaning=cleaning)
 
 
 def _require_tokenizer(model_cfg: dict[str, Any], where: str) -> None:

@@ -171,6 +171,16 @@ def load_into(module: nn.Module, state: dict[str, torch.Tensor], source: Path) -
         state.setdefault("logit_bias", torch.zeros_like(state["logit_scale"]))
     # transformers < 4.31 saved this buffer.
     state.pop("text.transformer.embeddings.position_ids", None)
+    quantised = [
+        f"{name} is of {kind}"
+        for name, parameter in module.named_parameters()
+        if name in state and parameter.is_floating_point() and (kind := quantised_type(state[name]))
+    ]
+    if quantised:
+        raise InputError(
+            f"{source}: need floating-point numbers of 16 bits or more: {_first_names(quantised)}; "
+            "use the weights from before they were quantised"
+        )
     try:
         open_clip_model.resize_pos_embed(state, module)
         if _has_text_positions(module):
@@ -186,16 +196,6 @@ def load_into(module: nn.Module, state: dict[str, torch.Tensor], source: Path) -
             f"{source}: the weights do not fit the architecture: {len(missing)} tensors missing "
             f"({_first_names(missing)}), {len(unexpected)} unexpected "
             f"({_first_names(unexpected)}); check model and pretrained"
-        )
-    quantised = [
-        f"{name} is of {kind}"
-        for name, parameter in module.named_parameters()
-        if parameter.is_floating_point() and (kind := quantised_type(state[name]))
-    ]
-    if quantised:
-        raise InputError(
-            f"{source}: need floating-point numbers of 16 bits or more: {_first_names(quantised)}; "
-            "use the weights from before they were quantised"
         )
 
 

@@ -23,6 +23,10 @@ class Hub:
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
     status: int | None = None
     silence_s: float = 0.0
+    stated: dict[str, int] = field(default_factory=dict)
+    """Sizes that are stated in place of the true ones."""
+    failing: set[str] = field(default_factory=set)
+    """Names of files that are answered with HTTP 503."""
     asked: list[str] = field(default_factory=list)
 
     def answer(self, path: str) -> tuple[int, bytes] | None:
@@ -31,12 +35,15 @@ class Hub:
         if self.status is not None:
             return self.status, b"{}"
         for name, files in self.repositories.items():
-            if path == f"/api/models/{name}":
-                siblings = [{"rfilename": file} for file in files]
+            if path == f"/api/models/{name}?blobs=true":
+                siblings = [
+                    {"rfilename": file, "size": self.stated.get(file, len(data))}
+                    for file, data in files.items()
+                ]
                 return 200, json.dumps({"id": name, "siblings": siblings}).encode()
             for file, data in files.items():
                 if path == f"/{name}/resolve/main/{file}":
-                    return 200, data
+                    return (503, b"") if file in self.failing else (200, data)
         return 404, b"{}"
 
 

@@ -164,11 +164,15 @@ def test_a_repository_is_known_by_its_small_files(hub: Hub):
         "org/text": {"config.json": b'{"model_type": "bert"}', "model.safetensors": b""},
         "org/data": {"data.csv": b""},
     }
+    hub.stated = {"open_clip_model.safetensors": 605_000_000}
     finding = look("hf-hub:org/clip")
-    assert (
-        finding.text == "hf-hub:org/clip, open_clip's layout, weights open_clip_model.safetensors"
+    assert finding.text == (
+        "hf-hub:org/clip, open_clip's layout, weights open_clip_model.safetensors (605 MB)"
     )
-    assert hub.asked == ["/api/models/org/clip", "/org/clip/resolve/main/open_clip_config.json"]
+    assert hub.asked == [
+        "/api/models/org/clip?blobs=true",
+        "/org/clip/resolve/main/open_clip_config.json",
+    ]
     assert (
         "transformers' layout of clip, weights model.safetensors.index"
         in look("hf-hub:org/hf").text
@@ -183,6 +187,22 @@ def test_a_repository_is_known_by_its_small_files(hub: Hub):
     assert "need hf-hub:org/repo" in mistake("hf-hub:../../etc/passwd")
     hub.status = 403
     assert "Accept the repository's terms" in mistake("hf-hub:org/clip")
+
+
+def test_the_tokenizer_of_a_repository_is_read_unless_it_is_large_or_slow(hub: Hub):
+    config = {"config.json": CLIP, "model.safetensors": b""}
+    hub.repositories["org/hf"] = {**config, "tokenizer.json": b"{}"}
+    assert "hf-hub:org/hf/tokenizer.json: cannot be used as a tokenizer" in mistake("hf-hub:org/hf")
+    hub.stated = {"tokenizer.json": 34_363_039}
+    finding = look("hf-hub:org/hf")
+    assert finding.error is None
+    assert "; its tokenizer was not checked: tokenizer.json has 34.4 MB" in finding.text
+    assert "/org/hf/resolve/main/tokenizer.json" not in hub.asked[-3:]
+    hub.stated = {}
+    hub.failing = {"tokenizer.json"}
+    finding = look("hf-hub:org/hf")
+    assert finding.error is None
+    assert "; its tokenizer was not checked: the hub answers HTTP 503" in finding.text
 
 
 def test_an_unreachable_hub_is_no_mistake(hub: Hub, monkeypatch):

@@ -29,6 +29,8 @@ _LOG = logging.getLogger(__name__)
 
 CONFIG, SPECIAL = "tokenizer_config.json", "special_tokens_map.json"
 VOCABULARY, MERGES = "vocab.json", "merges.txt"
+TOKENIZER_FILES = (JSON_FILE, VOCABULARY, MERGES, SENTENCEPIECE_FILE)
+"""The files that a tokenizer may be built from."""
 _OPEN_CLIP_CLEANERS: Mapping[Kind, str] = {"clip": "lower", "siglip": "canonicalize"}
 """The cleaner of open_clip's configs for each kind."""
 _LOWER_CASING = "Siglip2Tokenizer"
