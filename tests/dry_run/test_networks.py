@@ -197,7 +197,7 @@ def test_the_tokenizer_of_a_repository_is_read_unless_it_is_large_or_slow(hub: H
     finding = look("hf-hub:org/hf")
     assert finding.error is None
     assert "; its tokenizer was not checked: tokenizer.json has 34.4 MB" in finding.text
-    assert "/org/hf/resolve/main/tokenizer.json" not in hub.asked[-3:]
+    assert hub.asked[-2:] == ["/api/models/org/hf?blobs=true", "/org/hf/resolve/main/config.json"]
     hub.stated = {}
     hub.failing = {"tokenizer.json"}
     finding = look("hf-hub:org/hf")
