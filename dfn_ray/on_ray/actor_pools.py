@@ -8,7 +8,9 @@ with the reason.
 
 When an execution ends, Ray Data only drops its references to the actors. An actor that anything
 else still refers to, such as the traceback of an ignored error in a log handler, stays on its GPU,
-and the next pool waits for that GPU forever. So actors have names, by which dfn_ray kills them.
+and the next pool waits for that GPU forever. Ray Data also keeps references of its own, so that the
+record of the starts would stay until the driver ends, a process for each pool. So all of them have
+names, by which dfn_ray kills them.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ class ActorSupervisor:
 
     def __init__(self) -> None:
         self._pool = f"scorers-{uuid4().hex}"
-        self._record: Any = _StartLog.options(label_selector=driver_node_selector()).remote()  # pyright: ignore[reportAttributeAccessIssue]
+        self._record: Any = _StartLog.options(  # pyright: ignore[reportAttributeAccessIssue]
+            name=f"{self._pool}-starts", label_selector=driver_node_selector()
+        ).remote()
 
     @contextmanager
     def supervised_start(self) -> Iterator[None]:
