@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -72,18 +73,17 @@ def pack(cells: list[Cell]) -> pa.Table:
 
 def unpack(block: pa.Table) -> Iterator[Cell]:
     """The cells of a block, without copying their bytes."""
-    for index in range(block.num_rows):
+    texts = block.select(("chunk", "scorer", "environment", "unread")).to_pylist()
+    tables = zip(_tables(block["samples"]), _tables(block["inputs"]), strict=True)
+    for text, (samples, inputs) in zip(texts, tables, strict=True):
+        assert samples is not None, "only inputs may be absent"
         yield Cell(
-            chunk=Chunk.from_json(json.loads(block["chunk"][index].as_py())),
-            samples=_from_binary(block["samples"][index]),
-            inputs=_from_binary(block["inputs"][index])
-            if block["inputs"][index].is_valid
-            else None,
-            scorer=block["scorer"][index].as_py(),
-            environment=block["environment"][index].as_py(),
-            unread=UnreadShard(**json.loads(block["unread"][index].as_py()))
-            if block["unread"][index].is_valid
-            else None,
+            chunk=Chunk.from_json(json.loads(text["chunk"])),
+            samples=samples,
+            inputs=inputs,
+            scorer=text["scorer"],
+            environment=text["environment"],
+            unread=UnreadShard(**json.loads(text["unread"])) if text["unread"] else None,
         )
 
 
@@ -134,5 +134,14 @@ def _to_binary(table: pa.Table | None) -> pa.Array:
     return pa.LargeBinaryArray.from_buffers(_BINARY, 1, [None, offsets, data])
 
 
-def _from_binary(value: pa.LargeBinaryScalar) -> pa.Table:
-    return pa.ipc.open_stream(value.as_buffer()).read_all()
+def _tables(column: pa.ChunkedArray) -> Iterator[pa.Table | None]:
+    """The tables in a column, over its own memory: a scalar of the column would own a copy."""
+    for array in column.chunks:
+        _, offsets, data = array.buffers()
+        valid = array.is_valid().to_pylist()
+        ends = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
+        for index, (start, end) in enumerate(pairwise(ends.tolist())):
+            if valid[index]:
+                yield pa.ipc.open_stream(data.slice(start, end - start)).read_all()
+            else:
+                yield None

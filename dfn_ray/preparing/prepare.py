@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dfn_ray.config import Captions, Decode, Rules
 from dfn_ray.images.decode import decode_images
@@ -22,7 +23,7 @@ from dfn_ray.preparing.several_captions import (
     nested,
     reject_captions,
 )
-from dfn_ray.preparing.statuses import mark, undecided_rows
+from dfn_ray.preparing.statuses import mark, undecided_rows, with_bytes_of
 from dfn_ray.schema import SIZE_FIELDS, Note
 
 
@@ -60,7 +61,10 @@ def tokens_column(tokenizer: int) -> str:
 
 
 def prepare(cell: Cell, *, preparation: Preparation) -> Cell:
-    """The cell with rejected and failed samples marked, image sizes, and inputs of the others."""
+    """The cell with rejected and failed samples marked, image sizes, and inputs of the others.
+
+    Rejected and failed samples lose their bytes.
+    """
     samples = _reject_captions(cell.samples, preparation)
     rows = undecided_rows(samples)
     taken = samples.take(pa.array(rows))
@@ -78,6 +82,9 @@ def prepare(cell: Cell, *, preparation: Preparation) -> Cell:
         column = np.zeros(len(samples), dtype=np.int32)
         column[rows] = sizes
         samples = samples.append_column(field, pa.array(column, mask=column == 0))
+    is_undecided = pc.is_null(samples["status"])
+    if not pc.all(is_undecided).as_py():
+        samples = with_bytes_of(samples, is_undecided)
 
     passed = np.array([reason is None for reason in decoded.reason], dtype=bool)
     captions = taken["text"].filter(pa.array(passed)).to_pylist()

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dfn_ray.schema import Reason, Status, status_key
+from dfn_ray.schema import BYTE_COLUMNS, Reason, Status, status_key
 
 
 def undecided_rows(samples: pa.Table) -> np.ndarray:
@@ -34,6 +34,17 @@ def mark(
             status[row] = otherwise.value
     for name, values in (("status", status), ("reason", reason)):
         samples = replace_column(samples, name, pa.array(values, pa.string()))
+    return samples
+
+
+def with_bytes_of(samples: pa.Table, keeps: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """The samples with images, captions and metadata where `keeps` is true, and null elsewhere.
+
+    The result does not contain the other bytes; that of `if_else` does, although it is null there.
+    """
+    rows = pc.if_else(keeps, pa.array(np.arange(len(samples))), pa.scalar(None, pa.int64()))
+    for name in BYTE_COLUMNS:
+        samples = replace_column(samples, name, samples[name].take(rows))
     return samples
 
 

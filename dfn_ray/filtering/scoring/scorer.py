@@ -22,9 +22,8 @@ from dfn_ray.on_ray.network_actor import NetworkActor
 from dfn_ray.on_ray.ray_metrics import ScorerMetrics
 from dfn_ray.preparing.prepare import NetworkInputs, Preparation, pixels_column, tokens_column
 from dfn_ray.preparing.several_captions import COUNTS, flattened, nested, reduce_scores
-from dfn_ray.preparing.statuses import mark, replace_column
+from dfn_ray.preparing.statuses import mark, with_bytes_of
 from dfn_ray.schema import (
-    BYTE_COLUMNS,
     Reason,
     Status,
     caption_scores_column,
@@ -127,10 +126,7 @@ class Scorer:
         score = samples[score_column(self._deciding_network)]
         scored = pc.equal(samples["status"], Status.SCORED.value)
         travels = pc.and_(scored, pc.fill_null(pc.greater_equal(score, self._bounds.lo), False))
-        for name in BYTE_COLUMNS:
-            absent = pa.scalar(None, samples[name].type)
-            samples = replace_column(samples, name, pc.if_else(travels, samples[name], absent))
-        return samples
+        return with_bytes_of(samples, travels)
 
 
 class ScorerActor(NetworkActor):

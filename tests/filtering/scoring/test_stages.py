@@ -18,8 +18,10 @@ from dfn_ray.network.frozen import freeze_network
 from dfn_ray.on_ray.cells import Cell, array_column, column_array, pack, unpack
 from dfn_ray.preparing.prepare import NetworkInputs
 from dfn_ray.preparing.rules import SizeRule, reject_caption, reject_size
+from dfn_ray.preparing.statuses import with_bytes_of
 from dfn_ray.schema import SAMPLE_SCHEMA, Chunk, Reason
 
+TEXTS = pa.large_list(pa.large_string())
 BASIC = Rules(min_caption_words=3, min_caption_chars=6, min_image_side=200, max_aspect_ratio=3.0)
 
 
@@ -88,6 +90,20 @@ def test_cells_come_out_of_a_block_as_they_went_in(rows):
     assert back.tolist() == np.arange(rows * 6).reshape(rows, 6).tolist()
 
 
+def test_cells_are_views_of_their_block_wherever_they_are_in_it():
+    inputs = pa.table({"x": array_column(np.arange(18, dtype=np.int32).reshape(3, 6))})
+    block = pack([cell(1), cell(3, inputs), cell(2), cell(3, inputs)])
+    joined = block.combine_chunks()
+    for start in range(4):
+        rest = joined.slice(start)
+        out = list(unpack(rest))
+        assert [len(c.samples) for c in out] == [1, 3, 2, 3][start:]
+        assert [c.inputs is not None for c in out] == [False, True, False, True][start:]
+        data = rest["inputs"].chunk(0).buffers()[2]
+        pixels = out[-1].inputs["x"].chunk(0).buffers()[1]
+        assert data.address <= pixels.address < data.address + data.size
+
+
 def test_a_score_that_is_not_a_number_fails_its_sample_and_no_other(network, monkeypatch):
     frozen = freeze_network(Network(model=f"local-dir:{network}"))
     inputs = pa.table(
@@ -119,6 +135,30 @@ def test_a_score_that_is_not_a_number_fails_its_sample_and_no_other(network, mon
     assert samples["score_dfn"].to_pylist() == [0.5, None, None, pytest.approx(0.1)]
     # Bytes travel only where the score reaches the lower bound.
     assert samples["image"].to_pylist() == [b"bytes", None, None, None]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_bytes_that_are_not_kept_leave_the_table_and_do_not_travel(chunked):
+    size, kept = 100_000, [True, False, None, False]
+    samples = pa.table(
+        {
+            "uid": [f"{n:032x}" for n in range(4)],
+            "image": pa.array([bytes([n]) * size for n in range(4)], pa.large_binary()),
+            "text": pa.array(
+                [[f"caption {n}"] for n in range(4)], pa.large_list(pa.large_string())
+            ),
+            "metadata": pa.array(["{}", None, "{}", None], pa.large_string()),
+        }
+    )
+    if chunked:
+        samples = pa.concat_tables([samples.slice(0, 1), samples.slice(1)])
+    found = with_bytes_of(samples, pa.array(kept))
+    assert found["image"].to_pylist() == [bytes(size), None, None, None]
+    assert found["text"].to_pylist() == [["caption 0"], None, None, None]
+    assert found["metadata"].to_pylist() == ["{}", None, None, None]
+    assert found["uid"] == samples["uid"]
+    chunk = Chunk(shard="s", first_row=0, rows=4, last=True)
+    assert size < pack([Cell(chunk=chunk, samples=found)]).nbytes < 1.1 * size
 
 
 @given(st.integers(0, 2**32), st.sampled_from([0.05, 0.15, 0.5, 0.9]))
