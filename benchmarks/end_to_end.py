@@ -36,7 +36,13 @@ from webdataset.compat import WebDataset
 from dfn_ray.config import Pool, Recipe, recipe_from
 from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.filtering.scoring.scorer import Bounds, Scorer, plan_inputs
-from dfn_ray.forecast.limits import prepare_cells, read_cells, rows_of_cells, score_cells, timed
+from dfn_ray.forecast.stage_rates import (
+    prepare_cells,
+    read_cells,
+    rows_of_cells,
+    score_cells,
+    timed,
+)
 from dfn_ray.pool import Shard, list_shards
 from dfn_ray.preparing.fetch_networks import fetch_networks
 from dfn_ray.preparing.prepare import Preparation

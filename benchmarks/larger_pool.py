@@ -38,7 +38,7 @@ from PIL import Image
 
 from dfn_ray.config import PipelineRecipe, recipe_from
 from dfn_ray.console.tables import grid
-from dfn_ray.demo.story import story_values
+from dfn_ray.demo.pipeline_demo import pipeline_demo_values
 from dfn_ray.pipeline.pipeline import run_pipeline
 from dfn_ray.run import open_run, scan_subset
 from tools.demo_data.artists import read_icons
@@ -200,7 +200,7 @@ def write_pool(packages: Path, out: Path) -> None:
 
 def story(out: Path) -> PipelineRecipe:
     """`dfn-ray pipeline demo` on this pool: same networks and sets, more samples, a random arm."""
-    values: dict[str, Any] = story_values(str(out / "story"))
+    values: dict[str, Any] = pipeline_demo_values(str(out / "story"))
     values["pool"] = {"uri": [str(out / "pool")], "chunk_rows": 64}
     values["arms"] = ["dfn", "pool", "random"]
     values["filter"]["select"] = {"keep_fraction": KEEP_FRACTION, "of": "scored"}

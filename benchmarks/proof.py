@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from dfn_ray.config import PipelineRecipe, recipe_from
 from dfn_ray.console.tables import grid
 from dfn_ray.demo.filter_demo import demo_truth
-from dfn_ray.demo.story import DATA, story_values
+from dfn_ray.demo.pipeline_demo import DATA, pipeline_demo_values
 from dfn_ray.pipeline.pipeline import run_pipeline
 from dfn_ray.run import open_run, scan_subset
 
@@ -60,7 +60,7 @@ def main() -> None:
 
 def points(out: Path) -> dict[str, dict[str, Any]]:
     """The recipes, by name."""
-    base = story_values(str(out / "base"))
+    base = pipeline_demo_values(str(out / "base"))
     base |= {
         "arms": ["dfn", "pool", "random", "rules"],
         # Nearly all names have two words; the junk captions (IMG_1234.jpg) have one.
@@ -68,7 +68,7 @@ def points(out: Path) -> dict[str, dict[str, Any]]:
     }
     found = {"base": base}
     for percent in FRACTIONS:
-        story = story_values(str(out / f"keep-{percent}")) | {"arms": ["dfn"], "dfn": None}
+        story = pipeline_demo_values(str(out / f"keep-{percent}")) | {"arms": ["dfn"], "dfn": None}
         story["filter"] = {
             "networks": [{"model": f"local-dir:{out / 'base' / 'dfn' / 'network'}"}],
             "select": {"keep_fraction": percent / 100, "of": "scored"},
@@ -88,7 +88,7 @@ def points(out: Path) -> dict[str, dict[str, Any]]:
 
 
 def _with_dfn(out: Path, **changes: Any) -> dict[str, Any]:
-    story = story_values(str(out))
+    story = pipeline_demo_values(str(out))
     return story | {"arms": ["dfn"], "dfn": story["dfn"] | changes}
 
 

@@ -68,9 +68,9 @@ if TYPE_CHECKING:
     from dfn_ray.filtering.filter_pool import filter_pool, materialize, score, select
     from dfn_ray.filtering.verifying.verify import verify_run as verify
     from dfn_ray.interactive.exports import export
-    from dfn_ray.interactive.finished_run import FinishedRun
-    from dfn_ray.interactive.finished_run import open_finished as open_run
     from dfn_ray.interactive.pair_scorer import PairScorer, load_network
+    from dfn_ray.interactive.run_reader import RunReader
+    from dfn_ray.interactive.run_reader import open_reader as open_run
     from dfn_ray.interactive.run_table import RunTable
     from dfn_ray.pipeline.pipeline import run_pipeline
     from dfn_ray.pool import inspect_pool as inspect
@@ -109,8 +109,8 @@ _HOMES = {
     "compare": ("dfn_ray.report.compare", "compare_runs"),
     "inspect": ("dfn_ray.pool", "inspect_pool"),
     # a notebook
-    "open_run": ("dfn_ray.interactive.finished_run", "open_finished"),
-    "FinishedRun": ("dfn_ray.interactive.finished_run", "FinishedRun"),
+    "open_run": ("dfn_ray.interactive.run_reader", "open_reader"),
+    "RunReader": ("dfn_ray.interactive.run_reader", "RunReader"),
     "RunTable": ("dfn_ray.interactive.run_table", "RunTable"),
     "load_network": ("dfn_ray.interactive.pair_scorer", "load_network"),
     "PairScorer": ("dfn_ray.interactive.pair_scorer", "PairScorer"),
@@ -146,7 +146,6 @@ __all__ = [
     "ErrorLimitExceededError",
     "EvaluateRecipe",
     "FingerprintError",
-    "FinishedRun",
     "IncompleteRunError",
     "InputError",
     "JobDetachedError",
@@ -161,6 +160,7 @@ __all__ = [
     "Recipe",
     "RecipeError",
     "Rules",
+    "RunReader",
     "RunTable",
     "RunTakenOverError",
     "Scorers",

@@ -27,6 +27,7 @@ os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
     """Sorts tests that need Ray last: others fork, and a forking Ray driver may hang.
 

@@ -9,7 +9,7 @@
     documents.py        results of verbs as plain values for --json
     try_verbs.py        demo, inspect
     filter_verbs.py     filter, score, select, materialize, export, verify
-    look_verbs.py       compare
+    compare_verbs.py    compare
     train_verbs.py      train, evaluate, pipeline
     cluster_verbs.py    doctor, plan, submit
     job.py              a verb over a recipe as a job of a Ray cluster

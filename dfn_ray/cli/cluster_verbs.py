@@ -128,14 +128,15 @@ def plan(given: GivenRecipe, shards: int, samples: int, gpus: float | None, outp
     import ray
 
     from dfn_ray.forecast.costs import cluster_forecast, options
-    from dfn_ray.forecast.plan import largest_pool, plan, with_settled_threads
+    from dfn_ray.forecast.plan import most_scorers, plan
+    from dfn_ray.preparing.embedding_fingerprint import recipe_with_fixed_threads
 
     found = plan(recipe, shards=shards, samples=samples, gpus=gpus, say=output.say)
-    recipe = with_settled_threads(recipe)
+    recipe = recipe_with_fixed_threads(recipe)
     document = plan_values(
         found,
         cluster_forecast(recipe, found, ray.cluster_resources()),
-        options(recipe, found, largest_pool(recipe, gpus)),
+        options(recipe, found, most_scorers(recipe, gpus)),
         recipe.prices and recipe.prices.currency,
     )
     output.finish(document)

@@ -98,7 +98,7 @@ def materialize(given: GivenRecipe, uids: str | None, out: str | None, output: O
         return
     from dfn_ray.filtering.filter_pool import materialize
     from dfn_ray.filtering.selecting.selection_table import selection_table
-    from dfn_ray.filtering.subset.reshard import materialize_listed
+    from dfn_ray.filtering.subset.uid_list_subset import materialize_listed
 
     if uids is None:
         value = materialize(recipe, out_uri=out)
@@ -127,12 +127,12 @@ def materialize(given: GivenRecipe, uids: str | None, out: str | None, output: O
 @click.option(
     "--shard-samples",
     type=int,
-    default=10_000,
-    show_default=True,
-    help="Number of samples per tar.",
+    help="Number of samples per tar; 10,000 by default.",
 )
 @takes_json
-def export(run_uri: str, out_uri: str, network: bool, shard_samples: int, output: Output) -> None:
+def export(
+    run_uri: str, out_uri: str, network: bool, shard_samples: int | None, output: Output
+) -> None:
     """Export the subset of a finished run, or the network of a training run.
 
     OUT_URI decides the format of a subset: a name that ends in .npy gives DataComp's list of uids,
@@ -147,16 +147,11 @@ def export(run_uri: str, out_uri: str, network: bool, shard_samples: int, output
         lines.append(f"wrote the network in transformers' layout to {out_uri}")
         output.finish({**places, "notes": notes}, "\n".join(lines))
         return
-    from dfn_ray.filtering.subset.export_subset import export_uids, export_webdataset
-    from dfn_ray.on_ray.ray_address import check_ray_reachable
+    from dfn_ray.interactive import exports
 
-    if out_uri.endswith(".npy"):
-        uids = export_uids(run_uri, out_uri)
-        output.finish({**places, "uids": uids}, f"{uids:,} uids in {out_uri}")
-    else:
-        check_ray_reachable()
-        tars = export_webdataset(run_uri, out_uri, shard_samples=shard_samples)
-        output.finish({**places, "tars": tars}, f"{tars:,} tars in {out_uri}")
+    written = "uids" if exports.is_uid_list(out_uri) else "tars"
+    count = exports.export(run_uri, out_uri, shard_samples=shard_samples)
+    output.finish({**places, written: count}, f"{count:,} {written} in {out_uri}")
 
 
 @click.command("verify", short_help="Check a finished run against what is on storage.")

@@ -38,9 +38,9 @@ class GivenRecipe:
 
         is_demo = self.uri == DEMO and not Path(DEMO).exists()
         if is_demo and kind in (PipelineRecipe, None):
-            from dfn_ray.demo.story import story_values
+            from dfn_ray.demo.pipeline_demo import pipeline_demo_values
 
-            return recipe_from(story_values(), self.overrides, PipelineRecipe)
+            return recipe_from(pipeline_demo_values(), self.overrides, PipelineRecipe)
         return load_recipe(self.uri, self.overrides, kind)
 
 

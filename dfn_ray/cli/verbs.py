@@ -11,6 +11,7 @@ from click.shell_completion import get_completion_class
 
 from dfn_ray import __version__
 from dfn_ray.cli.cluster_verbs import doctor, plan, submit
+from dfn_ray.cli.compare_verbs import compare
 from dfn_ray.cli.filter_verbs import (
     export,
     filter_pool,
@@ -19,7 +20,6 @@ from dfn_ray.cli.filter_verbs import (
     select,
     verify,
 )
-from dfn_ray.cli.look_verbs import compare
 from dfn_ray.cli.train_verbs import evaluate, pipeline, train
 from dfn_ray.cli.try_verbs import demo, inspect
 from dfn_ray.errors import shortened

@@ -38,6 +38,9 @@ class Execution:
     shard."""
     max_failed_fraction: Fraction = 0.25
     """Error limit: the run stops when more than this fraction of the samples fails, 0 to 1."""
+    max_rejected_fraction: Fraction = 0.99
+    """Error limit: the run stops when the rules reject more than this fraction of the samples, 0 to
+    1; 1 never stops it. A rule that rejects nearly everything is usually a mistake."""
     max_bad_shard_fraction: Fraction = 0.25
     """Error limit: the run stops when more than this fraction of the shards is bad, 0 to 1."""
     limits_after_samples: NonNegative = 10_000

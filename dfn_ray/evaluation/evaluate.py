@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -31,7 +31,7 @@ from dfn_ray.preparing.embedding_fingerprint import (
     forward_fingerprint,
     pool_fingerprint,
     reading_versions,
-    with_fixed_threads,
+    recipe_with_fixed_threads,
 )
 from dfn_ray.preparing.error_limits import ErrorLimits, by_reason, failures, first_fault, rejections
 from dfn_ray.preparing.fetch_networks import fetch_network
@@ -69,7 +69,7 @@ def evaluate_sets(recipe: EvaluateRecipe) -> Evaluation:
     The results of earlier sets are stored even then.
     """
     check_ray_reachable()
-    recipe = replace(recipe, scorers=with_fixed_threads(recipe.scorers))
+    recipe = recipe_with_fixed_threads(recipe)
     located = [locate(item) for item in recipe.sets]
     refuse_run_in_sets(recipe.run_uri, located)
     network = fetch_network(recipe.network)

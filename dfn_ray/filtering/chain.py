@@ -38,7 +38,7 @@ from dfn_ray.schema import Chunk
 
 ERRORED_BLOCKS = 64
 """Tasks that may fail before Ray stops a wave; their shards are retried one by one."""
-NARROW_PART_CHUNKS = 8
+CALIBRATION_PART_CHUNKS = 8
 """Chunks per part during calibration, when every sample carries its bytes: a part is built in
 memory."""
 COMMIT_CPUS = 0.25
@@ -195,9 +195,9 @@ def _in_parts(
 
 
 def _chunks_per_part(committer: Committer, execution: Execution) -> int:
-    all_bytes_travel = committer.bounds.lo == float("-inf")
+    keeps_all_bytes = committer.bounds.lo == float("-inf")
     chunks = execution.chunks_per_part
-    return min(chunks, NARROW_PART_CHUNKS) if all_bytes_travel else chunks
+    return min(chunks, CALIBRATION_PART_CHUNKS) if keeps_all_bytes else chunks
 
 
 def _committed_parts(parts: Dataset) -> Generator[Committed | UnreadShard, None, None]:

@@ -32,7 +32,7 @@ from dfn_ray.on_ray.footers import read_many_parts
 from dfn_ray.on_ray.session import connect
 from dfn_ray.on_ray.slices import MIN_SLICED_ITEMS
 from dfn_ray.on_ray.tasks import run_in_tasks
-from dfn_ray.pool import listed_shards
+from dfn_ray.pool import shards_of_listing
 from dfn_ray.run import (
     SCORE_AGAIN,
     SELECTION,
@@ -57,7 +57,7 @@ def filter_pool(recipe: Recipe) -> dict[str, Any]:
     Returns the content of `selection.json`. The subset then contains exactly the selected samples.
     Raises what `score_pool` raises.
     """
-    return _finalize(*score_pool(recipe, keep_bytes=True), recipe)
+    return _settle_run(*score_pool(recipe, keep_bytes=True), recipe)
 
 
 def score(recipe: Recipe) -> Run:
@@ -98,7 +98,7 @@ def materialize(recipe: Recipe, *, out_uri: str | None = None) -> dict[str, Any]
         ledger = scan_ledger(run.store, run.fingerprint, read=read_many_parts)
         # Checked before the run is taken over from a driver that may still be scoring it.
         ledger.require_complete(run.listing()["uri"].to_pylist())
-        return _finalize(take_over(run), ledger, recipe)
+        return _settle_run(take_over(run), ledger, recipe)
     selected, scores = select_run(run, recipe.select, recipe.deciding_network)
     out = _start_materialized(run, recipe, out_uri)
     stored, before = out.read_json_bytes(SELECTION)
@@ -142,7 +142,7 @@ def selection_folder(recipe: Recipe) -> str:
     return f"selections/{rule}-by-{recipe.deciding_network}" if several else f"selections/{rule}"
 
 
-def _finalize(run: Run, ledger: Ledger, recipe: Recipe) -> dict[str, Any]:
+def _settle_run(run: Run, ledger: Ledger, recipe: Recipe) -> dict[str, Any]:
     """Selects, and makes `subset/` contain exactly the selection, unless it already does."""
     run.check_attempt()  # never return a selection that another driver has made
     refuse_other_rule(run, recipe)
@@ -233,7 +233,7 @@ def _read_back(
             f"these shards were changed after they were scored ({abbreviated(replaced)}); score "
             "the pool into another run_uri"
         )
-    shards = [shard for shard in listed_shards(listing) if shard.uri in missing]
+    shards = [shard for shard in shards_of_listing(listing) if shard.uri in missing]
     items = [read_back_item(shard, missing[shard.uri]) for shard in shards]
     return set(run_in_tasks(items, settler.read_back, decode))
 

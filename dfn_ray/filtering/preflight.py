@@ -12,7 +12,7 @@ from typing import Any
 from dfn_ray.config import Decode, Network, Recipe, Rules, recipe_values, stored_pool
 from dfn_ray.errors import FingerprintError, InputError
 from dfn_ray.filtering.scoring.fingerprint import settings_fingerprint, settings_of
-from dfn_ray.pool import RUN_FILES, Shard, listed_shards, listing_table, require_outside_pool
+from dfn_ray.pool import RUN_FILES, Shard, listing_table, require_outside_pool, shards_of_listing
 from dfn_ray.preparing.embedding_fingerprint import decode_fingerprint, pool_fingerprint
 from dfn_ray.run import (
     SELECTION,
@@ -88,7 +88,7 @@ def refuse_other_materialized(run: Run, recipe: Recipe, out_uri: str) -> None:
 
 def refuse_out(run: Run, out_uri: str, writes: Sequence[str] = RUN_FILES) -> None:
     """Raises InputError when a listing of the run's pool would include files written to a URI."""
-    pool, shards = stored_pool(run.recipe), listed_shards(run.listing())
+    pool, shards = stored_pool(run.recipe), shards_of_listing(run.listing())
     require_outside_pool(pool, out_uri, setting="output", writes=writes, shards=shards)
 
 

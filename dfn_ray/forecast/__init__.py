@@ -2,7 +2,7 @@
 
     plan.py         dfn-ray plan: pilot, estimate, printed tables
     pilot.py        a few shards read, decoded and scored, each step measured alone
-    limits.py       reading, decoding and scoring without Ray, also for benchmarks
+    stage_rates.py  reading, decoding and scoring without Ray, also for benchmarks
     estimate.py     extrapolation from the pilot to the whole pool, with intervals
     costs.py        hours and money at n scorers
 

@@ -25,7 +25,7 @@ from dfn_ray.filtering.part_files import image_parquet, scores_parquet, subset_r
 from dfn_ray.filtering.scoring.bounds import EVERYTHING
 from dfn_ray.filtering.scoring.scorer import Scorer, plan_inputs
 from dfn_ray.filtering.selecting.denominator import in_denominator
-from dfn_ray.forecast.limits import (
+from dfn_ray.forecast.stage_rates import (
     prepare_cells,
     read_cells,
     rows_of_cells,

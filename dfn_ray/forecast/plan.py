@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 
 import ray
 
@@ -17,11 +16,11 @@ from dfn_ray.forecast.costs import (
     storage_money,
 )
 from dfn_ray.forecast.estimate import CONFIDENCE, Estimate, Interval, estimate
-from dfn_ray.forecast.limits import timed
 from dfn_ray.forecast.pilot import Pilot, run_pilot
+from dfn_ray.forecast.stage_rates import timed
 from dfn_ray.on_ray.session import connect
 from dfn_ray.pool import list_pool, listing_notes
-from dfn_ray.preparing.embedding_fingerprint import with_fixed_threads
+from dfn_ray.preparing.embedding_fingerprint import recipe_with_fixed_threads
 from dfn_ray.preparing.fetch_networks import fetch_networks
 
 
@@ -41,7 +40,7 @@ def plan(
     """
     listing = list_pool(recipe.pool)
     listed = listing.shards
-    recipe = with_settled_threads(recipe)
+    recipe = recipe_with_fixed_threads(recipe)
     networks = fetch_networks(recipe)
     connect()
     pilot, seconds = timed(
@@ -52,22 +51,17 @@ def plan(
         say(note)
     say(table(list(_rows(recipe, pilot, found, ray.cluster_resources(), seconds))))
     say("")
-    say(_grid(recipe, list(options(recipe, found, largest_pool(recipe, gpus)))))
+    say(_grid(recipe, list(options(recipe, found, most_scorers(recipe, gpus)))))
     say("")
     say("\n".join(_assumptions(recipe, pilot)))
     return found
 
 
-def largest_pool(recipe: Recipe, gpus: float | None) -> int:
+def most_scorers(recipe: Recipe, gpus: float | None) -> int:
     """The largest number of scorers in a plan: as many as fit `gpus`, else scorers.max_size."""
     if gpus is None or not recipe.scorers.gpus:
         return recipe.scorers.max_size
     return max(1, int(gpus / recipe.scorers.gpus))
-
-
-def with_settled_threads(recipe: Recipe) -> Recipe:
-    """The recipe with the number of CPU threads that a run from this machine would use."""
-    return replace(recipe, scorers=with_fixed_threads(recipe.scorers))
 
 
 def _rows(

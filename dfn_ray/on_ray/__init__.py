@@ -11,7 +11,7 @@
     repeating.py                calls a function at intervals beside a block of the driver
     tasks.py                    a function over items, one task each
     slices.py                   a function over slices of many items, one task each
-    lethal_shards.py            shards that kill the process that reads them
+    crashing_shards.py          shards that kill the process that reads them
     failures.py                 errors of tasks without Ray's wrapper
     ray_logs.py                 one line in the log for an error of dfn_ray in a task
     ray_metrics.py              counters and histograms, exported by Ray to Prometheus

@@ -1,4 +1,4 @@
-"""Comparison of the recipe's scores with published or golden ones, and the setting that differs.
+"""Comparison of a recipe's scores with a reference, and the setting that differs.
 
     parity.py           dfn-ray doctor --reference: score samples, compare, search, report
     reference.py        scores by uid in a Parquet or npz file

@@ -1,4 +1,4 @@
-"""`dfn-ray doctor --reference`: scores against published or golden ones, and the cause of a gap."""
+"""`dfn-ray doctor --reference`: scores against a reference, and the cause of a gap."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ raise.
 
 from dfn_ray.pool.inspect import PoolReport, inspect_pool
 from dfn_ray.pool.listing.list_pool import list_pool, list_shards
-from dfn_ray.pool.listing.listing_table import listed_shards, listed_versions, listing_table
+from dfn_ray.pool.listing.listing_table import listed_versions, listing_table, shards_of_listing
 from dfn_ray.pool.listing.outputs import RUN_FILES, require_outside_pool
 from dfn_ray.pool.listing.remarks import Listing, listing_notes
 from dfn_ray.pool.reading import iter_chunks, read_chunk, read_rows
@@ -45,11 +45,11 @@ __all__ = [
     "iter_chunks",
     "list_pool",
     "list_shards",
-    "listed_shards",
     "listed_versions",
     "listing_notes",
     "listing_table",
     "read_chunk",
     "read_rows",
     "require_outside_pool",
+    "shards_of_listing",
 ]

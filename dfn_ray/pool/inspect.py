@@ -141,8 +141,8 @@ def inspect_pool(
     cannot be read.
     """
     listing = list_pool(pool) if listed is None else listed
-    listed_shards = listing.shards
-    readable = [shard for shard in listed_shards if shard.fault is None]
+    shards_of_listing = listing.shards
+    readable = [shard for shard in shards_of_listing if shard.fault is None]
     chosen = _evenly_spaced(readable, shards)
     findings = _Findings()
     examples: list[ExampleRow] = []
@@ -153,10 +153,10 @@ def inspect_pool(
     total = sum(shard.size_bytes for shard in readable)
     count = findings.statuses.total()
     return PoolReport(
-        shards=len(listed_shards),
-        bytes=sum(shard.size_bytes for shard in listed_shards),
+        shards=len(shards_of_listing),
+        bytes=sum(shard.size_bytes for shard in shards_of_listing),
         listed_faults=dict(
-            Counter(str(shard.fault) for shard in listed_shards if shard.fault is not None)
+            Counter(str(shard.fault) for shard in shards_of_listing if shard.fault is not None)
         ),
         listing_notes=tuple(listing_notes(listing)),
         shards_inspected=len(chosen),

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator
 import pyarrow as pa
 
 from dfn_ray.config import Pool
-from dfn_ray.errors import DfnRayError, InputError, StorageError
+from dfn_ray.errors import DfnRayError, ShardChangedError, StorageError
 from dfn_ray.pool.chunking import OpenChunk, RowSelection
 from dfn_ray.pool.examination import outcome_of, read_in_fresh_process
 from dfn_ray.pool.open_chunks import chunks_from, detect_format, open_chunks
@@ -107,8 +107,8 @@ def read_chunk(shard: Shard, pool: Pool, chunk: Chunk) -> pa.Table:
     """The samples of a chunk from `iter_chunks`: columns of `SAMPLE_SCHEMA`, `Chunk.rows` rows.
 
     Reads only its own bytes if it has an entry point (tars), and only its own row groups in
-    Parquet; otherwise the headers before it too. Raises InputError if the shard no longer contains
-    it, and the exceptions of `iter_chunks`.
+    Parquet; otherwise the headers before it too. Raises ShardChangedError if the shard no longer
+    contains it, and the exceptions of `iter_chunks`.
     """
     rows = range(chunk.first_row, chunk.first_row + chunk.rows)
     if chunk.at is None:
@@ -181,5 +181,8 @@ def _reread_result(error: str, signal: int) -> str:
     return f"signal {signal} ended it" if signal else error or "no exception"
 
 
-def _changed_since_read(shard: Shard, how: str) -> InputError:
-    return InputError(f"{shard.uri}: {how}; the shard changed since it was first read")
+def _changed_since_read(shard: Shard, how: str) -> ShardChangedError:
+    return ShardChangedError(
+        f"{shard.uri}: {how}; it has changed since it was first read. Restore it, or use it as it "
+        "is now in a new run_uri"
+    )

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, TypeVar
 
-from dfn_ray.config import Decode, Pool, Scorers
+from dfn_ray.config import Decode, EvaluateRecipe, Pool, Recipe, Scorers
 from dfn_ray.images.decode import DECODER_VERSION
 from dfn_ray.pool import Shard
 from dfn_ray.pool.reading import READER_VERSION
 from dfn_ray.versions import package_versions
 
+R = TypeVar("R", Recipe, EvaluateRecipe)
 _TARS = (".tar", ".tar.gz", ".tgz")
 
 _NOT_SCORE_CHANGING_POOL = ("uri", "give_up_unreachable")
@@ -58,6 +59,11 @@ def with_fixed_threads(scorers: Scorers) -> Scorers:
     if scorers.device != "cpu" or scorers.threads is not None:
         return scorers
     return replace(scorers, threads=os.cpu_count() or 1)
+
+
+def recipe_with_fixed_threads(recipe: R) -> R:
+    """The recipe with the number of CPU threads that a run from this machine uses."""
+    return replace(recipe, scorers=with_fixed_threads(recipe.scorers))
 
 
 def forward_fingerprint(scorers: Scorers) -> dict[str, Any]:

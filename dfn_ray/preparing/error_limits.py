@@ -14,12 +14,13 @@ Faults = Mapping[str, tuple[ShardFault, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorLimits:
-    """The shares of samples and shards that may be bad before a run stops."""
+    """The shares of samples and shards that may be bad or rejected before a run stops."""
 
     max_failed_fraction: float
     max_bad_shard_fraction: float
+    max_rejected_fraction: float = 1.0
     section: str = ""
-    """Prefix of the two settings in the recipe, with a dot: `execution.`."""
+    """Prefix of the settings in the recipe, with a dot: `execution.`."""
 
     def check_shards(self, faults: Faults, shards: int, *, where: str = "") -> None:
         """Raises ErrorLimitExceededError when too large a share of all `shards` is bad.
@@ -31,24 +32,40 @@ class ErrorLimits:
             return
         raise ErrorLimitExceededError(
             f"{where}{len(faults):,} of {shards:,} shards are bad, e.g. {first_fault(faults)}; "
-            f"{self.section}max_bad_shard_fraction allows {_percent(self.max_bad_shard_fraction)}"
+            f"{self.section}max_bad_shard_fraction allows {_percent(self.max_bad_shard_fraction)}. "
+            "Restore or remove these shards, or raise the limit"
         )
 
     def check_samples(
         self, counts: Mapping[str, int], *, where: str = "", what: str = "samples"
     ) -> None:
-        """Raises ErrorLimitExceededError when too large a share of samples failed.
+        """Raises ErrorLimitExceededError when too large a share of samples failed or was rejected.
 
         `counts` are by `status` or `status/reason`.
         """
-        failed, samples = failures(counts), sum(counts.values())
-        if sum(failed.values()) <= self.max_failed_fraction * samples:
-            return
-        raise ErrorLimitExceededError(
-            f"{where}{sum(failed.values()):,} of {samples:,} {what} failed ({by_reason(failed)}); "
-            f"{self.section}max_failed_fraction allows {_percent(self.max_failed_fraction)}. "
-            "Check the pool with `dfn-ray inspect`; if these failures are expected, raise the limit"
-        )
+        samples = sum(counts.values())
+        for found, what_happened, setting, advice in (
+            (
+                failures(counts),
+                "failed",
+                "max_failed_fraction",
+                "Check the pool with `dfn-ray inspect`; if these failures are expected, raise the "
+                "limit",
+            ),
+            (
+                rejections(counts),
+                "were rejected",
+                "max_rejected_fraction",
+                "Check the recipe's rules; if so few samples are expected to pass, raise the limit",
+            ),
+        ):
+            limit: float = getattr(self, setting)
+            if sum(found.values()) > limit * samples:
+                raise ErrorLimitExceededError(
+                    f"{where}{sum(found.values()):,} of {samples:,} {what} {what_happened} "
+                    f"({by_reason(found)}); {self.section}{setting} allows {_percent(limit)}. "
+                    f"{advice}"
+                )
 
 
 def failures(counts: Mapping[str, int]) -> dict[str, int]:

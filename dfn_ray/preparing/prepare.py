@@ -82,9 +82,8 @@ def prepare(cell: Cell, *, preparation: Preparation) -> Cell:
         column = np.zeros(len(samples), dtype=np.int32)
         column[rows] = sizes
         samples = samples.append_column(field, pa.array(column, mask=column == 0))
-    is_undecided = pc.is_null(samples["status"])
-    if not pc.all(is_undecided).as_py():
-        samples = with_bytes_of(samples, is_undecided)
+    if len(undecided_rows(samples)) < len(samples):
+        samples = with_bytes_of(samples, pc.is_null(samples["status"]))
 
     passed = np.array([reason is None for reason in decoded.reason], dtype=bool)
     captions = taken["text"].filter(pa.array(passed)).to_pylist()

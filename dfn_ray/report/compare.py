@@ -55,7 +55,7 @@ class _Metric(pydantic.BaseModel):
     arms: _Arms
 
 
-class _Story(pydantic.BaseModel):
+class _PipelineComparison(pydantic.BaseModel):
     """The fields that are read from `comparison.json`."""
 
     format: Literal[1]
@@ -157,7 +157,7 @@ def _achievements(uri: str) -> dict[str, Mapping[str, float]]:
         store.read(_COMPARISON),
         store.uri_of(_COMPARISON),
         require_digest=False,
-        shape=_Story,
+        shape=_PipelineComparison,
         advice="delete it, and run `dfn-ray pipeline` again to recreate it",
     )["metrics"]
     return {

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dfn_ray.config import stored_pool
-from dfn_ray.pool import listed_shards, read_rows
+from dfn_ray.pool import read_rows, shards_of_listing
 from dfn_ray.run import Run, scan_parts
 from dfn_ray.schema import Status, score_column
 
@@ -88,7 +88,7 @@ def scored_tables(
 def read_pairs(run: Run, places: list[tuple[str, int, float]]) -> list[Pair]:
     """The pairs at (shard, row, score), read from the pool, in the given order."""
     pool = stored_pool(run.recipe)
-    shards = {shard.uri: shard for shard in listed_shards(run.listing())}
+    shards = {shard.uri: shard for shard in shards_of_listing(run.listing())}
     rows: dict[tuple[str, int], dict[str, Any]] = {}
     for uri in {shard for shard, _, _ in places}:
         needed = {row for shard, row, _ in places if shard == uri}

@@ -329,7 +329,8 @@ def open_run(run_uri: str) -> Run:
     if value["format"] not in READABLE_FORMATS:
         raise InputError(
             f"{run_uri}: run format {value.get('format')}, this version reads "
-            f"{' and '.join(map(str, READABLE_FORMATS))}; use the version named in run.json"
+            f"{' and '.join(map(str, READABLE_FORMATS))}; "
+            "use the version of dfn_ray that wrote it, named in its attempts/"
         )
     require_digest = value["format"] == FORMAT_VERSION
     value = parsed_json(data, store.uri_of(RUN), require_digest=require_digest, shape=shape_of(RUN))

@@ -25,8 +25,8 @@ class Verdict(Enum):
     MISSING = "the store reports that the file does not exist"
     ACCESS = "the user can fix it: permissions, credentials, settings"
     DENIED = "access denied, which overloaded servers also answer to requests that later succeed"
-    PASSING = "transient"
-    DOUBTFUL = "seldom transient"
+    TRANSIENT = "transient"
+    RARELY_TRANSIENT = "seldom transient"
     FINAL = "permanent"
 
     @property
@@ -39,9 +39,9 @@ class Verdict(Enum):
     @property
     def attempts(self) -> int:
         """Total number of attempts at a request that fails this way."""
-        if self is Verdict.PASSING:
+        if self is Verdict.TRANSIENT:
             return retries.POLICY.attempts
-        doubtful = self in (Verdict.DENIED, Verdict.DOUBTFUL)
+        doubtful = self in (Verdict.DENIED, Verdict.RARELY_TRANSIENT)
         return retries.POLICY.doubtful_attempts if doubtful else 1
 
 
@@ -119,7 +119,7 @@ def verdict_of(error: BaseException, *, handled: BaseException | None = None) ->
     for link in chain:
         if (status := _status(link)) is not None:
             return _verdict_of_response(link, status)
-    if any(_is_passing(link) for link in chain):
+    if any(_is_transient(link) for link in chain):
         return _verdict_of_connection(chain)
     top = next((link for link in chain if isinstance(link, OSError)), None)
     return _verdict_of_os_error(top) if top is not None else None
@@ -140,7 +140,7 @@ def verdict_of_status(status: int) -> Verdict:
     if status in (401, 402, 407, 451):
         return Verdict.ACCESS
     passing = status in (408, 425, 429) or (status >= 500 and status not in (501, 505))
-    return Verdict.PASSING if passing else Verdict.DOUBTFUL
+    return Verdict.TRANSIENT if passing else Verdict.RARELY_TRANSIENT
 
 
 def _chain(error: BaseException | None, handled: BaseException | None) -> Iterator[BaseException]:
@@ -178,7 +178,7 @@ def _verdict_of_response(error: BaseException, status: int) -> Verdict:
     return verdict_of_status(status)
 
 
-def _is_passing(error: BaseException) -> bool:
+def _is_transient(error: BaseException) -> bool:
     """True for a failure of the connection, not of a path."""
     package = type(error).__module__.partition(".")[0]
     return package in _CLIENTS or isinstance(
@@ -194,7 +194,7 @@ def _verdict_of_connection(chain: list[BaseException]) -> Verdict:
         or isinstance(getattr(link, "os_error", None), socket.gaierror)
         for link in chain
     )
-    return Verdict.DOUBTFUL if named else Verdict.PASSING
+    return Verdict.RARELY_TRANSIENT if named else Verdict.TRANSIENT
 
 
 def _verdict_of_os_error(error: OSError) -> Verdict:
@@ -204,4 +204,4 @@ def _verdict_of_os_error(error: OSError) -> Verdict:
         return Verdict.ACCESS
     if str(error).startswith("Forbidden"):  # gcsfs' message for a 403, without the response
         return Verdict.DENIED
-    return Verdict.FINAL if error.errno in _DISK_ERRNOS else Verdict.DOUBTFUL
+    return Verdict.FINAL if error.errno in _DISK_ERRNOS else Verdict.RARELY_TRANSIENT

@@ -114,5 +114,5 @@ class storage_errors:
 
 _ADVICE = {
     Verdict.DENIED: "; check credentials and permissions",
-    Verdict.PASSING: "; run the same command again to resume",
+    Verdict.TRANSIENT: "; run the same command again to resume",
 }

@@ -252,7 +252,7 @@ class HttpSource:
                 raise RefusalError(
                     f"the server states no length, and two downloads in a row differ: got {sizes} "
                     "bytes",
-                    Verdict.PASSING,
+                    Verdict.TRANSIENT,
                 )
 
     def _from_whole(self, start: int, end: int) -> bytes:
@@ -279,7 +279,7 @@ async def _response(
     except ClientError:
         raise
     except ValueError as error:  # the client cannot parse a header
-        raise RefusalError(f"not HTTP: {type(error).__name__}", Verdict.PASSING) from error
+        raise RefusalError(f"not HTTP: {type(error).__name__}", Verdict.TRANSIENT) from error
 
 
 def _version_text(size: int, version: str | None) -> str:
@@ -296,7 +296,7 @@ def _require(holds: bool, answer: ClientResponse) -> None:
     if not holds:
         span = shortened(utf8_safe(answer.headers.get("Content-Range", "no Content-Range")))
         raise RefusalError(
-            f"the response does not match the request: {answer.status}, {span}", Verdict.PASSING
+            f"the response does not match the request: {answer.status}, {span}", Verdict.TRANSIENT
         )
 
 

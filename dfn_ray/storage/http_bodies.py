@@ -72,7 +72,7 @@ def digest(file: IO[bytes]) -> bytes:
 
 def length_error(got: str, size: int) -> RefusalError:
     """The transient error for a body of unexpected size."""
-    return RefusalError(f"got {got} bytes of {size:,}", Verdict.PASSING)
+    return RefusalError(f"got {got} bytes of {size:,}", Verdict.TRANSIENT)
 
 
 def decode(encoded: IO[bytes], to: IO[bytes], most: int) -> int:
@@ -88,7 +88,7 @@ def decode(encoded: IO[bytes], to: IO[bytes], most: int) -> int:
                     break
                 to.write(piece)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise RefusalError(f"its gzip encoding is broken: {error}", Verdict.PASSING) from error
+        raise RefusalError(f"its gzip encoding is broken: {error}", Verdict.TRANSIENT) from error
     return size
 
 

@@ -97,7 +97,7 @@ class ClientSource:
     def _fetch_once(self, start: int, end: int) -> bytes:
         data = self._file._fetch_range(start, end)
         if len(data) != end - start:
-            raise RefusalError(f"got {len(data):,} bytes of {end - start:,}", Verdict.PASSING)
+            raise RefusalError(f"got {len(data):,} bytes of {end - start:,}", Verdict.TRANSIENT)
         return data
 
 
@@ -136,6 +136,6 @@ def _with_settings_errors(call: Callable[..., Any], *args: Any, **kwargs: Any) -
     try:
         return call(*args, **kwargs)
     except json.JSONDecodeError as error:  # a truncated response, or a proxy's page
-        raise RefusalError(f"not JSON: {error}", Verdict.PASSING) from error
+        raise RefusalError(f"not JSON: {error}", Verdict.TRANSIENT) from error
     except (ValueError, NotImplementedError) as error:
         raise RefusalError(str(error), Verdict.ACCESS) from error

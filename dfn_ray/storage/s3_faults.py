@@ -144,11 +144,11 @@ def final_error(
             f"{place} cannot be reached; check AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the "
             "network",
             # Several attempts are made only if it has responded before: the address is right then.
-            Verdict.ACCESS if attempts == 1 else Verdict.PASSING,
+            Verdict.ACCESS if attempts == 1 else Verdict.TRANSIENT,
         )
     if attempts > 1:
         why = f"{method} failed {attempts} times, last with {_error_text(error)} at {place}"
-        return RefusalError(why, Verdict.PASSING)
+        return RefusalError(why, Verdict.TRANSIENT)
     answer = _answer(error)
     refused = answer is not None and 300 <= _status(answer) < 500
     why = (

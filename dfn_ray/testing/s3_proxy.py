@@ -47,7 +47,7 @@ class Fault(StrEnum):
 
 _SPECIAL = (Fault.DENIED, Fault.EXPIRED, Fault.CONFLICT)
 """Injected only where explicitly requested."""
-PASSING = tuple(fault for fault in Fault if fault not in _SPECIAL)
+TRANSIENT = tuple(fault for fault in Fault if fault not in _SPECIAL)
 """Faults that any request may meet and a client can outlast."""
 READ_FAULTS = (
     Fault.SLOW_DOWN,
@@ -67,14 +67,14 @@ class Faults:
     share: float = 0.0
     """Share of the requests, 0 to 1."""
     seed: int = 0
-    kinds: tuple[Fault, ...] = PASSING
+    kinds: tuple[Fault, ...] = TRANSIENT
     """Faults to choose from, as far as they apply to the request; by default all that pass."""
     operations: tuple[str, ...] = ("GET", "HEAD", "LIST", "PUT", "POST", "DELETE")
 
     def of(self, operation: str, name: str, nth: int) -> Fault | None:
         """The fault of the nth request of this name, if any."""
         kinds = READ_FAULTS if operation in ("GET", "LIST", "HEAD") else WRITE_FAULTS
-        possible = [kind for kind in self.kinds if kind in kinds or kind not in PASSING]
+        possible = [kind for kind in self.kinds if kind in kinds or kind not in TRANSIENT]
         digest = hashlib.blake2b(f"{self.seed}\0{operation}\0{name}\0{nth}".encode()).digest()
         chance = random.Random(digest)
         if not possible or operation not in self.operations or chance.random() >= self.share:

@@ -8,7 +8,7 @@ sequence of batches.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,10 @@ from ray.data.extensions import ArrowTensorArray
 from ray.exceptions import RayError
 from ray.train import DataConfig
 
-from dfn_ray.config import Source, TrainRecipe
+from dfn_ray.config import Execution, Source, TrainRecipe
 from dfn_ray.errors import RunTakenOverError, StorageAccessError, StorageError, last_line
+from dfn_ray.on_ray.crashing_shards import CrashSite, find_crashing_shards
 from dfn_ray.on_ray.datasets import Work, read_items, tables_of
-from dfn_ray.on_ray.lethal_shards import Killer, killers
 from dfn_ray.on_ray.session import configure
 from dfn_ray.pool import Shard
 from dfn_ray.training.data.group_samples import GroupInputs
@@ -36,13 +36,22 @@ if TYPE_CHECKING:
 DATASET = "samples"
 """Name of the dataset in Ray Train."""
 _GENERATION = "generation"
-INDEX_ROUNDS = 3
-"""The default of `execution.rounds` in filtering."""
+INDEX_ROUNDS = Execution().rounds
 ERRORED_BLOCKS = 64
 """Index tasks that may fail before Ray stops a round."""
 Batch = dict[str, "torch.Tensor"]
-Item = tuple[Source, int, Shard, int, Killer | None]
-"""A shard to index, as the arguments of `index_shard`."""
+
+
+@dataclass(frozen=True)
+class ShardToIndex:
+    """A shard of a source, with their numbers in the recipe and in the source's listing."""
+
+    source: Source
+    source_number: int
+    shard: Shard
+    shard_number: int
+    crash: CrashSite | None = None
+    """Set if reading the shard kills the process."""
 
 
 @dataclass(frozen=True)
@@ -107,16 +116,16 @@ def index_sources(
     Shards whose tasks failed, because of storage or a lost node, are retried, `INDEX_ROUNDS`
     times in all. Shards that kill their reader every time get this as their fault, as in filtering.
     """
-    todo: dict[tuple[int, int], Item] = {
-        (number, place): (source, number, shard, place, None)
+    todo = {
+        (number, shard_number): ShardToIndex(source, number, shard, shard_number)
         for number, source in enumerate(recipe.sources)
-        for place, shard in enumerate(shards[number])
+        for shard_number, shard in enumerate(shards[number])
     }
     tables = [INDEX_SCHEMA.empty_table()]
     for number in range(1, INDEX_ROUNDS + 1):
         last = number == INDEX_ROUNDS
         if last:
-            todo |= _killers(todo, recipe, say)
+            todo |= _crashing(todo, recipe, say)
         _configure(recipe, errored_blocks=0 if last else ERRORED_BLOCKS)
         try:
             for table in tables_of(read_items(list(todo.values()), _index, recipe.decode)):
@@ -137,21 +146,20 @@ def index_sources(
     return pa.concat_tables(tables)
 
 
-def _killers(
-    todo: Mapping[tuple[int, int], Item], recipe: TrainRecipe, say: Callable[[str], None]
-) -> dict[tuple[int, int], Item]:
-    """The items of shards that kill their reader, with the killer set."""
-    suspects = {key: (Work(item[2]), item[0].pool) for key, item in todo.items()}
-    found: dict[tuple[int, int], Item] = {}
-    for key, killer in killers(suspects, recipe.decode):
-        source, number, shard, place, _ = todo[key]
-        found[key] = (source, number, shard, place, killer)
-        say(f"{shard.uri}: given up, {killer.detail}")
+def _crashing(
+    todo: Mapping[tuple[int, int], ShardToIndex], recipe: TrainRecipe, say: Callable[[str], None]
+) -> dict[tuple[int, int], ShardToIndex]:
+    """The items of shards that kill their reader, with the crash set."""
+    suspects = {key: (Work(item.shard), item.source.pool) for key, item in todo.items()}
+    found: dict[tuple[int, int], ShardToIndex] = {}
+    for key, crash in find_crashing_shards(suspects, recipe.decode):
+        found[key] = replace(todo[key], crash=crash)
+        say(f"{todo[key].shard.uri}: given up, {crash.detail}")
     return found
 
 
-def _index(item: Item) -> Iterable[pa.Table]:
-    yield index_shard(*item)
+def _index(item: ShardToIndex) -> Iterable[pa.Table]:
+    yield index_shard(item.source, item.source_number, item.shard, item.shard_number, item.crash)
 
 
 def _feed(

@@ -1,4 +1,4 @@
-"""One run of a group of workers in Ray Train, until they are done or one of them dies."""
+"""One generation of workers in Ray Train in Ray Train, until they are done or one of them dies."""
 
 from __future__ import annotations
 

@@ -345,8 +345,14 @@ def test_a_pool_that_is_bad_stops_the_run_and_says_why(local_ray, recipe, tmp_pa
     verify_run(recipe(tmp_path / "bad").run_uri, full=True)
 
 
-def test_rules_that_reject_every_sample_leave_an_empty_subset(local_ray, recipe, pool):
-    job = recipe(pool, "rules.min_caption_words=1000")
+def test_rules_that_reject_all_stop_the_run_or_leave_an_empty_subset(local_ray, recipe, pool):
+    rule = "rules.min_caption_words=1000"
+    why = (
+        r"300 of 300 samples were rejected \(caption_words 300\); execution\.max_rejected_fraction"
+    )
+    with pytest.raises(ErrorLimitExceededError, match=why):
+        filter_pool(recipe(pool, rule))
+    job = recipe(pool, rule, "execution.max_rejected_fraction=1.0")
     value = filter_pool(job)
     assert value["counts"] == {"rejected/caption_words": 300}
     assert value["k"] == 0

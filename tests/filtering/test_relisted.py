@@ -17,7 +17,7 @@ from dfn_ray.filtering.filter_pool import filter_pool, score
 from dfn_ray.filtering.scoring import score_pool as module
 from dfn_ray.filtering.scoring import unread_shards
 from dfn_ray.filtering.subset import reshard
-from dfn_ray.filtering.subset.reshard import materialize_listed
+from dfn_ray.filtering.subset.uid_list_subset import materialize_listed
 from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.on_ray.cells import UnreadShard
 from dfn_ray.on_ray.datasets import Work

@@ -10,7 +10,7 @@ from random import Random
 
 from dfn_ray.config import Pool
 from dfn_ray.errors import InputError
-from dfn_ray.pool import list_shards, listed_shards, listing_table
+from dfn_ray.pool import list_shards, listing_table, shards_of_listing
 from dfn_ray.schema import Reason, ShardFault
 from dfn_ray.testing.sample_pools import TarBuilder
 from tests.fuzz import odd_text
@@ -77,7 +77,7 @@ def _shards(rng: Random) -> Case:
         )
         stored = [replace(shard, version=None) for shard in shards]
         require(
-            list(listed_shards(listing_table(shards))) == stored,
+            list(shards_of_listing(listing_table(shards))) == stored,
             "a stored listing reads as another",
             shards,
         )

@@ -17,7 +17,7 @@ from dfn_ray.cli import run
 from dfn_ray.config import recipe_from
 from dfn_ray.errors import InputError
 from dfn_ray.filtering.filter_pool import filter_pool
-from dfn_ray.filtering.subset.reshard import materialize_listed
+from dfn_ray.filtering.subset.uid_list_subset import materialize_listed
 from dfn_ray.on_ray import ray_address as module
 from dfn_ray.on_ray.ray_address import check_ray_reachable
 from dfn_ray.testing.sample_pools import uid_of, write_pool

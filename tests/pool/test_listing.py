@@ -20,10 +20,10 @@ from dfn_ray.pool import (
     iter_chunks,
     list_pool,
     list_shards,
-    listed_shards,
     listing_notes,
     listing_table,
     require_outside_pool,
+    shards_of_listing,
 )
 from dfn_ray.run import parquet_bytes
 from dfn_ray.schema import ShardFault
@@ -524,10 +524,10 @@ def test_shards_whose_names_are_not_utf8_are_read_under_names_that_can_be_said(t
         *("caf\\x5cxe9.tar", "caf\\xe9.tar", "d\\xfc/plain.tar", "ok.tar"),
     ]
     stored = pq.read_table(io.BytesIO(parquet_bytes(listing_table(shards))))
-    assert list(listed_shards(stored)) == shards
+    assert list(shards_of_listing(stored)) == shards
     rows = [
         row
-        for shard in listed_shards(stored)
+        for shard in shards_of_listing(stored)
         for chunk, table in iter_chunks(shard, pool)
         for row in table.to_pylist()
         if json.dumps(chunk.to_json())

@@ -21,7 +21,7 @@ from dfn_ray.testing.s3_proxy import Faults
 from dfn_ray.testing.sample_pools import TarBuilder
 
 MIDDLE = 6 * 2**20
-PASSING = (
+TRANSIENT = (
     Fault.STATUS_403, Fault.STATUS_429, Fault.STATUS_500, Fault.STATUS_503, Fault.RESET,
     Fault.STALL, Fault.CUT,
 )  # fmt: skip
@@ -57,7 +57,7 @@ def read(uri):
 
 
 @pytest.mark.parametrize("from_byte", [0, MIDDLE], ids=["at open", "in the middle"])
-@pytest.mark.parametrize("fault", [*PASSING, Fault.CUT_NO_LENGTH])
+@pytest.mark.parametrize("fault", [*TRANSIENT, Fault.CUT_NO_LENGTH])
 def test_a_fault_that_passes_costs_no_sample(server, fault, from_byte):
     whole, _ = read(server.uri("00000.tar"))
     assert len(whole) == SAMPLES
@@ -76,7 +76,7 @@ def test_a_server_without_ranges_or_lengths_or_with_compression_costs_no_sample(
 
 
 @pytest.mark.parametrize("from_byte", [0, MIDDLE], ids=["at open", "in the middle"])
-@pytest.mark.parametrize("fault", PASSING)
+@pytest.mark.parametrize("fault", TRANSIENT)
 def test_a_fault_that_stays_is_no_fault_of_the_shard(server, fault, from_byte):
     server.plan(fault, from_byte=from_byte)
     with pytest.raises(StorageError, match=r"00000\.tar: cannot (open|read) it"):

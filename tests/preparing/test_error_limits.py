@@ -34,6 +34,24 @@ def test_as_many_as_allowed_pass_and_one_more_stops():
     LIMITS.check_shards({}, 0)
 
 
+def test_rules_that_reject_nearly_everything_stop_the_run_unless_that_is_allowed():
+    counts = {"scored": 1, "rejected/caption_words": 60, "rejected/image_side": 39}
+    for limit, stops in ((0.98, True), (0.99, False), (1.0, False)):
+        limits = ErrorLimits(
+            max_failed_fraction=0, max_bad_shard_fraction=0, max_rejected_fraction=limit
+        )
+        if not stops:
+            limits.check_samples(counts)
+            continue
+        message = (
+            r"^99 of 100 samples were rejected \(caption_words 60, image_side 39\); "
+            r"max_rejected_fraction allows 98%\. Check the recipe's rules"
+        )
+        with pytest.raises(ErrorLimitExceededError, match=message):
+            limits.check_samples(counts)
+    LIMITS.check_samples({"rejected/not_listed": 7})
+
+
 def test_failed_and_left_out_samples_are_told_apart():
     counts = {"scored": 1, "failed/empty_image": 1, "failed/bad_uid": 2, "rejected/not_listed": 3}
     assert failures(counts) == {"bad_uid": 2, "empty_image": 1}

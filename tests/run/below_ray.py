@@ -101,7 +101,7 @@ def filter_without_ray(
         refuse_other_rule(existing, recipe)
     run, ledger = score_without_ray(recipe, part_chunks=part_chunks, bounds=bounds)
     with no_ray():
-        return filter_pool._finalize(run, ledger, recipe)
+        return filter_pool._settle_run(run, ledger, recipe)
 
 
 def score_without_ray(

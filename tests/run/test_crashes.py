@@ -31,7 +31,7 @@ from dfn_ray.filtering.filter_pool import materialize, select
 from dfn_ray.filtering.scoring.spending import CostMeter, spent_before
 from dfn_ray.filtering.subset import write_uid_list
 from dfn_ray.filtering.subset.export_subset import export_uids, export_webdataset
-from dfn_ray.filtering.subset.reshard import materialize_listed
+from dfn_ray.filtering.subset.uid_list_subset import materialize_listed
 from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.images.transform import ImageTransform
 from dfn_ray.pool import list_pool, listing_table

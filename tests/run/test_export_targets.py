@@ -12,7 +12,7 @@ from PIL import Image
 
 from dfn_ray.errors import DamagedRunError, FingerprintError, InputError
 from dfn_ray.filtering.subset.export_subset import export_uids, export_webdataset
-from dfn_ray.filtering.subset.reshard import materialize_listed
+from dfn_ray.filtering.subset.uid_list_subset import materialize_listed
 from dfn_ray.testing.sample_pools import TarBuilder, write_pool
 from tests.run.below_ray import filter_without_ray, no_ray, recipe_of
 

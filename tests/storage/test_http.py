@@ -28,7 +28,7 @@ from dfn_ray.testing.http_server import READABLE, Fault, serve_http
 SIZE = READ_AHEAD_BYTES + 700_001
 DATA = random.Random(1).randbytes(SIZE)
 MIDDLE = 6 * 2**20
-PASSING = (
+TRANSIENT = (
     Fault.STATUS_429, Fault.STATUS_500, Fault.STATUS_503, Fault.RESET, Fault.STALL, Fault.CUT,
     Fault.OTHER_RANGE, Fault.CUT_GZIP,
 )  # fmt: skip
@@ -56,7 +56,7 @@ def test_no_request_asks_for_compressed_bytes(server):
 
 
 @pytest.mark.parametrize("from_byte", [0, MIDDLE])
-@pytest.mark.parametrize("fault", [*PASSING, Fault.STATUS_403])
+@pytest.mark.parametrize("fault", [*TRANSIENT, Fault.STATUS_403])
 def test_a_fault_that_passes_loses_and_doubles_no_byte(server, fault, from_byte):
     server.plan(fault, times=1, from_byte=from_byte)
     same = read_all(server.uri("a.tar"), in_order=False) == DATA
@@ -80,7 +80,7 @@ def test_servers_without_ranges_or_lengths_or_with_compression_are_read_right(
 
 
 @pytest.mark.parametrize("from_byte", [0, MIDDLE])
-@pytest.mark.parametrize("fault", PASSING)
+@pytest.mark.parametrize("fault", TRANSIENT)
 def test_a_fault_that_stays_is_a_storage_error_after_all_attempts(server, quick, fault, from_byte):
     if fault is Fault.OTHER_RANGE and from_byte == 0:
         from_byte = 1  # the range before the first byte is the first one again

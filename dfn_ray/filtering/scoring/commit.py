@@ -57,7 +57,7 @@ class Committer:
     def __call__(self, block: pa.Table) -> pa.Table:
         """Commits all cells of the block as one part, or reports why no part can be committed.
 
-        A takeover and a store that gives no right to write are reported as a row: Ray Data may drop
+        A takeover and a store that denies writes are reported as a row: Ray Data may drop
         an error of a task, and scoring would continue.
         """
         arrived = list(unpack(block))

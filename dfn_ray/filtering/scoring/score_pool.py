@@ -40,8 +40,8 @@ from dfn_ray.on_ray.capacity import (
     scoring_requirements,
 )
 from dfn_ray.on_ray.cells import UnreadShard
+from dfn_ray.on_ray.crashing_shards import find_crashing_shards
 from dfn_ray.on_ray.datasets import Work
-from dfn_ray.on_ray.lethal_shards import killers
 from dfn_ray.on_ray.ray_address import check_ray_reachable
 from dfn_ray.on_ray.ray_metrics import run_label
 from dfn_ray.on_ray.session import connect, put_networks
@@ -134,10 +134,10 @@ def _finish(job: ScoringJob, wave: Sequence[Shard], bounds: Bounds, networks: Ob
                 f"{len(work)} shards are not finished; starting round {number} of {rounds}"
             )
             wait_before_round(
-                number, [part for item in work if (part := job.unread.get(item.shard.uri))]
+                number, [unread for item in work if (unread := job.unread.get(item.shard.uri))]
             )
         if last and number > 1:
-            _give_up_killers(job, work, bounds)
+            _give_up_crashing(job, work, bounds)
         _run_round(job, left, bounds, networks, tolerant=not last)
     unreachable = [item for item in left() if item.shard.uri in job.unread]
     if job.recipe.pool.give_up_unreachable:
@@ -166,7 +166,7 @@ def _run_round(
     """Runs the stream over the work that is left, counts its commits, and waits for missing nodes.
 
     `tolerant`: errors of Ray, workers and storage end only this round, not the run; the work that
-    is left is retried. A store that gives no right to write ends the run at once.
+    is left is retried. A store that denies writes ends the run at once.
     """
     needs = scoring_requirements(job.recipe.decode, job.recipe.scorers)
     moved_s = time.monotonic()
@@ -176,13 +176,13 @@ def _run_round(
         try:
             committed = _scored_parts(job, work, bounds, networks, tolerant=tolerant)
             with closing(committed), reporting_missing_capacity(needs, job.progress.say):
-                for part in committed:
+                for outcome in committed:
                     moved_s = time.monotonic()
-                    if isinstance(part, UnreadShard):
-                        job.unread[part.shard] = part
-                        job.progress.say(f"a shard could not be read: {part.message}")
+                    if isinstance(outcome, UnreadShard):
+                        job.unread[outcome.shard] = outcome
+                        job.progress.say(f"a shard could not be read: {outcome.message}")
                         continue
-                    part.add_to(job.ledger, job.progress, job.metrics)
+                    outcome.add_to(job.ledger, job.progress, job.metrics)
                     _check_error_limits(job)
                     _check_spending(job)
             return
@@ -194,7 +194,7 @@ def _run_round(
             return
         except (RayError, StorageError) as error:
             job.run.check_attempt()
-            # A later round has no more rights than this one.
+            # A later round would be denied too.
             if not tolerant or isinstance(error, StorageAccessError):
                 raise
             job.progress.say(
@@ -275,6 +275,7 @@ def _check_error_limits(job: ScoringJob, *, final: bool = False) -> None:
     limits = ErrorLimits(
         max_failed_fraction=execution.max_failed_fraction,
         max_bad_shard_fraction=execution.max_bad_shard_fraction,
+        max_rejected_fraction=execution.max_rejected_fraction,
         section="execution.",
     )
     limits.check_shards(ledger.faults, len(job.shards))
@@ -288,13 +289,13 @@ def _check_spending(job: ScoringJob) -> None:
         job.meter.check(job.ledger.bytes_read / max(1, job.total_bytes))
 
 
-def _give_up_killers(job: ScoringJob, work: Sequence[Work], bounds: Bounds) -> None:
+def _give_up_crashing(job: ScoringJob, work: Sequence[Work], bounds: Bounds) -> None:
     """Closes the shards that kill the process that reads them, so that only they are lost."""
     left = {item.shard.uri: (item, job.recipe.pool) for item in work}
     suspects = {uri: item for uri, item in left.items() if uri not in job.unread}
-    for uri, killer in killers(suspects, job.recipe.decode):
-        if _close(job, uri, ShardFault.CRASHES_READER, killer.detail, bounds):
-            job.progress.say(f"{uri}: given up, {killer.detail}")
+    for uri, crash in find_crashing_shards(suspects, job.recipe.decode):
+        if _close(job, uri, ShardFault.CRASHES_READER, crash.detail, bounds):
+            job.progress.say(f"{uri}: given up, {crash.detail}")
 
 
 def _give_up_unreachable(job: ScoringJob, work: Sequence[Work], bounds: Bounds) -> None:

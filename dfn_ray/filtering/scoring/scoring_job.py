@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from dfn_ray.config import Recipe, recipe_values
 from dfn_ray.console.progress import Progress
@@ -14,7 +14,7 @@ from dfn_ray.on_ray.cells import UnreadShard
 from dfn_ray.on_ray.footers import read_many_parts
 from dfn_ray.on_ray.ray_metrics import PoolMetrics
 from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table
-from dfn_ray.preparing.embedding_fingerprint import with_fixed_threads
+from dfn_ray.preparing.embedding_fingerprint import recipe_with_fixed_threads
 from dfn_ray.preparing.fetch_networks import fetch_networks
 from dfn_ray.run import Ledger, Run, RunIdentity, RunKind, existing_run, scan_ledger, start_run
 
@@ -45,7 +45,7 @@ def open_job(recipe: Recipe, *, keep_bytes: bool) -> ScoringJob:
     existing = existing_run(recipe.run_uri)
     if existing is not None and keep_bytes:
         refuse_other_rule(existing, recipe)
-    recipe = replace(recipe, scorers=with_fixed_threads(recipe.scorers))
+    recipe = recipe_with_fixed_threads(recipe)
     listing = list_pool(recipe.pool)
     shards = listing.shards
     refuse_other_scoring(recipe, shards, existing)

@@ -70,7 +70,7 @@ def export_webdataset(run_uri: str, out_uri: str, *, shard_samples: int = SHARD_
     anything but this export.
     """
     if shard_samples < 1:
-        raise InputError(f"--shard-samples: need >= 1, got {shard_samples}")
+        raise InputError(f"shard_samples: need >= 1, got {shard_samples}")
     run, selection = _open_finished(run_uri)
     kept = selection["k"]
     refuse_out(run, out_uri, (SHARD_FORMAT.format(0),))

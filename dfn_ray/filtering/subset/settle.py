@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from dfn_ray.config import Pool
-from dfn_ray.errors import InputError
+from dfn_ray.errors import ShardChangedError
 from dfn_ray.filtering.part_files import image_parquet, subset_rows
 from dfn_ray.filtering.selecting.exact_k import Selection
 from dfn_ray.filtering.selecting.run_scores import RunScores, ScoredPart
@@ -95,12 +95,12 @@ class Settler:
         ).sort_by("row")
         found = pa.concat_tables(read_rows(shard, self.pool, set(kept["row"].to_pylist())))
         if found["row"].to_pylist() != kept["row"].to_pylist():
-            raise InputError(
+            raise ShardChangedError(
                 f"{shard.uri}: has {found.num_rows} of the {kept.num_rows} kept samples that were "
                 "scored there; the pool has changed since. Restore the shard and run again"
             )
         if found["uid"].to_pylist() != kept["uid"].to_pylist():
-            raise InputError(
+            raise ShardChangedError(
                 f"{shard.uri}: contains other samples (other uids) than when it was scored; the "
                 "pool has changed since. Restore the shard and run again"
             )

@@ -18,7 +18,7 @@ from dfn_ray.filtering.scoring.bounds import NOTHING
 from dfn_ray.filtering.scoring.fingerprint import scoring_fingerprint
 from dfn_ray.filtering.scoring.scorer import Scorer, plan_inputs
 from dfn_ray.on_ray.cells import Cell
-from dfn_ray.pool import listed_shards, read_chunk
+from dfn_ray.pool import read_chunk, shards_of_listing
 from dfn_ray.preparing.fetch_networks import fetch_networks
 from dfn_ray.preparing.prepare import prepare
 from dfn_ray.run import Part, Run, differences, part_file, read_part, rows_in_chunks
@@ -67,7 +67,7 @@ def rescore(run: Run, count: int) -> RescoreReport:
     FingerprintError when the networks have changed.
     """
     recipe = recipe_from(run.recipe, kind=Recipe)
-    shards = {shard.uri: shard for shard in listed_shards(run.listing())}
+    shards = {shard.uri: shard for shard in shards_of_listing(run.listing())}
     networks = fetch_networks(recipe)
     now = scoring_fingerprint(
         recipe, {network.name: network.fingerprint() for network in networks}, list(shards.values())

@@ -18,10 +18,11 @@ from dfn_ray.errors import (
     DamagedRunError,
     InputError,
     MissingFileError,
+    ShardChangedError,
     VerificationError,
     shortened,
 )
-from dfn_ray.pool import Shard, listed_shards, listed_versions, read_rows
+from dfn_ray.pool import Shard, listed_versions, read_rows, shards_of_listing
 from dfn_ray.run import SUBSET, Run
 from dfn_ray.storage import stat
 
@@ -86,7 +87,7 @@ def compare_with_pool(run: Run, sample: Subsample, say: Callable[[str], None]) -
     """
     pool = stored_pool(run.recipe)
     listing = run.listing()
-    shards = {shard.uri: shard for shard in listed_shards(listing)}
+    shards = {shard.uri: shard for shard in shards_of_listing(listing)}
     versions = listed_versions(listing)
     noticed: set[str] = set()
     compared = 0
@@ -132,7 +133,7 @@ def _read_again(uri: str, shard: Shard, pool: Pool, here: pa.Table) -> pa.Table:
     """
     try:
         return pa.concat_tables(read_rows(shard, pool, set(here["row"].to_pylist())))
-    except InputError as error:
+    except (InputError, ShardChangedError) as error:
         raise VerificationError(
             f"{uri}: contains samples that the pool does not: {error}"
         ) from None

@@ -31,7 +31,7 @@ def listing_table(shards: Sequence[Shard]) -> pa.Table:
     )
 
 
-def listed_shards(listing: pa.Table) -> tuple[Shard, ...]:
+def shards_of_listing(listing: pa.Table) -> tuple[Shard, ...]:
     """The shards of a table from `listing_table`, without versions.
 
     A version holds within one attempt only.

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from dfn_ray.config import Source
 from dfn_ray.errors import InputError
-from dfn_ray.on_ray.lethal_shards import Killer
+from dfn_ray.on_ray.crashing_shards import CrashSite
 from dfn_ray.pool import Shard, iter_chunks
 from dfn_ray.schema import Chunk, ShardFault
 from dfn_ray.training.data.group_samples import copies_of
@@ -72,7 +72,7 @@ class ChunkIndex:
 
 
 def index_shard(
-    source: Source, number: int, shard: Shard, place: int, killer: Killer | None = None
+    source: Source, number: int, shard: Shard, place: int, killer: CrashSite | None = None
 ) -> pa.Table:
     """Returns the chunks of a shard with usable samples and, last, its counts (`INDEX_SCHEMA`).
 
@@ -98,7 +98,7 @@ def index_shard(
 
 
 def _chunks(
-    shard: Shard, source: Source, killer: Killer | None
+    shard: Shard, source: Source, killer: CrashSite | None
 ) -> Iterator[tuple[Chunk, pa.Table]]:
     """The chunks of a shard; with a killer, only those before the row that kills."""
     if killer is not None and killer.row == 0:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dfn_ray.config import TrainRecipe
+from dfn_ray.config import Execution, TrainRecipe
 from dfn_ray.preparing.error_limits import (
     ErrorLimits,
     Faults,
@@ -28,9 +28,8 @@ from dfn_ray.preparing.statuses import status_counts
 from dfn_ray.schema import Note, Reason, Status, status_key
 
 USABLE = "usable"
-CHECKED_AFTER = 10_000
-"""Samples tried before failures in training are checked, except at the end: the default of
-`execution.limits_after_samples`."""
+CHECKED_AFTER = Execution().limits_after_samples
+"""Samples tried before failures in training are checked, except at the end."""
 SEVERAL_FRACTION = 0.1
 """Fraction of samples with apparently several captions that causes a warning: alternative texts of
 web pages contain a line break now and then."""

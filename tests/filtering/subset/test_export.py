@@ -16,7 +16,7 @@ from dfn_ray.config import Execution
 from dfn_ray.errors import InputError, StorageError
 from dfn_ray.filtering.filter_pool import materialize
 from dfn_ray.filtering.subset.export_subset import export_uids, export_webdataset
-from dfn_ray.filtering.subset.reshard import materialize_listed
+from dfn_ray.filtering.subset.uid_list_subset import materialize_listed
 from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.testing.sample_pools import uid_of
 from tests.filtering.test_filter_pool import read

@@ -97,7 +97,7 @@ def materialize_listed(
                 break
             wait_before_round(number, unread.values())
             unread.clear()
-            for part in chain.keep_stream(
+            for outcome in chain.keep_stream(
                 work,
                 pool=pool,
                 decode=decode or Decode(),
@@ -106,11 +106,11 @@ def materialize_listed(
                 execution=execution,
                 tolerant=number < execution.rounds,
             ):
-                if isinstance(part, UnreadShard):
-                    unread[part.shard] = part
-                    progress.say(f"a shard could not be read: {part.message}")
+                if isinstance(outcome, UnreadShard):
+                    unread[outcome.shard] = outcome
+                    progress.say(f"a shard could not be read: {outcome.message}")
                 else:
-                    part.add_to(ledger, progress, metrics)
+                    outcome.add_to(ledger, progress, metrics)
         if pool.give_up_unreachable:
             for part in _close_unreachable(run, ledger, unread):
                 part.add_to(ledger, progress, metrics)
@@ -119,7 +119,9 @@ def materialize_listed(
     left = chain.remaining_work(shards, ledger)
     if left:
         raise IncompleteRunError(
-            f"{len(left)} shards could not be read, {left[0].shard.uri} among them; run again"
+            f"{len(left):,} shards could not be finished in {execution.rounds} rounds, "
+            f"{left[0].shard.uri} among them; the others are committed. Run the same command again "
+            "to resume, or remove these shards from the pool"
         )
     return _conclude(run, uids, ledger)
 

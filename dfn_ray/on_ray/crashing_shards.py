@@ -28,7 +28,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
-class Killer:
+class CrashSite:
     """The place at which reading a shard kills the process."""
 
     row: int
@@ -37,9 +37,9 @@ class Killer:
     """Description for messages."""
 
 
-def killers(
+def find_crashing_shards(
     suspects: Mapping[Key, tuple[Work, Pool]], decode: Decode
-) -> Iterator[tuple[Key, Killer]]:
+) -> Iterator[tuple[Key, CrashSite]]:
     """The suspects that kill the process in each of KILLS reads, among the first MAX_SUSPECTS.
 
     They are read on the nodes that `decode` selects. If there are more than MAX_SUSPECTS, the first
@@ -48,17 +48,17 @@ def killers(
     """
     for key, (work, pool) in islice(suspects.items(), MAX_SUSPECTS):
         verdicts: list[ReadOutcome] = []
-        while len(verdicts) < KILLS and (not verdicts or _is_deadly(verdicts[-1])):
+        while len(verdicts) < KILLS and (not verdicts or _crashes(verdicts[-1])):
             verdicts.append(_examined(work, pool, decode))
-        if all(map(_is_deadly, verdicts)):
+        if all(map(_crashes, verdicts)):
             row = min(verdict.row for verdict in verdicts)
             by = verdicts[-1].signal
-            yield key, Killer(row, f"reading from here on kills the process (signal {by})")
+            yield key, CrashSite(row, f"reading from here on kills the process (signal {by})")
         elif len(suspects) > MAX_SUSPECTS:
             return
 
 
-def _is_deadly(verdict: ReadOutcome) -> bool:
+def _crashes(verdict: ReadOutcome) -> bool:
     return verdict.signal not in (0, *_FROM_OUTSIDE)
 
 

@@ -13,7 +13,7 @@ from dfn_ray.on_ray.footers import read_many_parts
 
 
 @dataclass(frozen=True)
-class FinishedRun:
+class RunReader:
     """A filtering run. Reading it changes nothing and is safe beside a driver that writes it."""
 
     run: runs.Run
@@ -71,9 +71,9 @@ class FinishedRun:
         )
 
 
-def open_finished(run_uri: str) -> FinishedRun:
+def open_reader(run_uri: str) -> RunReader:
     """Opens a filtering run for reading.
 
     Raises InputError if there is none at the URI, DamagedRunError if it cannot be read.
     """
-    return FinishedRun(runs.open_run(run_uri))
+    return RunReader(runs.open_run(run_uri))

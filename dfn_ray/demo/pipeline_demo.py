@@ -13,7 +13,7 @@ from typing import Any
 DATA = Path(__file__).parent / "data"
 
 
-def story_values(out: str = "runs/story") -> dict[str, Any]:
+def pipeline_demo_values(out: str = "runs/pipeline") -> dict[str, Any]:
     """The recipe of the pipeline as plain values."""
     return {
         "run_uri": out,
