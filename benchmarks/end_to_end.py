@@ -44,8 +44,8 @@ from dfn_ray.forecast.stage_rates import (
     timed,
 )
 from dfn_ray.pool import Shard, list_shards
-from dfn_ray.preparing.fetch_networks import fetch_networks
 from dfn_ray.preparing.prepare import Preparation
+from dfn_ray.resolving.fetch_networks import fetch_networks
 from dfn_ray.run import read_part
 from dfn_ray.storage import Store
 

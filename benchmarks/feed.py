@@ -29,7 +29,7 @@ from dfn_ray.network.contrastive import Towers, backward, contrastive_loss
 from dfn_ray.network.frozen import FrozenNetwork, trainable_module
 from dfn_ray.network.text_tower import lengths
 from dfn_ray.pool import list_shards
-from dfn_ray.preparing.fetch_networks import fetch_network
+from dfn_ray.resolving.fetch_networks import fetch_network
 from dfn_ray.run import open_run
 from dfn_ray.testing.random_networks import save_random_network
 from dfn_ray.training.data.feed import Feeding, feed_group

@@ -49,7 +49,7 @@ from dfn_ray.filtering.scoring.score_pool import score_pool
 from dfn_ray.filtering.selecting.select_run import select_run
 from dfn_ray.on_ray.session import connect
 from dfn_ray.pool import list_shards, listing_table
-from dfn_ray.preparing.fetch_networks import fetch_networks
+from dfn_ray.resolving.fetch_networks import fetch_networks
 from dfn_ray.run import (
     SCORES,
     Run,

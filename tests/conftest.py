@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items):
     time.
     """
     for item in items:
-        if "local_ray" in item.fixturenames and _scope_of(item.path) not in SHARED_RAYS:
+        if "local_ray" in item.fixturenames and _scope_of(item.path) != "ray":
             raise pytest.UsageError(f"{item.nodeid}: uses Ray; mark it with pytest.mark.ray")
     items.sort(
         key=lambda item: (
@@ -47,36 +47,33 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """With -n 3, assigns all files that share a Ray to one process.
+    """With -n 3, assigns all files that share the session's Ray to one process.
 
-    There are two such Rays, one for tests of filtering. Files that start clusters of their own go
-    to one process too, the rest to any. The marks of
+    Those that start clusters of their own go to another one, the rest to any. The marks of
     pytest-xdist cannot be used: version 3.8 ignores them under pytest 9.2, and silently drops whole
     groups.
     """
     from xdist.scheduler import LoadScopeScheduling
 
-    class RayByScope(LoadScopeScheduling):
+    class RayInOneProcess(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             return _scope_of(config.rootpath / nodeid.partition("::")[0]) or nodeid
 
-    return RayByScope(config, log)
+    return RayInOneProcess(config, log)
 
 
-SHARED_RAYS = ("ray of filtering", "ray")
 OWN_CLUSTERS = ("cluster", "jobs")
 """Folders of tests that start clusters of their own."""
 
 
 @cache
 def _scope_of(path: Path) -> str | None:
-    """The process of a file's tests: one of SHARED_RAYS, "clusters", or None for any."""
+    """The process of a file's tests: ray, clusters, or None for any."""
     text = path.read_text()
     if "local_ray" not in text and "mark.ray" not in text:
         return None
-    if "local_ray" not in text and path.parent.name in OWN_CLUSTERS:
-        return "clusters"
-    return SHARED_RAYS["filtering" not in path.parts]
+    shares = "local_ray" in text or path.parent.name not in OWN_CLUSTERS
+    return "ray" if shares else "clusters"
 
 
 READ_TIMEOUT_S = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 from dfn_ray.cli.verbs import VERBS
 from dfn_ray.testing.sample_pools import photo
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 LOADING, SCORING = (block for language, block in BLOCKS if language == "python")
+FILE_ENDINGS = ("parquet", "safetensors")
 COMMANDS = [
     line for _, block in BLOCKS for line in block.splitlines() if line.startswith("dfn-ray ")
 ]
@@ -52,6 +55,31 @@ def test_the_python_that_scores_a_folder_of_images_runs(network, tmp_path, monke
     assert scores.num_rows == 3
 
 
+def settings() -> dict[str, set[str]]:
+    """Section -> its settings, of all kinds of recipes."""
+    found: dict[str, set[str]] = {}
+    for path in (ROOT / "docs" / "schemas").glob("*.json"):
+        schema = json.loads(path.read_text())
+        for name, value in schema["properties"].items():
+            reference = re.search(r'"#/\$defs/(\w+)"', json.dumps(value))
+            if reference:
+                found.setdefault(name, set()).update(schema["$defs"][reference[1]]["properties"])
+    return found
+
+
+def test_each_setting_that_the_documents_name_exists():
+    known = settings()
+    named = {
+        (path.name, section, setting)
+        for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))
+        if path.name not in ("CHANGELOG.md", "experiments.md")
+        for section, setting in re.findall(r"`(\w+)\.(\w+)(?: = [^`]*)?`", path.read_text())
+        if section in known and setting not in FILE_ENDINGS
+    }
+    assert len(named) > 20
+    assert not [item for item in sorted(named) if item[2] not in known[item[1]]]
+
+
 def test_there_are_commands_to_check():
     assert len(COMMANDS) >= 10
 
@@ -60,5 +88,7 @@ def test_there_are_commands_to_check():
 def test_each_command_is_one_that_the_command_line_accepts(line):
     _, verb, *arguments = shlex.split(line, comments=True)
     command = VERBS.commands[verb]
-    context = command.make_context(verb, arguments)  # raises UsageError
+    # With its parent: click caches a command's help option, whose names the parent decides.
+    with VERBS.make_context("dfn-ray", [verb, *arguments]) as parent:
+        context = command.make_context(verb, arguments, parent=parent)  # raises UsageError
     assert context.params

@@ -129,7 +129,7 @@ def plan(given: GivenRecipe, shards: int, samples: int, gpus: float | None, outp
 
     from dfn_ray.forecast.costs import cluster_forecast, options
     from dfn_ray.forecast.plan import most_scorers, plan
-    from dfn_ray.preparing.embedding_fingerprint import recipe_with_fixed_threads
+    from dfn_ray.resolving.embedding_fingerprint import recipe_with_fixed_threads
 
     found = plan(recipe, shards=shards, samples=samples, gpus=gpus, say=output.say)
     recipe = recipe_with_fixed_threads(recipe)

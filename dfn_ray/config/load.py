@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -39,7 +39,7 @@ def recipe_from(
     try:
         require_shallow(values)
         merged = _copied(values)
-        problems = list(_problems_of_overrides(merged, overrides))
+        problems = list(_apply_overrides(merged, overrides))
         require_shallow(merged)
     except TooDeepError:
         raise RecipeError([_TOO_DEEP]) from None
@@ -85,13 +85,15 @@ def _copied(value: Any) -> Any:
     return value
 
 
-def _problems_of_overrides(values: dict[str, Any], overrides: Sequence[str]) -> Iterator[str]:
-    """Applies overrides; yields what is wrong with those that cannot be applied."""
+def _apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> list[str]:
+    """Applies overrides to `values`; returns the problems of those that cannot be applied."""
+    problems: list[str] = []
     for override in overrides:
         try:
             _apply(values, override)
         except RecipeError as error:
-            yield from error.problems
+            problems += error.problems
+    return problems
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -198,4 +198,4 @@ class TrainingProgress:
 
     def close(self) -> None:
         """Prints the final state."""
-        self.say(f"{self.line()} | {duration(self._clock() - self._start)} in all")
+        self.say(f"{self.line()} | {duration(self._clock() - self._start)} in total")

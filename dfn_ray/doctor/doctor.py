@@ -11,9 +11,9 @@ from dfn_ray.doctor.network_check import network_findings, run_finding
 from dfn_ray.doctor.nodes import alive_nodes, node_findings, query_nodes
 from dfn_ray.doctor.object_store import in_flight, memory_findings
 from dfn_ray.doctor.one_batch import device_findings
+from dfn_ray.doctor.permissions import check_permissions, probing
 from dfn_ray.doctor.placement import addable_node_types, placement_findings
 from dfn_ray.doctor.pool_check import pool_findings
-from dfn_ray.doctor.rights import check_rights, probing
 from dfn_ray.dry_run.finding import Finding, change
 from dfn_ray.dry_run.recipes import AnyRecipe, recipe_findings
 from dfn_ray.errors import InputError, NotReadyError, last_line
@@ -59,10 +59,10 @@ def examine(recipe: Recipe) -> Iterator[Finding]:
 
 def _examine_without_cluster(recipe: AnyRecipe) -> Iterator[Finding]:
     yield from recipe_findings("doctor", recipe)
-    yield _rights(recipe.run_uri, check_rights(recipe.run_uri))
+    yield _permissions(recipe.run_uri, check_permissions(recipe.run_uri))
 
 
-def _rights(run_uri: str, problems: Sequence[str]) -> Finding:
+def _permissions(run_uri: str, problems: Sequence[str]) -> Finding:
     if problems:
         return change("permissions", f"from the driver: {'; '.join(problems)}")
     return Finding("permissions", f"from the driver: can write, list, read and delete at {run_uri}")
@@ -82,7 +82,7 @@ def _examine_cluster(
         facts, failures = query_nodes(
             nodes, recipe.run_uri, None if probe.problems else probe.name, shard
         )
-    yield _rights(recipe.run_uri, probe.problems)
+    yield _permissions(recipe.run_uri, probe.problems)
     for host, why in failures.items():
         yield change("nodes", f"{host} cannot run a task of dfn_ray: {why}")
     if facts:

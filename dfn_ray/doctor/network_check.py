@@ -13,7 +13,7 @@ from dfn_ray.filtering.preflight import refuse_before
 from dfn_ray.filtering.scoring.fingerprint import scoring_fingerprint
 from dfn_ray.network.frozen import FrozenNetwork
 from dfn_ray.pool import Shard
-from dfn_ray.preparing.fetch_networks import fetch_network
+from dfn_ray.resolving.fetch_networks import fetch_network
 from dfn_ray.run import RUN, fingerprint_digest
 from dfn_ray.storage import Store
 

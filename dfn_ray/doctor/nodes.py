@@ -21,10 +21,10 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dfn_ray.config import Recipe
-from dfn_ray.doctor.rights import check_rights
+from dfn_ray.doctor.permissions import check_permissions
 from dfn_ray.dry_run.finding import Finding, change
 from dfn_ray.errors import StorageError, last_line
-from dfn_ray.preparing.embedding_fingerprint import with_fixed_threads
+from dfn_ray.resolving.embedding_fingerprint import with_fixed_threads
 from dfn_ray.run import abbreviated, versions
 from dfn_ray.storage import Store, open_uri
 
@@ -77,7 +77,7 @@ class Facts:
     disk_bytes: int
     """Size of the disk that Ray spills to."""
     disk_free_bytes: int
-    rights: tuple[str, ...] | None
+    denied: tuple[str, ...] | None
     """The operations (write, list, read, delete) that fail below run_uri; None if another node of
     the same type was checked."""
     sees_probe: bool | None
@@ -150,7 +150,7 @@ def query_nodes(
 
 
 def collect_facts(
-    run_uri: str, probe: str | None, shard_uri: str | None, rights: bool
+    run_uri: str, probe: str | None, shard_uri: str | None, permissions: bool
 ) -> dict[str, Any]:
     """The facts of the node that this runs on, and its time."""
     disk = shutil.disk_usage(_session_folder())
@@ -163,7 +163,7 @@ def collect_facts(
         "disk_bytes": disk.total,
         "disk_free_bytes": disk.free,
         "sees_probe": None if probe is None else _finds_probe(run_uri, probe),
-        "rights": check_rights(run_uri) if rights else None,
+        "denied": check_permissions(run_uri) if permissions else None,
         "pool": None if shard_uri is None else _read_problem(shard_uri),
     }
 
@@ -175,7 +175,7 @@ def node_findings(recipe: Recipe, facts: Sequence[Facts], *, tries_pool: bool) -
     yield Finding("nodes", f"{len(facts)}: {kind_counts}")
     yield version_finding(facts)
     yield thread_finding(recipe, facts)
-    yield from _rights_findings(recipe, facts)
+    yield from _permission_findings(recipe, facts)
     yield shared_finding(recipe, facts)
     if tries_pool:
         yield _finding_of_all(
@@ -281,15 +281,15 @@ def shared_finding(recipe: Recipe, facts: Sequence[Facts]) -> Finding:
     return _finding_of_all("run_uri", f"{recipe.run_uri}: {one}", blind, advice)
 
 
-def _rights_findings(recipe: Recipe, facts: Sequence[Facts]) -> Iterator[Finding]:
+def _permission_findings(recipe: Recipe, facts: Sequence[Facts]) -> Iterator[Finding]:
     for fact in facts:
-        if fact.rights is None:
+        if fact.denied is None:
             continue
         where = f"from a node of {fact.node.kind}"
-        if fact.rights:
+        if fact.denied:
             yield change(
                 "permissions",
-                f"{where} ({fact.node.host}): {'; '.join(fact.rights)}. Workers use the "
+                f"{where} ({fact.node.host}): {'; '.join(fact.denied)}. Workers use the "
                 "credentials of their own node",
             )
         else:
@@ -311,7 +311,7 @@ def _finds_probe(run_uri: str, probe: str) -> bool:
     try:
         return Store(run_uri).exists(probe)
     except StorageError:
-        return False  # the finding on rights reports it
+        return False  # the finding on permissions reports it
 
 
 def _read_problem(shard_uri: str) -> str | None:

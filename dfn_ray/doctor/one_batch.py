@@ -19,7 +19,7 @@ from dfn_ray.network.frozen import FrozenNetwork, build
 from dfn_ray.network.tokenizer import tokenize
 from dfn_ray.on_ray.bundles import scorer_bundle
 from dfn_ray.on_ray.session import put_networks
-from dfn_ray.preparing.embedding_fingerprint import with_fixed_threads
+from dfn_ray.resolving.embedding_fingerprint import with_fixed_threads
 
 START_S = 300.0
 """Limit on waiting for a device and building the networks; longer means that others hold the

@@ -21,7 +21,7 @@ from dfn_ray.errors import DfnRayError, InputError
 from dfn_ray.evaluation.sets import LocatedSet, classes_of, locate, refuse_run_in_sets
 from dfn_ray.filtering.preflight import refuse_before
 from dfn_ray.pool import Shard, list_pool, listing_notes, require_outside_pool
-from dfn_ray.preparing.prompts import class_names, prompt_templates
+from dfn_ray.resolving.prompts import class_names, prompt_templates
 from dfn_ray.storage import open_uri, stat
 from dfn_ray.uids.file_layout import uid_file_layout
 

@@ -21,8 +21,8 @@ from dfn_ray.network.tokenizer import tokenize
 from dfn_ray.on_ray.cells import Cell, array_column, column_array
 from dfn_ray.on_ray.network_actor import NetworkActor
 from dfn_ray.preparing.prepare import Preparation, pixels_column, prepare
-from dfn_ray.preparing.prompts import prompt
 from dfn_ray.preparing.statuses import mark
+from dfn_ray.resolving.prompts import prompt
 from dfn_ray.schema import Chunk, Reason, Status
 
 LABEL = "label"

@@ -26,16 +26,16 @@ from dfn_ray.on_ray.capacity import reporting_missing_capacity, scoring_requirem
 from dfn_ray.on_ray.ray_address import check_ray_reachable
 from dfn_ray.on_ray.session import connect, put_networks
 from dfn_ray.pool import listing_table
-from dfn_ray.preparing.embedding_fingerprint import (
+from dfn_ray.pool.error_limits import ErrorLimits, by_reason, failures, first_fault, rejections
+from dfn_ray.preparing.prepare import Preparation
+from dfn_ray.resolving.embedding_fingerprint import (
     decode_fingerprint,
     forward_fingerprint,
     pool_fingerprint,
     reading_versions,
     recipe_with_fixed_threads,
 )
-from dfn_ray.preparing.error_limits import ErrorLimits, by_reason, failures, first_fault, rejections
-from dfn_ray.preparing.fetch_networks import fetch_network
-from dfn_ray.preparing.prepare import Preparation
+from dfn_ray.resolving.fetch_networks import fetch_network
 from dfn_ray.run import fingerprint_digest, listing_digest
 from dfn_ray.schema import ShardFault
 
@@ -185,7 +185,7 @@ def check_gathered(
     if bad:
         raise ErrorLimitExceededError(
             f"{where}{len(bad):,} of {len(located.shards):,} shards are bad, e.g. "
-            f"{first_fault(bad)}; the set is incomplete"
+            f"{first_fault(bad)}; the set is incomplete. Restore the shards, or remove the set"
         )
     for shard, (fault, detail) in gathered.faults.items():
         progress.say(f"warning: {name}: {shard}: {fault}: {detail}")

@@ -26,7 +26,7 @@ from dfn_ray.console.tables import grid
 from dfn_ray.errors import DamagedRunError
 from dfn_ray.evaluation.datacomp import MEAN_RECALL, TASKS, GroupAverage, key_of
 from dfn_ray.network.small_files import network_folder
-from dfn_ray.preparing.error_limits import by_reason
+from dfn_ray.pool.error_limits import by_reason
 from dfn_ray.run import Attempt, create_attempt, invalid_fields, versions
 from dfn_ray.storage import Store
 from dfn_ray.untrusted.json_text import MAX_OWN_DEPTH, parse_json
@@ -106,7 +106,7 @@ class Results:
     recipe: Mapping[str, Any]
     """The resolved recipe of the driver that writes, see `recipe_values`."""
     attempt: Attempt | None = None
-    """The attempt that holds the evaluations; None: taken over at the first write."""
+    """The attempt that holds the evaluations; None: each write takes them over first."""
 
     def take_over(self) -> Results:
         """Takes the evaluations over from any other driver; returns a copy with the attempt."""

@@ -16,7 +16,7 @@ from itertools import groupby
 from dfn_ray.config import EvaluationSet, Pool
 from dfn_ray.errors import InputError
 from dfn_ray.pool import Shard, list_pool, listing_notes, require_outside_pool
-from dfn_ray.preparing.prompts import class_names, prompt_templates
+from dfn_ray.resolving.prompts import class_names, prompt_templates
 from dfn_ray.storage import Store, read_uri
 
 _SHARD_COUNT = "nshards.txt"
@@ -68,7 +68,10 @@ def locate(spec: EvaluationSet) -> LocatedSet:
     shards = listing.shards
     bad = next((shard for shard in shards if shard.fault is not None), None)
     if bad is not None:
-        raise InputError(f"sets.{spec.name}: {bad.uri}: {bad.fault}; the set is incomplete")
+        raise InputError(
+            f"sets.{spec.name}: {bad.uri}: {bad.fault}; the set is incomplete. Restore "
+            "the shard, or remove the set"
+        )
     notes = tuple(listing_notes(listing))
     located = LocatedSet(
         spec=spec, pool=pool, shards=shards, classnames=(), templates=(), notes=notes

@@ -13,7 +13,7 @@ from dfn_ray.config import Decode, Network, Recipe, Rules, recipe_values, stored
 from dfn_ray.errors import FingerprintError, InputError
 from dfn_ray.filtering.scoring.fingerprint import settings_fingerprint, settings_of
 from dfn_ray.pool import RUN_FILES, Shard, listing_table, require_outside_pool, shards_of_listing
-from dfn_ray.preparing.embedding_fingerprint import decode_fingerprint, pool_fingerprint
+from dfn_ray.resolving.embedding_fingerprint import decode_fingerprint, pool_fingerprint
 from dfn_ray.run import (
     SELECTION,
     Acceptance,

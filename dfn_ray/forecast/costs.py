@@ -8,7 +8,7 @@ from math import ceil
 
 from dfn_ray.config import Prices, Recipe
 from dfn_ray.forecast.estimate import Estimate, Interval
-from dfn_ray.preparing.embedding_fingerprint import with_fixed_threads
+from dfn_ray.resolving.embedding_fingerprint import with_fixed_threads
 
 PIPELINE_FRACTION = 0.8
 """Share of the lower limit that a run reaches: 0.81 was the lowest of 4 runs on an idle machine

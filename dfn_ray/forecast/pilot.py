@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# (pyarrow creates its compute functions at import, invisible to type checkers)
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

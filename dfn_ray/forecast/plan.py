@@ -20,8 +20,8 @@ from dfn_ray.forecast.pilot import Pilot, run_pilot
 from dfn_ray.forecast.stage_rates import timed
 from dfn_ray.on_ray.session import connect
 from dfn_ray.pool import list_pool, listing_notes
-from dfn_ray.preparing.embedding_fingerprint import recipe_with_fixed_threads
-from dfn_ray.preparing.fetch_networks import fetch_networks
+from dfn_ray.resolving.embedding_fingerprint import recipe_with_fixed_threads
+from dfn_ray.resolving.fetch_networks import fetch_networks
 
 
 def plan(

@@ -15,8 +15,8 @@ from dfn_ray.filtering.scoring.scorer import Scorer
 from dfn_ray.network.frozen import FrozenNetwork
 from dfn_ray.on_ray.cells import Cell
 from dfn_ray.pool.text import has_visible
-from dfn_ray.preparing.fetch_networks import fetch_network
 from dfn_ray.preparing.prepare import NetworkInputs, Preparation, prepare
+from dfn_ray.resolving.fetch_networks import fetch_network
 from dfn_ray.schema import SAMPLE_SCHEMA, Chunk, Reason, Status, score_column
 from dfn_ray.storage import read_uri
 from dfn_ray.uids.derived import derive_uid

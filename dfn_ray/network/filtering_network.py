@@ -95,13 +95,14 @@ class FilteringNetwork:
         *,
         batch_size: int,
         keep_embeddings: bool = False,
-        captions_N: np.ndarray | None = None,
+        caption_count_N: np.ndarray | None = None,
     ) -> ChunkScores:
         """Returns the scores of a chunk: row n of `pixels_NHWC` with the captions of sample n.
 
-        These are row n of `tokens_NL` (int32) or, with `captions_N`, the next `captions_N[n]` rows.
-        Pixels are uint8. Equal captions are encoded once; captions of similar length share a batch.
-        No batch is larger than `batch_size`; on a CPU batches are smaller.
+        These are row n of `tokens_NL` (int32) or, with `caption_count_N`, the next
+        `caption_count_N[n]` rows. Pixels are uint8. Equal captions are encoded once; captions of
+        similar length share a batch. No batch is larger than `batch_size`; on a CPU batches are
+        smaller.
         """
         count = len(pixels_NHWC)
         if count == 0:
@@ -112,9 +113,9 @@ class FilteringNetwork:
         image_ND = self.embed_all_images(pixels_NHWC, batch_size=batch_size)
         text_ND = self.embed_all_texts(tokens_NL, batch_size=batch_size)
         image_of_ND = image_ND
-        if captions_N is not None:
+        if caption_count_N is not None:
             image_of_ND = image_ND.repeat_interleave(
-                torch.tensor(captions_N, device=self.device), dim=0
+                torch.tensor(caption_count_N, device=self.device), dim=0
             )
         score_N = (image_of_ND * text_ND).sum(dim=-1).clamp(-1, 1)
         return ChunkScores(

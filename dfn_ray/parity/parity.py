@@ -15,7 +15,7 @@ from dfn_ray.parity.reference import Reference, read_reference
 from dfn_ray.parity.suspects import SCREENED, SCREENED_BY_PAIRS, Search, Trial, suspects_of
 from dfn_ray.parity.variant import recipe_variant
 from dfn_ray.parity.variant_scores import VariantScorer
-from dfn_ray.preparing.fetch_networks import fetch_network
+from dfn_ray.resolving.fetch_networks import fetch_network
 
 SAMPLES = 256
 """Default of --samples. A fault that affects 2 % of samples (such as truncated images) is among
@@ -64,7 +64,10 @@ def check_parity(
     )
     report(change("parity", text))
     report(_suspect_finding(search, network, recipe, section, report))
-    raise NotReadyError(f"the scores of {spec.name} differ from those of {reference_uri}")
+    raise NotReadyError(
+        f"the scores of {spec.name} differ from those of {reference_uri}: {before.beyond:,} "
+        f"samples by more than {before.floor:.2g}"
+    )
 
 
 def _search(

@@ -55,8 +55,8 @@ class VariantScorer:
         text_MD = self._embeddings(of_text, False, rows)
         length_N = np.array([len(self._captions[row]) for row in rows])
         score_M = np.clip((np.repeat(image_ND, length_N, axis=0) * text_MD).sum(axis=1), -1, 1)
-        counts_M = np.concatenate([self._counts[row] for row in rows])
-        score_N, _ = reduce_scores(score_M, None, length_N, counts_M, self._caption_rule)
+        is_included_M = np.concatenate([self._counts[row] for row in rows])
+        score_N, _ = reduce_scores(score_M, None, length_N, is_included_M, self._caption_rule)
         return score_N
 
     def _embeddings(self, variant: Variant, of_images: bool, rows: Rows) -> np.ndarray:

@@ -93,7 +93,7 @@ def folder_chunks(shard: Shard, pool: Pool, selection: RowSelection) -> Iterator
             yield chunk
             chunk, files = OpenChunk(row), []
         draft = Draft(row=row, key=utf8_safe(file.uri[len(shard.opened_at) + 1 :]))
-        draft.note(Role.CAPTION, len(caption), pool)
+        draft.register(Role.CAPTION, len(caption), pool)
         draft.fill(Role.CAPTION, caption)
         if is_there:
             files.append((draft, file))
@@ -134,7 +134,7 @@ def _read(
     reading = [
         (draft, file)
         for draft, file in files
-        if draft.note(Role.IMAGE, file.size_bytes, pool)
+        if draft.register(Role.IMAGE, file.size_bytes, pool)
         and selection.includes(chunk.first_row, draft.row)
     ]
     with ThreadPoolExecutor(_READERS) as readers:

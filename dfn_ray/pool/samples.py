@@ -63,7 +63,7 @@ class Draft:
         """True once image and caption, or metadata that may hold one, have been seen."""
         return self.has_image and (self.caption_size is not None or self.json_size is not None)
 
-    def note(self, role: Role, size_bytes: int, pool: Pool, number: int = TEXT) -> bool:
+    def register(self, role: Role, size_bytes: int, pool: Pool, number: int = TEXT) -> bool:
         """Registers a part by its header alone; returns True if its bytes are needed.
 
         Of several captions with one number, or several JSONs, the first counts.

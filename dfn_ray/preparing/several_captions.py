@@ -66,7 +66,7 @@ def reduce_scores(
     score_M: np.ndarray,
     text_MD: np.ndarray | None,
     length_N: np.ndarray,
-    counts_M: np.ndarray,
+    is_included_M: np.ndarray,
     how: Captions,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The score of each sample, float32 (N,), and its text embedding, float16 (N, D).
@@ -77,7 +77,7 @@ def reduce_scores(
     """
     last_N = np.cumsum(length_N)
     of_N = [
-        end - length + np.flatnonzero(counts_M[end - length : end])
+        end - length + np.flatnonzero(is_included_M[end - length : end])
         for end, length in zip(last_N, length_N, strict=True)
     ]
     if how.score == "best":

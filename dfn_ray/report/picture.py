@@ -32,7 +32,9 @@ def draw_run(run_uri: str, out: Path, *, truth: Mapping[str, str] | None = None)
     run = require_scores(opened)
     selection = opened.read_json(SELECTION)
     if selection is None or selection["threshold"] is None:
-        raise InputError(f"{run_uri}: has no selection with a threshold to draw")
+        raise InputError(
+            f"{run_uri}: has no selection with a threshold to draw; run `dfn-ray select` first"
+        )
     threshold, network = selection["threshold"], selection["network"]
     seen = overview(run, network, threshold, COLUMNS)
     rows: list[tuple[str, str, Sequence[Pair]]] = [

@@ -69,7 +69,7 @@ class Ledger:
         return end
 
     @property
-    def parts(self) -> int:
+    def part_count(self) -> int:
         """Number of committed parts."""
         return len(self.names)
 

@@ -32,7 +32,10 @@ def require_scores(run: Run) -> Run:
     """`scores_of` a run. Raises InputError for the subset of a uid list and for a training run."""
     scored = scores_of(run)
     if scored.kind != RunKind.FILTER:
-        raise InputError(f"{run.uri}: has no scores, it is a run of kind {run.kind}")
+        raise InputError(
+            f"{run.uri}: has no scores, it is a run of kind {run.kind}; name a run of `dfn-ray "
+            "filter` or `dfn-ray score`"
+        )
     return scored
 
 

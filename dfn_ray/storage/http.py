@@ -211,7 +211,6 @@ class HttpSource:
 
     async def _keep_whole(self, answer: ClientResponse, extend: Callable[[], None]) -> None:
         """Stores the body of a response that is the whole file."""
-        kept = bodies.temporary()
         encoding = http_headers.encoding(answer)
         if encoding not in ("", "gzip", "x-gzip"):
             raise RefusalError(
@@ -221,6 +220,7 @@ class HttpSource:
             )
         # If the server supported ranges at opening, a longer body is another file.
         most = self.size if self._first else bodies.WHOLE_LIMIT_BYTES
+        kept = bodies.temporary()
         try:
             size = await bodies.copy(
                 answer, kept, extend, bodies.WHOLE_LIMIT_BYTES if encoding else most
@@ -233,6 +233,7 @@ class HttpSource:
         except BaseException:
             kept.close()
             raise
+        self.close()
         self.size, self.version = size, http_headers.version(answer)
         self._whole = kept
 

@@ -232,6 +232,8 @@ class Store:
                 file.close()
             except BaseException:
                 file.discard()
+                file.forced = True  # closing it, at the latest by its destructor, uploads nothing
+                file.close()
                 raise
             file.commit()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dfn_ray.config import Network
 from dfn_ray.errors import InputError
 from dfn_ray.network.transformers_layout.write_network import layout_files
-from dfn_ray.preparing.fetch_networks import fetch_network
+from dfn_ray.resolving.fetch_networks import fetch_network
 from dfn_ray.run import RUN, abbreviated
 from dfn_ray.storage import Store
 

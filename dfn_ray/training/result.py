@@ -7,7 +7,7 @@ from typing import Any
 
 from dfn_ray.console.printable import printable_line
 from dfn_ray.console.tables import table
-from dfn_ray.preparing.error_limits import by_reason
+from dfn_ray.pool.error_limits import by_reason
 
 
 def result_lines(value: Mapping[str, Any]) -> list[str]:

@@ -21,9 +21,9 @@ from dfn_ray.on_ray.ray_address import check_ray_reachable
 from dfn_ray.on_ray.ray_metrics import TrainingMetrics
 from dfn_ray.on_ray.session import connect
 from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table, require_outside_pool
-from dfn_ray.preparing.embedding_fingerprint import reading_versions
-from dfn_ray.preparing.fetch_networks import fetch_network
-from dfn_ray.preparing.prompts import class_names, prompt_templates
+from dfn_ray.resolving.embedding_fingerprint import reading_versions
+from dfn_ray.resolving.fetch_networks import fetch_network
+from dfn_ray.resolving.prompts import class_names, prompt_templates
 from dfn_ray.run import RESULT, Acceptance, Run, RunIdentity, RunKind, parquet_bytes, start_run
 from dfn_ray.training.chain import index_sources
 from dfn_ray.training.data.feed import Feeding, LabelCaptions

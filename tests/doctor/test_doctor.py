@@ -23,7 +23,7 @@ from dfn_ray.doctor.one_batch import device_findings
 from dfn_ray.dry_run.finding import Finding
 from dfn_ray.errors import NotReadyError
 from dfn_ray.pool import inspect_pool
-from dfn_ray.preparing.fetch_networks import fetch_networks
+from dfn_ray.resolving.fetch_networks import fetch_networks
 from dfn_ray.testing.sample_pools import TarBuilder, jpeg_bytes
 
 pytestmark = pytest.mark.ray

@@ -13,7 +13,7 @@ from pathlib import Path
 from dfn_ray.config import Network
 from dfn_ray.dry_run.network_files import network_finding
 from dfn_ray.errors import InputError
-from dfn_ray.preparing.fetch_networks import fetch_network
+from dfn_ray.resolving.fetch_networks import fetch_network
 from dfn_ray.storage import Store
 from tests.dry_run.conftest import Hub
 

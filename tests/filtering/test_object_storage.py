@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -18,6 +19,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import s3fs
 
 from dfn_ray import cli
 from dfn_ray.config import recipe_values
@@ -111,7 +113,7 @@ def test_a_resume_lists_once_and_asks_once_for_each_footer(finished, conditional
     run = open_run(copy.uri)
     parts = len(part_names(run.store))
     conditional_s3.reset()
-    assert scan_ledger(run.store, run.fingerprint).parts == parts > 3
+    assert scan_ledger(run.store, run.fingerprint).part_count == parts > 3
     counts = {operation: n for (operation, _), n in conditional_s3.counts.items()}
     assert counts == {"LIST": 1, "GET": parts}
 
@@ -266,15 +268,21 @@ def test_a_commit_without_the_right_to_write_ends_the_run_in_its_first_round(
     assert rounds == [True], "a round whose errors do not end the run, and no other"
 
 
-def test_a_stream_that_breaks_leaves_no_object(s3):
-    store = Store("s3://runs/streams")
+@pytest.mark.parametrize("size", [2**20, 60 * 2**20])
+def test_a_stream_that_breaks_leaves_no_object_and_no_upload(s3, proxy, size):
+    store = Store(f"s3://runs/streams-{size}")
 
     def pieces():
-        yield b"a" * 2**20
+        yield b"a" * size
         raise RuntimeError("source died")
 
     with pytest.raises(RuntimeError, match="source died"):
         store.write_stream("list.npy", pieces())
+    begun = size > 50 * 2**20
+    assert proxy.counts["POST", "served"] == proxy.counts["DELETE", "served"] == begun
+    # The destructor of a file that is not closed begins another upload.
+    files = [found for found in gc.get_objects() if type(found) is s3fs.S3File]
+    assert all(file.closed for file in files if file.path == f"runs/streams-{size}/list.npy")
     assert not store.exists("list.npy")
     store.write_stream("list.npy", [b"ab", b"cd"])
     assert store.read("list.npy") == b"abcd"

@@ -16,7 +16,7 @@ from dfn_ray.errors import InputError, ShardChangedError, VerificationError
 from dfn_ray.filtering.filter_pool import filter_pool, score
 from dfn_ray.filtering.scoring import score_pool as module
 from dfn_ray.filtering.scoring import unread_shards
-from dfn_ray.filtering.subset import reshard
+from dfn_ray.filtering.subset import uid_list_subset
 from dfn_ray.filtering.subset.uid_list_subset import materialize_listed
 from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.on_ray.cells import UnreadShard
@@ -125,7 +125,7 @@ def test_a_run_with_a_changed_shard_stops_after_one_round(
     assert job.execution.rounds > 1
     said: list[str] = []
     monkeypatch.setattr(Progress, "say", lambda self, text: said.append(text))
-    for stage in (module, reshard):  # connects between the listing and the reading
+    for stage in (module, uid_list_subset):  # connects between the listing and the reading
         monkeypatch.setattr(stage, "connect", lambda: shutil.copy(larger / changed.name, changed))
     np.save(tmp_path / "uids.npy", np.zeros(0, UID_DTYPE))
 

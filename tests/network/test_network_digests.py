@@ -19,7 +19,7 @@ from dfn_ray.errors import InputError
 from dfn_ray.network.architecture import resolve_origin
 from dfn_ray.network.frozen import WEIGHTS_FILE, freeze_network, network_files
 from dfn_ray.network.weights import read_checkpoint, serialized_weights
-from dfn_ray.preparing.fetch_networks import fetch_network
+from dfn_ray.resolving.fetch_networks import fetch_network
 
 CONFIG = "open_clip_config.json"
 

@@ -27,7 +27,7 @@ from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 
 from dfn_ray.config import Pool
-from dfn_ray.errors import InputError, ShardChangedError, StorageError
+from dfn_ray.errors import ShardChangedError, StorageError
 from dfn_ray.pool import Shard, iter_chunks, list_shards, read_chunk, read_rows
 from dfn_ray.pool.chunking import RowSelection
 from dfn_ray.pool.examination import read_in_fresh_process
@@ -176,11 +176,11 @@ def test_rows_of_a_shard_that_surprises_its_reader_are_refused_by_name(surprised
     pool = pool_of(shard)
     (table,) = read_rows(shard, pool, {1})
     assert table["row"].to_pylist() == [1]
-    with pytest.raises(InputError, match=r"crashes_reader: OverflowError: a surprise"):
+    with pytest.raises(ShardChangedError, match=r"crashes_reader: OverflowError: a surprise"):
         list(read_rows(shard, pool, {1, SURPRISE_AT}))
     untroubled = on_disk(tar_of(12), "1.tar")
     third = [chunk for chunk, _ in iter_chunks(untroubled, pool)][2]
-    with pytest.raises(InputError, match=r"crashes_reader: OverflowError: a surprise"):
+    with pytest.raises(ShardChangedError, match=r"crashes_reader: OverflowError: a surprise"):
         read_chunk(shard, pool, third)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dfn_ray.config import Pool
-from dfn_ray.errors import InputError, StorageError
+from dfn_ray.errors import ShardChangedError, StorageError
 from dfn_ray.pool import Shard, iter_chunks, list_shards, read_rows
 from dfn_ray.schema import SAMPLE_SCHEMA, ShardFault
 from dfn_ray.testing.sample_pools import TarBuilder, write_tar_shard
@@ -52,10 +52,11 @@ def test_rows_read_again_are_the_rows_read_before(read, put, kind, rows, chunk_r
 @pytest.mark.parametrize("kind", SHARDS)
 def test_rows_that_are_no_longer_there_are_told(put, kind):
     shard = put(SHARDS[kind])
-    with pytest.raises(InputError, match=r"2 of the requested rows.*the first is 20.*changed"):
+    match = r"2 of the requested rows.*the first is 20.*changed"
+    with pytest.raises(ShardChangedError, match=match):
         list(read_rows(shard, Pool(uri=(shard.uri,)), [3, 20, 31]))
     gone = Shard(shard.uri.replace("00000", "00001"), "00001.tar", 9)
-    with pytest.raises(InputError, match="missing_shard"):
+    with pytest.raises(ShardChangedError, match="missing_shard"):
         list(read_rows(gone, Pool(uri=(gone.uri,)), [3]))
 
 

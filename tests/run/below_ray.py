@@ -23,7 +23,7 @@ from dfn_ray.filtering.chain import Committed, remaining_work
 from dfn_ray.filtering.preflight import refuse_other_rule
 from dfn_ray.filtering.scoring.bounds import Bounds
 from dfn_ray.filtering.scoring.commit import Committer
-from dfn_ray.filtering.subset import export_subset, reshard
+from dfn_ray.filtering.subset import export_subset, uid_list_subset
 from dfn_ray.on_ray.cells import Cell, Stage
 from dfn_ray.on_ray.datasets import Work
 from dfn_ray.pool import iter_chunks, list_pool, listing_table
@@ -175,7 +175,7 @@ def no_ray() -> Iterator[None]:
                 connect=_nothing,
                 run_in_tasks=lambda items, function, *_: map(function, items),
             )
-        put(reshard, connect=_nothing, check_ray_reachable=_nothing)
+        put(uid_list_subset, connect=_nothing, check_ray_reachable=_nothing)
         put(chain, keep_stream=keep_without_ray)
         yield
 

@@ -217,7 +217,7 @@ def test_a_network_trained_onto_object_storage_scores_alike_in_dfn_ray_and_in_op
     local_ray, train_recipe, tmp_path
 ):
     from dfn_ray.network.frozen import build
-    from dfn_ray.preparing.fetch_networks import fetch_network
+    from dfn_ray.resolving.fetch_networks import fetch_network
 
     recipe = train_recipe("samples_seen=64", "run_uri=s3://runs/trained")
     result = train(recipe)
@@ -374,12 +374,12 @@ def test_a_store_that_fails_for_a_while_costs_no_shard_and_one_that_goes_on_fail
         def index(item):
             from dfn_ray.training.data.index import index_shard
 
-            _, _, shard, place, _ = item
-            notes = list(folder.glob(f"{place}-*"))
-            if place % 2 and len(notes) < times:
-                (folder / f"{place}-{len(notes)}").touch()
-                raise StorageError(f"{shard.uri}: cannot read it: 503")
-            yield index_shard(*item)
+            number = item.shard_number
+            notes = list(folder.glob(f"{number}-*"))
+            if number % 2 and len(notes) < times:
+                (folder / f"{number}-{len(notes)}").touch()
+                raise StorageError(f"{item.shard.uri}: cannot read it: 503")
+            yield index_shard(item.source, item.source_number, item.shard, number, item.crash)
 
         return index
 

@@ -11,7 +11,7 @@ from dfn_ray.cli import run
 from dfn_ray.config import Pool
 from dfn_ray.errors import InputError
 from dfn_ray.pool import inspect_pool, list_pool
-from dfn_ray.preparing.prompts import class_names
+from dfn_ray.resolving.prompts import class_names
 from dfn_ray.schema import ShardFault
 from dfn_ray.storage import open_uri, read_uri
 from dfn_ray.testing.sample_pools import write_pool

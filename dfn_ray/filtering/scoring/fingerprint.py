@@ -8,7 +8,7 @@ from typing import Any
 
 from dfn_ray.config import Recipe
 from dfn_ray.pool import Shard
-from dfn_ray.preparing.embedding_fingerprint import (
+from dfn_ray.resolving.embedding_fingerprint import (
     decode_fingerprint,
     forward_fingerprint,
     pool_fingerprint,

@@ -46,7 +46,7 @@ from dfn_ray.on_ray.ray_address import check_ray_reachable
 from dfn_ray.on_ray.ray_metrics import run_label
 from dfn_ray.on_ray.session import connect, put_networks
 from dfn_ray.pool import Shard
-from dfn_ray.preparing.error_limits import ErrorLimits
+from dfn_ray.pool.error_limits import ErrorLimits
 from dfn_ray.preparing.prepare import prepare
 from dfn_ray.run import Ledger, Run, bounds_file
 from dfn_ray.schema import SIZE_FIELDS, ShardFault, score_column

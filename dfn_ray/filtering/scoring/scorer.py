@@ -96,23 +96,25 @@ class Scorer:
     ) -> tuple[np.ndarray, dict[str, pa.Array]]:
         """The scores (N,) of the inputs by one network, and its output columns."""
         height, width = frozen.transform.size
-        tokens, captions_N = inputs[tokens_column(which.tokenizer)], None
+        tokens, caption_count_N = inputs[tokens_column(which.tokenizer)], None
         if COUNTS in inputs.column_names:
-            tokens, captions_N = flattened(tokens)
+            tokens, caption_count_N = flattened(tokens)
         result = network.score(
             column_array(inputs[pixels_column(which.transform)], np.uint8, (height, width, 3)),
             column_array(tokens, np.int32, (-1,)),
             batch_size=self._scorers.batch_size,
             keep_embeddings=self._scorers.keep_embeddings,
-            captions_N=captions_N,
+            caption_count_N=caption_count_N,
         )
         score_N, text_ND = result.score_N, result.text_embedding_ND
         columns: dict[str, pa.Array] = {}
-        if captions_N is not None:
-            counts_M = flattened(inputs[COUNTS])[0].to_numpy()
-            score_N, text_ND = reduce_scores(score_N, text_ND, captions_N, counts_M, self._captions)
+        if caption_count_N is not None:
+            is_included_M = flattened(inputs[COUNTS])[0].to_numpy()
+            score_N, text_ND = reduce_scores(
+                score_N, text_ND, caption_count_N, is_included_M, self._captions
+            )
             if self._captions.keep_scores:
-                kept = nested(_finite_or_null(result.score_N), captions_N).cast(
+                kept = nested(_finite_or_null(result.score_N), caption_count_N).cast(
                     pa.list_(pa.float32())
                 )
                 columns[caption_scores_column(frozen.name)] = kept

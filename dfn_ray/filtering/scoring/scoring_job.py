@@ -14,8 +14,8 @@ from dfn_ray.on_ray.cells import UnreadShard
 from dfn_ray.on_ray.footers import read_many_parts
 from dfn_ray.on_ray.ray_metrics import PoolMetrics
 from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table
-from dfn_ray.preparing.embedding_fingerprint import recipe_with_fixed_threads
-from dfn_ray.preparing.fetch_networks import fetch_networks
+from dfn_ray.resolving.embedding_fingerprint import recipe_with_fixed_threads
+from dfn_ray.resolving.fetch_networks import fetch_networks
 from dfn_ray.run import Ledger, Run, RunIdentity, RunKind, existing_run, scan_ledger, start_run
 
 

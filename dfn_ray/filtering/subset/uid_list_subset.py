@@ -38,7 +38,7 @@ from dfn_ray.on_ray.ray_address import check_ray_reachable
 from dfn_ray.on_ray.ray_metrics import PoolMetrics
 from dfn_ray.on_ray.session import connect
 from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table, require_outside_pool
-from dfn_ray.preparing.embedding_fingerprint import pool_fingerprint, reading_versions
+from dfn_ray.resolving.embedding_fingerprint import pool_fingerprint, reading_versions
 from dfn_ray.run import (
     SELECTION,
     SUBSET,

@@ -19,8 +19,8 @@ from dfn_ray.filtering.scoring.fingerprint import scoring_fingerprint
 from dfn_ray.filtering.scoring.scorer import Scorer, plan_inputs
 from dfn_ray.on_ray.cells import Cell
 from dfn_ray.pool import read_chunk, shards_of_listing
-from dfn_ray.preparing.fetch_networks import fetch_networks
 from dfn_ray.preparing.prepare import prepare
+from dfn_ray.resolving.fetch_networks import fetch_networks
 from dfn_ray.run import Part, Run, differences, part_file, read_part, rows_in_chunks
 from dfn_ray.schema import Chunk, caption_scores_column, score_column
 

@@ -73,7 +73,7 @@ def verify_run(
     ledger = verify_parts(scored)
     say(
         f"every chunk is committed exactly once: {ledger.complete_shards:,} shards, "
-        f"{ledger.parts:,} parts"
+        f"{ledger.part_count:,} parts"
     )
     say(f"counts add up: {ledger.samples:,} samples")
     _verify_selected(run, scored, ledger, value, say)

@@ -44,7 +44,7 @@ def add_part(draft: Draft, part: MemberRole, member: Member, pool: Pool) -> bool
         draft.fault = Reason.UNSAFE_NAME
     elif member.broken and draft.fault is None:
         draft.fault = Reason.LINKED_MEMBER if member.is_link else Reason.BROKEN_MEMBER
-    return draft.note(part.role, member.size_bytes, pool, part.number) and not member.broken
+    return draft.register(part.role, member.size_bytes, pool, part.number) and not member.broken
 
 
 def mark_truncated(

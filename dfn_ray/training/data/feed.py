@@ -13,7 +13,7 @@ from dfn_ray.images.augment import VariedTransform
 from dfn_ray.images.decode import DecodedImages, decode_images
 from dfn_ray.images.transform import ImageTransform
 from dfn_ray.network.tokenizer import TokenizerSpec, tokenize
-from dfn_ray.preparing.prompts import prompt
+from dfn_ray.resolving.prompts import prompt
 from dfn_ray.schema import Note, Reason, Status
 from dfn_ray.training.data.group_samples import GroupInputs, RawSamples, read_group
 from dfn_ray.training.data.seen import Spans, unseen

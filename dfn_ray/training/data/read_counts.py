@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dfn_ray.config import Execution, TrainRecipe
-from dfn_ray.preparing.error_limits import (
+from dfn_ray.pool.error_limits import (
     ErrorLimits,
     Faults,
     by_reason,

@@ -20,8 +20,8 @@ HUGGING_FACE = TokenizerSpec(context_length=8, files=(("tokenizer.json", b"{}"),
 TIMM = {"vision_cfg": {"timm_model_name": "vit_tiny_patch16_224"}}
 
 OURS = {
-    "reader": "dfn_ray.preparing.embedding_fingerprint.READER_VERSION",
-    "decoder": "dfn_ray.preparing.embedding_fingerprint.DECODER_VERSION",
+    "reader": "dfn_ray.resolving.embedding_fingerprint.READER_VERSION",
+    "decoder": "dfn_ray.resolving.embedding_fingerprint.DECODER_VERSION",
     "tokenizer": "dfn_ray.network.tokenizer.TOKENIZER_VERSION",
 }
 

@@ -128,7 +128,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused(finished, tmp_path):
 
 @pytest.mark.parametrize("samples", [0, -5])
 def test_tars_without_samples_are_refused(finished, tmp_path, samples):
-    with pytest.raises(InputError, match=f"--shard-samples: need >= 1, got {samples}"):
+    with pytest.raises(InputError, match=f"shard_samples: need >= 1, got {samples}"):
         export_webdataset(finished.run_uri, str(tmp_path / "out"), shard_samples=samples)
 
 

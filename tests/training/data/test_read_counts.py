@@ -9,7 +9,7 @@ import pytest
 from dfn_ray.config import Pool, Source
 from dfn_ray.errors import ErrorLimitExceededError, InputError, StorageError
 from dfn_ray.pool import list_shards
-from dfn_ray.preparing.error_limits import ErrorLimits
+from dfn_ray.pool.error_limits import ErrorLimits
 from dfn_ray.testing.sample_pools import TarBuilder, photo, uid_of
 from dfn_ray.training.data.feed import COUNTED
 from dfn_ray.training.data.index import index_shard, indexed_shards, source_counts, split_index

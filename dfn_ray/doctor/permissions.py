@@ -19,7 +19,7 @@ _CONTENT = b"dfn-ray doctor was here and will remove this"
 
 @dataclass
 class Probe:
-    """A file that was written to check the rights, and the problems so far."""
+    """A file that was written to check the permissions, and the problems so far."""
 
     name: str
     problems: list[str] = field(default_factory=list)
@@ -45,7 +45,7 @@ def probing(uri: str) -> Iterator[Probe]:
                 _succeeds(probe, lambda: _delete(Store(uri), probe.name))
 
 
-def check_rights(uri: str) -> tuple[str, ...]:
+def check_permissions(uri: str) -> tuple[str, ...]:
     """A sentence for each of write, list, read and delete that fails below `uri`."""
     with probing(uri) as probe:
         pass

@@ -4,7 +4,7 @@ import open_clip
 import pytest
 
 from dfn_ray.errors import InputError
-from dfn_ray.preparing.prompts import class_names, prompt, prompt_templates
+from dfn_ray.resolving.prompts import class_names, prompt, prompt_templates
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from dfn_ray.config import Network
 from dfn_ray.errors import InputError, StorageError
 from dfn_ray.network import tokenizer
-from dfn_ray.preparing.fetch_networks import fetch_network
+from dfn_ray.resolving.fetch_networks import fetch_network
 from dfn_ray.storage.retries import Policy
 from dfn_ray.testing.http_server import serve_http
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dfn_ray.errors import ErrorLimitExceededError
-from dfn_ray.preparing.error_limits import ErrorLimits, failures, rejections
+from dfn_ray.pool.error_limits import ErrorLimits, failures, rejections
 from dfn_ray.schema import ShardFault
 
 LIMITS = ErrorLimits(max_failed_fraction=0.25, max_bad_shard_fraction=0.25, section="execution.")

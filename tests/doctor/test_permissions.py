@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dfn_ray.doctor.rights import PROBE, check_rights, probing
+from dfn_ray.doctor.permissions import PROBE, check_permissions, probing
 from dfn_ray.storage import Store
 from dfn_ray.testing.s3_proxy import Fault, Faults, fault_proxy
 from dfn_ray.testing.s3_servers import serve_s3
@@ -21,7 +21,7 @@ def test_all_rights_are_checked_and_nothing_is_left_behind(s3, tmp_path):
 
 def test_a_folder_with_files_stays_as_it_was(tmp_path):
     (tmp_path / "run.json").write_text("{}")
-    assert check_rights(str(tmp_path)) == ()
+    assert check_permissions(str(tmp_path)) == ()
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
@@ -29,7 +29,7 @@ def test_a_read_only_bucket_is_reported(s3, seen_by_driver):
     with fault_proxy(s3.endpoint) as proxy:
         proxy.faults = Faults(share=1.0, kinds=(Fault.DENIED,), operations=("PUT", "POST"))
         seen_by_driver(replace(s3, endpoint=proxy.endpoint))
-        (problem,) = check_rights("s3://runs/read-only/run")
+        (problem,) = check_permissions("s3://runs/read-only/run")
     assert "no permission for put_object" in problem
     assert "s3://runs/read-only/run" in problem
 
@@ -37,7 +37,7 @@ def test_a_read_only_bucket_is_reported(s3, seen_by_driver):
 def test_a_key_without_rights_is_reported_for_every_step_and_never_shown(tmp_path, seen_by_driver):
     with serve_s3(tmp_path, ["runs"]) as server:
         seen_by_driver(replace(server, secret="not-the-secret"))
-        problems = check_rights("s3://runs/run")
+        problems = check_permissions("s3://runs/run")
     assert len(problems) == 2
     assert "write" in problems[0]
     assert "list" in problems[1]
@@ -45,4 +45,4 @@ def test_a_key_without_rights_is_reported_for_every_step_and_never_shown(tmp_pat
 
 
 def test_an_absent_bucket_is_reported(s3):
-    assert "no-such-bucket" in check_rights("s3://no-such-bucket/run")[0]
+    assert "no-such-bucket" in check_permissions("s3://no-such-bucket/run")[0]
