@@ -70,14 +70,14 @@ def chunk(first_row, rows, *, last=False, shard="a.tar", fault=None):
     return Chunk(shard=shard, first_row=first_row, rows=rows, last=last, fault=fault)
 
 
-def commit(run, chunks, counts=None):
+def commit(run, chunks, counts=None, reasons=None):
     rows = sum(c.rows for c in chunks)
     table = pa.table(
         {
             "shard": [c.shard for c in chunks for _ in range(c.rows)],
             "row": [c.first_row + i for c in chunks for i in range(c.rows)],
-            "status": ["scored"] * rows,
-            "reason": pa.nulls(rows, pa.string()),
+            "status": ["failed" if reason else "scored" for reason in reasons or [None] * rows],
+            "reason": pa.array(reasons or [None] * rows, pa.string()),
         }
     )
     header = PartHeader(
@@ -107,6 +107,10 @@ def test_a_shard_with_a_hole_is_not_complete_even_when_its_end_is_known():
     assert not ledger.is_complete("a.tar")
     with pytest.raises(IncompleteRunError, match=r"a\.tar"):
         ledger.require_complete(["a.tar"])
+    ledger.add("q", [chunk(0, 4, last=True, shard="b.tar")], {"scored": 4})
+    ledger.require_complete(["b.tar"])
+    with pytest.raises(IncompleteRunError, match=r"^1 shards are not fully scored, a\.tar among"):
+        ledger.require_complete(["b.tar", "a.tar"])
     assert dict(ledger.open_chunks("a.tar")) == {0: 4, 8: 2}
 
 
@@ -121,6 +125,17 @@ def test_a_chunk_that_two_parts_commit_belongs_to_the_part_of_the_later_attempt(
     assert [c.first_row for c in ledger.disowned[early]] == [4]
     assert ledger.samples == 10
     assert ledger.counts["scored"] == 10
+
+
+def test_counts_of_a_chunk_that_counts_elsewhere_are_taken_off_by_status_and_reason(tmp_path):
+    first = start(str(tmp_path / "run"))
+    reasons = [None, "not_an_image", None, None, "bad_uid", None]
+    counts = {"scored": 4, "failed/not_an_image": 1, "failed/bad_uid": 1}
+    commit(first, [chunk(0, 4), chunk(4, 2)], counts, reasons)
+    run = start(str(tmp_path / "run"))
+    commit(run, [chunk(4, 2, last=True)], {"scored": 1, "failed/bad_uid": 1}, ["bad_uid", None])
+    ledger = scan_ledger(run.store, run.fingerprint)
+    assert +ledger.counts == {"scored": 4, "failed/not_an_image": 1, "failed/bad_uid": 1}
 
 
 def test_no_two_contents_and_no_two_attempts_share_a_name():
