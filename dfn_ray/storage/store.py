@@ -217,15 +217,13 @@ class Store:
 
     def write_stream(self, name: str, pieces: Iterable[bytes | memoryview]) -> None:
         """Writes the joined pieces to the file `name` atomically, without holding all of them."""
-        path = self._path(name)
         with storage_errors(self.uri_of(name), "write"):
             if self.is_local:
-                # Not through the client, which writes to the system's temporary folder and copies
-                # from there.
+                # Not through the client, which would copy from the system's temporary folder.
                 with self._temporary_file(name, pieces) as temporary:
-                    os.replace(temporary, path)
+                    os.replace(temporary, self._path(name))
                 return
-            file = self._fs.open(path, "wb", autocommit=False)
+            file = self._fs.open(self._path(name), "wb", autocommit=False)
             try:
                 for piece in pieces:
                     file.write(piece)

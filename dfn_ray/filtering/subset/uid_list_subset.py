@@ -33,6 +33,7 @@ from dfn_ray.filtering.subset.listed_rows import keep_listed
 from dfn_ray.filtering.subset.settle import SETTLED, remove_all_but
 from dfn_ray.filtering.subset.write_uid_list import write_uid_list
 from dfn_ray.on_ray.cells import UnreadShard
+from dfn_ray.on_ray.datasets import Work
 from dfn_ray.on_ray.footers import read_many_parts
 from dfn_ray.on_ray.ray_address import check_ray_reachable
 from dfn_ray.on_ray.ray_metrics import PoolMetrics
@@ -116,14 +117,18 @@ def materialize_listed(
                 part.add_to(ledger, progress, metrics)
     if unread:
         raise_for_unread(unread, shards=len(shards), rounds=execution.rounds)
-    left = chain.remaining_work(shards, ledger)
+    _require_finished(chain.remaining_work(shards, ledger), execution)
+    return _conclude(run, uids, ledger)
+
+
+def _require_finished(left: Sequence[Work], execution: Execution) -> None:
+    """Raises IncompleteRunError if there is work left."""
     if left:
         raise IncompleteRunError(
             f"{len(left):,} shards could not be finished in {execution.rounds} rounds, "
             f"{left[0].shard.uri} among them; the others are committed. Run the same command again "
             "to resume, or remove these shards from the pool"
         )
-    return _conclude(run, uids, ledger)
 
 
 def _resumed_progress(
