@@ -24,6 +24,7 @@ raise.
     shard_file.py     its opened file: failures of the store apart from damage
     examination.py    a second read in a fresh process, where content crashes readers
     inspect.py        dfn-ray inspect: a quick look at a pool
+    error_limits.py   limits on failed and rejected samples and on bad shards
 """
 
 from dfn_ray.pool.inspect import PoolReport, inspect_pool

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import pyarrow as pa
 
 from dfn_ray.config import Pool
-from dfn_ray.errors import InputError
+from dfn_ray.errors import ShardChangedError
 from dfn_ray.pool import Shard, derive_uid, iter_chunks, read_chunk, read_rows
 from dfn_ray.schema import SAMPLE_SCHEMA, SEVERAL_CAPTIONS_SCHEMA, Chunk, Reason
 from tests.fuzz.case import require
@@ -171,6 +171,6 @@ def _check_single_rows(shard: Shard, pool: Pool, rng: Random, whole: pa.Table) -
         require(got.equals(whole.take(wanted)), "rows by themselves differ", wanted)
     try:
         list(read_rows(shard, pool, [whole.num_rows]))
-    except InputError:
+    except ShardChangedError:
         return
     require(False, "a row that is not there is read", whole.num_rows)

@@ -13,16 +13,16 @@ BOTH = ("dfn", "against")
 
 
 @pytest.fixture(scope="module")
-def pool(tmp_path_factory):
+def hundred(tmp_path_factory):
     return write_pool(tmp_path_factory.mktemp("pool"), shards=SHARDS, samples=SAMPLES)
 
 
 @pytest.fixture
-def made(tmp_path, pool):
+def made(tmp_path, hundred):
     """Makes a finished run; returns its recipe."""
 
     def make(name, keep_fraction=0.3, **networks):
-        recipe = recipe_of(tmp_path / name, pool, keep_fraction, **networks)
+        recipe = recipe_of(tmp_path / name, hundred, keep_fraction, **networks)
         filter_without_ray(recipe, part_chunks=5)
         return recipe
 

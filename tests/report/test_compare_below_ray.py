@@ -39,9 +39,9 @@ def test_a_run_that_is_only_scored_is_compared_by_the_network_of_its_recipe(made
     assert found.spearman[0, 1] == pytest.approx(-1)
 
 
-def test_a_materialized_subset_is_compared_by_the_scores_it_was_made_from(made, pool, tmp_path):
+def test_a_materialized_subset_is_compared_by_the_scores_it_was_made_from(made, hundred, tmp_path):
     scored = made("scored", networks=BOTH)
-    other = recipe_of(tmp_path / "scored", pool, 0.2, networks=BOTH, deciding="against")
+    other = recipe_of(tmp_path / "scored", hundred, 0.2, networks=BOTH, deciding="against")
     with no_ray():
         materialize(other, out_uri=str(tmp_path / "out"))
     found = compare_runs([str(tmp_path / "out"), scored.run_uri])

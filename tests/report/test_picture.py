@@ -45,9 +45,9 @@ def test_known_kinds_are_drawn_in_colours_of_their_own(made, tmp_path):
     assert count_of("#5b7fa6", kinds) == 0
 
 
-def test_a_materialized_subset_is_drawn_by_the_scores_it_was_made_from(made, pool, tmp_path):
+def test_a_materialized_subset_is_drawn_by_the_scores_it_was_made_from(made, hundred, tmp_path):
     made("scored", networks=BOTH)
-    other = recipe_of(tmp_path / "scored", pool, 0.2, networks=BOTH, deciding="against")
+    other = recipe_of(tmp_path / "scored", hundred, 0.2, networks=BOTH, deciding="against")
     with no_ray():
         materialize(other, out_uri=str(tmp_path / "out"))
     draw_run(str(tmp_path / "out"), tmp_path / "run.png")

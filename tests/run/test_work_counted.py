@@ -96,7 +96,7 @@ def test_a_committed_part_costs_the_driver_no_pass_over_shards_or_parts(job):
     assert passes == ["tuple.__iter__"], "a pass is noted"
     passes.clear()
     with patch.object(chain, "score_stream", committed):
-        score_pool._attempt(watched, lambda: work, EVERYTHING, None, tolerant=True)  # type: ignore[arg-type]
+        score_pool._run_round(watched, lambda: work, EVERYTHING, None, tolerant=True)  # type: ignore[arg-type]
     assert (ledger.part_count, ledger.complete_shards) == (PARTS, PARTS)
     assert passes == []
 

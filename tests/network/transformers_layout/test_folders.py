@@ -171,7 +171,7 @@ def test_mobileclip_alone_is_refused_and_in_open_clips_layout_loads(tmp_path):
 
 
 def test_a_folder_on_a_store_is_read_without_weights_of_other_frameworks(clip, made, monkeypatch):
-    from dfn_ray.preparing import fetch_networks
+    from dfn_ray.resolving import fetch_networks
 
     fetched = []
     read = fetch_networks.read_uri
