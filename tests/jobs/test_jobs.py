@@ -33,7 +33,7 @@ FILTERING = (
 )
 """The lines of a filter job except its table: no output of Ray's workers, no progress bars."""
 TRAINING = (
-    r"source dfn: 30 samples read, 30 used per pass; 0 failed; 0 of 12 shards bad",
+    r"source dfn: 30 samples read, 30 used per pass; 0 failed; 0 of \d+ shards bad",
     r"training +[\d.]+% \| .* samples seen \| .*",
 )
 NETWORK = "network/open_clip_model.safetensors"
@@ -206,7 +206,7 @@ def test_a_train_job_trains_on_what_the_filter_job_kept(story: Story, trained):
         "failed 0",
         f"network {run}/network",
     ]
-    assert source == f"source dfn: 30 samples read; 30 usable; 0 of {SHARDS} shards bad"
+    assert re.fullmatch(r"source dfn: 30 samples read; 30 usable; 0 of \d+ shards bad", source)
     assert not strays(before, *TRAINING, r"resuming at \d+ samples; .*")
 
 
