@@ -39,7 +39,7 @@ def recipe_from(
     try:
         require_shallow(values)
         merged = _copied(values)
-        problems = list(_apply_overrides(merged, overrides))
+        problems = _apply_overrides(merged, overrides)
         require_shallow(merged)
     except TooDeepError:
         raise RecipeError([_TOO_DEEP]) from None

@@ -28,6 +28,7 @@ from dfn_ray.errors import InputError, StorageAccessError
 from dfn_ray.filtering.preflight import refuse_out
 from dfn_ray.filtering.subset.write_uid_list import uid_list_pieces
 from dfn_ray.images.formats import extension_of
+from dfn_ray.on_ray.ray_address import check_ray_reachable
 from dfn_ray.on_ray.session import connect
 from dfn_ray.on_ray.tasks import run_in_tasks
 from dfn_ray.run import (
@@ -71,6 +72,7 @@ def export_webdataset(run_uri: str, out_uri: str, *, shard_samples: int = SHARD_
     """
     if shard_samples < 1:
         raise InputError(f"shard_samples: need >= 1, got {shard_samples}")
+    check_ray_reachable()  # before the folder is claimed
     run, selection = _open_finished(run_uri)
     kept = selection["k"]
     refuse_out(run, out_uri, (SHARD_FORMAT.format(0),))

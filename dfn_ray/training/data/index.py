@@ -72,17 +72,17 @@ class ChunkIndex:
 
 
 def index_shard(
-    source: Source, number: int, shard: Shard, place: int, killer: CrashSite | None = None
+    source: Source, number: int, shard: Shard, place: int, crash: CrashSite | None = None
 ) -> pa.Table:
     """Returns the chunks of a shard with usable samples and, last, its counts (`INDEX_SCHEMA`).
 
-    A shard with a `killer` is read up to the row that kills, and gets this as its fault.
+    A shard with a `crash` is read up to its row, and gets it as its fault.
     """
     rows: list[tuple[int | str | None, ...]] = []
     counts, notes, fault = Counter[str](), Counter[str](), {}
-    if killer is not None:
-        fault = {"fault": ShardFault.CRASHES_READER.value, "detail": killer.detail}
-    for chunk, samples in _chunks(shard, source, killer):
+    if crash is not None:
+        fault = {"fault": ShardFault.CRASHES_READER.value, "detail": crash.detail}
+    for chunk, samples in _chunks(shard, source, crash):
         copies = copies_of(samples, source)
         if taken := int(copies.sum()):
             rows.append((number, place, chunk.first_row, chunk.rows, chunk.at, taken, None))
@@ -98,14 +98,14 @@ def index_shard(
 
 
 def _chunks(
-    shard: Shard, source: Source, killer: CrashSite | None
+    shard: Shard, source: Source, crash: CrashSite | None
 ) -> Iterator[tuple[Chunk, pa.Table]]:
-    """The chunks of a shard; with a killer, only those before the row that kills."""
-    if killer is not None and killer.row == 0:
+    """The chunks of a shard; with a crash, only those before its row."""
+    if crash is not None and crash.row == 0:
         return
     for chunk, samples in iter_chunks(shard, source.pool):
         yield chunk, samples
-        if killer is not None and chunk.first_row + chunk.rows >= killer.row:
+        if crash is not None and chunk.first_row + chunk.rows >= crash.row:
             return
 
 
