@@ -25,7 +25,7 @@ import torch
 from photos import PIXELS, write_pool
 
 from dfn_ray.config import Decode, Network, Pool, Rules
-from dfn_ray.network.frozen import FrozenNetwork, build, freeze_network
+from dfn_ray.network.packed import PackedNetwork, build, pack_network
 from dfn_ray.network.tokenizer import tokenize
 from dfn_ray.on_ray.cells import Cell, column_array
 from dfn_ray.pool import iter_chunks, list_shards
@@ -58,17 +58,17 @@ def main() -> None:
         pool = Pool(uri=(str(write_pool(Path(folder) / "pool", given.samples)),))
         print(f"read                 {rate(lambda: samples_in(read(pool))):9.0f} samples/s")
         cells = read(pool)
-    frozen = freeze_network(Network(model=given.model, random_weights_seed=0))
-    decoded = {mode: decoded_pixels(cells, frozen, mode) for mode in MODES}
+    packed = pack_network(Network(model=given.model, random_weights_seed=0))
+    decoded = {mode: decoded_pixels(cells, packed, mode) for mode in MODES}
     captions = [text for cell in cells for text in cell.samples["text"].to_pylist()]
-    tokens = tokenize(frozen.tokenizer, captions)
+    tokens = tokenize(packed.tokenizer, captions)
     print(
-        f"drift of fast        {drift(frozen, decoded, tokens, given.device):9.5f} largest score "
+        f"drift of fast        {drift(packed, decoded, tokens, given.device):9.5f} largest score "
         "difference, fp32"
     )
     for precision in given.precisions:
         network: Any = build(
-            freeze_network(Network(model=given.model, random_weights_seed=0, precision=precision)),
+            pack_network(Network(model=given.model, random_weights_seed=0, precision=precision)),
             device=given.device,
         )
         for batch_size in given.batch_sizes:
@@ -94,20 +94,20 @@ def samples_in(cells: Sequence[Cell]) -> int:
     return sum(len(cell.samples) for cell in cells)
 
 
-def decoded_pixels(cells: Sequence[Cell], frozen: FrozenNetwork, mode: Mode) -> np.ndarray:
+def decoded_pixels(cells: Sequence[Cell], packed: PackedNetwork, mode: Mode) -> np.ndarray:
     """The pixels of all samples, as passed to the network."""
-    preparation = Preparation(Rules(), Decode(mode=mode), (frozen.transform,), ())
+    preparation = Preparation(Rules(), Decode(mode=mode), (packed.transform,), ())
     done = [prepare(cell, preparation=preparation) for cell in cells]
-    shape = (*frozen.transform.size, 3)
+    shape = (*packed.transform.size, 3)
     columns = [cell.inputs[pixels_column(0)] for cell in done if cell.inputs is not None]
     return np.concatenate([column_array(column, np.uint8, shape) for column in columns])
 
 
 def drift(
-    frozen: FrozenNetwork, decoded: dict[str, np.ndarray], tokens: np.ndarray, device: str
+    packed: PackedNetwork, decoded: dict[str, np.ndarray], tokens: np.ndarray, device: str
 ) -> float:
     """The largest score difference that fast decoding causes."""
-    network = build(frozen, device=device)
+    network = build(packed, device=device)
     exact, fast = (
         network.score(decoded[mode], tokens, batch_size=64).score_N for mode in ("exact", "fast")
     )

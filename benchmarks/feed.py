@@ -26,7 +26,7 @@ import torch
 
 from dfn_ray.config import TrainRecipe, recipe_from
 from dfn_ray.network.contrastive import Towers, backward, contrastive_loss
-from dfn_ray.network.frozen import FrozenNetwork, trainable_module
+from dfn_ray.network.packed import PackedNetwork, trainable_module
 from dfn_ray.network.text_tower import lengths
 from dfn_ray.pool import list_shards
 from dfn_ray.resolving.fetch_networks import fetch_network
@@ -98,12 +98,12 @@ def _demo_pool() -> str:
 def _from_memory(recipe: TrainRecipe, steps: int) -> float:
     """Samples per second of a worker's step on the first batches of the run, in memory."""
     torch.set_num_threads(1)
-    frozen = fetch_network(recipe.model)
-    module = trainable_module(frozen)
+    packed = fetch_network(recipe.model)
+    module = trainable_module(packed)
     towers = Towers(module, precision="bf16")
     optimizer = make_optimizer(dict(module.named_parameters()), recipe.optimizer)
     loss = contrastive_loss("clip", rank=0, world_size=1)
-    batches = _first_batches(recipe, frozen)
+    batches = _first_batches(recipe, packed)
     took: list[float] = []
     for step in range(steps):
         image_BHWC, text_BL = batches[step % len(batches)]
@@ -118,7 +118,7 @@ def _from_memory(recipe: TrainRecipe, steps: int) -> float:
 
 
 def _first_batches(
-    recipe: TrainRecipe, frozen: FrozenNetwork
+    recipe: TrainRecipe, packed: PackedNetwork
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The images and tokens of the first group of the run, in batches."""
     (source,) = recipe.sources
@@ -129,9 +129,9 @@ def _first_batches(
         sources=(source,),
         captions=(None,),
         decode=recipe.decode,
-        transform=frozen.transform,
+        transform=packed.transform,
         augmentation=recipe.augmentation,
-        tokenizer=frozen.tokenizer,
+        tokenizer=packed.tokenizer,
         seed=recipe.seed,
     )
     group = next(shuffled_groups([index.samples], None, group_samples=1024, seed=recipe.seed))

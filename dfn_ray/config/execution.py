@@ -27,6 +27,10 @@ class Execution:
     rounds: Positive = 3
     """Number of rounds over the shards that are not finished, because their tasks died or their
     store failed, before they are given up, >= 1."""
+    give_up_unreachable: bool = False
+    """True: a shard that the store still does not return after all rounds is committed as
+    `unreachable_shard` and counts against `max_bad_shard_fraction`. False: the run stops and lists
+    such shards; running it again resumes."""
     accept_versions: bool = False
     """Permission to resume a run whose last attempt used other versions of torch, open_clip,
     pillow, simplejpeg, or another major version of numpy. Scores may then differ in their last

@@ -54,10 +54,6 @@ class Pool:
     max_caption_bytes: Annotated[int, Field(ge=1, le=2**24)] = 64 * 2**10
     """Bytes of all captions of a sample together, 1 to 16,777,216 (16 MiB). Longer ones fail with
     `caption_too_long`. CLIP reads about 300 bytes of a caption."""
-    give_up_unreachable: bool = False
-    """Filtering only. True: a shard that the store still does not return after `execution.rounds`
-    is committed as `unreachable_shard` and counts against `execution.max_bad_shard_fraction`.
-    False: the run stops and lists such shards; running it again resumes."""
 
     @property
     def several_captions(self) -> bool:

@@ -8,7 +8,7 @@ from ray.exceptions import RayError
 
 from dfn_ray.config import Recipe
 from dfn_ray.doctor.network_check import network_findings, run_finding
-from dfn_ray.doctor.nodes import alive_nodes, node_findings, query_nodes
+from dfn_ray.doctor.node_facts import node_findings, query_nodes
 from dfn_ray.doctor.object_store import in_flight, memory_findings
 from dfn_ray.doctor.one_batch import device_findings
 from dfn_ray.doctor.permissions import check_permissions, probing
@@ -17,7 +17,8 @@ from dfn_ray.doctor.pool_check import pool_findings
 from dfn_ray.dry_run.finding import Finding, change
 from dfn_ray.dry_run.recipes import AnyRecipe, recipe_findings
 from dfn_ray.errors import InputError, NotReadyError, last_line
-from dfn_ray.network.frozen import FrozenNetwork
+from dfn_ray.network.packed import PackedNetwork
+from dfn_ray.on_ray.nodes import alive_nodes
 from dfn_ray.on_ray.session import connect
 from dfn_ray.pool import PoolReport, Shard
 
@@ -72,7 +73,7 @@ def _examine_cluster(
     recipe: Recipe,
     shards: Sequence[Shard],
     report: PoolReport | None,
-    networks: Sequence[FrozenNetwork],
+    networks: Sequence[PackedNetwork],
 ) -> Iterator[Finding]:
     nodes = alive_nodes()
     shard = next((shard.opened_at for shard in shards if shard.fault is None), None)

@@ -11,7 +11,7 @@ from dfn_ray.dry_run.finding import Finding, change
 from dfn_ray.errors import DfnRayError, InputError, StorageError
 from dfn_ray.filtering.preflight import refuse_before
 from dfn_ray.filtering.scoring.fingerprint import scoring_fingerprint
-from dfn_ray.network.frozen import FrozenNetwork
+from dfn_ray.network.packed import PackedNetwork
 from dfn_ray.pool import Shard
 from dfn_ray.resolving.fetch_networks import fetch_network
 from dfn_ray.run import RUN, fingerprint_digest
@@ -21,10 +21,10 @@ SHORT = 12
 """Hex digits of a digest in printed text."""
 
 
-def network_findings(recipe: Recipe) -> tuple[list[Finding], tuple[FrozenNetwork, ...]]:
+def network_findings(recipe: Recipe) -> tuple[list[Finding], tuple[PackedNetwork, ...]]:
     """A finding for each network, and the networks if all of them load, else none."""
     findings: list[Finding] = []
-    loaded: list[FrozenNetwork] = []
+    loaded: list[PackedNetwork] = []
     for spec in recipe.require_networks():
         name = f"network {spec.name}"
         begin = time.monotonic()
@@ -47,7 +47,7 @@ def network_findings(recipe: Recipe) -> tuple[list[Finding], tuple[FrozenNetwork
 
 
 def run_finding(
-    recipe: Recipe, shards: Sequence[Shard], networks: Sequence[FrozenNetwork]
+    recipe: Recipe, shards: Sequence[Shard], networks: Sequence[PackedNetwork]
 ) -> Finding:
     """Finding on whether the run at run_uri starts, resumes, or is refused."""
     fingerprints = {network.name: network.fingerprint() for network in networks}

@@ -8,9 +8,9 @@ from math import ceil
 
 from dfn_ray.config import Recipe
 from dfn_ray.console.tables import size
-from dfn_ray.doctor.nodes import Facts
+from dfn_ray.doctor.node_facts import Facts
 from dfn_ray.dry_run.finding import Finding, change
-from dfn_ray.network.frozen import FrozenNetwork
+from dfn_ray.network.packed import PackedNetwork
 from dfn_ray.pool import PoolReport
 
 CELLS_PER_DECODER = 2
@@ -45,7 +45,7 @@ class InFlight:
         return ceil((self.cell_bytes * cells + commits) / USABLE_FRACTION) + self.networks_bytes
 
 
-def in_flight(recipe: Recipe, networks: Sequence[FrozenNetwork], report: PoolReport) -> InFlight:
+def in_flight(recipe: Recipe, networks: Sequence[PackedNetwork], report: PoolReport) -> InFlight:
     """Bytes that the recipe keeps in flight, for images of the pool's mean size."""
     rows = recipe.pool.chunk_rows
     sample_bytes = report.bytes / max(1, report.samples_estimated)

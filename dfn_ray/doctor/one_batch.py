@@ -13,11 +13,11 @@ import torch
 
 from dfn_ray.config import Recipe, Scorers
 from dfn_ray.console.tables import size
-from dfn_ray.doctor.nodes import Node, result_or_error, run_on_node
 from dfn_ray.dry_run.finding import Finding, change
-from dfn_ray.network.frozen import FrozenNetwork, build
+from dfn_ray.network.packed import PackedNetwork, build
 from dfn_ray.network.tokenizer import tokenize
 from dfn_ray.on_ray.bundles import scorer_bundle
+from dfn_ray.on_ray.nodes import Node, result_or_error, run_on_node
 from dfn_ray.on_ray.session import put_networks
 from dfn_ray.resolving.embedding_fingerprint import with_fixed_threads
 
@@ -42,7 +42,7 @@ class BatchTrial:
     total_bytes: int
 
 
-def try_batch(networks: Sequence[FrozenNetwork], scorers: Scorers, samples: int) -> BatchTrial:
+def try_batch(networks: Sequence[PackedNetwork], scorers: Scorers, samples: int) -> BatchTrial:
     """Scores `samples` random images and full-length captions, halving the batch until it fits.
 
     Raises torch's RuntimeError if the device cannot be used at all.
@@ -53,7 +53,7 @@ def try_batch(networks: Sequence[FrozenNetwork], scorers: Scorers, samples: int)
         built = [build(network, scorers.device, threads=scorers.threads) for network in networks]
         fits = samples
         while fits and not all(
-            _fits(network, frozen, fits) for network, frozen in zip(built, networks, strict=True)
+            _fits(network, packed, fits) for network, packed in zip(built, networks, strict=True)
         ):
             fits //= 2
     except RuntimeError as error:
@@ -63,7 +63,7 @@ def try_batch(networks: Sequence[FrozenNetwork], scorers: Scorers, samples: int)
 
 
 def device_findings(
-    recipe: Recipe, networks: Sequence[FrozenNetwork], nodes: Sequence[Node]
+    recipe: Recipe, networks: Sequence[PackedNetwork], nodes: Sequence[Node]
 ) -> list[Finding]:
     """A finding for each type of node that can hold a scorer."""
     scorers = with_fixed_threads(recipe.scorers)
@@ -131,13 +131,13 @@ def _finding(scorers: Scorers, samples: int, kind: str, trial: BatchTrial | str)
     return Finding("device", text)
 
 
-def _fits(network: Any, frozen: FrozenNetwork, samples: int) -> bool:
-    height, width = frozen.transform.size
+def _fits(network: Any, packed: PackedNetwork, samples: int) -> bool:
+    height, width = packed.transform.size
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 255, (samples, height, width, 3), dtype=np.uint8)
     captions = [f"{n} {'of many words ' * 128}" for n in range(samples)]
     try:
-        network.score(pixels, tokenize(frozen.tokenizer, captions), batch_size=samples)
+        network.score(pixels, tokenize(packed.tokenizer, captions), batch_size=samples)
         if network.device.type == "cuda":
             torch.cuda.synchronize()
     except (RuntimeError, MemoryError) as error:

@@ -10,9 +10,9 @@ from typing import Any
 from ray._private import state
 
 from dfn_ray.config import Recipe
-from dfn_ray.doctor.nodes import Node
 from dfn_ray.dry_run.finding import Finding, change
 from dfn_ray.on_ray.bundles import Bundle, decode_bundle, scorer_bundle
+from dfn_ray.on_ray.nodes import Node
 
 
 @dataclass(frozen=True)

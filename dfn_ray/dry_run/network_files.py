@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ from dfn_ray.network.layouts import (
     INDEX_ENDING,
     LFS_POINTER,
     LFS_POINTER_MESSAGE,
+    TRANSFORMERS_WEIGHTS,
     Layout,
     is_checkpoint_file,
     json_object_of,
@@ -42,6 +44,11 @@ from dfn_ray.storage import Store, open_uri, read_uri, stat
 
 if TYPE_CHECKING:
     from dfn_ray.dry_run.hub_files import Repository
+
+
+_HEAD_BYTES = 16384
+"""Bytes of a safetensors file that are searched for names of tensors, which precede the tensors."""
+_TRANSFORMERS_TENSOR = re.compile(rb'"(?:text|vision)_model\.')
 
 
 def network_finding(spec: Network, setting: str) -> Finding:
@@ -124,6 +131,12 @@ def _folder_weights(
     choose = weights_among if layout is Layout.OPEN_CLIP else transformers_weights_among
     name = choose(names, f"{setting}: local-dir:{folder}")
     uri = f"{folder.rstrip('/')}/{name}"
+    if layout is Layout.OPEN_CLIP and name in TRANSFORMERS_WEIGHTS and _has_transformers_names(uri):
+        raise InputError(
+            f"{setting}: {uri}: its tensors have transformers' names, but the folder has "
+            f"{layout.value}, which is used where both layouts exist. Move {layout.value} out of "
+            "the folder to load transformers' layout"
+        )
     if name.endswith(INDEX_ENDING):
         for file in weight_files_in(read_uri(uri), name, names, f"{setting}: {uri}"):
             _weights(f"{folder.rstrip('/')}/{file}", setting)
@@ -226,6 +239,16 @@ def _require_tokenizer(model_cfg: dict[str, Any], where: str) -> None:
             f"{where}: its text tower or tokenizer is {other}, which needs the transformers "
             "package. Run `pip install transformers`"
         )
+
+
+def _has_transformers_names(uri: str) -> bool:
+    """True for a safetensors file whose tensors have names of transformers' CLIP or SigLIP.
+
+    Reads the start of its header; other files, damaged ones included, are reported elsewhere.
+    """
+    with open_uri(uri, in_order=False) as opened:
+        head = opened.read(_HEAD_BYTES)
+    return head[8:9] == b"{" and _TRANSFORMERS_TENSOR.search(head) is not None
 
 
 def _weights(uri: str, setting: str) -> str:

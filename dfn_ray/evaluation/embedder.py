@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import ray
 
 from dfn_ray.config import Scorers
-from dfn_ray.network.frozen import FrozenNetwork, build
+from dfn_ray.network.packed import PackedNetwork, build
 from dfn_ray.network.tokenizer import tokenize
 from dfn_ray.on_ray.cells import Cell, array_column, column_array
 from dfn_ray.on_ray.network_actor import NetworkActor
@@ -77,13 +77,13 @@ def prompt_cells(name: str, classnames: Sequence[str], templates: Sequence[str])
 class Embedder:
     """A callable that embeds a cell. Owns the network on the device."""
 
-    def __init__(self, frozen: FrozenNetwork, scorers: Scorers) -> None:
+    def __init__(self, packed: PackedNetwork, scorers: Scorers) -> None:
         # Ray limits actors without reserved CPUs to a single thread.
         threads = scorers.threads or os.cpu_count()
         self._network = build(
-            frozen, device=scorers.device, threads=threads, compile=scorers.compile
+            packed, device=scorers.device, threads=threads, compile=scorers.compile
         )
-        self._frozen, self._batch_size = frozen, scorers.batch_size
+        self._packed, self._batch_size = packed, scorers.batch_size
 
     def __call__(self, cell: Cell) -> Cell:
         """Returns the cell with embeddings in place of inputs, and with every sample's status."""
@@ -114,14 +114,14 @@ class Embedder:
         )
 
     def _images(self, pixels: pa.ChunkedArray) -> np.ndarray:
-        height, width = self._frozen.transform.size
+        height, width = self._packed.transform.size
         pixels_NHWC = column_array(pixels, np.uint8, (height, width, 3))
         return (
             self._network.embed_all_images(pixels_NHWC, batch_size=self._batch_size).cpu().numpy()
         )
 
     def _texts(self, captions: list[str]) -> np.ndarray:
-        tokens_ML = tokenize(self._frozen.tokenizer, captions)
+        tokens_ML = tokenize(self._packed.tokenizer, captions)
         return self._network.embed_all_texts(tokens_ML, batch_size=self._batch_size).cpu().numpy()
 
 
@@ -131,8 +131,8 @@ class EmbedderActor(NetworkActor):
 
 def start_embedder(network: ray.ObjectRef, scorers: Scorers) -> Embedder:
     """The embedder of a network from the object store."""
-    (frozen,) = ray.get(network)
-    return Embedder(frozen, scorers)
+    (packed,) = ray.get(network)
+    return Embedder(packed, scorers)
 
 
 def _prepared(cell: Cell, preparation: Preparation) -> tuple[Cell, pa.ChunkedArray]:

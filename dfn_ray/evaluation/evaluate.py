@@ -21,7 +21,7 @@ from dfn_ray.evaluation.metrics import Metrics, classification_metrics, retrieva
 from dfn_ray.evaluation.results import Results, SetResult
 from dfn_ray.evaluation.sets import Classes, LocatedSet, classes_of, locate, refuse_run_in_sets
 from dfn_ray.evaluation.zero_shot import classifier_cells, classifiers
-from dfn_ray.network.frozen import FrozenNetwork
+from dfn_ray.network.packed import PackedNetwork
 from dfn_ray.on_ray.capacity import reporting_missing_capacity, scoring_requirements
 from dfn_ray.on_ray.ray_address import check_ray_reachable
 from dfn_ray.on_ray.session import connect, put_networks
@@ -110,7 +110,7 @@ def evaluate_sets(recipe: EvaluateRecipe) -> Evaluation:
     return Evaluation(tuple(done[job.fingerprint] for job in jobs), groups)
 
 
-def _job(located: LocatedSet, network: FrozenNetwork, recipe: EvaluateRecipe) -> _Job:
+def _job(located: LocatedSet, network: PackedNetwork, recipe: EvaluateRecipe) -> _Job:
     """The set with its class names read, and its fingerprint."""
     classes = classes_of(located)
     fingerprint: dict[str, Any] = {
@@ -154,7 +154,7 @@ def _classifiers(
 def _embed(
     job: _Job,
     recipe: EvaluateRecipe,
-    network: FrozenNetwork,
+    network: PackedNetwork,
     shared: ObjectRef,
     progress: Progress,
 ) -> Gathered:
@@ -209,7 +209,7 @@ def _result(job: _Job, gathered: Gathered, class_CD: np.ndarray | None, network:
         metrics=_metrics(spec.name, gathered, class_CD),
         images=len(gathered.image_ND),
         failed=failures(gathered.counts),
-        left_out=rejections(gathered.counts),
+        rejected=rejections(gathered.counts),
         notes=dict(gathered.notes),
         shards=len(job.located.shards),
         shard_faults={

@@ -5,7 +5,7 @@
     RUN_URI/eval_attempts/*.json       one per driver that wrote results: its recipe and versions
 
 The JSON is CLIP_benchmark's with an additional key `dfn_ray`, which CLIP_benchmark's tools
-preserve: the version of its format, the numbers of images read, failed and left out, faults of
+preserve: the version of its format, the numbers of images read, failed and rejected, faults of
 shards, and the fingerprint of everything that affects the metrics, by which a result is recognized.
 A metric that does not exist (acc5 of four classes) is null; CLIP_benchmark's own files contain NaN,
 which is not valid JSON.
@@ -56,7 +56,7 @@ class SetResult:
     metrics."""
     network: str
     """Digest of the network alone."""
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    rejected: Mapping[str, int] = field(default_factory=dict)
     """Images that were rejected, by reason."""
     notes: Mapping[str, int] = field(default_factory=dict)
     """Images by `Note`: truncated but scored, for instance."""
@@ -67,8 +67,8 @@ class SetResult:
 
     @property
     def read(self) -> int:
-        """Number of images read: those in the metrics, failed and left out."""
-        return self.images + sum(self.failed.values()) + sum(self.left_out.values())
+        """Number of images read: those in the metrics, failed and rejected."""
+        return self.images + sum(self.failed.values()) + sum(self.rejected.values())
 
     @property
     def key(self) -> str:
@@ -148,7 +148,7 @@ class Results:
                 "read": result.read,
                 "images": result.images,
                 "failed": dict(result.failed),
-                "left_out": dict(result.left_out),
+                "rejected": dict(result.rejected),
                 "notes": dict(result.notes),
                 "shards": result.shards,
                 "shard_faults": dict(result.shard_faults),
@@ -210,7 +210,7 @@ def _remarks(result: SetResult) -> list[str]:
     """Remarks on the images and shards of a set."""
     remarks = [
         f"{result.dataset}: {what} {by_reason(counts)}"
-        for what, counts in (("excluded", result.left_out), ("noted", result.notes))
+        for what, counts in (("rejected", result.rejected), ("noted", result.notes))
         if counts
     ]
     remarks += [f"{result.dataset}: {uri}: {why}" for uri, why in result.shard_faults.items()]

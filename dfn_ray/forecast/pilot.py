@@ -17,7 +17,6 @@ import torch
 from ray.exceptions import RayError
 
 from dfn_ray.config import Pool, Recipe
-from dfn_ray.doctor.nodes import alive_nodes
 from dfn_ray.doctor.placement import addable_node_types, placement_finding
 from dfn_ray.errors import InputError, NotReadyError, last_line
 from dfn_ray.filtering.part_files import image_parquet, scores_parquet, subset_rows, with_shard
@@ -31,10 +30,11 @@ from dfn_ray.forecast.stage_rates import (
     score_cells,
     timed,
 )
-from dfn_ray.network.frozen import FrozenNetwork
+from dfn_ray.network.packed import PackedNetwork
 from dfn_ray.on_ray.bundles import decode_bundle, scorer_bundle
 from dfn_ray.on_ray.cells import pack, unpack
 from dfn_ray.on_ray.failures import unwrapped_ray_errors
+from dfn_ray.on_ray.nodes import alive_nodes
 from dfn_ray.on_ray.session import put_networks
 from dfn_ray.pool import Shard
 from dfn_ray.preparing.prepare import NetworkInputs, Preparation
@@ -81,7 +81,7 @@ class Pilot:
 
 def run_pilot(
     recipe: Recipe,
-    networks: Sequence[FrozenNetwork],
+    networks: Sequence[PackedNetwork],
     shards: Sequence[Shard],
     *,
     count: int,

@@ -12,7 +12,7 @@ from dfn_ray.config import Decode, Network, Rules, Scorers
 from dfn_ray.errors import InputError
 from dfn_ray.filtering.scoring.bounds import NOTHING
 from dfn_ray.filtering.scoring.scorer import Scorer
-from dfn_ray.network.frozen import FrozenNetwork
+from dfn_ray.network.packed import PackedNetwork
 from dfn_ray.on_ray.cells import Cell
 from dfn_ray.pool.text import has_visible
 from dfn_ray.preparing.prepare import NetworkInputs, Preparation, prepare
@@ -35,7 +35,7 @@ class PairScorer:
 
     def __init__(
         self,
-        network: FrozenNetwork,
+        network: PackedNetwork,
         *,
         device: Literal["cpu", "cuda"] = "cpu",
         decode: Decode | None = None,

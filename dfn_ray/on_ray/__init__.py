@@ -7,6 +7,7 @@
     bundles.py                  resources and labels that a task or actor requires
     actor_pools.py              starts, failures and termination of the actors that run networks
     network_actor.py            such an actor: a stage with networks, built on its device
+    nodes.py                    alive nodes, and tasks on a certain one
     capacity.py                 missing nodes that a run waits for
     repeating.py                calls a function at intervals beside a block of the driver
     tasks.py                    a function over items, one task each

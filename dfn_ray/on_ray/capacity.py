@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import ray
-
 from dfn_ray.config import Decode, Scorers, Workers
 from dfn_ray.on_ray.bundles import Bundle, decode_bundle, scorer_bundle, worker_bundle
+from dfn_ray.on_ray.nodes import alive_nodes
 from dfn_ray.on_ray.repeating import repeating
 
 CHECK_INTERVAL_S = 10.0
@@ -28,10 +27,8 @@ class Requirement:
 
     def shortfall(self) -> str | None:
         """A sentence naming the capacity that the alive nodes lack; None if there is enough."""
-        alive = [node for node in ray.nodes() if node["Alive"]]
-        room = sum(
-            self.bundle.room_on(node["Resources"], node.get("Labels") or {}) for node in alive
-        )
+        alive = alive_nodes()
+        room = sum(self.bundle.room_on(node.resources, node.labels) for node in alive)
         if room >= self.count:
             return None
         return (

@@ -9,7 +9,7 @@ import torch
 from dfn_ray.config import Network, Recipe
 from dfn_ray.dry_run.finding import Finding, change
 from dfn_ray.errors import InputError, NotReadyError
-from dfn_ray.network.frozen import FrozenNetwork
+from dfn_ray.network.packed import PackedNetwork
 from dfn_ray.parity.matched_samples import MatchedSamples, matched_samples
 from dfn_ray.parity.reference import Reference, read_reference
 from dfn_ray.parity.suspects import SCREENED, SCREENED_BY_PAIRS, Search, Trial, suspects_of
@@ -72,7 +72,7 @@ def check_parity(
 
 def _search(
     recipe: Recipe,
-    network: FrozenNetwork,
+    network: PackedNetwork,
     reference: Reference,
     matched: MatchedSamples,
     device: str,
@@ -90,7 +90,7 @@ def _search(
 
 def _suspect_finding(
     search: Search,
-    network: FrozenNetwork,
+    network: PackedNetwork,
     recipe: Recipe,
     section: str,
     report: Callable[[Finding], None],

@@ -7,7 +7,7 @@ from typing import Literal
 
 from dfn_ray.config import Decode
 from dfn_ray.images.transform import ImageTransform
-from dfn_ray.network.frozen import FrozenNetwork
+from dfn_ray.network.packed import PackedNetwork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Variant:
     prompt: str = "{}"
     """Template that captions are inserted into."""
 
-    def network(self, network: FrozenNetwork) -> FrozenNetwork:
+    def network(self, network: PackedNetwork) -> PackedNetwork:
         """The network with this variant's activation, transform and precision; same weights."""
         model_cfg = {**network.model_cfg, "quick_gelu": self.quick_gelu}
         return replace(
@@ -30,7 +30,7 @@ class Variant:
         )
 
 
-def recipe_variant(network: FrozenNetwork, decode: Decode) -> Variant:
+def recipe_variant(network: PackedNetwork, decode: Decode) -> Variant:
     """The variant that filtering uses."""
     return Variant(
         quick_gelu=bool(network.model_cfg["quick_gelu"]),

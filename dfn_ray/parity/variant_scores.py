@@ -11,7 +11,7 @@ import torch
 from dfn_ray.config import Recipe
 from dfn_ray.images.decode import decode_images
 from dfn_ray.network.filtering_network import FilteringNetwork
-from dfn_ray.network.frozen import FrozenNetwork, build
+from dfn_ray.network.packed import PackedNetwork, build
 from dfn_ray.network.tokenizer import tokenize
 from dfn_ray.parity.variant import Variant
 from dfn_ray.preparing.several_captions import counting_captions, encoded_captions, reduce_scores
@@ -26,7 +26,7 @@ class VariantScorer:
 
     def __init__(
         self,
-        network: FrozenNetwork,
+        network: PackedNetwork,
         captions: Sequence[list[str]],
         images: Sequence[bytes],
         *,

@@ -16,15 +16,15 @@ from dfn_ray.versions import package_versions
 R = TypeVar("R", Recipe, EvaluateRecipe)
 _TARS = (".tar", ".tar.gz", ".tgz")
 
-_NOT_SCORE_CHANGING_POOL = ("uri", "give_up_unreachable")
-"""Settings recorded elsewhere: the shards in the listing's digest, those given up in committed
-chunks."""
 _NOT_SCORE_CHANGING_DECODE = ("timeout_s", "cpus", "labels", "resources")
 
 
 def pool_fingerprint(pool: Pool) -> dict[str, Any]:
-    """The settings of `[pool]` that determine samples and chunks."""
-    return {k: v for k, v in asdict(pool).items() if k not in _NOT_SCORE_CHANGING_POOL}
+    """The settings of `[pool]` that determine samples and chunks: all but the address.
+
+    The shards themselves are in the listing's digest.
+    """
+    return {k: v for k, v in asdict(pool).items() if k != "uri"}
 
 
 def reading_versions(pool: Pool, shards: Sequence[Shard] | None = None) -> dict[str, Any]:

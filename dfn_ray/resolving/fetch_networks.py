@@ -11,8 +11,8 @@ from tenacity import RetryCallState, Retrying
 
 from dfn_ray.config import Network, Recipe
 from dfn_ray.errors import InputError, StorageError
-from dfn_ray.network.frozen import FrozenNetwork, freeze_network
 from dfn_ray.network.layouts import is_checkpoint_file
+from dfn_ray.network.packed import PackedNetwork, pack_network
 from dfn_ray.network.small_files import network_folder
 from dfn_ray.storage import Store, read_uri
 from dfn_ray.storage.causes import attempts_for
@@ -25,7 +25,7 @@ _OTHERS_WEIGHTS = (".h5", ".msgpack", ".onnx", ".ot", ".tflite", ".gguf")
 fetched. A `pytorch_model.bin` next to safetensors is not fetched either."""
 
 
-def fetch_networks(recipe: Recipe) -> tuple[FrozenNetwork, ...]:
+def fetch_networks(recipe: Recipe) -> tuple[PackedNetwork, ...]:
     """The networks of the recipe with their weights in memory.
 
     Raises InputError when there is none, and what `fetch_network` raises.
@@ -33,7 +33,7 @@ def fetch_networks(recipe: Recipe) -> tuple[FrozenNetwork, ...]:
     return tuple(fetch_network(spec) for spec in recipe.require_networks())
 
 
-def fetch_network(spec: Network) -> FrozenNetwork:
+def fetch_network(spec: Network) -> PackedNetwork:
     """One network with its weights in memory.
 
     Raises InputError when it is wrong, StorageError when it still cannot be downloaded after all
@@ -53,8 +53,8 @@ def fetch_network(spec: Network) -> FrozenNetwork:
         return _load_downloaded(spec, checkpoint=checkpoint)
 
 
-def _load_downloaded(spec: Network, *, checkpoint: Path | None = None) -> FrozenNetwork:
-    """`freeze_network`, with all that it downloads by the retry policy of the stores.
+def _load_downloaded(spec: Network, *, checkpoint: Path | None = None) -> PackedNetwork:
+    """`pack_network`, with all that it downloads by the retry policy of the stores.
 
     A retry continues: files that have arrived stay in the caches of open_clip and of the hub.
     """
@@ -63,7 +63,7 @@ def _load_downloaded(spec: Network, *, checkpoint: Path | None = None) -> Frozen
         return attempts_for(error) if isinstance(error, StorageError) else 1
 
     retrying = Retrying(**tenacity_arguments(attempts), before_sleep=_say_failed)
-    return retrying(freeze_network, spec, checkpoint=checkpoint)
+    return retrying(pack_network, spec, checkpoint=checkpoint)
 
 
 def _say_failed(state: RetryCallState) -> None:
@@ -71,7 +71,7 @@ def _say_failed(state: RetryCallState) -> None:
     _LOG.warning("%s; trying again", state.outcome.exception())
 
 
-def _load_fetched(spec: Network, folder_uri: str) -> FrozenNetwork:
+def _load_fetched(spec: Network, folder_uri: str) -> PackedNetwork:
     """The network in a folder on an object store, written by `dfn-ray train` or transformers."""
     files = Store(folder_uri).list()
     if not files:

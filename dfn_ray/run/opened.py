@@ -10,7 +10,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dfn_ray.errors import DamagedRunError, InputError, MissingFileError, RunTakenOverError
+from dfn_ray.errors import DamagedRunError, InputError, MissingFileError
 from dfn_ray.run.attempts import Attempt, last_attempt
 from dfn_ray.run.identity import listing_digest
 from dfn_ray.run.kinds import RunKind
@@ -88,11 +88,9 @@ class Run:
 
     @property
     def attempt(self) -> Attempt:
-        """The attempt by which this driver holds the run. Raises RunTakenOverError without one."""
+        """The attempt by which this driver holds the run. Raises InputError without one."""
         if self.last is None or not self.held:
-            raise RunTakenOverError(
-                f"{self.uri}: is opened for reading; nothing may be written into it"
-            )
+            raise InputError(f"{self.uri}: is opened for reading; nothing may be written into it")
         return self.last
 
     def check_attempt(self) -> None:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from dfn_ray.errors import DamagedRunError, TrainingFailedError
-from dfn_ray.network.frozen import WEIGHTS_FILE
+from dfn_ray.network.packed import WEIGHTS_FILE
 from dfn_ray.run import CHECKPOINTS, Run
 from dfn_ray.training.position import (
     CHECKPOINT_NAME,

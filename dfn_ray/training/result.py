@@ -25,7 +25,7 @@ def result_lines(value: Mapping[str, Any]) -> list[str]:
         counts = [f"{source['samples']:,} samples read", f"{source['usable']:,} usable"]
         counts += [
             f"{name} {by_reason(source[key])}"
-            for name, key in (("failed", "failed"), ("excluded", "left_out"), ("noted", "notes"))
+            for name, key in (("failed", "failed"), ("rejected", "rejected"), ("noted", "notes"))
             if source[key]
         ]
         counts.append(f"{source['bad_shards']:,} of {source['shards']:,} shards bad")

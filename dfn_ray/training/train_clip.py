@@ -16,7 +16,7 @@ import ray
 from dfn_ray.config import Source, TrainRecipe, recipe_values
 from dfn_ray.console.progress import TrainingProgress
 from dfn_ray.errors import StorageError, TrainingFailedError, last_line
-from dfn_ray.network.frozen import WEIGHTS_FILE, FrozenNetwork
+from dfn_ray.network.packed import WEIGHTS_FILE, PackedNetwork
 from dfn_ray.on_ray.ray_address import check_ray_reachable
 from dfn_ray.on_ray.ray_metrics import TrainingMetrics
 from dfn_ray.on_ray.session import connect
@@ -101,7 +101,7 @@ def _result(run: Run, recipe: TrainRecipe, shards: Shards) -> dict[str, Any]:
     return value
 
 
-def _open_run(recipe: TrainRecipe) -> tuple[Run, Shards, FrozenNetwork, list[str]]:
+def _open_run(recipe: TrainRecipe) -> tuple[Run, Shards, PackedNetwork, list[str]]:
     """The run, the shards of each source, the network to start from, and notes on the listings."""
     listings = [list_pool(source.pool) for source in recipe.sources]
     for source, listing in zip(recipe.sources, listings, strict=True):
@@ -121,7 +121,7 @@ def _open_run(recipe: TrainRecipe) -> tuple[Run, Shards, FrozenNetwork, list[str
     return run, shards, network, listing_notes(*listings)
 
 
-def _fingerprint(recipe: TrainRecipe, network: FrozenNetwork) -> dict[str, Any]:
+def _fingerprint(recipe: TrainRecipe, network: PackedNetwork) -> dict[str, Any]:
     """Everything that affects the trained weights: all settings but those of place and speed."""
     values = recipe_values(recipe)
     for free in (
@@ -134,7 +134,6 @@ def _fingerprint(recipe: TrainRecipe, network: FrozenNetwork) -> dict[str, Any]:
     for free in ("cpus", "labels", "resources"):
         del values["decode"][free]
     for source, stored in zip(recipe.sources, values["sources"], strict=True):
-        del stored["pool"]["give_up_unreachable"]
         if source.uid_list is not None:
             stored["uid_list"] = open_uid_list(source.uid_list).sha256
     pools = [source.pool for source in recipe.sources]
@@ -154,7 +153,7 @@ def _is_done(run: Run, recipe: TrainRecipe, target: int) -> bool:
 
 
 def _next_samples(
-    run: Run, recipe: TrainRecipe, shards: Shards, network: FrozenNetwork, table: pa.Table
+    run: Run, recipe: TrainRecipe, shards: Shards, network: PackedNetwork, table: pa.Table
 ) -> NextSamples:
     indexes = split_index(table, recipe.sources, shards)
     feeding = Feeding(

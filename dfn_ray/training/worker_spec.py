@@ -19,7 +19,7 @@ class WorkerSpec:
     run: Run
     recipe: TrainRecipe
     network: ray.ObjectRef
-    """The FrozenNetwork to start from."""
+    """The PackedNetwork to start from."""
     until_samples: int
     """Workers stop, after a checkpoint, once no whole batch fits below this."""
     read: Mapping[str, int]

@@ -51,9 +51,9 @@ STEPS = {
     "evaluate": ("evaluate",),
 }
 """Phases in each of which the driver is killed."""
-MAX_KILLS = {"filter": 12, "train": 5, "evaluate": 4}
+MAX_KILLS = {"filter": 30, "train": 15, "evaluate": 12}
 """Kills per verb and round."""
-PAUSE_S = (1.0, 9.0)
+PAUSE_S = (0.5, 6.0)
 """Pause between kills; long enough for some progress."""
 FILTER = """
 run_uri = "{root}/filter"

@@ -28,6 +28,8 @@ OWN_CLUSTER = {
 """Environment variables that allow drivers, and nobody else, to connect."""
 WAIT_FOR_VICTIM_S = 60.0
 """Time after which another kind of process is tried: a stage may have ended."""
+WAITING_FRACTION = 0.3
+"""Fraction of the kills that wait for a certain kind of process; the others take what runs now."""
 PATIENCE_S = 600.0
 """Time after which a verb that has neither ended nor met a kill counts as hanging."""
 
@@ -131,9 +133,8 @@ class Disturbed:
 
     def _kill_one(self, driver: subprocess.Popen[bytes]) -> str | None:
         """Kills a process, kinds with few kills first; returns its kind, None after a timeout."""
-        kinds = [*(f"driver, {step}" for step in self.steps), *self.victims]
-        (kind,) = self.rng.choices(kinds, [1 / (1 + self._kills_of(kind)) for kind in kinds])
-        poll_s = 0.1 if kind in self.victims else 0.01  # a step may last a fraction of a second
+        kind = self._draw()
+        waits = self.rng.random() < WAITING_FRACTION
         deadline = time.monotonic() + WAIT_FOR_VICTIM_S
         while time.monotonic() < deadline and driver.poll() is None:
             if kind in self.victims:
@@ -142,8 +143,16 @@ class Disturbed:
                     return kind
             elif kind == f"driver, {self.step()}":
                 return kind if done(driver.kill) else None
-            time.sleep(poll_s)
+            if not waits:
+                kind = self._draw()
+            # A step may last a fraction of a second.
+            time.sleep(0.1 if kind in self.victims else 0.01)
         return None
+
+    def _draw(self) -> str:
+        kinds = [*(f"driver, {step}" for step in self.steps), *self.victims]
+        (kind,) = self.rng.choices(kinds, [1 / (1 + self._kills_of(kind)) for kind in kinds])
+        return kind
 
     def _kills_of(self, kind: str) -> int:
         return self.killed_before.get(kind, 0) + self.killed[kind]

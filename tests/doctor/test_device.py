@@ -7,15 +7,15 @@ from dfn_ray.testing.random_networks import TINY, save_random_network
 
 OUT_OF_MEMORY = """
 import resource, sys
-from dfn_ray.network.frozen import freeze_network
+from dfn_ray.network.packed import pack_network
 from dfn_ray.config import Network, Scorers
 from dfn_ray.doctor.one_batch import try_batch
-frozen = freeze_network(Network(model="local-dir:" + sys.argv[1]))
+packed = pack_network(Network(model="local-dir:" + sys.argv[1]))
 scorers = Scorers(threads=1, batch_size=64)
-assert try_batch([frozen], scorers, 1).fits == 1
+assert try_batch([packed], scorers, 1).fits == 1
 now = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize"))
 resource.setrlimit(resource.RLIMIT_AS, (now * 1024 + 150 * 2**20,) * 2)
-trial = try_batch([frozen], scorers, 64)
+trial = try_batch([packed], scorers, 64)
 print(trial.fits, trial.used_bytes > 0)
 """
 

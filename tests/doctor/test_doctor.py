@@ -10,8 +10,7 @@ import pytest
 from dfn_ray.cli import run
 from dfn_ray.config import recipe_values
 from dfn_ray.doctor.doctor import doctor, examine
-from dfn_ray.doctor.nodes import (
-    alive_nodes,
+from dfn_ray.doctor.node_facts import (
     node_findings,
     query_nodes,
     shared_finding,
@@ -22,6 +21,7 @@ from dfn_ray.doctor.object_store import InFlight, in_flight, memory_findings
 from dfn_ray.doctor.one_batch import device_findings
 from dfn_ray.dry_run.finding import Finding
 from dfn_ray.errors import NotReadyError
+from dfn_ray.on_ray.nodes import alive_nodes
 from dfn_ray.pool import inspect_pool
 from dfn_ray.resolving.fetch_networks import fetch_networks
 from dfn_ray.testing.sample_pools import TarBuilder, jpeg_bytes

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from dfn_ray.doctor.nodes import Node
 from dfn_ray.doctor.placement import NodeType, placement_finding, placement_findings
 from dfn_ray.on_ray.bundles import Bundle
+from dfn_ray.on_ray.nodes import Node
 
 CPU_NODE = Node(id="a", host="a", resources={"CPU": 8.0}, labels={"role": "decode"})
 GPU_NODE = Node(id="b", host="b", resources={"CPU": 4.0, "GPU": 2.0}, labels={"role": "score"})

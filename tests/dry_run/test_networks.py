@@ -10,6 +10,9 @@ import sys
 import time
 from pathlib import Path
 
+import safetensors.torch
+import torch
+
 from dfn_ray.config import Network
 from dfn_ray.dry_run.network_files import network_finding
 from dfn_ray.errors import InputError
@@ -127,6 +130,21 @@ def test_transformers_layout_is_recognized_by_its_config(tmp_path):
         data = json.dumps({"model_type": kind}).encode()
         other = folder_of(tmp_path / "other", config__json=data)
         assert (f"model_type {kind}" if kind else "no model_type") in mistake(other)
+
+
+def test_open_clips_config_beside_weights_in_transformers_layout_alone_is_a_mistake(tmp_path):
+    names = {"vision_model.embeddings.class_embedding": torch.zeros(1)}
+    folder = folder_of(
+        tmp_path / "mixed",
+        open_clip_config__json=CONFIG,
+        config__json=CLIP,
+        model__safetensors=safetensors.torch.save(names),
+    )
+    said = mistake(folder)
+    assert "mixed/model.safetensors: its tensors have transformers' names, but the folder" in said
+    assert "Move open_clip_config.json out of the folder" in said
+    (tmp_path / "mixed" / "open_clip_config.json").unlink()
+    assert "transformers' layout of clip, weights model.safetensors" in look(folder).text
 
 
 def test_a_folder_in_transformers_layout_is_checked_without_torch_and_the_hubs_client(tmp_path):

@@ -19,7 +19,7 @@ from dfn_ray.evaluation.embedder import (
     with_labels,
 )
 from dfn_ray.evaluation.gather import gather
-from dfn_ray.network.frozen import FrozenNetwork, freeze_network
+from dfn_ray.network.packed import PackedNetwork, pack_network
 from dfn_ray.on_ray.cells import Cell, column_array
 from dfn_ray.preparing.prepare import Preparation
 from dfn_ray.schema import SAMPLE_SCHEMA, SEVERAL_CAPTIONS_SCHEMA, Chunk
@@ -28,8 +28,8 @@ from tests.evaluation.conftest import captions_of, label_of
 
 
 @pytest.fixture
-def frozen(network) -> FrozenNetwork:
-    return freeze_network(Network(model=f"local-dir:{network}"))
+def packed(network) -> PackedNetwork:
+    return pack_network(Network(model=f"local-dir:{network}"))
 
 
 def cell_of(
@@ -48,14 +48,14 @@ def cell_of(
     return Cell(chunk=chunk, samples=samples)
 
 
-def preparation(frozen: FrozenNetwork) -> Preparation:
-    return Preparation(Rules(), Decode(), (frozen.transform,), ())
+def preparation(packed: PackedNetwork) -> Preparation:
+    return Preparation(Rules(), Decode(), (packed.transform,), ())
 
 
-def test_an_embedded_image_has_open_clips_embedding_and_its_own_label(frozen, reference):
+def test_an_embedded_image_has_open_clips_embedding_and_its_own_label(packed, reference):
     labels = [str(label_of(n)) for n in range(6)]
     cell = cell_of(list(range(6)), labels, broken=frozenset({0, 3}))
-    done = Embedder(frozen, Scorers(threads=1))(with_labels(cell, preparation=preparation(frozen)))
+    done = Embedder(packed, Scorers(threads=1))(with_labels(cell, preparation=preparation(packed)))
     assert done.inputs is not None
     assert done.inputs[LABEL].to_pylist() == [label_of(n) for n in (1, 2, 4, 5)]
     image_ND = column_array(done.inputs[IMAGE], np.float32, (-1,))
@@ -65,10 +65,10 @@ def test_an_embedded_image_has_open_clips_embedding_and_its_own_label(frozen, re
     ]
 
 
-def test_every_caption_is_embedded_with_its_image(frozen, reference):
+def test_every_caption_is_embedded_with_its_image(packed, reference):
     texts = [captions_of(n) for n in range(4)]
-    done = Embedder(frozen, Scorers(threads=1))(
-        with_captions(cell_of(list(range(4)), texts), preparation=preparation(frozen))
+    done = Embedder(packed, Scorers(threads=1))(
+        with_captions(cell_of(list(range(4)), texts), preparation=preparation(packed))
     )
     assert done.inputs is not None
     for number, value in enumerate(done.inputs[TEXTS]):
@@ -77,20 +77,20 @@ def test_every_caption_is_embedded_with_its_image(frozen, reference):
 
 
 @pytest.mark.parametrize("broken", ["visual.proj", "text_projection"])
-def test_a_sample_whose_embedding_is_not_finite_fails(frozen, broken):
-    frozen.state[broken][:] = np.nan
-    done = Embedder(frozen, Scorers(threads=1))(
-        with_captions(cell_of([0, 1], [["a"], ["b", "c"]]), preparation=preparation(frozen))
+def test_a_sample_whose_embedding_is_not_finite_fails(packed, broken):
+    packed.state[broken][:] = np.nan
+    done = Embedder(packed, Scorers(threads=1))(
+        with_captions(cell_of([0, 1], [["a"], ["b", "c"]]), preparation=preparation(packed))
     )
     assert done.inputs is not None
     assert done.inputs.num_rows == 0
     assert done.samples["reason"].to_pylist() == ["nan_score"] * 2
 
 
-def test_a_set_is_gathered_in_its_order_with_what_failed(frozen, reference):
-    embedder = Embedder(frozen, Scorers(threads=1))
+def test_a_set_is_gathered_in_its_order_with_what_failed(packed, reference):
+    embedder = Embedder(packed, Scorers(threads=1))
     cells = [
-        embedder(with_captions(cell_of(numbers, texts, broken), preparation=preparation(frozen)))
+        embedder(with_captions(cell_of(numbers, texts, broken), preparation=preparation(packed)))
         for numbers, texts, broken in (
             ([4, 5], [["e"], ["f", "g"]], frozenset({4})),
             ([2, 3], [["x"], ["y"]], frozenset({2, 3})),

@@ -143,7 +143,7 @@ def test_averages_are_over_what_is_there_and_say_so():
     ]
 
 
-def test_images_read_are_those_counted_failed_and_left_out_and_shards_are_stored_with_them(
+def test_images_read_are_those_counted_failed_and_rejected_and_shards_are_stored_with_them(
     tmp_path,
 ):
     spec = Network(model="ViT-B-32", random_weights_seed=0)
@@ -153,7 +153,7 @@ def test_images_read_are_those_counted_failed_and_left_out_and_shards_are_stored
         result("own", acc1=0.5),
         images=95,
         failed={"not_an_image": 3, "bad_label": 1},
-        left_out={"image_side": 1},
+        rejected={"image_side": 1},
         notes={"truncated_scored": 7},
         shards=4,
         shard_faults={"x/dog": "empty_shard: it contains no image"},
@@ -164,7 +164,7 @@ def test_images_read_are_those_counted_failed_and_left_out_and_shards_are_stored
     assert stored["read"] == whole.read == 100
     assert results.read(item) == whole
     shown = results_table((whole,), {})
-    assert "own: excluded image_side 1" in shown
+    assert "own: rejected image_side 1" in shown
     assert "own: noted truncated_scored 7" in shown
     assert "own: x/dog: empty_shard: it contains no image" in shown
 

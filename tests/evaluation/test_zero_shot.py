@@ -7,7 +7,7 @@ from dfn_ray.config import Network, Scorers
 from dfn_ray.errors import InputError
 from dfn_ray.evaluation.embedder import Embedder
 from dfn_ray.evaluation.zero_shot import classifier_cells, classifiers
-from dfn_ray.network.frozen import freeze_network
+from dfn_ray.network.packed import pack_network
 from dfn_ray.on_ray.cells import pack, unpack
 from tests.evaluation.conftest import NAMES, TEMPLATES
 
@@ -17,8 +17,8 @@ CLASSES = [(NAMES, TEMPLATES), (MANY, ("{c}",))]
 
 @pytest.fixture(scope="module")
 def embedded(network):
-    frozen = freeze_network(Network(model=f"local-dir:{network}"))
-    embedder = Embedder(frozen, Scorers(threads=1))
+    packed = pack_network(Network(model=f"local-dir:{network}"))
+    embedder = Embedder(packed, Scorers(threads=1))
     return [embedder(cell) for cell in unpack(pack(classifier_cells(CLASSES)))]
 
 
@@ -31,8 +31,8 @@ def test_class_embeddings_are_open_clips_to_1e_5(embedded, reference):
 
 
 def test_a_network_that_gives_nan_is_told_with_the_class(network):
-    frozen = freeze_network(Network(model=f"local-dir:{network}"))
-    frozen.state["text_projection"][:] = np.nan
-    cells = [Embedder(frozen, Scorers(threads=1))(cell) for cell in classifier_cells(CLASSES[:1])]
+    packed = pack_network(Network(model=f"local-dir:{network}"))
+    packed.state["text_projection"][:] = np.nan
+    cells = [Embedder(packed, Scorers(threads=1))(cell) for cell in classifier_cells(CLASSES[:1])]
     with pytest.raises(InputError, match="NaN for a prompt of one of cat, dog"):
         classifiers(CLASSES[:1], cells)

@@ -28,8 +28,8 @@ from tests.filtering.test_object_storage import toml_of
 pytestmark = pytest.mark.ray
 
 SINCE = {
-    "pool": ("verify_page_checksums", "give_up_unreachable"),
-    "execution": ("accept_changed_shards", "accept_versions"),
+    "pool": ("verify_page_checksums",),
+    "execution": ("accept_changed_shards", "accept_versions", "give_up_unreachable"),
 }
 """Settings added in format 2."""
 

@@ -18,7 +18,7 @@ import torch
 
 from dfn_ray.config import Network
 from dfn_ray.errors import InputError
-from dfn_ray.network.frozen import freeze_network
+from dfn_ray.network.packed import pack_network
 from dfn_ray.testing.random_networks import TINY
 from tests.fuzz.case import Case, Target, require
 from tests.fuzz.mutate import mutate
@@ -77,7 +77,7 @@ def make(rng: Random) -> Case:
         for name, content in files.items():
             (folder / name).write_bytes(content)
         try:
-            network = freeze_network(Network(model=f"local-dir:{folder}"))
+            network = pack_network(Network(model=f"local-dir:{folder}"))
         except InputError as error:
             require(pick >= 0.4, "a valid network is refused", note, str(error))
             require(str(error).strip(), "a refusal without a word")

@@ -17,7 +17,7 @@ from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from dfn_ray.network.frozen import FrozenNetwork, build, freeze_network
+from dfn_ray.network.packed import PackedNetwork, build, pack_network
 from dfn_ray.network.tokenizer import tokenize
 from tests.network.conftest import photo, spec
 from tests.network.layout_tokenizers import BPE_TOKENS, CAPTIONS, CONTEXT, clip_tokenizer
@@ -173,15 +173,13 @@ def by_transformers(folder: Path, captions: list[str] | None = None) -> Scores:
 
 
 def by_dfn_ray(
-    folder: Path | FrozenNetwork, captions: list[str] | None = None, **settings: Any
+    folder: Path | PackedNetwork, captions: list[str] | None = None, **settings: Any
 ) -> Scores:
     """The same embeddings by dfn_ray from the same folder."""
-    frozen = (
-        folder if isinstance(folder, FrozenNetwork) else freeze_network(spec(folder, **settings))
-    )
-    network = build(frozen)
-    pixels = np.stack([frozen.transform.pixels_HWC(image, image.size) for image in images()])
-    tokens = tokenize(frozen.tokenizer, captions or CAPTIONS)
+    packed = folder if isinstance(folder, PackedNetwork) else pack_network(spec(folder, **settings))
+    network = build(packed)
+    pixels = np.stack([packed.transform.pixels_HWC(image, image.size) for image in images()])
+    tokens = tokenize(packed.tokenizer, captions or CAPTIONS)
     return Scores(
         network.embed_all_images(pixels, batch_size=8).clone(),
         network.embed_all_texts(tokens, batch_size=8).clone(),

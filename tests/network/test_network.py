@@ -14,7 +14,7 @@ import pytest
 
 from dfn_ray import config
 from dfn_ray.errors import InputError
-from dfn_ray.network.frozen import build, freeze_network
+from dfn_ray.network.packed import build, pack_network
 from tests.network.conftest import KINDS, network_folder, photo, spec
 
 
@@ -29,7 +29,7 @@ def edited(folders, tmp_path, edit, kind="vit"):
 
 
 def fingerprint(folder, **settings):
-    return freeze_network(spec(folder, **settings)).fingerprint()
+    return pack_network(spec(folder, **settings)).fingerprint()
 
 
 def test_the_fingerprint_is_json_and_ignores_name_and_place(folders, tmp_path):
@@ -85,7 +85,7 @@ def test_the_fingerprint_changes_with_the_weights(folders):
 def test_the_transform_is_the_one_open_clip_attaches(folders, tmp_path, kind):
     preprocess = {"mean": [0.5, 0.4, 0.3], "interpolation": "bilinear", "resize_mode": "longest"}
     folder = edited(folders, tmp_path, lambda v: v.update(preprocess_cfg=preprocess), kind)
-    got = freeze_network(spec(folder)).transform
+    got = pack_network(spec(folder)).transform
     wanted = open_clip.transform.PreprocessCfg(
         **open_clip.create_model(f"local-dir:{folder}").visual.preprocess_cfg
     )
@@ -107,9 +107,9 @@ def test_interpolation_is_ignored_exactly_where_open_clip_ignores_it(folders, tm
     )
     image = photo(90, 70)
     wanted_HWC = (preprocess(image) * 255).round().byte().permute(1, 2, 0).numpy()
-    got = freeze_network(spec(folder)).transform
+    got = pack_network(spec(folder)).transform
     assert np.array_equal(got.pixels_HWC(image, image.size), wanted_HWC)
-    asked = freeze_network(spec(folder, interpolation="bilinear")).transform
+    asked = pack_network(spec(folder, interpolation="bilinear")).transform
     assert asked.interpolation == "bilinear"
 
 
@@ -133,28 +133,28 @@ def tag(monkeypatch, folders):
 
 def test_a_tags_activation_wins_over_the_architectures_and_is_logged(tag, folders, caplog):
     with caplog.at_level(logging.INFO, "dfn_ray"):
-        frozen = freeze_network(config.Network(model="ViT-B-32", pretrained=tag))
-    assert frozen.model_cfg["quick_gelu"] is True
+        packed = pack_network(config.Network(model="ViT-B-32", pretrained=tag))
+    assert packed.model_cfg["quick_gelu"] is True
     assert "quick_gelu = True" in caplog.text
     assert (
-        frozen.fingerprint()["architecture"] == fingerprint(folders("quick_gelu"))["architecture"]
+        packed.fingerprint()["architecture"] == fingerprint(folders("quick_gelu"))["architecture"]
     )
 
 
 def test_the_recipes_activation_wins_over_the_tags(tag):
     spec = config.Network(model="ViT-B-32", pretrained=tag, quick_gelu=False)
-    assert freeze_network(spec).model_cfg["quick_gelu"] is False
+    assert pack_network(spec).model_cfg["quick_gelu"] is False
 
 
 def test_a_tags_transform_is_applied_and_the_recipe_overrides_it(tag):
-    frozen = freeze_network(config.Network(model="ViT-B-32", pretrained=tag))
-    transform = frozen.transform
+    packed = pack_network(config.Network(model="ViT-B-32", pretrained=tag))
+    transform = packed.transform
     assert (transform.resize_mode, transform.interpolation) == ("squash", "bilinear")
     assert (transform.mean, transform.std) == ((0.5,) * 3, (0.6,) * 3)
     spec = config.Network(
         model="ViT-B-32", pretrained=tag, resize_mode="longest", interpolation="bicubic"
     )
-    overridden = freeze_network(spec).transform
+    overridden = pack_network(spec).transform
     assert overridden == replace(transform, resize_mode="longest", interpolation="bicubic")
 
 
@@ -177,7 +177,7 @@ def test_what_cannot_be_found_is_an_input_error(tmp_path):
     }
     for message, settings in mistakes.items():
         with pytest.raises(InputError, match=message):
-            freeze_network(config.Network(**settings))
+            pack_network(config.Network(**settings))
 
 
 def test_memory_that_runs_out_is_no_mistake_of_the_users(folders, monkeypatch):
@@ -193,21 +193,21 @@ def test_memory_that_runs_out_is_no_mistake_of_the_users(folders, monkeypatch):
         config.Network(model="hf-hub:org/repo"),
     ):
         with pytest.raises(MemoryError):
-            freeze_network(spec_of)
+            pack_network(spec_of)
     monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda _: ["open_clip_config.json"])
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", no_memory)
     with pytest.raises(MemoryError):
-        freeze_network(config.Network(model="hf-hub:org/repo"))
+        pack_network(config.Network(model="hf-hub:org/repo"))
 
 
 def test_a_folder_with_a_broken_config_or_unclear_weights_is_refused(tmp_path):
     folder = network_folder(tmp_path / "net", KINDS["vit"])
     weights = folder / "open_clip_model.safetensors"
     weights.rename(folder / "a.safetensors")
-    assert freeze_network(spec(folder)) is not None
+    assert pack_network(spec(folder)) is not None
     shutil.copy(folder / "a.safetensors", folder / "b.safetensors")
     with pytest.raises(InputError, match=r"found a\.safetensors, b\.safetensors"):
-        freeze_network(spec(folder))
+        pack_network(spec(folder))
     for content in (
         "{",
         "[]",
@@ -216,7 +216,7 @@ def test_a_folder_with_a_broken_config_or_unclear_weights_is_refused(tmp_path):
     ):
         (folder / "open_clip_config.json").write_text(content)
         with pytest.raises(InputError, match=r"open_clip_config\.json: "):
-            freeze_network(spec(folder))
+            pack_network(spec(folder))
 
 
 def test_a_tokenizer_that_drops_tokens_at_random_is_refused(folders, tmp_path):
@@ -224,12 +224,12 @@ def test_a_tokenizer_that_drops_tokens_at_random_is_refused(folders, tmp_path):
         values["model_cfg"]["text_cfg"]["tokenizer_kwargs"] = {"reduction_mask": "random"}
 
     with pytest.raises(InputError, match="reduction_mask"):
-        freeze_network(spec(edited(folders, tmp_path, edit)))
+        pack_network(spec(edited(folders, tmp_path, edit)))
 
 
 def test_building_reads_nothing_but_the_frozen_network(folders, tmp_path, monkeypatch):
     folder = shutil.copytree(folders("timm"), tmp_path / "gone")
-    frozen = freeze_network(spec(folder))
+    packed = pack_network(spec(folder))
     shutil.rmtree(folder)
     monkeypatch.setattr("socket.socket.connect", failing_download)
-    assert build(frozen) is not None
+    assert build(packed) is not None

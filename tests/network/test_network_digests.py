@@ -17,7 +17,7 @@ import torch
 from dfn_ray.config import Network
 from dfn_ray.errors import InputError
 from dfn_ray.network.architecture import resolve_origin
-from dfn_ray.network.frozen import WEIGHTS_FILE, freeze_network, network_files
+from dfn_ray.network.packed import WEIGHTS_FILE, network_files, pack_network
 from dfn_ray.network.weights import read_checkpoint, serialized_weights
 from dfn_ray.resolving.fetch_networks import fetch_network
 
@@ -32,9 +32,9 @@ def spec(folder: Path) -> Network:
 def written(network, tmp_path_factory) -> Path:
     """A folder with the files that training writes."""
     folder = tmp_path_factory.mktemp("written")
-    frozen = freeze_network(spec(network))
-    state = {name: torch.from_numpy(array) for name, array in frozen.state.items()}
-    for name, data in network_files(frozen, state).items():
+    packed = pack_network(spec(network))
+    state = {name: torch.from_numpy(array) for name, array in packed.state.items()}
+    for name, data in network_files(packed, state).items():
         (folder / name).write_bytes(data)
     return folder
 
@@ -58,16 +58,14 @@ def refusal(folder: Path, due: dict, *, is_config: bool) -> str:
         if is_config:
             resolve_origin(spec(folder), None)
         else:
-            assert freeze_network(spec(folder)).fingerprint() == due
+            assert pack_network(spec(folder)).fingerprint() == due
     except InputError as error:
         return str(error)
     return ""
 
 
 def test_it_is_the_network_that_it_was_made_of_to_dfn_ray_and_to_open_clip(written, network):
-    assert (
-        freeze_network(spec(written)).fingerprint() == freeze_network(spec(network)).fingerprint()
-    )
+    assert pack_network(spec(written)).fingerprint() == pack_network(spec(network)).fingerprint()
     states = [
         open_clip.create_model(f"local-dir:{folder}").state_dict() for folder in (written, network)
     ]
@@ -83,7 +81,7 @@ def test_another_bit_of_the_weights_is_refused_with_both_digests(copy):
     both = rf"its SHA-256 is [0-9a-f]{{64}}, .* {WEIGHTS_FILE} contain {expected}"
     said = f"{WEIGHTS_FILE}: is damaged .* {both}"
     with pytest.raises(InputError, match=said) as caught:
-        freeze_network(spec(copy))
+        pack_network(spec(copy))
     assert str(copy) in str(caught.value)
     # Also where the file is named alone, and from an object store.
     with pytest.raises(InputError, match=said):
@@ -100,7 +98,7 @@ def test_another_config_is_refused_with_both_digests(copy):
     with pytest.raises(
         InputError, match=f"{CONFIG}: is damaged .* SHA-256 is {found}, .* contain {expected}"
     ):
-        freeze_network(spec(copy))
+        pack_network(spec(copy))
 
 
 @pytest.mark.parametrize("name", ["gone.json", "../outside.json", "\0"])
@@ -109,7 +107,7 @@ def test_weights_that_were_saved_beside_a_file_that_is_not_there_are_refused(cop
     path = copy / WEIGHTS_FILE
     path.write_bytes(serialized_weights(safetensors.torch.load_file(path), {name: b"{}"}))
     with pytest.raises(InputError, match=f"has no '.*', but {WEIGHTS_FILE} was saved with it"):
-        freeze_network(spec(copy))
+        pack_network(spec(copy))
 
 
 def test_a_network_that_was_changed_on_purpose_is_loaded_once_its_weights_are_saved_again(copy):
@@ -117,12 +115,12 @@ def test_a_network_that_was_changed_on_purpose_is_loaded_once_its_weights_are_sa
     (copy / CONFIG).write_text(changed)
     path = copy / WEIGHTS_FILE
     safetensors.torch.save_file(safetensors.torch.load_file(path), path)
-    assert freeze_network(spec(copy)).transform.interpolation == "bilinear"
+    assert pack_network(spec(copy)).transform.interpolation == "bilinear"
 
 
 def test_a_bit_flipped_anywhere_is_noticed_or_changes_nothing(copy):
     draw = random.Random(0)
-    due = freeze_network(spec(copy)).fingerprint()
+    due = pack_network(spec(copy)).fingerprint()
     sizes = {path: path.stat().st_size for path in sorted(copy.iterdir())}
     assert {path.name for path in sizes} == {CONFIG, WEIGHTS_FILE}
     header = 8 + int.from_bytes((copy / WEIGHTS_FILE).read_bytes()[:8], "little")

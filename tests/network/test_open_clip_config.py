@@ -12,8 +12,8 @@ import pytest
 
 from dfn_ray import config
 from dfn_ray.errors import InputError
-from dfn_ray.network.frozen import freeze_network
 from dfn_ray.network.open_clip_config import read_network_config
+from dfn_ray.network.packed import pack_network
 from tests.network.conftest import KINDS
 
 TINY = copy.deepcopy(KINDS["vit"])
@@ -38,7 +38,7 @@ def changed(place: str, value) -> dict:
 
 
 def load(folder: Path):
-    return freeze_network(config.Network(model=f"local-dir:{folder}", random_weights_seed=0))
+    return pack_network(config.Network(model=f"local-dir:{folder}", random_weights_seed=0))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from dfn_ray.errors import InputError
 from dfn_ray.network import byte_pairs
 from dfn_ray.network.byte_pairs import BytePairTokenizer
-from dfn_ray.network.frozen import freeze_network
+from dfn_ray.network.packed import pack_network
 from dfn_ray.network.tokenizer import TokenizerSpec, count_cut_captions, resolve, tokenize
 from tests.network.conftest import CAPTIONS, KINDS, spec
 
@@ -26,7 +26,7 @@ CLIP = TokenizerSpec(context_length=77)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_tokens_are_those_of_open_clips_tokenizer(folders, kind):
-    tokens_NL = tokenize(freeze_network(spec(folders(kind))).tokenizer, CAPTIONS)
+    tokens_NL = tokenize(pack_network(spec(folders(kind))).tokenizer, CAPTIONS)
     wanted_NL = open_clip.get_tokenizer(f"local-dir:{folders(kind)}")(CAPTIONS)
     assert tokens_NL.dtype == np.int32
     assert np.array_equal(tokens_NL, wanted_NL.numpy())

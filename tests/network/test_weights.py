@@ -16,7 +16,7 @@ import torch
 from dfn_ray import config
 from dfn_ray.errors import InputError
 from dfn_ray.network import weights
-from dfn_ray.network.frozen import build, freeze_network
+from dfn_ray.network.packed import build, pack_network
 from tests.network.conftest import KINDS, network_folder, spec
 
 
@@ -36,7 +36,7 @@ def state(folders):
 
 
 def loaded(tiny, path):
-    return freeze_network(config.Network(model=tiny, pretrained=str(path)), checkpoint=path)
+    return pack_network(config.Network(model=tiny, pretrained=str(path)), checkpoint=path)
 
 
 WRAPPINGS = {
@@ -66,15 +66,15 @@ def test_a_torch_checkpoint_gives_the_weights_of_the_safetensors_file(
     torch.save(wrap(state), tmp_path / "epoch_3.pt")
     network = loaded(tiny, tmp_path / "epoch_3.pt")
     again = loaded(tiny, folders("vit") / "open_clip_model.safetensors")
-    folder = freeze_network(spec(folders("vit")))
+    folder = pack_network(spec(folders("vit")))
     assert network.weights_sha256 == again.weights_sha256 == folder.weights_sha256
     assert network.fingerprint() == folder.fingerprint()
 
 
 def test_the_state_survives_the_way_to_an_actor_bit_for_bit(folders, state):
-    frozen = freeze_network(spec(folders("vit")))
+    packed = pack_network(spec(folders("vit")))
     buffers = []
-    sent = pickle.dumps(frozen, protocol=5, buffer_callback=buffers.append)
+    sent = pickle.dumps(packed, protocol=5, buffer_callback=buffers.append)
     assert len(sent) < 100_000  # the arrays travel beside the pickle, as Ray sends them
     arrived = pickle.loads(
         sent, buffers=[memoryview(bytes(b)) for b in buffers]
@@ -83,21 +83,21 @@ def test_the_state_survives_the_way_to_an_actor_bit_for_bit(folders, state):
     original = {k: v for k, v in state.items() if k.startswith("visual.conv1") or "embedding" in k}
     for name, tensor in original.items():
         assert torch.equal(model.state_dict()[name], tensor)
-    assert weights.sha256(arrived.state) == frozen.weights_sha256
+    assert weights.sha256(arrived.state) == packed.weights_sha256
 
 
 def test_a_state_that_lacks_a_tensor_is_not_built(folders):
-    frozen = freeze_network(spec(folders("vit")))
-    del frozen.state["ln_final.bias"]
+    packed = pack_network(spec(folders("vit")))
+    del packed.state["ln_final.bias"]
     with pytest.raises(RuntimeError, match=r"ln_final\.bias"):
-        build(frozen)
+        build(packed)
 
 
 def test_a_half_precision_checkpoint_is_widened_exactly(tiny, state, tmp_path):
     half = {name: tensor.bfloat16() for name, tensor in state.items()}
     safetensors.torch.save_file(half, tmp_path / "half.safetensors")
-    frozen = loaded(tiny, tmp_path / "half.safetensors")
-    for name, array in frozen.state.items():
+    packed = loaded(tiny, tmp_path / "half.safetensors")
+    for name, array in packed.state.items():
         assert array.dtype == np.float32
         assert torch.equal(torch.from_numpy(array), half[name].float())
 
@@ -189,7 +189,7 @@ def test_weights_with_nan_or_infinity_are_refused_by_name(tiny, state, tmp_path,
     with pytest.raises(
         InputError, match=r"odd: the weights hold NaN or infinity: ln_final\.weight;"
     ):
-        freeze_network(spec(folder))
+        pack_network(spec(folder))
 
 
 def test_what_no_score_depends_on_may_be_anything(tmp_path):
@@ -198,7 +198,7 @@ def test_what_no_score_depends_on_may_be_anything(tmp_path):
     state = safetensors.torch.load_file(path)
     state["text_decoder.text_projection"].fill_(math.nan)  # open_clip leaves it as memory was
     safetensors.torch.save_file(state, path)
-    assert freeze_network(spec(folder)).name == "dfn"
+    assert pack_network(spec(folder)).name == "dfn"
 
 
 def test_a_pointer_of_git_lfs_is_called_so(tiny, tmp_path):
@@ -225,8 +225,8 @@ def test_weights_of_another_architecture_are_refused_by_key(tiny, state, tmp_pat
 def test_old_text_towers_load_into_custom_text_networks_as_in_open_clip(folders, state, tmp_path):
     folder = network_folder(tmp_path / "custom", KINDS["custom_text"])
     safetensors.torch.save_file(state, folder / "open_clip_model.safetensors")
-    frozen = freeze_network(spec(folder))
-    assert np.array_equal(frozen.state["text.ln_final.weight"], state["ln_final.weight"].numpy())
+    packed = pack_network(spec(folder))
+    assert np.array_equal(packed.state["text.ln_final.weight"], state["ln_final.weight"].numpy())
     assert open_clip.create_model(f"local-dir:{folder}") is not None
 
 

@@ -18,7 +18,7 @@ from dfn_ray.filtering.scoring.bounds import EVERYTHING
 from dfn_ray.filtering.scoring.fingerprint import settings_fingerprint
 from dfn_ray.filtering.scoring.scorer import Scorer, plan_inputs
 from dfn_ray.filtering.verifying.row_sums import column_words
-from dfn_ray.network.frozen import freeze_network
+from dfn_ray.network.packed import pack_network
 from dfn_ray.on_ray.cells import Cell, pack, unpack
 from dfn_ray.pool import Shard, iter_chunks
 from dfn_ray.preparing.prepare import prepare
@@ -72,7 +72,7 @@ def scored(
         tar.sample(f"{number}", image=image, caption=captions[0] if one else "\n".join(captions))
     (tmp_path / "0.tar").write_bytes(tar.getvalue())
     pool = Pool(uri=(str(tmp_path / "0.tar"),), caption="text" if one else "lines")
-    network = freeze_network(Network(model=f"local-dir:{folder}"))
+    network = pack_network(Network(model=f"local-dir:{folder}"))
     scorers = Scorers(threads=1, keep_embeddings=settings.pop("keep_embeddings", False))
     recipe = Recipe(
         run_uri="x", pool=pool, networks=(Network(model=f"local-dir:{folder}"),), rules=rules,

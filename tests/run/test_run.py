@@ -385,3 +385,11 @@ def test_the_digest_of_a_fingerprint_ignores_the_order_of_its_keys():
 def test_differences_name_each_leaf():
     told = list(differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4}))
     assert told == ["a.c: run has 2, recipe has 3", "d: run has null, recipe has 4"]
+
+
+def test_a_run_opened_for_reading_refuses_writes(tmp_path):
+    start(str(tmp_path))
+    run = open_run(str(tmp_path))
+    with pytest.raises(InputError, match="opened for reading; nothing may be written into it"):
+        run.replace_json("selection.json", {}, before=None)
+    assert not (tmp_path / "selection.json").exists()

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from dfn_ray.config import Network, TrainRecipe, recipe_from
-from dfn_ray.network.frozen import freeze_network
+from dfn_ray.network.packed import pack_network
 from dfn_ray.training.train_clip import _fingerprint
 from dfn_ray.uids.records import UID_DTYPE
 
 
 @pytest.fixture
 def fingerprint(network, tmp_path):
-    frozen = freeze_network(Network(model=f"local-dir:{network}"))
+    packed = pack_network(Network(model=f"local-dir:{network}"))
     values = {
         "run_uri": str(tmp_path / "run"),
         "model": {"model": f"local-dir:{network}"},
@@ -23,7 +23,7 @@ def fingerprint(network, tmp_path):
     }
 
     def make(*overrides: str) -> dict:
-        return _fingerprint(recipe_from(values, overrides, TrainRecipe), frozen)
+        return _fingerprint(recipe_from(values, overrides, TrainRecipe), packed)
 
     return make
 

@@ -216,7 +216,7 @@ def test_weights_are_averaged_with_their_start(local_ray, train_recipe, network)
 def test_a_network_trained_onto_object_storage_scores_alike_in_dfn_ray_and_in_open_clip_alone(
     local_ray, train_recipe, tmp_path
 ):
-    from dfn_ray.network.frozen import build
+    from dfn_ray.network.packed import build
     from dfn_ray.resolving.fetch_networks import fetch_network
 
     recipe = train_recipe("samples_seen=64", "run_uri=s3://runs/trained")
@@ -238,11 +238,11 @@ def test_a_network_trained_onto_object_storage_scores_alike_in_dfn_ray_and_in_op
     with torch.inference_mode():
         image = model.encode_image(torch.stack([transform(i) for i in images]), normalize=True)
         expected = (image * model.encode_text(tokenizer(texts), normalize=True)).sum(dim=1)
-    frozen = fetch_network(Network(model=f"local-dir:{result['network']}"))
+    packed = fetch_network(Network(model=f"local-dir:{result['network']}"))
     from dfn_ray.network.tokenizer import tokenize
 
-    pixels = np.stack([frozen.transform.pixels_HWC(i, i.size) for i in images])
-    found = build(frozen).score(pixels, tokenize(frozen.tokenizer, texts), batch_size=8).score_N
+    pixels = np.stack([packed.transform.pixels_HWC(i, i.size) for i in images])
+    found = build(packed).score(pixels, tokenize(packed.tokenizer, texts), batch_size=8).score_N
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dfn_ray.errors import RunTakenOverError
-from dfn_ray.network.frozen import WEIGHTS_FILE
+from dfn_ray.network.packed import WEIGHTS_FILE
 from dfn_ray.pool import listing_table
 from dfn_ray.run import Run, RunIdentity, RunKind, open_run, start_run
 from dfn_ray.training.checkpoint import commit_checkpoint, read_tensors, remove_old, write_network

@@ -140,7 +140,7 @@ def _finish(job: ScoringJob, wave: Sequence[Shard], bounds: Bounds, networks: Ob
             _give_up_crashing(job, work, bounds)
         _run_round(job, left, bounds, networks, tolerant=not last)
     unreachable = [item for item in left() if item.shard.uri in job.unread]
-    if job.recipe.pool.give_up_unreachable:
+    if job.recipe.execution.give_up_unreachable:
         _give_up_unreachable(job, unreachable, bounds)
     _check_error_limits(job)
     limit = job.recipe.execution.max_bad_shard_fraction * len(job.shards)
@@ -299,7 +299,7 @@ def _give_up_crashing(job: ScoringJob, work: Sequence[Work], bounds: Bounds) -> 
 
 
 def _give_up_unreachable(job: ScoringJob, work: Sequence[Work], bounds: Bounds) -> None:
-    """Closes the shards that cannot be reached (pool.give_up_unreachable), but not changed ones."""
+    """Closes the shards that cannot be reached, but not changed ones."""
     for uri in [item.shard.uri for item in work]:
         unread = job.unread[uri]
         if unread.changed:

@@ -16,7 +16,7 @@ from dfn_ray.config import Captions, Recipe, Scorers
 from dfn_ray.filtering.scoring.bounds import Bounds
 from dfn_ray.network.compute_environment import environment_digest
 from dfn_ray.network.filtering_network import FilteringNetwork
-from dfn_ray.network.frozen import FrozenNetwork, build
+from dfn_ray.network.packed import PackedNetwork, build
 from dfn_ray.on_ray.cells import Cell, column_array
 from dfn_ray.on_ray.network_actor import NetworkActor
 from dfn_ray.on_ray.ray_metrics import ScorerMetrics
@@ -46,7 +46,7 @@ class Scorer:
 
     def __init__(
         self,
-        networks: Sequence[FrozenNetwork],
+        networks: Sequence[PackedNetwork],
         inputs: Sequence[NetworkInputs],
         scorers: Scorers,
         deciding_network: str,
@@ -62,7 +62,7 @@ class Scorer:
             build(network, device=scorers.device, threads=threads, compile=scorers.compile)
             for network in networks
         ]
-        self._frozen, self._inputs = networks, inputs
+        self._packed, self._inputs = networks, inputs
         self._scorers, self._deciding_network, self._bounds = scorers, deciding_network, bounds
         self._captions, self._timed = captions, timed
         self._environment = environment_digest(scorers.device, threads)
@@ -72,9 +72,9 @@ class Scorer:
         assert cell.inputs is not None, "prepare comes before the scorer"
         samples, rows = cell.samples, cell.inputs["row"].to_numpy()
         finite = np.ones(len(rows), dtype=bool)
-        for frozen, network, inputs in zip(self._frozen, self._networks, self._inputs, strict=True):
-            with self._timed(frozen.name, len(rows)):
-                score_N, columns = self._columns(cell.inputs, frozen, network, inputs)
+        for packed, network, inputs in zip(self._packed, self._networks, self._inputs, strict=True):
+            with self._timed(packed.name, len(rows)):
+                score_N, columns = self._columns(cell.inputs, packed, network, inputs)
             finite &= np.isfinite(score_N)
             for name, values in columns.items():
                 samples = samples.append_column(name, _at_rows(values, rows, len(samples)))
@@ -90,12 +90,12 @@ class Scorer:
     def _columns(
         self,
         inputs: pa.Table,
-        frozen: FrozenNetwork,
+        packed: PackedNetwork,
         network: FilteringNetwork,
         which: NetworkInputs,
     ) -> tuple[np.ndarray, dict[str, pa.Array]]:
         """The scores (N,) of the inputs by one network, and its output columns."""
-        height, width = frozen.transform.size
+        height, width = packed.transform.size
         tokens, caption_count_N = inputs[tokens_column(which.tokenizer)], None
         if COUNTS in inputs.column_names:
             tokens, caption_count_N = flattened(tokens)
@@ -117,11 +117,11 @@ class Scorer:
                 kept = nested(_finite_or_null(result.score_N), caption_count_N).cast(
                     pa.list_(pa.float32())
                 )
-                columns[caption_scores_column(frozen.name)] = kept
-        columns = {score_column(frozen.name): _finite_or_null(score_N), **columns}
+                columns[caption_scores_column(packed.name)] = kept
+        columns = {score_column(packed.name): _finite_or_null(score_N), **columns}
         if result.image_embedding_ND is not None and text_ND is not None:
-            columns[image_embedding_column(frozen.name)] = _vectors(result.image_embedding_ND)
-            columns[text_embedding_column(frozen.name)] = _vectors(text_ND)
+            columns[image_embedding_column(packed.name)] = _vectors(result.image_embedding_ND)
+            columns[text_embedding_column(packed.name)] = _vectors(text_ND)
         return score_N, columns
 
     def _drop_bytes(self, samples: pa.Table) -> pa.Table:
@@ -141,7 +141,7 @@ def start_scorer(make: Callable[..., Scorer], networks: ray.ObjectRef, run_label
 
 
 def plan_inputs(
-    networks: Sequence[FrozenNetwork], recipe: Recipe
+    networks: Sequence[PackedNetwork], recipe: Recipe
 ) -> tuple[Preparation, tuple[NetworkInputs, ...]]:
     """The preparation for all networks, and each network's inputs.
 

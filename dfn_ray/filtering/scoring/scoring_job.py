@@ -9,7 +9,7 @@ from dfn_ray.console.progress import Progress
 from dfn_ray.filtering.preflight import accepted_by, refuse_other_rule, refuse_other_scoring
 from dfn_ray.filtering.scoring.fingerprint import scoring_fingerprint
 from dfn_ray.filtering.scoring.spending import CostMeter
-from dfn_ray.network.frozen import FrozenNetwork
+from dfn_ray.network.packed import PackedNetwork
 from dfn_ray.on_ray.cells import UnreadShard
 from dfn_ray.on_ray.footers import read_many_parts
 from dfn_ray.on_ray.ray_metrics import PoolMetrics
@@ -26,7 +26,7 @@ class ScoringJob:
     recipe: Recipe
     run: Run
     shards: tuple[Shard, ...]
-    networks: tuple[FrozenNetwork, ...]
+    networks: tuple[PackedNetwork, ...]
     ledger: Ledger
     progress: Progress = field(repr=False)
     metrics: PoolMetrics = field(repr=False)

@@ -58,6 +58,6 @@ def raise_for_unread(unread: Mapping[str, UnreadShard], *, shards: int, rounds: 
     raise StorageError(
         f"{len(unread):,} of {shards:,} shards could not be read, with execution.rounds = {rounds} "
         f"({abbreviated(list(unread))}): {first.message}. All others are committed; run the same "
-        "command again to resume, or set pool.give_up_unreachable = true to finish without these, "
-        f"recorded as {ShardFault.UNREACHABLE}"
+        "command again to resume, or set execution.give_up_unreachable = true to finish without "
+        f"these, recorded as {ShardFault.UNREACHABLE}"
     )

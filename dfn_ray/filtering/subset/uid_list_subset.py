@@ -112,7 +112,7 @@ def materialize_listed(
                     progress.say(f"a shard could not be read: {outcome.message}")
                 else:
                     outcome.add_to(ledger, progress, metrics)
-        if pool.give_up_unreachable:
+        if execution.give_up_unreachable:
             for part in _close_unreachable(run, ledger, unread):
                 part.add_to(ledger, progress, metrics)
     if unread:

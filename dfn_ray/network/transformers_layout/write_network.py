@@ -17,8 +17,8 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
 from dfn_ray.errors import InputError, shortened
 from dfn_ray.images.transform import ImageTransform
-from dfn_ray.network.frozen import FrozenNetwork
 from dfn_ray.network.layouts import TRANSFORMERS_WEIGHTS
+from dfn_ray.network.packed import PackedNetwork
 from dfn_ray.network.transformers_layout.model_settings import DEFAULT_EPS, LEGACY_END_ID
 from dfn_ray.network.transformers_layout.read_network import CONFIG, OWN_KEY
 from dfn_ray.network.transformers_layout.tensors import tensor_groups, to_transformers
@@ -32,12 +32,12 @@ _TEXT |= {"hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs"}
 _SIGLIP_TEXT = {"no_causal_mask": True, "pool_type": "last", "proj_bias": True}
 
 
-def layout_files(frozen: FrozenNetwork) -> tuple[dict[str, bytes], list[str]]:
+def layout_files(packed: PackedNetwork) -> tuple[dict[str, bytes], list[str]]:
     """Returns the files of the folder, config.json last, and notes for their users, one line each.
 
     Raises InputError that names every setting that transformers' classes cannot express.
     """
-    cfg, transform = frozen.model_cfg, frozen.transform
+    cfg, transform = packed.model_cfg, packed.transform
     siglip = "siglip_vit" in cfg["vision_cfg"]
     problems = [*(_siglip_problems(cfg) if siglip else _clip_problems(cfg))]
     problems += _transform_problems(transform)
@@ -46,14 +46,14 @@ def layout_files(frozen: FrozenNetwork) -> tuple[dict[str, bytes], list[str]]:
             f"{'SiglipModel' if siglip else 'CLIPModel'} cannot express this network: "
             + "; ".join(problems[:8])
         )
-    files, notes = tokenizer_files(frozen.tokenizer, siglip=siglip)
+    files, notes = tokenizer_files(packed.tokenizer, siglip=siglip)
     if transform.resize_mode == "shortest" and transform.crop_rounding == "half_even":
         notes.append(
             "the network was used with open_clip's crop. If an odd number of pixels is cut off "
             "and open_clip rounds up, transformers' crop begins a pixel earlier, so such images "
             "score slightly differently"
         )
-    ours = {name: torch.from_numpy(np.array(array)) for name, array in frozen.state.items()}
+    ours = {name: torch.from_numpy(np.array(array)) for name, array in packed.state.items()}
     tensors = to_transformers(ours, tensor_groups(cfg))
     files = {
         **files,

@@ -150,10 +150,15 @@ def _decode(
 
 
 def _caption(raw: RawSamples, place: int, seed: int, feeding: Feeding) -> str:
-    captions = feeding.captions[int(raw.source[place])]
+    source = int(raw.source[place])
+    captions = feeding.captions[source]
     if captions is None:
         return raw.text[place]
-    return captions.caption(raw.text[place], np.random.default_rng((seed, 1)))
+    try:
+        return captions.caption(raw.text[place], np.random.default_rng((seed, 1)))
+    except InputError as error:
+        uris = ", ".join(feeding.sources[source].pool.uri)
+        raise InputError(f"sources.{source}: {uris}: {error}") from None
 
 
 def _seed(seed: int, group: int, place: int) -> int:

@@ -2,7 +2,7 @@
 
 The sources are read once per run to build it; then any chunk can be read by itself, in any order. A
 chunk takes about 40 bytes: 160 MB for 10^9 samples in chunks of 256. One additional row per shard
-contains the counts of samples read, failed and left out (`source_counts`): about 60 bytes before
+contains the counts of samples read, failed and rejected (`source_counts`): about 60 bytes before
 compression.
 """
 
@@ -118,7 +118,7 @@ def indexed_shards(table: pa.Table) -> set[tuple[int, int]]:
 def source_counts(
     table: pa.Table, sources: Sequence[Source], shards: Sequence[Sequence[Shard]]
 ) -> tuple[SourceCounts, ...]:
-    """Returns the counts of samples read, failed and left out in indexing, for each source."""
+    """Returns the counts of samples read, failed and rejected in indexing, for each source."""
     rows = table.filter(pc.is_valid(table["read"])).sort_by([("shard", "ascending")])
     found: list[SourceCounts] = []
     for number, source in enumerate(sources):

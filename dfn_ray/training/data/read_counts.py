@@ -1,6 +1,6 @@
-"""Counts of samples used, failed and left out, and of bad shards, in indexing and in training.
+"""Counts of samples used, failed and rejected, and of bad shards, in indexing and in training.
 
-For each source, read = usable + failed + left out. The limits are those of filtering, so that a
+For each source, read = usable + failed + rejected. The limits are those of filtering, so that a
 pool that stops a filtering run also stops a training run.
 """
 
@@ -40,7 +40,7 @@ _FAILED = f"{Status.FAILED}/"
 
 @dataclass(frozen=True, kw_only=True)
 class SourceCounts:
-    """Counts of samples read, failed and left out in indexing a source."""
+    """Counts of samples read, failed and rejected in indexing a source."""
 
     name: str
     shards: int
@@ -59,7 +59,7 @@ class SourceCounts:
         return sum(self.counts.values())
 
     @property
-    def left_out(self) -> dict[str, int]:
+    def rejected(self) -> dict[str, int]:
         """Good samples that the recipe excludes, by reason."""
         return rejections(self.counts)
 
@@ -75,7 +75,7 @@ class SourceCounts:
             "usable": self.counts.get(USABLE, 0),
             "per_pass": self.per_pass,
             "failed": failures(self.counts),
-            "left_out": self.left_out,
+            "rejected": self.rejected,
             "notes": dict(self.notes),
         }
 
@@ -93,13 +93,13 @@ class SourceCounts:
 
     def line(self) -> str:
         """Returns the counts as a line of text."""
-        failed, left_out = failures(self.counts), self.left_out
+        failed, rejected = failures(self.counts), self.rejected
         parts = [
             f"source {self.name}: {self.samples:,} samples read, {self.per_pass:,} used per pass",
             f"{sum(failed.values()):,} failed" + (f" ({by_reason(failed)})" if failed else ""),
         ]
-        if left_out:
-            parts.append(f"excluded: {by_reason(left_out)}")
+        if rejected:
+            parts.append(f"rejected: {by_reason(rejected)}")
         if self.notes:
             parts.append(by_reason(self.notes))
         bad = f"{len(self.faults):,} of {self.shards:,} shards bad"

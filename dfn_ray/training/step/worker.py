@@ -20,7 +20,7 @@ from dfn_ray.config import TrainRecipe, recipe_values
 from dfn_ray.errors import TrainingFailedError
 from dfn_ray.network import text_tower, weights
 from dfn_ray.network.contrastive import Towers, backward, contrastive_loss
-from dfn_ray.network.frozen import FrozenNetwork, network_files, trainable_module
+from dfn_ray.network.packed import PackedNetwork, network_files, trainable_module
 from dfn_ray.training.chain import DATASET, Batch, batches
 from dfn_ray.training.checkpoint import commit_checkpoint, read_tensors, remove_old, write_network
 from dfn_ray.training.data.feed import COUNTED
@@ -59,10 +59,10 @@ class _Worker:
         torch.set_num_threads(self._recipe.workers.threads or math.ceil(self._recipe.workers.cpus))
         self._generation = current_generation(self._run)
         self._position = self._generation.position
-        self._frozen: FrozenNetwork = ray.get(spec.network)
-        self._module: Any = trainable_module(self._frozen)
+        self._packed: PackedNetwork = ray.get(spec.network)
+        self._module: Any = trainable_module(self._packed)
         self._model = parallelize(
-            Towers(self._module, precision="bf16" if self._frozen.precision == "bf16" else "fp32"),
+            Towers(self._module, precision="bf16" if self._packed.precision == "bf16" else "fp32"),
             self._recipe.workers,
             self._device,
         )
@@ -75,7 +75,7 @@ class _Worker:
         self._loss = contrastive_loss(self._recipe.loss, rank=self._rank, world_size=self._world)
         self._mean, self._std = (
             torch.tensor(values, device=self._device).view(1, 3, 1, 1)
-            for values in (self._frozen.transform.mean, self._frozen.transform.std)
+            for values in (self._packed.transform.mean, self._packed.transform.std)
         )
         micro = self._recipe.batch_size // self._world // self._recipe.accumulate
         self._batch_size = micro * self._recipe.accumulate
@@ -265,10 +265,10 @@ class _Worker:
         if self._rank == 0:
             if self._recipe.ensemble_alpha is not None:
                 start = {
-                    name: torch.from_numpy(np.array(a)) for name, a in self._frozen.state.items()
+                    name: torch.from_numpy(np.array(a)) for name, a in self._packed.state.items()
                 }
                 state = weights.interpolate(start, state, self._recipe.ensemble_alpha)
-            files = network_files(self._frozen, state)
+            files = network_files(self._packed, state)
             write_network(self._run, self._generation, folder, files)
 
 

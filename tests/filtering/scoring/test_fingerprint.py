@@ -10,7 +10,7 @@ import pytest
 from dfn_ray.errors import FingerprintError
 from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.filtering.scoring.fingerprint import scoring_fingerprint
-from dfn_ray.network.frozen import freeze_network
+from dfn_ray.network.packed import pack_network
 from dfn_ray.network.tokenizer import TokenizerSpec
 from dfn_ray.pool import Shard
 from dfn_ray.run import fingerprint_digest
@@ -45,16 +45,16 @@ def install(tmp_path, monkeypatch):
 def digests(recipe, network):
     """Returns the digest of a fingerprint for each kind of network and pool."""
     job = recipe("/p")
-    clip = freeze_network(job.networks[0])
+    clip = pack_network(job.networks[0])
     hugging_face = replace(clip, tokenizer=HUGGING_FACE)
     timm = replace(clip, model_cfg={**clip.model_cfg, **TIMM})
 
     def found() -> dict[str, str]:
         return {
             name: fingerprint_digest(
-                scoring_fingerprint(job, {"dfn": frozen.fingerprint()}, shards)
+                scoring_fingerprint(job, {"dfn": packed.fingerprint()}, shards)
             )
-            for name, frozen, shards in (
+            for name, packed, shards in (
                 ("clip", clip, TARS),
                 ("clip on parquet", clip, PARQUETS),
                 ("hugging face", hugging_face, TARS),

@@ -14,7 +14,7 @@ from dfn_ray.filtering.scoring.bounds import EVERYTHING, NOTHING, Bounds
 from dfn_ray.filtering.scoring.calibrate import bootstrap_bounds
 from dfn_ray.filtering.scoring.scorer import Scorer
 from dfn_ray.filtering.selecting.select_run import target_count
-from dfn_ray.network.frozen import freeze_network
+from dfn_ray.network.packed import pack_network
 from dfn_ray.on_ray.cells import Cell, array_column, column_array, pack, unpack
 from dfn_ray.preparing.prepare import NetworkInputs
 from dfn_ray.preparing.rules import SizeRule, reject_caption, reject_size
@@ -105,7 +105,7 @@ def test_cells_are_views_of_their_block_wherever_they_are_in_it():
 
 
 def test_a_score_that_is_not_a_number_fails_its_sample_and_no_other(network, monkeypatch):
-    frozen = freeze_network(Network(model=f"local-dir:{network}"))
+    packed = pack_network(Network(model=f"local-dir:{network}"))
     inputs = pa.table(
         {
             "row": pa.array([0, 2, 3], pa.int64()),
@@ -128,7 +128,7 @@ def test_a_score_that_is_not_a_number_fails_its_sample_and_no_other(network, mon
         return network
 
     monkeypatch.setattr(scorer_module, "build", build)
-    scorer = Scorer([frozen], [NetworkInputs(0, 0)], Scorers(threads=1), "dfn", Bounds(0.3, 0.4))
+    scorer = Scorer([packed], [NetworkInputs(0, 0)], Scorers(threads=1), "dfn", Bounds(0.3, 0.4))
     samples = scorer(cell(4, inputs)).samples
     assert samples["status"].to_pylist() == ["scored", None, "failed", "scored"]
     assert samples["reason"].to_pylist() == [None, None, "nan_score", None]

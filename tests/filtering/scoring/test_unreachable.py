@@ -83,7 +83,7 @@ def test_a_shard_that_its_server_refuses_stops_the_run_which_goes_on_when_it_is_
     unread = "1 of 4 shards could not be read, with execution.rounds = 1"
     assert f"{unread} ({server.uri(REFUSED)}): " in said
     assert fault.value in said
-    assert "set pool.give_up_unreachable = true to finish without these" in said
+    assert "set execution.give_up_unreachable = true to finish without these" in said
     assert committed(job.run_uri) == {"00000.tar": 20, "00002.tar": 20, "00003.tar": 20}
     assert not (Path(job.run_uri) / "selection.json").exists()
 
@@ -96,7 +96,7 @@ def test_a_shard_that_its_server_refuses_stops_the_run_which_goes_on_when_it_is_
 
 
 def test_a_shard_that_is_given_up_counts_as_bad_and_stays_given_up(local_ray, server, web_recipe):
-    give_up = "pool.give_up_unreachable=true"
+    give_up = "execution.give_up_unreachable=true"
     server.plan(Fault.STATUS_403, only=REFUSED)
     with pytest.raises(
         ErrorLimitExceededError, match=r"1 of 4 shards are bad.*unreachable_shard.*allows 20%"
@@ -127,7 +127,7 @@ def test_what_was_read_of_a_shard_before_it_was_refused_is_kept_when_it_is_given
         tar.sample(f"{number:03d}", image=image, caption=f"noise {number}")
     server.files[REFUSED] = tar.getvalue()
     server.plan(Fault.STATUS_403, only=REFUSED, from_byte=8 * 2**20)
-    job = web_recipe("pool.give_up_unreachable=true")
+    job = web_recipe("execution.give_up_unreachable=true")
     value = filter_pool(job)
     rows = committed(job.run_uri)[REFUSED]
     assert rows in (16, 32)  # whole chunks

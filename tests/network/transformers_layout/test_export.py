@@ -11,7 +11,7 @@ import torch
 from dfn_ray import cli
 from dfn_ray.errors import InputError
 from dfn_ray.network.contrastive import Towers, contrastive_loss
-from dfn_ray.network.frozen import freeze_network, network_files, trainable_module
+from dfn_ray.network.packed import network_files, pack_network, trainable_module
 from dfn_ray.network.transformers_layout.write_network import layout_files
 from tests.network import layout_tokenizers, layouts
 from tests.network.conftest import KINDS, TEXT, VIT, network_folder, spec
@@ -37,9 +37,9 @@ EXPRESSED = {
 }
 
 
-def written(frozen, folder):
+def written(packed, folder):
     folder.mkdir()
-    files, notes = layout_files(frozen)
+    files, notes = layout_files(packed)
     for name, content in files.items():
         (folder / name).write_bytes(content)
     return folder, notes
@@ -48,23 +48,23 @@ def written(frozen, folder):
 @pytest.mark.parametrize("cfg", EXPRESSED.values(), ids=EXPRESSED)
 def test_a_clip_of_open_clip_scores_the_same_by_transformers_and_comes_back(tmp_path, cfg):
     network_folder(tmp_path / "ours", cfg)
-    frozen = freeze_network(spec(tmp_path / "ours", resize_mode="squash"))
-    folder, notes = written(frozen, tmp_path / "theirs")
-    here, there = by_dfn_ray(frozen, PLAIN), by_transformers(folder, PLAIN)
+    packed = pack_network(spec(tmp_path / "ours", resize_mode="squash"))
+    folder, notes = written(packed, tmp_path / "theirs")
+    here, there = by_dfn_ray(packed, PLAIN), by_transformers(folder, PLAIN)
     assert difference(here, there) < 1e-5
-    again = freeze_network(spec(folder))
-    assert again.weights_sha256 == frozen.weights_sha256
-    assert again.model_cfg["custom_text"] == frozen.model_cfg["custom_text"]
+    again = pack_network(spec(folder))
+    assert again.weights_sha256 == packed.weights_sha256
+    assert again.model_cfg["custom_text"] == packed.model_cfg["custom_text"]
     assert [note.split()[0] for note in notes] == ["captions"]
 
 
 def test_open_clips_crop_is_written_with_a_note(tmp_path):
-    frozen = freeze_network(spec(network_folder(tmp_path / "ours", KINDS["vit"])))
-    folder, notes = written(frozen, tmp_path / "theirs")
+    packed = pack_network(spec(network_folder(tmp_path / "ours", KINDS["vit"])))
+    folder, notes = written(packed, tmp_path / "theirs")
     assert "begins a pixel earlier" in notes[1]
     processor = json.loads((folder / "preprocessor_config.json").read_text())
     assert processor["size"] == {"shortest_edge": 32}
-    assert freeze_network(spec(folder)).transform.crop_rounding == "down"
+    assert pack_network(spec(folder)).transform.crop_rounding == "down"
 
 
 def foreign(kind, folder):
@@ -85,9 +85,9 @@ FOREIGN = ("clip", "sentencepiece", "siglip", "siglip 2")
 
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_a_network_of_transformers_comes_back_as_it_was(tmp_path, kind):
-    frozen = freeze_network(spec(foreign(kind, tmp_path / "first")))
-    folder, notes = written(frozen, tmp_path / "second")
-    assert freeze_network(spec(folder)).fingerprint() == frozen.fingerprint()
+    packed = pack_network(spec(foreign(kind, tmp_path / "first")))
+    folder, notes = written(packed, tmp_path / "second")
+    assert pack_network(spec(folder)).fingerprint() == packed.fingerprint()
     first, second = by_transformers(tmp_path / "first"), by_transformers(folder)
     assert difference(first, second) == 0
     assert notes == []
@@ -96,20 +96,20 @@ def test_a_network_of_transformers_comes_back_as_it_was(tmp_path, kind):
 @pytest.mark.parametrize("cleaning", ["own", "open_clip"])
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_training_starts_from_it_and_what_it_writes_is_read_here(tmp_path, kind, cleaning):
-    frozen = freeze_network(spec(foreign(kind, tmp_path / "first"), caption_cleaning=cleaning))
-    module = trainable_module(frozen)
-    height, width = frozen.transform.size
+    packed = pack_network(spec(foreign(kind, tmp_path / "first"), caption_cleaning=cleaning))
+    module = trainable_module(packed)
+    height, width = packed.transform.size
     tokens = torch.randint(3, 200, (4, layout_tokenizers.CONTEXT))
     towers = Towers(module, precision="fp32")
     loss = contrastive_loss("clip" if kind == "clip" else "siglip", rank=0, world_size=1)
     loss(towers(torch.randn(4, 3, height, width), tokens)).backward()
     assert all(p.grad is not None for p in module.parameters())
     (tmp_path / "second").mkdir()
-    for name, content in network_files(frozen, module.state_dict()).items():
+    for name, content in network_files(packed, module.state_dict()).items():
         (tmp_path / "second" / name).write_bytes(content)
-    again = freeze_network(spec(tmp_path / "second"))
-    assert again.fingerprint() == frozen.fingerprint()
-    assert difference(by_dfn_ray(again), by_dfn_ray(frozen)) == 0
+    again = pack_network(spec(tmp_path / "second"))
+    assert again.fingerprint() == packed.fingerprint()
+    assert difference(by_dfn_ray(again), by_dfn_ray(packed)) == 0
     (tmp_path / "third").mkdir()
     files, notes = layout_files(again)
     assert len(notes) == (cleaning == "open_clip")
@@ -119,9 +119,9 @@ def test_training_starts_from_it_and_what_it_writes_is_read_here(tmp_path, kind,
 @pytest.fixture
 def stored(tmp_path):
     """Training's files of a network with its own tokenizer, without digests, to be modified."""
-    frozen = freeze_network(spec(foreign("clip", tmp_path / "first")))
+    packed = pack_network(spec(foreign("clip", tmp_path / "first")))
     (tmp_path / "second").mkdir()
-    for name, content in network_files(frozen, trainable_module(frozen).state_dict()).items():
+    for name, content in network_files(packed, trainable_module(packed).state_dict()).items():
         (tmp_path / "second" / name).write_bytes(content)
     weights = tmp_path / "second" / "open_clip_model.safetensors"
     safetensors.torch.save_file(safetensors.torch.load_file(weights), weights)
@@ -144,7 +144,7 @@ MISTAKES = {
 def test_a_mistake_in_a_stored_tokenizer_is_named(stored, edit, message):
     changed(stored, "open_clip_config.json", lambda v: edit(v["dfn_ray"]["tokenizer"]))
     with pytest.raises(InputError, match=message):
-        freeze_network(spec(stored))
+        pack_network(spec(stored))
 
 
 def test_a_stored_tokenizer_has_no_more_tokens_than_the_network_embeddings(stored):
@@ -153,13 +153,13 @@ def test_a_stored_tokenizer_has_no_more_tokens_than_the_network_embeddings(store
     changed(stored, "tokenizer.json", lambda v: v["model"]["vocab"].update(zz=5000))
     changed(stored, "tokenizer.json", lambda v: v["added_tokens"].append(added | plain))
     with pytest.raises(InputError, match=r"tokenizer\.json: 5,001 tokens, but the network has 814"):
-        freeze_network(spec(stored))
+        pack_network(spec(stored))
 
 
 def test_a_stored_tokenizer_that_splits_at_random_is_refused(stored):
     changed(stored, "tokenizer.json", lambda v: v["model"].update(dropout=0.1))
     with pytest.raises(InputError, match=r"tokenizer\.json: .*model\.dropout: 0\.1 splits words"):
-        freeze_network(spec(stored))
+        pack_network(spec(stored))
 
 
 REFUSED = {
@@ -190,9 +190,9 @@ REFUSED = {
 
 @pytest.mark.parametrize(("cfg", "settings", "message"), REFUSED.values(), ids=REFUSED)
 def test_what_transformers_cannot_express_is_refused_by_key(tmp_path, cfg, settings, message):
-    frozen = freeze_network(spec(network_folder(tmp_path, cfg), **settings))
+    packed = pack_network(spec(network_folder(tmp_path, cfg), **settings))
     with pytest.raises(InputError, match=message):
-        layout_files(frozen)
+        layout_files(packed)
 
 
 def test_the_command_writes_a_folders_network_or_a_runs_once(tmp_path, capsys):

@@ -18,7 +18,7 @@ import torch
 
 from dfn_ray import config
 from dfn_ray.errors import InputError
-from dfn_ray.network.frozen import build, freeze_network
+from dfn_ray.network.packed import build, pack_network
 from tests.network import layout_tokenizers, layouts
 from tests.network.conftest import KINDS, network_folder, spec
 from tests.network.layouts import by_dfn_ray, by_transformers, changed, difference, two_files, write
@@ -80,9 +80,9 @@ def test_openais_folder_gives_transformers_scores(openai):
 
 
 def test_vocabulary_and_merges_give_the_tokens_of_tokenizer_json(openai):
-    whole = freeze_network(spec(openai))
+    whole = pack_network(spec(openai))
     two_files(openai)
-    parts = freeze_network(spec(openai))
+    parts = pack_network(spec(openai))
     scores = by_dfn_ray(whole).texts, by_dfn_ray(parts).texts
     assert torch.equal(*scores)
 
@@ -93,22 +93,22 @@ def test_the_papers_filter_has_no_image_processor_and_loads_with_clips(openai, c
     (openai / "model.safetensors").unlink()
     two_files(openai)
     with caplog.at_level(logging.WARNING, "dfn_ray"):
-        frozen = freeze_network(spec(openai))
+        packed = pack_network(spec(openai))
     assert "has no preprocessor_config.json" in caplog.text
     assert "captions are cleaned by its own tokenizer only" in caplog.text
     write(openai, "preprocessor_config.json", OLD_PROCESSOR)
-    assert difference(by_dfn_ray(frozen), by_transformers(openai)) < 1e-5
+    assert difference(by_dfn_ray(packed), by_transformers(openai)) < 1e-5
 
 
 def test_of_two_layouts_in_one_folder_open_clips_is_read_and_said(openai, caplog):
     """laion/CLIP-ViT-B-32-laion2B-s34B-b79K."""
     network_folder(openai, KINDS["vit"])
     with caplog.at_level(logging.WARNING, "dfn_ray"):
-        frozen = freeze_network(spec(openai))
+        packed = pack_network(spec(openai))
     assert "contains a network in open_clip's layout and one in transformers'" in caplog.text
     assert "using open_clip's" in caplog.text
-    assert frozen.tokenizer.kind == "clip"
-    assert frozen.model_cfg["vision_cfg"]["width"] == KINDS["vit"]["vision_cfg"]["width"]
+    assert packed.tokenizer.kind == "clip"
+    assert packed.model_cfg["vision_cfg"]["width"] == KINDS["vit"]["vision_cfg"]["width"]
 
 
 def test_googles_siglip_loads_by_its_sentencepiece_model(tmp_path):
@@ -133,21 +133,21 @@ def test_googles_siglip_2_pads_on_the_right_and_keeps_case_as_its_file_does(tmp_
     layouts.siglip(tmp_path, {}, {}, layout_tokenizers.gemma_tokenizer(kind=GemmaTokenizer))
     changed(tmp_path, "processor_config.json", lambda v: v["image_processor"].update(resample=2))
     with caplog.at_level(logging.WARNING, "dfn_ray"):
-        frozen = freeze_network(spec(tmp_path))
+        packed = pack_network(spec(tmp_path))
     assert "unlike in the training of SigLIP 2, without conversion to lower case" in caplog.text
-    assert frozen.transform.interpolation == "bilinear"
-    assert difference(by_dfn_ray(frozen), by_transformers(tmp_path)) < 1e-5
-    cleaned = freeze_network(spec(tmp_path, caption_cleaning="open_clip"))
+    assert packed.transform.interpolation == "bilinear"
+    assert difference(by_dfn_ray(packed), by_transformers(tmp_path)) < 1e-5
+    cleaned = pack_network(spec(tmp_path, caption_cleaning="open_clip"))
     one, other = by_dfn_ray(cleaned, ["A DOG!", "a dog"]).texts
     assert torch.equal(one, other)
-    assert cleaned.fingerprint() != frozen.fingerprint()
+    assert cleaned.fingerprint() != packed.fingerprint()
 
 
 def test_apples_dfn_2b_loads_in_open_clips_layout(tmp_path):
     """apple/DFN2B-CLIP-ViT-B-16, which includes its tokenizer files."""
     network_folder(tmp_path, KINDS["quick_gelu"])
     layout_tokenizers.clip_tokenizer().save_pretrained(tmp_path)
-    assert freeze_network(spec(tmp_path)).tokenizer.kind == "clip"
+    assert pack_network(spec(tmp_path)).tokenizer.kind == "clip"
 
 
 def test_mobileclip_alone_is_refused_and_in_open_clips_layout_loads(tmp_path):
@@ -156,7 +156,7 @@ def test_mobileclip_alone_is_refused_and_in_open_clips_layout_loads(tmp_path):
     with pytest.raises(
         InputError, match=r"found mobileclip_s1\.pt\. For a checkpoint alone, name its arch"
     ):
-        freeze_network(spec(tmp_path))
+        pack_network(spec(tmp_path))
     tower = {
         "timm_model_name": "fastvit_mci0",
         "timm_model_pretrained": False,
@@ -167,7 +167,7 @@ def test_mobileclip_alone_is_refused_and_in_open_clips_layout_loads(tmp_path):
     text = {**KINDS["vit"]["text_cfg"], "no_causal_mask": True}
     cfg = {"embed_dim": 32, "custom_text": True, "vision_cfg": tower, "text_cfg": text}
     write(tmp_path, "open_clip_config.json", {"model_cfg": cfg, "preprocess_cfg": {}})
-    assert build(freeze_network(spec(tmp_path, random_weights_seed=0))) is not None
+    assert build(pack_network(spec(tmp_path, random_weights_seed=0))) is not None
 
 
 def test_a_folder_on_a_store_is_read_without_weights_of_other_frameworks(clip, made, monkeypatch):
@@ -179,7 +179,7 @@ def test_a_folder_on_a_store_is_read_without_weights_of_other_frameworks(clip, m
     for name in ("pytorch_model.bin", "tf_model.h5", "flax_model.msgpack"):
         (clip / name).write_bytes(b"large")
     there = fetch_networks.fetch_network(config.Network(model=f"local-dir:file://{clip}"))
-    assert there.fingerprint() == freeze_network(spec(made)).fingerprint()
+    assert there.fingerprint() == pack_network(spec(made)).fingerprint()
     assert not [uri for uri in fetched if uri.endswith((".bin", ".h5", ".msgpack"))]
 
 
@@ -211,8 +211,8 @@ def test_a_repository_on_the_hub_is_read_as_a_folder_is_and_from_the_cache_offli
 
     monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda _: [*files, "onnx/model.onnx"])
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    there = freeze_network(config.Network(model="hf-hub:org/clip"))
-    assert there.fingerprint() == freeze_network(spec(made)).fingerprint()
+    there = pack_network(config.Network(model="hf-hub:org/clip"))
+    assert there.fingerprint() == pack_network(spec(made)).fingerprint()
     assert set(asked) <= files
 
     def unreachable(*args, **kwargs):
@@ -221,5 +221,5 @@ def test_a_repository_on_the_hub_is_read_as_a_folder_is_and_from_the_cache_offli
     monkeypatch.setattr(huggingface_hub, "list_repo_files", unreachable)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(clip))
     assert (
-        freeze_network(config.Network(model="hf-hub:org/clip")).fingerprint() == there.fingerprint()
+        pack_network(config.Network(model="hf-hub:org/clip")).fingerprint() == there.fingerprint()
     )

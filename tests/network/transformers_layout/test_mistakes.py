@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from dfn_ray.dry_run.network_files import describe_network
 from dfn_ray.errors import InputError
 from dfn_ray.network import folder_tokenizer
-from dfn_ray.network.frozen import freeze_network
+from dfn_ray.network.packed import pack_network
 from tests.network import layout_tokenizers, layouts
 from tests.network.conftest import spec
 from tests.network.layouts import (
@@ -53,7 +53,7 @@ OTHERS = {
 def test_another_kind_of_network_is_refused_by_what_it_is(clip, values, message):
     changed(clip, "config.json", lambda v: v.update(values))
     with pytest.raises(InputError, match=message):
-        freeze_network(spec(clip))
+        pack_network(spec(clip))
 
 
 MISTAKES = {
@@ -105,7 +105,7 @@ MISTAKES = {
 def test_a_mistake_in_the_config_is_named(clip, edit, message):
     changed(clip, "config.json", edit)
     with pytest.raises(InputError, match=message):
-        freeze_network(spec(clip))
+        pack_network(spec(clip))
 
 
 PROCESSORS = {
@@ -181,18 +181,18 @@ def sharded(folder, edit=lambda values: None):
 
 def test_weights_in_several_files_are_those_of_one(clip, made):
     sharded(clip)
-    assert freeze_network(spec(clip)).weights_sha256 == freeze_network(spec(made)).weights_sha256
+    assert pack_network(spec(clip)).weights_sha256 == pack_network(spec(made)).weights_sha256
 
 
 def test_a_pickle_is_read_only_where_there_are_no_safetensors(clip, made):
     state = safetensors.torch.load_file(clip / "model.safetensors")
     torch.save({name: tensor + 1 for name, tensor in state.items()}, clip / "pytorch_model.bin")
-    right = freeze_network(spec(made)).weights_sha256
-    assert freeze_network(spec(clip)).weights_sha256 == right
+    right = pack_network(spec(made)).weights_sha256
+    assert pack_network(spec(clip)).weights_sha256 == right
     (clip / "model.safetensors").unlink()
-    assert freeze_network(spec(clip)).weights_sha256 != right
+    assert pack_network(spec(clip)).weights_sha256 != right
     torch.save(state, clip / "pytorch_model.bin")
-    assert freeze_network(spec(clip)).weights_sha256 == right
+    assert pack_network(spec(clip)).weights_sha256 == right
 
 
 INDEXES = {
@@ -239,7 +239,7 @@ def test_a_folder_in_neither_layout_or_without_weights_is_refused_in_the_same_wo
 def refused_by_both(folder) -> str:
     """The message of loading, which a dry run repeats after the setting."""
     with pytest.raises(InputError) as loading:
-        freeze_network(spec(folder))
+        pack_network(spec(folder))
     with pytest.raises(InputError) as looking:
         describe_network(spec(folder), "networks.0")
     said = str(looking.value).removeprefix("networks.0.model: ").removeprefix("local-dir:")
@@ -261,9 +261,9 @@ def test_damaged_files_are_named(clip):
         for content in contents:
             (clip / name).write_bytes(content)
             with pytest.raises(InputError, match=name.replace(".", r"\.")):
-                freeze_network(spec(clip))
+                pack_network(spec(clip))
         (clip / name).write_bytes(whole[name])
-    assert freeze_network(spec(clip)) is not None
+    assert pack_network(spec(clip)) is not None
 
 
 TOKENIZERS = {
@@ -285,7 +285,7 @@ def test_a_tokenizer_that_cannot_be_expressed_is_refused(clip, values, message):
 def test_a_tokenizer_that_splits_at_random_is_refused(clip):
     changed(clip, "tokenizer.json", lambda v: v["model"].update(dropout=0.1))
     with pytest.raises(InputError, match=r"model\.dropout: 0\.1 splits words at random"):
-        freeze_network(spec(clip))
+        pack_network(spec(clip))
 
 
 def special(count: int = 1, number: int = 813):
@@ -354,7 +354,7 @@ def test_a_line_of_merges_has_two_tokens(clip):
     two_files(clip)
     (clip / "merges.txt").write_text("a b c")
     with pytest.raises(InputError, match=r"merges\.txt: .*need two tokens a line, got 'a b c'"):
-        freeze_network(spec(clip))
+        pack_network(spec(clip))
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.int64, torch.float8_e4m3fn])
@@ -364,7 +364,7 @@ def test_weights_that_are_no_floating_point_numbers_are_refused(clip, dtype):
     safetensors.torch.save_file(state, clip / "model.safetensors")
     said = rf"visual_projection\.weight is of {str(dtype)[6:]}, need floating-point numbers"
     with pytest.raises(InputError, match=said):
-        freeze_network(spec(clip))
+        pack_network(spec(clip))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -389,18 +389,18 @@ def test_a_tokenizer_is_read_once_and_its_file_by_nobody_else(clip, monkeypatch)
     monkeypatch.setattr(
         "dfn_ray.untrusted.json_text.json.loads", lambda text: read.append(text) or loads(text)
     )
-    freeze_network(spec(clip))
+    pack_network(spec(clip))
     assert read.count((clip / "tokenizer.json").read_text()) == 1
 
 
 def test_a_clip_without_tokenizer_takes_clips_own_only_if_it_has_the_embeddings(clip):
     (clip / "tokenizer.json").unlink()
     with pytest.raises(InputError, match=r"has no tokenizer .* CLIP's own has 49,408 tokens"):
-        freeze_network(spec(clip))
+        pack_network(spec(clip))
 
 
 def test_a_siglip_without_tokenizer_is_refused(tmp_path):
     layouts.siglip(tmp_path, {}, {}, layout_tokenizers.unigram_tokenizer())
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(InputError, match=r"has no tokenizer \(tokenizer\.json or spiece\.model\)"):
-        freeze_network(spec(tmp_path))
+        pack_network(spec(tmp_path))

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from dfn_ray.network.frozen import freeze_network
+from dfn_ray.network.packed import pack_network
 from tests.network import layout_tokenizers, layouts
 from tests.network.conftest import spec
 from tests.network.layouts import by_dfn_ray, by_transformers, difference
@@ -71,10 +71,10 @@ def edited(folder, **changes):
 def test_a_wrong_activation_eps_or_crop_exceeds_the_bound_ten_times(tmp_path):
     layouts.clip(tmp_path, {**GELU}, {**GELU, "image_size": 224, "patch_size": 32})
     right = by_transformers(tmp_path)
-    frozen = freeze_network(spec(tmp_path))
-    assert difference(by_dfn_ray(frozen), right) < BOUND
-    object.__setattr__(frozen.transform, "crop_rounding", "half_even")
-    assert difference(by_dfn_ray(frozen), right) > 10 * BOUND
+    packed = pack_network(spec(tmp_path))
+    assert difference(by_dfn_ray(packed), right) < BOUND
+    object.__setattr__(packed.transform, "crop_rounding", "half_even")
+    assert difference(by_dfn_ray(packed), right) > 10 * BOUND
     for wrong in ({"hidden_act": "quick_gelu"}, {**TANH}, {"layer_norm_eps": 1e-3}):
         edited(tmp_path, **{"hidden_act": "gelu", "layer_norm_eps": 1e-5, **wrong})
         assert difference(by_dfn_ray(tmp_path), right) > 10 * BOUND, wrong

@@ -199,6 +199,10 @@ def test_labels_become_captions_by_templates_that_vary(tmp_path):
         captions.caption("x", np.random.default_rng(0))
     with pytest.raises(InputError, match="a number below 3"):
         captions.caption("3", np.random.default_rng(0))
+    few = feeding(source, captions=LabelCaptions(("cat",), ("a photo of a {}.",)))
+    inputs = next(groups_of(source, indexed(source), 1))
+    with pytest.raises(InputError, match=r"^sources\.0: .*/pool: label '[12]': need a number"):
+        list(feed_group(inputs, (), feeding=few))
 
 
 def test_a_shard_that_changed_is_refused(tmp_path):

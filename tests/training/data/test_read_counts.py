@@ -1,4 +1,4 @@
-"""Samples read, failed and left out add up, and have the limits of filtering; without Ray."""
+"""Samples read, failed and rejected add up, and have the limits of filtering; without Ray."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def source_of(pattern, **values):
     return Source(pool=Pool(uri=(str(pattern),), chunk_rows=4), **values)
 
 
-def test_what_was_read_is_what_is_used_failed_and_left_out(tmp_path):
+def test_what_was_read_is_what_is_used_failed_and_rejected(tmp_path):
     write(tmp_path / "pool", uncaptioned=(3, 4, 25))
     listed = uid_records(pa.array([uid_of(n) for n in (0, 1, 1, 3, 20)]))
     np.save(tmp_path / "list.npy", np.sort(listed))
@@ -62,9 +62,9 @@ def test_what_was_read_is_what_is_used_failed_and_left_out(tmp_path):
     assert first["failed"] == {"missing_caption": 3}
     assert (first["shards"], first["bad_shards"]) == (3, 0)
     assert (second["name"], second["usable"], second["per_pass"]) == ("part", 3, 4)
-    assert second["left_out"] == {"not_listed": 24}
+    assert second["rejected"] == {"not_listed": 24}
     for found in (first, second):
-        parts = found["usable"] + sum(found["failed"].values()) + sum(found["left_out"].values())
+        parts = found["usable"] + sum(found["failed"].values()) + sum(found["rejected"].values())
         assert parts == found["samples"] == 30
 
 

@@ -28,7 +28,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrozenNetwork:
+class PackedNetwork:
     """A complete network as picklable data, with large arrays in numpy so that Ray shares them."""
 
     name: str
@@ -57,7 +57,7 @@ class FrozenNetwork:
         }
 
 
-def freeze_network(spec: config.Network, *, checkpoint: Path | None = None) -> FrozenNetwork:
+def pack_network(spec: config.Network, *, checkpoint: Path | None = None) -> PackedNetwork:
     """Returns the network that `spec` describes, resolved and loaded; call it once, on the driver.
 
     `checkpoint` is the local copy of `spec.pretrained` if that is a path or a URI. Weights of
@@ -83,7 +83,7 @@ def freeze_network(spec: config.Network, *, checkpoint: Path | None = None) -> F
         origin.weights.load_into(module)
         weights.require_finite(module, spec.model)
     state = weights.state_of(module)
-    return FrozenNetwork(
+    return PackedNetwork(
         name=spec.name,
         model_cfg=origin.model_cfg,
         hf_config=hf_config,
@@ -96,7 +96,7 @@ def freeze_network(spec: config.Network, *, checkpoint: Path | None = None) -> F
 
 
 def build(
-    frozen: FrozenNetwork,
+    packed: PackedNetwork,
     device: str | torch.device = "cpu",
     *,
     threads: int | None = None,
@@ -110,35 +110,35 @@ def build(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    module = _module(frozen.model_cfg, frozen.hf_config)
-    weights.restore(module, frozen.state)
+    module = _module(packed.model_cfg, packed.hf_config)
+    weights.restore(module, packed.state)
     # requires_grad stays on (scoring runs in inference mode): without it, torch.matmul computes the
     # q, k, v product of MultiheadAttention's transposed input as a batched one and copies the
     # weights. Captions: 451 -> 143/s.
-    module.eval().to(device=device, dtype=_DTYPES[frozen.precision])
-    return FilteringNetwork(module, frozen.transform, torch.device(device), compile=compile)
+    module.eval().to(device=device, dtype=_DTYPES[packed.precision])
+    return FilteringNetwork(module, packed.transform, torch.device(device), compile=compile)
 
 
-def trainable_module(frozen: FrozenNetwork) -> nn.Module:
+def trainable_module(packed: PackedNetwork) -> nn.Module:
     """Returns the open_clip module of the network in float32, in training mode, on the CPU."""
-    module = _module(frozen.model_cfg, frozen.hf_config)
-    weights.restore(module, frozen.state)
+    module = _module(packed.model_cfg, packed.hf_config)
+    weights.restore(module, packed.state)
     return module.train()
 
 
-def network_files(frozen: FrozenNetwork, state: Mapping[str, torch.Tensor]) -> dict[str, bytes]:
+def network_files(packed: PackedNetwork, state: Mapping[str, torch.Tensor]) -> dict[str, bytes]:
     """Returns the files of a `local-dir:` network with the weights in `state`.
 
     Both open_clip's `create_model` and dfn_ray load them. The weights contain a digest of each
-    file, which `freeze_network` checks. Networks from transformers' layout may contain settings
+    file, which `pack_network` checks. Networks from transformers' layout may contain settings
     that open_clip does not support: a SigLIP's image tower, which open_clip fails to build, a crop
     that is rounded down, and a tokenizer of their own, both of which open_clip ignores.
     """
-    transform = frozen.transform
-    own_tokenizer = stored_options(frozen.tokenizer)
+    transform = packed.transform
+    own_tokenizer = stored_options(packed.tokenizer)
     config_json = {
         **({"dfn_ray": {"tokenizer": own_tokenizer}} if own_tokenizer else {}),
-        "model_cfg": frozen.model_cfg,
+        "model_cfg": packed.model_cfg,
         "preprocess_cfg": {
             "size": list(transform.size),
             "mode": "RGB",
@@ -151,7 +151,7 @@ def network_files(frozen: FrozenNetwork, state: Mapping[str, torch.Tensor]) -> d
         },
     }
     files = {
-        **dict(frozen.tokenizer.files),
+        **dict(packed.tokenizer.files),
         "open_clip_config.json": json.dumps(config_json, indent=2).encode(),
     }
     return {**files, WEIGHTS_FILE: weights.serialized_weights(state, files)}

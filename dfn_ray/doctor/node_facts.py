@@ -11,19 +11,17 @@ import resource
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-import ray
 from ray._private import worker
-from ray.exceptions import GetTimeoutError, RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dfn_ray.config import Recipe
 from dfn_ray.doctor.permissions import check_permissions
 from dfn_ray.dry_run.finding import Finding, change
 from dfn_ray.errors import StorageError, last_line
+from dfn_ray.on_ray.nodes import Node, result_or_error, run_on_node
 from dfn_ray.resolving.embedding_fingerprint import with_fixed_threads
 from dfn_ray.run import abbreviated, versions
 from dfn_ray.storage import Store, open_uri
@@ -35,28 +33,6 @@ MIN_OPEN_FILES = 8192
 some."""
 MAX_SKEW_S = 300.0
 """S3 and others reject signatures that are off by 15 min; a third of that leaves time to drift."""
-_RAYS_RESOURCES = ("memory", "object_store_memory")
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Node:
-    """An alive node as the cluster lists it."""
-
-    id: str
-    host: str
-    resources: Mapping[str, float]
-    labels: Mapping[str, str]
-
-    @property
-    def kind(self) -> str:
-        """Its type, by its resources: `16 CPU, 1 GPU`; nodes of a type are taken to be alike."""
-        offered = {
-            name: amount
-            for name, amount in sorted(self.resources.items())
-            if name not in _RAYS_RESOURCES and not name.startswith("node:")
-        }
-        return ", ".join(f"{amount:g} {name}" for name, amount in offered.items()) or "nothing"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,39 +61,6 @@ class Facts:
     none."""
     pool: str | None
     """The reason why a shard cannot be read; None if it can."""
-
-
-def alive_nodes() -> list[Node]:
-    """All nodes that are alive, including the driver's."""
-    return [
-        Node(
-            id=node["NodeID"],
-            host=node["NodeManagerHostname"],
-            resources=node["Resources"],
-            labels=node.get("Labels", {}),
-        )
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
-
-
-def run_on_node(
-    node: Node, function: Callable[..., T], *arguments: Any, **options: Any
-) -> ray.ObjectRef[T]:
-    """Starts `function` as a task on exactly this node, with these options of `ray.remote`."""
-    bound = NodeAffinitySchedulingStrategy(node.id, soft=False)
-    task = ray.remote(max_retries=0, **{"num_cpus": 0, **options})(function)
-    return task.options(scheduling_strategy=bound).remote(*arguments)
-
-
-def result_or_error(ref: ray.ObjectRef[T], timeout_s: float) -> T | str:
-    """The result of a task, or the reason why there is none."""
-    try:
-        return ray.get(ref, timeout=timeout_s)
-    except GetTimeoutError:
-        return "did not respond in time"
-    except RayError as error:
-        return last_line(error)
 
 
 def query_nodes(
