@@ -23,9 +23,9 @@ CONFIDENCE = 0.9
 """Confidence level of all intervals."""
 RESAMPLES = 400
 """As in calibration: enough to estimate a standard deviation to about 4 %."""
-GETS_PER_PART = 12
-"""attempt.json; footer and columns for two passes of selection and the uid list (3 each); a
-borderline file (2)."""
+GETS_PER_PART = 14
+"""Passes of selection and the uid list over the scores (6), the check that the run is held before
+each write (4), files of the subset and of borderline rows (4): counted for a part with both."""
 PUTS_PER_PART = 4
 """Files of scores, subset, borderline rows, and kept borderline rows."""
 LISTED_PER_REQUEST = 1000

@@ -85,6 +85,14 @@ class S3(S3FileSystem):
             return self.open(path, cache_type="none")  # empty, or on some servers a short object
         return RemoteFile(self, str(self.unstrip_protocol(path)), source, cache_type="none")
 
+    def head(self, path: str) -> None:
+        """Raises FileNotFoundError if there is no object at a path.
+
+        One request: the client's `info` then also lists the path as a folder.
+        """
+        bucket, key, _ = self.split_path(path)
+        self.call_s3("head_object", Bucket=bucket, Key=key)
+
     def _prepare_config_kwargs(self) -> dict[str, Any]:
         own = {"retries": {"total_max_attempts": 1}, "max_pool_connections": CONNECTIONS}
         # FSSPEC_S3_CONFIG_KWARGS takes precedence.

@@ -95,7 +95,10 @@ class Store:
         # Not the client's own `exists`, which reports most failures as an absent file.
         try:
             with storage_errors(self.uri_of(name), "access"):
-                self._fs.info(self._path(name))
+                if is_s3(self.uri):
+                    self._fs.head(self._path(name))
+                else:
+                    self._fs.info(self._path(name))
         except MissingFileError:
             return False
         return True

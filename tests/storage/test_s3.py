@@ -388,3 +388,12 @@ def test_a_body_is_read_no_further_than_to_the_first_byte_that_is_too_many(
         asyncio.run(s3_module._whole(answer, asked))
     assert most < body.given <= most + 4
     assert body.closed
+
+
+def test_a_question_for_a_file_is_one_request(s3, proxy):
+    store = Store("s3://runs/question")
+    store.write("there", b"x")
+    proxy.reset()
+    assert store.exists("there")
+    assert not store.exists("absent")
+    assert {operation: n for (operation, _), n in proxy.counts.items()} == {"HEAD": 2}
