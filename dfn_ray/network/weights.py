@@ -8,6 +8,7 @@ checkpoint is widened once, exactly.
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 import re
 import warnings
@@ -23,17 +24,18 @@ from open_clip import convert
 from open_clip import model as open_clip_model
 from torch import nn
 
-from dfn_ray.errors import InputError
-from dfn_ray.network.layouts import LFS_POINTER, LFS_POINTER_MESSAGE
+from dfn_ray.errors import InputError, shortened
+from dfn_ray.network.layouts import LFS_POINTER, LFS_POINTER_MESSAGE, json_object_of
 
 State = dict[str, np.ndarray]
 
 _WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes that DistributedDataParallel and torch.compile add to every name, in order of
 wrapping."""
-_DIGEST = "dfn_ray.sha256"
-"""Key in the metadata of a safetensors file: `sha256` of its tensors. Followed by `:NAME`, the
-SHA-256 of a file in the same folder."""
+_DIGESTS = "dfn_ray.sha256s"
+"""Key in the metadata of a safetensors file: JSON with `tensors`, the `sha256` of its tensors, and
+`files`, the SHA-256 of files in the same folder by name. One key, so that equal networks have equal
+files: safetensors writes several in random order."""
 _UNSCORED = "text_decoder."
 """Parameters of CoCa's caption decoder. Scores do not depend on them, and open_clip leaves one of
 them uninitialized."""
@@ -56,7 +58,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
         is_safetensors = head[8:9] == b"{"  # 8 bytes of length, then JSON
         if is_safetensors:
             content: Any = safetensors.torch.load_file(path)
-            digest = _metadata(path).get(_DIGEST)
+            digest = _digests(path).get("tensors")
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -97,21 +99,18 @@ def serialized_weights(state: Mapping[str, torch.Tensor], beside: Mapping[str, b
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     digests = {
-        f"{_DIGEST}:{name}": hashlib.sha256(data).hexdigest() for name, data in beside.items()
+        "tensors": sha256(_arrays(tensors)),
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in beside.items()},
     }
-    return safetensors.torch.save(tensors, metadata={_DIGEST: sha256(_arrays(tensors)), **digests})
+    return safetensors.torch.save(tensors, metadata={_DIGESTS: json.dumps(digests, sort_keys=True)})
 
 
 def digests_beside(path: Path) -> dict[str, str]:
     """Returns the SHA-256 of each file that a checkpoint was saved with, by name, if stored."""
     try:
-        metadata = _metadata(path) if _is_safetensors(path) else {}
+        return _digests(path).get("files", {}) if _is_safetensors(path) else {}
     except (OSError, safetensors.SafetensorError):
         return {}  # `read_checkpoint` reports the error
-    start = f"{_DIGEST}:"
-    return {
-        key.removeprefix(start): value for key, value in metadata.items() if key.startswith(start)
-    }
 
 
 def require_digest(where: str, stored: str, found: str, *, checkpoint: Path) -> None:
@@ -242,9 +241,17 @@ def _is_safetensors(path: Path) -> bool:
         return file.read(9)[8:] == b"{"  # 8 bytes of length, then JSON
 
 
-def _metadata(path: Path) -> dict[str, str]:
+def _digests(path: Path) -> dict[str, Any]:
+    """The digests in a safetensors file. Raises InputError if they are not as written."""
     with safetensors.safe_open(path, "pt") as file:
-        return file.metadata() or {}
+        stored = (file.metadata() or {}).get(_DIGESTS)
+    if stored is None:
+        return {}
+    found = json_object_of(stored.encode(), f"{path}: {_DIGESTS}")
+    files = found.get("files", {})
+    if not isinstance(files, dict):
+        raise InputError(f"{path}: {_DIGESTS}.files: need an object, got {shortened(repr(files))}")
+    return found
 
 
 def _arrays(tensors: Mapping[str, torch.Tensor]) -> State:

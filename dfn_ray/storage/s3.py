@@ -85,13 +85,18 @@ class S3(S3FileSystem):
             return self.open(path, cache_type="none")  # empty, or on some servers a short object
         return RemoteFile(self, str(self.unstrip_protocol(path)), source, cache_type="none")
 
-    def head(self, path: str) -> None:
+    def require_object(self, path: str) -> None:
         """Raises FileNotFoundError if there is no object at a path.
 
-        One request: the client's `info` then also lists the path as a folder.
+        By one GET of a byte: the answer to a HEAD does not say whether the object or the bucket is
+        absent, so the client's `info` needs a LIST as well.
         """
         bucket, key, _ = self.split_path(path)
-        self.call_s3("head_object", Bucket=bucket, Key=key)
+        try:
+            self.call_s3("get_object", Bucket=bucket, Key=key, Range="bytes=0-0")
+        except RefusalError as error:
+            if code_of(error.__cause__ or error) not in RANGE_CODES:  # those of an empty object
+                raise
 
     def _prepare_config_kwargs(self) -> dict[str, Any]:
         own = {"retries": {"total_max_attempts": 1}, "max_pool_connections": CONNECTIONS}

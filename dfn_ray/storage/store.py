@@ -96,7 +96,7 @@ class Store:
         try:
             with storage_errors(self.uri_of(name), "access"):
                 if is_s3(self.uri):
-                    self._fs.head(self._path(name))
+                    self._fs.require_object(self._path(name))
                 else:
                     self._fs.info(self._path(name))
         except MissingFileError:

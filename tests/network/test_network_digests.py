@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import shutil
 from collections.abc import Sequence
@@ -73,10 +74,24 @@ def test_it_is_the_network_that_it_was_made_of_to_dfn_ray_and_to_open_clip(writt
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+def test_equal_networks_have_equal_files():
+    state, files = {"a": torch.ones(3)}, {f"{n}.json": b"{}" for n in range(4)}
+    assert len({serialized_weights(state, files) for _ in range(20)}) == 1
+
+
+@pytest.mark.parametrize("stored", ["[]", "x", '{"files": 1}'])
+def test_digests_of_another_form_are_refused(copy, stored):
+    path = copy / WEIGHTS_FILE
+    tensors = safetensors.torch.load_file(path)
+    path.write_bytes(safetensors.torch.save(tensors, metadata={"dfn_ray.sha256s": stored}))
+    with pytest.raises(InputError, match=r"dfn_ray\.sha256s"):
+        pack_network(spec(copy))
+
+
 def test_another_bit_of_the_weights_is_refused_with_both_digests(copy):
     path = copy / WEIGHTS_FILE
     with safetensors.safe_open(path, "pt") as file:
-        expected = file.metadata()["dfn_ray.sha256"]
+        expected = json.loads(file.metadata()["dfn_ray.sha256s"])["tensors"]
     flip(path, path.stat().st_size - 2)
     both = rf"its SHA-256 is [0-9a-f]{{64}}, .* {WEIGHTS_FILE} contain {expected}"
     said = f"{WEIGHTS_FILE}: is damaged .* {both}"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 
+import fsspec.registry
 import pytest
 
 from dfn_ray.errors import StorageError
@@ -21,5 +22,6 @@ def test_a_scheme_whose_package_is_absent_names_the_extra_to_install(
     uri, package, extra, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(fsspec.registry._registry, uri.partition(":")[0], raising=False)
     with pytest.raises(StorageError, match=rf"{uri}: .*pip install 'dfn_ray\[{extra}\]'"):
         filesystem(uri)
