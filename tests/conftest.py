@@ -45,6 +45,12 @@ def pytest_collection_modifyitems(items):
     )
 
 
+def pytest_terminal_summary(terminalreporter, exitstatus, config):
+    """Prints the seed of the order after a failure; -q hides pytest-randomly's own line."""
+    if exitstatus:
+        terminalreporter.write_line(f"--randomly-seed={config.option.randomly_seed}")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """With -n 3, assigns all files that share the session's Ray to one process.
