@@ -47,8 +47,9 @@ def pytest_collection_modifyitems(items):
 
 def pytest_terminal_summary(terminalreporter, exitstatus, config):
     """Prints the seed of the order after a failure; -q hides pytest-randomly's own line."""
-    if exitstatus:
-        terminalreporter.write_line(f"--randomly-seed={config.option.randomly_seed}")
+    seed = getattr(config.option, "randomly_seed", None)  # none with -p no:randomly
+    if exitstatus and seed is not None:
+        terminalreporter.write_line(f"--randomly-seed={seed}")
 
 
 @pytest.hookimpl(optionalhook=True)
