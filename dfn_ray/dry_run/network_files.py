@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,8 +18,8 @@ from dfn_ray.network.layouts import (
     INDEX_ENDING,
     LFS_POINTER,
     LFS_POINTER_MESSAGE,
-    TRANSFORMERS_WEIGHTS,
     Layout,
+    has_transformers_weights,
     is_checkpoint_file,
     json_object_of,
     layout_of,
@@ -28,27 +27,32 @@ from dfn_ray.network.layouts import (
     weight_files_in,
     weights_among,
 )
-from dfn_ray.network.open_clip_config import network_config_of
+from dfn_ray.network.open_clip_config import (
+    QUICK_GELU_REFUSED,
+    allows_quick_gelu,
+    network_config_of,
+)
 from dfn_ray.network.open_clip_registry import (
     architecture_config,
     architectures,
     pretrained_tags,
     tag_config,
 )
+from dfn_ray.network.safetensors_header import tensors_in
 from dfn_ray.network.small_files import SmallFiles, network_folder
 from dfn_ray.network.transformers_layout.kinds import Kind, kind_of
-from dfn_ray.network.transformers_layout.model_settings import model_cfg_of
+from dfn_ray.network.transformers_layout.model_settings import model_cfg_of, own_settings
 from dfn_ray.network.transformers_layout.processor import preprocess_cfg_of
 from dfn_ray.network.transformers_layout.read_tokenizer import TOKENIZER_FILES, tokenizer_of
+from dfn_ray.network.transformers_layout.tensor_groups import require_all, tensor_groups
 from dfn_ray.storage import Store, open_uri, read_uri, stat
 
 if TYPE_CHECKING:
     from dfn_ray.dry_run.hub_files import Repository
 
 
-_HEAD_BYTES = 16384
-"""Bytes of a safetensors file that are searched for names of tensors, which precede the tensors."""
-_TRANSFORMERS_TENSOR = re.compile(rb'"(?:text|vision)_model\.')
+_TRANSFORMERS_TOWERS = ("text_model.", "vision_model.")
+"""Starts of the names of tensors in transformers' layout."""
 
 
 def network_finding(spec: Network, setting: str) -> Finding:
@@ -109,8 +113,10 @@ def _folder(spec: Network, folder: str, setting: str) -> str:
     where = f"{setting}: local-dir:{folder}"
     names = _names(folder)
     layout = layout_of(names, where)
+    both = _both(layout, names)
     config_uri = f"{folder.rstrip('/')}/{layout.value}"
     config = _read_config(layout, read_uri(config_uri), f"{setting}: {config_uri}")
+    _require_activation(spec, config, setting)
     if config.kind is not None:
         files = SmallFiles(
             label=where,
@@ -119,27 +125,34 @@ def _folder(spec: Network, folder: str, setting: str) -> str:
         )
         preprocess_cfg_of(files, config.model_cfg["vision_cfg"]["image_size"], config.kind)
         _require_tokenizer_files(files, config, spec)
-    weights = _folder_weights(spec, layout, names, folder, setting)
-    return f"local-dir:{folder}, {config.layout_text}, {weights}"
+    weights = _folder_weights(spec, config, names, folder, setting)
+    return f"local-dir:{folder}, {config.layout_text}{both}, {weights}"
 
 
 def _folder_weights(
-    spec: Network, layout: Layout, names: Collection[str], folder: str, setting: str
+    spec: Network, config: _Config, names: Collection[str], folder: str, setting: str
 ) -> str:
     if spec.random_weights_seed is not None:
         return "random weights"
+    layout = Layout.OPEN_CLIP if config.kind is None else Layout.TRANSFORMERS
     choose = weights_among if layout is Layout.OPEN_CLIP else transformers_weights_among
     name = choose(names, f"{setting}: local-dir:{folder}")
-    uri = f"{folder.rstrip('/')}/{name}"
-    if layout is Layout.OPEN_CLIP and name in TRANSFORMERS_WEIGHTS and _has_transformers_names(uri):
+    root = folder.rstrip("/")
+    uri = f"{root}/{name}"
+    files = [name]
+    if name.endswith(INDEX_ENDING):
+        files = weight_files_in(read_uri(uri), name, names, f"{setting}: {uri}")
+    stated = [_tensors(f"{root}/{file}", setting) for file in files]
+    tensors = {tensor for found in stated for tensor in found or ()}
+    if layout is Layout.TRANSFORMERS:
+        if None not in stated:  # None: of a file in torch's format, which is not read here
+            require_all(tensors, tensor_groups(config.model_cfg), f"{setting}: {uri}")
+    elif any(tensor.startswith(_TRANSFORMERS_TOWERS) for tensor in tensors):
         raise InputError(
             f"{setting}: {uri}: its tensors have transformers' names, but the folder has "
             f"{layout.value}, which is used where both layouts exist. Move {layout.value} out of "
             "the folder to load transformers' layout"
         )
-    if name.endswith(INDEX_ENDING):
-        for file in weight_files_in(read_uri(uri), name, names, f"{setting}: {uri}"):
-            _weights(f"{folder.rstrip('/')}/{file}", setting)
     return _weights(uri, setting)
 
 
@@ -158,7 +171,8 @@ def _repository(spec: Network, model_id: str, setting: str) -> str:
     there = find_repository(model_id, setting)
     layout = layout_of(there.names, where)
     config = _read_config(layout, there.read(layout.value), f"{where}: {layout.value}")
-    text = f"hf-hub:{model_id}, {config.layout_text}"
+    _require_activation(spec, config, setting)
+    text = f"hf-hub:{model_id}, {config.layout_text}{_both(layout, there.names)}"
     unread = ""
     if config.kind is not None and not there.is_cached:
         files = SmallFiles(label=where, names=there.names, content_of=there.read)
@@ -211,11 +225,25 @@ def _read_config(layout: Layout, data: bytes, where: str) -> _Config:
     if layout is Layout.TRANSFORMERS:
         values = json_object_of(data, where)
         kind = kind_of(values, where)
-        return _Config(model_cfg_of(values, kind, where), kind)
+        own = own_settings(values, where)
+        return _Config({**model_cfg_of(values, kind, where), **own}, kind)
     model_cfg, _, own_tokenizer = network_config_of(data, where)
     if own_tokenizer is None:
         _require_tokenizer(model_cfg, where)
     return _Config(model_cfg, None)
+
+
+def _both(layout: Layout, names: Collection[str]) -> str:
+    """A remark if the folder has a network in the other layout too."""
+    has_other = Layout.TRANSFORMERS.value in names and has_transformers_weights(names)
+    ignored = layout is Layout.OPEN_CLIP and has_other
+    return " (and not transformers', which it has too)" if ignored else ""
+
+
+def _require_activation(spec: Network, config: _Config, setting: str) -> None:
+    if spec.quick_gelu and not allows_quick_gelu(config.model_cfg):
+        section = setting.removesuffix(".model")
+        raise InputError(f"{section}.quick_gelu: {QUICK_GELU_REFUSED}")
 
 
 def _require_tokenizer_files(files: SmallFiles, config: _Config, spec: Network) -> None:
@@ -241,14 +269,17 @@ def _require_tokenizer(model_cfg: dict[str, Any], where: str) -> None:
         )
 
 
-def _has_transformers_names(uri: str) -> bool:
-    """True for a safetensors file whose tensors have names of transformers' CLIP or SigLIP.
+def _tensors(uri: str, setting: str) -> set[str] | None:
+    """The names of the tensors in a file; None if it is not of the safetensors format.
 
-    Reads the start of its header; other files, damaged ones included, are reported elsewhere.
+    Raises InputError when it is absent, empty or truncated.
     """
+    _weights(uri, setting)
+    file = stat(uri)
+    assert file is not None  # by the line above
     with open_uri(uri, in_order=False) as opened:
-        head = opened.read(_HEAD_BYTES)
-    return head[8:9] == b"{" and _TRANSFORMERS_TENSOR.search(head) is not None
+        entries = tensors_in(opened, file.size_bytes, f"{setting}: {uri}")
+    return None if entries is None else set(entries)
 
 
 def _weights(uri: str, setting: str) -> str:

@@ -102,12 +102,23 @@ def _bytes_of(image: Image) -> bytes:
     return image if isinstance(image, bytes) else read_uri(os.fspath(image))
 
 
+def _is_unicode(caption: str) -> bool:
+    """False for a string with half of a surrogate pair, which UTF-8 cannot express."""
+    try:
+        caption.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _sample(row: int, image: bytes, caption: str | None) -> dict[str, Any]:
     reason = None
     if not image:
         reason = Reason.EMPTY_IMAGE
     elif caption is None:
         reason = Reason.MISSING_CAPTION
+    elif not _is_unicode(caption):
+        reason = Reason.CAPTION_NOT_UTF8
     elif not has_visible(caption):
         reason = Reason.EMPTY_CAPTION
     return {

@@ -1,5 +1,6 @@
 """The filtering network on one device: tokenize, forward, score; independent of Ray and storage.
 
+    safetensors_header.py     names of tensors and the size of a file, without its tensors
     packed.py                 PackedNetwork: loaded once on the driver, built offline on any node
       architecture.py         the parts of a network: built in, on the hub or in a folder
       layouts.py              the layout of a folder or repository, by its file names

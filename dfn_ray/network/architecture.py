@@ -25,7 +25,11 @@ from dfn_ray.errors import InputError, shortened
 from dfn_ray.images.transform import NORMALIZATIONS, ImageTransform
 from dfn_ray.network.download_errors import download_error
 from dfn_ray.network.layouts import Layout, layout_of, weights_among
-from dfn_ray.network.open_clip_config import read_network_config
+from dfn_ray.network.open_clip_config import (
+    QUICK_GELU_REFUSED,
+    allows_quick_gelu,
+    read_network_config,
+)
 from dfn_ray.network.origin import CheckpointFile, Origin
 from dfn_ray.network.siglip_vision import SiglipVisionTower
 from dfn_ray.network.small_files import (
@@ -135,6 +139,8 @@ def _per_channel(value: float | list[float] | tuple[float, ...]) -> tuple[float,
 
 def _fill_in(model_cfg: dict[str, Any], spec: config.Network) -> None:
     """Adds to `model_cfg` what open_clip would decide during the build, so that it is complete."""
+    if spec.quick_gelu and not allows_quick_gelu(model_cfg):
+        raise InputError(f"networks.{spec.name}.quick_gelu: {QUICK_GELU_REFUSED}")
     if spec.quick_gelu is not None:
         model_cfg["quick_gelu"] = spec.quick_gelu
     model_cfg["quick_gelu"] = bool(model_cfg.get("quick_gelu", False))

@@ -36,9 +36,13 @@ _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-def bounded_caption(caption: str) -> str:
-    """Returns the part of a caption that tokenizers read."""
-    return caption if len(caption) <= MAX_CAPTION_CHARS else caption.lstrip()[:MAX_CAPTION_CHARS]
+def bounded_caption(caption: str, *, keep_end: bool = False) -> str:
+    """Returns the part of a caption that tokenizers read: its start or, on request, its end."""
+    if len(caption) <= MAX_CAPTION_CHARS:
+        return caption
+    if keep_end:
+        return caption[-MAX_CAPTION_CHARS:]
+    return caption.lstrip()[:MAX_CAPTION_CHARS]
 
 
 class BytePairTokenizer:

@@ -45,6 +45,10 @@ class TextContext:
     padding_side: _Side = "right"
     truncation_side: _Side = "right"
 
+    def bounded(self, caption: str) -> str:
+        """The part of a caption that is read."""
+        return bounded_caption(caption, keep_end=self.truncation_side == "left")
+
 
 _CONTEXT_OPTIONS = ("pad", "padding_side", "truncation_side")
 
@@ -54,23 +58,31 @@ class JsonTokenizer:
 
     def __init__(
         self,
-        content: bytes,
+        content: bytes | tokenizers.Tokenizer,
         context: TextContext,
         *,
         lower_case: bool = False,
         clean: str | None = None,
+        special: Sequence[str] = (),
     ) -> None:
-        """Reads the content of the file; `lower_case` applies before the file's own normalizer.
+        """Reads the content of the file, or changes what `parsed_json` returned.
 
-        Raises ValueError if the file is no tokenizer, lacks the pad token, or splits words at
+        `lower_case` applies before the file's own normalizer. `special` are tokens of the
+        vocabulary that a caption is split at, besides those that the file lists. Raises ValueError
+        if the file is no tokenizer, lacks the pad token or a special one, or splits words at
         random.
         """
-        with _value_errors():
-            self._tokenizer = tokenizers.Tokenizer.from_str(content.decode())
+        self._tokenizer = parsed_json(content) if isinstance(content, bytes) else content
         if dropout := getattr(self._tokenizer.model, "dropout", None):
             raise ValueError(
                 f"model.dropout: {dropout:.4g} splits words at random, so scores would not repeat"
             )
+        for token in special:
+            if self.id_of(token) is None:
+                raise ValueError(f"it does not contain the special token {token!r}")
+        self._tokenizer.add_special_tokens(
+            [tokenizers.AddedToken(token, special=True, normalized=False) for token in special]
+        )
         added = self._tokenizer.num_special_tokens_to_add(is_pair=False)
         _require_room(context.length, added)
         if lower_case:
@@ -84,7 +96,7 @@ class JsonTokenizer:
             pad_token=self.pad[1],
             length=context.length,
         )
-        self._length = context.length
+        self._context = context
         self._clean = _cleaner(clean)
         with _value_errors():
             self._largest_probed = int(self(_PROBES).max())
@@ -105,10 +117,11 @@ class JsonTokenizer:
 
         Captions are cut and padded to the context; special tokens are kept.
         """
-        tokens_NL = np.zeros((len(captions), self._length), np.int32)
+        context = self._context
+        tokens_NL = np.zeros((len(captions), context.length), np.int32)
         for row_L, caption in zip(tokens_NL, captions, strict=True):
             # One by one: encode_batch starts threads, which a forked process does not have.
-            row_L[:] = self._tokenizer.encode(self._clean(bounded_caption(caption))).ids
+            row_L[:] = self._tokenizer.encode(self._clean(context.bounded(caption))).ids
         return tokens_NL
 
 
@@ -124,18 +137,20 @@ class SentencePieceTokenizer:
         unknown: str,
         lower_case: bool = True,
         clean: str | None = None,
+        special: Sequence[str] = (),
     ) -> None:
         """Reads the content of the file.
 
-        Raises ValueError if it is no sentencepiece model or lacks the pad token, InputError if the
-        sentencepiece package is not installed.
+        `special` are pieces that a caption is split at, besides `end`, `unknown` and the pad token.
+        Raises ValueError if it is no sentencepiece model or lacks the pad token, the end token or a
+        special one, InputError if the sentencepiece package is not installed.
         """
         try:
             import sentencepiece  # noqa: PLC0415  an extra
         except ImportError:
             raise InputError(
                 f"{SENTENCEPIECE_FILE}: needs the sentencepiece package. Run pip install "
-                f"'dfn_ray[sentencepiece]', or add the network's {JSON_FILE} to its folder"
+                "'dfn_ray[sentencepiece]'"
             ) from None
         self._model: Any = sentencepiece.SentencePieceProcessor()
         try:
@@ -145,9 +160,12 @@ class SentencePieceTokenizer:
         _require_room(context.length, 1)
         self._context = context
         self.pad = _pad(self, context.pad)
+        for name, token in (("eos_token", end), *(("special token", token) for token in special)):
+            if self.id_of(token) is None:
+                raise ValueError(f"it does not contain its {name} {token!r}")
         self._end = self._model.piece_to_id(end)
-        special = (end, unknown, context.pad[1])
-        self._special = {token: self._model.piece_to_id(token) for token in special if token}
+        splits = (end, unknown, context.pad[1], *special)
+        self._special = {token: self._model.piece_to_id(token) for token in splits if token}
         self._split = re.compile(f"({'|'.join(map(re.escape, self._special))})")
         self._unknown, self._lower = unknown, lower_case
         self._unknown_length = len(self._model.encode(unknown, out_type=int))
@@ -156,7 +174,7 @@ class SentencePieceTokenizer:
     @property
     def rows(self) -> int:
         """Number of embeddings that the tokens need."""
-        return self._model.get_piece_size()
+        return max(self._model.get_piece_size(), self.pad[0] + 1)
 
     def id_of(self, token: str) -> int | None:
         """Returns the id of a token; None if the vocabulary does not contain it."""
@@ -171,7 +189,7 @@ class SentencePieceTokenizer:
         context = self._context
         tokens_NL = np.full((len(captions), context.length), self.pad[0], np.int32)
         for row_L, caption in zip(tokens_NL, captions, strict=True):
-            ids = self._ids(self._clean(bounded_caption(caption)))
+            ids = self._ids(self._clean(context.bounded(caption)))
             most = context.length - 1
             ids = ids[:most] if context.truncation_side == "right" else ids[-most:]
             if not ids or ids[-1] != self._end:  # SiglipTokenizer does not end a text twice
@@ -204,8 +222,18 @@ class SentencePieceTokenizer:
 FolderTokenizer = JsonTokenizer | SentencePieceTokenizer
 
 
+def parsed_json(content: bytes) -> tokenizers.Tokenizer:
+    """Returns a `tokenizer.json` as a tokenizer. Raises ValueError if it is none."""
+    with _value_errors():
+        return tokenizers.Tokenizer.from_str(content.decode())
+
+
 def folder_tokenizer(
-    name: str, content: bytes, *, context_length: int, options: Mapping[str, Any]
+    name: str,
+    content: bytes | tokenizers.Tokenizer,
+    *,
+    context_length: int,
+    options: Mapping[str, Any],
 ) -> FolderTokenizer:
     """Returns the tokenizer that a file of this name and content defines.
 
@@ -215,8 +243,10 @@ def folder_tokenizer(
     """
     fitting = {key: options[key] for key in _CONTEXT_OPTIONS if key in options}
     others = {key: value for key, value in options.items() if key not in fitting}
-    kind = JsonTokenizer if name == JSON_FILE else SentencePieceTokenizer
-    return kind(content, TextContext(length=context_length, **fitting), **others)
+    context = TextContext(length=context_length, **fitting)
+    if name == JSON_FILE or not isinstance(content, bytes):
+        return JsonTokenizer(content, context, **others)
+    return SentencePieceTokenizer(content, context, **others)
 
 
 def require_embeddings(tokenizer: FolderTokenizer, rows: int, place: str) -> None:

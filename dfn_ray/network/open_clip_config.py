@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -234,19 +235,48 @@ def _oversized(place: str, values: dict[str, Any]) -> list[str]:
 
 def _too_many_parameters(cfg: dict[str, Any]) -> list[str]:
     """A problem if a tower has more parameters than fit in a machine's memory."""
+    return [
+        f"model_cfg.{tower}: has about {count:.2g} parameters, more than {MAX_PARAMETERS:.2g}"
+        for tower, count in _parameters(cfg).items()
+        if count > MAX_PARAMETERS
+    ]
+
+
+def _parameters(cfg: Mapping[str, Any]) -> dict[str, float]:
+    """A lower bound on the parameters of each tower of open_clip's own kinds."""
+    found: dict[str, float] = {}
     for tower, defaults in (("vision_cfg", _VISION()), ("text_cfg", _TEXT())):
         values = {**vars(defaults), **cfg[tower], **cfg[tower].get("siglip_vit", {})}
         if "mlp_width" in values:
             values["mlp_ratio"] = values["mlp_width"] / values["width"]
         layers = max(map(int, _listed(values["layers"])), default=0)
         count = layers * values["width"] ** 2 * (4 + 2 * values["mlp_ratio"])
-        count += values.get("vocab_size", 0) * values["width"]
-        if count > MAX_PARAMETERS:
-            return [
-                f"model_cfg.{tower}: has about {count:.2g} parameters, more than "
-                f"{MAX_PARAMETERS:.2g}"
-            ]
-    return []
+        found[tower] = count + values.get("vocab_size", 0) * values["width"]
+    return found
+
+
+def require_enough_bytes(cfg: Mapping[str, Any], size: int, where: str) -> None:
+    """Raises InputError if `size` bytes cannot hold the weights of vision and text transformers.
+
+    Checked before the network is built, which may take more memory than there is.
+    """
+    if (count := sum(_parameters(cfg).values())) > size:
+        raise InputError(
+            f"{where}: {size:,} bytes cannot hold the {count:,.0f} parameters or more that the "
+            "config describes. Take both files from the same network"
+        )
+
+
+QUICK_GELU_REFUSED = (
+    "the network's config names an activation (act_kwargs, or a SigLIP's), so true is not "
+    "possible; leave it out"
+)
+
+
+def allows_quick_gelu(cfg: Mapping[str, Any]) -> bool:
+    """True unless a tower names its activation itself, as those of SigLIP do."""
+    towers = (cfg["vision_cfg"], cfg["text_cfg"])
+    return not any("siglip_vit" in tower or tower.get("act_kwargs") for tower in towers)
 
 
 def _listed(value: Any) -> list[Any]:

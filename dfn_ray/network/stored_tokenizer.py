@@ -7,13 +7,13 @@ depend on under `dfn_ray.tokenizer` in open_clip_config.json, a key that open_cl
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from dfn_ray.errors import InputError
-from dfn_ray.network.folder_tokenizer import require_embeddings
+from dfn_ray.network.folder_tokenizer import SENTENCEPIECE_FILE, require_embeddings
 from dfn_ray.network.open_clip_config import problems_in
 from dfn_ray.network.small_files import NetworkFolder
 from dfn_ray.network.tokenizer import TokenizerSpec, build
@@ -33,6 +33,7 @@ class _Options:
     lower_case: bool = False
     end: str | None = None
     unknown: str | None = None
+    special: list[str] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -72,6 +73,8 @@ def stored_tokenizer(
     file = values["file"]
     if file not in folder:
         raise InputError(f"{place}: dfn_ray.tokenizer.file: {file} is not in the folder")
+    if file == SENTENCEPIECE_FILE and None in map(values["options"].get, ("end", "unknown")):
+        raise InputError(f"{place}: dfn_ray.tokenizer.options: {file} needs end and unknown")
     if values["context_length"] > context:
         raise InputError(
             f"{place}: dfn_ray.tokenizer.context_length: need at most text_cfg.context_length, "

@@ -30,7 +30,7 @@ from dfn_ray.network.download_errors import download_error
 from dfn_ray.network.folder_tokenizer import JSON_FILE, folder_tokenizer
 from dfn_ray.versions import package_versions
 
-TOKENIZER_VERSION = 2
+TOKENIZER_VERSION = 3
 """Part of every fingerprint. Increment it with every change that alters the tokens of a caption;
 not for changes that only affect speed."""
 _PACKAGES = {

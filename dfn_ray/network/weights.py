@@ -26,6 +26,7 @@ from torch import nn
 
 from dfn_ray.errors import InputError, shortened
 from dfn_ray.network.layouts import LFS_POINTER, LFS_POINTER_MESSAGE, json_object_of
+from dfn_ray.network.safetensors_header import tensors_in
 
 State = dict[str, np.ndarray]
 
@@ -51,12 +52,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     """
     digest = None
     try:
-        with path.open("rb") as file:
-            head = file.read(len(LFS_POINTER))
-        if head == LFS_POINTER:
-            raise InputError(f"{path}: {LFS_POINTER_MESSAGE}")
-        is_safetensors = head[8:9] == b"{"  # 8 bytes of length, then JSON
-        if is_safetensors:
+        if is_whole_safetensors(path):
             content: Any = safetensors.torch.load_file(path)
             digest = _digests(path).get("tensors")
         else:
@@ -90,6 +86,22 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
             f"{_first_names(others)}"
         )
     return state
+
+
+def is_whole_safetensors(path: Path) -> bool:
+    """Returns True for a file of the safetensors format.
+
+    Raises InputError if it cannot be read, bytes are missing at its end, or it is a Git LFS
+    pointer.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise InputError(f"{path}: {LFS_POINTER_MESSAGE}")
+            file.seek(0)
+            return tensors_in(file, path.stat().st_size, str(path)) is not None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
 
 
 def serialized_weights(state: Mapping[str, torch.Tensor], beside: Mapping[str, bytes]) -> bytes:

@@ -9,6 +9,7 @@ import torch
 from dfn_ray.config import Network, Recipe
 from dfn_ray.dry_run.finding import Finding, change
 from dfn_ray.errors import InputError, NotReadyError
+from dfn_ray.network.open_clip_config import allows_quick_gelu
 from dfn_ray.network.packed import PackedNetwork
 from dfn_ray.parity.matched_samples import MatchedSamples, matched_samples
 from dfn_ray.parity.reference import Reference, read_reference
@@ -96,7 +97,11 @@ def _suspect_finding(
     report: Callable[[Finding], None],
 ) -> Finding:
     """Finding that names the suspect or the pair that closes the gap, or the closest suspect."""
-    suspects = suspects_of(recipe_variant(network, recipe.decode), section)
+    suspects = suspects_of(
+        recipe_variant(network, recipe.decode),
+        section,
+        has_both_activations=allows_quick_gelu(network.model_cfg),
+    )
     differing = "samples that differ most"
     report(Finding("suspects", f"trying {len(suspects)} settings on the {SCREENED} {differing}"))
     found, closest = search.best_single(suspects)

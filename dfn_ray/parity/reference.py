@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dfn_ray.errors import InputError
+from dfn_ray.errors import InputError, last_line
 from dfn_ray.storage import open_uri, read_uri
 from dfn_ray.uids.records import UID_DTYPE, uid_records
 
@@ -98,7 +99,7 @@ def _read_parquet(
         try:
             parquet = pq.ParquetFile(file)
             schema = parquet.schema_arrow
-            _require_uids(uri, schema.names)
+            _require_columns(uri, schema.names)
             _require_rows(uri, parquet.metadata.num_rows)
             numeric = [f.name for f in schema if pa.types.is_floating(f.type)]
             name = _score_column(uri, column, numeric, model_cfg, network)
@@ -106,7 +107,8 @@ def _read_parquet(
             for batch in parquet.iter_batches(_BATCH_ROWS, columns=[_UID, name]):
                 uids.append(_records(uri, batch.column(_UID)))
                 scores.append(batch.column(name).to_numpy(zero_copy_only=False).astype(np.float64))
-        except pa.ArrowException as error:
+        # Of damaged files pyarrow raises these too.
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise InputError(
                 f"{uri}: cannot be read as Parquet: {error}. Need Parquet or .npz with a column "
                 "uid and a column of scores"
@@ -117,14 +119,20 @@ def _read_parquet(
 def _read_npz(
     uri: str, column: str | None, model_cfg: Mapping[str, Any], network: str
 ) -> tuple[str, np.ndarray, np.ndarray]:
+    content = read_uri(uri)
     try:
-        with np.load(io.BytesIO(read_uri(uri)), allow_pickle=False) as file:
-            _require_uids(uri, file.files)
-            uids = file[_UID]
-            others = {name: file[name] for name in file.files if name != _UID}
-    except (ValueError, OSError) as error:
-        raise InputError(f"{uri}: cannot be read as npz without pickles: {error}") from None
-    _require_rows(uri, len(uids))
+        with zipfile.ZipFile(io.BytesIO(content)) as file:
+            names = [name.removesuffix(".npy") for name in file.namelist()]
+            _require_columns(uri, names)
+            others = {name: _array(file, name) for name in names}
+    except InputError:
+        raise
+    except Exception as error:  # noqa: BLE001  zipfile, zlib and numpy raise any type
+        raise InputError(
+            f"{uri}: cannot be read as npz without pickles: {last_line(error)}"
+        ) from None
+    uids = others.pop(_UID)
+    _require_rows(uri, uids.size)
     numeric = [name for name, array in others.items() if array.dtype.kind == "f"]
     name = _score_column(uri, column, numeric, model_cfg, network)
     if others[name].shape != uids.shape or uids.ndim != 1:
@@ -136,18 +144,29 @@ def _read_npz(
     return name, records, others[name].astype(np.float64)
 
 
+def _array(file: zipfile.ZipFile, name: str) -> np.ndarray:
+    """An array of an npz; its size is bounded by that of its member."""
+    array = np.load(io.BytesIO(file.read(f"{name}.npy")), allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{name}: need an array, got {type(array).__name__}")
+    return array
+
+
 def _records(uri: str, uids: pa.Array) -> np.ndarray:
     try:
         return uid_records(uids)
-    except InputError as error:
-        raise InputError(f"{uri}: {_UID}: {error}") from None
+    except (InputError, pa.ArrowException) as error:
+        raise InputError(f"{uri}: {_UID}: {last_line(error)}") from None
 
 
-def _require_uids(uri: str, names: Sequence[str]) -> None:
+def _require_columns(uri: str, names: Sequence[str]) -> None:
+    """Raises InputError if there are no uids, or two columns have the same name."""
     if _UID not in names:
         raise InputError(
             f"{uri}: need a column {_UID} to match samples, got {', '.join(names) or 'none'}"
         )
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise InputError(f"{uri}: need one column of each name, got two named {twice[0]}")
 
 
 def _require_rows(uri: str, rows: int) -> None:

@@ -65,12 +65,19 @@ class Trial:
         return " and ".join(map(str, self.suspects))
 
 
-def suspects_of(base: Variant, network: str) -> list[Suspect]:
-    """Settings that may differ in the reference; `network` is a section such as `networks.0`."""
+def suspects_of(base: Variant, network: str, *, has_both_activations: bool = True) -> list[Suspect]:
+    """Settings that may differ in the reference; `network` is a section such as `networks.0`.
+
+    `has_both_activations` False: the network cannot have quick_gelu.
+    """
     flipped = not base.quick_gelu
     transform = base.transform
     return [
-        _suspect(f"{network}.quick_gelu", str(flipped).lower(), quick_gelu=flipped),
+        *(
+            [_suspect(f"{network}.quick_gelu", str(flipped).lower(), quick_gelu=flipped)]
+            if has_both_activations
+            else []
+        ),
         *(
             _transform(f"{network}.resize_mode", mode, resize_mode=mode)
             for mode in ("shortest", "squash", "longest")

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import safetensors.torch
 import torch
 
@@ -19,6 +20,8 @@ from dfn_ray.errors import InputError
 from dfn_ray.resolving.fetch_networks import fetch_network
 from dfn_ray.storage import Store
 from tests.dry_run.conftest import Hub
+from tests.network import layouts
+from tests.network.layout_tokenizers import unigram_tokenizer
 
 DEMO = Path(__file__).parents[2] / "dfn_ray" / "demo" / "data" / "network"
 CONFIG = (DEMO / "open_clip_config.json").read_bytes()
@@ -117,7 +120,8 @@ def test_transformers_layout_is_recognized_by_its_config(tmp_path):
     both = folder_of(
         tmp_path / "there", open_clip_config__json=CONFIG, open_clip_model__safetensors=b"x" * 9
     )
-    assert "open_clip's layout, weights open_clip_model.safetensors" in look(both).text
+    said = "open_clip's layout (and not transformers', which it has too), weights open_clip_model"
+    assert said in look(both).text
     index = {"model.safetensors.index.json": INDEX}
     sharded = folder_of(tmp_path / "sharded", config__json=CLIP, **index)
     need = "index.json: weight_map.visual.proj: need a .safetensors file of this folder"
@@ -144,7 +148,46 @@ def test_open_clips_config_beside_weights_in_transformers_layout_alone_is_a_mist
     assert "mixed/model.safetensors: its tensors have transformers' names, but the folder" in said
     assert "Move open_clip_config.json out of the folder" in said
     (tmp_path / "mixed" / "open_clip_config.json").unlink()
-    assert "transformers' layout of clip, weights model.safetensors" in look(folder).text
+    assert "mixed/model.safetensors: not the weights that config.json describes" in mistake(folder)
+
+
+def test_the_header_of_weights_is_checked_against_the_config_and_the_file(tmp_path):
+    folder = tmp_path / "network"
+    layouts.clip(folder, {}, {})
+    assert look(f"local-dir:{folder}").ok
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    tensors = safetensors.torch.load(whole)  # not of the file, which is cut while it is mapped
+    for size in (len(whole) // 2, 500):
+        path.write_bytes(whole[:size])
+        said = mistake(f"local-dir:{folder}")
+        assert f"model.safetensors: is truncated: has {size:,} of " in said
+        with pytest.raises(InputError, match="is truncated: has"):
+            fetch_network(Network(model=f"local-dir:{folder}"))
+    tensors["left"] = tensors.pop("visual_projection.weight")
+    safetensors.torch.save_file(tensors, path)
+    said = mistake(f"local-dir:{folder}")
+    assert "describes: 1 missing (visual_projection.weight), 1 left over (left). Take both" in said
+
+
+def test_a_config_of_a_larger_network_is_noticed_before_it_is_built(tmp_path):
+    folder = tmp_path / "network"
+    layouts.clip(folder, {}, {})
+    values = json.loads((folder / "config.json").read_text())
+    values["vision_config"] |= {"hidden_size": 8192, "num_attention_heads": 1}
+    (folder / "config.json").write_text(json.dumps(values))
+    with pytest.raises(InputError, match=r"bytes cannot hold the [\d,]+ parameters"):
+        fetch_network(Network(model=f"local-dir:{folder}"))
+
+
+def test_a_siglip_cannot_have_quick_gelu(tmp_path):
+    folder = tmp_path / "network"
+    layouts.siglip(folder, {}, {}, unigram_tokenizer())
+    assert look(f"local-dir:{folder}").ok
+    said = mistake(f"local-dir:{folder}", quick_gelu=True)
+    assert said.startswith("networks.0.quick_gelu: the network's config names an activation")
+    with pytest.raises(InputError, match=r"networks\.dfn\.quick_gelu: the network's config"):
+        fetch_network(Network(model=f"local-dir:{folder}", quick_gelu=True))
 
 
 def test_a_folder_in_transformers_layout_is_checked_without_torch_and_the_hubs_client(tmp_path):

@@ -42,8 +42,18 @@ def test_scores_are_those_of_open_clip(scorer, network):
 
 
 def test_each_pair_that_cannot_be_scored_has_its_reason_and_costs_no_other(scorer):
-    images = [photo(0), b"", b"<html>", photo(0)[:200], photo(0), photo(0), photo(0), photo(0)]
-    captions = ["a", "b", "c", "d", None, " \n", "a", "\u200b\ufeff"]
+    images = [
+        photo(0),
+        b"",
+        b"<html>",
+        photo(0)[:200],
+        photo(0),
+        photo(0),
+        photo(0),
+        photo(0),
+        photo(0),
+    ]
+    captions = ["a", "b", "c", "d", None, " \n", "a", "\u200b\ufeff", "half \ud800"]
     table = scorer.score(images, captions)
     assert table["reason"].to_pylist() == [
         None,
@@ -54,6 +64,7 @@ def test_each_pair_that_cannot_be_scored_has_its_reason_and_costs_no_other(score
         "empty_caption",
         None,
         "empty_caption",
+        "caption_not_utf8",
     ]
     scores = table["score"].to_pylist()
     assert [score is None for score in scores] == [

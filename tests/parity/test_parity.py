@@ -15,8 +15,11 @@ from open_clip.constants import (
     OPENAI_DATASET_STD,
 )
 
+import dfn_ray
 from dfn_ray.cli import run
 from dfn_ray.testing.sample_pools import TarBuilder
+from tests.network import layouts
+from tests.network.layout_tokenizers import unigram_tokenizer
 from tests.parity.conftest import golden, write_scores
 
 
@@ -41,6 +44,20 @@ def test_scores_with_nothing_wrong_agree(doctor, published):
     assert "ok parity largest difference" in said
     assert "rank correlation 1.0000 over 20 samples" in said
     assert "CHANGE" not in said
+
+
+def test_a_wrong_setting_of_a_siglip_is_named(doctor, samples, tmp_path):
+    layouts.siglip(tmp_path / "siglip", {}, {}, unigram_tokenizer())
+    model = f"local-dir:{tmp_path / 'siglip'}"
+    scored = dfn_ray.load_network(model).score(
+        [sample.image for sample in samples], [sample.caption for sample in samples]
+    )
+    reference = write_scores(tmp_path / "scores.parquet", samples, scored["score"])
+    set_model = f"networks.0.model={model}"
+    assert doctor(reference, set_model)[0] == 0
+    code, said = doctor(reference, set_model, "networks.0.normalization=openai")
+    assert code == 1
+    assert 'CHANGE suspects networks.0.normalization = "half" closes the gap' in said
 
 
 @pytest.mark.parametrize(

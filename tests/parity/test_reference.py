@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -95,3 +98,56 @@ def test_other_files_are_rejected_with_the_reason(parquet, tmp_path):
     np.savez(tmp_path / "pickled.npz", uid=np.array([object()]), score=np.zeros(1))
     with pytest.raises(InputError, match="without pickles"):
         read(str(tmp_path / "pickled.npz"))
+
+
+def archive(**arrays) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def damaged(data: bytes):
+    """Every seventh prefix of a file, and the file with every seventh byte changed."""
+    for place in range(0, len(data), 7):
+        yield data[:place]
+        yield data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :]
+
+
+@pytest.mark.parametrize("name", ["scores.npz", "scores.parquet"])
+def test_a_damaged_file_is_an_input_error_or_read(parquet, tmp_path, name):
+    data = archive(uid=np.array(UIDS), score=np.array([0.1, 0.2, 0.3]))
+    if name.endswith(".parquet"):
+        data = Path(parquet(uid=UIDS, score=[0.1, 0.2, 0.3])).read_bytes()
+    path = tmp_path / f"damaged-{name}"
+    refused = 0
+    for content in damaged(data):
+        path.write_bytes(content)
+        try:
+            read(str(path))
+        except InputError as error:
+            refused += str(path) in str(error)
+    assert refused > len(data) // 7
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"uid": np.array(3), "score": np.zeros(3)},
+        {"uid": np.arange(3), "score": np.zeros(3)},
+        {"uid": np.zeros(3, [("a", "i4")]), "score": np.zeros(3)},
+        {"uid": np.array([["a"]]), "score": np.zeros((1, 1))},
+    ],
+    ids=["scalar", "numbers", "records", "two dimensions"],
+)
+def test_uids_of_another_form_are_refused(tmp_path, arrays):
+    (tmp_path / "scores.npz").write_bytes(archive(**arrays))
+    with pytest.raises(InputError, match=r"scores\.npz"):
+        read(str(tmp_path / "scores.npz"))
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    score = pa.array([0.1, 0.2, 0.3])
+    table = pa.Table.from_arrays([pa.array(UIDS), score, score], ["uid", "score", "score"])
+    pq.write_table(table, tmp_path / "scores.parquet")
+    with pytest.raises(InputError, match="got two named score"):
+        read(str(tmp_path / "scores.parquet"))

@@ -4,8 +4,10 @@
     model_settings.py   config.json -> open_clip's model config, checked before anything is built
     processor.py        preprocessor_config.json or processor_config.json -> the image transform
     read_tokenizer.py   the folder's own tokenizer files -> a tokenizer as data
+    special_tokens.py   special tokens and padding side, from the files beside it
     clip_merges.py      vocab.json and merges.txt -> tokenizer.json
-    tensors.py          names and shapes of the weights in both layouts, and their conversion
+    tensor_groups.py    names of the weights in both layouts
+    tensors.py          their conversion
     read_network.py     a folder -> the parts of a network
     write_network.py    a network -> a folder that transformers loads
     write_tokenizer.py  a tokenizer -> the files that transformers reads

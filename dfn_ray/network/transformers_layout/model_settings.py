@@ -24,6 +24,10 @@ LEGACY_END_ID = 2
 """`eos_token_id` of configs before transformers 4.31, which pooled the text at its largest id and
 ignored this value."""
 
+OWN_KEY = "dfn_ray"
+"""Key of a config.json written by `dfn-ray export --network`: settings that transformers lacks."""
+_OWN_SWITCHES = ("custom_text", "nonscalar_logit_scale")
+
 _IGNORING = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
 _Width = Annotated[int, Field(ge=1, le=2**16)]
 _Layers = Annotated[int, Field(ge=1, le=1024)]
@@ -121,13 +125,26 @@ def model_cfg_of(config: Mapping[str, Any], kind: Kind, place: str) -> dict[str,
     return _clip(config, text, vision) if kind == "clip" else _siglip(text, vision)
 
 
+def own_settings(values: dict[str, Any], place: str) -> dict[str, bool]:
+    """The settings of a config.json that transformers lacks. Raises InputError for others."""
+    own = values.get(OWN_KEY) or {}
+    if not isinstance(own, dict) or any(
+        key not in _OWN_SWITCHES or not isinstance(value, bool) for key, value in own.items()
+    ):
+        raise InputError(
+            f"{place}: {OWN_KEY}: need {' and '.join(_OWN_SWITCHES)}, true or false, got "
+            f"{shortened(repr(own))}"
+        )
+    return own
+
+
 def _section(config: Mapping[str, Any], name: str, kind: Kind, place: str) -> dict[str, Any]:
     """The settings of a tower.
 
     In old files of CLIPs, `text_config_dict` takes precedence, with defaults for its absent keys.
     """
     value, old = config.get(name) or {}, config.get(f"{name}_dict") if kind == "clip" else None
-    for key, found in ((name, value), (f"{name}_dict", old or {})):
+    for key, found in ((name, value), (f"{name}_dict", {} if old is None else old)):
         if not isinstance(found, dict):
             raise InputError(f"{place}: {key}: need an object, got {shortened(repr(found))}")
     if old is None:

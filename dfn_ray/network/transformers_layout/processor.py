@@ -26,6 +26,8 @@ wrote without it."""
 _RESAMPLE = {3: "bicubic", 2: "bilinear"}
 """Pillow's numbers."""
 _MAX_SIDE_PIXELS = 2**14
+_MAX_NUMBER = 1000
+"""Largest mean or deviation: pixels are from 0 to 1."""
 _TYPES = ("image_processor_type", "feature_extractor_type")
 _NAMES: Mapping[str, Kind] = {
     f"{kind}{what}": name
@@ -151,7 +153,9 @@ def _channels(settings: _Settings, key: str, default: list[float]) -> list[float
     value = settings.get(key, default)
     values = value if isinstance(value, list) else [value] * 3
     if len(values) != 3 or not all(map(_is_number, values)):
-        raise settings.error(key, "need a number for each of 3 channels")
+        raise settings.error(
+            key, f"need a number for each of 3 channels, {-_MAX_NUMBER:,} to {_MAX_NUMBER:,}"
+        )
     return [float(number) for number in values]
 
 
@@ -206,4 +210,4 @@ def _is_side(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) <= _MAX_NUMBER  # not so for NaN

@@ -6,7 +6,6 @@ import logging
 from typing import Any
 
 from dfn_ray import config
-from dfn_ray.errors import InputError, shortened
 from dfn_ray.network.layouts import (
     INDEX_ENDING,
     Layout,
@@ -14,20 +13,20 @@ from dfn_ray.network.layouts import (
     transformers_weights_among,
     weight_files_in,
 )
+from dfn_ray.network.open_clip_config import require_enough_bytes
 from dfn_ray.network.origin import Origin
 from dfn_ray.network.small_files import NetworkFolder
 from dfn_ray.network.transformers_layout.kinds import kind_of
-from dfn_ray.network.transformers_layout.model_settings import model_cfg_of
+from dfn_ray.network.transformers_layout.model_settings import model_cfg_of, own_settings
 from dfn_ray.network.transformers_layout.processor import preprocess_cfg_of
 from dfn_ray.network.transformers_layout.read_tokenizer import tokenizer_of
-from dfn_ray.network.transformers_layout.tensors import LayoutWeights, tensor_groups
+from dfn_ray.network.transformers_layout.tensor_groups import tensor_groups
+from dfn_ray.network.transformers_layout.tensors import LayoutWeights
+from dfn_ray.network.weights import is_whole_safetensors
 
 _LOG = logging.getLogger(__name__)
 
 CONFIG = Layout.TRANSFORMERS.value
-OWN_KEY = "dfn_ray"
-"""Key of a config.json written by `dfn-ray export --network`: settings that transformers lacks."""
-_OWN_SWITCHES = ("custom_text", "nonscalar_logit_scale")
 
 
 def is_in_transformers_layout(folder: NetworkFolder) -> bool:
@@ -43,7 +42,7 @@ def read_layout(folder: NetworkFolder, spec: config.Network) -> Origin:
     """
     values, place = folder.json_object(CONFIG), f"{folder.label}/{CONFIG}"
     kind = kind_of(values, place)
-    model_cfg = {**model_cfg_of(values, kind, place), **_own(values, place)}
+    model_cfg = {**model_cfg_of(values, kind, place), **own_settings(values, place)}
     preprocess_cfg = preprocess_cfg_of(folder, model_cfg["vision_cfg"]["image_size"], kind)
     tokenizer = tokenizer_of(
         folder,
@@ -60,25 +59,16 @@ def read_layout(folder: NetworkFolder, spec: config.Network) -> Origin:
     )
 
 
-def _own(values: dict[str, Any], place: str) -> dict[str, bool]:
-    own = values.get(OWN_KEY) or {}
-    if not isinstance(own, dict) or any(
-        key not in _OWN_SWITCHES or not isinstance(value, bool) for key, value in own.items()
-    ):
-        raise InputError(
-            f"{place}: {OWN_KEY}: need {' and '.join(_OWN_SWITCHES)}, true or false, got "
-            f"{shortened(repr(own))}"
-        )
-    return own
-
-
 def _weights(folder: NetworkFolder, model_cfg: dict[str, Any]) -> LayoutWeights:
     name = transformers_weights_among(folder.names, folder.label)
     place = f"{folder.label}/{name}"
     is_index = name.endswith(INDEX_ENDING)
     files = weight_files_in(folder.content(name), name, folder.names, place) if is_index else [name]
+    paths = tuple(map(folder.path_of, files))
+    if all(is_whole_safetensors(path) for path in paths):
+        require_enough_bytes(model_cfg, sum(path.stat().st_size for path in paths), place)
     return LayoutWeights(
         label=folder.label if is_index else place,
-        paths=tuple(map(folder.path_of, files)),
+        paths=paths,
         groups=tensor_groups(model_cfg),
     )

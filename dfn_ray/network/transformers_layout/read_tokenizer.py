@@ -1,7 +1,8 @@
 """Reads the tokenizer files of a folder as a tokenizer that can be sent to workers.
 
-A `tokenizer.json` is used unchanged. `vocab.json` and `merges.txt` are converted to one as in
-CLIPTokenizer; a `spiece.model` alone is read by sentencepiece.
+A `tokenizer.json` is used unchanged, but for special tokens that tokenizer_config.json adds.
+`vocab.json` and `merges.txt` are converted to one as in CLIPTokenizer. A `spiece.model` is read by
+sentencepiece where transformers does so: for SiglipTokenizer, or without a `tokenizer.json`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import tokenizers
+
 from dfn_ray.errors import InputError, shortened
 from dfn_ray.network.byte_pairs import BytePairTokenizer
 from dfn_ray.network.folder_tokenizer import (
@@ -18,22 +21,28 @@ from dfn_ray.network.folder_tokenizer import (
     SENTENCEPIECE_FILE,
     FolderTokenizer,
     folder_tokenizer,
+    parsed_json,
     require_embeddings,
 )
 from dfn_ray.network.small_files import SmallFiles
 from dfn_ray.network.tokenizer import TokenizerSpec, build
 from dfn_ray.network.transformers_layout.clip_merges import clip_tokenizer_json
 from dfn_ray.network.transformers_layout.kinds import Kind
+from dfn_ray.network.transformers_layout.special_tokens import (
+    CONFIG,
+    sides_of,
+    special_token,
+    special_tokens,
+)
 
 _LOG = logging.getLogger(__name__)
 
-CONFIG, SPECIAL = "tokenizer_config.json", "special_tokens_map.json"
 VOCABULARY, MERGES = "vocab.json", "merges.txt"
 TOKENIZER_FILES = (JSON_FILE, VOCABULARY, MERGES, SENTENCEPIECE_FILE)
 """The files that a tokenizer may be built from."""
 _OPEN_CLIP_CLEANERS: Mapping[Kind, str] = {"clip": "lower", "siglip": "canonicalize"}
 """The cleaner of open_clip's configs for each kind."""
-_LOWER_CASING = "Siglip2Tokenizer"
+_SIGLIP, _LOWER_CASING = "SiglipTokenizer", "Siglip2Tokenizer"
 _GEMMA = ("GemmaTokenizer", "GemmaTokenizerFast", _LOWER_CASING)
 """Classes of SigLIP 2's tokenizer. They pad on the left by default; Siglip2Tokenizer converts to
 lower case regardless of its file, as in the training of the networks."""
@@ -45,16 +54,17 @@ def tokenizer_of(
     """Returns the tokenizer of a network. Raises InputError that names the file and the problem."""
     context, rows = text_cfg["context_length"], text_cfg["vocab_size"]
     config = folder.json_object(CONFIG) if CONFIG in folder else {}
-    if config.get("auto_map"):
-        raise InputError(
-            f"{folder.label}/{CONFIG}: auto_map: the tokenizer is custom code, and code from a hub "
-            "is never run"
-        )
+    _refuse_unsupported(folder, config)
     found = _file(folder, config, kind, rows)
     if found is None:
         return _builtin_tokenizer(folder, context, rows, kind)
     name, content = found
-    sides = {side: _side(folder, config, side) for side in ("padding_side", "truncation_side")}
+    place = f"{folder.label}/{name}"
+    parsed = _parsed(place, content) if name == JSON_FILE else None  # once: it takes up to 1 s
+    in_file = {} if parsed is None else sides_of(parsed)
+    sides = {
+        side: _side(folder, config, side, in_file) for side in ("padding_side", "truncation_side")
+    }
     if kind == "clip" and sides["padding_side"] == "left":
         raise InputError(
             f"{folder.label}/{CONFIG}: padding_side: 'left' needs a mask in a CLIP, which is not "
@@ -67,15 +77,25 @@ def tokenizer_of(
         **sides,
     }
     if name == SENTENCEPIECE_FILE:
-        kwargs["end"] = _special(folder, config, "eos_token") or "</s>"
-        kwargs["unknown"] = _special(folder, config, "unk_token") or "<unk>"
+        kwargs["end"] = special_token(folder, config, "eos_token") or "</s>"
+        kwargs["unknown"] = special_token(folder, config, "unk_token") or "<unk>"
+    if special := special_tokens(folder, config, parsed):
+        kwargs["special"] = special
     longest = config.get("model_max_length")
     if type(longest) is int and 2 < longest < context:
         context = longest
-    place, pad = f"{folder.label}/{name}", _pad_token(folder, config, kind)
-    # Read once, because it takes a second for 256,000 tokens.
-    tokenizer = _read(place, name, content, context, {"pad": (None, pad), **kwargs})
+    pad = _pad_token(folder, config, kind)
+    tokenizer = _read(place, name, parsed or content, context, {"pad": (None, pad), **kwargs})
     _require_fitting(tokenizer, place, rows, text_cfg)
+    if kind == "clip" and (start := special_token(folder, config, "bos_token")) is not None:
+        _require_start(tokenizer, place, start)
+    if kind == "siglip" and config.get("model_input_names") != ["input_ids"]:
+        _LOG.warning(
+            "%s: padding is not masked, as in the training of SigLIP; transformers may mask it, "
+            'because model_input_names of %s is not ["input_ids"]',
+            folder.label,
+            CONFIG,
+        )
     if not open_clips_cleaning:
         cased = config.get("tokenizer_class") in _GEMMA and b'"Lowercase"' not in content
         _LOG.warning(
@@ -98,7 +118,8 @@ def _file(
     folder: SmallFiles, config: Mapping[str, Any], kind: Kind, rows: int
 ) -> tuple[str, bytes] | None:
     """Name and content of the file that the tokenizer is built from; None if there is none."""
-    if JSON_FILE in folder:
+    by_sentencepiece = config.get("tokenizer_class") == _SIGLIP and SENTENCEPIECE_FILE in folder
+    if JSON_FILE in folder and not by_sentencepiece:
         return JSON_FILE, folder.content(JSON_FILE)
     if kind == "clip" and VOCABULARY in folder and MERGES in folder:
         return JSON_FILE, _of_merges(folder, config, rows)
@@ -111,8 +132,8 @@ def _of_merges(folder: SmallFiles, config: Mapping[str, Any], rows: int) -> byte
     """A tokenizer.json with CLIP's vocabulary and merges, assembled as in CLIPTokenizer."""
     vocabulary = folder.json_object(VOCABULARY)
     place = f"{folder.label}/{VOCABULARY}"
-    start = _special(folder, config, "bos_token") or "<|startoftext|>"
-    end = _special(folder, config, "eos_token") or "<|endoftext|>"
+    start = special_token(folder, config, "bos_token") or "<|startoftext|>"
+    end = special_token(folder, config, "eos_token") or "<|endoftext|>"
     for token in (start, end, *vocabulary):
         number = vocabulary.get(token)
         # The package allocates a table up to the largest number.
@@ -126,12 +147,34 @@ def _of_merges(folder: SmallFiles, config: Mapping[str, Any], rows: int) -> byte
         merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
         if wrong := [merge for merge in merges if len(merge) != 2]:
             raise ValueError(f"need two tokens a line, got {shortened(' '.join(wrong[0]))!r}")
-        unknown = _special(folder, config, "unk_token") or end
+        unknown = special_token(folder, config, "unk_token") or end
         return clip_tokenizer_json(vocabulary, merges, start=start, end=end, unknown=unknown)
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001  the package raises no narrower type
         raise InputError(f"{place} and {MERGES}: no byte pairs: {_line(error)}") from None
+
+
+def _refuse_unsupported(folder: SmallFiles, config: Mapping[str, Any]) -> None:
+    """Raises InputError for settings that run code or give captions other tokens."""
+    place = f"{folder.label}/{CONFIG}"
+    if config.get("auto_map"):
+        raise InputError(
+            f"{place}: auto_map: the tokenizer is custom code, and code from a hub is never run"
+        )
+    for key in ("split_special_tokens", "sp_model_kwargs"):
+        if value := config.get(key):
+            raise InputError(f"{place}: {key}: not supported, got {shortened(repr(value))}")
+
+
+def _require_start(tokenizer: FolderTokenizer, place: str, start: str) -> None:
+    """Raises InputError if captions do not begin with the token that the config names."""
+    number = tokenizer.id_of(start)
+    if number is not None and int(tokenizer([""])[0, 0]) != number:
+        raise InputError(
+            f"{place}: does not begin captions with {shortened(repr(start))}, the bos_token of "
+            f"{CONFIG}"
+        )
 
 
 def _line(error: Exception) -> str:
@@ -142,11 +185,22 @@ def _pad_token(folder: SmallFiles, config: Mapping[str, Any], kind: Kind) -> str
     """The token that pads captions; by default that of the tokenizer's class."""
     gemma = config.get("tokenizer_class") in _GEMMA
     default = "<|endoftext|>" if kind == "clip" else "<pad>" if gemma else "</s>"
-    return _special(folder, config, "pad_token") or default
+    return special_token(folder, config, "pad_token") or default
+
+
+def _parsed(place: str, content: bytes) -> tokenizers.Tokenizer:
+    try:
+        return parsed_json(content)
+    except ValueError as error:
+        raise InputError(f"{place}: cannot be used as a tokenizer: {_line(error)}") from None
 
 
 def _read(
-    place: str, name: str, content: bytes, context: int, options: Mapping[str, Any]
+    place: str,
+    name: str,
+    content: bytes | tokenizers.Tokenizer,
+    context: int,
+    options: Mapping[str, Any],
 ) -> FolderTokenizer:
     try:
         return folder_tokenizer(name, content, context_length=context, options=options)
@@ -195,9 +249,12 @@ def _builtin_tokenizer(folder: SmallFiles, context: int, rows: int, kind: Kind) 
     return spec
 
 
-def _side(folder: SmallFiles, config: Mapping[str, Any], key: str) -> str:
+def _side(
+    folder: SmallFiles, config: Mapping[str, Any], key: str, in_json: Mapping[str, str]
+) -> str:
+    """The side by the config, else by tokenizer.json, else by the tokenizer's class."""
     left = key == "padding_side" and config.get("tokenizer_class") in _GEMMA
-    value = config.get(key) or ("left" if left else "right")
+    value = config.get(key) or in_json.get(key) or ("left" if left else "right")
     if value not in ("left", "right"):
         raise InputError(
             f"{folder.label}/{CONFIG}: {key}: need left or right, got {shortened(repr(value))}"
@@ -213,21 +270,3 @@ def _lower_case(folder: SmallFiles, config: Mapping[str, Any]) -> bool:
             f"{shortened(repr(value))}"
         )
     return value
-
-
-def _special(folder: SmallFiles, config: Mapping[str, Any], key: str) -> str | None:
-    """A special token by its role, from either file that may define it."""
-    for name in (CONFIG, SPECIAL):
-        values = config if name == CONFIG else {}
-        if name == SPECIAL and SPECIAL in folder:
-            values = folder.json_object(SPECIAL)
-        value = values.get(key)
-        if isinstance(value, dict):
-            value = value.get("content")
-        if value is not None:
-            if not isinstance(value, str):
-                raise InputError(
-                    f"{folder.label}/{name}: {key}: need a token, got {shortened(repr(value))}"
-                )
-            return value
-    return None

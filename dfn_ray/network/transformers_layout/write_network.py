@@ -19,9 +19,10 @@ from dfn_ray.errors import InputError, shortened
 from dfn_ray.images.transform import ImageTransform
 from dfn_ray.network.layouts import TRANSFORMERS_WEIGHTS
 from dfn_ray.network.packed import PackedNetwork
-from dfn_ray.network.transformers_layout.model_settings import DEFAULT_EPS, LEGACY_END_ID
-from dfn_ray.network.transformers_layout.read_network import CONFIG, OWN_KEY
-from dfn_ray.network.transformers_layout.tensors import tensor_groups, to_transformers
+from dfn_ray.network.transformers_layout.model_settings import DEFAULT_EPS, LEGACY_END_ID, OWN_KEY
+from dfn_ray.network.transformers_layout.read_network import CONFIG
+from dfn_ray.network.transformers_layout.tensor_groups import tensor_groups
+from dfn_ray.network.transformers_layout.tensors import to_transformers
 from dfn_ray.network.transformers_layout.write_tokenizer import tokenizer_files
 
 _BLOCK = {"width", "layers", "mlp_ratio", "norm_kwargs", "act_kwargs"}

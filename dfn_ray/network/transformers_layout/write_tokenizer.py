@@ -10,7 +10,8 @@ from dfn_ray.network.byte_pairs import tokens_and_merges
 from dfn_ray.network.folder_tokenizer import JSON_FILE, SENTENCEPIECE_FILE
 from dfn_ray.network.tokenizer import TokenizerSpec
 from dfn_ray.network.transformers_layout.clip_merges import clip_tokenizer_json
-from dfn_ray.network.transformers_layout.read_tokenizer import CONFIG, MERGES, VOCABULARY
+from dfn_ray.network.transformers_layout.read_tokenizer import MERGES, VOCABULARY
+from dfn_ray.network.transformers_layout.special_tokens import CONFIG
 
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 _CLEANING_NOTE = (
@@ -35,6 +36,8 @@ def tokenizer_files(spec: TokenizerSpec, *, siglip: bool) -> tuple[dict[str, byt
         "padding_side": options["padding_side"],
         "truncation_side": options["truncation_side"],
     }
+    if special := options.get("special"):
+        values["additional_special_tokens"] = special
     if siglip:
         values["model_input_names"] = ["input_ids"]  # padding is not masked, as in training
     file, content = spec.files[0]
