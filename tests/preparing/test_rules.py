@@ -56,6 +56,17 @@ def test_every_setting_of_rules_rejects_by_itself_with_a_reason_of_its_own():
     assert len(reasons) == len(REJECTING)
 
 
+def test_a_sample_at_the_limit_of_every_setting_is_accepted():
+    limits = {
+        "min_caption_words": 2,
+        "min_caption_chars": 9,
+        "min_image_side": 48,
+        "max_aspect_ratio": 64 / 48,
+    }
+    assert limits.keys() == REJECTING.keys()
+    assert judged(Rules(**limits)) == [(None, None)] * 2
+
+
 def test_a_rule_that_is_added_to_the_check_of_captions_runs_whatever_the_other_settings(
     monkeypatch,
 ):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -112,6 +113,44 @@ def test_a_shard_with_a_hole_is_not_complete_even_when_its_end_is_known():
     with pytest.raises(IncompleteRunError, match=r"^1 shards are not fully scored, a\.tar among"):
         ledger.require_complete(["b.tar", "a.tar"])
     assert dict(ledger.open_chunks("a.tar")) == {0: 4, 8: 2}
+
+
+def test_rows_behind_the_end_of_a_shard_do_not_count_in_either_order():
+    end = chunk(4, 2, last=True)
+    for late in (chunk(6, 4), chunk(8, 4), chunk(6, 4, last=True), chunk(2, 2, last=True)):
+        ledger = Ledger()
+        ledger.add("p", [end], {"scored": 2})
+        ledger.add("q", [late], {"scored": 4})
+        assert dict(ledger.open_chunks("a.tar")) == {4: 2}, late
+        assert ledger.disowned == {"q": [late]}
+    for first in (chunk(6, 4), chunk(8, 4)):
+        ledger = Ledger()
+        ledger.add("p", [first], {"scored": 4})
+        ledger.add("q", [end], {"scored": 2})
+        assert dict(ledger.open_chunks("a.tar")) == {first.first_row: 4}, first
+    ledger = Ledger()
+    for number, before in enumerate((chunk(0, 4), chunk(2, 2), end)):
+        ledger.add(f"p{number}", [before], {})
+    assert set(ledger.open_chunks("a.tar")) == {0, 2, 4}
+
+
+def test_the_bytes_read_of_all_chunks_are_summed():
+    ledger = Ledger()
+    assert (ledger.bytes_read, ledger.faults) == (0, {})
+    for first_row, size in ((0, 7), (4, 11), (4, 99)):
+        ledger.add("p", [replace(chunk(first_row, 4), bytes_read=size)], {})
+    assert ledger.bytes_read == 18
+
+
+def test_only_the_named_parts_are_read_and_one_of_another_run_is_named(tmp_path):
+    run = start(str(tmp_path / "run"))
+    one, two = commit(run, [chunk(0, 4)]), commit(run, [chunk(4, 4)])
+    assert scan_ledger(run.store, run.fingerprint).samples == 8
+    assert scan_ledger(run.store, run.fingerprint, [one]).samples == 4
+    digits = "0123456789abcdef"
+    said = f"{two}.parquet: has fingerprint {run.fingerprint[:12]}, but the run has {digits[:12]}, "
+    with pytest.raises(FingerprintError, match=said):
+        scan_ledger(run.store, digits, [two])
 
 
 def test_a_chunk_that_two_parts_commit_belongs_to_the_part_of_the_later_attempt(tmp_path):

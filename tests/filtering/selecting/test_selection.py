@@ -118,16 +118,75 @@ def test_several_k_at_once_are_what_each_is_alone_in_as_many_passes_as_one(table
     assert together_passes == most
 
 
-@given(tables(), st.sampled_from([-1.0, -0.3, 0.0, 0.1, 0.25, 1.0]))
-@settings(max_examples=100, deadline=None)
-def test_select_threshold_keeps_every_score_at_or_above_it(table, threshold):
-    selection = select_threshold(lambda: parts(table, []), threshold)
+def in_slices(table, cuts):
+    """A MapSlices of a table cut into slices of one part each; it counts its passes."""
+    passes: list[int] = []
+
+    def map_slices(find, read=None):
+        passes.append(0)
+        for part in parts(table, cuts):
+            yield find(map(read, [part]) if read else [part])
+
+    return map_slices, passes
+
+
+def unread():
+    raise AssertionError("the source was read although the rows come in slices")
+
+
+CUTS = st.lists(st.integers(0, 60), max_size=4)
+
+
+@given(tables(), st.sampled_from([-1.0, -0.3, 0.0, 0.1, 0.25, 1.0]), CUTS, st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_select_threshold_keeps_every_score_at_or_above_it(table, threshold, cuts, sliced):
+    cuts = [min(cut, len(table["score"])) for cut in cuts]
+    map_slices, _ = in_slices(table, cuts)
+    selection = (
+        select_threshold(unread, threshold, map_slices)
+        if sliced
+        else select_threshold(lambda: parts(table, cuts), threshold)
+    )
     expected = table["score"] >= np.float32(threshold)
     assert selection.keeps(table).tolist() == expected.tolist()
     assert selection.k == expected.sum()
-    if selection.k:
-        assert selection.threshold == table["score"][expected].min()
-        assert selection.at == (table["score"] == selection.threshold).sum()
+    require_counts(selection, table)
+
+
+@given(tables(), st.integers(0, 70), CUTS)
+@settings(max_examples=200, deadline=None)
+def test_rows_in_slices_give_the_selection_of_all_rows(table, k, cuts):
+    cuts = [min(cut, len(table["score"])) for cut in cuts]
+    map_slices, passes = in_slices(table, cuts)
+    selection = select_best(unread, k, map_slices)
+    assert selection == select_best(lambda: [table], k)
+    assert passes
+    require_counts(selection, table)
+
+
+def require_counts(selection, table):
+    """The numbers of rows at and above the threshold; zero when nothing is kept."""
+    scores = table["score"][~np.isnan(table["score"])]
+    threshold = np.inf if selection.k == 0 else selection.threshold
+    kept = selection.k > 0
+    assert (selection.above, selection.at) == (
+        (scores > threshold).sum() * kept,
+        (scores == threshold).sum() * kept,
+    )
+    if kept:
+        assert threshold == scores[selection.keeps(table)[~np.isnan(table["score"])]].min()
+
+
+def test_ties_are_broken_only_when_some_of_them_are_left_out():
+    table = rows([0.5, 0.5, 0.7], [3, 2, 1], [0] * 3, [0] * 3, [0, 1, 2])
+    assert select_best(lambda: [table], 3).last_tie is None
+    assert select_best(lambda: [table], 2).last_tie == (2, 0, 0, 1)
+
+
+def test_nan_has_the_lowest_key_and_scores_of_another_type_are_compared_in_float32():
+    assert score_key(np.array([np.nan, -np.inf], np.float32)).tolist()[0] == 0
+    double = np.array([0.1, 0.3])
+    assert score_key(double).tolist() == score_key(double.astype(np.float32)).tolist()
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=2, max_size=50))
