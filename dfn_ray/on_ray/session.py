@@ -26,6 +26,8 @@ missing."""
 GUARD = "dfn_ray.on_ray.uninterruptible_imports.guard_workers"
 """Setup hook of worker processes. If another program called ray.init, importing dfn_ray calls
 it."""
+_STARTUP = "timed out during startup"
+"""In Ray's message when its processes take longer than 30 s to start."""
 NODE_ID = "ray.io/node-id"
 """Label that Ray sets on every node."""
 
@@ -58,6 +60,13 @@ def connect() -> None:
             raise InputError(
                 f"no Ray cluster to connect to: {last_line(error)}; start it, set RAY_ADDRESS to "
                 "another one, or unset it to start a local Ray"
+            ) from error
+        except Exception as error:
+            if _STARTUP not in str(error):  # Ray raises a bare Exception
+                raise
+            raise InputError(
+                f"Ray did not start: {last_line(error)}; the machine may be overloaded. Run the "
+                "same command again"
             ) from error
 
 

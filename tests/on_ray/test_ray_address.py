@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from ray._private import node
 
 from dfn_ray.cli import run
 from dfn_ray.config import recipe_from
@@ -19,7 +21,9 @@ from dfn_ray.errors import InputError
 from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.filtering.subset.uid_list_subset import materialize_listed
 from dfn_ray.on_ray import ray_address as module
+from dfn_ray.on_ray import session
 from dfn_ray.on_ray.ray_address import check_ray_reachable
+from dfn_ray.on_ray.session import connect
 from dfn_ray.testing.sample_pools import uid_of, write_pool
 
 FILTER = '[pool]\nuri = "{0}/pool"\n[[networks]]\nmodel = "ViT-B-32"\nrandom_weights_seed = 0\n'
@@ -209,3 +213,22 @@ def test_a_cluster_that_is_there_is_let_through(local_ray, monkeypatch):
         start = time.monotonic()
         subprocess.run([sys.executable, "-c", code], env=environment, check=True)
         assert time.monotonic() - start < 10
+
+
+def test_a_ray_that_takes_too_long_to_start_is_an_error_in_a_sentence(monkeypatch):
+    def start(**_):
+        raise Exception(message)
+
+    message = "The current node timed out during startup. This could happen because ..."
+    monkeypatch.setattr("dfn_ray.on_ray.session.check_ray_reachable", lambda: None)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", start)
+    with pytest.raises(InputError, match=r"^Ray did not start: .*Run the same command again$"):
+        connect()
+    message = "anything else"
+    with pytest.raises(Exception, match=r"^anything else$"):
+        connect()
+
+
+def test_the_message_of_a_slow_start_is_still_rays():
+    assert session._STARTUP in inspect.getsource(node)
