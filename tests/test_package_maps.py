@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,27 @@ def test_the_layers_of_architecture_name_every_package():
     layers = (ROOT / "ARCHITECTURE.md").read_text().partition("## Layers")[2].partition("\n## ")[0]
     named = set(re.findall(r"`(\w+)/?`", layers))
     assert {re.split(r"[./]", name)[0] for name in contents(ROOT / "dfn_ray")} <= named
+
+
+MAX_MODULE_LINES, MAX_FUNCTION_LINES = 350, 60
+MODULES = sorted((ROOT / "dfn_ray").rglob("*.py"))
+STAGE_NAMES = {"__init__.py", "chain.py"}
+"""Names that several packages use with one meaning."""
+
+
+def test_modules_and_functions_are_short():
+    long = [path for path in MODULES if len(path.read_text().splitlines()) > MAX_MODULE_LINES]
+    functions = [
+        f"{path.name}: {node.name}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or 0) - node.lineno + 1 > MAX_FUNCTION_LINES
+    ]
+    assert not long
+    assert not functions
+
+
+def test_no_module_has_the_name_of_another_one():
+    names = Counter(path.name for path in MODULES if "testing" not in path.parts)
+    assert {name for name, count in names.items() if count > 1} <= STAGE_NAMES

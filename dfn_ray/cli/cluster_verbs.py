@@ -125,17 +125,16 @@ def plan(given: GivenRecipe, shards: int, samples: int, gpus: float | None, outp
     recipe = recipe_to_run(given, Recipe, output)
     if recipe is None:
         return
-    import ray
-
     from dfn_ray.forecast.costs import cluster_forecast, options
     from dfn_ray.forecast.plan import most_scorers, plan
+    from dfn_ray.on_ray.nodes import cluster_resources
     from dfn_ray.resolving.embedding_fingerprint import recipe_with_fixed_threads
 
     found = plan(recipe, shards=shards, samples=samples, gpus=gpus, say=output.say)
     recipe = recipe_with_fixed_threads(recipe)
     document = plan_values(
         found,
-        cluster_forecast(recipe, found, ray.cluster_resources()),
+        cluster_forecast(recipe, found, cluster_resources()),
         options(recipe, found, most_scorers(recipe, gpus)),
         recipe.prices and recipe.prices.currency,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import field
 
-from dfn_ray.config.captions import Captions
+from dfn_ray.config.caption_score import Captions
 from dfn_ray.config.checks import Target
 from dfn_ray.config.execution import Execution, Prices
 from dfn_ray.config.networks import Decode, Network, Scorers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, time
 from functools import cache
@@ -168,10 +169,23 @@ def _alike(place: Sequence[Any], kind: type) -> str:
     """The setting that a misspelt one may stand for, of the same section if that has one."""
     name = str(place[-1])
     own = _constraints(place[:-1], kind)[1].get("properties", ())
-    for names in (own, set(_names(json_schema(kind)))):
-        if close := difflib.get_close_matches(name, names, n=1):
-            return f"; did you mean {close[0]}?"
+    if close := difflib.get_close_matches(name, own, n=1):
+        return f"; did you mean {close[0]}?"
+    schema = json_schema(kind)
+    if close := difflib.get_close_matches(name, set(_names(schema)), n=1):
+        sections = sorted(_sections_with(close[0], schema))
+        where = " or ".join(f"{section}.{close[0]}" for section in sections) or close[0]
+        return f"; did you mean {where}?"
     return ""
+
+
+def _sections_with(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
+    """The sections of a recipe that have a setting of this name."""
+    for section, node in schema.get("properties", {}).items():
+        reference = json.dumps(node)
+        for kind, definition in schema.get("$defs", {}).items():
+            if f'"#/$defs/{kind}"' in reference and name in definition.get("properties", ()):
+                yield section
 
 
 def _names(schema: Any) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import Any
 from dfn_ray.config.evaluation import EvaluateRecipe
 from dfn_ray.config.filtering import Recipe
 from dfn_ray.config.load import parsed_toml
-from dfn_ray.config.pipeline import PipelineRecipe
+from dfn_ray.config.pipeline_recipe import PipelineRecipe
 from dfn_ray.config.training import TrainRecipe
 
 _OWN_SECTIONS = {

@@ -40,8 +40,8 @@ from dfn_ray.network.open_clip_registry import (
 )
 from dfn_ray.network.safetensors_header import tensors_in
 from dfn_ray.network.small_files import SmallFiles, network_folder
-from dfn_ray.network.transformers_layout.kinds import Kind, kind_of
 from dfn_ray.network.transformers_layout.model_settings import model_cfg_of, own_settings
+from dfn_ray.network.transformers_layout.network_kind import Kind, kind_of
 from dfn_ray.network.transformers_layout.processor import preprocess_cfg_of
 from dfn_ray.network.transformers_layout.read_tokenizer import TOKENIZER_FILES, tokenizer_of
 from dfn_ray.network.transformers_layout.tensor_groups import require_all, tensor_groups

@@ -34,7 +34,7 @@ from dfn_ray.network.packed import PackedNetwork
 from dfn_ray.on_ray.bundles import decode_bundle, scorer_bundle
 from dfn_ray.on_ray.cells import pack, unpack
 from dfn_ray.on_ray.failures import unwrapped_ray_errors
-from dfn_ray.on_ray.nodes import alive_nodes
+from dfn_ray.on_ray.nodes import alive_nodes, cluster_resources
 from dfn_ray.on_ray.session import put_networks
 from dfn_ray.pool import Shard
 from dfn_ray.preparing.prepare import NetworkInputs, Preparation
@@ -116,7 +116,7 @@ def run_pilot(
         raise InputError(
             "pool.uri: the pilot's shards hold no samples. Look at them with `dfn-ray inspect`"
         )
-    cpus = ray.cluster_resources().get("CPU", 0.0)
+    cpus = cluster_resources().get("CPU", 0.0)
     return Pilot(
         shards=tuple(measured),
         decoders=min(len(chosen), int(cpus / recipe.decode.cpus)),

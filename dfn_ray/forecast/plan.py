@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-import ray
-
 from dfn_ray.config import Recipe
 from dfn_ray.console.tables import duration, grid, size, table
 from dfn_ray.forecast.costs import (
@@ -18,6 +16,7 @@ from dfn_ray.forecast.costs import (
 from dfn_ray.forecast.estimate import CONFIDENCE, Estimate, Interval, estimate
 from dfn_ray.forecast.pilot import Pilot, run_pilot
 from dfn_ray.forecast.stage_rates import timed
+from dfn_ray.on_ray.nodes import cluster_resources
 from dfn_ray.on_ray.session import connect
 from dfn_ray.pool import list_pool, listing_notes
 from dfn_ray.resolving.embedding_fingerprint import recipe_with_fixed_threads
@@ -49,7 +48,7 @@ def plan(
     found = estimate(recipe, pilot, listed)
     for note in listing_notes(listing):
         say(note)
-    say(table(list(_rows(recipe, pilot, found, ray.cluster_resources(), seconds))))
+    say(table(list(_rows(recipe, pilot, found, cluster_resources(), seconds))))
     say("")
     say(_grid(recipe, list(options(recipe, found, most_scorers(recipe, gpus)))))
     say("")

@@ -27,7 +27,7 @@ def _numeric(text: str) -> str:
     return text
 
 
-class _ListedPool(pydantic.BaseModel):
+class _StoredListing(pydantic.BaseModel):
     shards: _Count
     digest: str
 
@@ -44,7 +44,7 @@ class _Description(pydantic.BaseModel):
     recipe: _Dict
     fingerprint: _Fingerprint
     fingerprint_digest: str
-    pool: _ListedPool
+    pool: _StoredListing
     id: str = ""
     versions: dict[str, str] = {}
 

@@ -18,7 +18,7 @@ as each store's own tools read them.
     hub.py            hf:// with the policy
     s3.py             S3 with the policy
     s3_faults.py      S3's errors: which are retried, which are final, their messages
-    exclusive.py      creating a local file only if its name is free
+    exclusive.py      renaming local files to free names, locking and syncing them
     environment.py    environment variables that are passed on to a cluster's workers
 """
 

@@ -1,14 +1,19 @@
-"""Renaming a local file unless the new name is taken, so that a name implies complete content."""
+"""Files of a local disk: renamed only to a free name, replaced under a lock, synced."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
+import posixpath
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _UNKNOWN = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL)
 """Errors of file systems without hard links, or without a rename that never replaces."""
 
+_LOCK = ".replacing"
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1  # linux/fcntl.h, linux/fs.h
 _RENAMEAT2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # glibc 2.28
 
@@ -51,3 +56,20 @@ def _copy(temporary: str, path: str) -> None:
         except BaseException:
             os.remove(path)  # a full disk leaves nothing under the name
             raise
+
+
+def sync_folder(folder: str) -> None:
+    """Syncs a folder's entries to disk: until then a power failure can undo a rename."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(folder: str) -> Iterator[None]:
+    """Holds a folder's lock. It is the kernel's, so it is released when a process dies."""
+    with open(posixpath.join(folder, _LOCK), "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

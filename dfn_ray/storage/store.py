@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import posixpath
 import re
@@ -15,13 +14,12 @@ from typing import IO, Any
 
 from dfn_ray.errors import InputError, MissingFileError
 from dfn_ray.storage.causes import ConditionFailedError
-from dfn_ray.storage.exclusive import rename_if_free
+from dfn_ray.storage.exclusive import locked, rename_if_free, sync_folder
 from dfn_ray.storage.filesystems import filesystem, is_local, is_s3, storage_errors
 from dfn_ray.uris import normalised
 
 _TEMPORARY = ".writing-"
 _LEFTOVER = re.compile(rf"{re.escape(_TEMPORARY)}(\d+)-")
-_LOCK = ".replacing"
 _NO_VERSION = "0" * 32
 """An ETag that matches no content."""
 
@@ -159,7 +157,7 @@ class Store:
             return self.create(name, data)
         with storage_errors(self.uri_of(name), "replace"):
             if self.is_local:
-                with _locked(self._root):
+                with locked(self._root):
                     done = self._content(name) == before
                     if done:
                         with self._temporary_file(name, [data]) as temporary:
@@ -330,24 +328,7 @@ class Store:
                 file.flush()
                 os.fsync(file.fileno())
             yield temporary
-            _sync_folder(folder)
+            sync_folder(folder)
         finally:
             with suppress(FileNotFoundError):
                 os.remove(temporary)
-
-
-def _sync_folder(folder: str) -> None:
-    """Syncs a folder's entries to disk: until then a power failure can undo a rename."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _locked(folder: str) -> Iterator[None]:
-    """Holds a folder's lock. It is the kernel's, so it is released when a process dies."""
-    with open(posixpath.join(folder, _LOCK), "ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

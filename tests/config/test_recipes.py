@@ -236,6 +236,15 @@ def test_a_misspelt_setting_gets_a_suggestion():
         recipe_from(VALUES, ["select.keep_fracton=0.1"])
 
 
+def test_a_setting_of_another_section_is_suggested_with_its_section():
+    with pytest.raises(
+        RecipeError, match=r"pool\.gpus: no such setting; did you mean scorers\.gpus\?"
+    ):
+        recipe_from(VALUES, ["pool.gpus=1"])
+    with pytest.raises(RecipeError, match=r"did you mean decode\.cpus or scorers\.cpus\?"):
+        recipe_from(VALUES, ["pool.cpus=1"])
+
+
 def test_labels_and_resources_of_nodes_are_tables_of_the_recipe():
     recipe = recipe_from(
         VALUES, ['decode.labels={dfn-role = "decode"}', "scorers.resources.slot=0.5"]

@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Self
 
-import ray
 from ray.exceptions import RayError
 
 from dfn_ray.config import Prices, Recipe
 from dfn_ray.console.tables import duration
 from dfn_ray.errors import BudgetSpentError, RunTakenOverError, StorageError
+from dfn_ray.on_ray.nodes import cluster_resources
 from dfn_ray.run import SPENDING, Run
 
 CHECK_INTERVAL_S = 5.0
@@ -71,7 +71,7 @@ class CostMeter:
         recipe: Recipe,
         run: Run,
         *,
-        alive: Callable[[], Mapping[str, float]] = ray.cluster_resources,
+        alive: Callable[[], Mapping[str, float]] = cluster_resources,
     ) -> None:
         self._limits, self._prices, self._run, self._alive = (
             recipe.execution, recipe.prices, run, alive,

@@ -1,6 +1,6 @@
 """Networks in the layout of transformers (CLIPModel, SiglipModel), on open_clip's modules.
 
-    kinds.py            the kind of network in a config.json; rejects all but CLIP and SigLIP
+    network_kind.py     the kind of network in a config.json; rejects all but CLIP and SigLIP
     model_settings.py   config.json -> open_clip's model config, checked before anything is built
     processor.py        preprocessor_config.json or processor_config.json -> the image transform
     read_tokenizer.py   the folder's own tokenizer files -> a tokenizer as data

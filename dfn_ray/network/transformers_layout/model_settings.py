@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 
 from dfn_ray.errors import InputError, shortened
 from dfn_ray.network.open_clip_config import MAX_PARAMETERS, problems_in
-from dfn_ray.network.transformers_layout.kinds import Kind
+from dfn_ray.network.transformers_layout.network_kind import Kind
 
 DEFAULT_EPS = 1e-5
 """Epsilon of torch's and open_clip's layer norms."""

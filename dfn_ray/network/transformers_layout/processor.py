@@ -16,7 +16,7 @@ from typing import Any
 from dfn_ray.errors import InputError, shortened
 from dfn_ray.images.transform import MIN_STD, NORMALIZATIONS
 from dfn_ray.network.small_files import SmallFiles
-from dfn_ray.network.transformers_layout.kinds import Kind
+from dfn_ray.network.transformers_layout.network_kind import Kind
 
 _LOG = logging.getLogger(__name__)
 

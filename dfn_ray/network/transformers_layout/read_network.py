@@ -16,8 +16,8 @@ from dfn_ray.network.layouts import (
 from dfn_ray.network.open_clip_config import require_enough_bytes
 from dfn_ray.network.origin import Origin
 from dfn_ray.network.small_files import NetworkFolder
-from dfn_ray.network.transformers_layout.kinds import kind_of
 from dfn_ray.network.transformers_layout.model_settings import model_cfg_of, own_settings
+from dfn_ray.network.transformers_layout.network_kind import kind_of
 from dfn_ray.network.transformers_layout.processor import preprocess_cfg_of
 from dfn_ray.network.transformers_layout.read_tokenizer import tokenizer_of
 from dfn_ray.network.transformers_layout.tensor_groups import tensor_groups

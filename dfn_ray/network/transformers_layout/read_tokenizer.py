@@ -27,7 +27,7 @@ from dfn_ray.network.folder_tokenizer import (
 from dfn_ray.network.small_files import SmallFiles
 from dfn_ray.network.tokenizer import TokenizerSpec, build
 from dfn_ray.network.transformers_layout.clip_merges import clip_tokenizer_json
-from dfn_ray.network.transformers_layout.kinds import Kind
+from dfn_ray.network.transformers_layout.network_kind import Kind
 from dfn_ray.network.transformers_layout.special_tokens import (
     CONFIG,
     sides_of,
@@ -46,6 +46,16 @@ _SIGLIP, _LOWER_CASING = "SiglipTokenizer", "Siglip2Tokenizer"
 _GEMMA = ("GemmaTokenizer", "GemmaTokenizerFast", _LOWER_CASING)
 """Classes of SigLIP 2's tokenizer. They pad on the left by default; Siglip2Tokenizer converts to
 lower case regardless of its file, as in the training of the networks."""
+
+_UNMASKED = (
+    "%s: padding is not masked, as in the training of SigLIP; transformers may mask it, because "
+    'model_input_names of %s is not ["input_ids"]'
+)
+_OWN_CLEANING = (
+    "%s: captions are cleaned by its own tokenizer only, without open_clip's repair of text and "
+    'HTML entities%s (set caption_cleaning = "open_clip" for both)'
+)
+_CASED = " and, unlike in the training of SigLIP 2, without conversion to lower case"
 
 
 def tokenizer_of(
@@ -90,22 +100,10 @@ def tokenizer_of(
     if kind == "clip" and (start := special_token(folder, config, "bos_token")) is not None:
         _require_start(tokenizer, place, start)
     if kind == "siglip" and config.get("model_input_names") != ["input_ids"]:
-        _LOG.warning(
-            "%s: padding is not masked, as in the training of SigLIP; transformers may mask it, "
-            'because model_input_names of %s is not ["input_ids"]',
-            folder.label,
-            CONFIG,
-        )
+        _LOG.warning(_UNMASKED, folder.label, CONFIG)
     if not open_clips_cleaning:
         cased = config.get("tokenizer_class") in _GEMMA and b'"Lowercase"' not in content
-        _LOG.warning(
-            "%s: captions are cleaned by its own tokenizer only, without open_clip's repair of "
-            'text and HTML entities%s (set caption_cleaning = "open_clip" for both)',
-            folder.label,
-            " and, unlike in the training of SigLIP 2, without conversion to lower case"
-            if cased and not lower_casing
-            else "",
-        )
+        _LOG.warning(_OWN_CLEANING, folder.label, _CASED if cased and not lower_casing else "")
     return TokenizerSpec(
         context_length=context,
         kwargs_json=json.dumps({"pad": tokenizer.pad, **kwargs}, sort_keys=True),
