@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, Queue
-from threading import Thread
 from typing import Any
 
 import requests
@@ -21,6 +19,7 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 from dfn_ray.dry_run.finding import NotCheckedError
 from dfn_ray.errors import InputError
 from dfn_ray.network.layouts import Layout
+from dfn_ray.storage.retries import call_within
 from dfn_ray.untrusted.json_text import parse_json
 
 TIME_LIMIT_S = 10.0
@@ -105,22 +104,11 @@ def _get(url: str, deadline: float, where: str) -> bytes:
     transient. The request runs on a thread that is abandoned at the deadline: resolving a name and
     trying each of a server's addresses can take longer than any timeout of the request.
     """
-    answer: Queue[bytes | Exception] = Queue()
-
-    def ask() -> None:
-        try:
-            answer.put(_answered(url, deadline, where))
-        except Exception as error:  # noqa: BLE001  re-raised by the waiting thread
-            answer.put(error)
-
-    Thread(target=ask, daemon=True).start()
+    left = max(0.1, deadline - time.monotonic())
     try:
-        given = answer.get(timeout=max(0.1, deadline - time.monotonic()))
-    except Empty:
+        return call_within(lambda: _answered(url, deadline, where), left)
+    except TimeoutError:
         raise _UnreachableError(f"no response within {TIME_LIMIT_S:.0f} s") from None
-    if isinstance(given, bytes):
-        return given
-    raise given
 
 
 def _answered(url: str, deadline: float, where: str) -> bytes:

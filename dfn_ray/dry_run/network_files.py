@@ -45,7 +45,7 @@ from dfn_ray.network.transformers_layout.network_kind import Kind, kind_of
 from dfn_ray.network.transformers_layout.processor import preprocess_cfg_of
 from dfn_ray.network.transformers_layout.read_tokenizer import TOKENIZER_FILES, tokenizer_of
 from dfn_ray.network.transformers_layout.tensor_groups import require_all, tensor_groups
-from dfn_ray.storage import Store, open_uri, read_uri, stat
+from dfn_ray.storage import File, Store, open_uri, read_uri, stat
 
 if TYPE_CHECKING:
     from dfn_ray.dry_run.hub_files import Repository
@@ -274,16 +274,20 @@ def _tensors(uri: str, setting: str) -> set[str] | None:
 
     Raises InputError when it is absent, empty or truncated.
     """
-    _weights(uri, setting)
-    file = stat(uri)
-    assert file is not None  # by the line above
+    file = _weights_file(uri, setting)
     with open_uri(uri, in_order=False) as opened:
         entries = tensors_in(opened, file.size_bytes, f"{setting}: {uri}")
     return None if entries is None else set(entries)
 
 
 def _weights(uri: str, setting: str) -> str:
-    """Name and size of a weights file. Raises InputError when it is absent or holds no weights."""
+    """Name and size of a weights file. Raises what `_weights_file` raises."""
+    file = _weights_file(uri, setting)
+    return f"weights {file.name} ({size(file.size_bytes)})"
+
+
+def _weights_file(uri: str, setting: str) -> File:
+    """A weights file. Raises InputError when it is absent or holds no weights."""
     file = stat(uri)
     if file is None:
         raise InputError(f"{setting}: {uri}: need a weights file, found a folder")
@@ -293,4 +297,4 @@ def _weights(uri: str, setting: str) -> str:
         raise InputError(f"{setting}: {uri}: {LFS_POINTER_MESSAGE}")
     if not head:
         raise InputError(f"{setting}: {uri}: need a weights file, got an empty file")
-    return f"weights {file.name} ({size(file.size_bytes)})"
+    return file

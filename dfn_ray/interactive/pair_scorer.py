@@ -14,6 +14,7 @@ from dfn_ray.filtering.scoring.bounds import NOTHING
 from dfn_ray.filtering.scoring.scorer import Scorer
 from dfn_ray.network.packed import PackedNetwork
 from dfn_ray.on_ray.cells import Cell
+from dfn_ray.pool.captions import is_encodable
 from dfn_ray.pool.text import has_visible
 from dfn_ray.preparing.prepare import NetworkInputs, Preparation, prepare
 from dfn_ray.resolving.fetch_networks import fetch_network
@@ -102,22 +103,13 @@ def _bytes_of(image: Image) -> bytes:
     return image if isinstance(image, bytes) else read_uri(os.fspath(image))
 
 
-def _is_unicode(caption: str) -> bool:
-    """False for a string with half of a surrogate pair, which UTF-8 cannot express."""
-    try:
-        caption.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _sample(row: int, image: bytes, caption: str | None) -> dict[str, Any]:
     reason = None
     if not image:
         reason = Reason.EMPTY_IMAGE
     elif caption is None:
         reason = Reason.MISSING_CAPTION
-    elif not _is_unicode(caption):
+    elif not is_encodable([caption]):
         reason = Reason.CAPTION_NOT_UTF8
     elif not has_visible(caption):
         reason = Reason.EMPTY_CAPTION

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from queue import Empty, Queue
-from threading import Thread
 from typing import Any, TypeVar
 
 import ray
@@ -15,6 +13,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dfn_ray.errors import NoProgressError, last_line
+from dfn_ray.storage.retries import call_within
 
 _LOG = logging.getLogger(__name__)
 
@@ -66,37 +65,19 @@ def cluster_resources() -> Mapping[str, float]:
 def _answer_to(question: Callable[[], T]) -> T:
     """The answer of Ray's head, asked again over a new connection if none comes.
 
-    Ray 2.60 waits for it without a limit, and was seen to wait for ever although the head was idle:
-    the answer was lost. Raises NoProgressError after all attempts.
+    Ray 2.60 waits for it without a limit, and was seen to wait without end although the head was
+    idle: the answer was lost. Raises NoProgressError after all attempts.
     """
     for _ in range(ATTEMPTS):
-        answers: Queue[Callable[[], T]] = Queue()
-        # A daemon: it may never end.
-        Thread(target=_put_answer, args=(question, answers), daemon=True).start()
         try:
-            return answers.get(timeout=ANSWER_S)()
-        except Empty:
+            return call_within(question, ANSWER_S)
+        except TimeoutError:
             _LOG.warning("Ray's head has not answered for %.0f s; asking it again", ANSWER_S)
             state.state._global_state_accessor = None  # Ray has no public way to reconnect
     raise NoProgressError(
         f"Ray's head did not answer {ATTEMPTS} times, {ANSWER_S:.0f} s each; check that it runs "
         "(`ray status`), then run the same command again to resume"
     )
-
-
-def _put_answer(question: Callable[[], T], answers: Queue[Callable[[], T]]) -> None:
-    """Puts a function that returns the answer, or raises the error, into the queue."""
-    try:
-        found = question()
-    except Exception as error:  # noqa: BLE001  raised by the thread that asked
-        failure = error
-
-        def fail() -> T:
-            raise failure
-
-        answers.put(fail)
-    else:
-        answers.put(lambda: found)
 
 
 def run_on_node(

@@ -87,7 +87,7 @@ def _list_of(texts: Mapping[int, str], pool: Pool) -> Found:
         return None, Reason.EMPTY_CAPTION
     if len(captions) > MAX_CAPTIONS or len(texts) > MAX_PARTS:
         return None, Reason.TOO_MANY_CAPTIONS
-    return (captions, None) if _is_encodable(captions) else (None, Reason.CAPTION_NOT_UTF8)
+    return (captions, None) if is_encodable(captions) else (None, Reason.CAPTION_NOT_UTF8)
 
 
 def _items(number: int, text: str, pool: Pool) -> list[str]:
@@ -113,8 +113,8 @@ def _array(text: str) -> list[str] | None:
     return [item for item in value if item is not None]
 
 
-def _is_encodable(captions: list[str]) -> bool:
-    """False for half of a surrogate pair: JSON can escape it, UTF-8 cannot encode it."""
+def is_encodable(captions: list[str]) -> bool:
+    """Returns False for half of a surrogate pair: JSON can escape it, UTF-8 cannot encode it."""
     try:
         "".join(captions).encode()
     except UnicodeEncodeError:

@@ -83,7 +83,7 @@ def call_with_retries(once: Callable[[], T], attempts_for: Callable[[BaseExcepti
     """
     retrying = Retrying(**tenacity_arguments(attempts_for))
     try:
-        return retrying(_call_within, once, POLICY.attempt_s)
+        return retrying(call_within, once, POLICY.attempt_s)
     except Exception as error:
         if attempts_for(error) == 1:
             raise
@@ -114,8 +114,8 @@ def error_text(error: BaseException) -> str:
     return text
 
 
-def _call_within(once: Callable[[], T], limit_s: float) -> T:
-    """Runs a blocking call on a thread; raises TimeoutError after `limit_s`.
+def call_within(once: Callable[[], T], limit_s: float) -> T:
+    """Returns the result of a blocking call on a thread; raises TimeoutError after `limit_s`.
 
     The thread is abandoned then. It is a daemon thread: at exit, the interpreter waits for those of
     an executor.
@@ -128,7 +128,7 @@ def _call_within(once: Callable[[], T], limit_s: float) -> T:
         except BaseException as error:  # noqa: BLE001  re-raised below
             answers.put((False, error))
 
-    threading.Thread(target=run, daemon=True, name="storage-request").start()
+    threading.Thread(target=run, daemon=True, name="call-within").start()
     try:
         done, value = answers.get(timeout=limit_s)
     except queue.Empty:
