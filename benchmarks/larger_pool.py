@@ -198,9 +198,9 @@ def write_pool(packages: Path, out: Path) -> None:
     pq.write_table(pa.table(truth), out / "truth.parquet")
 
 
-def story(out: Path) -> PipelineRecipe:
+def pipeline_recipe(out: Path) -> PipelineRecipe:
     """`dfn-ray pipeline demo` on this pool: same networks and sets, more samples, a random arm."""
-    values: dict[str, Any] = pipeline_demo_values(str(out / "story"))
+    values: dict[str, Any] = pipeline_demo_values(str(out / "pipeline"))
     values["pool"] = {"uri": [str(out / "pool")], "chunk_rows": 64}
     values["arms"] = ["dfn", "pool", "random"]
     values["filter"]["select"] = {"keep_fraction": KEEP_FRACTION, "of": "scored"}
@@ -235,7 +235,7 @@ def main() -> None:
     truth = given.out / "truth.parquet"
     if not truth.is_file():
         write_pool(given.packages, given.out)
-    recipe = story(given.out)
+    recipe = pipeline_recipe(given.out)
     run_pipeline(recipe, say=lambda text: print(text, flush=True))
     print("\n" + kept_by_kind(recipe, truth))
 

@@ -68,12 +68,15 @@ def points(out: Path) -> dict[str, dict[str, Any]]:
     }
     found = {"base": base}
     for percent in FRACTIONS:
-        story = pipeline_demo_values(str(out / f"keep-{percent}")) | {"arms": ["dfn"], "dfn": None}
-        story["filter"] = {
+        pipeline = pipeline_demo_values(str(out / f"keep-{percent}")) | {
+            "arms": ["dfn"],
+            "dfn": None,
+        }
+        pipeline["filter"] = {
             "networks": [{"model": f"local-dir:{out / 'base' / 'dfn' / 'network'}"}],
             "select": {"keep_fraction": percent / 100, "of": "scored"},
         }
-        found[f"keep-{percent}"] = story
+        found[f"keep-{percent}"] = pipeline
     clean, pool = base["dfn"]["sources"][0], {"uri": [str(DATA / "pool")], "chunk_rows": 64}
     found["dfn-short"] = _with_dfn(out / "dfn-short", samples_seen=20_480)
     found["dfn-few"] = _with_dfn(out / "dfn-few", sources=[{**clean, "sample_count": 700}])
@@ -88,8 +91,8 @@ def points(out: Path) -> dict[str, dict[str, Any]]:
 
 
 def _with_dfn(out: Path, **changes: Any) -> dict[str, Any]:
-    story = pipeline_demo_values(str(out))
-    return story | {"arms": ["dfn"], "dfn": story["dfn"] | changes}
+    pipeline = pipeline_demo_values(str(out))
+    return pipeline | {"arms": ["dfn"], "dfn": pipeline["dfn"] | changes}
 
 
 def _clean_share(recipe: PipelineRecipe) -> float:

@@ -25,6 +25,7 @@ import ray
 
 from dfn_ray.config import Scorers
 from dfn_ray.errors import ScorersFailedError, last_line
+from dfn_ray.on_ray.answers import answer_of_actor
 from dfn_ray.on_ray.session import NODE_ID, driver_node_selector
 
 T = TypeVar("T")
@@ -32,6 +33,8 @@ NODE_TRIES = 2
 """Failed starts in a row after which a node is avoided, once an actor has started elsewhere."""
 TRIES = 6
 """Failed starts after which a pool is given up if no actor of it has ever started."""
+
+_RECORD = "the actor that records starts of scorers"
 
 
 class ActorSupervisor:
@@ -69,7 +72,9 @@ class ActorSupervisor:
 
         They override the options that all actors of the pool share.
         """
-        failure, avoided = ray.get(self._record.check.remote())
+        failure, avoided = answer_of_actor(
+            self._record.check.remote, "the record of scorers' starts"
+        )
         if failure is not None:
             raise ScorersFailedError(failure)
         options: dict[str, Any] = {"name": f"{self._pool}-{uuid4().hex[:8]}"}

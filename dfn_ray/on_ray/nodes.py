@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import ray
-from ray._private import state
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from dfn_ray.errors import NoProgressError, last_line
-from dfn_ray.storage.retries import call_within
+from dfn_ray.errors import last_line
+from dfn_ray.on_ray.answers import answer_of_head
 
-_LOG = logging.getLogger(__name__)
-
-ANSWER_S, ATTEMPTS = 60.0, 3
-"""Limit on an answer of Ray's head, which takes milliseconds, and the number of attempts."""
 _RAYS_RESOURCES = ("memory", "object_store_memory")
 T = TypeVar("T")
 
@@ -52,32 +46,14 @@ def alive_nodes() -> list[Node]:
             resources=node["Resources"],
             labels=node.get("Labels") or {},
         )
-        for node in _answer_to(ray.nodes)
+        for node in answer_of_head(ray.nodes)
         if node["Alive"]
     ]
 
 
 def cluster_resources() -> Mapping[str, float]:
     """The resources of all alive nodes together, by name."""
-    return _answer_to(ray.cluster_resources)
-
-
-def _answer_to(question: Callable[[], T]) -> T:
-    """The answer of Ray's head, asked again over a new connection if none comes.
-
-    Ray 2.60 waits for it without a limit, and was seen to wait without end although the head was
-    idle: the answer was lost. Raises NoProgressError after all attempts.
-    """
-    for _ in range(ATTEMPTS):
-        try:
-            return call_within(question, ANSWER_S)
-        except TimeoutError:
-            _LOG.warning("Ray's head has not answered for %.0f s; asking it again", ANSWER_S)
-            state.state._global_state_accessor = None  # Ray has no public way to reconnect
-    raise NoProgressError(
-        f"Ray's head did not answer {ATTEMPTS} times, {ANSWER_S:.0f} s each; check that it runs "
-        "(`ray status`), then run the same command again to resume"
-    )
+    return answer_of_head(ray.cluster_resources)
 
 
 def run_on_node(

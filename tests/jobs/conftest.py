@@ -79,7 +79,7 @@ def cluster(head) -> Cluster:
 
 
 @dataclass(frozen=True)
-class Story:
+class Pipeline:
     """A small pipeline recipe and separate recipes of its stages, each a TOML file in `folder`."""
 
     folder: Path
@@ -107,8 +107,8 @@ class Story:
 
 
 @pytest.fixture(scope="session")
-def story(tmp_path_factory) -> Story:
-    folder = tmp_path_factory.mktemp("story")
+def pipeline(tmp_path_factory) -> Pipeline:
+    folder = tmp_path_factory.mktemp("pipeline")
     network = save_tiny_network(folder / "network", seed=0)
     pool = write_pool(folder / "pool", shards=SHARDS, samples=SAMPLES)
     tar = TarBuilder()
@@ -125,7 +125,7 @@ def story(tmp_path_factory) -> Story:
         "templates": ["{}"],
     }
     values = {
-        "run_uri": str(folder / "story"),
+        "run_uri": str(folder / "pipeline"),
         "pool": {"uri": [str(pool)], "chunk_rows": 5},
         "arms": ["dfn"],
         "filter": {
@@ -146,7 +146,7 @@ def story(tmp_path_factory) -> Story:
         },
         "evaluate": {"sets": [evaluated], "scorers": {"threads": 1}},
     }
-    return Story(folder, recipe_from(values, kind=PipelineRecipe))
+    return Pipeline(folder, recipe_from(values, kind=PipelineRecipe))
 
 
 def toml(values: Mapping[str, Any]) -> str:

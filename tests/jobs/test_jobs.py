@@ -19,7 +19,7 @@ from dfn_ray.cli.main import STOPPED
 from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.filtering.selecting.selection_table import selection_table
 from dfn_ray.training.train_clip import train
-from tests.jobs.conftest import ROOT, SAMPLES, SAMPLES_SEEN, SHARDS, Story
+from tests.jobs.conftest import ROOT, SAMPLES, SAMPLES_SEEN, SHARDS, Pipeline
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -83,9 +83,9 @@ class Begun:
 
 
 @pytest.fixture(scope="module")
-def begun(cluster, story: Story) -> Begun:
-    evaluate = story.file("evaluate", run_uri=str(story.folder / "evaluated"))
-    wrong = story.file("filter", run_uri=str(story.folder / "wrong"))
+def begun(cluster, pipeline: Pipeline) -> Begun:
+    evaluate = pipeline.file("evaluate", run_uri=str(pipeline.folder / "evaluated"))
+    wrong = pipeline.file("filter", run_uri=str(pipeline.folder / "wrong"))
     return Begun(
         submit(cluster, "python", "jobs/evaluate_clip.py", str(evaluate)),
         cluster.start(*by_ray(cluster, "jobs/filter_pool.py", wrong, "--set", "decode.mode=fst")),
@@ -106,8 +106,8 @@ class Filtered:
 
 
 @pytest.fixture(scope="module")
-def filtered(cluster, story: Story, begun) -> Filtered:
-    recipe, run = story.file("filter"), Path(story.recipe.uri("filter"))
+def filtered(cluster, pipeline: Pipeline, begun) -> Filtered:
+    recipe, run = pipeline.file("filter"), Path(pipeline.recipe.uri("filter"))
     stopped = stop_in_midrun(
         cluster, "jobs/filter_pool.py", recipe, begun="scores/part-*.parquet", done="selection.json"
     )
@@ -123,25 +123,25 @@ def test_a_stopped_job_reports_it_in_a_line(filtered):
     assert not strays(before, *FILTERING)
 
 
-def test_a_stopped_job_submitted_again_resumes_from_its_commits(story: Story, filtered):
-    now = written(Path(story.recipe.uri("filter")))
+def test_a_stopped_job_submitted_again_resumes_from_its_commits(pipeline: Pipeline, filtered):
+    now = written(Path(pipeline.recipe.uri("filter")))
     assert {name: now[name] for name in filtered.parts} == filtered.parts
     assert len(now) > len(filtered.parts) > 0
 
 
-def test_a_filter_job_streams_few_lines_and_ends_in_its_table(cluster, story, filtered):
+def test_a_filter_job_streams_few_lines_and_ends_in_its_table(cluster, pipeline, filtered):
     (job,) = (j for j in cluster.client.list_jobs() if j.submission_id in filtered.told.stdout)
     assert (job.status, job.driver_exit_code) == ("SUCCEEDED", 0)
     lines = lines_of(cluster.client.get_job_logs(job.submission_id))
-    table = selection_table(story.recipe.uri("filter"), filtered.selection).splitlines()
+    table = selection_table(pipeline.recipe.uri("filter"), filtered.selection).splitlines()
     assert lines[-len(table) :] == table
     assert not strays(lines[: -len(table)], *FILTERING)
     assert "\n".join(lines) in filtered.told.stdout  # streamed as it stands
 
 
-def test_a_stopped_and_resumed_job_ends_as_if_undisturbed(local_ray, story: Story, filtered):
-    undisturbed, run = story.folder / "undisturbed", Path(story.recipe.uri("filter"))
-    recipe = replace(story.recipe.filter_recipe(None), run_uri=str(undisturbed))
+def test_a_stopped_and_resumed_job_ends_as_if_undisturbed(local_ray, pipeline: Pipeline, filtered):
+    undisturbed, run = pipeline.folder / "undisturbed", Path(pipeline.recipe.uri("filter"))
+    recipe = replace(pipeline.recipe.filter_recipe(None), run_uri=str(undisturbed))
     # Parts and files are named after the attempts that wrote them.
     of_attempts = ("parts", "files", "sha256")
     expected = {k: v for k, v in filtered.selection.items() if k not in of_attempts}
@@ -155,23 +155,25 @@ def test_a_stopped_and_resumed_job_ends_as_if_undisturbed(local_ray, story: Stor
 
 
 def test_what_dfn_ray_submit_runs_ends_in_its_table_and_in_exit_code_0(
-    cluster, story: Story, filtered
+    cluster, pipeline: Pipeline, filtered
 ):
-    recipe = str(story.file("filter"))
+    recipe = str(pipeline.file("filter"))
     told = cluster.run("dfn-ray", "submit", "select", recipe, "--address", cluster.head.address)
     assert told.returncode == 0, told.stdout + told.stderr
-    table = selection_table(story.recipe.uri("filter"), filtered.selection)
+    table = selection_table(pipeline.recipe.uri("filter"), filtered.selection)
     assert told.stdout.strip().endswith(table)
 
 
-def test_a_wrong_recipe_fails_the_job_with_its_mistakes_in_the_log(cluster, story: Story, begun):
+def test_a_wrong_recipe_fails_the_job_with_its_mistakes_in_the_log(
+    cluster, pipeline: Pipeline, begun
+):
     said, _ = begun.wrong.communicate()
     assert begun.wrong.returncode == 1
     assert "dfn-ray filter: the recipe is invalid:\n  decode.mode: " in said
     (job,) = (job for job in cluster.client.list_jobs() if "decode.mode=fst" in job.entrypoint)
     assert (job.status, job.driver_exit_code) == ("FAILED", 2)
     assert "exit code 2" in job.message
-    assert not (story.folder / "wrong").exists()
+    assert not (pipeline.folder / "wrong").exists()
 
 
 @dataclass(frozen=True)
@@ -186,9 +188,9 @@ class Trained:
 
 
 @pytest.fixture(scope="module")
-def trained(cluster, story: Story, filtered) -> Trained:
+def trained(cluster, pipeline: Pipeline, filtered) -> Trained:
     """The train job on the filter job's subset, where the pipeline looks for it."""
-    recipe = story.file("train")
+    recipe = pipeline.file("train")
     stopped = stop_in_midrun(
         cluster, "jobs/train_clip.py", recipe, begun="checkpoints/*", done=NETWORK
     )
@@ -196,9 +198,9 @@ def trained(cluster, story: Story, filtered) -> Trained:
     return Trained(stopped, *wait(cluster, job))
 
 
-def test_a_train_job_trains_on_what_the_filter_job_kept(story: Story, trained):
+def test_a_train_job_trains_on_what_the_filter_job_kept(pipeline: Pipeline, trained):
     assert trained.status == "SUCCEEDED", trained.lines
-    run = Path(story.recipe.uri("train", "dfn", "seed-0"))
+    run = Path(pipeline.recipe.uri("train", "dfn", "seed-0"))
     *before, seen, steps, failed, network, source = trained.lines
     assert [" ".join(line.split()) for line in (seen, steps, failed, network)] == [
         f"samples seen {SAMPLES_SEEN:,}",
@@ -211,22 +213,22 @@ def test_a_train_job_trains_on_what_the_filter_job_kept(story: Story, trained):
 
 
 def test_a_stopped_train_job_submitted_again_ends_as_if_undisturbed(
-    local_ray, story: Story, trained
+    local_ray, pipeline: Pipeline, trained
 ):
     *before, last = trained.stopped
     assert last == f"dfn-ray train: {STOPPED}"
     assert not strays(before, *TRAINING)
     assert any(line.startswith("resuming at ") for line in trained.lines)
-    undisturbed = story.folder / "undisturbed-train"
-    train(replace(story.train_recipe, run_uri=str(undisturbed)))
-    run = Path(story.recipe.uri("train", "dfn", "seed-0"))
+    undisturbed = pipeline.folder / "undisturbed-train"
+    train(replace(pipeline.train_recipe, run_uri=str(undisturbed)))
+    run = Path(pipeline.recipe.uri("train", "dfn", "seed-0"))
     assert (run / NETWORK).read_bytes() == (undisturbed / NETWORK).read_bytes()
 
 
-def test_an_evaluate_job_writes_the_metrics_of_its_sets(cluster, story: Story, begun):
+def test_an_evaluate_job_writes_the_metrics_of_its_sets(cluster, pipeline: Pipeline, begun):
     status, lines = wait(cluster, begun.evaluate)
     assert status == "SUCCEEDED", lines
-    (stored,) = (story.folder / "evaluated/eval").glob("*.json")
+    (stored,) = (pipeline.folder / "evaluated/eval").glob("*.json")
     result = json.loads(stored.read_text())
     assert result["dataset"] == "small"
     assert 0 <= result["metrics"]["acc1"] <= 1
@@ -243,21 +245,23 @@ def test_an_evaluate_job_writes_the_metrics_of_its_sets(cluster, story: Story, b
     )
 
 
-def test_a_pipeline_job_takes_up_what_the_other_jobs_made(cluster, story: Story, filtered, trained):
-    story_folder = Path(story.recipe.run_uri)
+def test_a_pipeline_job_takes_up_what_the_other_jobs_made(
+    cluster, pipeline: Pipeline, filtered, trained
+):
+    run_folder = Path(pipeline.recipe.run_uri)
     before = {
         path: path.stat().st_mtime_ns
         for pattern in ("*.safetensors", "subset/*.parquet", "scores/*.parquet")
-        for path in story_folder.rglob(pattern)
+        for path in run_folder.rglob(pattern)
     }
-    recipe = str(story.file("pipeline"))
+    recipe = str(pipeline.file("pipeline"))
     status, lines = wait(cluster, submit(cluster, "python", "jobs/pipeline.py", recipe))
     assert status == "SUCCEEDED", lines
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    value = json.loads((story_folder / "comparison.json").read_text())
+    value = json.loads((run_folder / "comparison.json").read_text())
     assert set(value["metrics"]["small, acc1"]["arms"]) == {"dfn"}
-    assert (story_folder / "comparison.png").stat().st_size > 0
-    assert lines[-1] == f"picture: {story_folder}/comparison.png"
+    assert (run_folder / "comparison.png").stat().st_size > 0
+    assert lines[-1] == f"picture: {run_folder}/comparison.png"
 
 
 def stop_in_midrun(cluster, script: str, recipe: Path, *, begun: str, done: str) -> list[str]:

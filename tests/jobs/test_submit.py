@@ -19,7 +19,7 @@ from ray._private.runtime_env.packaging import create_package
 from dfn_ray.cli import run
 from dfn_ray.cli.job import Job, command_line
 from dfn_ray.errors import RecipeError
-from tests.jobs.conftest import Story
+from tests.jobs.conftest import Pipeline
 
 RECIPE = (
     'run_uri = "{run}"\npool = {{uri = "{pool}"}}\nnetworks = [{{model = "ViT-B-32", '
@@ -63,9 +63,11 @@ def test_the_exit_code_is_the_jobs_and_the_printed_command_does_the_same(cluster
 
 
 @pytest.mark.ray
-def test_ctrl_c_leaves_the_job_and_a_second_submit_of_its_run_is_refused(cluster, story: Story):
-    endless = story.file("train", run_uri=str(story.folder / "endless"), samples_seen=10**9)
-    pool = f"sources.0.pool.uri={story.folder}/pool"
+def test_ctrl_c_leaves_the_job_and_a_second_submit_of_its_run_is_refused(
+    cluster, pipeline: Pipeline
+):
+    endless = pipeline.file("train", run_uri=str(pipeline.folder / "endless"), samples_seen=10**9)
+    pool = f"sources.0.pool.uri={pipeline.folder}/pool"
     address = cluster.head.address
     command = ["dfn-ray", "submit", "train", str(endless), "--set", pool, "--address", address]
     # A test that runs in the background inherits that SIGINT is ignored.

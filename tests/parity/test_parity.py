@@ -212,8 +212,8 @@ def test_mistakes_are_2(parity_recipe, published, capsys, arguments, said):
 def test_a_reference_goes_with_a_recipe_of_filtering_and_a_column_with_a_reference(
     parity_recipe, published, tmp_path, capsys
 ):
-    story = ["doctor", "demo", "--reference", str(published), "--set", f"run_uri={tmp_path}"]
-    assert run(story) == 2
+    command = ["doctor", "demo", "--reference", str(published), "--set", f"run_uri={tmp_path}"]
+    assert run(command) == 2
     assert "needs a filtering recipe" in capsys.readouterr().err
     assert run(["doctor", str(parity_recipe), "--column", "score"]) == 2
     assert "--column: needs --reference, the file that contains" in capsys.readouterr().err

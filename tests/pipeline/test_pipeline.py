@@ -36,7 +36,7 @@ def values(tmp_path, network, pool):
         "workers": {"threads": 1},
     }
     return {
-        "run_uri": str(tmp_path / "story"),
+        "run_uri": str(tmp_path / "pipeline"),
         "pool": {"uri": [str(pool)], "chunk_rows": 16},
         "arms": ["dfn", "random"],
         "evaluate_at_samples": [32],
@@ -58,32 +58,32 @@ def values(tmp_path, network, pool):
 
 
 @pytest.mark.slow
-def test_the_story_trains_on_each_arm_compares_them_and_repeats_nothing(
+def test_the_pipeline_trains_on_each_arm_compares_them_and_repeats_nothing(
     local_ray, values, tmp_path
 ):
     said: list[str] = []
     recipe = recipe_from(values, kind=PipelineRecipe)
     value = run_pipeline(recipe, say=said.append)
-    story = tmp_path / "story"
-    assert json.loads((story / "comparison.json").read_text()) == value
-    assert (story / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    finished = tmp_path / "pipeline"
+    assert json.loads((finished / "comparison.json").read_text()) == value
+    assert (finished / "comparison.png").read_bytes().startswith(b"\x89PNG")
     arms = value["metrics"]["small, acc1"]["arms"]
     assert set(arms) == {"dfn", "random"}
     for arm in arms:
-        assert list((story / "train" / arm / "seed-0/at-000000000032/eval").iterdir())
-    kept = open_run(f"{story}/filter").read_json("selection.json")
+        assert list((finished / "train" / arm / "seed-0/at-000000000032/eval").iterdir())
+    kept = open_run(f"{finished}/filter").read_json("selection.json")
     assert kept is not None
     assert kept["k"] == 75
-    random = open_run(f"{story}/train/random/seed-0").description["recipe"]
+    random = open_run(f"{finished}/train/random/seed-0").description["recipe"]
     assert random["sources"][0]["sample_count"] == 75
     assert "trained on random" in said[-1]
 
-    stored = json.loads((story / "recipe.json").read_text())
+    stored = json.loads((finished / "recipe.json").read_text())
     assert recipe_from(stored, kind=PipelineRecipe) == recipe
-    written = {path: path.stat().st_mtime_ns for path in story.rglob("*.safetensors")}
+    written = {path: path.stat().st_mtime_ns for path in finished.rglob("*.safetensors")}
     again = run_pipeline(recipe, say=said.append)
     assert again == value
-    assert {path: path.stat().st_mtime_ns for path in story.rglob("*.safetensors")} == written
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*.safetensors")} == written
 
 
 @pytest.fixture
@@ -112,9 +112,9 @@ def test_the_recipe_is_stored_before_the_first_stage(values, tmp_path, fake_stag
         recipe = recipe_from(values | {"seeds": seeds}, kind=PipelineRecipe)
         with pytest.raises(StorageError):
             run_pipeline(recipe, say=lambda _: None)
-        stored = json.loads((tmp_path / "story/recipe.json").read_text())
+        stored = json.loads((tmp_path / "pipeline/recipe.json").read_text())
         assert recipe_from(stored, kind=PipelineRecipe) == recipe
-    assert not (tmp_path / "story/comparison.json").exists()
+    assert not (tmp_path / "pipeline/comparison.json").exists()
 
 
 def test_a_pipeline_that_another_driver_runs_now_replaces_nothing(values, tmp_path, fake_stages):
@@ -129,10 +129,10 @@ def test_a_pipeline_that_another_driver_runs_now_replaces_nothing(values, tmp_pa
     fake_stages(meanwhile, 0.25)
     with pytest.raises(RunTakenOverError, match="was taken over"):
         run_pipeline(recipe, say=lambda _: None)
-    comparison = json.loads((tmp_path / "story/comparison.json").read_text())
+    comparison = json.loads((tmp_path / "pipeline/comparison.json").read_text())
     assert comparison["seeds"] == [0, 1]
     assert comparison["metrics"]["small, acc1"]["arms"]["dfn"]["mean"] == 0.75
-    stored = json.loads((tmp_path / "story/recipe.json").read_text())
+    stored = json.loads((tmp_path / "pipeline/recipe.json").read_text())
     assert recipe_from(stored, kind=PipelineRecipe) == other
 
 

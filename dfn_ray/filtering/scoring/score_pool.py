@@ -215,9 +215,13 @@ def _has_stalled(
 
     Raises NoProgressError if that ends the run.
     """
-    lacking = missing_capacity(needs)
-    limit = "stall_timeout_s" if lacking is None else "no_progress_timeout_s"
-    if waited_s < getattr(job.recipe.execution, limit):
+    lacking, execution = missing_capacity(needs), job.recipe.execution
+    limit, limit_s = (
+        ("stall_timeout_s", execution.stall_timeout_s)
+        if lacking is None
+        else ("no_progress_timeout_s", execution.no_progress_timeout_s)
+    )
+    if waited_s < limit_s:
         return False
     why = lacking or (
         "although the cluster has the nodes it needs; raise this limit if a chunk may take longer"

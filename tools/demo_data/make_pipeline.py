@@ -1,6 +1,6 @@
 """Packs the demo's other inputs of `dfn-ray pipeline`: clean training pairs and a held-out artist.
 
-    python -m tools.demo_data.make_story --packages DIR --data DIR --out DIR
+    python -m tools.demo_data.make_pipeline --packages DIR --data DIR --out DIR
 
 `--packages` holds the packages named in ATTRIBUTION.md, `--data` the pool's truth. The output is a
 function of them, of SEED and of Pillow's encoders: clean/*.tar and held_out/, byte for byte. Needs

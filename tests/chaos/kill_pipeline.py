@@ -1,6 +1,6 @@
 """Chaos test of the pipeline: kill -9 of the driver in every stage of `dfn-ray pipeline demo`.
 
-Run it with python -m tests.chaos.kill_story UNDISTURBED OUT. UNDISTURBED is a finished
+Run it with python -m tests.chaos.kill_pipeline UNDISTURBED OUT. UNDISTURBED is a finished
 `dfn-ray pipeline demo --set run_uri=UNDISTURBED`. The same pipeline, with only its first
 seed, is run into OUT and killed while the filtering network trains, while the pool is scored,
 while a model trains and while it is evaluated, each time restarted with the same command. In the
@@ -33,18 +33,18 @@ def main() -> None:
     options.add_argument("out", type=Path)
     given = options.parse_args()
     shutil.rmtree(given.out, ignore_errors=True)
-    story = given.out
-    model = story / "train" / "dfn" / "seed-0"
+    pipeline = given.out
+    model = pipeline / "train" / "dfn" / "seed-0"
     moments: dict[str, Callable[[], bool]] = {
-        "the filtering network trains": lambda: _has(story / "dfn/checkpoints", "*.json"),
-        "the pool is scored": (story / "filter/run.json").exists,
+        "the filtering network trains": lambda: _has(pipeline / "dfn/checkpoints", "*.json"),
+        "the pool is scored": (pipeline / "filter/run.json").exists,
         "a model trains": lambda: _has(model / "checkpoints", "*.json"),
         "a model is evaluated": lambda: _has(model / "network", "*.safetensors"),
     }
     began = time.monotonic()
     finished: dict[Path, int] = {}
     for name, reached in moments.items():
-        driver = _start(story)
+        driver = _start(pipeline)
         while not reached():
             if driver.poll() is not None:
                 sys.exit(f"ended with {driver.returncode} before this could be killed: {name}")
@@ -54,8 +54,10 @@ def main() -> None:
         driver.wait()
         _say(f"killed while {name}, {duration(time.monotonic() - began)} after the start")
         _unchanged(finished)
-        finished = {path: path.stat().st_mtime_ns for path in story.rglob("network/*.safetensors")}
-    if code := _start(story).wait():
+        finished = {
+            path: path.stat().st_mtime_ns for path in pipeline.rglob("network/*.safetensors")
+        }
+    if code := _start(pipeline).wait():
         sys.exit(f"ended with {code}")
     _unchanged(finished)
     for name in (
@@ -71,8 +73,8 @@ def main() -> None:
     _say(f"killed {len(moments)} times, nothing shows it; {duration(time.monotonic() - began)}")
 
 
-def _start(story: Path) -> subprocess.Popen[bytes]:
-    command = ["pipeline", "demo", "--set", f"run_uri={story}", "--set", "seeds=[0]"]
+def _start(pipeline: Path) -> subprocess.Popen[bytes]:
+    command = ["pipeline", "demo", "--set", f"run_uri={pipeline}", "--set", "seeds=[0]"]
     return subprocess.Popen([sys.executable, "-m", "dfn_ray.cli", *command], start_new_session=True)
 
 
@@ -87,8 +89,8 @@ def _unchanged(finished: dict[Path, int]) -> None:
             sys.exit(f"{path}: was finished, and done again")
 
 
-def _figures(story: Path, arm: str) -> dict[str, float]:
-    metrics = json.loads((story / "comparison.json").read_text())["metrics"]
+def _figures(pipeline: Path, arm: str) -> dict[str, float]:
+    metrics = json.loads((pipeline / "comparison.json").read_text())["metrics"]
     return {name: metric["arms"][arm]["by_seed"]["0"] for name, metric in metrics.items()}
 
 
