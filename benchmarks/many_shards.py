@@ -52,9 +52,7 @@ def written_run(recipe: Recipe, run_uri: Path, *, shard_chunks: int, part_chunks
     return replace(recipe, run_uri=str(run_uri))
 
 
-def make_recipe(
-    run: Path, pool: Path, network: Path, *, wave_shards: int = 4096, chunk_rows: int = 256
-) -> Recipe:
+def make_recipe(run: Path, pool: Path, network: Path, *, chunk_rows: int = 256) -> Recipe:
     """A recipe with default settings except for the tiny network."""
     return recipe_from(
         {
@@ -64,7 +62,6 @@ def make_recipe(
             "rules": {"min_caption_words": 3},
             "select": {"keep_fraction": 0.15, "of": "scored"},
             "scorers": {"threads": 1},
-            "execution": {"wave_shards": wave_shards},
         }
     )
 

@@ -3,12 +3,11 @@
     python benchmarks/scale.py [--shards 10000]
 
 A pool of real tars of a few tiny samples, a tiny open_clip network with random weights, and all of
-`filter_pool`: listing, calibration, waves, commits, ledger, selection, settling. The samples cost
+`filter_pool`: listing, calibration, commits, ledger, selection, settling. The samples cost
 next to nothing, so that the driver's cost per shard remains:
 
     planning       list_shards + listing_table + start_run, a new run
-    driver memory  USS of the driver against shards committed, slope by least squares, with waves
-                   and, for comparison, with all shards in a single wave
+    driver memory  USS of the driver against shards committed, slope by least squares
     resume scan    list_shards + start_run + scan_ledger on the scored run; also with one part per
                    shard
     finish         select_run, then settling the subset
@@ -68,8 +67,7 @@ MEMORY_BAR_BYTES = 4 * 2**10
 TIME_BAR_MS = 2.0
 """Limit on the time of planning, and of the resume scan, per shard."""
 WARM_SHARDS = 1000
-"""Shards committed before memory is measured: imports, Ray's pools and the first wave's plan
-precede."""
+"""Shards committed before memory is measured: imports, Ray's pools and the plan precede."""
 SAMPLE_EVERY_S = 2.0
 MIN_SAMPLES = 8
 """Least number of samples at distinct counts for a slope."""
@@ -137,23 +135,20 @@ def main() -> None:
     options = argparse.ArgumentParser(description="What a shard costs the driver.")
     options.add_argument("--shards", type=int, default=10_000)
     options.add_argument("--rows", type=int, default=3, help="samples in a shard")
-    options.add_argument("--wave-shards", type=int, default=4096)
     options.add_argument("--folder", type=Path, help="write pools and runs here and keep them")
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
         network = save_random_network(folder / "network", TINY, seed=0)
         pool = write_pool(folder / "pool", given.shards, given.rows)
-        waves = make_recipe(folder / "waves", pool, network, wave_shards=given.wave_shards)
-        single = make_recipe(folder / "single", pool, network, wave_shards=given.shards)
+        narrow = make_recipe(folder / "narrow", pool, network)
         wide_pool = write_pool(folder / "wide-pool", given.shards // 50, WIDE_CHUNKS)
         wide = make_recipe(folder / "wide", wide_pool, network, chunk_rows=1)
         print(f"{given.shards:,} shards, {os.cpu_count()} CPUs, ray {ray.__version__}")
-        listed_bytes = report_planning(waves, given.shards)
-        report_scoring("waves", waves, given.shards, listed_bytes)
-        report_resuming(waves, folder, given.shards)
-        report_finishing(waves, given.shards)
-        report_scoring("single wave", single, given.shards, listed_bytes)
+        listed_bytes = report_planning(narrow, given.shards)
+        report_scoring("scoring", narrow, given.shards, listed_bytes)
+        report_resuming(narrow, folder, given.shards)
+        report_finishing(narrow, given.shards)
         report_scoring("wide shards", wide, given.shards // 50 * WIDE_CHUNKS, unit="chunk")
 
 

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         StorageError,
         TrainingFailedError,
         VerificationError,
+        WorkersFailedError,
     )
     from dfn_ray.evaluation.evaluate import evaluate_sets as evaluate
     from dfn_ray.filtering.filter_pool import filter_pool, materialize, score, select
@@ -134,6 +135,7 @@ _HOMES = {
     "JobFailedError": ("dfn_ray.errors", "JobFailedError"),
     "JobDetachedError": ("dfn_ray.errors", "JobDetachedError"),
     "VerificationError": ("dfn_ray.errors", "VerificationError"),
+    "WorkersFailedError": ("dfn_ray.errors", "WorkersFailedError"),
     "DamagedRunError": ("dfn_ray.errors", "DamagedRunError"),
 }
 """By public name: the module and the name there."""
@@ -172,6 +174,7 @@ __all__ = [
     "TrainRecipe",
     "TrainingFailedError",
     "VerificationError",
+    "WorkersFailedError",
     "compare",
     "evaluate",
     "export",

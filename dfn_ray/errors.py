@@ -15,6 +15,7 @@
     ├── IncompleteRunError        the step needs all chunks, but some are not committed
     ├── NoProgressError           nothing makes progress: nodes are missing, or work is lost
     ├── ScorersFailedError        no actor that runs networks can start
+    ├── WorkersFailedError        the processes that read and decode cannot be started on a node
     ├── TrainingFailedError       workers keep dying, or the loss is not a number
     ├── JobFailedError            a cluster job failed or was stopped; exits with the job's code
     ├── JobDetachedError          a cluster job is no longer followed; it keeps running
@@ -137,6 +138,10 @@ class NoProgressError(DfnRayError):
 
 class ScorersFailedError(DfnRayError):
     """The actors that run networks cannot start: on any node, or on the one that raised this."""
+
+
+class WorkersFailedError(DfnRayError):
+    """The processes that read and decode cannot be started on a node."""
 
 
 class TrainingFailedError(DfnRayError):

@@ -19,11 +19,10 @@ from dfn_ray.config.sections import require_rules, section
 class Execution:
     """`[execution]`: sizes of units of work, and limits. It changes no score and no selection."""
 
-    chunks_per_part: Positive = 64
-    """Chunks in one output part, >= 1. A crash loses at most the chunks of the parts in
-    progress."""
-    wave_shards: Positive = 4096
-    """Shards planned at a time, >= 1; bounds the memory of the driver and of Ray."""
+    chunks_per_part: Positive = 40
+    """Chunks of `pool.chunk_rows` in one output part, >= 1; a part has chunks of one shard. By
+    default a shard of 10,000 samples is one part. A crash loses at most the parts in progress, one
+    for each worker."""
     rounds: Positive = 3
     """Number of rounds over the shards that are not finished, because their tasks died or their
     store failed, before they are given up, >= 1."""

@@ -41,7 +41,7 @@ class Recipe:
     """`[calibration]`: the estimate of the range of scores in which the threshold will be; samples
     in it wait for the selection."""
     execution: Execution = field(default_factory=Execution)
-    """`[execution]`: sizes of waves and parts, rounds, and limits."""
+    """`[execution]`: sizes of parts, rounds, and limits."""
     prices: Prices | None = None
     """`[prices]`: prices of cluster and storage. None: `dfn-ray plan` shows no money."""
 

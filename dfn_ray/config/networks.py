@@ -102,10 +102,16 @@ class Decode:
     Pillow's decompression bomb limit."""
     timeout_s: PositiveNumber = 60.0
     """Seconds for a single image, > 0. A slower one fails with `decode_timeout`."""
+    placement: Literal["beside", "apart"] = "beside"
+    """`beside`: worker processes of the scorers read and decode, so that pixels never leave a node.
+    `apart`: tasks do, on any node, and pixels travel through Ray's object store; for clusters with
+    few CPUs beside many GPUs. Filtering only: evaluation decodes apart."""
+    tasks: Positive = 8
+    """Tasks that decode for one scorer at a time, >= 1, with `placement = "apart"`."""
     cpus: PositiveNumber = 1.0
     """CPUs that a task reserves for reading and decoding, > 0. A node runs as many tasks in
     parallel as it has CPUs for: use less than 1 if storage is slow and readers wait, more if memory
-    is short (README, Object storage)."""
+    is short (README, Object storage). Workers beside a scorer are part of `scorers.cpus`."""
     labels: NodeLabels = field(default_factory=dict)
     """Ray labels of the nodes that read, decode and commit, e.g. `{dfn-role = "decode"}`, so that
     nodes of scorers only score. Keys and values: letters, digits and `. _ - /`."""
@@ -124,8 +130,9 @@ class Scorers:
     gpus: NonNegativeNumber = 0.0
     """GPUs reserved per actor, >= 0, fractions allowed. 0 runs on the CPU."""
     cpus: NonNegativeNumber = 0.0
-    """CPUs reserved per actor, >= 0. Default 0: two actors of 1 CPU each would starve the readers
-    of a machine with 2 cores."""
+    """CPUs reserved per actor, >= 0; in filtering, each runs a process that reads and decodes. 0
+    reserves none; as many processes run as the actor's share of its node has CPUs: by GPUs, or on
+    the CPU by `max_size`."""
     labels: NodeLabels = field(default_factory=dict)
     """Ray labels of the nodes that score, e.g. `{dfn-role = "score"}`. Keys and values: letters,
     digits and `. _ - /`."""

@@ -54,7 +54,7 @@ def placement_findings(
     )
     cpus = sum(node.resources.get("CPU", 0.0) for node in nodes)
     reserved = scorers.cpus * scorers.min_size
-    if not more and cpus - reserved < recipe.decode.cpus:
+    if recipe.decode.placement == "apart" and not more and cpus - reserved < recipe.decode.cpus:
         yield change(
             "scorers",
             f"{scorers.min_size} scorers at scorers.cpus = {scorers.cpus:g} reserve {reserved:g} "

@@ -102,8 +102,7 @@ def _filtering(
 ) -> Iterator[Finding]:
     shards: list[Shard] = []
     limit = execution_limit(recipe) if uid_list is None else None  # copying a uid list has no limit
-    waves_of = recipe.execution.wave_shards
-    yield from _pool("pool", recipe.pool, shards, limit=limit, waves_of=waves_of)
+    yield from _pool("pool", recipe.pool, shards, limit=limit)
     if uid_list is not None:
         # The destination, no run of a recipe, is checked after the list is read.
         yield run_check("uid list", lambda: _uid_list(uid_list, "--uids"))
@@ -198,7 +197,6 @@ def _pool(
     *,
     limit: BadShardLimit | None,
     run_uri: str | None = None,
-    waves_of: int | None = None,
 ) -> Iterator[Finding]:
     """Yields findings on a pool's listing and adds its shards to `listed`.
 
@@ -212,8 +210,7 @@ def _pool(
             require_outside_pool(pool, run_uri, setting="run_uri", shards=listing.shards)
         listed.extend(listing.shards)
         notes.extend(listing_notes(listing))
-        text = f"{len(listed):,} shards, {sum(shard.size_bytes for shard in listed):,} bytes"
-        return text if waves_of is None else f"{text}, {-(-len(listed) // waves_of):,} waves"
+        return f"{len(listed):,} shards, {sum(shard.size_bytes for shard in listed):,} bytes"
 
     finding = run_check(name, check)
     yield listing_finding(name, finding.text, listed, limit) if finding.ok else finding

@@ -15,13 +15,13 @@ from dfn_ray.on_ray.actor_pools import ActorSupervisor
 from dfn_ray.on_ray.cells import Cell, Stage, map_cells
 from dfn_ray.on_ray.datasets import (
     TASK_RETRIES,
-    Work,
     cells_of,
     from_cells,
     ignore_retry_deprecation,
     read_pool,
 )
 from dfn_ray.on_ray.session import configure
+from dfn_ray.on_ray.work import Work
 
 
 def embed_set(

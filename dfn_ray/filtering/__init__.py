@@ -3,6 +3,7 @@
     filter_pool.py      the verbs: filter_pool = score + select + materialize, and each separately
     preflight.py        checks of a verb before it starts anything; also used by --dry-run
     chain.py            the Ray Data chains
+    shard_slices.py     shards in a row that one worker scores
     part_files.py       the Parquet files of a part: how its rows are written
     scoring/            a pool -> committed parts with scores
     selecting/          scores -> exactly the k best

@@ -1,6 +1,8 @@
 """The Ray Data chains of filtering; the only module of the package that names Ray operators.
 
-`batch_size=n` on the last stage hands it n chunks, which become one part.
+`score_stream` hands slices, runs of whole shards, to actors that do everything else. In
+`keep_stream`, which runs no network, `batch_size=n` of the last stage hands it n chunks, which
+become one part.
 
 Empty labels and resources are passed as None, and a read fuses with the stage behind it only if
 both have the same options and the stage has no batch size.
@@ -16,28 +18,34 @@ from functools import partial
 
 from ray.data import ActorPoolStrategy, Dataset
 
-from dfn_ray.config import Decode, Execution, Pool, Scorers
+from dfn_ray.config import Decode, Execution, Pool, Recipe
 from dfn_ray.console.progress import Progress
 from dfn_ray.errors import RunTakenOverError, StorageAccessError
 from dfn_ray.filtering.scoring.commit import REFUSED, TAKEN_OVER, UNREAD, Committer
+from dfn_ray.filtering.scoring.score_and_commit import ScoreAndCommit, ScoringSteps
+from dfn_ray.filtering.shard_slices import in_slices, slice_block
 from dfn_ray.on_ray.actor_pools import ActorSupervisor
+from dfn_ray.on_ray.capacity import workers_per_scorer
 from dfn_ray.on_ray.cells import Stage, UnreadShard, map_cells
 from dfn_ray.on_ray.datasets import (
     TASK_RETRIES,
-    Work,
     ignore_retry_deprecation,
+    read_blocks,
     read_pool,
     rows_of,
 )
-from dfn_ray.on_ray.network_actor import NetworkActor
 from dfn_ray.on_ray.ray_metrics import PoolMetrics
-from dfn_ray.on_ray.session import configure
+from dfn_ray.on_ray.session import configure, configure_rows_at_once
+from dfn_ray.on_ray.work import Work
 from dfn_ray.pool import Shard
+from dfn_ray.preparing.decode_tasks import DecodeTasks
+from dfn_ray.preparing.processes.messages import Job, Preparing
+from dfn_ray.preparing.processes.worker_pool import WorkerPool
 from dfn_ray.run import Ledger
 from dfn_ray.schema import Chunk
 
 ERRORED_BLOCKS = 64
-"""Tasks that may fail before Ray stops a wave; their shards are retried one by one."""
+"""Tasks that may fail before Ray stops a round; their shards are retried."""
 CALIBRATION_PART_CHUNKS = 8
 """Chunks per part during calibration, when every sample carries its bytes: a part is built in
 memory."""
@@ -70,16 +78,8 @@ class Committed:
         metrics.add(self.chunks, self.counts, self.score_buckets, ledger)
 
 
-@dataclass(frozen=True)
-class ScoringStage:
-    """The stage of the scorers."""
-
-    actor: type[NetworkActor]
-    """Class of the actors."""
-    start: Callable[[], Stage]
-    """Builds the stage of an actor, which is called with prepared cells."""
-    scorers: Scorers
-    """Size of the pool, and resources and labels of an actor."""
+Outcome = Committed | UnreadShard | None
+"""What a stream yields; None says only that it moves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +88,10 @@ class StreamLimits:
 
     timeout_s: float
     """Time without progress."""
-    tolerant: bool
-    """True skips tasks that keep dying instead of stopping; their chunks stay uncommitted."""
+    alone: bool = False
+    """True scores one shard at a time in an actor, so that one that kills it costs no other."""
+    strict: bool = False
+    """True stops at the first task that fails. False skips it; its chunks stay uncommitted."""
 
 
 def remaining_work(shards: Sequence[Shard], ledger: Ledger) -> list[Work]:
@@ -107,31 +109,51 @@ def remaining_work(shards: Sequence[Shard], ledger: Ledger) -> list[Work]:
 
 def score_stream(
     work: Sequence[Work],
+    recipe: Recipe,
     *,
-    pool: Pool,
-    decode: Decode,
-    prepare: Stage,
-    scoring: ScoringStage,
+    prepare: Preparing,
+    start: Callable[[], Stage],
     committer: Committer,
-    execution: Execution,
     limits: StreamLimits,
-) -> Generator[Committed | UnreadShard, None, None]:
+) -> Generator[Outcome, None, None]:
     """Prepares, scores and commits the work; yields each stored part and each unread shard.
 
+    And None from time to time, while a part takes long.
+
     The pool of scorers grows from `min_size` with its backlog, as far as there are nodes, which it
-    also requests from the cluster's autoscaler. Raises NoProgressError when no block moves for the
-    time that `limits` allows.
+    also requests from the cluster's autoscaler. Raises NoProgressError when no part is committed
+    for the time that `limits` allows.
     """
     _configure(limits)
-    supervisor, scorers = ActorSupervisor(), scoring.scorers
-    cells = _mapped(read_pool(work, pool, decode, report_unread=True), prepare, decode)
+    configure_rows_at_once()
+    supervisor, scorers, decode = ActorSupervisor(), recipe.scorers, recipe.decode
+    workers = decode.tasks if decode.placement == "apart" else workers_per_scorer(scorers)
+    job = Job(pool=recipe.pool, stage=prepare, timeout_s=decode.timeout_s)
+    rows = recipe.pool.chunk_rows * _chunks_per_part(committer, recipe.execution)
+    steps = ScoringSteps(
+        prepare=partial(DecodeTasks, job, decode)
+        if decode.placement == "apart"
+        else partial(WorkerPool, workers, job),
+        start=start,
+        committer=committer,
+        rows_per_part=rows,
+    )
+    # One more call than workers: the last part of a slice is committed while the next one begins.
+    calls = 1 if limits.alone else workers + 1
+    slices = in_slices(work, len(work) if limits.alone else workers * scorers.max_size)
     with ignore_retry_deprecation():
-        scored = cells.map_batches(
-            scoring.actor,
-            fn_constructor_kwargs={"start": scoring.start, "supervisor": supervisor},
+        parts = read_blocks(partial(map, slice_block, list(slices))).map_batches(
+            ScoreAndCommit,
+            fn_constructor_kwargs={"steps": steps, "supervisor": supervisor},
             batch_size=1,
             batch_format="pyarrow",
-            compute=ActorPoolStrategy(min_size=scorers.min_size, max_size=scorers.max_size),
+            compute=ActorPoolStrategy(
+                min_size=scorers.min_size,
+                max_size=scorers.max_size,
+                max_concurrent_calls_per_actor=calls,
+                max_tasks_in_flight_per_actor=calls,
+                enable_true_multi_threading=True,
+            ),
             num_cpus=scorers.cpus,
             num_gpus=scorers.gpus,
             resources=dict(scorers.resources) or None,
@@ -139,7 +161,6 @@ def score_stream(
             max_task_retries=TASK_RETRIES,
             ray_remote_args_fn=lambda: supervisor.next_actor_options(scorers),
         )
-    parts = _in_parts(scored, committer, decode, execution)
     return supervisor.kill_actors_after(_committed_parts(parts))
 
 
@@ -151,13 +172,13 @@ def keep_stream(
     stage: Stage,
     committer: Committer,
     execution: Execution,
-    tolerant: bool = True,
-) -> Generator[Committed | UnreadShard, None, None]:
+    strict: bool = False,
+) -> Generator[Outcome, None, None]:
     """Runs `stage` on the work, without networks, and commits it; yields what `score_stream` does.
 
     Nothing is decoded: `decode` only sets which nodes the tasks run on and what they reserve.
     """
-    _configure(StreamLimits(timeout_s=execution.no_progress_timeout_s, tolerant=tolerant))
+    _configure(StreamLimits(timeout_s=execution.no_progress_timeout_s, strict=strict))
     cells = _mapped(read_pool(work, pool, decode, report_unread=True), stage, decode)
     return _committed_parts(_in_parts(cells, committer, decode, execution))
 
@@ -200,7 +221,7 @@ def _chunks_per_part(committer: Committer, execution: Execution) -> int:
     return min(chunks, CALIBRATION_PART_CHUNKS) if keeps_all_bytes else chunks
 
 
-def _committed_parts(parts: Dataset) -> Generator[Committed | UnreadShard, None, None]:
+def _committed_parts(parts: Dataset) -> Generator[Outcome, None, None]:
     for row in rows_of(parts):
         if row[TAKEN_OVER] is not None:
             raise RunTakenOverError(row[TAKEN_OVER])
@@ -208,6 +229,9 @@ def _committed_parts(parts: Dataset) -> Generator[Committed | UnreadShard, None,
             raise StorageAccessError(row[REFUSED])
         if row[UNREAD] is not None:
             yield UnreadShard(**json.loads(row[UNREAD]))
+            continue
+        if row["name"] is None:
+            yield None
             continue
         yield Committed(
             row["name"],
@@ -220,6 +244,6 @@ def _committed_parts(parts: Dataset) -> Generator[Committed | UnreadShard, None,
 
 def _configure(limits: StreamLimits) -> None:
     configure(
-        errored_blocks=ERRORED_BLOCKS if limits.tolerant else 0,
+        errored_blocks=0 if limits.strict else ERRORED_BLOCKS,
         no_progress_timeout_s=limits.timeout_s,
     )

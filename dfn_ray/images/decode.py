@@ -8,8 +8,8 @@ file's header.
 `fast` lets libjpeg decode JPEGs at a fraction of their size and resizes the result; no other format
 supports this. A JPEG that only `exact` can decode, because it is damaged or truncated, is counted.
 
-The header is checked before anything is decoded, and everything runs in a forked child
-(isolation.py).
+The header is checked before anything is decoded. Everything runs in a forked child (isolation.py)
+or in a worker process (dfn_ray.preparing.processes).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import simplejpeg
 from PIL import Image
 
 from dfn_ray.images.header import DECODER_ERRORS, UnreadableImageError, decoded_pixels, open_image
-from dfn_ray.images.isolation import run_isolated, shared_array
+from dfn_ray.images.isolation import FORKED, Workspace, shared_array
 from dfn_ray.images.rgb import UndecodableImageError, load_rgb
 from dfn_ray.schema import Note, Reason
 
@@ -89,8 +89,8 @@ def accept_all(index: int, width: int, height: int) -> Reason | None:
 class _SharedResults:
     """Results for N images in memory that a forked child writes and its parent reads."""
 
-    def __init__(self, count: int, transforms: Sequence[Transform]) -> None:
-        self.pixels = [shared_array((count, *t.size, 3), np.uint8) for t in transforms]
+    def __init__(self, count: int, transforms: Sequence[Transform], workspace: Workspace) -> None:
+        self.pixels = [workspace.array((count, *t.size, 3), np.uint8) for t in transforms]
         self.size_N2 = shared_array((count, 2), np.int32)
         self._code_N = shared_array((count,), np.int8)  # 0: no reason, else 1 + index in _CODES
         self._note_NK = shared_array((count, len(_NOTES)), np.bool_)
@@ -127,13 +127,15 @@ def decode_images(
     max_pixels: int,
     timeout_s: float,
     accept: Accept = accept_all,
+    workspace: Workspace = FORKED,
 ) -> DecodedImages:
     """Returns the pixels of each image under each distinct transform; skips images that are None.
 
-    `accept` is called once the header is read. It runs in the child, so its side effects are lost.
+    `accept` is called once the header is read, in a forked child by default, so that its side
+    effects are lost.
     """
     distinct = list(dict.fromkeys(transforms))
-    shared = _SharedResults(len(images), distinct)
+    shared = _SharedResults(len(images), distinct, workspace)
     present = [index for index, image in enumerate(images) if image is not None]
 
     def decode(position: int) -> None:
@@ -164,7 +166,7 @@ def decode_images(
         if reason is not None:
             shared.set_reason(index, reason)
 
-    faults = run_isolated(decode, len(present), timeout_s=timeout_s)
+    faults = workspace.run(decode, len(present), timeout_s=timeout_s)
     for position, fault in faults.items():
         shared.set_reason(present[position], fault)
     return shared.decoded_images()

@@ -25,7 +25,8 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
@@ -35,6 +36,8 @@ _LOG = logging.getLogger(__name__)
 
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+WALL_FACTOR = 5.0
+"""An item may take this many times its limit of CPU time, so that a busy machine ends none."""
 _POLL_S = 0.002  # only where the system has no pidfd
 
 
@@ -48,7 +51,8 @@ def shared_array(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 def run_isolated(work: Callable[[int], None], count: int, *, timeout_s: float) -> dict[int, Reason]:
     """Calls `work(0) ... work(count - 1)` in a forked child; returns the items that ended it.
 
-    The result maps items that killed or hung the child to their reason. `work` must write its
+    The result maps items that killed or hung the child to their reason. `timeout_s` limits the CPU
+    time of an item, and WALL_FACTOR times that its time. `work` must write its
     results to shared memory, be safe to repeat, and use no lock that another thread may hold when
     the process forks. An exception in `work` counts as a crash.
 
@@ -72,6 +76,27 @@ def run_isolated(work: Callable[[int], None], count: int, *, timeout_s: float) -
                 suspect = stopped_at
         first = stopped_at
     return faults
+
+
+class Run(Protocol):
+    """Calls `work` on 0 ... count - 1; returns the reasons of the items that ended a process."""
+
+    def __call__(  # noqa: D102
+        self, work: Callable[[int], None], count: int, *, timeout_s: float
+    ) -> dict[int, Reason]: ...
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where items are processed, and the memory for what becomes of them."""
+
+    run: Run = run_isolated
+    array: Callable[[tuple[int, ...], Any], np.ndarray] = shared_array
+    """(shape, dtype) -> an array that forked children share."""
+
+
+FORKED = Workspace()
+"""A forked child for all items, as long as it lives."""
 
 
 class _Progress:
@@ -106,35 +131,51 @@ def _run_child(
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:
-        _work_and_exit(work, count, progress, parent)
+        _work_and_exit(work, count, progress, parent, timeout_s)
     child = _Child(pid)
+    is_overdue = True
     try:
-        while (left_s := progress.since + timeout_s - time.monotonic()) > 0:
+        while (left_s := progress.since + WALL_FACTOR * timeout_s - time.monotonic()) > 0:
             if child.ends_within(left_s):
-                return False
-        return True
+                is_overdue = False
+                break
     finally:
-        child.reap()
+        status = child.reap()
+    return is_overdue or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF)
+
+
+def limit_cpu_time(seconds: float) -> None:
+    """Lets SIGPROF end this process when it has used this much more CPU time; 0 removes it."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def die_with(parent: int) -> None:
+    """Makes the kernel kill this process with its parent, and first when memory runs out.
+
+    On Linux only. Exits if the parent is dead already.
+    """
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _volunteer_for_oom_killer()
+    if os.getppid() != parent:  # the parent died before prctl
+        os._exit(1)
 
 
 def _work_and_exit(
-    work: Callable[[int], None], count: int, progress: _Progress, parent: int
+    work: Callable[[int], None], count: int, progress: _Progress, parent: int, timeout_s: float
 ) -> NoReturn:
     """Processes the items from `progress.index` on and exits without the parent's exit handlers."""
     status = 1
     try:
-        if _LIBC is not None:
-            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        _volunteer_for_oom_killer()
-        if os.getppid() != parent:  # the parent died before prctl
-            os._exit(1)
+        die_with(parent)
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPROF):
             signal.signal(number, signal.SIG_DFL)
         faulthandler.disable()  # the parent reports the item
         gc.disable()  # a collection would run finalizers of the parent's objects
         for index in range(progress.index, count):
             progress.begin(index)
+            limit_cpu_time(timeout_s)
             work(index)
         progress.begin(count)
         status = 0
@@ -176,14 +217,19 @@ class _Child:
             time.sleep(_POLL_S)
         return False
 
-    def reap(self) -> None:
-        """Kills the child if it is still running, and waits for it so that no zombie remains."""
+    def reap(self) -> int:
+        """Kills the child if it is still running; returns its status as of `os.waitpid`.
+
+        Waits for it, so that no zombie remains; 0 if the kernel has reaped it.
+        """
+        status = 0
         with contextlib.suppress(ProcessLookupError):
             if self._fd is None:
                 os.kill(self._pid, signal.SIGKILL)
             else:
                 signal.pidfd_send_signal(self._fd, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(self._pid, 0)
+            _, status = os.waitpid(self._pid, 0)
         if self._fd is not None:
             os.close(self._fd)
+        return status

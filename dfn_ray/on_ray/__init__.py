@@ -3,11 +3,13 @@
     session.py                  connects to a cluster, or starts a local Ray
     datasets.py                 a pool as a Ray Dataset of cells
     cells.py                    a chunk as one row, which Ray cannot split
+    work.py                     the rows of a shard that are left to read
     footers.py                  footers of the parts of a run, in tasks if there are many
     bundles.py                  resources and labels that a task or actor requires
     actor_pools.py              starts, failures and termination of the actors that run networks
     network_actor.py            such an actor: a stage with networks, built on its device
     nodes.py                    alive nodes, and tasks on a certain one
+    answers.py                  answers of Ray's head and of actors, within a time limit
     capacity.py                 missing nodes that a run waits for
     repeating.py                calls a function at intervals beside a block of the driver
     tasks.py                    a function over items, one task each

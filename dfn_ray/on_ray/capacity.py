@@ -43,6 +43,25 @@ def scoring_requirements(decode: Decode, scorers: Scorers) -> tuple[Requirement,
     return decoding, scorer_requirement(scorers)
 
 
+def workers_per_scorer(scorers: Scorers) -> int:
+    """Worker processes of an actor: the CPUs that it reserves, else its share of a node's.
+
+    Its share follows from the GPUs of a node, or on the CPU from the number of actors; the smallest
+    among the nodes that are alive.
+    """
+    if scorers.cpus:
+        return max(1, int(scorers.cpus))
+    bundle = scorer_bundle(scorers)
+    shares = [
+        node.resources.get("CPU", 1) * scorers.gpus / node.resources["GPU"]
+        if scorers.gpus
+        else node.resources.get("CPU", 1) / scorers.max_size
+        for node in alive_nodes()
+        if bundle.room_on(node.resources, node.labels)
+    ]
+    return max(1, int(min(shares, default=1)))
+
+
 def scorer_requirement(scorers: Scorers) -> Requirement:
     """The capacity for the actors that scoring starts with."""
     return Requirement(

@@ -13,8 +13,9 @@ import ray
 from dfn_ray.config import Decode, Pool
 from dfn_ray.errors import StorageError
 from dfn_ray.on_ray.bundles import decode_bundle
-from dfn_ray.on_ray.datasets import TASK_RETRIES, Work
+from dfn_ray.on_ray.datasets import TASK_RETRIES
 from dfn_ray.on_ray.failures import unwrapped_ray_errors
+from dfn_ray.on_ray.work import Work
 from dfn_ray.pool.chunking import RowSelection
 from dfn_ray.pool.examination import ReadOutcome, read_in_fresh_process
 

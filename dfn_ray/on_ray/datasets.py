@@ -7,11 +7,9 @@ only if both have the same options (resources, labels, retries) and the stage ha
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -22,27 +20,13 @@ from ray.data.block import BlockMetadata
 from ray.util.annotations import RayDeprecationWarning
 
 from dfn_ray.config import Decode, Pool
-from dfn_ray.errors import ShardChangedError, StorageError
-from dfn_ray.on_ray.cells import Cell, UnreadShard, pack, unpack
+from dfn_ray.on_ray.cells import Cell, pack, unpack
 from dfn_ray.on_ray.failures import unwrapped_ray_errors
-from dfn_ray.pool import Shard, iter_chunks
-from dfn_ray.schema import SAMPLE_SCHEMA, Chunk
+from dfn_ray.on_ray.work import Work, read_cells
 
 TASK_RETRIES = 3
 """Retries by Ray of a task whose process died. A shard that still fails is retried by the wave
 loop."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """A shard to read: everything but the chunks at `skip`, or only the first rows."""
-
-    shard: Shard
-    skip: frozenset[int] = frozenset()
-    last: int | None = None
-    """First row of the chunk in `skip` that ends the shard; None if that chunk is not in `skip`."""
-    first_rows: int | None = None
-    """Rows to read, rounded up to whole chunks; None reads all."""
 
 
 class _ItemSource(Datasource):
@@ -85,21 +69,16 @@ def read_items(
         )
 
 
+def read_blocks(read: Callable[[], Iterable[pa.Table]]) -> Dataset:
+    """The tables that `read` yields, by one task that reserves nothing."""
+    return ray.data.read_datasource(
+        _ItemSource([None], lambda _: read()), override_num_blocks=1, num_cpus=0, num_gpus=0
+    )
+
+
 def _read_shard(work: Work, *, pool: Pool, report_unread: bool) -> Iterable[pa.Table]:
-    try:
-        for chunk, samples in iter_chunks(work.shard, pool, skip=work.skip, last=work.last):
-            yield pack([Cell(chunk=chunk, samples=samples)])
-            if chunk.first_row + chunk.rows >= (work.first_rows or math.inf):
-                return
-    except (StorageError, ShardChangedError) as error:
-        if not report_unread:
-            raise
-        # Sent as a row, not raised: Ray Data may drop errors of tasks, and stops after some number
-        # of them.
-        is_changed = isinstance(error, ShardChangedError)
-        unread = UnreadShard(shard=work.shard.uri, changed=is_changed, message=str(error))
-        nothing = Chunk(shard=work.shard.uri, first_row=0, rows=0, last=False)
-        yield pack([Cell(chunk=nothing, samples=SAMPLE_SCHEMA.empty_table(), unread=unread)])
+    for cell in read_cells(work, pool, report_unread=report_unread):
+        yield pack([cell])
 
 
 def from_cells(cells: Sequence[Cell]) -> Dataset:

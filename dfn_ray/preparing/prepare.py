@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from dfn_ray.config import Captions, Decode, Rules
 from dfn_ray.images.decode import decode_images
+from dfn_ray.images.isolation import FORKED, Workspace
 from dfn_ray.images.transform import ImageTransform
 from dfn_ray.network.tokenizer import TokenizerSpec, count_cut_captions, tokenize
 from dfn_ray.on_ray.cells import Cell, array_column
@@ -60,7 +61,7 @@ def tokens_column(tokenizer: int) -> str:
     return f"tokens_{tokenizer}"
 
 
-def prepare(cell: Cell, *, preparation: Preparation) -> Cell:
+def prepare(cell: Cell, *, preparation: Preparation, workspace: Workspace = FORKED) -> Cell:
     """The cell with rejected and failed samples marked, image sizes, and inputs of the others.
 
     Rejected and failed samples lose their bytes.
@@ -76,6 +77,7 @@ def prepare(cell: Cell, *, preparation: Preparation) -> Cell:
         max_pixels=preparation.decode.max_pixels,
         timeout_s=preparation.decode.timeout_s,
         accept=SizeRule(preparation.rules, taken["metadata"].to_pylist()),
+        workspace=workspace,
     )
     samples = mark(samples, rows, decoded.reason)
     for field, sizes in zip(SIZE_FIELDS, (decoded.width, decoded.height), strict=True):
@@ -89,10 +91,19 @@ def prepare(cell: Cell, *, preparation: Preparation) -> Cell:
     captions = taken["text"].filter(pa.array(passed)).to_pylist()
     columns = {"row": pa.array(rows[passed])}
     for index, pixels in enumerate(decoded.pixels):
-        columns[pixels_column(index)] = array_column(pixels if passed.all() else pixels[passed])
+        columns[pixels_column(index)] = array_column(_moved_together(pixels, passed))
     cut = _add_tokens(columns, captions, preparation, has_several_captions(samples))
     chunk = cell.chunk.with_notes({**decoded.notes, Note.CAPTION_CUT.value: cut})
     return replace(cell, chunk=chunk, samples=samples, inputs=pa.table(columns))
+
+
+def _moved_together(pixels_NHWC: np.ndarray, passed_N: np.ndarray) -> np.ndarray:
+    """The pixels of the images that passed, in the same memory."""
+    rows = np.flatnonzero(passed_N)
+    for new, old in enumerate(rows.tolist()):
+        if new != old:
+            pixels_NHWC[new] = pixels_NHWC[old]
+    return pixels_NHWC[: len(rows)]
 
 
 def _add_tokens(

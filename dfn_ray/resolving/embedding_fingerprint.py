@@ -16,7 +16,9 @@ from dfn_ray.versions import package_versions
 R = TypeVar("R", Recipe, EvaluateRecipe)
 _TARS = (".tar", ".tar.gz", ".tgz")
 
-_NOT_SCORE_CHANGING_DECODE = ("timeout_s", "cpus", "labels", "resources")
+_NOT_SCORE_CHANGING_DECODE = (
+    "timeout_s", "placement", "tasks", "cpus", "labels", "resources",
+)  # fmt: skip
 
 
 def pool_fingerprint(pool: Pool) -> dict[str, Any]:

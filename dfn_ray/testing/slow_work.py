@@ -13,7 +13,8 @@ from pathlib import Path
 
 import ray
 
-from dfn_ray.filtering.scoring.scorer import ScorerActor
+from dfn_ray.filtering.scoring.score_and_commit import ScoreAndCommit
+from dfn_ray.images.isolation import FORKED, Workspace
 from dfn_ray.on_ray.cells import Cell
 from dfn_ray.preparing.prepare import Preparation, prepare
 
@@ -31,23 +32,29 @@ class Note:
     """Ray's id of the node."""
 
 
-class SlowScorer(ScorerActor):
+class SlowScorer(ScoreAndCommit):
     """Scores like its parent, but sleeps for every chunk."""
 
     seconds = 0.7
     """Minimum per chunk."""
 
-    def _mapped(self, cell: Cell) -> Cell:
+    def _scored(self, cell: Cell) -> Cell:
         note("score")
         time.sleep(self.seconds)
-        return super()._mapped(cell)
+        return super()._scored(cell)
 
 
-def noted_prepare(cell: Cell, *, preparation: Preparation, seconds: float = 0.0) -> Cell:
-    """Decodes like `prepare`, but sleeps for `seconds` per chunk."""
+def noted_prepare(
+    cell: Cell,
+    *,
+    preparation: Preparation,
+    seconds: float = 0.0,
+    workspace: Workspace = FORKED,
+) -> Cell:
+    """Decodes like `prepare`, in a task, but sleeps for `seconds` per chunk."""
     note("decode")
     time.sleep(seconds)
-    return prepare(cell, preparation=preparation)
+    return prepare(cell, preparation=preparation, workspace=workspace)
 
 
 def read_notes(path: Path) -> list[Note]:

@@ -23,8 +23,9 @@ from ray.train import DataConfig
 from dfn_ray.config import Execution, Source, TrainRecipe
 from dfn_ray.errors import RunTakenOverError, StorageAccessError, StorageError, last_line
 from dfn_ray.on_ray.crashing_shards import CrashSite, find_crashing_shards
-from dfn_ray.on_ray.datasets import Work, read_items, tables_of
+from dfn_ray.on_ray.datasets import read_items, tables_of
 from dfn_ray.on_ray.session import configure
+from dfn_ray.on_ray.work import Work
 from dfn_ray.pool import Shard
 from dfn_ray.training.data.group_samples import GroupInputs
 from dfn_ray.training.data.index import INDEX_SCHEMA, index_shard, indexed_shards

@@ -131,7 +131,7 @@ def _fingerprint(recipe: TrainRecipe, network: PackedNetwork) -> dict[str, Any]:
         del values[free]
     for free in ("prefetch_batches", "planned_groups", "no_progress_timeout_s"):
         del values["feed"][free]
-    for free in ("cpus", "labels", "resources"):
+    for free in ("placement", "tasks", "cpus", "labels", "resources"):
         del values["decode"][free]
     for source, stored in zip(recipe.sources, values["sources"], strict=True):
         if source.uid_list is not None:

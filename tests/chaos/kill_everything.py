@@ -40,7 +40,7 @@ TALLY = Path(__file__).with_name("tally.json")
 SHARDS, SAMPLES = 30, 200
 SAMPLES_SEEN = 960
 STAGES = {
-    "filter": {"scorer": "ScorerActor", "decoder": "map_cells", "commit task": "Committer"},
+    "filter": {"scorer": "ray::MapWorker(MapBatches(ScoreAndCommit", "decoder": "processes.server"},
     "train": {"training worker": "RayTrainWorker", "feeding task": "Read_ItemSource"},
     "evaluate": {"embedder": "EmbedderActor"},
 }

@@ -42,12 +42,12 @@ class Cluster:
     head: psutil.Process
 
     def workers(self, title: str) -> list[psutil.Process]:
-        """The worker processes that currently run a stage."""
+        """The processes that currently run a stage, by a part of their command."""
         found = []
         for process in self.head.children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 command = " ".join(process.cmdline())
-                if command.startswith("ray::") and title in command:
+                if title in command:
                     found.append(process)
         return found
 

@@ -56,7 +56,7 @@ def recipe(network, pool):
                 "pool": {"uri": [str(pool)], "chunk_rows": 16},
                 "networks": [{"model": f"local-dir:{network}"}],
                 "select": {"keep_fraction": 0.3},
-                "decode": {"labels": {ROLE: "decode"}},
+                "decode": {"placement": "apart", "labels": {ROLE: "decode"}},
                 "scorers": {"threads": 1, "gpus": 1, "max_size": 2, "labels": {ROLE: "score"}},
                 "calibration": {"shards": 2, "samples": 64},
                 # Ray's own stalls after a lost node, rare ones, end as a user's would, but sooner.

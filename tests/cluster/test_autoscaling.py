@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from dfn_ray.filtering import chain
 from dfn_ray.filtering.filter_pool import filter_pool
-from dfn_ray.filtering.scoring import score_pool
 from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.testing.clusters import ROLE, NodeType, autoscaling_cluster, roles
 from dfn_ray.testing.slow_work import SlowScorer
@@ -31,7 +31,7 @@ def test_gpu_nodes_come_with_the_work_up_to_the_recipes_max_and_go_after_it(
         # noticed.
         seconds = 2.0
 
-    monkeypatch.setattr(score_pool, "ScorerActor", Slower)
+    monkeypatch.setattr(chain, "ScoreAndCommit", Slower)
     scaled = recipe(tmp_path / "scaled", "scorers.max_size=2", "calibration.samples=16")
     with (
         autoscaling_cluster(NODE_TYPES, idle_timeout_s=IDLE_S) as address,

@@ -13,6 +13,7 @@ import pytest
 import ray
 
 from dfn_ray.config import Recipe
+from dfn_ray.filtering import chain
 from dfn_ray.filtering.filter_pool import filter_pool
 from dfn_ray.filtering.scoring import score_pool
 from dfn_ray.filtering.verifying.verify import verify_run
@@ -80,7 +81,7 @@ class Trial:
 
 @pytest.fixture
 def trial(recipe, undisturbed, notes, monkeypatch, tmp_path) -> Trial:
-    monkeypatch.setattr(score_pool, "ScorerActor", SlowScorer)
+    monkeypatch.setattr(chain, "ScoreAndCommit", SlowScorer)
     monkeypatch.setattr(score_pool, "prepare", noted_prepare)
     return Trial(recipe(tmp_path / "disturbed"), undisturbed, notes, time.time())
 
@@ -178,16 +179,17 @@ def test_a_node_on_which_no_scorer_starts_is_avoided(cluster, trial, monkeypatch
     bad = node_id("score-1")
 
     class FailingScorer(SlowScorer):
-        def __init__(self, *, start, supervisor):
+        def __init__(self, *, steps, supervisor):
             def start_elsewhere():
                 if ray.get_runtime_context().get_node_id() == bad:
                     note("fail")
                     fail()
-                return start()
+                return steps.start()
 
-            super().__init__(start=start_elsewhere, supervisor=supervisor)
+            changed = replace(steps, start=start_elsewhere)
+            super().__init__(steps=changed, supervisor=supervisor)
 
-    monkeypatch.setattr(score_pool, "ScorerActor", FailingScorer)
+    monkeypatch.setattr(chain, "ScoreAndCommit", FailingScorer)
     trial.recipe = replace(trial.recipe, scorers=replace(trial.recipe.scorers, min_size=2))
     trial.filter()
     scored = {begun.node for begun in trial.worked("score", after_s=trial.began_s)}

@@ -30,6 +30,9 @@ def test_what_an_autoscaler_can_add_counts():
 
 
 def test_scorers_that_take_all_cpus_would_starve_the_decoders(recipe, pool):
-    greedy = recipe(pool, "scorers.cpus=4", "scorers.min_size=2", "scorers.max_size=2")
+    settings = ["scorers.cpus=4", "scorers.min_size=2", "scorers.max_size=2"]
+    greedy = recipe(pool, *settings, "decode.placement=apart")
     found = [f for f in placement_findings(greedy, [CPU_NODE], []) if not f.ok]
     assert "no decode task can start" in found[0].text
+    beside = recipe(pool, *settings)  # their own processes decode
+    assert all(finding.ok for finding in placement_findings(beside, [CPU_NODE], []))

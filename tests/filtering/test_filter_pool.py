@@ -476,12 +476,12 @@ def test_selecting_by_other_scoring_settings_is_refused_by_name(scored_run, tmp_
     "change",
     [
         "execution.chunks_per_part=2",
-        "execution.wave_shards=1",
         "scorers.max_size=2",
         f"scorers.threads={os.cpu_count()}",
         "decode.cpus=0.5",
         "decode.timeout_s=5.0",
         "decode.labels.dfn-role=decode",
+        "decode.placement=apart",
         "scorers.resources.slot=1",
         "calibration.samples=5",
     ],

@@ -255,7 +255,7 @@ def test_a_commit_without_the_right_to_write_ends_the_run_in_its_first_round(
     rounds = []
 
     def counted(*args, **kwargs):
-        rounds.append(kwargs["limits"].tolerant)
+        rounds.append(kwargs["limits"].strict)
         proxy.faults = Faults(share=1.0, kinds=(Fault.DENIED,), operations=("PUT",))
         return score_stream(*args, **kwargs)
 
@@ -265,7 +265,7 @@ def test_a_commit_without_the_right_to_write_ends_the_run_in_its_first_round(
     job = recipe(pool, f"run_uri=s3://runs/{tmp_path.name}/run", *rule)
     with pytest.raises(StorageAccessError, match="s3:PutObject"):
         filter_pool(job)
-    assert rounds == [True], "a round whose errors do not end the run, and no other"
+    assert rounds == [False], "a round whose errors do not end the run, and no other"
 
 
 @pytest.mark.parametrize("size", [2**20, 60 * 2**20])

@@ -20,7 +20,7 @@ from dfn_ray.filtering.subset import uid_list_subset
 from dfn_ray.filtering.subset.uid_list_subset import materialize_listed
 from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.on_ray.cells import UnreadShard
-from dfn_ray.on_ray.datasets import Work
+from dfn_ray.on_ray.work import Work
 from dfn_ray.pool import Shard
 from dfn_ray.run import open_run, scored_sizes
 from dfn_ray.storage import Store

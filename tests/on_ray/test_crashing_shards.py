@@ -7,7 +7,7 @@ import pytest
 from dfn_ray.config import Decode, Pool
 from dfn_ray.on_ray import crashing_shards as module
 from dfn_ray.on_ray.crashing_shards import find_crashing_shards
-from dfn_ray.on_ray.datasets import Work
+from dfn_ray.on_ray.work import Work
 from dfn_ray.pool import Shard
 from dfn_ray.testing.lethal import READER_KILLER
 

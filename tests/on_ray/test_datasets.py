@@ -12,7 +12,7 @@ from dfn_ray.config import Decode, Execution, Pool, Scorers
 from dfn_ray.evaluation import chain as evaluation
 from dfn_ray.filtering import chain as filtering
 from dfn_ray.filtering.scoring.bounds import EVERYTHING
-from dfn_ray.on_ray.datasets import Work
+from dfn_ray.on_ray.work import Work
 from dfn_ray.pool import Shard
 
 pytestmark = pytest.mark.ray
@@ -20,7 +20,7 @@ SHARD, POOL = Shard(uri="0.tar", name="0.tar", size_bytes=1), Pool(uri=("0.tar",
 
 
 class Unchanged:
-    """A committer or scorer that returns its block."""
+    """A committer that returns its block."""
 
     bounds = EVERYTHING
 
@@ -29,21 +29,6 @@ class Unchanged:
 
     def __call__(self, block):
         return block
-
-
-def score(decode: Decode, monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    monkeypatch.setattr(filtering, "_committed_parts", lambda parts: iter([parts]))
-    (parts,) = filtering.score_stream(
-        [Work(SHARD)],
-        pool=POOL,
-        decode=decode,
-        prepare=replace,
-        scoring=filtering.ScoringStage(Unchanged, None, Scorers()),
-        committer=Unchanged(),
-        execution=Execution(),
-        limits=filtering.StreamLimits(timeout_s=60, tolerant=True),
-    )
-    return parts
 
 
 def keep(decode: Decode, monkeypatch: pytest.MonkeyPatch) -> Dataset:
@@ -66,7 +51,7 @@ def embed(decode: Decode, monkeypatch: pytest.MonkeyPatch) -> Dataset:
     return evaluation.embed_set(located, prepare=replace, network=None, recipe=recipe)
 
 
-@pytest.mark.parametrize("chain", [score, keep, embed])
+@pytest.mark.parametrize("chain", [keep, embed])
 @pytest.mark.parametrize(
     "decode",
     [Decode(), Decode(cpus=0.5, labels={"dfn-role": "decode"}, resources={"slot": 1})],

@@ -25,7 +25,7 @@ from dfn_ray.filtering.scoring.bounds import Bounds
 from dfn_ray.filtering.scoring.commit import Committer
 from dfn_ray.filtering.subset import export_subset, uid_list_subset
 from dfn_ray.on_ray.cells import Cell, Stage
-from dfn_ray.on_ray.datasets import Work
+from dfn_ray.on_ray.work import Work
 from dfn_ray.pool import iter_chunks, list_pool, listing_table
 from dfn_ray.preparing.statuses import mark, undecided_rows
 from dfn_ray.run import (

@@ -22,8 +22,8 @@ from dfn_ray.filtering.scoring.spending import CostMeter
 from dfn_ray.filtering.verifying import verify_subset
 from dfn_ray.filtering.verifying.row_sums import BUCKETS, first_different_row, rows_of_bucket
 from dfn_ray.filtering.verifying.verify import verify_run
-from dfn_ray.on_ray.datasets import Work
 from dfn_ray.on_ray.ray_metrics import PoolMetrics
+from dfn_ray.on_ray.work import Work
 from dfn_ray.pool import Shard, listing_table
 from dfn_ray.run import Ledger, RunIdentity, RunKind, start_run
 from dfn_ray.schema import Chunk
@@ -96,7 +96,7 @@ def test_a_committed_part_costs_the_driver_no_pass_over_shards_or_parts(job):
     assert passes == ["tuple.__iter__"], "a pass is noted"
     passes.clear()
     with patch.object(chain, "score_stream", committed):
-        score_pool._run_round(watched, lambda: work, EVERYTHING, None, tolerant=True)  # type: ignore[arg-type]
+        score_pool._run_round(watched, lambda: work, EVERYTHING, None)  # type: ignore[arg-type]
     assert (ledger.part_count, ledger.complete_shards) == (PARTS, PARTS)
     assert passes == []
 

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from dfn_ray.config import Calibration, Recipe, Select
 from dfn_ray.filtering.scoring.bounds import EVERYTHING, NOTHING, Bounds
 from dfn_ray.filtering.selecting.denominator import in_denominator
-from dfn_ray.on_ray.datasets import Work
+from dfn_ray.on_ray.work import Work
 from dfn_ray.pool import Shard
 from dfn_ray.run import Ledger, Run, read_parts, scan_parts
 from dfn_ray.schema import Status, score_column

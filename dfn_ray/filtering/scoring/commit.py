@@ -55,16 +55,18 @@ class Committer:
     """Network whose score the bounds apply to; None: every listed sample goes to the subset."""
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Commits all cells of the block as one part, or reports why no part can be committed.
+        """Commits all cells of the block as one part; returns the reports for the driver."""
+        arrived = list(unpack(block))
+        unread = unread_report([cell for cell in arrived if cell.unread])
+        cells = [cell for cell in arrived if not cell.unread]
+        return pa.concat_tables([self.report(cells), unread]) if cells else unread
+
+    def report(self, cells: Sequence[Cell]) -> pa.Table:
+        """Commits the cells as one part; returns its report, or why no part can be committed.
 
         A takeover and a store that denies writes are reported as a row: Ray Data may drop
         an error of a task, and scoring would continue.
         """
-        arrived = list(unpack(block))
-        unread = [{UNREAD: json.dumps(asdict(cell.unread))} for cell in arrived if cell.unread]
-        cells = [cell for cell in arrived if not cell.unread]
-        if not cells:
-            return pa.Table.from_pylist(unread, schema=_REPORT)
         try:
             part = self.commit(cells)
         except RunTakenOverError as error:
@@ -78,7 +80,7 @@ class Committer:
             "scorers": json.dumps(sorted({cell.scorer for cell in cells} - {""})),
             "score_buckets": json.dumps(self._score_buckets(cells)),
         }
-        return pa.Table.from_pylist([report, *unread], schema=_REPORT)
+        return pa.Table.from_pylist([report], schema=_REPORT)
 
     def commit(self, cells: Sequence[Cell]) -> Part:
         """Commits the cells as one part.
@@ -134,6 +136,22 @@ class Committer:
         reach = pc.and_(scored, pc.fill_null(pc.greater_equal(score, self.bounds.lo), False))
         between = pc.and_not(reach, sure)
         return subset_rows(samples.filter(sure)), subset_rows(samples.filter(between))
+
+
+def unread_report(cells: Sequence[Cell]) -> pa.Table:
+    """The reports of shards that could not be read."""
+    rows = [{UNREAD: json.dumps(asdict(cell.unread))} for cell in cells if cell.unread]
+    return pa.Table.from_pylist(rows, schema=_REPORT)
+
+
+def sign_of_life() -> pa.Table:
+    """The report of a slice that moves although no part of it is complete."""
+    return pa.Table.from_pylist([{}], schema=_REPORT)
+
+
+def is_final(report: pa.Table) -> bool:
+    """True if nothing more can be committed."""
+    return report[TAKEN_OVER].null_count + report[REFUSED].null_count < 2 * len(report)
 
 
 def _copies(listed: pa.Table) -> pa.Table:

@@ -1,9 +1,9 @@
-"""Scoring of a pool: calibration, then waves of shards, until every chunk is committed."""
+"""Scoring of a pool: calibration, then all its shards, until every chunk is committed."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from math import inf
@@ -21,11 +21,11 @@ from dfn_ray.errors import (
     last_line,
 )
 from dfn_ray.filtering import chain
-from dfn_ray.filtering.chain import Committed, ScoringStage, StreamLimits
+from dfn_ray.filtering.chain import Committed, StreamLimits
 from dfn_ray.filtering.scoring.bounds import EVERYTHING, NOTHING, Bounds
 from dfn_ray.filtering.scoring.calibrate import bounds_from_scores, calibration_work
 from dfn_ray.filtering.scoring.commit import Committer
-from dfn_ray.filtering.scoring.scorer import Scorer, ScorerActor, plan_inputs, start_scorer
+from dfn_ray.filtering.scoring.scorer import Scorer, plan_inputs, start_scorer
 from dfn_ray.filtering.scoring.scoring_job import ScoringJob, open_job
 from dfn_ray.filtering.scoring.unread_shards import (
     all_changed,
@@ -37,15 +37,15 @@ from dfn_ray.on_ray.capacity import (
     Requirement,
     missing_capacity,
     reporting_missing_capacity,
+    scorer_requirement,
     scoring_requirements,
 )
 from dfn_ray.on_ray.cells import UnreadShard
 from dfn_ray.on_ray.crashing_shards import find_crashing_shards
-from dfn_ray.on_ray.datasets import Work
 from dfn_ray.on_ray.ray_address import check_ray_reachable
 from dfn_ray.on_ray.ray_metrics import run_label
 from dfn_ray.on_ray.session import connect, put_networks
-from dfn_ray.pool import Shard
+from dfn_ray.on_ray.work import Work
 from dfn_ray.pool.error_limits import ErrorLimits
 from dfn_ray.preparing.prepare import prepare
 from dfn_ray.run import Ledger, Run, bounds_file
@@ -82,12 +82,7 @@ def score_pool(recipe: Recipe, *, keep_bytes: bool) -> tuple[Run, Ledger]:
 def _score_all(job: ScoringJob, *, keep_bytes: bool) -> None:
     networks = put_networks(job.networks)
     bounds = _calibrate(job, networks) if keep_bytes else NOTHING
-    todo = [work.shard for work in chain.remaining_work(job.shards, job.ledger)]
-    for wave in _waves(todo, job.recipe.execution.wave_shards):
-        _finish(job, wave, bounds, networks)
-    if job.unread:
-        rounds = job.recipe.execution.rounds
-        raise_for_unread(job.unread, shards=len(job.shards), rounds=rounds)
+    _score_remaining(job, bounds, networks)
 
 
 def _calibrate(job: ScoringJob, networks: ObjectRef) -> Bounds:
@@ -101,7 +96,7 @@ def _calibrate(job: ScoringJob, networks: ObjectRef) -> Bounds:
         left = partial(calibration_work, job.shards, job.recipe.calibration, job.ledger, seed)
         if work := left():
             job.progress.say(f"calibrating on {len(work)} shards")
-        _run_round(job, left, EVERYTHING, networks, tolerant=True)
+        _run_round(job, left, EVERYTHING, networks)
     found = bounds_from_scores(job.run, job.recipe, job.shards, seed, job.ledger.names)
     bounds = _stored_bounds(job.run.create_json(name, {"lo": str(found.lo), "hi": str(found.hi)}))
     if -inf < bounds.lo < bounds.hi < inf:
@@ -113,22 +108,16 @@ def _stored_bounds(value: Mapping[str, str]) -> Bounds:
     return Bounds(float(value["lo"]), float(value["hi"]))
 
 
-def _waves(shards: Sequence[Shard], size: int) -> Iterator[Sequence[Shard]]:
-    for start in range(0, len(shards), size):
-        yield shards[start : start + size]
-
-
-def _finish(job: ScoringJob, wave: Sequence[Shard], bounds: Bounds, networks: ObjectRef) -> None:
-    """Scores a wave until all its shards are complete; retries those whose tasks died."""
+def _score_remaining(job: ScoringJob, bounds: Bounds, networks: ObjectRef) -> None:
+    """Scores all shards until they are complete; retries those whose processes died."""
     rounds = job.recipe.execution.rounds
-    left = partial(chain.remaining_work, wave, job.ledger)
+    left = partial(chain.remaining_work, job.shards, job.ledger)
     for number in range(1, rounds + 1):
         work = left()
         if not work:
             return
         if all_changed(work, job.unread):
             break
-        last = number == rounds
         if number > 1:
             job.progress.say(
                 f"{len(work)} shards are not finished; starting round {number} of {rounds}"
@@ -136,22 +125,43 @@ def _finish(job: ScoringJob, wave: Sequence[Shard], bounds: Bounds, networks: Ob
             wait_before_round(
                 number, [unread for item in work if (unread := job.unread.get(item.shard.uri))]
             )
-        if last and number > 1:
-            _give_up_crashing(job, work, bounds)
-        _run_round(job, left, bounds, networks, tolerant=not last)
+        _run_round(job, left, bounds, networks)
+    _finish_alone(job, bounds, networks)
     unreachable = [item for item in left() if item.shard.uri in job.unread]
     if job.recipe.execution.give_up_unreachable:
         _give_up_unreachable(job, unreachable, bounds)
     _check_error_limits(job)
-    limit = job.recipe.execution.max_bad_shard_fraction * len(job.shards)
-    if unreachable and len(job.unread) + len(job.ledger.faults) > limit:
-        # Fewer unreachable shards do not delay the other waves; the run stops for them at its end.
+    if job.unread:
         raise_for_unread(job.unread, shards=len(job.shards), rounds=rounds)
-    if unfinished := [item for item in left() if item.shard.uri not in job.unread]:
+
+
+def _finish_alone(job: ScoringJob, bounds: Bounds, networks: ObjectRef) -> None:
+    """Scores the shards that no round could finish, although they can be read, one at a time.
+
+    First it closes those that kill the process that reads them. Raises IncompleteRunError, naming a
+    shard, for what is left then, or the error that stopped it.
+    """
+
+    def left() -> list[Work]:
+        work = chain.remaining_work(job.shards, job.ledger)
+        return [item for item in work if item.shard.uri not in job.unread]
+
+    if work := left():
+        _give_up_crashing(job, work, bounds)
+    if not (work := left()):
+        return
+    job.progress.say(f"{len(work)} shards are not finished; scoring them one at a time")
+    _run_round(job, left, bounds, networks, alone=True)
+    reason = "their processes died"
+    try:
+        _run_round(job, left, bounds, networks, alone=True, strict=True)
+    except RayError as error:
+        reason = last_line(error)
+    if work := left():
         raise IncompleteRunError(
-            f"{len(unfinished)} shards could not be finished in {rounds} rounds, "
-            f"{unfinished[0].shard.uri} among them; the others are committed. Run the same command "
-            "again to resume, or remove these shards from the pool"
+            f"{len(work)} shards could not be finished in {job.recipe.execution.rounds} rounds, "
+            f"nor alone, {work[0].shard.uri} among them: {reason}. The others are committed. Run "
+            "the same command again to resume, or remove these shards from the pool"
         )
 
 
@@ -161,23 +171,28 @@ def _run_round(
     bounds: Bounds,
     networks: ObjectRef,
     *,
-    tolerant: bool,
+    alone: bool = False,
+    strict: bool = False,
 ) -> None:
     """Runs the stream over the work that is left, counts its commits, and waits for missing nodes.
 
-    `tolerant`: errors of Ray, workers and storage end only this round, not the run; the work that
-    is left is retried. A store that denies writes ends the run at once.
+    Errors of Ray, workers and storage end only this round, not the run; the work that is left is
+    retried. A store that denies writes ends the run at once. `alone` scores one shard at a time;
+    `strict` raises such errors.
     """
-    needs = scoring_requirements(job.recipe.decode, job.recipe.scorers)
+    needs = _requirements(job.recipe)
     moved_s = time.monotonic()
     while work := left():
         for item in work:
             job.unread.pop(item.shard.uri, None)
         try:
-            committed = _scored_parts(job, work, bounds, networks, tolerant=tolerant)
+            committed = _scored_parts(job, work, bounds, networks, alone=alone, strict=strict)
             with closing(committed), reporting_missing_capacity(needs, job.progress.say):
                 for outcome in committed:
                     moved_s = time.monotonic()
+                    if outcome is None:
+                        _check_spending(job)
+                        continue
                     if isinstance(outcome, UnreadShard):
                         job.unread[outcome.shard] = outcome
                         job.progress.say(f"a shard could not be read: {outcome.message}")
@@ -189,13 +204,13 @@ def _run_round(
         except NoProgressError as error:
             _check_spending(job)
             job.run.check_attempt()
-            if not _has_stalled(job, needs, time.monotonic() - moved_s, error, tolerant=tolerant):
+            if not _has_stalled(job, needs, time.monotonic() - moved_s, error, strict=strict):
                 continue
             return
         except (RayError, StorageError) as error:
             job.run.check_attempt()
             # A later round would be denied too.
-            if not tolerant or isinstance(error, StorageAccessError):
+            if strict or isinstance(error, StorageAccessError):
                 raise
             job.progress.say(
                 f"this round stopped: {last_line(error)}; the remaining work is retried"
@@ -209,7 +224,7 @@ def _has_stalled(
     waited_s: float,
     error: NoProgressError,
     *,
-    tolerant: bool,
+    strict: bool,
 ) -> bool:
     """True if a round without progress ends; False if it still waits, as for missing nodes.
 
@@ -227,7 +242,7 @@ def _has_stalled(
         "although the cluster has the nodes it needs; raise this limit if a chunk may take longer"
     )
     what = f"no progress for {waited_s:,.0f} s (execution.{limit}), {why}"
-    if lacking is not None or not tolerant:
+    if lacking is not None or strict:
         raise NoProgressError(
             f"{what}. Committed work is kept; check the cluster with `dfn-ray doctor`, then run "
             "the same command again to resume"
@@ -242,8 +257,9 @@ def _scored_parts(
     bounds: Bounds,
     networks: ObjectRef,
     *,
-    tolerant: bool,
-) -> Generator[Committed | UnreadShard, None, None]:
+    alone: bool,
+    strict: bool,
+) -> Generator[chain.Outcome, None, None]:
     """The parts of the work, each once it is stored, and the shards that could not be read."""
     preparation, inputs = plan_inputs(job.networks, job.recipe)
     execution = job.recipe.execution
@@ -256,17 +272,21 @@ def _scored_parts(
         bounds=bounds,
         captions=job.recipe.captions,
     )
-    start = partial(start_scorer, make, networks, run_label(job.recipe.run_uri))
     return chain.score_stream(
         work,
-        pool=job.recipe.pool,
-        decode=job.recipe.decode,
+        job.recipe,
         prepare=partial(prepare, preparation=preparation),
-        scoring=ScoringStage(ScorerActor, start, job.recipe.scorers),
+        start=partial(start_scorer, make, networks, run_label(job.recipe.run_uri)),
         committer=_committer(job, bounds),
-        execution=execution,
-        limits=StreamLimits(timeout_s=job.meter.limited_wait(wait_s), tolerant=tolerant),
+        limits=StreamLimits(timeout_s=job.meter.limited_wait(wait_s), alone=alone, strict=strict),
     )
+
+
+def _requirements(recipe: Recipe) -> tuple[Requirement, ...]:
+    """The capacity without which scoring cannot begin."""
+    if recipe.decode.placement == "apart":
+        return scoring_requirements(recipe.decode, recipe.scorers)
+    return (scorer_requirement(recipe.scorers),)
 
 
 def _committer(job: ScoringJob, bounds: Bounds) -> Committer:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from threading import Lock
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,6 @@ from dfn_ray.network.compute_environment import environment_digest
 from dfn_ray.network.filtering_network import FilteringNetwork
 from dfn_ray.network.packed import PackedNetwork, build
 from dfn_ray.on_ray.cells import Cell, column_array
-from dfn_ray.on_ray.network_actor import NetworkActor
 from dfn_ray.on_ray.ray_metrics import ScorerMetrics
 from dfn_ray.preparing.prepare import NetworkInputs, Preparation, pixels_column, tokens_column
 from dfn_ray.preparing.several_captions import COUNTS, flattened, nested, reduce_scores
@@ -42,7 +42,10 @@ def _untimed(_network: str, _samples: int) -> AbstractContextManager[None]:
 
 
 class Scorer:
-    """Callable that returns a cell with scores. Owns the networks on the device."""
+    """Callable that returns a cell with scores; safe for several threads.
+
+    Owns the networks on the device, which run for one thread at a time.
+    """
 
     def __init__(
         self,
@@ -66,6 +69,7 @@ class Scorer:
         self._scorers, self._deciding_network, self._bounds = scorers, deciding_network, bounds
         self._captions, self._timed = captions, timed
         self._environment = environment_digest(scorers.device, threads)
+        self._device = Lock()
 
     def __call__(self, cell: Cell) -> Cell:
         """The cell with a float32 score column per network; bytes only for scores >= bounds.lo."""
@@ -73,7 +77,7 @@ class Scorer:
         samples, rows = cell.samples, cell.inputs["row"].to_numpy()
         finite = np.ones(len(rows), dtype=bool)
         for packed, network, inputs in zip(self._packed, self._networks, self._inputs, strict=True):
-            with self._timed(packed.name, len(rows)):
+            with self._device, self._timed(packed.name, len(rows)):
                 score_N, columns = self._columns(cell.inputs, packed, network, inputs)
             finite &= np.isfinite(score_N)
             for name, values in columns.items():
@@ -129,10 +133,6 @@ class Scorer:
         scored = pc.equal(samples["status"], Status.SCORED.value)
         travels = pc.and_(scored, pc.fill_null(pc.greater_equal(score, self._bounds.lo), False))
         return with_bytes_of(samples, travels)
-
-
-class ScorerActor(NetworkActor):
-    """The actors of scoring."""
 
 
 def start_scorer(make: Callable[..., Scorer], networks: ray.ObjectRef, run_label: str) -> Scorer:

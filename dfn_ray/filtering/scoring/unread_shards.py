@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from dfn_ray.errors import ShardChangedError, StorageError
 from dfn_ray.on_ray.cells import Cell, UnreadShard
-from dfn_ray.on_ray.datasets import Work
+from dfn_ray.on_ray.work import Work
 from dfn_ray.run import Ledger, abbreviated
 from dfn_ray.schema import SAMPLE_SCHEMA, Chunk, ShardFault
 

@@ -33,11 +33,11 @@ from dfn_ray.filtering.subset.listed_rows import keep_listed
 from dfn_ray.filtering.subset.settle import SETTLED, remove_all_but
 from dfn_ray.filtering.subset.write_uid_list import write_uid_list
 from dfn_ray.on_ray.cells import UnreadShard
-from dfn_ray.on_ray.datasets import Work
 from dfn_ray.on_ray.footers import read_many_parts
 from dfn_ray.on_ray.ray_address import check_ray_reachable
 from dfn_ray.on_ray.ray_metrics import PoolMetrics
 from dfn_ray.on_ray.session import connect
+from dfn_ray.on_ray.work import Work
 from dfn_ray.pool import Shard, list_pool, listing_notes, listing_table, require_outside_pool
 from dfn_ray.resolving.embedding_fingerprint import pool_fingerprint, reading_versions
 from dfn_ray.run import (
@@ -105,12 +105,12 @@ def materialize_listed(
                 stage=partial(keep_listed, uids=uids),
                 committer=Committer(run, EVERYTHING, None),
                 execution=execution,
-                tolerant=number < execution.rounds,
+                strict=number == execution.rounds,
             ):
                 if isinstance(outcome, UnreadShard):
                     unread[outcome.shard] = outcome
                     progress.say(f"a shard could not be read: {outcome.message}")
-                else:
+                elif outcome is not None:
                     outcome.add_to(ledger, progress, metrics)
         if execution.give_up_unreachable:
             for part in _close_unreachable(run, ledger, unread):

@@ -9,9 +9,10 @@ import pytest
 
 from dfn_ray.config import Prices
 from dfn_ray.errors import BudgetSpentError
+from dfn_ray.filtering import chain
 from dfn_ray.filtering.filter_pool import filter_pool
-from dfn_ray.filtering.scoring import score_pool, spending
-from dfn_ray.filtering.scoring.scorer import ScorerActor
+from dfn_ray.filtering.scoring import spending
+from dfn_ray.filtering.scoring.score_and_commit import ScoreAndCommit
 from dfn_ray.filtering.scoring.spending import CostMeter, Spent, spent_before
 from dfn_ray.on_ray.cells import Cell
 from dfn_ray.run import Run, create_attempt, open_run
@@ -24,16 +25,16 @@ def rows(folder: str) -> list[dict]:
     return sorted(found, key=lambda row: (row["shard"], row["row"]))
 
 
-class TwoChunkScorer(ScorerActor):
+class TwoChunkScorer(ScoreAndCommit):
     """Scores two chunks and blocks on the third, so that the run stops before the pool is done."""
 
     chunks = 0
 
-    def _mapped(self, cell: Cell) -> Cell:
+    def _scored(self, cell: Cell) -> Cell:
         self.chunks += 1
         while self.chunks > 2:
             time.sleep(1)
-        return super()._mapped(cell)
+        return super()._scored(cell)
 
 
 @pytest.mark.ray
@@ -52,7 +53,7 @@ def test_a_run_stopped_by_its_budget_three_times_ends_as_an_undisturbed_one(
 
     spent, stopped, parts = 1e-6, recipe(pool, *settings), []
     with monkeypatch.context() as slowed:
-        slowed.setattr(score_pool, "ScorerActor", TwoChunkScorer)
+        slowed.setattr(chain, "ScoreAndCommit", TwoChunkScorer)
         for _ in range(3):
             with pytest.raises(BudgetSpentError, match=r"of .* EUR .* of the pool is scored"):
                 filter_pool(recipe(pool, *settings, f"prices.budget={spent * 1.000001}"))

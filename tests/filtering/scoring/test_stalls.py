@@ -8,9 +8,9 @@ import time
 import pytest
 
 from dfn_ray.errors import NoProgressError
+from dfn_ray.filtering import chain
 from dfn_ray.filtering.filter_pool import filter_pool
-from dfn_ray.filtering.scoring import score_pool
-from dfn_ray.filtering.scoring.scorer import ScorerActor
+from dfn_ray.filtering.scoring.score_and_commit import ScoreAndCommit
 from dfn_ray.filtering.verifying.verify import verify_run
 from dfn_ray.on_ray.cells import Cell
 
@@ -22,20 +22,20 @@ def stalls(tmp_path, monkeypatch):
     """Makes scorers stall forever at their second chunk, in that many rounds."""
 
     def make(times: int) -> None:
-        class StallingScorer(ScorerActor):
+        class StallingScorer(ScoreAndCommit):
             chunks = 0
 
-            def _mapped(self, cell: Cell) -> Cell:
+            def _scored(self, cell: Cell) -> Cell:
                 self.chunks += 1
                 stalled = tmp_path / "stalled"
                 if self.chunks == 2 and sum(1 for _ in stalled.iterdir()) < times:
                     (stalled / str(time.time_ns())).touch()
                     while True:
                         time.sleep(1)
-                return super()._mapped(cell)
+                return super()._scored(cell)
 
         (tmp_path / "stalled").mkdir()
-        monkeypatch.setattr(score_pool, "ScorerActor", StallingScorer)
+        monkeypatch.setattr(chain, "ScoreAndCommit", StallingScorer)
 
     return make
 
