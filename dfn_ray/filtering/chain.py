@@ -35,7 +35,7 @@ from dfn_ray.on_ray.datasets import (
     rows_of,
 )
 from dfn_ray.on_ray.ray_metrics import PoolMetrics
-from dfn_ray.on_ray.session import configure, configure_rows_at_once
+from dfn_ray.on_ray.session import configure
 from dfn_ray.on_ray.work import Work
 from dfn_ray.pool import Shard
 from dfn_ray.preparing.decode_tasks import DecodeTasks
@@ -79,7 +79,7 @@ class Committed:
 
 
 Outcome = Committed | UnreadShard | None
-"""What a stream yields; None says only that it moves."""
+"""A committed part or an unread shard; None: a slice is in progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +124,7 @@ def score_stream(
     also requests from the cluster's autoscaler. Raises NoProgressError when no part is committed
     for the time that `limits` allows.
     """
-    _configure(limits)
-    configure_rows_at_once()
+    _configure(limits, rows_at_once=True)
     supervisor, scorers, decode = ActorSupervisor(), recipe.scorers, recipe.decode
     workers = decode.tasks if decode.placement == "apart" else workers_per_scorer(scorers)
     job = Job(pool=recipe.pool, stage=prepare, timeout_s=decode.timeout_s)
@@ -242,8 +241,9 @@ def _committed_parts(parts: Dataset) -> Generator[Outcome, None, None]:
         )
 
 
-def _configure(limits: StreamLimits) -> None:
+def _configure(limits: StreamLimits, *, rows_at_once: bool = False) -> None:
     configure(
         errored_blocks=0 if limits.strict else ERRORED_BLOCKS,
         no_progress_timeout_s=limits.timeout_s,
+        rows_at_once=rows_at_once,
     )

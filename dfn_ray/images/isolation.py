@@ -88,7 +88,7 @@ class Run(Protocol):
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where items are processed, and the memory for what becomes of them."""
+    """The isolation of items from each other, and the memory for their results."""
 
     run: Run = run_isolated
     array: Callable[[tuple[int, ...], Any], np.ndarray] = shared_array

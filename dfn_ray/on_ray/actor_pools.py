@@ -34,7 +34,7 @@ NODE_TRIES = 2
 TRIES = 6
 """Failed starts after which a pool is given up if no actor of it has ever started."""
 
-_RECORD = "the actor that records starts of scorers"
+_RECORD = "the record of scorers' starts"
 
 
 class ActorSupervisor:
@@ -72,9 +72,7 @@ class ActorSupervisor:
 
         They override the options that all actors of the pool share.
         """
-        failure, avoided = answer_of_actor(
-            self._record.check.remote, "the record of scorers' starts"
-        )
+        failure, avoided = answer_of_actor(self._record.check.remote, _RECORD)
         if failure is not None:
             raise ScorersFailedError(failure)
         options: dict[str, Any] = {"name": f"{self._pool}-{uuid4().hex[:8]}"}

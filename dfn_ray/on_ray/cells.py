@@ -120,16 +120,31 @@ def column_array(
     return octets.view(dtype).reshape(len(array), *shape)
 
 
+def table_to_stream(table: pa.Table) -> pa.Buffer:
+    """The table as an Arrow stream, in memory of its own."""
+    sink = pa.BufferOutputStream()
+    write_stream(sink, table)
+    return sink.getvalue()
+
+
+def write_stream(sink: pa.NativeFile, table: pa.Table) -> None:
+    """Writes the table as an Arrow stream."""
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+def table_of_stream(data: pa.Buffer) -> pa.Table:
+    """The table in an Arrow stream, over the same memory."""
+    return pa.ipc.open_stream(data).read_all()
+
+
 _BINARY = pa.large_binary()
 
 
 def _to_binary(table: pa.Table | None) -> pa.Array:
     if table is None:
         return pa.nulls(1, _BINARY)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    data = sink.getvalue()
+    data = table_to_stream(table)
     offsets = pa.py_buffer(np.array([0, data.size], dtype=np.int64))
     return pa.LargeBinaryArray.from_buffers(_BINARY, 1, [None, offsets, data])
 
@@ -142,6 +157,6 @@ def _tables(column: pa.ChunkedArray) -> Iterator[pa.Table | None]:
         ends = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
         for index, (start, end) in enumerate(pairwise(ends.tolist())):
             if valid[index]:
-                yield pa.ipc.open_stream(data.slice(start, end - start)).read_all()
+                yield table_of_stream(data.slice(start, end - start))
             else:
                 yield None

@@ -12,7 +12,10 @@ from typing import Any
 
 import ray
 from ray.data import DataContext
-from ray.data.context import DEFAULT_TARGET_MAX_BLOCK_SIZE
+from ray.data.context import (
+    DEFAULT_ACTOR_POOL_UTIL_UPSCALING_THRESHOLD,
+    DEFAULT_TARGET_MAX_BLOCK_SIZE,
+)
 
 from dfn_ray.errors import InputError, last_line
 from dfn_ray.on_ray.failures import dfn_ray_error_in
@@ -106,8 +109,14 @@ def put_networks(networks: Sequence[Any]) -> ray.ObjectRef:
     return ray.put(tuple(networks))
 
 
-def configure(*, errored_blocks: int, no_progress_timeout_s: float) -> DataContext:
-    """Sets, for chains built from now on, the tasks that may fail and the time without progress."""
+def configure(
+    *, errored_blocks: int, no_progress_timeout_s: float, rows_at_once: bool = False
+) -> DataContext:
+    """Sets, for chains built from now on, the tasks that may fail and the time without progress.
+
+    `rows_at_once`: a row leaves its task at once, in a block of its own, and an actor pool grows
+    while all its actors are busy, without a queue at each of them.
+    """
     context = DataContext.get_current()
     context.max_errored_blocks = errored_blocks
     context.execution_no_progress_timeout_s = no_progress_timeout_s
@@ -116,17 +125,10 @@ def configure(*, errored_blocks: int, no_progress_timeout_s: float) -> DataConte
     # dfn_ray prints its own progress line: Ray Data's bars count blocks, not samples.
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.target_max_block_size = DEFAULT_TARGET_MAX_BLOCK_SIZE
+    context.target_max_block_size = 1 if rows_at_once else DEFAULT_TARGET_MAX_BLOCK_SIZE
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = (
+        1.0 if rows_at_once else DEFAULT_ACTOR_POOL_UTIL_UPSCALING_THRESHOLD
+    )
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     shorten_task_errors(dfn_ray_error_in)
     return context
-
-
-def configure_rows_at_once() -> None:
-    """Sets, for the chain built next, that a row leaves its task at once, in a block of its own.
-
-    Also that an actor pool grows while all its actors are busy, without a queue at each of them.
-    """
-    context = DataContext.get_current()
-    context.target_max_block_size = 1
-    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0

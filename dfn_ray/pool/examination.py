@@ -41,6 +41,13 @@ class ReadOutcome:
     """Number of the signal that ended the process; 0 if none."""
 
 
+def child_environment() -> dict[str, str]:
+    """Environment in which a fresh Python process imports what this one does."""
+    paths = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
+    # Ray's runtime environments add folders to sys.path that are in no variable.
+    return os.environ | {"PYTHONPATH": os.pathsep.join([*paths, *filter(None, sys.path)])}
+
+
 def outcome_of(error: Exception, row: int) -> ReadOutcome:
     """The outcome of a read that raised this exception at `row`."""
     kind = type(error)
@@ -64,15 +71,12 @@ def read_in_fresh_process(shard: Shard, pool: Pool, selection: RowSelection) -> 
         "skip": sorted(selection.skip),
         "rows": None if selection.rows is None else sorted(selection.rows),
     }
-    paths = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
-    # Ray's runtime environments add folders to sys.path that are in no variable.
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*paths, *filter(None, sys.path)])}
     try:
         done = subprocess.run(
             [sys.executable, "-c", _START],
             input=json.dumps(job).encode(),
             capture_output=True,
-            env=environment,
+            env=child_environment(),
             timeout=TIMEOUT_S,
             check=False,
         )

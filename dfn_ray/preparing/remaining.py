@@ -1,4 +1,4 @@
-"""What is left to read of a list of shards, while their chunks arrive."""
+"""The works that remain of a list while their chunks arrive."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from dfn_ray.filtering.scoring.commit import (
 )
 from dfn_ray.filtering.shard_slices import works_of
 from dfn_ray.on_ray.actor_pools import ActorSupervisor
-from dfn_ray.on_ray.cells import Cell, Stage
+from dfn_ray.on_ray.cells import Cell, Stage, table_of_stream, table_to_stream
 from dfn_ray.on_ray.work import Work
 from dfn_ray.schema import Chunk
 
@@ -47,7 +47,7 @@ class PreparedShards(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringSteps:
-    """What a `ScoreAndCommit` does with a shard."""
+    """The steps of a `ScoreAndCommit`, from a shard to its parts."""
 
     prepare: Callable[[], PreparedShards]
     """Starts what reads and prepares."""
@@ -126,10 +126,7 @@ class ScoreAndCommit:
 
 def _owned(cell: Cell) -> Cell:
     """The cell in memory of its own: that of the workers is overwritten."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, cell.samples.schema) as writer:
-        writer.write_table(cell.samples)
-    samples = pa.ipc.open_stream(sink.getvalue()).read_all()
+    samples = table_of_stream(table_to_stream(cell.samples))
     return replace(cell, samples=samples, inputs=None)
 
 

@@ -1,4 +1,4 @@
-"""What an owner and its workers send each other, pickled; both run the same code."""
+"""Messages between an owner and its workers, pickled; both run the same code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dfn_ray.on_ray.work import Work
 from dfn_ray.schema import Chunk
 
 IDLE, READING, PREPARING, ISOLATING = range(4)
-"""What a worker is at. `ISOLATING`: it waits for forked children, whose time it limits itself."""
+"""States of a worker. `ISOLATING`: it waits for forked children, whose time it limits itself."""
 
 
 class Preparing(Protocol):
@@ -26,7 +26,7 @@ class Preparing(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What all workers of a pool do; the first message to each."""
+    """The job of all workers of a pool; the first message to each."""
 
     pool: Pool
     stage: Preparing
@@ -88,7 +88,7 @@ class Failed:
 
 
 class Progress:
-    """What a worker is at and since when, in memory that its owner reads."""
+    """The state of a worker and its start, in memory that its owner reads."""
 
     SIZE = 3 * 8
 

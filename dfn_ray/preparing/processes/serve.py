@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from dfn_ray.images.isolation import Workspace, limit_cpu_time, run_isolated
-from dfn_ray.on_ray.cells import Cell
+from dfn_ray.on_ray.cells import Cell, table_to_stream, write_stream
 from dfn_ray.on_ray.work import read_cells
 from dfn_ray.preparing.processes.memory import Block
 from dfn_ray.preparing.processes.messages import (
@@ -113,7 +113,7 @@ class _Worker:
         block, size = slot.write(cell.samples)
         inputs = None
         if cell.inputs is not None:
-            inputs = _as_stream(cell.inputs.drop_columns(list(blocks)))
+            inputs = table_to_stream(cell.inputs.drop_columns(list(blocks))).to_pybytes()
         self._connection.send(
             Prepared(
                 chunk=cell.chunk,
@@ -150,10 +150,10 @@ class _Slot:
     def write(self, table: pa.Table) -> tuple[int, int]:
         """Writes a table as an Arrow stream; returns its block and its size."""
         sizes = pa.MockOutputStream()
-        _write_stream(sizes, table)
+        write_stream(sizes, table)
         size = sizes.size()
         block = self._next(size)
-        _write_stream(pa.FixedSizeBufferWriter(pa.py_buffer(block.map)), table)
+        write_stream(pa.FixedSizeBufferWriter(pa.py_buffer(block.map)), table)
         return self._used - 1, size
 
     def place_of(self, column: pa.ChunkedArray) -> tuple[int, int, int] | None:
@@ -187,17 +187,6 @@ def _run_here(
     limit_cpu_time(0)
     begin(PREPARING)
     return {}
-
-
-def _as_stream(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    _write_stream(sink, table)
-    return sink.getvalue().to_pybytes()
-
-
-def _write_stream(sink: Any, table: pa.Table) -> None:
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
 
 
 def _sendable(error: Exception) -> Failed:

@@ -21,8 +21,9 @@ import pyarrow as pa
 
 from dfn_ray.errors import WorkersFailedError
 from dfn_ray.images.isolation import WALL_FACTOR
-from dfn_ray.on_ray.cells import Cell
+from dfn_ray.on_ray.cells import Cell, table_of_stream
 from dfn_ray.on_ray.work import Work
+from dfn_ray.pool.examination import child_environment
 from dfn_ray.preparing.processes.memory import Block
 from dfn_ray.preparing.processes.messages import (
     Done,
@@ -177,10 +178,10 @@ class _Worker:
     def cell(self, message: Prepared) -> Cell:
         """The cell of a message, over the worker's memory."""
         block = self._blocks[message.slot, message.samples_block]
-        samples = _table(pa.py_buffer(memoryview(block.map)[: message.samples_bytes]))
+        samples = table_of_stream(pa.py_buffer(memoryview(block.map)[: message.samples_bytes]))
         inputs = None
         if message.inputs is not None:
-            inputs = _table(pa.py_buffer(message.inputs))
+            inputs = table_of_stream(pa.py_buffer(message.inputs))
             for name, (number, rows, width) in message.blocks.items():
                 values = self._blocks[message.slot, number].map
                 data = pa.py_buffer(memoryview(values)[: rows * width])
@@ -211,10 +212,7 @@ class _Server:
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
-        paths = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
-        # Ray's runtime environments add folders to sys.path that are in no variable.
         variables = {
-            "PYTHONPATH": os.pathsep.join([*paths, *filter(None, sys.path)]),
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
             "TOKENIZERS_PARALLELISM": "false",
@@ -223,7 +221,7 @@ class _Server:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", START, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                env=os.environ | variables,
+                env=child_environment() | variables,
                 stdin=subprocess.DEVNULL,
             )
         self._control = Connection(ours.detach())
@@ -265,7 +263,3 @@ class _Server:
     def close(self) -> None:
         with self._lock:
             self._end()
-
-
-def _table(data: pa.Buffer) -> pa.Table:
-    return pa.ipc.open_stream(data).read_all()
